@@ -1,0 +1,1 @@
+"""The search for the best plan; only study.py imports optuna."""

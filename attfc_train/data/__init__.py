@@ -1,0 +1,1 @@
+"""Face data: data sets, the attention loader, batches."""

@@ -1,0 +1,40 @@
+"""What a face data set must offer; RecordIO, folders and synthetic faces implement it."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attfc_train.data.identity_index import IdentityIndex
+
+
+@runtime_checkable
+class FaceDataset(Protocol):
+    """Images with identity labels, addressed by 0-based position.
+
+    Reading is thread-safe and keeps no state, so that any number of decoding threads can share one data set.
+    """
+
+    @property
+    def name(self) -> str:
+        """Short text for messages and the run record."""
+        ...
+
+    @property
+    def index(self) -> IdentityIndex:
+        """Which images belong to which identity."""
+        ...
+
+    def encoded(self, position: int) -> bytes | NDArray[np.uint8]:
+        """The image at `position`: encoded file bytes, or uint8 [H, W, 3] RGB pixels where nothing is encoded.
+
+        Raises:
+            DataError: the record cannot be read.
+        """
+        ...
+
+    def locate(self, position: int) -> str:
+        """Where the image is, for messages: ``train.rec key 17``, a file path, ..."""
+        ...

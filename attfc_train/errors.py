@@ -1,0 +1,87 @@
+"""Errors that a user can act on: each states the rule, what was found and the remedy, and carries an exit code.
+
+The command lines print ``str(error)`` on one line and exit with ``exit_code``; the table in README.md is made of this file.
+Programmer invariants are plain ``assert`` statements and do not belong here.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class AttfcError(Exception):
+    """Base of everything that attfc reports to its user.
+
+    Args:
+        rule: what must hold, in the user's own option names.
+        got: the value that broke it.
+        remedy: what to do now.
+    """
+
+    exit_code: ClassVar[int] = 1
+
+    def __init__(self, rule: str, got: str, remedy: str) -> None:
+        self.rule, self.got, self.remedy = rule, got, remedy
+        super().__init__(" ".join(f"{rule}, but got {got}. {remedy}".split()))
+
+
+class UsageError(AttfcError):
+    """An option or a combination of options makes no sense."""
+
+    exit_code = 2
+
+
+class ProfileError(AttfcError):
+    """A training or GPU profile cannot be read, has another schema, or breaks a rule."""
+
+    exit_code = 3
+
+
+class DataError(AttfcError):
+    """A training set is missing, damaged, or does not match the profile."""
+
+    exit_code = 4
+
+
+class CheckpointError(AttfcError):
+    """A checkpoint is missing, damaged, or belongs to another run."""
+
+    exit_code = 5
+
+
+class InfeasiblePlanError(AttfcError):
+    """No setting fits the memory budget and the constraints."""
+
+    exit_code = 6
+
+
+class VerificationSetError(AttfcError):
+    """A file or spec given as ``--val`` is not a verification set."""
+
+    exit_code = 7
+
+
+class NonFiniteLossError(AttfcError):
+    """The loss became NaN or infinite."""
+
+    exit_code = 8
+
+
+class StorageError(AttfcError):
+    """A file could not be written (full disk, no permission); what was there before is intact."""
+
+    exit_code = 9
+
+
+class DeviceMemoryError(AttfcError):
+    """The device ran out of memory during training."""
+
+    exit_code = 10
+
+
+class Interrupted(AttfcError):
+    """SIGINT or SIGTERM: the state was saved before leaving; ``exit_code`` is 128 + the signal's number."""
+
+    def __init__(self, signal_number: int, rule: str, got: str, remedy: str) -> None:
+        super().__init__(rule, got, remedy)
+        self.exit_code = 128 + signal_number  # type: ignore[misc]  # the one error whose code depends on its cause

@@ -1,0 +1,1 @@
+"""Verification protocols and embeddings."""

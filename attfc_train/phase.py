@@ -1,0 +1,31 @@
+"""Names the part of the train step that is running, so that a memory trace can say when a tensor was born.
+
+Costs two list operations per phase and holds no tensor; the loop ignores it, the planner's recorder reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal, TypeAlias
+
+Phase: TypeAlias = Literal[
+    "build", "input", "momentum", "references", "forward", "loss", "backward", "update", "enqueue"
+]
+
+_stack: list[Phase] = []
+
+
+@contextmanager
+def phase(name: Phase) -> Iterator[None]:
+    """Marks everything inside as belonging to `name`; phases nest, the innermost counts."""
+    _stack.append(name)
+    try:
+        yield
+    finally:
+        _stack.pop()
+
+
+def current_phase() -> Phase | None:
+    """The innermost phase, or None outside of a step."""
+    return _stack[-1] if _stack else None

@@ -1,0 +1,281 @@
+"""The training profile: everything that decides a run, as one closed, frozen JSON document (DESIGN 3).
+
+The planner writes it (``best.json``), presets are it, the trainer reads it. The schema lives here, on the trainer's side,
+so that the trainer runs without the planner and the planner cannot write what the trainer cannot read.
+Units: ``_bytes`` and counts are ints, ``_seconds`` floats, angles radians. A rule that joins two fields stands in the
+model that sees both.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from attfc_train.units import Bytes
+
+SCHEMA_VERSION = 1
+
+Precision = Literal["fp32", "bf16", "fp16"]
+
+
+class Frozen(BaseModel):
+    """A document node: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class DataSettings(Frozen):
+    """What is read, and how images are drawn."""
+
+    path: str | None = None
+    """Data set: a RecordIO folder or ``.rec`` file, a folder per identity, or ``synthetic:IDSxIMAGES[+FIRST]``."""
+    num_ids: int | None = Field(None, ge=2)
+    """Identities; None until the data set is opened. A value that contradicts the data set is an error."""
+    num_images: int | None = Field(None, ge=2)
+    """Images; only used for the length of an epoch before the data set is there."""
+    draw: Literal["permutation", "reference"] = "permutation"
+    """``permutation``: every image once per epoch, references are other images; ``reference``: i.i.d. as the released AttFC code."""
+    flip_probability: float = Field(0.5, ge=0, le=1)
+    num_workers: int = Field(0, ge=0, le=256)
+    """Decoding threads; 0 = one per core, at most 16."""
+    prefetch_batches: int = Field(3, ge=1, le=64)
+    cache_bytes: Bytes = Field(512 * 1024**2, ge=0)
+    """Decoded images are kept in memory when the whole set fits into this many bytes."""
+    max_corrupt_share: float = Field(0.01, ge=0, le=1)
+    """Share of the images drawn in a run that may be unreadable (and are replaced) before the run stops."""
+
+
+class ModelSettings(Frozen):
+    """The feature encoder."""
+
+    backbone: str = "r50"
+    embedding_size: int = Field(512, ge=8, le=4096)
+    image_size: int = Field(112, ge=32, le=512, multiple_of=16)
+    gradient_checkpointing: bool = False
+
+
+class MarginSettings(Frozen):
+    """Margin on the positive cosine (ArcFace: radians on the angle; CosFace: on the cosine)."""
+
+    kind: Literal["arcface", "cosface"] = "arcface"
+    margin: float = Field(0.5, ge=0, lt=1.5)
+    scale: float = Field(64.0, gt=0, le=256)
+    gradient: Literal["straight_through", "exact"] = "straight_through"
+    """``straight_through``: d loss / d cosine = s (p - onehot), as this field's released ArcFace code does; ``exact``: the derivative."""
+    ramp_steps: int = Field(0, ge=0)
+    """The margin grows linearly from 0 over this many steps."""
+
+
+class AttFCSettings(Frozen):
+    """The AttFC head (arXiv 2503.06839): a container of generated class centers instead of a weight matrix."""
+
+    kind: Literal["attfc"] = "attfc"
+    margin: MarginSettings = MarginSettings()
+    policy: Literal["identity", "fifo"] = "identity"
+    """``fifo``: the paper's ring; ``identity``: one slot per identity, least recently updated evicted."""
+    dcc_size: int | None = Field(None, ge=1)
+    """Slots C. None: `dcc_share` of the identities."""
+    dcc_share: float = Field(1.0, gt=0, le=1)
+    queue_length: float = Field(3.3, ge=1, le=1000)
+    """L of the averaged queue: center <- normalise((L-1)/L center + 1/L gcc). 1 = only the newest center, as published."""
+    num_references: int = Field(1, ge=0, le=16)
+    """R images per query for its class center; 0: no class encoder, the query's own detached feature refreshes its slot."""
+    attention_temperature: float = Field(1.0, gt=0)
+    encoder_momentum: float = Field(0.999, ge=0, lt=1)
+    encoder_momentum_ramp_steps: int = Field(0, ge=0)
+    """The momentum starts at 0.9 and approaches `encoder_momentum` (1 - momentum falls geometrically) over this many steps."""
+    batchnorm_buffers: Literal["own", "average", "copy"] = "own"
+    """Running statistics of the class encoder: its own forward passes', averaged like the weights, or the feature encoder's."""
+    chunk_slots: int = Field(8192, ge=16, le=2**24)
+    """Slots scored at a time by the streaming loss; batch_size x chunk_slots floats are its scratch memory."""
+
+    @model_validator(mode="after")
+    def _policy_rules(self) -> Self:
+        if self.policy == "fifo" and self.queue_length != 1:
+            raise ValueError(
+                f"policy 'fifo' needs queue_length 1, but got {self.queue_length:g}; use policy 'identity'"
+            )
+        if self.policy == "fifo" and self.num_references == 0:
+            raise ValueError("policy 'fifo' needs num_references >= 1, but got 0; use policy 'identity'")
+        return self
+
+
+class FullFCSettings(Frozen):
+    """A learned weight matrix over all identities: the baseline."""
+
+    kind: Literal["full_fc"] = "full_fc"
+    margin: MarginSettings = MarginSettings()
+
+
+HeadSettings = Annotated[AttFCSettings | FullFCSettings, Field(discriminator="kind")]
+
+
+class OptimSettings(Frozen):
+    """SGD with momentum; one optimiser step sees `batch_size` queries on a device, in `accumulation` equal parts."""
+
+    batch_size: int = Field(128, ge=2, le=2**16)
+    accumulation: int = Field(1, ge=1, le=1024)
+    learning_rate: float = Field(0.1, gt=0, le=100)
+    momentum: float = Field(0.9, ge=0, lt=1)
+    weight_decay: float = Field(5e-4, ge=0, lt=1)
+    clip_norm: float = Field(5.0, gt=0)
+    """Largest L2 norm of the feature encoder's gradient."""
+    schedule: Literal["cosine", "polynomial"] = "cosine"
+    polynomial_power: float = Field(1.0, gt=0, le=10)
+    warmup_steps: int = Field(0, ge=0)
+
+    @model_validator(mode="after")
+    def _equal_parts(self) -> Self:
+        if self.batch_size % self.accumulation or self.batch_size // self.accumulation < 2:
+            raise ValueError(
+                f"accumulation must divide batch_size into parts of at least 2, but got {self.accumulation} and {self.batch_size}"
+            )
+        return self
+
+    @property
+    def micro_batch_size(self) -> int:
+        """Queries in one forward pass."""
+        return self.batch_size // self.accumulation
+
+
+class RunSettings(Frozen):
+    """Length, precision, seeds and habits of a run."""
+
+    epochs: float = Field(5.0, gt=0)
+    steps: int | None = Field(None, ge=1)
+    """Optimiser steps; when given, `epochs` is not used."""
+    precision: Precision = "bf16"
+    seed: int = Field(2048, ge=0, lt=2**63)
+    log_every: int = Field(20, ge=1)
+    eval_every: int = Field(2000, ge=1)
+    save_every: int = Field(1000, ge=1)
+    val: tuple[str, ...] = ()
+    """Verification sets: ``.bin`` files, or a data set spec from which pairs are drawn."""
+
+
+class Interval(Frozen):
+    """A figure with its band; `source` says where it is from."""
+
+    low: float
+    high: float
+    source: str
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low <= high must hold, but got {self.low} and {self.high}")
+        return self
+
+
+class MemoryTerm(Frozen):
+    """One line of the memory table."""
+
+    name: str
+    bytes: Bytes = Field(ge=0)
+    source: str
+    """``traced``, ``table: ...``, ``measured`` or ``rule: ...``."""
+
+
+class MemoryPrediction(Frozen):
+    """What one train step needs at its peak; the terms add up to `total_bytes`."""
+
+    terms: tuple[MemoryTerm, ...]
+    budget_bytes: Bytes = Field(ge=0)
+    peak_phase: str
+    peak_operator: str
+
+    @property
+    def total_bytes(self) -> Bytes:
+        """Sum of all terms, headroom included."""
+        return sum(term.bytes for term in self.terms)
+
+
+class Prediction(Frozen):
+    """What the planner expects of the run."""
+
+    memory: MemoryPrediction
+    images_per_second: Interval
+    hours_per_epoch: Interval | None
+    """None where the number of images is not known."""
+    limited_by: str
+    accuracy: Interval
+    """Points of verification accuracy relative to a full FC layer; a prior until `tune` has measured."""
+
+
+class Provenance(Frozen):
+    """Where a profile comes from."""
+
+    attfc_version: str
+    torch_version: str
+    created: str
+    gpu: str
+    gpu_source: str
+    command: str
+    seed: int
+    num_trials: int = Field(ge=0)
+
+
+class TrainProfile(Frozen):
+    """The whole document. ``schema_version`` must equal `SCHEMA_VERSION`."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    name: str = "custom"
+    description: str = ""
+    data: DataSettings = DataSettings()
+    model: ModelSettings = ModelSettings()
+    head: HeadSettings = AttFCSettings()
+    optim: OptimSettings = OptimSettings()
+    run: RunSettings = RunSettings()
+    prediction: Prediction | None = None
+    provenance: Provenance | None = None
+
+    @model_validator(mode="after")
+    def _slots_within_identities(self) -> Self:
+        num_ids = self.data.num_ids
+        if isinstance(self.head, AttFCSettings) and self.head.dcc_size and num_ids and self.head.policy == "identity":
+            if self.head.dcc_size > num_ids:
+                raise ValueError(
+                    f"head.dcc_size must be at most data.num_ids, but got {self.head.dcc_size} and {num_ids}"
+                )
+        return self
+
+    @property
+    def num_references(self) -> int:
+        """References per query; 0 for heads without a class encoder."""
+        return self.head.num_references if isinstance(self.head, AttFCSettings) else 0
+
+    @property
+    def num_ids(self) -> int:
+        """Identities of a resolved profile (see `resolve`)."""
+        assert self.data.num_ids is not None, "profile.resolve() was not called"
+        return self.data.num_ids
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of a resolved profile."""
+        assert self.run.steps is not None, "profile.resolve() was not called"
+        return self.run.steps
+
+    @property
+    def dcc_size(self) -> int:
+        """Slots of a resolved profile; 0 for heads without a container."""
+        return (self.head.dcc_size or 0) if isinstance(self.head, AttFCSettings) else 0
+
+    def resolve(self, num_ids: int, num_images: int | None = None) -> TrainProfile:
+        """A profile in which everything that depended on the data set is a number.
+
+        Args:
+            num_ids: identities of the data set.
+            num_images: images of the data set; None leaves `run.steps` to `data.num_images` or, without it, as it is.
+        """
+        num_images = num_images or self.data.num_images
+        data = self.data.model_copy(update={"num_ids": num_ids, "num_images": num_images})
+        head, run = self.head, self.run
+        if isinstance(head, AttFCSettings) and head.dcc_size is None:
+            head = head.model_copy(update={"dcc_size": max(1, min(num_ids, round(head.dcc_share * num_ids)))})
+        if run.steps is None and num_images is not None:
+            run = run.model_copy(update={"steps": max(1, round(run.epochs * num_images / self.optim.batch_size))})
+        return TrainProfile.model_validate(
+            self.model_copy(update={"data": data, "head": head, "run": run}).model_dump()
+        )

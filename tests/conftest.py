@@ -1,0 +1,32 @@
+"""Shared fixtures: where real faces and golden files are, with a counted reason when they are not."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+torch.set_num_threads(1 if os.environ.get("PYTEST_XDIST_WORKER") else 2)
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """Folder of golden files made with other people's code."""
+    return _shared("golden")
+
+
+@pytest.fixture(scope="session")
+def faces() -> Path:
+    """Folder with the real faces."""
+    return _shared("data")
+
+
+def _shared(name: str) -> Path:
+    folder = SHARED / name
+    if not folder.is_dir():
+        pytest.skip(f"needs the folder ../shared/{name}, which is not part of the repository")
+    return folder

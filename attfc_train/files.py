@@ -30,9 +30,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise StorageError(
-            f"'{path}' must be writable", reason, "Free disk space or choose another --output."
-        ) from error
+        raise StorageError(f"'{path}' must be writable", reason, "Free disk space or choose another --output.") from error
 
 
 def write_text_atomically(path: Path, text: str) -> None:

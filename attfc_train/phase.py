@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
-Phase: TypeAlias = Literal[
-    "build", "input", "momentum", "references", "forward", "loss", "backward", "update", "enqueue"
-]
+Phase: TypeAlias = Literal["build", "input", "momentum", "references", "forward", "loss", "backward", "update", "enqueue"]
 
 _stack: list[Phase] = []
 

@@ -93,9 +93,7 @@ class AttFCSettings(Frozen):
     @model_validator(mode="after")
     def _policy_rules(self) -> Self:
         if self.policy == "fifo" and self.queue_length != 1:
-            raise ValueError(
-                f"policy 'fifo' needs queue_length 1, but got {self.queue_length:g}; use policy 'identity'"
-            )
+            raise ValueError(f"policy 'fifo' needs queue_length 1, but got {self.queue_length:g}; use policy 'identity'")
         if self.policy == "fifo" and self.num_references == 0:
             raise ValueError("policy 'fifo' needs num_references >= 1, but got 0; use policy 'identity'")
         return self
@@ -235,9 +233,7 @@ class TrainProfile(Frozen):
         num_ids = self.data.num_ids
         if isinstance(self.head, AttFCSettings) and self.head.dcc_size and num_ids and self.head.policy == "identity":
             if self.head.dcc_size > num_ids:
-                raise ValueError(
-                    f"head.dcc_size must be at most data.num_ids, but got {self.head.dcc_size} and {num_ids}"
-                )
+                raise ValueError(f"head.dcc_size must be at most data.num_ids, but got {self.head.dcc_size} and {num_ids}")
         return self
 
     @property
@@ -276,6 +272,4 @@ class TrainProfile(Frozen):
             head = head.model_copy(update={"dcc_size": max(1, min(num_ids, round(head.dcc_share * num_ids)))})
         if run.steps is None and num_images is not None:
             run = run.model_copy(update={"steps": max(1, round(run.epochs * num_images / self.optim.batch_size))})
-        return TrainProfile.model_validate(
-            self.model_copy(update={"data": data, "head": head, "run": run}).model_dump()
-        )
+        return TrainProfile.model_validate(self.model_copy(update={"data": data, "head": head, "run": run}).model_dump())

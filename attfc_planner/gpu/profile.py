@@ -1,0 +1,103 @@
+"""The GPU profile: what is known of one device, and where each number is from.
+
+The catalogue (`profiles/gpus/*.json`) is made of these, and so is what `attfc-plan --gpu auto` finds. Rates are per second,
+dense (never structured-sparse) and for fp32 accumulation; capacities are bytes; power is watts. A number without a source is
+refused: nobody can check a figure that does not say where it is from.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+
+from attfc_train.profile import Frozen, Precision
+from attfc_train.units import Bytes, format_bytes
+
+Architecture = Literal["pascal", "volta", "turing", "ampere", "ada", "hopper", "blackwell", "cpu"]
+
+TENSOR_FIELD: dict[Precision, Literal["fp32_flops", "fp16_flops", "bf16_flops"]] = {
+    "fp32": "fp32_flops",
+    "fp16": "fp16_flops",
+    "bf16": "bf16_flops",
+}
+
+
+class GpuProfile(Frozen):
+    """One device to plan for: a card of the catalogue, the card that is here, or this machine's CPU and RAM."""
+
+    name: str
+    slug: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    kind: Literal["cuda", "cpu"]
+    architecture: Architecture
+    compute_capability: float | None = Field(None, gt=0)
+    """CUDA compute capability, such as 8.9; None for a CPU."""
+    capacity_bytes: Bytes = Field(gt=0)
+    """Device memory (a CPU: RAM) in total."""
+    foreign_bytes: Bytes = Field(0, ge=0)
+    """Memory that others hold now; 0 for a card of the catalogue."""
+    memory_bandwidth_bytes_per_second: float = Field(gt=0)
+    fp32_flops: float = Field(gt=0)
+    """Plain fp32 outside the tensor cores."""
+    tf32_flops: float | None = Field(None, gt=0)
+    fp16_flops: float | None = Field(None, gt=0)
+    """Tensor-core fp16 with fp32 accumulation where there are tensor cores. None: not supported."""
+    bf16_flops: float | None = Field(None, gt=0)
+    pcie_bytes_per_second: float = Field(gt=0)
+    """Host to device, one direction."""
+    max_power_watts: float | None = Field(None, gt=0)
+    num_cores: int | None = Field(None, ge=1)
+    """Host cores for decoding images; None: the host is not known."""
+    driver: str | None = None
+    measured: dict[str, float] | None = None
+    """What the probes measured on this very device, by field name; it replaces the ceilings (see `ceiling`)."""
+    sources: dict[str, str]
+    """Field name -> where its number is from."""
+
+    @model_validator(mode="after")
+    def _every_number_has_a_source(self) -> Self:
+        missing = sorted(name for name, value in self if _needs_source(name, value) and not self.sources.get(name))
+        if missing:
+            raise ValueError(f"every number needs an entry in 'sources', but these have none: {', '.join(missing)}")
+        unknown = sorted(set(self.sources) - set(type(self).model_fields))
+        if unknown:
+            raise ValueError(f"'sources' names fields that do not exist: {', '.join(unknown)}")
+        return self
+
+    @property
+    def available_bytes(self) -> Bytes:
+        """Capacity less what others hold now."""
+        return max(0, self.capacity_bytes - self.foreign_bytes)
+
+    def supports(self, precision: Precision) -> bool:
+        """Whether training in `precision` runs in hardware."""
+        return getattr(self, TENSOR_FIELD[precision]) is not None
+
+    def ceiling(self, field: str) -> float:
+        """The measured rate of `field` where the probes ran, else the stated one.
+
+        Args:
+            field: a rate field such as ``bf16_flops`` or ``memory_bandwidth_bytes_per_second``; it must not be None.
+        """
+        measured = (self.measured or {}).get(field)
+        value = measured if measured is not None else getattr(self, field)
+        assert isinstance(value, int | float), f"{self.slug} has no {field}"
+        return float(value)
+
+
+def _needs_source(name: str, value: object) -> bool:
+    """Every number does, except 'nobody else uses the card', which is a default and no figure."""
+    return isinstance(value, int | float) and not (name == "foreign_bytes" and value == 0)
+
+
+if __name__ == "__main__":
+    numbers = {
+        "capacity_bytes": 24 * 1024**3,
+        "memory_bandwidth_bytes_per_second": 1e12,
+        "fp32_flops": 80e12,
+        "bf16_flops": 160e12,
+    }
+    numbers["pcie_bytes_per_second"] = 25e9
+    document = {"name": "Example", "slug": "example", "kind": "cuda", "architecture": "ada", **numbers}
+    demo = GpuProfile.model_validate({**document, "sources": dict.fromkeys(numbers, "example")})
+    print(demo.name, format_bytes(demo.available_bytes), "bf16" if demo.supports("bf16") else "no bf16")

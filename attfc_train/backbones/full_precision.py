@@ -1,0 +1,26 @@
+"""Keeps the last layers of a backbone in float32 inside the caller's autocast."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+
+def in_full_precision(x: Tensor, *layers: nn.Module) -> Tensor:
+    """Applies `layers` in float32 whatever autocast says around it.
+
+    The field keeps the embedding layer and its BatchNorm out of half precision (methods 1.4), because the embedding's
+    norm enters the generated class centers.
+
+    Args:
+        x: float16, bfloat16 or float32 [B, ...].
+        layers: applied in order; their parameters are float32.
+
+    Returns:
+        float32 [B, D].
+    """
+    with torch.autocast(x.device.type, enabled=False):
+        x = x.float()
+        for layer in layers:
+            x = layer(x)
+    return x

@@ -1,0 +1,87 @@
+"""The class encoder: a momentum copy of the feature encoder, as in MoCo, DCQ and AttFC (methods 1.2, step 3).
+
+``k <- momentum k + (1 - momentum) q`` for every parameter, once per step, *before* the references' forward pass. The
+class encoder has no gradient and stays in train mode, so its embeddings are normalised by the batch's own statistics and its
+running statistics matter only to those who export it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+BufferPolicy: TypeAlias = Literal["own", "average", "copy"]
+"""Running statistics of the class encoder: of its own forward passes (as AttFC's released code does), averaged like
+the weights (as DCQ's does), or the feature encoder's newest."""
+
+_Named: TypeAlias = tuple[str, Tensor]
+
+
+def make_class_encoder(build: Callable[[], nn.Module], feature_encoder: nn.Module) -> nn.Module:
+    """A second encoder with the feature encoder's values, without gradients, in train mode.
+
+    Args:
+        build: makes an encoder of the same architecture on the same device; called once.
+        feature_encoder: whose parameters and buffers are copied.
+    """
+    class_encoder = build().requires_grad_(False).train()
+    pairs = _paired(class_encoder.named_parameters(), feature_encoder.named_parameters())
+    pairs += _paired(class_encoder.named_buffers(), feature_encoder.named_buffers())
+    with torch.no_grad():
+        for target, source in pairs:
+            target.copy_(source)
+    return class_encoder
+
+
+class MomentumEncoder:
+    """Keeps a class encoder behind its feature encoder; holds both tensor lists, so that a step walks no module tree.
+
+    Args:
+        class_encoder: from `make_class_encoder`; changed in place. Unless `buffers` is ``own``, its BatchNorm layers stop
+            updating their running statistics themselves.
+        feature_encoder: the trained network.
+        buffers: where the class encoder's running statistics come from.
+    """
+
+    def __init__(self, class_encoder: nn.Module, feature_encoder: nn.Module, buffers: BufferPolicy = "own") -> None:
+        averaged = _paired(class_encoder.named_parameters(), feature_encoder.named_parameters())
+        copied: list[tuple[Tensor, Tensor]] = []
+        if buffers != "own":
+            _still_statistics(class_encoder)
+            pairs = _paired(class_encoder.named_buffers(), feature_encoder.named_buffers())
+            copied = [pair for pair in pairs if buffers == "copy" or not pair[0].is_floating_point()]
+            if buffers == "average":
+                averaged += [pair for pair in pairs if pair[0].is_floating_point()]
+        self.class_encoder, self.feature_encoder = class_encoder, feature_encoder
+        self._averaged = [target for target, _ in averaged], [source for _, source in averaged]
+        self._copied = [target for target, _ in copied], [source for _, source in copied]
+
+    @torch.no_grad()
+    def update(self, momentum: float) -> None:
+        """``class <- momentum * class + (1 - momentum) * feature``, in place.
+
+        Args:
+            momentum: in [0, 1); 0 copies the feature encoder.
+        """
+        torch._foreach_lerp_(*self._averaged, 1.0 - momentum)
+        if self._copied[0]:
+            torch._foreach_copy_(*self._copied)
+
+
+def _paired(targets: Iterable[_Named], sources: Iterable[_Named]) -> list[tuple[Tensor, Tensor]]:
+    """The tensors of both encoders side by side."""
+    pairs = []
+    for (target_name, target), (source_name, source) in zip(targets, sources, strict=True):
+        assert (target_name, target.shape) == (source_name, source.shape), "class and feature encoder differ"
+        pairs.append((target, source))
+    return pairs
+
+
+def _still_statistics(encoder: nn.Module) -> None:
+    for module in encoder.modules():
+        if isinstance(module, _BatchNorm):
+            module.momentum = 0.0

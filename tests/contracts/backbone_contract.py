@@ -1,0 +1,104 @@
+"""What every backbone must do; a test class inherits `BackboneContract` and sets the attributes."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from attfc_train.backbones import build_backbone
+
+CPU = torch.device("cpu")
+
+
+class BackboneContract:
+    name: str
+    size = 32
+    embedding_size = 16
+
+    def build(self, seed: int = 0, **changes: object) -> nn.Module:
+        torch.manual_seed(seed)
+        options = {"embedding_size": self.embedding_size, "image_size": self.size}
+        options |= {"gradient_checkpointing": False, "device": CPU}
+        return build_backbone(self.name, **(options | changes))
+
+    def images(self, num: int = 4) -> Tensor:
+        return torch.rand(num, 3, self.size, self.size, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+    def test_output_is_float32_and_not_normalised(self) -> None:
+        embeddings = self.build()(self.images())
+        assert (embeddings.shape, embeddings.dtype) == ((4, self.embedding_size), torch.float32)
+        assert not torch.allclose(embeddings.norm(dim=1), torch.ones(4))
+
+    def test_other_sizes(self) -> None:
+        embeddings = self.build(image_size=48, embedding_size=8)(torch.zeros(2, 3, 48, 48))
+        assert embeddings.shape == (2, 8)
+
+    def test_every_trainable_parameter_gets_a_gradient(self) -> None:
+        encoder = self.build()
+        encoder(self.images()).square().sum().backward()
+        without = [name for name, p in encoder.named_parameters() if p.requires_grad and p.grad is None]
+        assert without == []
+
+    def test_same_seed_same_network(self) -> None:
+        first, second = self.build(seed=3).state_dict(), self.build(seed=3).state_dict()
+        assert all(torch.equal(first[key], second[key]) for key in first)
+
+    def test_autocast_keeps_the_last_layers_in_float32(self) -> None:
+        encoder = self.build()
+        inputs: dict[str, torch.dtype] = {}
+        for key in ("conv", "fc"):
+            layer = next(m for m in encoder.modules() if isinstance(m, nn.Conv2d if key == "conv" else nn.Linear))
+            layer.register_forward_hook(lambda _, __, out, key=key: inputs.__setitem__(key, out.dtype))
+        with torch.autocast("cpu", torch.bfloat16):
+            embeddings = encoder(self.images())
+        assert inputs == {"conv": torch.bfloat16, "fc": torch.float32}
+        assert embeddings.dtype == torch.float32
+
+    @pytest.mark.parametrize("checkpointing", [False, True])
+    @pytest.mark.parametrize("autocast", [False, True])
+    def test_runs_on_fake_tensors(self, checkpointing: bool, autocast: bool) -> None:
+        with FakeTensorMode(allow_fallback_kernels=False):
+            encoder = self.build(gradient_checkpointing=checkpointing)
+            with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+                embeddings = encoder(torch.zeros(4, 3, self.size, self.size))
+            embeddings.sum().backward()
+            assert all(p.grad is not None for p in encoder.parameters() if p.requires_grad)
+        assert embeddings.dtype == torch.float32
+
+    def test_checkpointing_changes_no_result_gradient_or_buffer(self) -> None:
+        plain, recomputing = self.build(), self.build(gradient_checkpointing=True)
+        for _ in range(2):
+            for encoder in (plain, recomputing):
+                encoder(self.images()).square().mean().backward()
+        for (name, expected), actual in zip(plain.named_buffers(), recomputing.buffers(), strict=True):
+            assert torch.equal(actual, expected), name
+        for (name, expected), actual in zip(plain.named_parameters(), recomputing.parameters(), strict=True):
+            if expected.requires_grad:
+                torch.testing.assert_close(actual.grad, expected.grad, msg=name)
+
+    def test_checkpointing_keeps_less_for_the_backward_pass(self) -> None:
+        kept = []
+        for checkpointing in (False, True):
+            encoder, storages = self.build(gradient_checkpointing=checkpointing), {}
+            ours = {p.untyped_storage().data_ptr() for p in [*encoder.parameters(), *encoder.buffers()]}
+
+            def pack(tensor: Tensor, storages: dict[int, int] = storages, ours: set[int] = ours) -> Tensor:
+                if tensor.untyped_storage().data_ptr() not in ours:
+                    storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+                return tensor
+
+            with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+                output = encoder(self.images())
+            kept.append(sum(storages.values()))
+            del output
+        assert kept[1] < 0.7 * kept[0]
+
+    def test_inference_changes_nothing(self) -> None:
+        encoder = self.build(gradient_checkpointing=True).eval()
+        before = {key: value.clone() for key, value in encoder.state_dict().items()}
+        with torch.inference_mode():
+            alone, together = encoder(self.images()[:1]), encoder(self.images())
+        torch.testing.assert_close(alone, together[:1], rtol=1e-4, atol=1e-4)
+        assert all(torch.equal(before[key], value) for key, value in encoder.state_dict().items())

@@ -1,0 +1,7 @@
+from __future__ import annotations
+
+from contracts.backbone_contract import BackboneContract
+
+
+class TestTiny(BackboneContract):
+    name = "tiny"

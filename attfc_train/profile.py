@@ -35,7 +35,7 @@ class DataSettings(Frozen):
     num_images: int | None = Field(None, ge=2)
     """Images; only used for the length of an epoch before the data set is there."""
     draw: Literal["permutation", "reference"] = "permutation"
-    """``permutation``: every image once per epoch, references are other images; ``reference``: i.i.d. as the released AttFC code."""
+    """``permutation``: every image once per epoch, references are other images; ``reference``: i.i.d., as AttFC's code."""
     flip_probability: float = Field(0.5, ge=0, le=1)
     num_workers: int = Field(0, ge=0, le=256)
     """Decoding threads; 0 = one per core, at most 16."""
@@ -62,7 +62,7 @@ class MarginSettings(Frozen):
     margin: float = Field(0.5, ge=0, lt=1.5)
     scale: float = Field(64.0, gt=0, le=256)
     gradient: Literal["straight_through", "exact"] = "straight_through"
-    """``straight_through``: d loss / d cosine = s (p - onehot), as this field's released ArcFace code does; ``exact``: the derivative."""
+    """``straight_through``: d loss / d cosine = s (p - onehot), as released ArcFace code has it; ``exact``: the derivative."""
     ramp_steps: int = Field(0, ge=0)
     """The margin grows linearly from 0 over this many steps."""
 
@@ -127,7 +127,7 @@ class OptimSettings(Frozen):
     def _equal_parts(self) -> Self:
         if self.batch_size % self.accumulation or self.batch_size // self.accumulation < 2:
             raise ValueError(
-                f"accumulation must divide batch_size into parts of at least 2, but got {self.accumulation} and {self.batch_size}"
+                f"accumulation must divide batch_size into parts >= 2, but got {self.accumulation} and {self.batch_size}"
             )
         return self
 
@@ -217,7 +217,7 @@ class Provenance(Frozen):
 class TrainProfile(Frozen):
     """The whole document. ``schema_version`` must equal `SCHEMA_VERSION`."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     name: str = "custom"
     description: str = ""
     data: DataSettings = DataSettings()
@@ -230,10 +230,10 @@ class TrainProfile(Frozen):
 
     @model_validator(mode="after")
     def _slots_within_identities(self) -> Self:
-        num_ids = self.data.num_ids
-        if isinstance(self.head, AttFCSettings) and self.head.dcc_size and num_ids and self.head.policy == "identity":
-            if self.head.dcc_size > num_ids:
-                raise ValueError(f"head.dcc_size must be at most data.num_ids, but got {self.head.dcc_size} and {num_ids}")
+        head, num_ids = self.head, self.data.num_ids
+        limited = isinstance(head, AttFCSettings) and head.policy == "identity" and head.dcc_size and num_ids
+        if limited and self.dcc_size > (num_ids or 0):
+            raise ValueError(f"head.dcc_size must be at most data.num_ids, but got {self.dcc_size} and {num_ids}")
         return self
 
     @property

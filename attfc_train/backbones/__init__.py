@@ -13,6 +13,8 @@ from typing import TypeAlias
 import torch
 from torch import nn
 
+from attfc_train.backbones.iresnet import iresnet
+from attfc_train.backbones.mobilefacenet import MobileFaceNet
 from attfc_train.backbones.tiny import Tiny
 from attfc_train.errors import ProfileError
 
@@ -20,6 +22,12 @@ Builder: TypeAlias = Callable[[int, int, bool, torch.device], nn.Module]
 """(embedding_size, image_size, gradient_checkpointing, device) -> backbone."""
 
 BACKBONES: dict[str, Builder] = {
+    "r18": iresnet((2, 2, 2, 2)),
+    "r34": iresnet((3, 4, 6, 3)),
+    "r50": iresnet((3, 4, 14, 3)),
+    "r100": iresnet((3, 13, 30, 3)),
+    "r200": iresnet((6, 26, 60, 6)),
+    "mbf": MobileFaceNet,
     "tiny": Tiny,
 }
 """``r18`` ... ``r200``: InsightFace's IResNets; ``mbf``: its MobileFaceNet; ``tiny``: for CPUs at 64x64."""

@@ -1,0 +1,92 @@
+"""The only constructor of a run's state: here the profile is flattened into plain parameters, nowhere else."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from attfc_train.backbones import build_backbone
+from attfc_train.heads import AttFCHead, FullFCHead, Head
+from attfc_train.heads.container import FifoContainer, IdentityContainer
+from attfc_train.momentum import MomentumEncoder, make_class_encoder
+from attfc_train.optim import SGD
+from attfc_train.phase import phase
+from attfc_train.precision import LossScaler
+from attfc_train.profile import AttFCSettings, FullFCSettings, TrainProfile
+from attfc_train.state import TrainState
+
+
+def build(profile: TrainProfile, device: torch.device) -> TrainState:
+    """A fresh state for a resolved profile, initialised from its seed.
+
+    Raises:
+        ProfileError: the backbone is unknown.
+    """
+    torch.manual_seed(profile.run.seed)
+    with phase("build"):
+        feature_encoder = _build_encoder(profile, device).train()
+        head = _build_head(profile, device)
+        learned = [*feature_encoder.parameters(), *head.parameters()]
+        return TrainState(
+            profile=profile,
+            device=device,
+            feature_encoder=feature_encoder,
+            class_encoder=_build_class_encoder(profile, feature_encoder, device),
+            head=head,
+            optimizer=SGD(learned, profile.optim.momentum, profile.optim.weight_decay),
+            scaler=LossScaler(device) if profile.run.precision == "fp16" else None,
+            first_bad_step=torch.full((), -1, device=device),
+        )
+
+
+def _build_encoder(profile: TrainProfile, device: torch.device) -> nn.Module:
+    model = profile.model
+    return build_backbone(
+        model.backbone,
+        embedding_size=model.embedding_size,
+        image_size=model.image_size,
+        gradient_checkpointing=model.gradient_checkpointing,
+        device=device,
+    )
+
+
+def _build_class_encoder(profile: TrainProfile, feature_encoder: nn.Module, device: torch.device) -> MomentumEncoder | None:
+    if not isinstance(profile.head, AttFCSettings) or profile.head.num_references == 0:
+        return None
+    class_encoder = make_class_encoder(lambda: _build_encoder(profile, device), feature_encoder)
+    return MomentumEncoder(class_encoder, feature_encoder, profile.head.batchnorm_buffers)
+
+
+def _build_head(profile: TrainProfile, device: torch.device) -> Head:
+    if isinstance(profile.head, FullFCSettings):
+        return _build_full_fc(profile.head, profile.num_ids, profile.model.embedding_size, device)
+    return _build_attfc(profile.head, profile.num_ids, profile.dcc_size, profile.model.embedding_size, device)
+
+
+def _build_full_fc(head: FullFCSettings, num_ids: int, embedding_size: int, device: torch.device) -> FullFCHead:
+    margin = head.margin
+    return FullFCHead(
+        num_ids,
+        embedding_size,
+        margin_kind=margin.kind,
+        margin_gradient=margin.gradient,
+        scale=margin.scale,
+        device=device,
+    )
+
+
+def _build_attfc(head: AttFCSettings, num_ids: int, dcc_size: int, embedding_size: int, device: torch.device) -> AttFCHead:
+    container: FifoContainer | IdentityContainer
+    if head.policy == "fifo":
+        container = FifoContainer(dcc_size, embedding_size, device=device)
+    else:
+        container = IdentityContainer(num_ids, dcc_size, embedding_size, head.queue_length, device=device)
+    return AttFCHead(
+        container,
+        num_references=head.num_references,
+        margin_kind=head.margin.kind,
+        margin_gradient=head.margin.gradient,
+        scale=head.margin.scale,
+        temperature=head.attention_temperature,
+        chunk=head.chunk_slots,
+    )

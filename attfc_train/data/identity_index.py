@@ -1,0 +1,103 @@
+"""Which images belong to which identity, as flat arrays: no Python object per image, so that 42 million are no burden."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from attfc_train.errors import DataError
+
+Ints = NDArray[np.signedinteger]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class IdentityIndex:
+    """Legend: N images, addressed by position; identities are 0 .. num_ids - 1 without gaps. All arrays are read-only."""
+
+    labels: Ints
+    """int32 or int64 [N]: the identity of each image."""
+    offsets: NDArray[np.int64]
+    """int64 [num_ids + 1]: identity i owns ``members[offsets[i]:offsets[i + 1]]``."""
+    members: Ints
+    """int32 or int64 [N]: image positions grouped by identity, ascending within each."""
+    original_labels: NDArray[np.int64]
+    """int64 [num_ids]: what the data set calls each identity, ascending."""
+
+    @classmethod
+    def from_labels(cls, labels: ArrayLike) -> IdentityIndex:
+        """Groups images by label; gaps between the labels are closed.
+
+        Args:
+            labels: integers [N], any values.
+
+        Raises:
+            DataError: no image, or fewer than two identities.
+        """
+        given = np.asarray(labels)
+        assert given.ndim == 1, "labels are 1-d"
+        if given.size == 0:
+            raise DataError("a data set needs at least 1 image", "none", "Check that the path points to the images.")
+        original, compact, counts = _compacted(given)
+        if original.size < 2:
+            raise DataError(
+                "a data set needs at least 2 identities", f"{original.size}", "Check that the path points to all identities."
+            )
+        offsets = np.zeros(original.size + 1, dtype=np.int64)
+        np.cumsum(counts, out=offsets[1:])
+        members = _grouped(compact)
+        for array in (compact, offsets, members, original):
+            array.flags.writeable = False
+        return cls(compact, offsets, members, original)
+
+    @property
+    def num_ids(self) -> int:
+        """Identities."""
+        return self.original_labels.size
+
+    @property
+    def num_images(self) -> int:
+        """Images."""
+        return self.labels.size
+
+    @property
+    def counts(self) -> NDArray[np.int64]:
+        """int64 [num_ids]: images of each identity, at least 1."""
+        return np.diff(self.offsets)
+
+    def labels_of(self, positions: ArrayLike) -> NDArray[np.int64]:
+        """int64 identities of the images at `positions`, in the same shape."""
+        return np.asarray(self.labels[np.asarray(positions)], dtype=np.int64)
+
+    def members_of(self, identity: int) -> Ints:
+        """Ascending image positions of one identity, as a view."""
+        return self.members[self.offsets[identity] : self.offsets[identity + 1]]
+
+
+def _compacted(given: NDArray[Any]) -> tuple[NDArray[np.int64], Ints, NDArray[np.int64]]:
+    """Ascending original labels, each image's rank among them, and images per label."""
+    lowest, highest = int(given.min()), int(given.max())
+    if highest - lowest > 4 * given.size + 1024:  # too sparse to count
+        original, compact, counts = np.unique(given, return_inverse=True, return_counts=True)
+        return original.astype(np.int64), compact.astype(_smallest_type(original.size)), counts.astype(np.int64)
+    shifted = given.astype(np.int64) - lowest
+    counts = np.bincount(shifted)
+    present = np.flatnonzero(counts)
+    ranks: Ints = np.zeros(counts.size, dtype=_smallest_type(present.size))
+    ranks[present] = np.arange(present.size)
+    return (present + lowest).astype(np.int64), ranks[shifted], counts[present].astype(np.int64)
+
+
+def _grouped(compact: Ints) -> Ints:
+    """Image positions ordered by identity, ascending within each."""
+    smallest = _smallest_type(compact.size)
+    if np.all(compact[:-1] <= compact[1:]):
+        return np.arange(compact.size, dtype=smallest)
+    return np.argsort(compact, kind="stable").astype(smallest)
+
+
+def _smallest_type(size: int) -> np.dtype[np.signedinteger]:
+    """The smaller of int32 and int64 that holds [0, size)."""
+    return np.dtype(np.int32 if size <= 2**31 else np.int64)

@@ -1,0 +1,26 @@
+"""Attention over reference images: the generative class center (AttFC, DESIGN 5 step 4).
+
+Legend: R references per query, B queries, D dimensions.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+
+def generate_class_centers(query: Tensor, references: Tensor, temperature: float = 1.0) -> Tensor:
+    """Mean of each query's reference features, weighted by softmax(cosine(query, reference) / temperature).
+
+    The features are averaged *un-normalised*, as the released code does, so a feature's norm weighs too.
+
+    Args:
+        query: [B, D], any norm. references: [R, B, D] class-encoder features, un-normalised.
+
+    Returns:
+        [B, D] generative class centers (GCCs), not normalised.
+    """
+    cosines = (normalize(query, dim=-1) * normalize(references, dim=-1)).sum(-1)
+    attention = torch.softmax(cosines / temperature, dim=0)
+    return (attention[..., None] * references).sum(0)

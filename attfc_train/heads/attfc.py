@@ -1,0 +1,79 @@
+"""The AttFC head: attention over references, the dynamic class container, the streaming margin loss (arXiv 2503.06839)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from attfc_train.heads.attention import generate_class_centers
+from attfc_train.heads.container import FifoContainer, IdentityContainer
+from attfc_train.heads.head import HeadOutput
+from attfc_train.losses import Margin, container_loss
+from attfc_train.losses.margin import MarginGradient, MarginKind
+
+
+class AttFCHead(nn.Module):
+    """Scores queries against generated class centers (DESIGN 5 steps 4-7).
+
+    The positive of a sample is what its slot will hold: its GCC blended with the stored center where there is one (with the
+    fifo policy, and with queue length 1, that is the GCC itself, as published). Without references (R = 0) it is the stored
+    center, and a sample whose identity holds no slot yet has weight 0; its own detached feature becomes the center.
+
+    Args:
+        container: where centers live. margin_kind, gradient, scale: see `Margin`. temperature: of the attention.
+        chunk: slots scored at a time.
+    """
+
+    def __init__(
+        self,
+        container: FifoContainer | IdentityContainer,
+        *,
+        num_references: int,
+        margin_kind: MarginKind,
+        margin_gradient: MarginGradient,
+        scale: float,
+        temperature: float,
+        chunk: int,
+    ) -> None:
+        super().__init__()
+        self.container = container
+        self.num_references, self.temperature = num_references, temperature
+        self.margin_kind, self.margin_gradient, self.scale, self.chunk = margin_kind, margin_gradient, scale, chunk
+
+    def sample_weights(self, labels: Tensor) -> Tensor:
+        """1 / B each; without references only identities that hold a slot count."""
+        counted = torch.ones_like(labels, dtype=torch.float32)
+        if self.num_references == 0:
+            counted = self.container.lookup(labels)[1].float()
+        return counted / counted.sum().clamp_min(1)
+
+    def forward(self, features: Tensor, references: Tensor, labels: Tensor, weights: Tensor, margin: float) -> HeadOutput:
+        """See `Head.__call__`."""
+        query = normalize(features.float(), dim=1)
+        with torch.no_grad():
+            centers, positive = self._centers(query.detach(), references, labels)
+        loss = container_loss(
+            query,
+            positive,
+            weights,
+            self.container.slots,
+            self.container.slot_labels,
+            labels,
+            Margin(self.margin_kind, margin, self.margin_gradient),
+            self.scale,
+            self.chunk,
+        )
+        return HeadOutput(loss, centers)
+
+    def _centers(self, query: Tensor, references: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """What to remember and what to score against, both unit [b, D]."""
+        if self.num_references == 0:
+            return query, self.container.lookup(labels)[0]
+        centers = normalize(generate_class_centers(query, references.float(), self.temperature), dim=1)
+        return centers, self.container.blended(centers, labels)
+
+    @torch.no_grad()
+    def enqueue(self, centers: Tensor, labels: Tensor, step: int) -> None:
+        """See `Head.enqueue`."""
+        self.container.enqueue(centers, labels, step)

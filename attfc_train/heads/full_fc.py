@@ -1,0 +1,43 @@
+"""The full classification layer: one learned center per identity. The baseline that AttFC replaces."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from attfc_train.heads.head import HeadOutput
+from attfc_train.losses.margin import Margin, MarginGradient, MarginKind
+from attfc_train.losses.reference import classification_loss
+
+
+class FullFCHead(nn.Module):
+    """Margin softmax over a weight matrix [num_ids, D], initialised N(0, 0.01) as in arXiv 2203.15565's code."""
+
+    def __init__(
+        self,
+        num_ids: int,
+        embedding_size: int,
+        *,
+        margin_kind: MarginKind,
+        margin_gradient: MarginGradient,
+        scale: float,
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(num_ids, embedding_size, device=device).mul_(0.01))
+        self.margin_kind, self.margin_gradient, self.scale = margin_kind, margin_gradient, scale
+
+    def sample_weights(self, labels: Tensor) -> Tensor:
+        """1 / B each."""
+        return torch.full_like(labels, 1 / labels.shape[0], dtype=torch.float32)
+
+    def forward(self, features: Tensor, references: Tensor, labels: Tensor, weights: Tensor, margin: float) -> HeadOutput:  # noqa: ARG002
+        """See `Head.__call__`; references are not used, and there is nothing to remember."""
+        query = normalize(features.float(), dim=1)
+        cosines = query @ normalize(self.weight, dim=1).t()
+        loss = classification_loss(cosines, labels, weights, Margin(self.margin_kind, margin, self.margin_gradient), self.scale)
+        return HeadOutput(loss, query.detach()[:0])
+
+    def enqueue(self, centers: Tensor, labels: Tensor, step: int) -> None:
+        """Learned centers need no queue."""

@@ -1,0 +1,60 @@
+"""What every classification head offers to the train step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class HeadOutput:
+    """Legend: b queries of a micro-batch, D dimensions."""
+
+    loss: Tensor
+    """Scalar: this micro-batch's share of the step's mean loss."""
+    centers: Tensor
+    """[b, D] unit vectors to remember after the step; no gradient."""
+
+
+class Head(Protocol):
+    """A head turns features into a loss and remembers what it must. It never sees a config.
+
+    Within an optimiser step the train step calls `sample_weights` once, `__call__` per micro-batch, `enqueue` once: so every
+    micro-batch is scored against the same container, and accumulation changes nothing but batch statistics.
+    """
+
+    def sample_weights(self, labels: Tensor) -> Tensor:
+        """Weight of every query of the whole optimiser step in its mean loss, [B] fp32 from int64 [B]."""
+        ...
+
+    def __call__(self, features: Tensor, references: Tensor, labels: Tensor, weights: Tensor, margin: float) -> HeadOutput:
+        """The loss of one micro-batch.
+
+        Args:
+            features: [b, D] un-normalised embeddings, with gradient. references: [R, b, D] class-encoder features.
+            labels: int64 [b]. weights: [b], a part of `sample_weights`. margin: the margin of this step (it may ramp).
+        """
+        ...
+
+    def enqueue(self, centers: Tensor, labels: Tensor, step: int) -> None:
+        """Remembers the step's centers [B, D] of identities [B]."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Learned weights, if any."""
+        ...
+
+    def buffers(self) -> Iterator[Tensor]:
+        """Container state, if any."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything to save."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Any:
+        """Restores `state_dict`."""
+        ...

@@ -1,0 +1,128 @@
+"""Training profiles as files: ``best.json``, the shipped presets, and ``--set`` overrides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from attfc_train.errors import ProfileError, UsageError
+from attfc_train.files import write_text_atomically
+from attfc_train.profile import SCHEMA_VERSION, TrainProfile
+
+MAX_PROFILE_BYTES = 4 * 1024**2
+
+
+def profiles_folder() -> Path:
+    """The shipped ``profiles/``: inside the installed package, or at the repository's top."""
+    packaged = Path(__file__).parent / "_profiles"
+    return packaged if packaged.is_dir() else Path(__file__).parents[1] / "profiles"
+
+
+def preset_names() -> list[str]:
+    """Names that ``--preset`` takes, sorted."""
+    return sorted(path.stem for path in (profiles_folder() / "presets").glob("*.json"))
+
+
+def load_preset(name: str) -> TrainProfile:
+    """The shipped preset `name`.
+
+    Raises:
+        ProfileError: there is none of that name.
+    """
+    if name not in preset_names():
+        raise ProfileError("--preset must be a shipped preset", f"'{name}'", f"Choose from: {', '.join(preset_names())}.")
+    return load_profile(profiles_folder() / "presets" / f"{name}.json")
+
+
+def load_profile(path: Path) -> TrainProfile:
+    """Reads and checks a training profile.
+
+    Raises:
+        ProfileError: no such file, not JSON, another schema version, an unknown key, or a value outside its range.
+    """
+    return parse_profile(read_json(path), str(path))
+
+
+def read_json(path: Path) -> Any:
+    """A bounded JSON file.
+
+    Raises:
+        ProfileError: missing, too large or not JSON.
+    """
+    try:
+        if path.stat().st_size > MAX_PROFILE_BYTES:
+            raise ProfileError(
+                f"'{path}' must be a profile of at most 4 MiB", f"{path.stat().st_size} bytes", "Check the path."
+            )
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ProfileError(f"'{path}' must be a readable profile", str(error.strerror), "Check the path.") from error
+    except (ValueError, RecursionError) as error:
+        raise ProfileError(f"'{path}' must be JSON", str(error)[:120], "Write it again with attfc-plan.") from error
+
+
+def parse_profile(document: Any, where: str) -> TrainProfile:
+    """A checked profile from parsed JSON; `where` names it in messages."""
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if version != SCHEMA_VERSION:
+        raise ProfileError(
+            f"'{where}' must have schema_version {SCHEMA_VERSION}",
+            repr(version),
+            "Write it again with this version's attfc-plan.",
+        )
+    try:
+        return TrainProfile.model_validate(document)
+    except ValidationError as error:
+        raise ProfileError(f"'{where}' must be a valid profile", _first_problem(error), "Correct or re-create it.") from error
+
+
+def save_profile(profile: TrainProfile, path: Path) -> None:
+    """Writes `profile` atomically as indented JSON."""
+    write_text_atomically(path, profile.model_dump_json(indent=2) + "\n")
+
+
+def with_overrides(profile: TrainProfile, assignments: Iterable[str]) -> TrainProfile:
+    """`profile` with ``section.key=value`` assignments applied (the command line's ``--set``); values are JSON or plain text.
+
+    Raises:
+        UsageError: not an assignment, or no such section.
+        ProfileError: the result breaks a rule of the schema.
+    """
+    document = profile.model_dump(mode="json")
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        node, leaf = _parent_of(document, key)
+        if not equals or node is None:
+            raise UsageError(
+                "--set must look like section.key=value", f"'{assignment}'", "Example: --set optim.batch_size=256."
+            )
+        node[leaf] = _json_or_text(text)
+    return parse_profile(document, "profile with --set")
+
+
+def _parent_of(document: dict[str, Any], dotted: str) -> tuple[dict[str, Any] | None, str]:
+    *sections, leaf = dotted.split(".")
+    node: Any = document
+    for section in sections:
+        node = node.get(section) if isinstance(node, dict) else None
+    return (node if isinstance(node, dict) and sections else None), leaf
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _first_problem(error: ValidationError) -> str:
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    place = ".".join(str(part) for part in first["loc"] if part not in ("attfc", "full_fc"))
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    value = "" if isinstance(first["input"], dict) else f" with value {str(first['input'])[:60]!r}"
+    return f"{place or 'profile'}{value}: {first['msg']}{more}"

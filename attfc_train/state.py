@@ -1,0 +1,57 @@
+"""Everything a run is made of: what is saved, and what is only there while it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attfc_train.heads import Head
+from attfc_train.momentum import MomentumEncoder
+from attfc_train.optim import SGD
+from attfc_train.precision import LossScaler
+from attfc_train.profile import TrainProfile
+
+
+@dataclass(slots=True)
+class TrainState:
+    """Built by `attfc_train.build.build` only, changed by `attfc_train.step.train_step` only."""
+
+    profile: TrainProfile
+    """Resolved; runtime only (a checkpoint stores it for comparison)."""
+    device: torch.device
+    feature_encoder: nn.Module
+    class_encoder: MomentumEncoder | None
+    """None without references."""
+    head: Head
+    optimizer: SGD
+    scaler: LossScaler | None
+    """None unless the precision is fp16."""
+    step: int = 0
+    """Optimiser steps done; the sampler's position is step x batch_size."""
+    first_bad_step: Tensor = field(default_factory=lambda: torch.tensor(-1))
+    """int64 scalar on the device: the first step whose loss or gradient was not finite; -1: none."""
+
+    def saved(self) -> dict[str, Any]:
+        """The state dict of a checkpoint: tensors, ints and dicts of them only."""
+        return {
+            "step": self.step,
+            "feature_encoder": self.feature_encoder.state_dict(),
+            "class_encoder": self.class_encoder.class_encoder.state_dict() if self.class_encoder else None,
+            "head": self.head.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict() if self.scaler else None,
+        }
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        """The inverse of `saved`, in place; raises KeyError, RuntimeError or ValueError where architectures differ."""
+        self.feature_encoder.load_state_dict(saved["feature_encoder"])
+        if self.class_encoder:
+            self.class_encoder.class_encoder.load_state_dict(saved["class_encoder"])
+        self.head.load_state_dict(saved["head"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        if self.scaler:
+            self.scaler.load_state_dict(saved["scaler"])
+        self.step = int(saved["step"])

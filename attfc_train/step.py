@@ -1,0 +1,94 @@
+"""THE train step. The loop, the memory trace, the verification, the benchmarks and the tests all call this function.
+
+It is trace-clean (DESIGN 3): no host sync, no shape that depends on values, no global device. Order of events: the momentum
+update, then the references' features, *then* the queries' forward pass, so that the class encoder's activations are gone
+before those of the feature encoder are kept for backward; the attention needs only the features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attfc_train import schedule
+from attfc_train.data.batch import Batch, normalised
+from attfc_train.heads import HeadOutput
+from attfc_train.optim import clip_gradients
+from attfc_train.phase import phase
+from attfc_train.precision import autocast
+from attfc_train.profile import AttFCSettings
+from attfc_train.state import TrainState
+
+
+@dataclass(frozen=True, slots=True)
+class StepMetrics:
+    """Device scalars, so that reading them (a sync) is the caller's choice."""
+
+    loss: Tensor
+    """Mean loss of the step's queries, fp32."""
+    gradient_norm: Tensor
+    """L2 norm of the feature encoder's gradient before clipping, fp32."""
+    learning_rate: float
+
+
+def train_step(state: TrainState, batch: Batch) -> StepMetrics:
+    """One optimiser step on one batch (AttFC, DESIGN 5 steps 1-8); changes `state` in place."""
+    with phase("input"):
+        batch = batch.to(state.device)
+        weights = state.head.sample_weights(batch.labels)
+    with phase("momentum"):
+        _update_class_encoder(state)
+    outputs = []
+    parts = state.profile.optim.accumulation
+    for part, part_weights in zip(batch.split(parts), weights.chunk(parts), strict=True):
+        output = _forward(state, part, part_weights)
+        with phase("backward"):
+            (state.scaler.scale * output.loss if state.scaler else output.loss).backward()  # type: ignore[no-untyped-call]
+        outputs.append(HeadOutput(output.loss.detach(), output.centers))
+    with phase("update"):
+        metrics = _update(state, torch.stack([output.loss for output in outputs]).sum())
+    with phase("enqueue"):
+        state.head.enqueue(torch.cat([output.centers for output in outputs]), batch.labels, state.step)
+    state.step += 1
+    return metrics
+
+
+def _update_class_encoder(state: TrainState) -> None:
+    if state.class_encoder:
+        assert isinstance(state.profile.head, AttFCSettings)
+        state.class_encoder.update(schedule.encoder_momentum(state.profile.head, state.step))
+
+
+def _forward(state: TrainState, part: Batch, weights: Tensor) -> HeadOutput:
+    """References, queries and loss of one micro-batch."""
+    precision, head = state.profile.run.precision, state.profile.head
+    with phase("references"), torch.no_grad(), autocast(state.device, precision):
+        references = _reference_features(state, part)
+    with phase("forward"), autocast(state.device, precision):
+        features = state.feature_encoder(normalised(part.query, part.flips[0]))
+    with phase("loss"):
+        return state.head(features, references, part.labels, weights, schedule.margin(head.margin, state.step))
+
+
+def _reference_features(state: TrainState, part: Batch) -> Tensor:
+    """Class-encoder features [R, b, D] of all references in one pass: BatchNorm sees R x b images (methods 1.2, step 4)."""
+    num_references, num = part.references.shape[:2]
+    if state.class_encoder is None:
+        return torch.empty(0, num, state.profile.model.embedding_size, device=state.device)
+    images = normalised(part.references.flatten(0, 1), part.flips[1:].flatten())
+    features: Tensor = state.class_encoder.class_encoder(images)
+    return features.view(num_references, num, -1)
+
+
+def _update(state: TrainState, loss: Tensor) -> StepMetrics:
+    """Unscale, clip the feature encoder, SGD; remembers the first step that was not finite."""
+    profile = state.profile
+    overflow = state.scaler.unscale(state.optimizer.gradients) if state.scaler else None
+    norm = clip_gradients(state.feature_encoder.parameters(), profile.optim.clip_norm)
+    rate = schedule.learning_rate(profile.optim, state.step, profile.total_steps)
+    state.optimizer.step(rate, overflow)
+    bad = ~torch.isfinite(loss if state.scaler else loss + norm)
+    state.first_bad_step.masked_fill_(bad & (state.first_bad_step < 0), state.step)
+    return StepMetrics(loss, norm, rate)

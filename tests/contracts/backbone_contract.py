@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from attfc_train.backbones import build_backbone
 
@@ -102,3 +103,14 @@ class BackboneContract:
             alone, together = encoder(self.images()[:1]), encoder(self.images())
         torch.testing.assert_close(alone, together[:1], rtol=1e-4, atol=1e-4)
         assert all(torch.equal(before[key], value) for key, value in encoder.state_dict().items())
+
+
+def millions_and_giga_macs(name: str, embedding_size: int = 512, size: int = 112) -> tuple[float, float]:
+    """Parameters / 1e6, and multiply-accumulates of one image / 1e9, without memory or computation."""
+    with FakeTensorMode(allow_fallback_kernels=False), torch.no_grad():
+        encoder = build_backbone(
+            name, embedding_size=embedding_size, image_size=size, gradient_checkpointing=False, device=CPU
+        ).eval()
+        with FlopCounterMode(display=False) as counter:
+            encoder(torch.empty(1, 3, size, size))
+    return sum(p.numel() for p in encoder.parameters()) / 1e6, counter.get_total_flops() / 2e9

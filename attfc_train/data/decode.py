@@ -1,7 +1,7 @@
 """From file bytes to RGB pixels of the size that the network wants.
 
-Bytes are untrusted: only the formats below are opened, and dimensions are judged before pixels are allocated. Orientation tags are
-ignored, as by every other face recognition trainer: training crops are aligned and square already.
+Bytes are untrusted: only the formats below are opened, and dimensions are judged before pixels are allocated.
+Orientation tags are ignored, as by other face recognition trainers: training crops are aligned and square already.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """RecordIO on the byte level: frames, the text index, and the image record header (as dmlc-core and MXNet write them).
 
-Legend: a record is one or more frames of ``magic | kind << 29 | length | payload | padding to 4 bytes``; a payload that contains the
-magic at a 4-byte-aligned place is split there, and the reader puts the magic back.
+Legend: a record is one or more frames of ``magic | kind << 29 | length | payload | padding to 4 bytes``; a payload that
+contains the magic at a 4-byte-aligned place is split there, and the reader puts the magic back.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable
+import weakref
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfc_train.errors import DataError
+from attfc_train.units import Bytes
 
 MAGIC: Final = 0xCED7230A
 MAX_LENGTH: Final = 2**29 - 1
@@ -25,6 +26,7 @@ FRAME_BYTES: Final = 8
 _MAGIC_BYTES: Final = struct.pack("<I", MAGIC)
 _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
 _FIRST_READ: Final = 16384
+_IDX_BLOCK: Final = 2**24
 _IDX_BYTES: Final = np.array([chr(code) in "0123456789\t\r\n " for code in range(256)])
 
 
@@ -61,26 +63,97 @@ def image_header(label: float | tuple[float, ...], number: int, second_number: i
     return struct.pack("<IfQQ", 0, label, number, second_number)
 
 
-def read_record(descriptor: int, offset: int, where: str) -> bytes:
-    """The payload of the record at `offset`, whole; safe from any thread.
+class RecordFile:
+    """A ``.rec`` file open for reading, from any number of threads."""
 
-    Args:
-        descriptor: an open file.
-        where: the record's name, for messages.
+    def __init__(self, path: Path) -> None:
+        """Opens `path`.
+
+        Raises:
+            DataError: the file does not exist or cannot be read.
+        """
+        self.path = path
+        try:
+            self._descriptor = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise DataError(f"'{path}' must be readable", str(error.strerror), "Check the path.") from error
+        weakref.finalize(self, os.close, self._descriptor)
+        self.size: Bytes = os.fstat(self._descriptor).st_size
+        whole = np.memmap(path, dtype="<u4", mode="r", shape=(self.size // 4,)) if self.size >= 4 else np.zeros(0, "<u4")
+        self._words: NDArray[np.uint32] = np.asarray(whole)
+
+    def words(self, offsets: NDArray[np.int64], place: int) -> NDArray[np.uint32]:
+        """The `place`-th 32-bit word after each offset; 0 beyond the end of the file."""
+        at = offsets // 4 + place
+        inside = at < self._words.size
+        return np.where(inside, self._words[np.where(inside, at, 0)], np.uint32(0))
+
+    def read(self, offset: int, where: str) -> bytes:
+        """The payload of the record at `offset`.
+
+        Args:
+            where: the record's name, for messages.
+
+        Raises:
+            DataError: no record starts there, or the file ends before the record does.
+        """
+        kind, part, offset = self._read_frame(offset, where)
+        if kind not in (_WHOLE, _FIRST):
+            raise damaged(where, "a place inside a record")
+        parts = [part]
+        while kind in (_FIRST, _MIDDLE):
+            kind, part, offset = self._read_frame(offset, where)
+            if kind not in (_MIDDLE, _LAST):
+                raise damaged(where, "a record whose parts do not follow each other")
+            parts.append(part)
+        return _MAGIC_BYTES.join(parts)
+
+    def _read_frame(self, offset: int, where: str) -> tuple[int, bytes, int]:
+        """Kind and payload of one frame, and where the next one starts."""
+        try:
+            frame = os.pread(self._descriptor, _FIRST_READ, offset)
+            magic, word = struct.unpack_from("<II", frame)
+            end = FRAME_BYTES + (word & MAX_LENGTH)
+            if magic != MAGIC:
+                raise damaged(where, "no record magic")
+            if offset + end > self.size:
+                raise damaged(where, f"a record that ends {offset + end - self.size} bytes behind the end of the file")
+            if end > len(frame):
+                frame += os.pread(self._descriptor, end - len(frame), offset + len(frame))
+        except struct.error:
+            raise damaged(where, "the end of the file") from None
+        except OSError as error:
+            raise damaged(where, f"a read error ({error.strerror})") from error
+        if end > len(frame):
+            raise damaged(where, "a file that shrank while it was open")
+        return word >> 29, frame[FRAME_BYTES:end], offset + end + -end % 4
+
+
+def read_idx(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Keys, ascending and unique, and their byte offsets; of a repeated key the last line counts, as in MXNet.
 
     Raises:
-        DataError: no record starts there, or the file ends before the record does.
+        DataError: the file is missing, empty, or not lines of ``key<tab>offset``.
     """
-    kind, part, offset = _read_frame(descriptor, offset, where)
-    if kind == _WHOLE:
-        return part
-    parts = [part]
-    while kind != _LAST:
-        expected = (_FIRST,) if len(parts) == 0 else (_MIDDLE, _LAST)
-        if len(parts) == 1 and kind != _FIRST:
-            raise damaged(where, "a record that starts in its middle")
-        kind, part, offset = _read_frame(descriptor, offset, where)
-        if kind not in expected:
-            raise damaged(where, "a record whose parts do not follow each other")
-        parts.append(part)
-    return _MAGIC_BYTES.join(parts)
+    remedy = "Copy it from the same place as the .rec file, or rebuild it with MXNet's rec2idx.py."
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"'{path}' must lie beside the .rec file", str(error.strerror), remedy) from error
+    blocks = range(0, len(text), _IDX_BLOCK)
+    plain = all(_IDX_BYTES[np.frombuffer(text, np.uint8)[start : start + _IDX_BLOCK]].all() for start in blocks)
+    numbers = np.fromstring(text, dtype=np.int64, sep=" ") if plain else np.zeros(0, np.int64)
+    if not numbers.size or numbers.size % 2:
+        raise DataError(f"'{path}' must hold lines of key<tab>offset", "other text" if text else "an empty file", remedy)
+    keys, offsets = numbers[::2], numbers[1::2]
+    if np.all(keys[:-1] < keys[1:]):
+        return keys, offsets
+    order = np.argsort(keys, kind="stable")
+    keys, offsets = keys[order], offsets[order]
+    last = np.append(keys[:-1] != keys[1:], True)
+    return keys[last], offsets[last]
+
+
+def damaged(where: str, got: str) -> DataError:
+    """What is raised for a record that cannot be read."""
+    return DataError(f"{where} must be a RecordIO record", got, "Copy the .rec and .idx files again.")

@@ -28,6 +28,8 @@ class GpuProfile(Frozen):
 
     name: str
     slug: str = Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")
+    aliases: tuple[str, ...] = ()
+    """Other names of the same device, such as the driver's."""
     kind: Literal["cuda", "cpu"]
     architecture: Architecture
     compute_capability: float | None = Field(None, gt=0)

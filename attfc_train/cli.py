@@ -1,0 +1,129 @@
+"""``attfc-train``: trains a profile, resumes a run, evaluates a model; torch is imported inside commands only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from attfc_train.exits import check_device, run_and_exit
+
+if TYPE_CHECKING:
+    import torch
+
+    from attfc_train.profile import TrainProfile
+
+app = typer.Typer(
+    help="Train face recognition with the AttFC container: one GPU, millions of identities.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Val = Annotated[
+    list[str] | None,
+    typer.Option(help="Verification set: a .bin file, or a data set to draw pairs from. Repeatable."),
+]
+
+
+@app.callback(invoke_without_command=True)
+def train(
+    context: typer.Context,
+    profile: Annotated[Path | None, typer.Option(help="Training profile, as attfc-plan writes it.")] = None,
+    preset: Annotated[str | None, typer.Option(help="A shipped profile; see 'attfc-train presets'.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Folder of a run to continue from its last checkpoint.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="RecordIO folder or .rec file, folder per identity, or synthetic:IDSxIMAGES."),
+    ] = None,
+    val: Val = None,
+    output: Annotated[Path, typer.Option(help="Folder for checkpoints, models and logs; must be new.")] = Path("runs/attfc"),
+    override: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a setting of the profile: section.key=value. Repeatable."),
+    ] = None,
+    device: Device = "auto",
+    tensorboard: Annotated[bool, typer.Option(help="Also write TensorBoard scalars.")] = False,
+) -> None:
+    """Train --profile or --preset on --data, or --resume a run."""
+    if context.invoked_subcommand is not None:
+        return
+    from rich.console import Console
+
+    from attfc_train import run
+    from attfc_train.errors import UsageError
+
+    if sum(source is not None for source in (profile, preset, resume)) != 1:
+        given = [name for name, value in (("--profile", profile), ("--preset", preset), ("--resume", resume)) if value]
+        raise UsageError(
+            "exactly one of --profile, --preset and --resume must be given",
+            " and ".join(given) or "none",
+            "See attfc-train --help.",
+        )
+    torch_device = _device(device)
+    if resume is not None:
+        if data or val or override:
+            raise UsageError("--resume takes its settings from the run", "--data, --val or --set", "Leave them out.")
+        run.resume(run.RunOptions(resume, torch_device, Console(), tensorboard))
+        return
+    run.start(_load(profile, preset, data, val, override), run.RunOptions(output, torch_device, Console(), tensorboard))
+
+
+@app.command()
+def evaluate(
+    run_folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
+    val: Val = None,
+    which: Annotated[str, typer.Option(help="'best' or 'last' model of the run.")] = "best",
+    device: Device = "auto",
+) -> None:
+    """Verification accuracy, TAR at FAR and speed of a trained model."""
+    from rich.console import Console
+
+    from attfc_train.report_model import report_model
+
+    report_model(run_folder, val or [], which, _device(device), Console())
+
+
+@app.command()
+def presets() -> None:
+    """List the shipped profiles."""
+    from attfc_train.profile_file import load_preset, preset_names
+
+    for name in preset_names():
+        typer.echo(f"{name:14s} {load_preset(name).description}")
+
+
+def _device(name: str) -> torch.device:
+    import torch
+
+    return torch.device(check_device(name))
+
+
+def _load(
+    profile: Path | None, preset: str | None, data: str | None, val: list[str] | None, override: list[str] | None
+) -> TrainProfile:
+    """The profile with the command line's changes; --data and --val win over --set."""
+    from attfc_train.profile_file import load_preset, load_profile, with_overrides
+
+    if preset is not None:
+        loaded = load_preset(preset)
+    else:
+        assert profile is not None
+        loaded = load_profile(profile)
+    assignments = list(override or [])
+    if data is not None:
+        assignments.append(f"data.path={data}")
+    loaded = with_overrides(loaded, assignments)
+    if val:
+        loaded = loaded.model_copy(update={"run": loaded.run.model_copy(update={"val": tuple(val)})})
+    return loaded
+
+
+def main() -> None:
+    """Entry point."""
+    run_and_exit(app)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""How the command lines end: one line on stderr and the error's exit code, never a traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import NoReturn
+
+from attfc_train.errors import AttfcError, UsageError
+
+
+def run_and_exit(command: Callable[[], object]) -> NoReturn:
+    """Calls `command` and exits: 0, or the exit code of the `AttfcError` that it raised."""
+    try:
+        command()
+    except AttfcError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("error: interrupted before the run started; nothing was changed", file=sys.stderr)
+        sys.exit(130)
+    sys.exit(0)
+
+
+def check_device(name: str) -> str:
+    """``auto`` becomes ``cuda`` or ``cpu``; other names are checked.
+
+    Raises:
+        UsageError: the device does not exist here.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UsageError("--device must be auto, cpu, cuda or cuda:N", f"'{name}'", "Example: --device cuda:0.") from error
+    available = torch.cuda.device_count() if device.type == "cuda" else int(device.type == "cpu")
+    if (device.index or 0) >= available:
+        raise UsageError("--device must exist on this machine", f"'{name}'", "Use --device cpu, or check the driver.")
+    return name

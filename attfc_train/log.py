@@ -1,0 +1,119 @@
+"""The run record: JSON lines, TensorBoard, and one live line on the screen.
+
+``log.jsonl`` has one object per line with ``step`` and ``event``: ``start``, ``step``, ``evaluate``, ``save``, ``resume``,
+``stop`` or ``end``. After a resume it holds exactly what an uninterrupted run would have written, plus the ``resume`` line.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from attfc_train.errors import StorageError, UsageError
+from attfc_train.files import write_text_atomically
+from attfc_train.units import format_bytes, format_seconds
+
+FILE_NAME = "log.jsonl"
+
+
+class RunLog:
+    """Context manager; every method is called from the loop's thread.
+
+    Args:
+        folder: the run folder. total_steps: of the whole run. first_step: where this process starts.
+        tensorboard: also write scalars to ``folder/tensorboard`` (needs the ``[log]`` extra).
+    """
+
+    def __init__(self, folder: Path, total_steps: int, first_step: int, *, tensorboard: bool, console: Console) -> None:
+        self.folder, self.console = folder, console
+        _keep_until(folder / FILE_NAME, first_step)
+        self._file = _open(folder / FILE_NAME)
+        self._writer = _summary_writer(folder / "tensorboard", first_step) if tensorboard else None
+        columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}"))
+        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        self._task = self._progress.add_task("starting", total=total_steps, completed=first_step)
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._progress.stop()
+        self._file.close()
+        if self._writer:
+            self._writer.close()
+
+    def event(self, event: str, step: int, **values: Any) -> None:
+        """Appends one line to the record and numbers to TensorBoard."""
+        record = {"event": event, "step": step, "time": round(time.time(), 3), **values}
+        try:
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise StorageError(
+                f"'{self._file.name}' must be writable", str(error.strerror), "Free disk space, then --resume."
+            ) from error
+        if self._writer:
+            for key, value in values.items():
+                if isinstance(value, float):
+                    self._writer.add_scalar(f"{event}/{key}", value, step)
+
+    def step(self, step: int, seconds_left: float, **values: float) -> None:
+        """Records a logged step and redraws the live line; off a terminal, prints it."""
+        self.event("step", step, **values)
+        text = (
+            f"loss {values['loss']:.3f}  {values['images_per_second']:.0f} images/s  data {values['data_wait_share']:.0%}  "
+            f"memory {format_bytes(int(values['memory_bytes']))} (peak {format_bytes(int(values['peak_memory_bytes']))})  "
+            f"left {format_seconds(seconds_left)}"
+        )
+        self._progress.update(self._task, completed=step, description=text)
+        if not self.console.is_terminal:
+            self.say(f"step {step}/{self._progress.tasks[0].total:.0f}  {text}")
+
+    def say(self, text: str) -> None:
+        """A line above the live line."""
+        self.console.print(text, highlight=False, soft_wrap=True)
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """All complete lines of a run's record; a line cut short by a kill is left out."""
+    path = folder / FILE_NAME
+    records = []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            continue
+    return records
+
+
+def _keep_until(path: Path, step: int) -> None:
+    """Drops what a killed process recorded after the checkpoint that is being resumed from."""
+    if path.exists():
+        kept = [record for record in read_log(path.parent) if step and record["step"] <= step]
+        write_text_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def _open(path: Path) -> Any:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path.open("a", encoding="utf-8")
+    except OSError as error:
+        raise StorageError(
+            f"--output '{path.parent}' must be writable", str(error.strerror), "Choose another --output."
+        ) from error
+
+
+def _summary_writer(folder: Path, first_step: int) -> Any:
+    if importlib.util.find_spec("tensorboard") is None:
+        raise UsageError("--tensorboard needs the package tensorboard", "none installed", "Run: pip install 'attfc[log]'.")
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder), purge_step=first_step)  # type: ignore[no-untyped-call]

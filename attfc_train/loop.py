@@ -1,0 +1,182 @@
+"""The training loop: steps, and what happens between them (log, evaluate, save, stop).
+
+The host waits for the device only where something is logged, evaluated or saved.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from attfc_train.checkpoint import FILE_NAME, save_checkpoint, save_model
+from attfc_train.data.loader import AttentionLoader
+from attfc_train.errors import DeviceMemoryError, Interrupted, NonFiniteLossError
+from attfc_train.evaluate.pairs import Verification
+from attfc_train.interrupt import StopFlag
+from attfc_train.log import RunLog
+from attfc_train.memory_use import memory_use
+from attfc_train.state import TrainState
+from attfc_train.step import StepMetrics, train_step
+
+Evaluator = Callable[[nn.Module], Mapping[str, Verification]]
+
+MODEL_FILE = "model.pt"
+BEST_FILE = "best.pt"
+
+
+@dataclass(slots=True)
+class Loop:
+    """One run from `state.step` to its last step; `folder` receives checkpoints and models."""
+
+    state: TrainState
+    loader: AttentionLoader
+    evaluate: Evaluator
+    log: RunLog
+    folder: Path
+    best_accuracy: float | None = None
+    _clock: _Clock = field(init=False)
+
+    def run(self) -> None:
+        """Trains to the end, evaluates, saves.
+
+        Raises:
+            Interrupted: after SIGINT or SIGTERM, when the state is safe.
+            NonFiniteLossError, DataError, StorageError, DeviceMemoryError: see `attfc_train.errors`.
+        """
+        state = self.state
+        self._clock = _Clock(self.loader, state.step)
+        with StopFlag() as stop:
+            for batch in self.loader.batches(state.step, state.profile.total_steps):
+                metrics = self._train_step(batch)
+                self._between_steps(metrics)
+                if stop.received and state.step < state.profile.total_steps:
+                    self._leave(stop.received)
+        self._finish()
+
+    def _train_step(self, batch: object) -> StepMetrics:
+        try:
+            return train_step(self.state, batch)  # type: ignore[arg-type]
+        except torch.OutOfMemoryError as error:
+            raise DeviceMemoryError(
+                f"step {self.state.step} must fit into the memory of {self.state.device}",
+                str(error).split(". ")[0],
+                "Lower optim.batch_size, raise optim.accumulation, or set model.gradient_checkpointing=true; then --resume.",
+            ) from error
+
+    def _between_steps(self, metrics: StepMetrics) -> None:
+        step, run, last = self.state.step, self.state.profile.run, self.state.profile.total_steps
+        if step % run.log_every == 0 or step == last:
+            self._log(metrics)
+        if step % run.eval_every == 0 and step != last:
+            self._evaluate()
+        if step % run.save_every == 0 and step != last:
+            self._save()
+
+    def _log(self, metrics: StepMetrics) -> None:
+        self._check_finite()
+        profile, memory = self.state.profile, memory_use(self.state.device)
+        steps, seconds, waited = self._clock.lap(self.state.step)
+        self.log.step(
+            self.state.step,
+            seconds_left=seconds / steps * (profile.total_steps - self.state.step),
+            loss=metrics.loss.item(),
+            learning_rate=metrics.learning_rate,
+            gradient_norm=metrics.gradient_norm.item(),
+            images_per_second=steps * profile.optim.batch_size / seconds,
+            data_wait_share=waited / seconds,
+            memory_bytes=float(memory.current),
+            peak_memory_bytes=float(memory.peak),
+        )
+
+    def _check_finite(self) -> None:
+        """Reads the device's flag; names the step and its records."""
+        bad = int(self.state.first_bad_step)
+        if bad < 0:
+            return
+        records = self.loader.records_of_step(bad)
+        shown = ", ".join(records[:8]) + (f" and {len(records) - 8} more" if len(records) > 8 else "")
+        checkpoint = self.folder / FILE_NAME
+        kept = f"The last good checkpoint is {checkpoint}." if checkpoint.exists() else "No checkpoint had been saved yet."
+        raise NonFiniteLossError(
+            "the loss and its gradient must stay finite",
+            f"NaN or infinity at step {bad}; its batch: {shown}",
+            f"{kept} Lower optim.learning_rate or add optim.warmup_steps.",
+        )
+
+    def _evaluate(self) -> None:
+        """Verification accuracy of the feature encoder; keeps the best model."""
+        results = self.evaluate(self.state.feature_encoder)
+        if not results:
+            return
+        for name, result in results.items():
+            self.log.event("evaluate", self.state.step, set=name, accuracy=result.accuracy, std=result.std)
+            self.log.say(f"step {self.state.step}  {name}: {result}")
+        mean = sum(result.accuracy for result in results.values()) / len(results)
+        if self.best_accuracy is None or mean > self.best_accuracy:
+            self.best_accuracy = mean
+            self._check_finite()
+            save_model(self.folder / BEST_FILE, self.state.feature_encoder)
+        self._clock.restart(self.state.step)
+
+    def _save(self) -> None:
+        """A checkpoint, unless the state is damaged: then the last good one stays."""
+        self._check_finite()
+        save_checkpoint(self.folder / FILE_NAME, self.state, self.best_accuracy)
+        self.log.event("save", self.state.step)
+
+    def _leave(self, signal_number: int) -> None:
+        self._save()
+        self.log.event("stop", self.state.step, signal=signal_number)
+        raise Interrupted(
+            signal_number,
+            "training runs to its last step unless interrupted",
+            f"signal {signal_number} at step {self.state.step} of {self.state.profile.total_steps}; the state is saved",
+            f"Continue with: attfc-train --resume {self.folder}",
+        )
+
+    def _finish(self) -> None:
+        self._check_finite()
+        self._evaluate()
+        self._save()
+        save_model(self.folder / MODEL_FILE, self.state.feature_encoder)
+        corrupt = self.loader.corrupt
+        self.log.event(
+            "end",
+            self.state.step,
+            images_per_second=self._clock.overall(self.state),
+            peak_memory_bytes=memory_use(self.state.device).peak,
+            accuracy=self.best_accuracy,
+            corrupt_images=corrupt.count,
+            corrupt_examples=list(corrupt.examples),
+        )
+
+
+class _Clock:
+    """Wall time and data wait between log lines; a lap that an evaluation cut short counts nowhere."""
+
+    def __init__(self, loader: AttentionLoader, step: int) -> None:
+        self._loader = loader
+        self._busy_seconds, self._busy_steps = 0.0, 0
+        self.restart(step)
+
+    def restart(self, step: int) -> None:
+        """Starts a new lap now."""
+        self._step, self._time, self._waited = step, time.perf_counter(), self._loader.wait_seconds
+
+    def lap(self, step: int) -> tuple[int, float, float]:
+        """Steps, seconds and seconds waited for data since the last lap."""
+        seconds = max(time.perf_counter() - self._time, 1e-9)
+        steps, waited = max(1, step - self._step), self._loader.wait_seconds - self._waited
+        self._busy_seconds += seconds
+        self._busy_steps += steps
+        self.restart(step)
+        return steps, seconds, waited
+
+    def overall(self, state: TrainState) -> float:
+        """Images per second of this process's steps."""
+        return self._busy_steps * state.profile.optim.batch_size / max(self._busy_seconds, 1e-9)

@@ -1,0 +1,29 @@
+"""How much memory this process uses now and used at most: on a GPU the allocator's count, on a CPU the resident set."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from attfc_train.units import KIB, Bytes
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """Bytes."""
+
+    current: Bytes
+    peak: Bytes
+
+
+def memory_use(device: torch.device) -> MemoryUse:
+    """Memory of `device` used by this process; (0, 0) where the system does not tell."""
+    if device.type == "cuda":
+        return MemoryUse(torch.cuda.memory_allocated(device), torch.cuda.max_memory_reserved(device))
+    try:
+        fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
+        return MemoryUse(*(int(fields[key].split()[0]) * KIB for key in ("VmRSS", "VmHWM")))
+    except (OSError, KeyError, ValueError):
+        return MemoryUse(0, 0)

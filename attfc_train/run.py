@@ -1,0 +1,149 @@
+"""A run from a profile and a data set to a trained model: the table of contents of training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from attfc_train.build import build
+from attfc_train.checkpoint import Checkpoint, load_checkpoint
+from attfc_train.data.dataset import FaceDataset
+from attfc_train.data.loader import AttentionLoader
+from attfc_train.data.sampler import AttentionSampler
+from attfc_train.data.source import open_dataset
+from attfc_train.errors import DataError, UsageError
+from attfc_train.evaluate.embed import evaluate
+from attfc_train.evaluate.sets import load_verification
+from attfc_train.log import RunLog
+from attfc_train.loop import Evaluator, Loop
+from attfc_train.precision import AUTOCAST_DTYPE
+from attfc_train.profile import TrainProfile
+from attfc_train.profile_file import save_profile
+from attfc_train.state import TrainState
+
+PROFILE_FILE = "profile.json"
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What belongs to this process and not to the run."""
+
+    folder: Path
+    device: torch.device
+    console: Console
+    tensorboard: bool = False
+
+
+def start(profile: TrainProfile, options: RunOptions) -> None:
+    """A new run of `profile` (with ``data.path`` set) in ``options.folder``."""
+    if (options.folder / "checkpoint.pt").exists():
+        raise UsageError(
+            "--output must be a new folder",
+            f"'{options.folder}', which holds a run",
+            f"Continue it with --resume {options.folder}, or choose another --output.",
+        )
+    dataset = _open(profile)
+    profile = profile.resolve(dataset.index.num_ids, dataset.index.num_images)
+    evaluator = _evaluator(profile, options.device)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    save_profile(profile, options.folder / PROFILE_FILE)
+    _train(build(profile, options.device), dataset, evaluator, options, None)
+
+
+def resume(options: RunOptions) -> None:
+    """Goes on with the run in ``options.folder`` from its last checkpoint, as if it had never stopped."""
+    checkpoint = load_checkpoint(options.folder)
+    dataset = _open(checkpoint.profile)
+    evaluator = _evaluator(checkpoint.profile, options.device)
+    state = build(checkpoint.profile, options.device)
+    checkpoint.restore(state)
+    _train(state, dataset, evaluator, options, checkpoint)
+
+
+def _open(profile: TrainProfile) -> FaceDataset:
+    """The profile's data set, which must be the one that was planned for."""
+    if profile.data.path is None:
+        raise UsageError(
+            "--data must name the training data", "none", "Example: --data faces/train.rec or --data synthetic:500x20."
+        )
+    dataset = open_dataset(profile.data.path)
+    planned, found = profile.data.num_ids, dataset.index.num_ids
+    if planned is not None and planned != found:
+        raise DataError(
+            f"'{profile.data.path}' must have the {planned} identities of the profile (data.num_ids, --ids)",
+            f"{found}",
+            "Plan again with --data, or give the data set that the profile was made for.",
+        )
+    return dataset
+
+
+def _evaluator(profile: TrainProfile, device: torch.device) -> Evaluator:
+    """Loads the verification sets now, so that a bad one stops the run before it starts."""
+    sets = [load_verification(spec) for spec in profile.run.val]
+    return partial(
+        evaluate,
+        verification_sets=sets,
+        image_size=profile.model.image_size,
+        device=device,
+        autocast_dtype=AUTOCAST_DTYPE[profile.run.precision],
+    )
+
+
+def _train(
+    state: TrainState, dataset: FaceDataset, evaluator: Evaluator, options: RunOptions, checkpoint: Checkpoint | None
+) -> None:
+    profile = state.profile
+    log = RunLog(options.folder, profile.total_steps, state.step, tensorboard=options.tensorboard, console=options.console)
+    with log:
+        log.event(
+            "resume" if checkpoint else "start",
+            state.step,
+            profile=profile.name,
+            device=str(options.device),
+            torch=torch.__version__,
+            data=dataset.name,
+            num_ids=profile.num_ids,
+            num_images=dataset.index.num_images,
+        )
+        log.say(_headline(profile, dataset, options))
+        loader = _loader(profile, dataset, options.device)
+        Loop(state, loader, evaluator, log, options.folder, checkpoint.best_accuracy if checkpoint else None).run()
+
+
+def _loader(profile: TrainProfile, dataset: FaceDataset, device: torch.device) -> AttentionLoader:
+    data = profile.data
+    sampler = AttentionSampler(
+        dataset.index,
+        seed=profile.run.seed,
+        batch_size=profile.optim.batch_size,
+        num_references=profile.num_references,
+        draw=data.draw,
+        flip_probability=data.flip_probability,
+    )
+    return AttentionLoader(
+        dataset,
+        sampler,
+        image_size=profile.model.image_size,
+        num_workers=data.num_workers,
+        prefetch_batches=data.prefetch_batches,
+        cache_bytes=data.cache_bytes,
+        max_corrupt_share=data.max_corrupt_share,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def _headline(profile: TrainProfile, dataset: FaceDataset, options: RunOptions) -> str:
+    head = (
+        f"{profile.head.kind}, {profile.dcc_size:,} slots, R={profile.num_references}"
+        if profile.dcc_size
+        else profile.head.kind
+    )
+    return (
+        f"{profile.name}: {profile.model.backbone} on {dataset.name} ({profile.num_ids:,} identities, "
+        f"{dataset.index.num_images:,} images), {head}, batch {profile.optim.batch_size}, {profile.run.precision}, "
+        f"{profile.total_steps:,} steps on {options.device} -> {options.folder}"
+    )

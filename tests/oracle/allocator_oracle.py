@@ -115,7 +115,7 @@ class ExpandableOracle:
             (run for run in self.runs if run.arena == arena and run.state == "free"), key=lambda run: (run.size, run.start)
         )
         fits = [run for run in free if run.size >= size]
-        for first, second in zip(fits, fits[1:], strict=False):
+        for first, second in pairwise(fits):
             if not self.reach(second) < self.reach(first):
                 return first
         return fits[-1] if fits else None

@@ -121,7 +121,8 @@ def _is_dataset_header(file: RecordFile, keys: Int64s, offsets: Int64s) -> bool:
 
 def _are_empty(file: RecordFile, offsets: Int64s) -> NDArray[np.bool_]:
     """Which records carry two labels and no image: identity records."""
-    return np.logical_and(file.words(offsets, 1) == _EMPTY_RECORD, file.words(offsets, _FLAG) == 2)
+    empty: NDArray[np.bool_] = (file.words(offsets, 1) == _EMPTY_RECORD) & (file.words(offsets, _FLAG) == 2)
+    return empty
 
 
 def _num_images(file: RecordFile, keys: Int64s, offsets: Int64s) -> int:

@@ -1,0 +1,51 @@
+"""From what the user names as a data set to the data set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attfc_train.data.dataset import FaceDataset
+from attfc_train.data.folder import FolderFaces
+from attfc_train.data.recordio import RecordIOFaces
+from attfc_train.data.synthetic import PREFIX, SyntheticFaces
+from attfc_train.errors import DataError, UsageError
+
+_KINDS = "a folder with train.rec and train.idx, a .rec file, a folder of images per identity, or synthetic:IDSxIMAGES[+FIRST]"
+
+
+def open_dataset(spec: str) -> FaceDataset:
+    """Opens `spec`: a RecordIO folder or ``.rec`` file, a folder per identity, or ``synthetic:IDSxIMAGES[+FIRST]``.
+
+    Raises:
+        UsageError: `spec` names no kind of data set.
+        DataError: there is nothing, or nothing readable, or fewer than two identities.
+    """
+    if spec.startswith(PREFIX):
+        return SyntheticFaces.from_spec(spec)
+    path = Path(spec).expanduser()
+    if not spec or not path.exists():
+        raise DataError(f"a data set must be {_KINDS}", f"'{spec}', which does not exist", "Check the path.")
+    if path.is_dir():
+        return _open_folder(path)
+    if path.suffix == ".rec":
+        return RecordIOFaces(path)
+    raise UsageError(f"a data set must be {_KINDS}", f"the file '{spec}'", _remedy(path))
+
+
+def _open_folder(path: Path) -> FaceDataset:
+    """RecordIO where one of its two files is there, else a folder per identity."""
+    if (path / "train.rec").exists() or (path / "train.idx").exists():
+        return RecordIOFaces(path)
+    records = sorted(entry.name for entry in path.glob("*.rec"))
+    if records:
+        raise DataError(f"a data set must be {_KINDS}", f"'{path}' with {records[0]}", f"Give '{path / records[0]}' itself.")
+    return FolderFaces(path)
+
+
+def _remedy(path: Path) -> str:
+    """What was probably meant by a file that is no data set."""
+    if path.suffix == ".idx":
+        return f"Give '{path.with_suffix('.rec')}'."
+    if path.suffix == ".bin":
+        return "A .bin file is a verification set: give it as --val."
+    return "Check the path."

@@ -1,0 +1,34 @@
+# Everything sets itself up: `make demo` and `make test` work on a fresh clone with Python >= 3.11 and nothing else.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+READY = $(VENV)/.ready
+DEMO = runs/demo
+
+.PHONY: demo test lint check bench clean
+
+demo: $(READY)  ## plan for this machine, train on synthetic faces, verify on identities never seen (about 2 minutes)
+	rm -rf $(DEMO)
+	$(BIN)/attfc-plan --gpu auto --data synthetic:600x12 --backbone tiny --image-size 64 --epochs 8 \
+		--output $(DEMO)/best.json --train
+	$(BIN)/attfc-train evaluate $(DEMO)/run --val synthetic:300x4+1000000
+
+test: $(READY) lint check  ## everything CI runs
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+check: $(READY)
+	$(BIN)/mypy
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit("attfc needs Python >= 3.11: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,log]'
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) runs dist build *.egg-info

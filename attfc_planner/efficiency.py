@@ -1,0 +1,58 @@
+"""How much of a device's ceiling the operators of a training step reach: stated priors, as ranges.
+
+They are the uncalibrated part of a speed prediction, which is why it is an interval. The GPU ranges were set so that published
+training speeds fall inside: InsightFace's logs (RTX 4090, r100 full FC on MS1MV3, B = 128: 798 images/s, which is 35 % of the
+dense fp16 peak for the convolutions alone; V100, r50, 8 x 585..625 images/s: about 20 %) and torchtitan's remark that operators
+of one class miss an analytic price by 2 to 7 times. The CPU ranges bracket real steps on two cores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Range:
+    """A pessimistic and an optimistic value."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Efficiencies:
+    """Shares of the arithmetic ceiling by operator kind, shares of the memory bandwidth, and seconds to launch one operator."""
+
+    arithmetic: Mapping[str, Range]
+    bandwidth: Mapping[str, Range]
+    launch_seconds: Range
+    """Host time per operator; ``low`` is the longer one. On a GPU it hides behind the device's work, on a CPU it adds."""
+
+
+_GPU = Efficiencies(
+    arithmetic=MappingProxyType({"conv": Range(0.25, 0.65), "matmul": Range(0.4, 0.85), "loss": Range(0.4, 0.85)}),
+    bandwidth=MappingProxyType({"loss": Range(0.4, 1.5), "default": Range(0.5, 0.9)}),
+    launch_seconds=Range(10e-6, 3e-6),
+)
+"""The loss may exceed the memory's bandwidth: its chunk of logits is a few MiB and stays in the L2 cache of recent cards."""
+
+_CPU = Efficiencies(
+    arithmetic=MappingProxyType({"conv": Range(0.3, 0.95), "matmul": Range(0.5, 1.0), "loss": Range(0.4, 1.0)}),
+    bandwidth=MappingProxyType({"loss": Range(0.4, 1.5), "default": Range(0.25, 0.9)}),
+    launch_seconds=Range(20e-6, 3e-6),
+)
+
+DECODED_PER_CORE_SECOND = Range(2500.0, 6000.0)
+"""JPEG images of 112 x 112 that one core decodes per second: simplejpeg alone made 6,200 on an AMD EPYC core (9 KB a file,
+quality 95); the loader's Python around it costs up to half."""
+
+ASSUMED_CORES = 8
+"""Host cores where the host is not known (a card of the catalogue)."""
+
+
+def efficiencies(kind: Literal["cuda", "cpu"]) -> Efficiencies:
+    """The ranges for a kind of device."""
+    return _GPU if kind == "cuda" else _CPU

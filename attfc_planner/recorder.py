@@ -1,0 +1,199 @@
+"""Runs train steps and writes down every storage that they make and free.
+
+The steps run on ``cpu`` under FakeTensorMode: the dispatcher sees the same operators as on a GPU and autocast works, while
+nothing is computed or held (fake ``cuda`` tensors need a driver for backward). Fallback kernels are off, so an operator
+without a shape rule is an error and not a silent real computation. What kernels allocate inside themselves is not visible
+here; `attfc_planner.overheads` has those terms.
+"""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from attfc_planner.op_costs import CostTally
+from attfc_planner.trace import Trace
+from attfc_train.build import build
+from attfc_train.data.batch import Batch
+from attfc_train.phase import current_phase
+from attfc_train.profile import TrainProfile
+from attfc_train.state import TrainState
+from attfc_train.step import train_step
+
+_CONVOLUTIONS = {"convolution", "convolution_backward"}
+_CATEGORY_OF_PHASE = {"loss": "loss", "build": "setup"}
+
+
+class Recorder(TorchDispatchMode):
+    """Sees every operator's results and the death of every storage (by reference count, exactly as in a real run)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.events: list[int] = []
+        self.nbytes: list[int] = []
+        self.ops: list[str] = []
+        self.phases: list[str] = []
+        self.categories: list[str] = []
+        self.steps: list[int] = []
+        self.tallies: list[CostTally] = []
+        self._alive: dict[int, tuple[int, object]] = {}
+        self._makes_storage: dict[OpOverload[Any, Any], bool] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing here is compiled; the guard against it would cost as much as the recorder itself."""
+        return False
+
+    def __torch_dispatch__(
+        self, func: OpOverload[Any, Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Runs the operator, then looks at what came out."""
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if func.namespace == "prim":  # questions about a tensor, such as prim::device
+            return result
+        makes = self._makes_storage.get(func)
+        if makes is None:
+            makes = self._makes_storage[func] = any(value.alias_info is None for value in func._schema.returns)
+        if makes:
+            name = func._schema.name.removeprefix("aten::")
+            for tensor in (result,) if isinstance(result, Tensor) else tensors_in(result):
+                self._notice(tensor, name)
+            if name in _CONVOLUTIONS:
+                self._convolution_workspace(name, args[:2], result)
+        if self.tallies:
+            self.tallies[-1].add(func, args, kwargs, result)
+        return result
+
+    def begin_step(self) -> None:
+        """Everything from here on belongs to the next step."""
+        self.steps.append(len(self.events))
+        self.tallies.append(CostTally())
+
+    def tag(self, category: str, tensor: Tensor) -> None:
+        """Says whose bytes a living tensor holds."""
+        entry = self._alive.get(tensor.untyped_storage()._cdata)
+        if entry is not None:
+            self.categories[entry[0]] = category
+
+    def trace(self) -> Trace:
+        """Everything so far."""
+        return Trace(
+            tuple(self.events),
+            np.array(self.nbytes, np.int64),
+            tuple(self.ops),
+            tuple(self.phases),
+            tuple(self.categories),
+            tuple(self.steps),
+            tuple(tally.costs() for tally in self.tallies),
+        )
+
+    def _notice(self, tensor: Tensor, name: str) -> None:
+        storage = tensor.untyped_storage()
+        key, nbytes = storage._cdata, storage.nbytes()
+        if nbytes == 0 or key in self._alive:
+            return
+        index = self._born(name, nbytes)
+
+        def died(_: object) -> None:
+            self._alive.pop(key, None)
+            self.events.append(~index)
+
+        self._alive[key] = index, weakref.ref(storage, died)
+
+    def _born(self, name: str, nbytes: int, category: str | None = None) -> int:
+        index, phase = len(self.nbytes), current_phase() or "input"
+        self.events.append(index)
+        self.nbytes.append(nbytes)
+        self.ops.append(name)
+        self.phases.append(phase)
+        self.categories.append(category or _CATEGORY_OF_PHASE.get(phase, "activations"))
+        return index
+
+    def _convolution_workspace(self, name: str, inputs: tuple[Tensor, ...], result: Any) -> None:
+        outputs = (result,) if name == "convolution" else inputs[:1]
+        moved = (inputs[0] if name == "convolution" else inputs[1], *outputs)
+        nbytes = sum(tensor.numel() * tensor.element_size() for tensor in moved)
+        self.events.append(~self._born(name, nbytes, "convolution workspace"))
+
+
+def record_steps(profile: TrainProfile, batch_sizes: Sequence[int], device: torch.device | None = None) -> Trace:
+    """See `attfc_planner.trace.record`."""
+    substrate: AbstractContextManager[object] = nullcontext() if device else FakeTensorMode(allow_fallback_kernels=False)
+    device = device or torch.device("cpu")
+    with _no_garbage_collection(), substrate, Recorder() as recorder:
+        state = build(profile, device)
+        _tag_state(recorder, state)
+        for batch_size in batch_sizes:
+            recorder.begin_step()
+            batch = _example(profile, batch_size, device)
+            for tensor in (batch.query, batch.references, batch.flips, batch.labels):
+                recorder.tag("input", tensor)
+            train_step(state, batch)
+            del batch
+        trace = recorder.trace()
+    return trace
+
+
+def _example(profile: TrainProfile, batch_size: int, device: torch.device) -> Batch:
+    optim = profile.optim.model_copy(update={"batch_size": batch_size})
+    return Batch.example(profile.model_copy(update={"optim": optim}), device)
+
+
+def _tag_state(recorder: Recorder, state: TrainState) -> None:
+    """Names the owners of everything that outlives a step, and arranges for gradients to be named when they are born."""
+    learned = [*state.feature_encoder.parameters(), *state.head.parameters()]
+    for tensor in (*learned, *state.feature_encoder.buffers()):
+        recorder.tag("weights", tensor)
+    for tensor in state.head.buffers():
+        recorder.tag("container", tensor)
+    if state.class_encoder:
+        encoder = state.class_encoder.class_encoder
+        for tensor in (*encoder.parameters(), *encoder.buffers()):
+            recorder.tag("class encoder", tensor)
+    for tensor in tensors_in(state.optimizer.state_dict()):
+        recorder.tag("momentum", tensor)
+    for parameter in learned:
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(_gradient_tagger(recorder))
+
+
+def _gradient_tagger(recorder: Recorder) -> Callable[[Tensor], None]:
+    def hook(parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            recorder.tag("gradients", parameter.grad)
+
+    return hook
+
+
+def tensors_in(value: object) -> Iterator[Tensor]:
+    """All tensors in nested tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from tensors_in(item)
+    elif isinstance(value, dict):
+        yield from tensors_in(list(value.values()))
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Frees must happen where reference counts say so, and nowhere else."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

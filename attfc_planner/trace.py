@@ -1,0 +1,98 @@
+"""What two real train steps allocate, in order: storages, the events that make and free them, and the cost of the operators.
+
+This module holds the data and imports no torch, so that a plan whose traces are cached starts at once; `record` hands over
+to `attfc_planner.recorder`, which runs the steps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attfc_train.profile import TrainProfile
+
+if TYPE_CHECKING:
+    import torch
+
+OpKind: TypeAlias = Literal["conv", "matmul", "norm", "elementwise", "optimizer", "loss", "other"]
+
+CATEGORIES = (
+    "weights",
+    "gradients",
+    "momentum",
+    "class encoder",
+    "container",
+    "input",
+    "loss",
+    "activations",
+    "setup",
+    "convolution workspace",
+)
+"""Whose bytes a storage holds; ``setup`` is what only the construction needs."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpCost:
+    """One operator in one phase of the step, summed over its calls."""
+
+    name: str
+    kind: OpKind
+    phase: str
+    flops: int
+    """Multiply-adds count twice; 0 for operators without a formula in ``torch.utils.flop_counter``."""
+    bytes_read_written: int
+    """Every tensor that goes in or comes out, once."""
+    count: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trace:
+    """The construction and some train steps as one history; S storages.
+
+    ``convolution workspace`` storages are no tensors: each lives during one convolution and holds the bytes of its input and
+    output, from which `attfc_planner.overheads` makes the size of a workspace.
+    """
+
+    events: tuple[int, ...]
+    """``i`` allocates storage i, ``~i`` frees it; storages are numbered in the order of their birth."""
+    nbytes: NDArray[np.int64]
+    """[S]"""
+    ops: tuple[str, ...]
+    """[S], the operator that made the storage."""
+    phases: tuple[str, ...]
+    """[S], the phase in which it was made (`attfc_train.phase`)."""
+    categories: tuple[str, ...]
+    """[S], out of `CATEGORIES`."""
+    steps: tuple[int, ...]
+    """Where in `events` each step starts."""
+    costs: tuple[tuple[OpCost, ...], ...]
+    """For each step."""
+
+    def births(self, step: int) -> range:
+        """The storages made in a step; -1 is the construction's."""
+        marks = [self._storages_before(mark) for mark in (0, *self.steps, len(self.events))]
+        return range(marks[step + 1], marks[step + 2])
+
+    def with_sizes(self, nbytes: NDArray[np.int64]) -> Trace:
+        """The same history with other sizes."""
+        return replace(self, nbytes=nbytes)
+
+    def _storages_before(self, mark: int) -> int:
+        return sum(event >= 0 for event in self.events[:mark])
+
+
+def record(profile: TrainProfile, batch_sizes: Sequence[int], device: torch.device | None = None) -> Trace:
+    """Builds a state and runs one train step for every batch size.
+
+    Args:
+        profile: resolved.
+        batch_sizes: queries of each step; `accumulation` must divide them.
+        device: where to run for real; None traces with fake tensors, which compute and hold nothing.
+    """
+    from attfc_planner.recorder import record_steps
+
+    return record_steps(profile, batch_sizes, device)

@@ -1,0 +1,111 @@
+"""InsightFace's verification files: ``lfw.bin``, ``cfp_fp.bin``, ``agedb_30.bin`` and the like.
+
+Format (peers_and_formats 5.6): a pickle of (images, same) with 2P encoded images, pair i being images 2i and 2i + 1, and P
+booleans. Images are bytes or uint8 arrays of shape (n, 1) or (n,); Python 2 wrote some of the files, NumPy 1 and 2 others.
+"""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attfc_train.errors import VerificationSetError
+from attfc_train.evaluate.pairs import NUM_FOLDS
+from attfc_train.evaluate.restricted_pickle import PlainArray, load_plain
+from attfc_train.evaluate.verification_set import VerificationSet
+from attfc_train.files import write_atomically
+from attfc_train.units import GIB, Bytes, format_bytes
+
+MAX_FILE_BYTES: Final[Bytes] = 4 * GIB
+MAX_IMAGES: Final = 200_000
+
+
+def read_bin(path: Path) -> VerificationSet:
+    """A verification set named after the file.
+
+    Raises:
+        VerificationSetError: the file is missing, too large, damaged, no such pickle, or tries to do anything else.
+    """
+    content = _content(path)
+    try:
+        images, same = _two_lists(load_plain(content))
+        _check_lengths(len(images), len(same))
+        return VerificationSet.from_rows(path.stem, _as_bytes(images), np.array([_as_bool(value) for value in same]))
+    except UnpicklingError as error:
+        raise VerificationSetError(
+            f"'{path}' must be a pickle of (encoded images, list of same or not)",
+            f"a file of {format_bytes(len(content))} that is not: {error}",
+            "Give a .bin file of InsightFace's format, or a data set, as --val.",
+        ) from error
+
+
+def write_bin(path: Path, encoded: list[bytes], same: NDArray[np.bool_]) -> None:
+    """Writes a file that InsightFace's code and `read_bin` read.
+
+    Args:
+        path: replaced atomically.
+        encoded: JPEG or PNG files' bytes [2P]; 2i and 2i + 1 are pair i.
+        same: bool [P].
+    """
+    assert len(encoded) == 2 * len(same), "two images per pair"
+    document = (list(encoded), [bool(value) for value in same])
+    write_atomically(path, lambda file: pickle.dump(document, file, protocol=4))
+
+
+def _content(path: Path) -> bytes:
+    remedy = "Check --val."
+    try:
+        if not path.is_file():
+            raise VerificationSetError("a verification set must be a file", f"'{path}'", remedy)
+        if (size := path.stat().st_size) > MAX_FILE_BYTES:
+            limit = format_bytes(MAX_FILE_BYTES)
+            raise VerificationSetError(f"'{path}' must not be larger than {limit}", format_bytes(size), remedy)
+        return path.read_bytes()
+    except OSError as error:
+        raise VerificationSetError(f"'{path}' must be readable", error.strerror or "an error", remedy) from error
+
+
+def _two_lists(document: object) -> tuple[list[object], list[object]]:
+    if not isinstance(document, (tuple, list)) or len(document) != 2:
+        raise UnpicklingError("it is not a pair of lists")
+    images, same = document
+    if isinstance(same, PlainArray) and same.kind == "b1":
+        same = [byte != 0 for byte in same.data]
+    if not isinstance(images, (tuple, list)) or not isinstance(same, (tuple, list)):
+        raise UnpicklingError("it is not a pair of lists")
+    return list(images), list(same)
+
+
+def _check_lengths(num_images: int, num_pairs: int) -> None:
+    if num_images != 2 * num_pairs:
+        raise UnpicklingError(f"it has {num_images} images for {num_pairs} pairs")
+    if not NUM_FOLDS <= num_pairs <= MAX_IMAGES // 2:
+        raise UnpicklingError(f"it has {num_pairs} pairs, of {NUM_FOLDS} to {MAX_IMAGES // 2} that are possible")
+
+
+def _as_bytes(images: list[object]) -> list[bytes]:
+    """The images' bytes; an object that stands in several places is converted once, so that memory stays bounded."""
+    converted: dict[int, bytes] = {}
+    for image in images:
+        if id(image) not in converted:
+            converted[id(image)] = _image_bytes(image)
+    return [converted[id(image)] for image in images]
+
+
+def _image_bytes(image: object) -> bytes:
+    if isinstance(image, PlainArray) and image.kind == "u1":
+        return bytes(image.data)
+    if isinstance(image, (bytes, bytearray)):
+        return bytes(image)
+    raise UnpicklingError(f"an image in it is {type(image).__name__} instead of bytes")
+
+
+def _as_bool(value: object) -> bool:
+    if isinstance(value, int) and value in (0, 1):
+        return bool(value)
+    raise UnpicklingError("a label in it is neither true nor false")

@@ -1,0 +1,100 @@
+"""Embeddings of images as verification wants them: the sum over the image and its mirror image (methods 11.3)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from attfc_train.data.batch import normalised
+from attfc_train.evaluate.pairs import Verification, verify
+from attfc_train.evaluate.verification_set import VerificationSet
+from attfc_train.precision import autocast
+from attfc_train.profile import Precision
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Legend: N images, D dimensions."""
+
+    embeddings: NDArray[np.float32]
+    """float32 [N, D]: f(image) + f(mirrored image), not normalised."""
+    norms: NDArray[np.float32]
+    """float32 [N]: mean L2 norm of the two summands."""
+    images_per_second: float
+    """An image and its mirror image count as one."""
+
+
+def embed(
+    feature_encoder: nn.Module, images: Tensor, *, batch_size: int, device: torch.device, precision: Precision = "fp32"
+) -> Embedded:
+    """Embeds images in eval mode; the encoder's mode, parameters and buffers are afterwards as before.
+
+    Args:
+        feature_encoder: on `device`.
+        images: uint8 [N, 3, H, W], RGB, anywhere; N >= 1.
+        batch_size: images per forward pass; all passes have this size, the last one is padded.
+        device: where to compute.
+        precision: of the autocast around the encoder.
+    """
+    start = time.perf_counter()
+    sums, norms = [], []
+    with _eval_mode(feature_encoder), torch.inference_mode(), autocast(device, precision):
+        for batch in _batches(images, batch_size):
+            views = [feature_encoder(view) for view in _views(batch.to(device, non_blocking=True))]
+            sums.append(views[0] + views[1])
+            norms.append((views[0].norm(dim=1) + views[1].norm(dim=1)) / 2)
+        embeddings, mean_norms = (torch.cat(parts)[: len(images)].float().cpu().numpy() for parts in (sums, norms))
+    return Embedded(embeddings, mean_norms, len(images) / (time.perf_counter() - start))
+
+
+def evaluate(
+    feature_encoder: nn.Module,
+    verification_sets: Sequence[VerificationSet],
+    *,
+    image_size: int,
+    batch_size: int,
+    device: torch.device,
+    precision: Precision = "fp32",
+) -> dict[str, Verification]:
+    """Verification accuracy on each set, by the set's name. Arguments as in `embed`."""
+    results = {}
+    for each in verification_sets:
+        images = each.images(image_size)
+        embedded = embed(feature_encoder, images, batch_size=batch_size, device=device, precision=precision)
+        rows = each.pairs.reshape(-1)
+        result = verify(embedded.embeddings[rows], each.same, float(embedded.norms[rows].mean()))
+        results[each.name] = replace(result, images_per_second=embedded.images_per_second)
+    return results
+
+
+def _batches(images: Tensor, batch_size: int) -> Iterator[Tensor]:
+    """Equal batches; the last one is filled up with its own last image."""
+    for start in range(0, len(images), batch_size):
+        batch = images[start : start + batch_size]
+        missing = batch_size - len(batch)
+        yield torch.cat([batch, batch[-1:].expand(missing, -1, -1, -1)]) if missing else batch
+
+
+def _views(batch: Tensor) -> Iterator[Tensor]:
+    """The images and their mirror images, float32 [B, 3, H, W] in [-1, 1]."""
+    for mirrored in (False, True):
+        yield normalised(batch, torch.full((len(batch),), mirrored, device=batch.device))
+
+
+@contextmanager
+def _eval_mode(encoder: nn.Module) -> Iterator[None]:
+    """Eval mode for every module; each gets its own former mode back."""
+    former = [(module, module.training) for module in encoder.modules()]
+    encoder.eval()
+    try:
+        yield
+    finally:
+        for module, training in former:
+            module.training = training

@@ -1,0 +1,49 @@
+"""Opens whatever ``--val`` names: a ``.bin`` file, or a data set from which pairs are drawn."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from attfc_train.data.source import open_dataset
+from attfc_train.errors import DataError, VerificationSetError
+from attfc_train.evaluate.bins import read_bin
+from attfc_train.evaluate.drawn_pairs import pairs_from_dataset
+from attfc_train.evaluate.verification_set import VerificationSet
+
+NUM_DRAWN_PAIRS: Final = 6000
+"""As many as LFW has."""
+
+
+def load_verification(spec: str, image_size: int, *, num_pairs: int = NUM_DRAWN_PAIRS, seed: int = 0) -> VerificationSet:
+    """One verification set, decoded, so that nothing is left to fail in the middle of a training.
+
+    Args:
+        spec: path of a ``.bin`` file, or what `open_dataset` takes.
+        image_size: H = W in pixels that the backbone wants.
+        num_pairs: pairs to draw from a data set.
+        seed: of that draw.
+
+    Raises:
+        VerificationSetError: `spec` is neither, is damaged, or has too few pairs.
+    """
+    try:
+        is_bin = Path(spec).suffix.lower() == ".bin"
+        verification_set = read_bin(Path(spec)) if is_bin else pairs_from_dataset(open_dataset(spec), num_pairs, seed)
+    except DataError as error:
+        raise VerificationSetError(f"--val '{spec}': {error.rule}", error.got, error.remedy) from error
+    verification_set.images(image_size)
+    return verification_set
+
+
+def load_verification_sets(specs: Sequence[str], image_size: int) -> tuple[VerificationSet, ...]:
+    """`load_verification` for each spec; sets whose names coincide are named by their spec."""
+    loaded = [load_verification(spec, image_size) for spec in specs]
+    times = Counter(verification_set.name for verification_set in loaded)
+    return tuple(
+        verification_set if times[verification_set.name] == 1 else replace(verification_set, name=spec)
+        for spec, verification_set in zip(specs, loaded, strict=True)
+    )

@@ -1,0 +1,138 @@
+"""1:1 verification of faces: InsightFace's ten-fold accuracy, and true accept rates at given false accept rates.
+
+Protocol (InsightFace's ``eval/verification.py``, peers_and_formats 5.7): embeddings are L2-normalised in float64; a pair is
+called "same" where its squared distance is below a threshold; of the 400 thresholds 0.00, 0.01, ... 3.99 each fold takes the
+first that is best on the other nine; folds are contiguous in the order of the file; the mean and the population standard
+deviation of the ten accuracies are reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+NUM_FOLDS: Final = 10
+"""Also the smallest number of pairs."""
+
+THRESHOLDS: Final[NDArray[np.float64]] = np.arange(0, 4, 0.01)
+"""Squared distances between unit vectors, float64 [400]."""
+
+FARS: Final = (1e-1, 1e-2, 1e-3)
+"""False accept rates that are reported where the set has enough impostor pairs."""
+
+Floats = NDArray[np.floating[Any]]
+Bools = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The result on one verification set; rates and accuracies are in [0, 1]."""
+
+    accuracy: float
+    """Mean of the ten folds."""
+    std: float
+    """Population standard deviation of the ten folds."""
+    threshold: float
+    """Mean of the folds' thresholds, a squared distance in [0, 4)."""
+    tar: Mapping[float, float]
+    """False accept rate -> true accept rate, for each of `FARS` that the number of impostor pairs can resolve."""
+    num_pairs: int
+    embedding_norm: float
+    """Mean L2 norm of the embeddings before normalisation ("XNorm")."""
+    images_per_second: float = float("nan")
+    """Images embedded per second, both views of an image counting as one; NaN where nothing was timed."""
+
+    @property
+    def standard_error(self) -> float:
+        """Binomial standard error of the accuracy for this many independent pairs."""
+        return float(np.sqrt(self.accuracy * (1 - self.accuracy) / self.num_pairs))
+
+
+def verify(embeddings: Floats, same: Bools, embedding_norm: float = float("nan")) -> Verification:
+    """Ten-fold accuracy and TAR at `FARS`.
+
+    Args:
+        embeddings: float [2P, D]; rows 2i and 2i + 1 are pair i; need not be normalised.
+        same: bool [P], P >= 10.
+        embedding_norm: reported as it is.
+    """
+    distances = squared_distances(embeddings)
+    folds, thresholds = fold_accuracies(distances, same)
+    return Verification(
+        accuracy=float(folds.mean()),
+        std=float(folds.std()),
+        threshold=float(thresholds.mean()),
+        tar=tar_at_far(-distances, same, FARS),
+        num_pairs=same.size,
+        embedding_norm=embedding_norm,
+    )
+
+
+def squared_distances(embeddings: Floats) -> NDArray[np.float64]:
+    """float64 [P] in [0, 4]: squared distances of the normalised rows 2i and 2i + 1; a zero row stays zero."""
+    rows = embeddings.astype(np.float64)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    rows /= np.where(norms == 0, 1.0, norms)
+    distances: NDArray[np.float64] = np.square(rows[0::2] - rows[1::2]).sum(axis=1)
+    return distances
+
+
+def fold_accuracies(distances: Floats, same: Bools) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Accuracy on each fold at the threshold that is best for the other nine.
+
+    Args:
+        distances: float [P], P >= 10.
+        same: bool [P].
+
+    Returns:
+        Accuracies and thresholds, float64 [10] each.
+    """
+    assert distances.shape == same.shape, "one label per pair"
+    assert same.size >= NUM_FOLDS, "at least one pair per fold"
+    fold = np.repeat(np.arange(NUM_FOLDS), [part.size for part in np.array_split(same, NUM_FOLDS)])
+    correct = _correct_counts(distances, same, fold)
+    best = (correct.sum(axis=0) - correct).argmax(axis=1)
+    accuracies = correct[np.arange(NUM_FOLDS), best] / np.bincount(fold)
+    return accuracies, THRESHOLDS[best]
+
+
+def _correct_counts(distances: Floats, same: Bools, fold: NDArray[np.intp]) -> NDArray[np.intp]:
+    """int [10, 400]: right answers of each fold at each threshold, by counting instead of comparing all with all."""
+    # distance < threshold holds exactly from this index on; a NaN distance is never below
+    first_accepting = np.searchsorted(THRESHOLDS, distances, side="right")
+    shape = (NUM_FOLDS, THRESHOLDS.size + 1)
+
+    def histogram(chosen: Bools) -> NDArray[np.intp]:
+        cells = fold[chosen] * shape[1] + first_accepting[chosen]
+        return np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
+
+    impostors = histogram(~same)
+    accepted, falsely_accepted = histogram(same).cumsum(axis=1), impostors.cumsum(axis=1)
+    correct: NDArray[np.intp] = accepted + impostors.sum(axis=1, keepdims=True) - falsely_accepted
+    return correct[:, :-1]
+
+
+def tar_at_far(scores: Floats, same: Bools, fars: Iterable[float]) -> dict[float, float]:
+    """True accept rate at the lowest threshold whose false accept rate does not exceed each target.
+
+    A pair is accepted where its score is above the threshold. Targets below 1 / (number of impostor pairs) cannot be told
+    from 0 and are left out, and so is everything where a kind of pair is missing.
+
+    Args:
+        scores: float [P], higher means more alike.
+        same: bool [P].
+        fars: targets in (0, 1).
+    """
+    genuine, impostor = scores[same], np.sort(scores[~same])[::-1]
+    if genuine.size == 0:
+        return {}
+    table = {}
+    for far in fars:
+        allowed = int(far * impostor.size + 1e-9)  # 0.29 * 100 is 28.999...
+        if 1 <= allowed < impostor.size:
+            table[far] = float((genuine > impostor[allowed]).mean())
+    return table

@@ -1,0 +1,183 @@
+"""Reads a pickle of bytes, booleans and byte arrays without ever running what the file asks for.
+
+Verification sets are distributed as pickles, and a pickle is a program. Here it may only push plain values and name the
+few globals that NumPy and Python 2 need; each of them is played by an inert stand-in that checks and stores its arguments,
+so that not even a NumPy array is built from the file's word. Opcodes are judged before anything runs, and nothing
+is copied, so that a small file cannot fill the memory.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import pickle
+import pickletools
+from collections.abc import Callable
+from pickle import UnpicklingError
+from typing import Any, Final
+
+_OPCODES: Final = {
+    *("PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK"),
+    *("NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1"),
+    *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+    *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+    *("EMPTY_LIST", "LIST", "APPEND", "APPENDS", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+    *("GET", "BINGET", "LONG_BINGET", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"),
+    *("GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"),
+}
+"""Everything that lists of bytes, bools and arrays need in protocols 0 to 5: no dicts, classes, persistent ids."""
+
+_MAX_OPCODES: Final = 2**23
+_MAX_DIMENSIONS: Final = 4
+
+Raw = bytes | bytearray
+
+
+class PlainArray:
+    """Stands for a NumPy array of bytes or booleans: its kind ("u1", "b1") and its raw memory."""
+
+    __slots__ = ("data", "kind")
+
+    def __init__(self) -> None:
+        self.kind: str = ""
+        self.data: Raw = b""
+
+    def fill(self, kind: object, shape: object, data: object) -> PlainArray:
+        """Stores the content after checking that shape and bytes agree."""
+        if not isinstance(kind, _Dtype) or not isinstance(data, Raw) or not isinstance(shape, tuple):
+            raise UnpicklingError("it holds an array without dtype, shape or data")
+        if len(shape) > _MAX_DIMENSIONS or not all(type(side) is int and 0 <= side <= len(data) for side in shape):
+            raise UnpicklingError("it holds an array of an odd shape")
+        if math.prod(shape) != len(data):
+            raise UnpicklingError(f"it holds an array of shape {shape} with {len(data)} bytes")
+        self.kind, self.data = kind.kind, data
+        return self
+
+    def __setstate__(self, state: object) -> None:
+        if not isinstance(state, tuple) or len(state) != 5:
+            raise UnpicklingError("it holds an array in an odd state")
+        _, shape, kind, _, data = state
+        self.fill(kind, shape, data)
+
+
+class _Dtype:
+    """Stands for ``numpy.dtype``: unsigned byte or bool."""
+
+    __slots__ = ("kind",)
+
+    def __init__(self, name: object, *_: object) -> None:
+        text = name.decode("latin-1") if isinstance(name, bytes) else name
+        if not isinstance(text, str) or text not in ("u1", "|u1", "b1", "|b1"):
+            raise UnpicklingError("it holds an array of something else than bytes and booleans")
+        self.kind = text[-2:]
+
+    def __setstate__(self, _: object) -> None:
+        """Byte order and the like, of no interest for single bytes."""
+
+
+class _Global:
+    """What a name in the file becomes: callable, and nothing else can be done with it."""
+
+    __slots__ = ("_call",)
+
+    def __init__(self, call: Callable[..., object]) -> None:
+        self._call = call
+
+    def __call__(self, *arguments: object) -> object:
+        return self._call(*arguments)
+
+    def __setstate__(self, _: object) -> None:
+        raise UnpicklingError("it changes a function")
+
+
+class _Unpickler(pickle.Unpickler):
+    """Resolves globals to stand-ins only."""
+
+    def __init__(self, content: bytes) -> None:
+        super().__init__(io.BytesIO(content), encoding="bytes")
+        self._encodable = len(content)
+
+    def find_class(self, module_name: str, global_name: str) -> Any:
+        """A stand-in, or an error for every name that is not on the list."""
+        name = f"{module_name}.{global_name}".replace("numpy._core.", "numpy.core.")  # numpy 2 and 1
+        if name == "_codecs.encode":
+            return _Global(self._encoded)
+        if name not in _STAND_INS:
+            raise UnpicklingError(f"it names {name[:80]!a}")
+        return _Global(_STAND_INS[name])
+
+    def _encoded(self, text: object, codec: object = "") -> bytes:
+        """How protocol 2 writes Python 3's bytes; all results together are no longer than the file."""
+        if not isinstance(text, str) or codec not in ("latin1", b"latin1"):
+            raise UnpicklingError("it encodes text in an unknown way")
+        self._encodable -= len(text)
+        if self._encodable < 0:
+            raise UnpicklingError("it repeats text without end")
+        return text.encode("latin-1")
+
+
+def load_plain(content: bytes) -> object:
+    """What the pickle holds: nested lists and tuples of bytes, bytearray, str, int, bool, None and `PlainArray`.
+
+    Raises:
+        pickle.UnpicklingError: it is damaged or not a pickle, or asks for anything else; the message is one line.
+    """
+    try:
+        _check_opcodes(content)
+        return _Unpickler(content).load()
+    except UnpicklingError:
+        raise
+    except Exception as error:  # damaged pickles raise nearly everything
+        raise UnpicklingError(f"it is damaged or no pickle ({type(error).__name__})") from error
+
+
+def _check_opcodes(content: bytes) -> None:
+    """Refuses opcodes off the list, too many, and memo places so high that the table for them would fill the memory."""
+    for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+        if opcode.name not in _OPCODES:
+            raise UnpicklingError(f"it uses the opcode {opcode.name}")
+        if "PUT" in opcode.name and isinstance(argument, int) and argument > count:
+            raise UnpicklingError("it has an odd memo")
+        if count > _MAX_OPCODES:
+            raise UnpicklingError("it is endless")
+
+
+def _new_array(*_: object) -> PlainArray:
+    """``numpy._reconstruct(ndarray, (0,), b'b')``: an empty array that BUILD fills."""
+    return PlainArray()
+
+
+def _from_buffer(data: object, kind: object, shape: object, *_: object) -> PlainArray:
+    """How protocol 5 writes arrays."""
+    return PlainArray().fill(kind, shape, data)
+
+
+def _scalar(kind: object, data: object) -> bool:
+    """A ``numpy.bool_``."""
+    if not isinstance(kind, _Dtype) or kind.kind != "b1" or data not in (b"\0", b"\1"):
+        raise UnpicklingError("it holds an odd scalar")
+    return data == b"\1"
+
+
+def _same_bytes(data: object = b"") -> Raw:
+    """The argument itself."""
+    if not isinstance(data, Raw):
+        raise UnpicklingError("it makes bytes of something else")
+    return data
+
+
+def _forbidden(*_: object) -> object:
+    raise UnpicklingError("it builds an array directly")
+
+
+_STAND_INS: Final[dict[str, Callable[..., object]]] = {
+    "numpy.ndarray": _forbidden,  # named as an argument, never called
+    "numpy.dtype": _Dtype,
+    "numpy.core.multiarray._reconstruct": _new_array,
+    "numpy.core.multiarray.scalar": _scalar,
+    "numpy.core.numeric._frombuffer": _from_buffer,
+    "builtins.bytes": _same_bytes,
+    "builtins.bytearray": _same_bytes,
+    "__builtin__.bytes": _same_bytes,  # Python 2 and protocols below 3
+    "__builtin__.bytearray": _same_bytes,
+}

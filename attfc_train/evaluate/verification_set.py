@@ -1,0 +1,87 @@
+"""A verification set in memory: distinct images, pairs of them, and which pairs show the same person."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from attfc_train.data.decode import decode
+from attfc_train.errors import DataError, VerificationSetError
+
+Encoded = bytes | NDArray[np.uint8]
+
+
+@dataclass(eq=False)
+class VerificationSet:
+    """Legend: U distinct images, P pairs."""
+
+    name: str
+    encoded: Sequence[Encoded]
+    """[U]: file bytes, or uint8 [H, W, 3] RGB pixels."""
+    pairs: NDArray[np.int64]
+    """int64 [P, 2]: positions in `encoded`."""
+    same: NDArray[np.bool_]
+    """bool [P]."""
+    _decoded: dict[int, Tensor] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def from_rows(cls, name: str, rows: Sequence[bytes], same: NDArray[np.bool_]) -> VerificationSet:
+        """A set in which every image is kept, and later embedded, once: LFW's pairs show a third of theirs repeatedly.
+
+        Args:
+            name: for tables.
+            rows: encoded images [2P]; rows 2i and 2i + 1 are pair i.
+            same: bool [P].
+        """
+        place: dict[bytes, int] = {}
+        positions = [place.setdefault(row, len(place)) for row in rows]
+        return cls(name, list(place), np.array(positions, dtype=np.int64).reshape(-1, 2), same)
+
+    @property
+    def num_pairs(self) -> int:
+        """P."""
+        return self.same.size
+
+    def images(self, size: int) -> Tensor:
+        """All distinct images, decoded once and kept.
+
+        Args:
+            size: H = W in pixels.
+
+        Returns:
+            uint8 [U, 3, size, size], RGB.
+
+        Raises:
+            VerificationSetError: an image cannot be decoded.
+        """
+        if size not in self._decoded:
+            self._decoded = {size: self._decode_all(size)}
+        return self._decoded[size]
+
+    def _decode_all(self, size: int) -> Tensor:
+        images = torch.empty(len(self.encoded), 3, size, size, dtype=torch.uint8)
+
+        def fill(position: int) -> None:
+            images[position] = torch.from_numpy(self._decode(position, size)).permute(2, 0, 1)
+
+        with ThreadPoolExecutor() as pool:
+            for _ in pool.map(fill, range(len(self.encoded))):
+                pass
+        return images
+
+    def _decode(self, position: int, size: int) -> NDArray[np.uint8]:
+        try:
+            return decode(self.encoded[position], size)
+        except DataError as error:
+            pair = int(np.flatnonzero((self.pairs == position).any(axis=1))[0])
+            raise VerificationSetError(
+                f"every image of verification set '{self.name}' must be decodable",
+                f"{error.got} in pair {pair}",
+                "Fetch the file again or leave it out of --val.",
+            ) from error

@@ -1,0 +1,162 @@
+"""Batches, in order, decoded by threads a few steps ahead (JPEG decoding and resizing release the interpreter's lock).
+
+Legend: B queries, R references per query, S x S pixels.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attfc_train.data.batch import Batch
+from attfc_train.data.dataset import FaceDataset
+from attfc_train.data.reader import ImageReader
+from attfc_train.data.sampler import AttentionSampler, Draw
+from attfc_train.errors import DataError
+from attfc_train.units import Bytes, Seconds
+
+_IMAGES_PER_TASK: Final = 32
+_MAX_DEFAULT_WORKERS: Final = 16
+_MAX_EXAMPLES: Final = 20
+_LEAST_DRAWN: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class CorruptImages:
+    """What could not be read so far."""
+
+    drawn: int
+    """Images drawn: queries and references, repeats included."""
+    replaced: int
+    """Those of them that were unreadable."""
+    examples: tuple[str, ...]
+    """The first 20 different ones, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Pending:
+    """A batch in the making."""
+
+    draw: Draw
+    images: Tensor
+    """uint8 [1 + R, B, 3, S, S]."""
+    parts: list[Future[list[int]]]
+
+
+class AttentionLoader:
+    """Reads what an `AttentionSampler` draws. Batches depend on data set and sampler only, not on the number of workers."""
+
+    def __init__(
+        self,
+        dataset: FaceDataset,
+        sampler: AttentionSampler,
+        image_size: int,
+        num_workers: int = 0,
+        prefetch_batches: int = 3,
+        cache_bytes: Bytes = 0,
+        max_corrupt_share: float = 0.01,
+        pin_memory: bool = False,
+    ) -> None:
+        """A loader whose cache and statistics last as long as it does; threads only live while batches are drawn.
+
+        Args:
+            dataset: where images come from.
+            sampler: made with the same data set's index.
+            image_size: S.
+            num_workers: decoding threads; 0 is one per core, at most 16.
+            prefetch_batches: batches in the making while the consumer works on one.
+            cache_bytes: decoded images are kept in memory if all of them fit into this.
+            max_corrupt_share: share of the images drawn that may be unreadable; up to 1000 images count as 1000.
+            pin_memory: page-locked batches, for a device that copies by itself.
+        """
+        self._dataset, self._sampler = dataset, sampler
+        self._reader = ImageReader(dataset, image_size, cache_bytes)
+        self._image_size = image_size
+        self._num_workers = num_workers or min(len(os.sched_getaffinity(0)), _MAX_DEFAULT_WORKERS)
+        self._prefetch_batches = prefetch_batches
+        self._max_corrupt_share = max_corrupt_share
+        self._pin_memory = pin_memory
+        self._wait_seconds: Seconds = 0.0
+        self._drawn, self._replaced = 0, 0
+        self._examples: dict[int, str] = {}
+
+    @property
+    def corrupt(self) -> CorruptImages:
+        """Unreadable images in the batches that were handed out."""
+        return CorruptImages(self._drawn, self._replaced, tuple(self._examples.values()))
+
+    @property
+    def wait_seconds(self) -> Seconds:
+        """How long the consumer has waited for batches."""
+        return self._wait_seconds
+
+    def records_of_step(self, step: int) -> list[str]:
+        """Where the queries of a step are, for reports."""
+        return [self._dataset.locate(position) for position in self._sampler.draw_step(step).query.tolist()]
+
+    def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
+        """The batches of steps `first_step` .. ``last_step - 1``, in order.
+
+        Closing the iterator, or an exception in it, ends its threads before it returns.
+
+        Raises:
+            DataError: more than `max_corrupt_share` of the images drawn cannot be read.
+        """
+        pending: deque[_Pending] = deque()
+        started = first_step
+        pool = ThreadPoolExecutor(self._num_workers, thread_name_prefix="attfc-decode")
+        try:
+            for step in range(first_step, last_step):
+                while started < min(last_step, step + 1 + self._prefetch_batches):
+                    pending.append(self._start(pool, started))
+                    started += 1
+                yield self._finish(pending.popleft())
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _start(self, pool: ThreadPoolExecutor, step: int) -> _Pending:
+        """Hands the images of a step to the workers, some per task."""
+        draw = self._sampler.draw_step(step)
+        positions = np.concatenate([draw.query[None], draw.references]).reshape(-1)
+        shape = (*draw.flips.shape, 3, self._image_size, self._image_size)
+        images = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pin_memory)
+        flat = images.view(-1, *shape[2:]).numpy()
+        parts = [slice(start, start + _IMAGES_PER_TASK) for start in range(0, positions.size, _IMAGES_PER_TASK)]
+        return _Pending(draw, images, [pool.submit(self._reader.fill, positions[part], flat[part]) for part in parts])
+
+    def _finish(self, pending: _Pending) -> Batch:
+        """Waits for a step's images and judges what was unreadable."""
+        since = time.perf_counter()
+        replaced = [position for part in pending.parts for position in part.result()]
+        self._wait_seconds += time.perf_counter() - since
+        self._judge(pending.draw.flips.size, replaced)
+        flips, labels = torch.from_numpy(pending.draw.flips), torch.from_numpy(pending.draw.labels)
+        if self._pin_memory:
+            flips, labels = flips.pin_memory(), labels.pin_memory()
+        return Batch(pending.images[0], pending.images[1:], flips, labels)
+
+    def _judge(self, drawn: int, replaced: list[int]) -> None:
+        """Counts and names unreadable images.
+
+        Raises:
+            DataError: they are too many.
+        """
+        self._drawn += drawn
+        self._replaced += len(replaced)
+        for position in replaced:
+            if len(self._examples) < _MAX_EXAMPLES and position not in self._examples:
+                self._examples[position] = self._dataset.locate(position)
+        if self._replaced > self._max_corrupt_share * max(self._drawn, _LEAST_DRAWN):
+            names = ", ".join(list(self._examples.values())[:3])
+            rule = f"at most data.max_corrupt_share = {self._max_corrupt_share:g} of the images may be unreadable"
+            remedy = "Repair or remove them, or raise data.max_corrupt_share."
+            raise DataError(rule, f"{self._replaced} of {self._drawn} drawn, among them {names}", remedy)

@@ -76,6 +76,7 @@ def evaluate(
 
 def _batches(images: Tensor, batch_size: int) -> Iterator[Tensor]:
     """Equal batches; the last one is filled up with its own last image."""
+    batch_size = min(batch_size, len(images))
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
         missing = batch_size - len(batch)

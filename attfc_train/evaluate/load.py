@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from attfc_train.data.source import open_dataset
-from attfc_train.errors import DataError, VerificationSetError
+from attfc_train.errors import DataError, UsageError, VerificationSetError
 from attfc_train.evaluate.bins import read_bin
 from attfc_train.evaluate.drawn_pairs import pairs_from_dataset
 from attfc_train.evaluate.verification_set import VerificationSet
@@ -33,7 +33,7 @@ def load_verification(spec: str, image_size: int, *, num_pairs: int = NUM_DRAWN_
     try:
         is_bin = Path(spec).suffix.lower() == ".bin"
         verification_set = read_bin(Path(spec)) if is_bin else pairs_from_dataset(open_dataset(spec), num_pairs, seed)
-    except DataError as error:
+    except (DataError, UsageError) as error:
         raise VerificationSetError(f"--val '{spec}': {error.rule}", error.got, error.remedy) from error
     verification_set.images(image_size)
     return verification_set

@@ -19,13 +19,13 @@ from typing import Any, Final
 _OPCODES: Final = {
     *("PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK"),
     *("NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1"),
-    *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
+    *("BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
     *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
     *("EMPTY_LIST", "LIST", "APPEND", "APPENDS", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
     *("GET", "BINGET", "LONG_BINGET", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"),
     *("GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"),
 }
-"""Everything that lists of bytes, bools and arrays need in protocols 0 to 5: no dicts, classes, persistent ids."""
+"""Everything that lists of bytes, bools and arrays need in protocols 1 to 5: no dicts, classes, persistent ids."""
 
 _MAX_OPCODES: Final = 2**23
 _MAX_DIMENSIONS: Final = 4

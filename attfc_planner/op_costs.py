@@ -37,15 +37,9 @@ class CostTally:
     def __init__(self) -> None:
         self._sums: dict[tuple[str, str], list[int]] = {}
         self._kinds: dict[tuple[str, str], OpKind] = {}
-        self._viewing: dict[OpOverload[Any, Any], bool] = {}
 
     def add(self, func: OpOverload[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        """Counts one call; views cost nothing."""
-        viewing = self._viewing.get(func)
-        if viewing is None:
-            viewing = self._viewing[func] = func.is_view
-        if viewing:
-            return
+        """Counts one call."""
         name, phase = func._schema.name.removeprefix("aten::"), current_phase() or "input"
         sums = self._sums.get((name, phase))
         if sums is None:

@@ -12,7 +12,7 @@ import gc
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,11 +34,30 @@ _CONVOLUTIONS = {"convolution", "convolution_backward"}
 _CATEGORY_OF_PHASE = {"loss": "loss", "build": "setup"}
 
 
+class _Traits(NamedTuple):
+    """What the recorder must know of an operator, read from its schema once."""
+
+    name: str
+    makes_storage: bool
+    in_place: bool
+    """Writes values only: with fake tensors there are none, and the call can be left out."""
+    costs: bool
+
+    @classmethod
+    def of(cls, func: OpOverload[Any, Any]) -> _Traits:
+        name = func._schema.name.removeprefix("aten::")
+        question = func.namespace == "prim"  # such as prim::device
+        in_place = name.endswith("_") and torch.Tag.inplace_view not in func.tags and len(func._schema.returns) <= 1
+        makes_storage = any(value.alias_info is None for value in func._schema.returns) and not question
+        return cls(name, makes_storage, in_place and not makes_storage, not question and not func.is_view)
+
+
 class Recorder(TorchDispatchMode):
     """Sees every operator's results and the death of every storage (by reference count, exactly as in a real run)."""
 
-    def __init__(self) -> None:
+    def __init__(self, fake: bool) -> None:
         super().__init__()
+        self._fake = fake
         self.events: list[int] = []
         self.nbytes: list[int] = []
         self.ops: list[str] = []
@@ -47,7 +66,7 @@ class Recorder(TorchDispatchMode):
         self.steps: list[int] = []
         self.tallies: list[CostTally] = []
         self._alive: dict[int, tuple[int, object]] = {}
-        self._makes_storage: dict[OpOverload[Any, Any], bool] = {}
+        self._traits: dict[OpOverload[Any, Any], _Traits] = {}
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -59,19 +78,19 @@ class Recorder(TorchDispatchMode):
     ) -> Any:
         """Runs the operator, then looks at what came out."""
         kwargs = kwargs or {}
-        result = func(*args, **kwargs)
-        if func.namespace == "prim":  # questions about a tensor, such as prim::device
-            return result
-        makes = self._makes_storage.get(func)
-        if makes is None:
-            makes = self._makes_storage[func] = any(value.alias_info is None for value in func._schema.returns)
-        if makes:
-            name = func._schema.name.removeprefix("aten::")
+        traits = self._traits.get(func)
+        if traits is None:
+            traits = self._traits[func] = _Traits.of(func)
+        if traits.in_place and self._fake:
+            result = args[0] if func._schema.returns else None
+        else:
+            result = func(*args, **kwargs)
+        if traits.makes_storage:
             for tensor in (result,) if isinstance(result, Tensor) else tensors_in(result):
-                self._notice(tensor, name)
-            if name in _CONVOLUTIONS:
-                self._convolution_workspace(name, args[:2], result)
-        if self.tallies:
+                self._notice(tensor, traits.name)
+            if traits.name in _CONVOLUTIONS:
+                self._convolution_workspace(traits.name, args[:2], result)
+        if traits.costs and self.tallies:
             self.tallies[-1].add(func, args, kwargs, result)
         return result
 
@@ -130,8 +149,8 @@ class Recorder(TorchDispatchMode):
 def record_steps(profile: TrainProfile, batch_sizes: Sequence[int], device: torch.device | None = None) -> Trace:
     """See `attfc_planner.trace.record`."""
     substrate: AbstractContextManager[object] = nullcontext() if device else FakeTensorMode(allow_fallback_kernels=False)
-    device = device or torch.device("cpu")
-    with _no_garbage_collection(), substrate, Recorder() as recorder:
+    fake, device = device is None, device or torch.device("cpu")
+    with _no_garbage_collection(), substrate, Recorder(fake) as recorder:
         state = build(profile, device)
         _tag_state(recorder, state)
         for batch_size in batch_sizes:

@@ -1,0 +1,132 @@
+"""How much memory a training profile needs on a device, term by term.
+
+``need = context + foreign + what the allocator reserves for the step + workspaces + headroom``. The step's part is the replay
+of a trace of the real train step (`attfc_planner.traces`) through the simulated allocator (`attfc_planner.allocator`, with the
+expandable segments that the launcher switches on), its terms are the bytes alive at the instant of the peak; what the allocator
+reserves beyond them is the term ``fragmentation``. On a CPU there is no caching allocator, and the terms are the process's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attfc_planner.allocator import replay, smallest_capacity
+from attfc_planner.block_pools import ROUNDING
+from attfc_planner.gpu.profile import GpuProfile
+from attfc_planner.overheads import convolution_workspaces, fixed_terms, headroom
+from attfc_planner.trace import CATEGORIES, OpCost, Trace
+from attfc_planner.traces import Traces
+from attfc_train.profile import MemoryPrediction, MemoryTerm, TrainProfile
+from attfc_train.units import Bytes
+
+_WORKSPACE = "convolution workspace"
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """The instant of a history at which most bytes are in use."""
+
+    alive: dict[str, Bytes]
+    """Requested bytes by category."""
+    phase: str
+    operator: str
+
+
+class MemoryModel:
+    """Predicts memory for variants of a profile on one device.
+
+    Args:
+        base: a resolved profile; the space that is searched lies around it, and its structure is traced first.
+        gpu: the device.
+        budget_bytes: what may be used; it is only reported beside the prediction.
+        cache_dir: where traces are kept; None: ``$ATTFC_CACHE_DIR`` or the user's cache folder.
+    """
+
+    def __init__(self, base: TrainProfile, gpu: GpuProfile, budget_bytes: Bytes, cache_dir: Path | None = None) -> None:
+        self.base, self.gpu, self.budget_bytes = base, gpu, budget_bytes
+        self._traces = Traces(cache_dir)
+
+    def estimate(self, profile: TrainProfile) -> MemoryPrediction:
+        """The prediction from the traces of the profile's structure: milliseconds once these exist."""
+        return self._predicted(profile, self._traces.estimated(profile))
+
+    def exact(self, profile: TrainProfile) -> MemoryPrediction:
+        """The prediction from two real train steps of exactly this profile."""
+        return self._predicted(profile, self._traces.exact(profile))
+
+    def op_costs(self, profile: TrainProfile) -> tuple[OpCost, ...]:
+        """FLOPs and bytes of one train step, by operator and phase."""
+        return self._traces.costs(profile)
+
+    def prepare(self, profiles: Iterable[TrainProfile]) -> None:
+        """Traces the structures of many profiles at once, which is faster than one by one."""
+        self._traces.prepare(profiles)
+
+    def floor_bytes(self, profile: TrainProfile) -> Bytes:
+        """The least device memory with which the step survives at all, by giving cached memory back again and again.
+
+        Below `estimate`, because it has no headroom and allows the allocator's retries, which are slow.
+        """
+        trace = self._traces.estimated(profile)
+        sizes = self._sizes(trace)
+        fixed = sum(term.bytes for term in fixed_terms(profile, self.gpu))
+        if self.gpu.kind == "cpu":
+            return fixed + sum(peak_of(trace, sizes).alive.values())
+        return fixed + smallest_capacity(trace.events, sizes.tolist())
+
+    def _predicted(self, profile: TrainProfile, trace: Trace) -> MemoryPrediction:
+        sizes = self._sizes(trace)
+        peak = peak_of(trace, sizes)
+        terms = [*_traced_terms(peak), *fixed_terms(profile, self.gpu)]
+        if self.gpu.kind == "cuda":
+            reserved = replay(trace.events, sizes.tolist()).peak_reserved
+            terms.append(_fragmentation(reserved - sum(peak.alive.values())))
+        terms.append(headroom(sum(term.bytes for term in terms), self.gpu))
+        return MemoryPrediction(
+            terms=tuple(terms), budget_bytes=self.budget_bytes, peak_phase=peak.phase, peak_operator=peak.operator
+        )
+
+    def _sizes(self, trace: Trace) -> NDArray[np.int64]:
+        """Bytes of all storages, convolution workspaces included."""
+        sizes = trace.nbytes.copy()
+        rows = np.array(trace.categories) == _WORKSPACE
+        sizes[rows] = convolution_workspaces(sizes[rows], self.gpu)
+        return sizes
+
+
+def peak_of(trace: Trace, sizes: NDArray[np.int64]) -> Peak:
+    """Finds the peak of a history whose storages have these sizes."""
+    events = np.array(trace.events, np.int64)
+    births = events >= 0
+    storages = np.where(births, events, ~events)
+    rounded = -(-sizes // ROUNDING) * ROUNDING
+    top = int(np.argmax(np.cumsum(np.where(births, 1, -1) * rounded[storages])))
+    alive = np.zeros(len(sizes), bool)
+    alive[storages[: top + 1]] = births[: top + 1]
+    categories = np.array(trace.categories)
+    last = int(storages[top])
+    return Peak(
+        {name: int(sizes[alive & (categories == name)].sum()) for name in CATEGORIES}, trace.phases[last], trace.ops[last]
+    )
+
+
+def _traced_terms(peak: Peak) -> list[MemoryTerm]:
+    """One term a category; those that only show up now and then are left out when they are zero."""
+    terms = []
+    for name, num_bytes in peak.alive.items():
+        if name == _WORKSPACE:
+            if num_bytes:
+                source = "rule: uncalibrated, as much as the convolution's input and output, at least 64 MiB"
+                terms.append(MemoryTerm(name=name, bytes=num_bytes, source=source))
+        elif num_bytes or name != "setup":
+            terms.append(MemoryTerm(name=name, bytes=num_bytes, source="traced"))
+    return terms
+
+
+def _fragmentation(num_bytes: Bytes) -> MemoryTerm:
+    return MemoryTerm(name="fragmentation", bytes=num_bytes, source="traced: replay through the allocator, expandable segments")

@@ -1,0 +1,95 @@
+"""Memory that no trace can see: contexts, workspaces, other processes, headroom. Every figure says where it is from.
+
+A GPU profile whose `measured` has ``context_bytes``, ``cublas_workspace_bytes`` or ``headroom_bytes`` replaces the table's
+figure: that is how a calibration on the card itself arrives here.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attfc_planner.gpu.profile import GpuProfile
+from attfc_train.profile import MemoryTerm, TrainProfile
+from attfc_train.units import KIB, MIB, Bytes
+
+CUDA_CONTEXT: Bytes = 600 * MIB
+"""Upper default. Seen: 256 MiB (RTX 3090, torch 2.7, InvokeAI#9413), 274 MiB lazy and 636 MiB eager (pytorch#86509), 300 to
+400 MiB (pytorch#107667, #109888), 426 MiB (RTX 6000 Ada, torch 2.10, unsloth-zoo#1053)."""
+
+CUBLAS_WORKSPACE: Bytes = 8320 * KIB
+"""``:4096:2:16:8``, PyTorch's default up to Ada (pytorch#95668)."""
+CUBLAS_WORKSPACE_LARGE: Bytes = 32 * MIB
+"""sm_90 and later (pytorch#175344)."""
+_CUBLAS_HANDLES = 2
+"""The main thread's and autograd's."""
+
+LEAST_CONVOLUTION_WORKSPACE: Bytes = 64 * MIB
+LEAST_HEADROOM: Bytes = 512 * MIB
+HEADROOM_SHARE = 0.06
+
+CPU_PROCESS: Bytes = 380 * MIB
+LEAST_CPU_HEADROOM: Bytes = 256 * MIB
+
+
+def convolution_workspaces(moved: NDArray[np.int64], gpu: GpuProfile) -> NDArray[np.int64]:
+    """Bytes that each convolution takes while it runs.
+
+    cuDNN's choice is not known before the card was asked. Uncalibrated rule: as much as its input and output, at least 64 MiB; with
+    less room cuDNN chooses a slower way, it does not fail.
+
+    Args:
+        moved: bytes of the input and the output of each convolution.
+    """
+    if gpu.kind == "cpu":
+        return np.zeros_like(moved)
+    return np.maximum(moved, LEAST_CONVOLUTION_WORKSPACE)
+
+
+def fixed_terms(profile: TrainProfile, gpu: GpuProfile) -> list[MemoryTerm]:
+    """Terms that do not depend on what the step allocates."""
+    terms = [_context(gpu)]
+    if gpu.kind == "cuda":
+        terms.append(_cublas(gpu))
+    else:
+        terms.append(_host_data(profile))
+    if gpu.foreign_bytes:
+        terms.append(MemoryTerm(name="foreign", bytes=gpu.foreign_bytes, source="measured: other processes on the device"))
+    return terms
+
+
+def headroom(needed: Bytes, gpu: GpuProfile) -> MemoryTerm:
+    """What is left free for everything that the model does not know, given the sum of all other terms."""
+    measured = (gpu.measured or {}).get("headroom_bytes")
+    if measured is not None:
+        return MemoryTerm(name="headroom", bytes=int(measured), source="measured: calibration residual")
+    least = LEAST_HEADROOM if gpu.kind == "cuda" else LEAST_CPU_HEADROOM
+    rule = f"rule: uncalibrated, at least {least // MIB} MiB or {HEADROOM_SHARE:.0%}"
+    return MemoryTerm(name="headroom", bytes=max(least, round(HEADROOM_SHARE * needed)), source=rule)
+
+
+def _context(gpu: GpuProfile) -> MemoryTerm:
+    if gpu.kind == "cpu":
+        return MemoryTerm(name="context", bytes=CPU_PROCESS, source="rule: a Python process with torch and oneDNN loaded")
+    measured = (gpu.measured or {}).get("context_bytes")
+    if measured is not None:
+        return MemoryTerm(name="context", bytes=int(measured), source="measured: on this device")
+    return MemoryTerm(name="context", bytes=CUDA_CONTEXT, source="table: CUDA context, upper default of published figures")
+
+
+def _cublas(gpu: GpuProfile) -> MemoryTerm:
+    measured = (gpu.measured or {}).get("cublas_workspace_bytes")
+    if measured is not None:
+        return MemoryTerm(name="workspace", bytes=int(measured), source="measured: cuBLAS on this device")
+    large = (gpu.compute_capability or 0) >= 9
+    size = CUBLAS_WORKSPACE_LARGE if large else CUBLAS_WORKSPACE
+    source = f"table: cuBLAS, {_CUBLAS_HANDLES} handles on compute capability {'9.0 and later' if large else 'below 9.0'}"
+    return MemoryTerm(name="workspace", bytes=_CUBLAS_HANDLES * size, source=source)
+
+
+def _host_data(profile: TrainProfile) -> MemoryTerm:
+    """On a CPU the loader's batches and its cache of decoded images lie in the same memory."""
+    data, image = profile.data, 3 * profile.model.image_size**2
+    batches = data.prefetch_batches * profile.optim.batch_size * (1 + profile.num_references) * image
+    cache = min(data.cache_bytes, data.num_images * image) if data.num_images else 0
+    return MemoryTerm(name="data", bytes=batches + cache, source="rule: prefetched batches and the cache of decoded images")

@@ -1,0 +1,94 @@
+"""What of a profile changes the *sequence* of allocations, and what only changes their sizes.
+
+Two profiles of one structure make the same storages in the same order; a storage's size is an exact affine function of four
+knobs. So a few small traces of a structure predict all its sizes: see `attfc_planner.affine`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attfc_train.profile import (
+    AttFCSettings,
+    DataSettings,
+    FullFCSettings,
+    MarginSettings,
+    ModelSettings,
+    OptimSettings,
+    RunSettings,
+    TrainProfile,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Knobs:
+    """The numbers that scale storages."""
+
+    batch: int
+    """B: queries in one forward pass (the micro-batch)."""
+    slots: int
+    """C; 0 without a container."""
+    chunk: int
+    """K: slots scored at a time, at most C; 0 without a container."""
+    identities: int
+    """N."""
+
+
+def knobs_of(profile: TrainProfile) -> Knobs:
+    """The knobs of a resolved profile."""
+    chunk = min(profile.head.chunk_slots, profile.dcc_size) if isinstance(profile.head, AttFCSettings) else 0
+    return Knobs(profile.optim.micro_batch_size, profile.dcc_size, chunk, profile.num_ids)
+
+
+def with_knobs(profile: TrainProfile, knobs: Knobs) -> TrainProfile:
+    """The same structure at other knobs; `chunk` is taken as ``chunk_slots``."""
+    head, optim = profile.head, profile.optim
+    if isinstance(head, AttFCSettings):
+        head = head.model_copy(update={"dcc_size": knobs.slots, "chunk_slots": knobs.chunk})
+    optim = optim.model_copy(update={"batch_size": knobs.batch * optim.accumulation})
+    return profile.model_copy(update={"head": head, "optim": optim, "data": DataSettings(num_ids=knobs.identities)})
+
+
+def structure_of(profile: TrainProfile, base: Knobs) -> TrainProfile:
+    """The one profile that stands for all profiles that allocate in the same order.
+
+    Everything that cannot matter (names, paths, seeds, rates, lengths) has its default; what can matter is kept. With a slot
+    for every identity the identity policy keeps no map, which is another structure; then N follows C.
+    """
+    direct = isinstance(profile.head, AttFCSettings) and profile.head.policy == "identity" and profile.dcc_size >= profile.num_ids
+    plain = TrainProfile(
+        data=DataSettings(num_ids=base.slots if direct else base.identities),
+        model=profile.model,
+        head=_head(profile.head),
+        optim=_optim(profile.optim),
+        run=RunSettings(precision=profile.run.precision, steps=1000),
+    )
+    return with_knobs(plain, Knobs(base.batch, base.slots, base.chunk, plain.num_ids))
+
+
+def head_structure(structure: TrainProfile) -> TrainProfile:
+    """The same head on the smallest backbone: how sizes depend on the head's knobs does not depend on the network."""
+    model = ModelSettings(backbone="tiny", embedding_size=structure.model.embedding_size, image_size=32)
+    return structure.model_copy(update={"model": model})
+
+
+def _head(head: AttFCSettings | FullFCSettings) -> AttFCSettings | FullFCSettings:
+    margin = MarginSettings(kind=head.margin.kind, gradient=head.margin.gradient)
+    if isinstance(head, FullFCSettings):
+        return FullFCSettings(margin=margin)
+    return AttFCSettings(
+        margin=margin,
+        policy=head.policy,
+        queue_length=1 if head.queue_length == 1 else 2,
+        num_references=head.num_references,
+        batchnorm_buffers=head.batchnorm_buffers,
+    )
+
+
+def _optim(optim: OptimSettings) -> OptimSettings:
+    return OptimSettings(
+        batch_size=2 * optim.accumulation,
+        accumulation=optim.accumulation,
+        momentum=optim.momentum and 0.9,
+        weight_decay=optim.weight_decay and 5e-4,
+    )

@@ -1,0 +1,121 @@
+"""The traces of many profiles: from memory, from disk, or made now, several at a time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import warnings
+from collections.abc import Iterable
+from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from attfc_planner.affine import BASE, AffineTrace, HeadModel, NotAffine, learn, learn_head
+from attfc_planner.structure import head_structure, knobs_of, structure_of, with_knobs
+from attfc_planner.trace import OpCost, Trace, record
+from attfc_planner.trace_cache import TraceCache, default_folder
+from attfc_train.profile import TrainProfile
+
+_Job: TypeAlias = tuple[Literal["head", "network"], TrainProfile, HeadModel | None]
+
+
+class Traces:
+    """Traces of profiles, each made at most once.
+
+    Args:
+        cache_dir: where traces are kept; None: the user's cache folder.
+    """
+
+    def __init__(self, cache_dir: Path | None = None) -> None:
+        self._cache = TraceCache(cache_dir or default_folder())
+        self._heads: dict[TrainProfile, HeadModel | None] = {}
+        self._networks: dict[TrainProfile, AffineTrace | None] = {}
+        self._exact: dict[TrainProfile, Trace] = {}
+
+    def estimated(self, profile: TrainProfile) -> Trace:
+        """The profile's trace computed from those of its structure; traced itself where the structure is not affine."""
+        structure = structure_of(profile, BASE)
+        affine = self._network(structure)
+        return self.exact(profile) if affine is None else affine.at(knobs_of(profile))
+
+    def exact(self, profile: TrainProfile) -> Trace:
+        """Two train steps of exactly these numbers."""
+        profile = with_knobs(structure_of(profile, BASE), knobs_of(profile))
+        trace = self._exact.get(profile) or self._cache.load(Trace, profile)
+        if trace is None:
+            trace = record(profile, [profile.optim.batch_size] * 2)
+            self._cache.store(trace, profile)
+        self._exact[profile] = trace
+        return trace
+
+    def costs(self, profile: TrainProfile) -> tuple[OpCost, ...]:
+        """Costs of the operators of a step."""
+        affine = self._network(structure_of(profile, BASE))
+        return self.exact(profile).costs[-1] if affine is None else affine.costs_at(knobs_of(profile))
+
+    def prepare(self, profiles: Iterable[TrainProfile]) -> None:
+        """Makes everything that `estimated` will need for these profiles, on all cores."""
+        structures = list(dict.fromkeys(structure_of(profile, BASE) for profile in profiles))
+        missing = [structure for structure in structures if not self._find_network(structure)]
+        heads = dict.fromkeys(head_structure(structure) for structure in missing)
+        self._run([("head", head, None) for head in heads if not self._find_head(head)])
+        self._run([("network", structure, self._heads[head_structure(structure)]) for structure in missing])
+
+    def _network(self, structure: TrainProfile) -> AffineTrace | None:
+        if not self._find_network(structure):
+            self.prepare([structure])
+        return self._networks[structure]
+
+    def _find_network(self, structure: TrainProfile) -> bool:
+        if structure not in self._networks:
+            found = self._cache.load(AffineTrace, structure)
+            if found is not None:
+                self._networks[structure] = found
+        return structure in self._networks
+
+    def _find_head(self, head: TrainProfile) -> bool:
+        if head not in self._heads:
+            found = self._cache.load(HeadModel, head)
+            if found is not None:
+                self._heads[head] = found
+        return head in self._heads
+
+    def _run(self, jobs: list[_Job]) -> None:
+        for job, result in zip(jobs, _results(jobs), strict=True):
+            if result is not None:
+                self._cache.store(result, job[1])
+            if job[0] == "head":
+                assert not isinstance(result, AffineTrace)
+                self._heads[job[1]] = result
+            else:
+                assert not isinstance(result, HeadModel)
+                self._networks[job[1]] = result
+
+
+def _results(jobs: list[_Job]) -> list[HeadModel | AffineTrace | None]:
+    """The jobs' results in order. Forked workers start at the last job and this process at the first, until they meet."""
+    workers = min(len(jobs), os.cpu_count() or 1, 4) - 1
+    if workers < 1 or not sys.platform.startswith("linux"):
+        return [_result(job) for job in jobs]
+    import attfc_planner.recorder  # noqa: F401  # seconds of imports, once, before the fork
+
+    results: list[HeadModel | AffineTrace | None] = []
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: fork beside threads; the child starts none
+            futures: list[Future[HeadModel | AffineTrace | None]] = [pool.submit(_result, job) for job in reversed(jobs)][::-1]
+        for job, future in zip(jobs, futures, strict=True):
+            results.append(_result(job) if future.cancel() else future.result())
+    return results
+
+
+def _result(job: _Job) -> HeadModel | AffineTrace | None:
+    """A learned head or network; None where it cannot be learned, and every profile must be traced itself."""
+    kind, structure, head = job
+    try:
+        if kind == "head":
+            return learn_head(structure)
+        return None if head is None else learn(structure, head)
+    except NotAffine:
+        return None

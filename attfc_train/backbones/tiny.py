@@ -1,7 +1,10 @@
-"""A small residual network that trains on CPUs: about as many images per second as a plain CNN can have at 64x64.
+"""A small residual network that trains on CPUs.
 
-Same frame as an IResNet (BatchNorm - flatten - fc - BatchNorm on top), but the first convolution already halves the
-image, residual blocks stand only where the maps are small, and ReLU replaces PReLU, which is slow on CPUs.
+Same frame as an IResNet (BatchNorm - flatten - fc - BatchNorm on top), but the first convolution already halves the image,
+the one residual block stands where the maps are smallest, and ReLU replaces PReLU, whose gradient is slow on CPUs.
+Measured on 2 CPU cores at 64x64 in fp32, batch 128, forward and backward: 548 images/s; without the residual block 591; with
+one in each of the last two stages 386. After 95,000 images without and 80,000 with it (the same time) a full FC head
+reached 84.0 and 86.3 % on LFW's fold 8 (one seed, standard error 1.4).
 """
 
 from __future__ import annotations
@@ -80,7 +83,7 @@ class Tiny(nn.Module):
         Returns:
             float32 [B, D].
         """
-        x = x.contiguous(memory_format=torch.channels_last)  # 10-60 % faster than NCHW on CPUs
+        x = x.contiguous(memory_format=torch.channels_last)  # on CPUs about 10 % faster than NCHW
         for stage in self.stages:
             x = run_block(stage, x, self.gradient_checkpointing)
         return in_full_precision(torch.flatten(self.bn(x), 1), self.fc, self.features)

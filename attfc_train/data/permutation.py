@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from attfc_train.data.hashing import UInts, mix
+from attfc_train.data.hashing import UInts, below, mix
 
 _ROUND_KEYS = np.arange(1, 7, dtype=np.uint64) * np.uint64(0xD1342543DE82EF95)
 _ONE = np.uint64(1)
@@ -14,8 +14,9 @@ _ONE = np.uint64(1)
 def permuted(places: ArrayLike, sizes: ArrayLike, keys: UInts) -> NDArray[np.int64]:
     """Where each place goes in the permutation of [0, size) that its key names.
 
-    A Feistel network permutes the next power of two; places that land at `size` or above walk on along their cycle
-    until they land below, which leaves a permutation of [0, size) and takes less than two rounds on average.
+    Places are rotated by an amount that the key names, so that each lands anywhere with equal chance even where `sizes` is
+    tiny. Then a Feistel network permutes the next power of two; places that land at `size` or above walk on along their
+    cycle until they land below, which leaves a permutation of [0, size) and takes less than two rounds on average.
 
     Args:
         places: int [n], each in [0, size).
@@ -25,8 +26,9 @@ def permuted(places: ArrayLike, sizes: ArrayLike, keys: UInts) -> NDArray[np.int
     Returns:
         int64 [n].
     """
-    out, limits, keys = np.broadcast_arrays(np.asarray(places).astype(np.uint64), np.asarray(sizes).astype(np.uint64), keys)
-    bits = _bit_lengths(limits)
+    places, limits, keys = np.broadcast_arrays(np.asarray(places), np.asarray(sizes).astype(np.uint64), keys)
+    rotated = (places + below(mix(keys), limits)) % limits.astype(np.int64)
+    out, bits = rotated.astype(np.uint64), _bit_lengths(limits)
     low_bits = bits >> _ONE
     result = np.zeros(out.shape, dtype=np.int64)
     active = np.arange(out.size)

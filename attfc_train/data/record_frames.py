@@ -79,7 +79,7 @@ class RecordFile:
             raise DataError(f"'{path}' must be readable", str(error.strerror), "Check the path.") from error
         weakref.finalize(self, os.close, self._descriptor)
         self.size: Bytes = os.fstat(self._descriptor).st_size
-        whole = np.memmap(path, dtype="<u4", mode="r", shape=(self.size // 4,)) if self.size >= 4 else np.zeros(0, "<u4")
+        whole = np.memmap(path, dtype="<u4", mode="r", shape=(self.size // 4,)) if self.size >= 4 else np.zeros(1, "<u4")
         self._words: NDArray[np.uint32] = np.asarray(whole)
 
     def words(self, offsets: NDArray[np.int64], place: int) -> NDArray[np.uint32]:

@@ -1,0 +1,53 @@
+"""What every `FaceDataset` must do; a test class inherits from this and gives the `dataset` fixture."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from attfc_train.data.dataset import FaceDataset
+from attfc_train.data.decode import decode
+from attfc_train.data.identity_index import IdentityIndex
+
+
+class DatasetContract:
+    @pytest.fixture
+    def dataset(self) -> FaceDataset:
+        raise NotImplementedError
+
+    def test_is_a_face_dataset(self, dataset):
+        assert isinstance(dataset, FaceDataset)
+        assert isinstance(dataset.index, IdentityIndex)
+        assert isinstance(dataset.name, str)
+        assert dataset.name
+
+    def test_index_is_consistent(self, dataset):
+        index = dataset.index
+        assert index.num_images == len(index.labels) == len(index.members) == index.offsets[-1]
+        assert sorted(index.members.tolist()) == list(range(index.num_images))
+        assert set(index.labels.tolist()) == set(range(index.num_ids))
+        for identity in range(min(index.num_ids, 50)):
+            members = index.members_of(identity)
+            assert (index.labels[members] == identity).all()
+            assert (np.diff(members) > 0).all()
+
+    def test_first_and_last_image_decode(self, dataset):
+        for position in (0, dataset.index.num_images - 1):
+            pixels = decode(dataset.encoded(position), 48)
+            assert (pixels.shape, pixels.dtype) == ((48, 48, 3), np.uint8)
+
+    def test_numpy_positions_are_positions(self, dataset):
+        assert np.array_equal(decode(dataset.encoded(np.int64(1)), 32), decode(dataset.encoded(1), 32))
+
+    def test_reading_keeps_no_state(self, dataset):
+        positions = [0, 1, dataset.index.num_images - 1, 1, 0] * 4
+        alone = [decode(dataset.encoded(position), 32) for position in positions]
+        with ThreadPoolExecutor(4) as pool:
+            together = list(pool.map(lambda position: decode(dataset.encoded(position), 32), positions))
+        assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
+
+    def test_names_tell_images_apart(self, dataset):
+        names = [dataset.locate(position) for position in range(min(dataset.index.num_images, 200))]
+        assert len(set(names)) == len(names)

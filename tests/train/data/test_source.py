@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+
+from attfc_train.data.folder import FolderFaces
+from attfc_train.data.recordio import RecordIOFaces
+from attfc_train.data.recordio_writer import write_recordio
+from attfc_train.data.source import open_dataset
+from attfc_train.data.synthetic import SyntheticFaces
+from attfc_train.errors import DataError, UsageError
+
+
+@pytest.fixture
+def record_folder(tmp_path, face_file):
+    write_recordio(tmp_path / "set" / "train.rec", [0, 1], [face_file(0, 0), face_file(1, 0)])
+    return tmp_path / "set"
+
+
+def test_each_kind(face_folder, record_folder, monkeypatch):
+    assert isinstance(open_dataset("synthetic:3x2"), SyntheticFaces)
+    assert isinstance(open_dataset(str(face_folder)), FolderFaces)
+    assert isinstance(open_dataset(str(record_folder)), RecordIOFaces)
+    assert isinstance(open_dataset(str(record_folder / "train.rec")), RecordIOFaces)
+    monkeypatch.setenv("HOME", str(record_folder.parent))
+    assert isinstance(open_dataset("~/set"), RecordIOFaces)
+
+
+def test_half_a_set_is_named_as_such(record_folder):
+    (record_folder / "train.rec").unlink()
+    with pytest.raises(DataError, match=r"train\.rec' must be readable"):
+        open_dataset(str(record_folder))
+
+
+def test_records_of_another_name_are_pointed_to(record_folder):
+    (record_folder / "train.rec").rename(record_folder / "faces.rec")
+    (record_folder / "train.idx").unlink()
+    with pytest.raises(DataError, match=r"Give '.*faces.rec' itself"):
+        open_dataset(str(record_folder))
+
+
+@pytest.mark.parametrize("spec", ["", "no/such/place", "no.rec"])
+def test_what_does_not_exist(spec):
+    with pytest.raises(DataError, match="which does not exist"):
+        open_dataset(spec)
+
+
+def test_an_empty_folder(tmp_path):
+    with pytest.raises(DataError, match=r"train\.rec or a folder of images per identity"):
+        open_dataset(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"), [("lfw.bin", "give it as --val"), ("train.idx", "train.rec'"), ("a.txt", "Check the path")]
+)
+def test_files_of_other_kinds(tmp_path, name, remedy):
+    (tmp_path / name).write_text("")
+    with pytest.raises(UsageError, match=remedy):
+        open_dataset(str(tmp_path / name))

@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from contracts.backbone_contract import BackboneContract, millions_and_giga_macs
 
 from attfc_train.backbones import build_backbone
+from tests.contracts.backbone_contract import BackboneContract, millions_and_giga_macs
 
 
 class TestMobileFaceNet(BackboneContract):

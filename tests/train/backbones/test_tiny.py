@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from contracts.backbone_contract import BackboneContract
+from tests.contracts.backbone_contract import BackboneContract
 
 
 class TestTiny(BackboneContract):

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from oracle import verification_oracle
 
 from attfc_train.evaluate.pairs import fold_accuracies, squared_distances, tar_at_far, verify
+from tests.oracle import verification_oracle
 
 
 def random_pairs(seed: int, num_pairs: int, noise: float, dimensions: int = 8) -> tuple[np.ndarray, np.ndarray]:

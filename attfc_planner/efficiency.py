@@ -1,8 +1,8 @@
 """How much of a device's ceiling the operators of a training step reach: stated priors, as ranges.
 
 They are the uncalibrated part of a speed prediction, which is why it is an interval. The GPU ranges were set so that published
-training speeds fall inside: InsightFace's logs and tables (RTX 4090, r100, full FC on MS1MV3, B = 128: 798 images/s, near the
-upper end; V100, r50, 585 to 625, and r100, 483 images/s a card, in the middle). torchtitan's authors found single operators 2 to
+training speeds fall inside: InsightFace's logs and tables (RTX 4090, r100, full FC on MS1MV3, B = 128: 798 images/s;
+V100, r50, 585 to 625, and r100, 483 images/s a card). torchtitan's authors found single operators 2 to
 7 times off such an analytic price. The CPU ranges bracket real steps on two cores.
 """
 
@@ -33,8 +33,8 @@ class Efficiencies:
 
 
 _GPU = Efficiencies(
-    arithmetic=MappingProxyType({"conv": Range(0.25, 0.9), "matmul": Range(0.4, 0.85), "loss": Range(0.4, 0.85)}),
-    bandwidth=MappingProxyType({"loss": Range(0.4, 1.5), "default": Range(0.5, 1.0)}),
+    arithmetic=MappingProxyType({"conv": Range(0.22, 0.8), "matmul": Range(0.4, 0.85), "loss": Range(0.4, 0.85)}),
+    bandwidth=MappingProxyType({"loss": Range(0.4, 1.5), "default": Range(0.4, 0.9)}),
     launch_seconds=Range(10e-6, 3e-6),
 )
 """The loss may exceed the memory's bandwidth: its chunk of logits is a few MiB and stays in the L2 cache of recent cards."""

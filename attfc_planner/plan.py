@@ -1,0 +1,162 @@
+"""The whole plan: device, base profile, search, choice, and the training profile with its prediction and provenance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import TypeAlias
+
+from attfc_planner.choose import choose, rank, refusal, runners_up
+from attfc_planner.gpu.profile import GpuProfile
+from attfc_planner.search.candidates import Candidate, Evaluator, MemoryEstimator, without_queue_length
+from attfc_planner.search.constraints import Limits
+from attfc_planner.search.space import SearchSpace, space_for
+from attfc_planner.search.study import SearchResult, search
+from attfc_planner.speed import hours_per_epoch
+from attfc_train.errors import UsageError
+from attfc_train.profile import DataSettings, ModelSettings, Precision, Prediction, Provenance, RunSettings, TrainProfile
+from attfc_train.units import Bytes
+
+BEST_FIRST: tuple[Precision, ...] = ("bf16", "fp16", "fp32")
+
+MakeModel: TypeAlias = Callable[[TrainProfile, GpuProfile, Bytes, tuple[TrainProfile, ...]], MemoryEstimator]
+"""Builds a memory model and prepares it for the structures of the profiles given."""
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """What the user asked for, checked by the command line."""
+
+    num_ids: int
+    num_images: int | None = None
+    data_path: str | None = None
+    backbone: str = "r50"
+    image_size: int = 112
+    precision: Precision | None = None
+    """None: bf16 where the device has it, else fp16, else fp32."""
+    epochs: float = 5.0
+    max_accuracy_drop: float = 1.0
+    num_trials: int = 60
+    seed: int = 0
+    command: str = "attfc-plan"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The answer."""
+
+    profile: TrainProfile
+    gpu: GpuProfile
+    chosen: Candidate
+    runners_up: dict[str, Candidate]
+    num_judged: int
+    num_feasible: int
+    num_trials: int
+
+
+def make_plan(request: PlanRequest, gpu: GpuProfile, make_model: MakeModel | None = None) -> Plan:
+    """Searches, chooses and writes down why.
+
+    Raises:
+        UsageError: the device cannot train in the precision.
+        InfeasiblePlanError: nothing fits; names the term, the miss and the nearest setting.
+    """
+    base = base_profile(request, gpu)
+    space = space_for(request.num_ids, request.num_images)
+    limits = Limits(gpu.capacity_bytes, request.max_accuracy_drop)
+    model = (make_model or traced_model)(base, gpu, limits.budget_bytes, structures(space, base))
+    evaluate = Evaluator(base, gpu, model)
+    result = search(space, evaluate, limits, num_trials=request.num_trials, seed=request.seed)
+    feasible = result.feasible(limits)
+    winner = choose(feasible, model, limits)
+    if winner is None:
+        raise refusal([evaluate(setting) for setting in space], space, limits, gpu.name)
+    profile = finished_profile(winner, request, gpu, result)
+    others = runners_up(feasible, winner, limits)
+    return Plan(profile, gpu, winner, others, len(result.candidates), len(rank(feasible)), result.num_trials)
+
+
+def traced_model(
+    base: TrainProfile, gpu: GpuProfile, budget_bytes: Bytes, profiles: tuple[TrainProfile, ...]
+) -> MemoryEstimator:
+    """The memory model that traces the real train step, with all structures of the search traced at once."""
+    from attfc_planner.memory import MemoryModel
+
+    model = MemoryModel(base, gpu, budget_bytes)
+    model.prepare(profiles)
+    return model
+
+
+def structures(space: SearchSpace, base: TrainProfile) -> tuple[TrainProfile, ...]:
+    """One small profile for every way of allocating that the space holds: all knobs but sizes."""
+    smallest = {
+        (one.dcc_share == 1, one.num_references, one.gradient_checkpointing): one for one in sorted(space, reverse=True)
+    }
+    return tuple(setting.applied_to(base) for setting in smallest.values())
+
+
+def base_profile(request: PlanRequest, gpu: GpuProfile) -> TrainProfile:
+    """What the search does not change."""
+    return TrainProfile(
+        name=f"{request.backbone}-{request.num_ids}",
+        data=DataSettings(path=request.data_path, num_ids=request.num_ids, num_images=request.num_images),
+        model=ModelSettings(backbone=request.backbone, image_size=request.image_size),
+        run=RunSettings(epochs=request.epochs, precision=choose_precision(request.precision, gpu)),
+    )
+
+
+def choose_precision(wanted: Precision | None, gpu: GpuProfile) -> Precision:
+    """`wanted` if the device has it; without a wish the best 16-bit format, else fp32.
+
+    Raises:
+        UsageError: the device has no such arithmetic.
+    """
+    supported = [precision for precision in BEST_FIRST if gpu.supports(precision)]
+    if wanted is None:
+        return supported[0]
+    if wanted not in supported:
+        raise UsageError(
+            f"--precision must be one of {', '.join(supported)} on {gpu.name}", wanted, "Leave it out to choose the best."
+        )
+    return wanted
+
+
+def finished_profile(winner: Candidate, request: PlanRequest, gpu: GpuProfile, result: SearchResult) -> TrainProfile:
+    """`best.json`: the winner's settings with prediction and provenance."""
+    rate = winner.speed.images_per_second
+    prediction = Prediction(
+        memory=winner.memory,
+        images_per_second=rate,
+        hours_per_epoch=hours_per_epoch(rate, request.num_images),
+        limited_by=winner.speed.limited_by,
+        accuracy=winner.accuracy,
+    )
+    provenance = Provenance(
+        attfc_version=_version("attfc"),
+        torch_version=_version("torch"),
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        gpu=gpu.name,
+        gpu_source=gpu_source(gpu),
+        command=request.command,
+        seed=request.seed,
+        num_trials=result.num_trials,
+    )
+    description = f"Planned for {gpu.name}: {request.num_ids:,} identities, {request.backbone}."
+    document = {"description": description, "prediction": prediction, "provenance": provenance}
+    return TrainProfile.model_validate({**winner.profile.model_dump(), **document})
+
+
+def gpu_source(gpu: GpuProfile) -> str:
+    """Where the device's figures are from, in a few words."""
+    if gpu.kind == "cpu":
+        return "this machine's CPU and RAM, measured by probes"
+    return "NVML and probes on this machine" if gpu.measured else f"catalogue entry {gpu.slug}, not measured"
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

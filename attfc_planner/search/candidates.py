@@ -1,0 +1,87 @@
+"""A setting with what is predicted for it: memory, speed and the accuracy prior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol, TypeAlias
+
+from attfc_planner.accuracy import accuracy_prior, midpoint
+from attfc_planner.gpu.profile import GpuProfile
+from attfc_planner.search.space import Setting
+from attfc_planner.speed import SpeedPrediction, predict_speed
+from attfc_planner.trace import OpCost
+from attfc_train.profile import Interval, MemoryPrediction, TrainProfile
+from attfc_train.units import Bytes
+
+
+class MemoryEstimator(Protocol):
+    """What the search needs of `attfc_planner.memory.MemoryModel`."""
+
+    def estimate(self, profile: TrainProfile) -> MemoryPrediction:
+        """Peak memory to about 1 %, in milliseconds."""
+        ...
+
+    def exact(self, profile: TrainProfile) -> MemoryPrediction:
+        """Peak memory from two real steps of exactly this profile."""
+        ...
+
+    def op_costs(self, profile: TrainProfile) -> tuple[OpCost, ...]:
+        """FLOPs and bytes of one train step."""
+        ...
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One setting, judged."""
+
+    setting: Setting
+    profile: TrainProfile
+    memory: MemoryPrediction
+    speed: SpeedPrediction
+    accuracy: Interval
+
+    @property
+    def memory_bytes(self) -> Bytes:
+        """Predicted peak, headroom included."""
+        return self.memory.total_bytes
+
+    @property
+    def images_per_second(self) -> float:
+        """Middle of the predicted interval."""
+        return midpoint(self.speed.images_per_second)
+
+    @property
+    def accuracy_points(self) -> float:
+        """Middle of the prior: points relative to a full FC layer."""
+        return midpoint(self.accuracy)
+
+
+Evaluate: TypeAlias = Callable[[Setting], Candidate]
+
+
+class Evaluator:
+    """Judges settings; the queue length changes neither memory nor speed, so those are computed once for all of its values.
+
+    Args:
+        base: the resolved profile that settings are applied to.
+    """
+
+    def __init__(self, base: TrainProfile, gpu: GpuProfile, model: MemoryEstimator) -> None:
+        self._base, self._gpu, self._model = base, gpu, model
+        self._shared: dict[Setting, tuple[MemoryPrediction, SpeedPrediction]] = {}
+
+    def __call__(self, setting: Setting) -> Candidate:
+        """The candidate for `setting`."""
+        profile = setting.applied_to(self._base)
+        key = without_queue_length(setting)
+        if key not in self._shared:
+            shared = key.applied_to(self._base)
+            speed = predict_speed(shared, self._gpu, self._model.op_costs(shared))
+            self._shared[key] = self._model.estimate(shared), speed
+        return Candidate(setting, profile, *self._shared[key], accuracy_prior(profile))
+
+
+def without_queue_length(setting: Setting) -> Setting:
+    """The setting that stands for all that differ from it in queue length only."""
+    return replace(setting, queue_length=2.0)

@@ -1,0 +1,36 @@
+"""What a setting must respect. A constraint is a number that is at most 0 where it holds, as Optuna wants it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attfc_planner.search.candidates import Candidate
+from attfc_train.units import MIB, Bytes
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The memory budget, and how many points below a full FC layer the middle of the accuracy prior may lie."""
+
+    budget_bytes: Bytes
+    max_accuracy_drop: float
+
+
+def memory_excess_mib(candidate: Candidate, limits: Limits) -> float:
+    """MiB above the budget; negative is room."""
+    return (candidate.memory_bytes - limits.budget_bytes) / MIB
+
+
+def accuracy_shortfall(candidate: Candidate, limits: Limits) -> float:
+    """Points below the floor; negative is room."""
+    return round(-limits.max_accuracy_drop - candidate.accuracy_points, 9)
+
+
+def constraints(candidate: Candidate, limits: Limits) -> dict[str, float]:
+    """All constraints by name."""
+    return {"memory": memory_excess_mib(candidate, limits), "accuracy": accuracy_shortfall(candidate, limits)}
+
+
+def is_feasible(candidate: Candidate, limits: Limits) -> bool:
+    """Whether every constraint holds."""
+    return all(value <= 0 for value in constraints(candidate, limits).values())

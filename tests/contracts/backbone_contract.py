@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -17,6 +19,14 @@ class BackboneContract:
     name: str
     size = 32
     embedding_size = 16
+
+    @pytest.fixture(autouse=True)
+    def _one_thread(self) -> Iterator[None]:
+        """Threads cost more than they bring at these sizes."""
+        former = torch.get_num_threads()
+        torch.set_num_threads(1)
+        yield
+        torch.set_num_threads(former)
 
     def build(self, seed: int = 0, **changes: object) -> nn.Module:
         torch.manual_seed(seed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import torch
 from torch import nn
@@ -9,6 +11,15 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from attfc_train.backbones import build_backbone
 from attfc_train.momentum import BufferPolicy, MomentumEncoder, make_class_encoder
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads cost more than they bring at these sizes."""
+    former = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(former)
 
 
 def build() -> nn.Module:

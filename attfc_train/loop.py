@@ -115,7 +115,9 @@ class Loop:
             return
         for name, result in results.items():
             self.log.event("evaluate", self.state.step, set=name, accuracy=result.accuracy, std=result.std)
-            self.log.say(f"step {self.state.step}  {name}: {result}")
+            self.log.say(
+                f"step {self.state.step}  {name}: {result.accuracy:.2%} +- {result.std:.2%} on {result.num_pairs:,} pairs"
+            )
         mean = sum(result.accuracy for result in results.values()) / len(results)
         if self.best_accuracy is None or mean > self.best_accuracy:
             self.best_accuracy = mean
@@ -151,7 +153,7 @@ class Loop:
             images_per_second=self._clock.overall(self.state),
             peak_memory_bytes=memory_use(self.state.device).peak,
             accuracy=self.best_accuracy,
-            corrupt_images=corrupt.count,
+            corrupt_images=corrupt.replaced,
             corrupt_examples=list(corrupt.examples),
         )
 

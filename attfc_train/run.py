@@ -17,10 +17,9 @@ from attfc_train.data.sampler import AttentionSampler
 from attfc_train.data.source import open_dataset
 from attfc_train.errors import DataError, UsageError
 from attfc_train.evaluate.embed import evaluate
-from attfc_train.evaluate.sets import load_verification
+from attfc_train.evaluate.load import load_verification_sets
 from attfc_train.log import RunLog
 from attfc_train.loop import Evaluator, Loop
-from attfc_train.precision import AUTOCAST_DTYPE
 from attfc_train.profile import TrainProfile
 from attfc_train.profile_file import save_profile
 from attfc_train.state import TrainState
@@ -83,13 +82,13 @@ def _open(profile: TrainProfile) -> FaceDataset:
 
 def _evaluator(profile: TrainProfile, device: torch.device) -> Evaluator:
     """Loads the verification sets now, so that a bad one stops the run before it starts."""
-    sets = [load_verification(spec) for spec in profile.run.val]
     return partial(
         evaluate,
-        verification_sets=sets,
+        verification_sets=load_verification_sets(profile.run.val, profile.model.image_size),
         image_size=profile.model.image_size,
+        batch_size=profile.optim.micro_batch_size,
         device=device,
-        autocast_dtype=AUTOCAST_DTYPE[profile.run.precision],
+        precision=profile.run.precision,
     )
 
 

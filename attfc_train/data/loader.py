@@ -81,7 +81,7 @@ class AttentionLoader:
         self._dataset, self._sampler = dataset, sampler
         self._reader = ImageReader(dataset, image_size, cache_bytes)
         self._image_size = image_size
-        self._num_workers = num_workers or min(len(os.sched_getaffinity(0)), _MAX_DEFAULT_WORKERS)
+        self._num_workers = num_workers or min(_num_cores(), _MAX_DEFAULT_WORKERS)
         self._prefetch_batches = prefetch_batches
         self._max_corrupt_share = max_corrupt_share
         self._pin_memory = pin_memory
@@ -160,3 +160,8 @@ class AttentionLoader:
             rule = f"at most data.max_corrupt_share = {self._max_corrupt_share:g} of the images may be unreadable"
             remedy = "Repair or remove them, or raise data.max_corrupt_share."
             raise DataError(rule, f"{self._replaced} of {self._drawn} drawn, among them {names}", remedy)
+
+
+def _num_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

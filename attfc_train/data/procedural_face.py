@@ -110,7 +110,7 @@ def render_face(identity: int, image: int, size: int) -> NDArray[np.uint8]:
     chance: list[float] = uniform(hashed(_IMAGE, identity, image, np.arange(_NUM_DRAWS))).tolist()
     signed = [2 * number - 1 for number in chance]
     yaw = signed[5]
-    pose = Pose(0.30 * signed[0], 1.0 + 0.14 * signed[1], 0.13 * signed[2], 0.13 * signed[3], 0.15 * signed[4])
+    pose = Pose(0.22 * signed[0], 1.0 + 0.10 * signed[1], 0.10 * signed[2], 0.10 * signed[3], 0.12 * signed[4])
     canvas = Canvas(size, pose, _colour(chance[6:9]))
     _paint_background(canvas, chance[9:17])
     _paint_head(canvas, traits)
@@ -204,8 +204,8 @@ def _turned(x: float, yaw: float, depth: float) -> float:
 
 
 def _occlude(canvas: Canvas, chance: list[float]) -> None:
-    """In two images of five something is in front: a spot anywhere, or a bar."""
-    if chance[0] > 0.4:
+    """In three images of ten something is in front: a spot anywhere, or a bar."""
+    if chance[0] > 0.3:
         return
     centre = (1.4 * chance[1] - 0.7, 1.8 * chance[2] - 0.9)
     radius = 0.12 + 0.2 * chance[3]
@@ -215,13 +215,13 @@ def _occlude(canvas: Canvas, chance: list[float]) -> None:
 
 def _lit(canvas: Canvas, chance: list[float]) -> NDArray[np.uint8]:
     """Adds light from one side, a colour cast, brightness and noise; returns bytes."""
-    angle, strength = 2 * math.pi * chance[0], 0.55 * chance[1]
+    angle, strength = 2 * math.pi * chance[0], 0.45 * chance[1]
     shading: Plane = 1 + (strength * math.cos(angle)) * canvas.u + (strength * math.sin(angle)) * canvas.v
-    gain = 255 * (0.55 + 0.65 * chance[2]) * (0.84 + 0.32 * _colour(chance[3:6]))
+    gain = 255 * (0.65 + 0.55 * chance[2]) * (0.90 + 0.20 * _colour(chance[3:6]))
     pixels = canvas.pixels
     pixels *= np.maximum(shading, 0.2)
     pixels *= gain[:, None, None]
-    pixels += (4 + 14 * chance[6]) * _noise(canvas.size, chance[7:10])
+    pixels += (4 + 10 * chance[6]) * _noise(canvas.size, chance[7:10])
     np.maximum(pixels, 0, out=pixels)
     np.minimum(pixels, 255, out=pixels)
     return np.ascontiguousarray(pixels.astype(np.uint8).transpose(1, 2, 0))

@@ -1,0 +1,70 @@
+"""What ``attfc-train evaluate`` shows of a trained model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from attfc_train.backbones import build_backbone
+from attfc_train.checkpoint import load_model
+from attfc_train.errors import UsageError, VerificationSetError
+from attfc_train.evaluate.embed import evaluate
+from attfc_train.evaluate.load import load_verification_sets
+from attfc_train.evaluate.pairs import FARS, Verification
+from attfc_train.loop import BEST_FILE, MODEL_FILE
+from attfc_train.profile_file import load_profile
+from attfc_train.run import PROFILE_FILE
+
+MODELS = {"best": BEST_FILE, "last": MODEL_FILE}
+
+
+def report_model(folder: Path, val: Sequence[str], which: str, device: torch.device, console: Console) -> None:
+    """Evaluates a run's model on `val`, or on the sets of its profile, and prints the table.
+
+    Raises:
+        UsageError, ProfileError, CheckpointError, VerificationSetError: see `attfc_train.errors`.
+    """
+    if which not in MODELS:
+        raise UsageError("--which must be best or last", f"'{which}'", "'best' needs a run that had --val.")
+    profile = load_profile(folder / PROFILE_FILE)
+    specs = tuple(val) or profile.run.val
+    if not specs:
+        raise VerificationSetError(
+            "--val must name a verification set", "none, and the run had none", "Example: --val lfw.bin."
+        )
+    path = folder / MODELS[which]
+    if which == "best" and not path.exists():
+        console.print(f"No {BEST_FILE} in {folder} (the run had no --val): using {MODEL_FILE}.", highlight=False)
+        path = folder / MODEL_FILE
+    model = profile.model
+    encoder = build_backbone(
+        model.backbone,
+        embedding_size=model.embedding_size,
+        image_size=model.image_size,
+        gradient_checkpointing=False,
+        device=device,
+    )
+    load_model(path, encoder)
+    results = evaluate(
+        encoder,
+        load_verification_sets(specs, model.image_size),
+        image_size=model.image_size,
+        batch_size=profile.optim.micro_batch_size,
+        device=device,
+        precision=profile.run.precision,
+    )
+    console.print(_table(str(path), results))
+
+
+def _table(title: str, results: Mapping[str, Verification]) -> Table:
+    table = Table("set", "pairs", "accuracy", *(f"TAR@{far:g}" for far in FARS), "norm", "images/s", title=title)
+    for name, result in results.items():
+        rates = (f"{result.tar[far]:.2%}" if far in result.tar else "too few" for far in FARS)
+        accuracy = f"{result.accuracy:.2%} +- {result.standard_error:.2%}"
+        speed = f"{result.images_per_second:,.0f}"
+        table.add_row(name, f"{result.num_pairs:,}", accuracy, *rates, f"{result.embedding_norm:.1f}", speed)
+    return table

@@ -1,0 +1,50 @@
+"""The published setting reproduces what the authors' released head computes, over all recorded steps (DESIGN 9)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from attfc_train.heads import AttFCHead
+from attfc_train.heads.attention import generate_class_centers
+from attfc_train.heads.container import FifoContainer
+from attfc_train.losses.margin import MarginKind
+
+
+@pytest.mark.parametrize(("kind", "index"), [("arcface", 1), ("cosface", 2)])
+def test_released_code(golden: Path, kind: MarginKind, index: int) -> None:
+    record = np.load(golden / f"attfc_{kind}.npz")
+    container = FifoContainer(*record["init_centers"].shape)
+    container.slots.copy_(torch.from_numpy(record["init_centers"]))
+    head = AttFCHead(
+        container,
+        num_references=len(record["refs_0"]),
+        margin_kind=kind,
+        margin_gradient="straight_through",
+        scale=float(record["scale"]),
+        temperature=1.0,
+        chunk=16,
+    )
+    steps = sum(key.startswith("loss_") for key in record)
+    assert steps >= 5
+    for step in range(steps):
+        check_step(head, record, step, float(record["margin"][index]))
+
+
+def check_step(head: AttFCHead, record: dict[str, np.ndarray], step: int, margin: float) -> None:
+    query = torch.from_numpy(record[f"query_{step}"]).requires_grad_()
+    references, labels = torch.from_numpy(record[f"refs_{step}"]), torch.from_numpy(record[f"labels_{step}"]).long()
+    gcc = generate_class_centers(query.detach(), references)
+    np.testing.assert_allclose(gcc, record[f"gcc_{step}"], rtol=1e-5, atol=1e-6)
+    output = head(query, references, labels, head.sample_weights(labels), margin)
+    np.testing.assert_allclose(output.loss.item(), record[f"loss_{step}"], rtol=1e-5)
+    (gradient,) = torch.autograd.grad(output.loss, query)
+    expected = record[f"grad_{step}"]
+    np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
+    head.enqueue(output.centers, labels, step)
+    np.testing.assert_allclose(head.container.slots, record[f"centers_{step}"], rtol=1e-5, atol=1e-6)
+    # The released ring starts with random negatives that match no label; the record writes them as -1.
+    np.testing.assert_array_equal(head.container.slot_labels.clamp_min(-1), record[f"slot_labels_{step}"])

@@ -1,0 +1,131 @@
+"""The streaming loss against all logits in fp64: values, gradients, odd sizes, edge cases, error budget, merging."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from attfc_train.losses import EMPTY, IMPLEMENTATIONS, Margin, container_loss
+from attfc_train.losses.chunked import merge, score_slots
+
+MARGINS = [Margin("arcface", 0.5), Margin("arcface", 0.5, "exact"), Margin("cosface", 0.4), Margin("cosface", 0.4, "exact")]
+
+
+def problem(num: int, size: int, dim: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+
+    def vectors(rows: int) -> Tensor:
+        return normalize(torch.randn(rows, dim, generator=generator, dtype=torch.float64), dim=1).to(dtype)
+
+    query = vectors(num)
+    return {
+        "query": query.requires_grad_(),
+        "positive": normalize(query.detach() + vectors(num), dim=1),
+        "weights": torch.rand(num, generator=generator, dtype=torch.float64).to(dtype),
+        "slots": vectors(size),
+        "slot_labels": torch.randint(EMPTY, 6, (size,), generator=generator),
+        "labels": torch.randint(0, 6, (num,), generator=generator),
+    }
+
+
+def loss_and_gradient(name: str, inputs: dict[str, Tensor], margin: Margin, chunk: int, scale: float = 64.0) -> tuple[Tensor, Tensor]:
+    query = inputs["query"].detach().requires_grad_()
+    loss = IMPLEMENTATIONS[name](**{**inputs, "query": query}, margin=margin, scale=scale, chunk=chunk)
+    (gradient,) = torch.autograd.grad(loss, query)
+    return loss.detach(), gradient
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 9), st.integers(1, 70), st.integers(1, 33), st.integers(1, 80), st.sampled_from(MARGINS), st.integers(0, 99))
+def test_chunked_equals_reference(num: int, size: int, dim: int, chunk: int, margin: Margin, seed: int) -> None:
+    inputs = problem(num, size, dim, seed)
+    expected = loss_and_gradient("reference", inputs, margin, chunk)
+    found = loss_and_gradient("chunked", inputs, margin, chunk)
+    torch.testing.assert_close(found[0], expected[0], rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(found[1], expected[1], rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("margin", [Margin("arcface", 0.5, "exact"), Margin("cosface", 0.4)])
+@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+def test_exact_mode_passes_gradcheck(name: str, margin: Margin) -> None:
+    inputs = problem(4, 11, 6)
+    rest = {key: value for key, value in inputs.items() if key != "query"}
+    assert torch.autograd.gradcheck(
+        lambda query: IMPLEMENTATIONS[name](query, **rest, margin=margin, scale=8.0, chunk=4), inputs["query"]
+    )
+
+
+def test_straight_through_gradient_is_p_minus_onehot() -> None:
+    """methods 1.2: d loss / d cosine = s (p - onehot) / B whatever the margin's derivative is."""
+    inputs, margin = problem(5, 13, 8), Margin("arcface", 0.5)
+    inputs["weights"] = torch.full((5,), 1 / 5, dtype=torch.float64)
+    query = inputs["query"].detach()
+    masked = (inputs["slot_labels"] == EMPTY) | (inputs["slot_labels"] == inputs["labels"][:, None])
+    positive = (query * inputs["positive"]).sum(1)
+    logits = torch.cat([margin.apply(positive)[:, None], (query @ inputs["slots"].t()).masked_fill(masked, -torch.inf)], 1) * 64
+    error = torch.softmax(logits, 1) - torch.eye(14, dtype=torch.float64)[0]
+    expected = 64 / 5 * (error[:, :1] * inputs["positive"] + error[:, 1:] @ inputs["slots"])
+    torch.testing.assert_close(loss_and_gradient("chunked", inputs, margin, 4)[1], expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_error_budget_against_fp64(dtype: torch.dtype) -> None:
+    """The streaming pass may be no worse than computing all logits in the same precision."""
+    inputs, margin = problem(32, 507, 64), Margin("arcface", 0.5)
+    truth = loss_and_gradient("reference", inputs, margin, 128)
+    low = {key: value.to(dtype) if value.is_floating_point() else value for key, value in inputs.items()}
+    exact_inputs = {key: value.double() if value.is_floating_point() else value for key, value in low.items()}
+    truth = loss_and_gradient("reference", exact_inputs, margin, 128)
+    naive, fast = loss_and_gradient("reference", low, margin, 128), loss_and_gradient("chunked", low, margin, 128)
+    for truly, naively, quickly in zip(truth, naive, fast, strict=True):
+        budget = (naively.double() - truly).abs().max() + 2e-6 * truly.abs().max()
+        assert (quickly.double() - truly).abs().max() <= budget
+
+
+@pytest.mark.parametrize("label", [EMPTY, 3])
+def test_a_sample_without_negatives_only_sees_its_positive(label: int) -> None:
+    inputs = problem(3, 20, 8)
+    inputs["labels"], inputs["slot_labels"] = torch.full((3,), 3), torch.full((20,), label)
+    loss, gradient = loss_and_gradient("chunked", inputs, Margin("arcface", 0.5), 7)
+    assert loss == 0
+    assert gradient.abs().max() == 0
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+@pytest.mark.parametrize("margin", MARGINS)
+def test_extreme_cosines_stay_finite(sign: float, margin: Margin) -> None:
+    inputs = problem(4, 9, 8, dtype=torch.float32)
+    inputs["positive"] = sign * inputs["query"].detach()
+    inputs["slots"] = -sign * inputs["query"].detach()[torch.arange(9) % 4]
+    inputs["slot_labels"] = torch.full((9,), 5)
+    inputs["labels"] = torch.zeros(4, dtype=torch.int64)
+    loss, gradient = loss_and_gradient("chunked", inputs, margin, 4)
+    assert loss.isfinite()
+    assert gradient.isfinite().all()
+
+
+def test_zero_weight_leaves_a_sample_out() -> None:
+    inputs = problem(6, 15, 8)
+    inputs["weights"][2] = 0
+    assert loss_and_gradient("chunked", inputs, Margin("cosface", 0.4), 8)[1][2].abs().max() == 0
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 41), st.integers(1, 50))
+def test_partials_of_two_halves_merge_to_the_whole(cut: int, chunk: int) -> None:
+    inputs = problem(5, 41, 8, dtype=torch.float32)
+    query, slots, slot_labels, labels = (inputs[key].detach() for key in ("query", "slots", "slot_labels", "labels"))
+    whole = score_slots(query, slots, slot_labels, labels, 64.0, chunk)
+    parts = [score_slots(query, slots[part], slot_labels[part], labels, 64.0, chunk) for part in (slice(cut), slice(cut, None))]
+    merged = merge(*parts)
+    torch.testing.assert_close(merged.maximum, whole.maximum)
+    torch.testing.assert_close(merged.total, whole.total)
+    torch.testing.assert_close(merged.weighted, whole.weighted)
+
+
+def test_the_front_door_is_the_streaming_pass() -> None:
+    assert container_loss is IMPLEMENTATIONS["chunked"]

@@ -1,0 +1,50 @@
+"""Small resolved profiles for tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from attfc_train.data.batch import Batch
+from attfc_train.profile import (
+    AttFCSettings,
+    FullFCSettings,
+    HeadSettings,
+    ModelSettings,
+    OptimSettings,
+    RunSettings,
+    TrainProfile,
+)
+
+HEADS: dict[str, HeadSettings] = {
+    "full_fc": FullFCSettings(),
+    "identity": AttFCSettings(chunk_slots=16),
+    "identity-30%": AttFCSettings(dcc_share=0.3, num_references=2, chunk_slots=16),
+    "identity-R0": AttFCSettings(num_references=0, chunk_slots=16),
+    "fifo": AttFCSettings(policy="fifo", queue_length=1, dcc_share=0.3, num_references=2, chunk_slots=16),
+}
+
+
+def small_profile(
+    head: str = "identity", precision: str = "fp32", steps: int = 8, num_ids: int = 40, **optim: Any
+) -> TrainProfile:
+    """The tiny network at 32 pixels, batch 8."""
+    return TrainProfile(
+        model=ModelSettings(backbone="tiny", image_size=32, embedding_size=32),
+        head=HEADS[head],
+        optim=OptimSettings(**{"batch_size": 8, **optim}),
+        run=RunSettings(precision=precision, steps=steps),  # type: ignore[arg-type]
+    ).resolve(num_ids)
+
+
+def random_batch(profile: TrainProfile, seed: int = 0) -> Batch:
+    """Noise images with random labels and flips."""
+    example, generator = Batch.example(profile, torch.device("cpu")), torch.Generator().manual_seed(seed)
+
+    def noise(like: torch.Tensor) -> torch.Tensor:
+        return torch.randint(0, 256, like.shape, dtype=torch.uint8, generator=generator)
+
+    labels = torch.randint(0, profile.num_ids, example.labels.shape, generator=generator)
+    flips = torch.rand(example.flips.shape, generator=generator) < 0.5
+    return Batch(noise(example.query), noise(example.references), flips, labels)

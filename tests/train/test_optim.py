@@ -1,0 +1,86 @@
+"""Our SGD against torch's; clipping against torch's; schedules at their corners."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from attfc_train import schedule
+from attfc_train.optim import SGD, clip_gradients
+from attfc_train.precision import LossScaler
+from attfc_train.profile import AttFCSettings, MarginSettings, OptimSettings
+
+
+def twins() -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
+    torch.manual_seed(0)
+    left = [torch.nn.Parameter(torch.randn(shape)) for shape in [(3, 4), (5,), (2, 2, 2)]]
+    return left, [torch.nn.Parameter(parameter.detach().clone()) for parameter in left]
+
+
+def test_sgd_equals_torch() -> None:
+    ours, theirs = twins()
+    optimizer = SGD(ours, momentum=0.9, weight_decay=0.01)
+    oracle = torch.optim.SGD(theirs, lr=0.1, momentum=0.9, weight_decay=0.01)
+    for _ in range(4):
+        for left, right in zip(ours, theirs, strict=True):
+            right.grad = torch.randn_like(right)
+            left.grad = right.grad.clone()
+        norm = clip_gradients(ours, 1.0)
+        torch.testing.assert_close(norm, torch.nn.utils.clip_grad_norm_(theirs, 1.0))
+        optimizer.step(0.1)
+        oracle.step()
+    for left, right in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(left, right)
+        assert left.grad is None
+
+
+@pytest.mark.parametrize("overflow", [0.0, 1.0])
+def test_sgd_skips_by_arithmetic(overflow: float) -> None:
+    ours, theirs = twins()
+    optimizer, plain = SGD(ours, 0.9, 0.01), SGD(theirs, 0.9, 0.01)
+    for left, right in zip(ours, theirs, strict=True):
+        left.grad, right.grad = torch.ones_like(left), torch.ones_like(right)
+    if overflow:
+        ours[0].grad.fill_(torch.nan)  # type: ignore[union-attr]
+        before = [parameter.detach().clone() for parameter in ours]
+        optimizer.step(0.1, torch.tensor(overflow))
+        assert all(torch.equal(left, right) for left, right in zip(ours, before, strict=True))
+        assert all(buffer.abs().max() == 0 for buffer in optimizer.buffers)
+    else:
+        optimizer.step(0.1, torch.tensor(overflow))
+        plain.step(0.1)
+        for left, right in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(left, right)
+
+
+def test_loss_scaler_follows_grad_scaler() -> None:
+    scaler = LossScaler(torch.device("cpu"), initial_scale=8.0, growth_interval=2)
+    scales = []
+    for value in (1.0, 1.0, torch.inf, 1.0):
+        gradient = torch.tensor([value])
+        found = scaler.unscale([gradient])
+        scales.append((scaler.scale.item(), found.item()))
+    assert scales == [(8.0, 0.0), (16.0, 0.0), (8.0, 1.0), (8.0, 0.0)]
+
+
+@pytest.mark.parametrize(("kind", "middle"), [("cosine", 0.5), ("polynomial", 0.25)])
+def test_learning_rate(kind: str, middle: float) -> None:
+    optim = OptimSettings(learning_rate=2.0, schedule=kind, polynomial_power=2, warmup_steps=10)  # type: ignore[arg-type]
+    rates = [schedule.learning_rate(optim, step, 110) for step in range(111)]
+    assert rates[0] == pytest.approx(2.0 / 11)
+    assert rates[10] == 2.0
+    assert rates[60] == pytest.approx(2.0 * middle)
+    assert rates[110] == 0
+    assert all(earlier > later for earlier, later in zip(rates[10:], rates[11:], strict=False))
+
+
+def test_margin_and_momentum_ramps() -> None:
+    settings = MarginSettings(margin=0.4, ramp_steps=100)
+    assert [schedule.margin(settings, step) for step in (0, 50, 100, 200)] == pytest.approx([0, 0.2, 0.4, 0.4])
+    head = AttFCSettings(encoder_momentum=0.999, encoder_momentum_ramp_steps=10)
+    assert schedule.encoder_momentum(head, 0) == pytest.approx(0.9)
+    assert schedule.encoder_momentum(head, 5) == pytest.approx(1 - math.sqrt(0.1 * 0.001))
+    assert schedule.encoder_momentum(head, 10) == 0.999
+    assert schedule.encoder_momentum(AttFCSettings(), 0) == 0.999

@@ -83,12 +83,12 @@ def learn_head(structure: TrainProfile) -> HeadModel:
     sizes = np.array([row[step] for row in rows for step in (0, 1)])
     knobs = [Knobs(batch, point.slots, point.chunk, point.identities) for point in points for batch in (SMALL, LARGE)]
     coefficients = _whole(_solved(np.array([_size_terms(knob) for knob in knobs]), sizes), knobs, sizes)
-    special = coefficients[:, 2:].any(axis=1)
+    special = np.any(coefficients[:, 2:] != 0, axis=1)
     keys = _keys(traces[0])
     cost_keys, costs = _aligned_costs([cost for trace in traces for cost in trace.costs])
     cost_coefficients = _solved(np.array([_cost_terms(knob) for knob in knobs]), costs.reshape(len(knobs), -1))
     return HeadModel(
-        tuple(key for key, is_special in zip(keys, special, strict=True) if is_special),
+        tuple(key for key, is_special in zip(keys, special.tolist(), strict=True) if is_special),
         coefficients[special],
         cost_keys,
         _head_share(cost_coefficients.reshape(len(cost_keys), 3, -1)),

@@ -35,8 +35,8 @@ LEAST_CPU_HEADROOM: Bytes = 256 * MIB
 def convolution_workspaces(moved: NDArray[np.int64], gpu: GpuProfile) -> NDArray[np.int64]:
     """Bytes that each convolution takes while it runs.
 
-    cuDNN's choice is not known before the card was asked. Uncalibrated rule: as much as its input and output, at least 64 MiB; with
-    less room cuDNN chooses a slower way, it does not fail.
+    cuDNN's choice is not known before the card was asked. Uncalibrated rule: as much as its input and output, at least
+    64 MiB; with less room cuDNN chooses a slower way, it does not fail.
 
     Args:
         moved: bytes of the input and the output of each convolution.

@@ -12,6 +12,7 @@ import gc
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,6 +31,7 @@ from attfc_train.profile import TrainProfile
 from attfc_train.state import TrainState
 from attfc_train.step import train_step
 
+_DEVICE = torch.ops.prim.device.default
 _CONVOLUTIONS = {"convolution", "convolution_backward"}
 _CATEGORY_OF_PHASE = {"loss": "loss", "build": "setup"}
 
@@ -48,15 +50,16 @@ class _Traits(NamedTuple):
         name = func._schema.name.removeprefix("aten::")
         question = func.namespace == "prim"  # such as prim::device
         in_place = name.endswith("_") and torch.Tag.inplace_view not in func.tags and len(func._schema.returns) <= 1
-        makes_storage = any(value.alias_info is None for value in func._schema.returns) and not question
+        fresh = any(value.alias_info is None for value in func._schema.returns) and not question
+        makes_storage = fresh or name == "lift_fresh"  # torch.tensor(0): a storage that no operator was seen to make
         return cls(name, makes_storage, in_place and not makes_storage, not question and not func.is_view)
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every operator's results and the death of every storage (by reference count, exactly as in a real run)."""
 
     def __init__(self, fake: bool) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._fake = fake
         self.events: list[int] = []
         self.nbytes: list[int] = []
@@ -77,6 +80,8 @@ class Recorder(TorchDispatchMode):
         self, func: OpOverload[Any, Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Runs the operator, then looks at what came out."""
+        if func is _DEVICE and self._fake:
+            return args[0].fake_device  # as FakeTensorMode answers it, and it is asked more often than anything else
         kwargs = kwargs or {}
         traits = self._traits.get(func)
         if traits is None:
@@ -105,10 +110,15 @@ class Recorder(TorchDispatchMode):
         if entry is not None:
             self.categories[entry[0]] = category
 
+    def tag_all(self, category: str) -> None:
+        """`tag` for every living storage."""
+        for index, _ in self._alive.values():
+            self.categories[index] = category
+
     def trace(self) -> Trace:
         """Everything so far."""
         return Trace(
-            tuple(self.events),
+            tuple(self._ordered_events()),
             np.array(self.nbytes, np.int64),
             tuple(self.ops),
             tuple(self.phases),
@@ -117,11 +127,22 @@ class Recorder(TorchDispatchMode):
             tuple(tally.costs() for tally in self.tallies),
         )
 
+    def _ordered_events(self) -> list[int]:
+        """The events with every run of frees in order: autocast drops its weights in the order of a hash table."""
+        ordered: list[int] = []
+        for begin, end in pairwise([0, *self.steps, len(self.events)]):
+            for births, run in groupby(self.events[begin:end], key=lambda event: event >= 0):
+                alike = list(run)
+                ordered += alike if births else sorted(alike)
+        return ordered
+
     def _notice(self, tensor: Tensor, name: str) -> None:
         storage = tensor.untyped_storage()
         key, nbytes = storage._cdata, storage.nbytes()
         if nbytes == 0 or key in self._alive:
             return
+        if self._fake and name == "native_batch_norm" and tensor.dim() == 1 and tensor.element_size() == 2:
+            nbytes *= 2  # the shape rule says half precision, but kernels keep the batch's statistics in fp32
         index = self._born(name, nbytes)
 
         def died(_: object) -> None:
@@ -160,7 +181,8 @@ def record_steps(profile: TrainProfile, batch_sizes: Sequence[int], device: torc
                 recorder.tag("input", tensor)
             train_step(state, batch)
             del batch
-        trace = recorder.trace()
+        trace: Trace = recorder.trace()
+        del state
     return trace
 
 
@@ -171,6 +193,7 @@ def _example(profile: TrainProfile, batch_size: int, device: torch.device) -> Ba
 
 def _tag_state(recorder: Recorder, state: TrainState) -> None:
     """Names the owners of everything that outlives a step, and arranges for gradients to be named when they are born."""
+    recorder.tag_all("weights")  # a few scalars of the run beside the weights
     learned = [*state.feature_encoder.parameters(), *state.head.parameters()]
     for tensor in (*learned, *state.feature_encoder.buffers()):
         recorder.tag("weights", tensor)
@@ -184,7 +207,7 @@ def _tag_state(recorder: Recorder, state: TrainState) -> None:
         recorder.tag("momentum", tensor)
     for parameter in learned:
         if parameter.requires_grad:
-            parameter.register_post_accumulate_grad_hook(_gradient_tagger(recorder))
+            parameter.register_post_accumulate_grad_hook(_gradient_tagger(recorder))  # type: ignore[no-untyped-call]
 
 
 def _gradient_tagger(recorder: Recorder) -> Callable[[Tensor], None]:

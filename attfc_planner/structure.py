@@ -55,11 +55,12 @@ def structure_of(profile: TrainProfile, base: Knobs) -> TrainProfile:
     Everything that cannot matter (names, paths, seeds, rates, lengths) has its default; what can matter is kept. With a slot
     for every identity the identity policy keeps no map, which is another structure; then N follows C.
     """
-    direct = isinstance(profile.head, AttFCSettings) and profile.head.policy == "identity" and profile.dcc_size >= profile.num_ids
+    head = profile.head
+    direct = isinstance(head, AttFCSettings) and head.policy == "identity" and profile.dcc_size >= profile.num_ids
     plain = TrainProfile(
         data=DataSettings(num_ids=base.slots if direct else base.identities),
         model=profile.model,
-        head=_head(profile.head),
+        head=_head(head),
         optim=_optim(profile.optim),
         run=RunSettings(precision=profile.run.precision, steps=1000),
     )

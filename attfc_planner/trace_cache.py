@@ -57,7 +57,7 @@ class TraceCache:
         except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AssertionError):
             return None
 
-    def store(self, value: Stored, profile: TrainProfile) -> None:
+    def store(self, value: Trace | HeadModel | AffineTrace, profile: TrainProfile) -> None:
         """Keeps a trace, if the folder can be written."""
         content = gzip.compress(json.dumps(_ENCODERS[type(value)](value), separators=(",", ":")).encode(), 1)
         try:

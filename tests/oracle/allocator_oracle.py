@@ -6,6 +6,7 @@ Written from the rules (see that module's docstring), not from its code. Every q
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 MIB = 1024**2
 

@@ -7,11 +7,11 @@ import time
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from oracle import allocator_oracle as oracle
 
 from attfc_planner.allocator import CachingAllocator, OutOfDeviceMemory, replay, smallest_capacity
 from attfc_planner.block_pools import Block
 from attfc_train.units import MIB
+from tests.oracle import allocator_oracle as oracle
 
 sizes = st.one_of(
     st.integers(1, 5000),

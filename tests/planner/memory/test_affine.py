@@ -1,0 +1,70 @@
+"""Sizes, peaks and costs computed from a few traces are those of a trace of the very profile, to the byte."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attfc_planner.memory import MemoryModel
+from tests.planner.memory.profiles import device, small_profile
+
+STRUCTURES: dict[str, dict[str, Any]] = {
+    "identity": {},
+    "identity, R=0, accumulation": {"head": {"num_references": 0}, "accumulation": 2},
+    "one slot per identity": {"head": {"direct": True}},
+    "fifo, checkpointing, bf16": {
+        "head": {"policy": "fifo", "queue_length": 1},
+        "checkpointing": True,
+        "precision": "bf16",
+    },
+    "full_fc": {"head": {"kind": "full_fc"}},
+}
+POINTS = [(16, 96, 32, 1000), (48, 4096, 512, 60_000), (8, 700, 128, 701), (128, 300, 2048, 5000)]
+"""Queries, slots, chunk, identities: a few chunks, many, a partial one, and fewer slots than a chunk has."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> MemoryModel:
+    return MemoryModel(small_profile(), device(), 1 << 34, tmp_path_factory.mktemp("cache"))
+
+
+def at_point(structure: dict[str, Any], point: tuple[int, int, int, int]) -> Any:
+    batch, slots, chunk, num_ids = point
+    head = {**structure.get("head", {}), "dcc_size": slots, "chunk_slots": chunk}
+    if head.pop("direct", False):
+        num_ids = slots
+    return small_profile(**{**structure, "head": head, "batch_size": batch, "num_ids": num_ids})
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_estimate_is_exact(name: str, point: tuple[int, int, int, int], model: MemoryModel) -> None:
+    profile = at_point(STRUCTURES[name], point)
+    estimate, exact = model.estimate(profile), model.exact(profile)
+    assert estimate.terms == exact.terms
+    assert (estimate.peak_phase, estimate.peak_operator) == (exact.peak_phase, exact.peak_operator)
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_structure_is_affine(name: str, model: MemoryModel) -> None:
+    """No structure falls back to tracing every profile, which would make the test above empty."""
+    profile = at_point(STRUCTURES[name], POINTS[0])
+    model.estimate(profile)
+    assert None not in model._traces._networks.values()
+    assert None not in model._traces._heads.values()
+
+
+@pytest.mark.parametrize("name", STRUCTURES)
+def test_costs_are_exact_where_chunks_are_whole(name: str, model: MemoryModel) -> None:
+    profile = at_point(STRUCTURES[name], POINTS[1])
+    exact = {(cost.name, cost.phase): cost for cost in model._traces.exact(profile).costs[-1]}
+    estimated = {(cost.name, cost.phase): cost for cost in model.op_costs(profile)}
+    assert estimated == exact
+
+
+def test_paths_of_the_cache_do_not_matter(model: MemoryModel, tmp_path: Path) -> None:
+    other = MemoryModel(small_profile(), device(), 1 << 34, tmp_path)
+    profile = small_profile(batch_size=24)
+    assert other.estimate(profile) == model.estimate(profile)

@@ -1,8 +1,8 @@
 """Checkpoints: one atomic file that holds everything a run needs to go on as if it had never stopped.
 
 Format 1: a ``torch.save`` archive of tensors, numbers, strings and dicts only, read with ``weights_only=True`` (the
-allow-list): ``format``, ``profile`` (JSON), ``state`` (`TrainState.saved`), ``rng``, ``best_accuracy``. The sampler needs no entry: what it
-draws depends on the step alone.
+allow-list): ``format``, ``profile`` (JSON), ``state`` (`TrainState.saved`), ``rng``, ``best_accuracy``. The sampler needs no
+entry: what it draws depends on the step alone.
 """
 
 from __future__ import annotations

@@ -116,4 +116,4 @@ def _summary_writer(folder: Path, first_step: int) -> Any:
         raise UsageError("--tensorboard needs the package tensorboard", "none installed", "Run: pip install 'attfc[log]'.")
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(str(folder), purge_step=first_step)  # type: ignore[no-untyped-call]
+    return SummaryWriter(str(folder), purge_step=first_step)

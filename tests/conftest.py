@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,8 @@ import torch
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
-torch.set_num_threads(1 if os.environ.get("PYTEST_XDIST_WORKER") else 2)
+# Two workers share two cores; OpenMP threads that spin for each other would make every test many times slower.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,1 @@
+"""Measurements: every file states what it measures and writes JSON with provenance to benchmarks/results/."""

@@ -1,0 +1,114 @@
+"""The streaming container loss against the released code's way of computing it: time and memory, in one run.
+
+    python -m benchmarks.container_loss [--batch 128 --slots 200000 --dim 512 --repeats 7]
+
+"Released" re-states the arithmetic of methods 1.2, steps 7-12 (clone the container, B x C logits, float mask, -1e9, cat, clamp,
+margin under no_grad, scale, cross entropy); it must agree with ours before anything is timed. Each repeat times both, in turn;
+memory is what a forward and backward add to the resident set's peak, measured in a fresh child process for each.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn.functional import cross_entropy, normalize
+
+from attfc_train.losses import Margin, container_loss
+from attfc_train.memory_use import memory_use
+from benchmarks.provenance import provenance, quantiles, save
+
+MARGIN, SCALE = Margin("arcface", 0.5), 64.0
+
+Loss = Callable[[dict[str, Tensor]], Tensor]
+
+
+def problem(batch: int, slots: int, dim: int) -> dict[str, Tensor]:
+    """Random unit vectors; a few conflicts."""
+    torch.manual_seed(0)
+    labels = torch.arange(batch)
+    slot_labels = torch.arange(slots) + batch // 2
+    query = normalize(torch.randn(batch, dim), dim=1)
+    return {
+        "query": query.requires_grad_(),
+        "positive": normalize(query.detach() + 0.05 * torch.randn(batch, dim), dim=1),
+        "slots": normalize(torch.randn(slots, dim), dim=1),
+        "slot_labels": slot_labels,
+        "labels": labels,
+    }
+
+
+def released(inputs: dict[str, Tensor]) -> Tensor:
+    """What the released head does, with all its temporaries."""
+    query, positive = inputs["query"], inputs["positive"]
+    negatives = query @ inputs["slots"].clone().t()
+    difference = inputs["labels"].float()[:, None] - inputs["slot_labels"].float()
+    mask = (difference == 0).float()
+    negatives = negatives * (1 - mask) + (-1e9) * mask
+    logits = torch.cat([(query * positive).sum(1, keepdim=True), negatives], dim=1).clamp(-1, 1)
+    with torch.no_grad():
+        logits[:, 0].arccos_().add_(MARGIN.margin).cos_()
+    return cross_entropy(logits * SCALE, torch.zeros(len(query), dtype=torch.int64))
+
+
+def streaming(inputs: dict[str, Tensor]) -> Tensor:
+    """Ours."""
+    weights = torch.full((len(inputs["query"]),), 1 / len(inputs["query"]))
+    return container_loss(**inputs, weights=weights, margin=MARGIN, scale=SCALE, chunk=8192)
+
+
+def forward_backward(loss: Loss, inputs: dict[str, Tensor]) -> tuple[float, Tensor, Tensor]:
+    """Seconds, loss and gradient of one forward and backward pass."""
+    start = time.perf_counter()
+    value = loss(inputs)
+    (gradient,) = torch.autograd.grad(value, inputs["query"])
+    return time.perf_counter() - start, value.detach(), gradient
+
+
+def added_memory(name: str, batch: int, slots: int, dim: int) -> int:
+    """Bytes that the pass adds to this process's peak; run in a fresh process."""
+    inputs = problem(batch, slots, dim)
+    forward_backward(LOSSES[name], problem(batch, 64, dim))  # libraries and threads are there before the baseline is read
+    before = memory_use(torch.device("cpu")).current
+    forward_backward(LOSSES[name], inputs)
+    return max(0, memory_use(torch.device("cpu")).peak - before)
+
+
+LOSSES: dict[str, Loss] = {"released": released, "streaming": streaming}
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name, default in (("batch", 128), ("slots", 200_000), ("dim", 512), ("repeats", 7)):
+        parser.add_argument(f"--{name}", type=int, default=default)
+    options = parser.parse_args()
+    sizes = options.batch, options.slots, options.dim
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        memory = {name: pool.apply(added_memory, (name, *sizes)) for name in LOSSES}
+    inputs = problem(*sizes)
+    first = {name: forward_backward(loss, inputs) for name, loss in LOSSES.items()}
+    torch.testing.assert_close(first["streaming"][1], first["released"][1], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(first["streaming"][2], first["released"][2], rtol=1e-3, atol=1e-5)
+    seconds: dict[str, list[float]] = {name: [] for name in LOSSES}
+    for _ in range(options.repeats):
+        for name, loss in LOSSES.items():
+            seconds[name].append(forward_backward(loss, inputs)[0])
+    ratios = [slow / fast for slow, fast in zip(seconds["released"], seconds["streaming"], strict=True)]
+    result = {
+        "sizes": dict(zip(("batch", "slots", "dim"), sizes, strict=True)),
+        "seconds": {name: quantiles(each) for name, each in seconds.items()},
+        "released_over_streaming": quantiles(ratios),
+        "added_memory_bytes": memory,
+        "provenance": provenance(),
+    }
+    print(save("container_loss_cpu.json", json.dumps(result, indent=2) + "\n").read_text())
+
+
+if __name__ == "__main__":
+    main()

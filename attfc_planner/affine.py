@@ -1,10 +1,10 @@
 """Sizes and costs as exact functions of the knobs, learned from a few traces of small numbers.
 
-The feature encoder's storages depend on the batch only, so the network is traced once, with one step at each of two batch
-sizes. The head's storages depend on the container too; they are learned on the smallest backbone, where a trace is cheap, and
-recognised in the network's trace by operator, phase and both sizes, in order. The batch sizes and slot counts are chosen so
-that no layer of a network has such a size by accident; every fit must be exact in whole bytes, or `NotAffine` is raised and
-the caller traces the profile itself.
+The encoders' storages depend on the batch and the references only, so a network is built once and makes one step at each of
+two batch sizes and two numbers of references. The head's storages depend on the container too; they are learned on the
+smallest backbone, where a trace is cheap, and recognised in the network's trace by operator, phase and sizes, in order. The
+batch sizes and slot counts are chosen so that no layer of a network has such a size by accident; every fit must be exact in
+whole bytes, or `NotAffine` is raised and the caller traces the profile itself.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from attfc_planner.trace import OpCost, Trace, record
 from attfc_train.profile import AttFCSettings, TrainProfile
 
 SMALL, LARGE = 22, 34
-"""Micro-batch sizes of the two steps of a trace."""
+"""Micro-batch sizes of the steps of a trace."""
 BASE = Knobs(SMALL, slots=2 * 521, chunk=521, identities=4001)
 """Two chunks of 521 slots, more slots than a batch has samples, more identities than slots."""
 _OTHER_CHUNK, _MORE_IDENTITIES = 787, 502
 
-_SIZE_TERMS = ("1", "B", "C", "K", "N", "BK", "BN")
-_COST_TERMS = ("1", "B", "C", "BC", "chunks", "B chunks", "N", "BN")
+_NUM_NETWORK_TERMS = 3
+"""The first terms, 1, B and RB, are those of the encoders."""
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -40,19 +40,19 @@ class NotAffine(Exception):
 class HeadModel:
     """The allocations and costs that depend on the head's knobs, in the order of the trace."""
 
-    keys: tuple[tuple[str, str, int, int], ...]
-    """(operator, phase, bytes at the base with the small batch, with the large one)."""
+    keys: tuple[tuple[str, str, tuple[int, ...]], ...]
+    """(operator, phase, bytes in each step of a trace at the base)."""
     coefficients: Integers
     """[len(keys), terms of a size]"""
     cost_keys: tuple[OpCost, ...]
     """Operators, at the base."""
     cost_coefficients: Floats
-    """[len(cost_keys), 3 (flops, bytes, count), terms of a cost]; without those of the batch alone."""
+    """[len(cost_keys), 3 (flops, bytes, count), terms of a cost]; without those of the encoders."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class AffineTrace:
-    """A trace whose sizes are functions of the knobs; both of its steps are at the same batch size."""
+    """A trace whose sizes are functions of the knobs: the construction and two steps."""
 
     skeleton: Trace
     coefficients: Integers
@@ -78,20 +78,19 @@ def learn_head(structure: TrainProfile) -> HeadModel:
         NotAffine: the traces do not line up.
     """
     points = _head_points(structure)
-    traces = [record(with_knobs(structure, point), _batches(structure)) for point in points]
-    rows = [_aligned_sizes(traces[0], trace) for trace in traces]
-    sizes = np.array([row[step] for row in rows for step in (0, 1)])
-    knobs = [Knobs(batch, point.slots, point.chunk, point.identities) for point in points for batch in (SMALL, LARGE)]
-    coefficients = _whole(_solved(np.array([_size_terms(knob) for knob in knobs]), sizes), knobs, sizes)
-    special = np.any(coefficients[:, 2:] != 0, axis=1)
-    keys = _keys(traces[0])
+    traces = [_traced(structure, point) for point in points]
+    knobs = [step for point in points for step in _steps(point)]
+    sizes = np.concatenate([_aligned_sizes(traces[0], trace) for trace in traces])
+    coefficients = _fitted_sizes(knobs, sizes)
+    special = np.any(coefficients[:, _NUM_NETWORK_TERMS:] != 0, axis=1)
     cost_keys, costs = _aligned_costs([cost for trace in traces for cost in trace.costs])
-    cost_coefficients = _solved(np.array([_cost_terms(knob) for knob in knobs]), costs.reshape(len(knobs), -1))
+    cost_coefficients = _fitted_costs(knobs, costs)
+    cost_coefficients[..., :_NUM_NETWORK_TERMS] = 0.0
     return HeadModel(
-        tuple(key for key, is_special in zip(keys, special.tolist(), strict=True) if is_special),
+        tuple(key for key, is_special in zip(_keys(traces[0]), special.tolist(), strict=True) if is_special),
         coefficients[special],
         cost_keys,
-        _head_share(cost_coefficients.reshape(len(cost_keys), 3, -1)),
+        cost_coefficients,
     )
 
 
@@ -99,86 +98,101 @@ def learn(structure: TrainProfile, head: HeadModel) -> AffineTrace:
     """Traces a structure with its own backbone, and puts the head's sizes in.
 
     Raises:
-        NotAffine: the head's allocations are not found in the trace, or a size is not affine in the batch.
+        NotAffine: the head's allocations are not found in the trace, or a size is not affine in batch and references.
     """
-    trace = record(structure, _batches(structure))
-    small, large = _step_sizes(trace)
-    slope, rest = np.divmod(large - small, LARGE - SMALL)
-    if rest.any():
-        raise NotAffine("a size does not grow in whole bytes per sample")
-    coefficients = np.zeros((len(small), len(_SIZE_TERMS)), np.int64)
-    coefficients[:, 0], coefficients[:, 1] = small - slope * SMALL, slope
+    base = knobs_of(structure)
+    trace = _traced(structure, base)
+    coefficients = _fitted_sizes(_steps(base), _step_sizes(trace))
     keys, known = _keys(trace), set(head.keys)
     found = [index for index, key in enumerate(keys) if key in known]
     if tuple(keys[index] for index in found) != head.keys:
         raise NotAffine("the head's allocations are not those that it makes on the smallest backbone")
     coefficients[found] = head.coefficients
-    births = trace.births(0), trace.births(1)
-    rows = np.arange(len(trace.nbytes))
+    skeleton = trace.first_steps(2)
+    births = skeleton.births(0), skeleton.births(1)
+    rows = np.arange(len(skeleton.nbytes))
     rows[births[1].start :] = rows[births[0].start : births[0].stop]
-    cost_keys, cost_coefficients = _with_head_costs(trace, knobs_of(structure), head)
-    return AffineTrace(trace, coefficients[rows], cost_keys, cost_coefficients)
+    cost_keys, cost_coefficients = _with_head_costs(trace, base, head)
+    return AffineTrace(skeleton, coefficients[rows], cost_keys, cost_coefficients)
 
 
-def _batches(structure: TrainProfile) -> tuple[int, int]:
-    return SMALL * structure.optim.accumulation, LARGE * structure.optim.accumulation
+def _traced(structure: TrainProfile, point: Knobs) -> Trace:
+    profile = with_knobs(structure, point)
+    return record(profile, [with_knobs(profile, step) for step in _steps(point)])
+
+
+def _steps(point: Knobs) -> list[Knobs]:
+    """The steps of one trace: two batch sizes, and more references where there are any."""
+    steps = [replace(point, batch=SMALL), replace(point, batch=LARGE)]
+    return [*steps, replace(point, batch=SMALL, references=point.references + 1)] if point.references else steps
 
 
 def _head_points(structure: TrainProfile) -> list[Knobs]:
     """The base, one more chunk, other chunks, other identities: whatever this head can tell apart."""
-    num = structure.num_ids
+    base = knobs_of(structure)
+    more = replace(base, identities=base.identities + _MORE_IDENTITIES)
     if not isinstance(structure.head, AttFCSettings):
-        return [Knobs(SMALL, 0, 0, num), Knobs(SMALL, 0, 0, num + _MORE_IDENTITIES)]
-    direct = structure.dcc_size == num
+        return [base, more]
+    direct = base.slots == base.identities
     shapes = [(BASE.slots, BASE.chunk), (3 * BASE.chunk, BASE.chunk), (2 * _OTHER_CHUNK, _OTHER_CHUNK)]
-    points = [Knobs(SMALL, slots, chunk, slots if direct else num) for slots, chunk in shapes]
-    if structure.head.policy == "identity" and not direct:
-        points.append(Knobs(SMALL, BASE.slots, BASE.chunk, num + _MORE_IDENTITIES))
-    return points
+    points = [
+        replace(base, slots=slots, chunk=chunk, identities=slots if direct else base.identities) for slots, chunk in shapes
+    ]
+    return [*points, more] if structure.head.policy == "identity" and not direct else points
 
 
 def _size_terms(knobs: Knobs) -> tuple[int, ...]:
     b, c, k, n = knobs.batch, knobs.slots, knobs.chunk, knobs.identities
-    return 1, b, c, k, n, b * k, b * n
+    return 1, b, knobs.references * b, c, k, n, b * k, b * n
 
 
 def _cost_terms(knobs: Knobs) -> tuple[float, ...]:
     b, c, n = knobs.batch, knobs.slots, knobs.identities
     chunks = c / knobs.chunk if knobs.chunk else 0.0
-    return 1, b, c, b * c, chunks, b * chunks, n, b * n
+    return 1, b, knobs.references * b, c, b * c, chunks, b * chunks, n, b * n
 
 
-def _solved(terms: NDArray[np.int64] | Floats, values: NDArray[np.int64] | Floats) -> Floats:
-    """[columns of values, terms]: the least coefficients that give `values` [points, columns] from `terms` [points, terms].
+def _fitted_sizes(knobs: Sequence[Knobs], sizes: Integers) -> Integers:
+    """[S, terms] from the sizes [steps, S] at the knobs of each step; exact in whole bytes."""
+    terms = np.array([_size_terms(knob) for knob in knobs], np.int64)
+    coefficients = np.rint(_solved(terms.astype(np.float64), sizes.astype(np.float64))).astype(np.int64)
+    if (terms @ coefficients.T != sizes).any():
+        raise NotAffine("a size is no affine function of the knobs")
+    return coefficients
 
-    Terms that never vary (a head without identities, N tied to C) are told apart by nothing and stay zero.
+
+def _fitted_costs(knobs: Sequence[Knobs], costs: Floats) -> Floats:
+    """[operators, 3, terms] from the costs [steps, operators, 3] at the knobs of each step."""
+    terms = np.array([_cost_terms(knob) for knob in knobs], np.float64)
+    coefficients = _solved(terms, costs.reshape(len(knobs), -1)).reshape(*costs.shape[1:], -1)
+    return np.where(np.abs(coefficients) < 1e-6, 0.0, coefficients)
+
+
+def _solved(terms: Floats, values: Floats) -> Floats:
+    """[columns of values, terms]: the coefficients that give `values` [points, columns] from `terms` [points, terms].
+
+    Terms that these points cannot tell from earlier ones (N tied to C, a head without identities) stay zero.
     """
     chosen: list[int] = []
     for column in range(terms.shape[1]):
-        if np.linalg.matrix_rank(terms[:, [*chosen, column]].astype(np.float64)) == len(chosen) + 1:
+        if np.linalg.matrix_rank(terms[:, [*chosen, column]]) == len(chosen) + 1:
             chosen.append(column)
-    scale = np.abs(terms[:, chosen]).max(axis=0).astype(np.float64)
-    solution = np.linalg.lstsq(terms[:, chosen] / scale, values.astype(np.float64), rcond=None)[0] / scale[:, None]
+    scale = np.abs(terms[:, chosen]).max(axis=0)
+    solution = np.linalg.lstsq(terms[:, chosen] / scale, values, rcond=None)[0] / scale[:, None]
     result = np.zeros((values.shape[1], terms.shape[1]))
     result[:, chosen] = solution.T
     return result
 
 
-def _whole(coefficients: Floats, knobs: Sequence[Knobs], sizes: Integers) -> Integers:
-    whole = np.rint(coefficients).astype(np.int64)
-    terms = np.array([_size_terms(knob) for knob in knobs], np.int64)
-    if (terms @ whole.T != sizes).any():
-        raise NotAffine("a size of the head is no affine function of its knobs")
-    return whole
-
-
-def _step_sizes(trace: Trace) -> tuple[Integers, Integers]:
-    """Bytes of the construction's and one step's storages, for both steps; they must be the same storages."""
-    setup, first, second = trace.births(-1), trace.births(0), trace.births(1)
-    if _names(trace, first) != _names(trace, second):
-        raise NotAffine("two steps make different storages")
-    sizes = trace.nbytes
-    return sizes[: first.stop], np.concatenate([sizes[setup.start : setup.stop], sizes[second.start : second.stop]])
+def _step_sizes(trace: Trace) -> Integers:
+    """[steps, storages of the construction and of one step]: bytes; all steps must make the same storages."""
+    setup, first = trace.births(-1), trace.births(0)
+    rows = []
+    for births in (trace.births(step) for step in range(len(trace.steps))):
+        if _names(trace, births) != _names(trace, first):
+            raise NotAffine("two steps make different storages")
+        rows.append(np.concatenate([trace.nbytes[: setup.stop], trace.nbytes[births.start : births.stop]]))
+    return np.array(rows)
 
 
 def _names(trace: Trace, births: range) -> list[tuple[str, str]]:
@@ -186,16 +200,15 @@ def _names(trace: Trace, births: range) -> list[tuple[str, str]]:
     return list(zip(trace.ops[part], trace.phases[part], strict=True))
 
 
-def _keys(trace: Trace) -> list[tuple[str, str, int, int]]:
-    small, large = _step_sizes(trace)
-    names = _names(trace, range(len(small)))
-    return [(*name, *sizes) for name, *sizes in zip(names, small.tolist(), large.tolist(), strict=True)]
+def _keys(trace: Trace) -> list[tuple[str, str, tuple[int, ...]]]:
+    sizes = _step_sizes(trace)
+    names = _names(trace, range(sizes.shape[1]))
+    return [(*name, tuple(column)) for name, column in zip(names, sizes.T.tolist(), strict=True)]
 
 
-def _aligned_sizes(base: Trace, other: Trace) -> tuple[Integers, Integers]:
+def _aligned_sizes(base: Trace, other: Trace) -> Integers:
     """The sizes in `other` of the storages that `base` also makes; `other` may score more chunks per pass."""
-    num = base.births(0).stop
-    wanted, names = _names(base, range(num)), _names(other, range(other.births(0).stop))
+    wanted, names = _names(base, range(base.births(0).stop)), _names(other, range(other.births(0).stop))
     chosen: list[int] = []
     position = 0
     for run in _runs(wanted):
@@ -203,8 +216,7 @@ def _aligned_sizes(base: Trace, other: Trace) -> tuple[Integers, Integers]:
         position = chosen[-1] + 1
     if position != len(names):
         raise NotAffine("a trace has storages that the base has not")
-    small, large = _step_sizes(other)
-    return small[chosen], large[chosen]
+    return _step_sizes(other)[:, chosen]
 
 
 def _runs(names: Sequence[tuple[str, str]]) -> list[range]:
@@ -241,26 +253,16 @@ def _cost_names(step: Sequence[OpCost]) -> list[tuple[str, str]]:
     return [(cost.name, cost.phase) for cost in step]
 
 
-def _head_share(coefficients: Floats) -> Floats:
-    """Only what varies with the head's knobs, as a difference to the base: the rest is the small backbone's."""
-    share = np.where(np.abs(coefficients) < 1e-6, 0.0, coefficients)
-    share[..., :2] = 0.0
-    return share
-
-
 def _with_head_costs(trace: Trace, base: Knobs, head: HeadModel) -> tuple[tuple[OpCost, ...], Floats]:
-    """Costs of the network, affine in the batch, plus what the head adds away from the base."""
-    constant = np.array(_cost_terms(replace(base, batch=0)))
-    per_sample = np.array(_cost_terms(replace(base, batch=1))) - constant
-    constant[0] = per_sample[1] = 0.0
-    keys, figures = _aligned_costs(trace.costs)
-    coefficients = np.zeros((len(keys), 3, len(_COST_TERMS)))
-    slope = (figures[1] - figures[0]) / (LARGE - SMALL)
-    coefficients[..., 0], coefficients[..., 1] = figures[0] - slope * SMALL, slope
+    """Costs of the network at the base's head, plus what the head adds away from the base."""
+    keys, costs = _aligned_costs(trace.costs)
+    coefficients = _fitted_costs(_steps(base), costs)
+    at_zero = np.array(_cost_terms(replace(base, batch=0)))
+    per_sample = np.array(_cost_terms(replace(base, batch=1))) - at_zero
     rows = {name: row for row, name in enumerate(_cost_names(keys))}
     for name, share in zip(_cost_names(head.cost_keys), head.cost_coefficients, strict=True):
         if share.any():
             coefficients[rows[name]] += share
-            coefficients[rows[name], :, 0] -= share @ constant
+            coefficients[rows[name], :, 0] -= share @ at_zero
             coefficients[rows[name], :, 1] -= share @ per_sample
     return keys, coefficients

@@ -167,16 +167,16 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.events.append(~self._born(name, nbytes, "convolution workspace"))
 
 
-def record_steps(profile: TrainProfile, batch_sizes: Sequence[int], device: torch.device | None = None) -> Trace:
+def record_steps(profile: TrainProfile, batches: Sequence[TrainProfile], device: torch.device | None = None) -> Trace:
     """See `attfc_planner.trace.record`."""
     substrate: AbstractContextManager[object] = nullcontext() if device else FakeTensorMode(allow_fallback_kernels=False)
     fake, device = device is None, device or torch.device("cpu")
     with _no_garbage_collection(), substrate, Recorder(fake) as recorder:
         state = build(profile, device)
         _tag_state(recorder, state)
-        for batch_size in batch_sizes:
+        for example in batches:
             recorder.begin_step()
-            batch = _example(profile, batch_size, device)
+            batch = Batch.example(example, device)
             for tensor in (batch.query, batch.references, batch.flips, batch.labels):
                 recorder.tag("input", tensor)
             train_step(state, batch)
@@ -184,11 +184,6 @@ def record_steps(profile: TrainProfile, batch_sizes: Sequence[int], device: torc
         trace: Trace = recorder.trace()
         del state
     return trace
-
-
-def _example(profile: TrainProfile, batch_size: int, device: torch.device) -> Batch:
-    optim = profile.optim.model_copy(update={"batch_size": batch_size})
-    return Batch.example(profile.model_copy(update={"optim": optim}), device)
 
 
 def _tag_state(recorder: Recorder, state: TrainState) -> None:

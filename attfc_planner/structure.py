@@ -1,12 +1,12 @@
 """What of a profile changes the *sequence* of allocations, and what only changes their sizes.
 
-Two profiles of one structure make the same storages in the same order; a storage's size is an exact affine function of four
-knobs. So a few small traces of a structure predict all its sizes: see `attfc_planner.affine`.
+Two profiles of one structure make the same storages in the same order; a storage's size is an exact affine function of a
+few knobs. So a few small traces of a structure predict all its sizes: see `attfc_planner.affine`.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from attfc_train.profile import (
     AttFCSettings,
@@ -32,19 +32,22 @@ class Knobs:
     """K: slots scored at a time, at most C; 0 without a container."""
     identities: int
     """N."""
+    references: int = 0
+    """R."""
 
 
 def knobs_of(profile: TrainProfile) -> Knobs:
     """The knobs of a resolved profile."""
     chunk = min(profile.head.chunk_slots, profile.dcc_size) if isinstance(profile.head, AttFCSettings) else 0
-    return Knobs(profile.optim.micro_batch_size, profile.dcc_size, chunk, profile.num_ids)
+    return Knobs(profile.optim.micro_batch_size, profile.dcc_size, chunk, profile.num_ids, profile.num_references)
 
 
 def with_knobs(profile: TrainProfile, knobs: Knobs) -> TrainProfile:
     """The same structure at other knobs; `chunk` is taken as ``chunk_slots``."""
     head, optim = profile.head, profile.optim
     if isinstance(head, AttFCSettings):
-        head = head.model_copy(update={"dcc_size": knobs.slots, "chunk_slots": knobs.chunk})
+        update = {"dcc_size": knobs.slots, "chunk_slots": knobs.chunk, "num_references": knobs.references}
+        head = head.model_copy(update=update)
     optim = optim.model_copy(update={"batch_size": knobs.batch * optim.accumulation})
     return profile.model_copy(update={"head": head, "optim": optim, "data": DataSettings(num_ids=knobs.identities)})
 
@@ -52,8 +55,9 @@ def with_knobs(profile: TrainProfile, knobs: Knobs) -> TrainProfile:
 def structure_of(profile: TrainProfile, base: Knobs) -> TrainProfile:
     """The one profile that stands for all profiles that allocate in the same order.
 
-    Everything that cannot matter (names, paths, seeds, rates, lengths) has its default; what can matter is kept. With a slot
-    for every identity the identity policy keeps no map, which is another structure; then N follows C.
+    Everything that cannot matter (names, paths, seeds, rates, lengths) has its default; what can matter is kept. Having no
+    references at all is another structure; so is a slot for every identity, where the identity policy keeps no map and N
+    follows C.
     """
     head = profile.head
     direct = isinstance(head, AttFCSettings) and head.policy == "identity" and profile.dcc_size >= profile.num_ids
@@ -64,7 +68,7 @@ def structure_of(profile: TrainProfile, base: Knobs) -> TrainProfile:
         optim=_optim(profile.optim),
         run=RunSettings(precision=profile.run.precision, steps=1000),
     )
-    return with_knobs(plain, Knobs(base.batch, base.slots, base.chunk, plain.num_ids))
+    return with_knobs(plain, replace(base, identities=plain.num_ids, references=min(1, profile.num_references)))
 
 
 def head_structure(structure: TrainProfile) -> TrainProfile:
@@ -81,7 +85,6 @@ def _head(head: AttFCSettings | FullFCSettings) -> AttFCSettings | FullFCSetting
         margin=margin,
         policy=head.policy,
         queue_length=1 if head.queue_length == 1 else 2,
-        num_references=head.num_references,
         batchnorm_buffers=head.batchnorm_buffers,
     )
 

@@ -81,18 +81,34 @@ class Trace:
         """The same history with other sizes."""
         return replace(self, nbytes=nbytes)
 
+    def first_steps(self, num: int) -> Trace:
+        """The history up to the end of step `num`."""
+        if num >= len(self.steps):
+            return self
+        end = self.steps[num]
+        stop = self._storages_before(end)
+        return Trace(
+            self.events[:end],
+            self.nbytes[:stop],
+            self.ops[:stop],
+            self.phases[:stop],
+            self.categories[:stop],
+            self.steps[:num],
+            self.costs[:num],
+        )
+
     def _storages_before(self, mark: int) -> int:
         return sum(event >= 0 for event in self.events[:mark])
 
 
-def record(profile: TrainProfile, batch_sizes: Sequence[int], device: torch.device | None = None) -> Trace:
-    """Builds a state and runs one train step for every batch size.
+def record(profile: TrainProfile, batches: Sequence[TrainProfile], device: torch.device | None = None) -> Trace:
+    """Builds a state and runs one train step for every batch.
 
     Args:
         profile: resolved.
-        batch_sizes: queries of each step; `accumulation` must divide them.
+        batches: each step's example batch is that of such a profile; only batch size and references may differ.
         device: where to run for real; None traces with fake tensors, which compute and hold nothing.
     """
     from attfc_planner.recorder import record_steps
 
-    return record_steps(profile, batch_sizes, device)
+    return record_steps(profile, batches, device)

@@ -122,7 +122,7 @@ def _encode_head(head: HeadModel) -> dict[str, Any]:
 
 
 def _decode_head(document: dict[str, Any]) -> HeadModel:
-    keys = tuple((op, phase, small, large) for op, phase, small, large in document["keys"])
+    keys = tuple((op, phase, tuple(sizes)) for op, phase, sizes in document["keys"])
     coefficients = np.array(document["coefficients"], np.int64)
     assert len(coefficients) == len(keys)
     cost_keys = _decode_costs(document["cost_keys"])

@@ -21,8 +21,8 @@ STRUCTURES: dict[str, dict[str, Any]] = {
     },
     "full_fc": {"head": {"kind": "full_fc"}},
 }
-POINTS = [(16, 96, 32, 1000), (48, 4096, 512, 60_000), (8, 700, 128, 701), (128, 300, 2048, 5000)]
-"""Queries, slots, chunk, identities: a few chunks, many, a partial one, and fewer slots than a chunk has."""
+POINTS = [(16, 96, 32, 1000, 1), (48, 4096, 512, 60_000, 3), (8, 700, 128, 701, 2), (128, 300, 2048, 5000, 1)]
+"""Queries, slots, chunk, identities, references: a few chunks, many, a partial one, fewer slots than a chunk has."""
 
 
 @pytest.fixture(scope="module")
@@ -30,9 +30,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> MemoryModel:
     return MemoryModel(small_profile(), device(), 1 << 34, tmp_path_factory.mktemp("cache"))
 
 
-def at_point(structure: dict[str, Any], point: tuple[int, int, int, int]) -> Any:
-    batch, slots, chunk, num_ids = point
-    head = {**structure.get("head", {}), "dcc_size": slots, "chunk_slots": chunk}
+def at_point(structure: dict[str, Any], point: tuple[int, ...]) -> Any:
+    batch, slots, chunk, num_ids, references = point
+    head = {"num_references": references, **structure.get("head", {}), "dcc_size": slots, "chunk_slots": chunk}
     if head.pop("direct", False):
         num_ids = slots
     return small_profile(**{**structure, "head": head, "batch_size": batch, "num_ids": num_ids})
@@ -40,7 +40,7 @@ def at_point(structure: dict[str, Any], point: tuple[int, int, int, int]) -> Any
 
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("name", STRUCTURES)
-def test_estimate_is_exact(name: str, point: tuple[int, int, int, int], model: MemoryModel) -> None:
+def test_estimate_is_exact(name: str, point: tuple[int, ...], model: MemoryModel) -> None:
     profile = at_point(STRUCTURES[name], point)
     estimate, exact = model.estimate(profile), model.exact(profile)
     assert estimate.terms == exact.terms

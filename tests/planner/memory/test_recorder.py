@@ -48,7 +48,7 @@ def _one_thread() -> Iterator[None]:
 @pytest.mark.parametrize("case", CASES)
 def test_fake_step_is_the_real_step(case: str) -> None:
     profile = small_profile(**CASES[case])
-    batches = [profile.optim.batch_size] * 2
+    batches = [profile, profile]
     fake, real = record(profile, batches), record(profile, batches, torch.device("cpu"))
     assert fake.ops == real.ops
     np.testing.assert_array_equal(fake.nbytes, real.nbytes)
@@ -64,7 +64,7 @@ def costs_but_statistics(step: tuple[OpCost, ...]) -> list[OpCost]:
 
 @pytest.fixture(scope="module")
 def trace() -> Trace:
-    return record(small_profile(), [8, 8])
+    return record(small_profile(), [small_profile()] * 2)
 
 
 def test_steps_are_alike_and_leave_nothing_behind(trace: Trace) -> None:
@@ -104,7 +104,7 @@ def test_bytes_belong_to_their_owners(trace: Trace) -> None:
 
 def test_costs_count_the_convolutions() -> None:
     profile = small_profile({"num_references": 0}, batch_size=8)
-    trace = record(profile, [8])
+    trace = record(profile, [profile])
     costs = {(cost.name, cost.phase): cost for cost in trace.costs[0]}
     forward, backward = costs["convolution", "forward"], costs["convolution_backward", "backward"]
     layers = [(3, 32, 32), (32, 64, 16), (64, 128, 8), (128, 256, 4), (256, 256, 4), (256, 256, 4)]

@@ -34,10 +34,12 @@ def problem(batch: int, slots: int, dim: int) -> dict[str, Tensor]:
     labels = torch.arange(batch)
     slot_labels = torch.arange(slots) + batch // 2
     query = normalize(torch.randn(batch, dim), dim=1)
+    centers = torch.randn(slots, dim)
+    centers.div_(centers.norm(dim=1, keepdim=True))  # in place: the peak of making the problem must not hide the pass's
     return {
         "query": query.requires_grad_(),
         "positive": normalize(query.detach() + 0.05 * torch.randn(batch, dim), dim=1),
-        "slots": normalize(torch.randn(slots, dim), dim=1),
+        "slots": centers,
         "slot_labels": slot_labels,
         "labels": labels,
     }

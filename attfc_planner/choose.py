@@ -6,13 +6,17 @@ than the prior can tell apart) take the fastest. The winner is then traced exact
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 
-from attfc_planner.search.candidates import Candidate, MemoryEstimator
+from attfc_planner.search.candidates import Candidate, Evaluate, MemoryEstimator
 from attfc_planner.search.constraints import Limits, accuracy_shortfall, is_feasible, memory_excess_mib
 from attfc_planner.search.space import SearchSpace
+from attfc_planner.search.study import fitting
 from attfc_train.errors import InfeasiblePlanError
+from attfc_train.profile import MemoryPrediction
 from attfc_train.units import format_bytes
 
 INDIFFERENCE_POINTS = 0.25
@@ -28,7 +32,7 @@ def rank(feasible: Sequence[Candidate]) -> list[Candidate]:
         close = candidate.accuracy_points >= least - 1e-9
         first = -candidate.images_per_second if close else -candidate.accuracy_points
         second = -candidate.accuracy_points if close else -candidate.images_per_second
-        return not close, first, second, candidate.memory_bytes, candidate.setting
+        return not close, first, second, candidate.setting
 
     return sorted(feasible, key=key)
 
@@ -42,50 +46,73 @@ def choose(feasible: Sequence[Candidate], model: MemoryEstimator, limits: Limits
     for candidate in rank(feasible):
         if candidate.memory_bytes + correction > limits.budget_bytes:
             continue
-        exact = replace(candidate, memory=model.exact(candidate.profile))
+        prediction = model.exact(candidate.profile)
+        exact = replace(candidate, predict_memory=partial(_given, prediction))
         if is_feasible(exact, limits):
             return exact
         correction = max(correction, exact.memory_bytes - candidate.memory_bytes)
     return None
 
 
-def runners_up(feasible: Sequence[Candidate], winner: Candidate, limits: Limits) -> dict[str, Candidate]:
+def runners_up(feasible: Sequence[Candidate], winner: Candidate) -> dict[str, Candidate]:
     """Other good choices and what speaks for each, without repetition."""
-    others = [candidate for candidate in feasible if candidate.setting != winner.setting]
-    named: dict[str, Candidate] = {}
-    seen = {winner.setting}
-    for reason, order in (
-        ("next by the same rule", rank(others)),
-        ("most accurate", sorted(others, key=lambda one: (-one.accuracy_points, -one.images_per_second, one.setting))),
-        ("fastest above the accuracy floor", sorted(others, key=lambda one: (-one.images_per_second, one.setting))),
-        ("least memory above the accuracy floor", sorted(others, key=lambda one: (one.memory_bytes, one.setting))),
-    ):
-        fitting = [one for one in order if is_feasible(one, limits)]
-        if fitting and fitting[0].setting not in seen:
-            named[reason] = fitting[0]
-            seen.add(fitting[0].setting)
-    return named
+    others = [candidate for candidate in rank(feasible) if candidate.setting != winner.setting]
+    if not others:
+        return {}
+    named = {
+        "next by the same rule": others[0],
+        "most accurate": max(others, key=lambda one: (one.accuracy_points, one.images_per_second)),
+        "fastest above the accuracy floor": max(others, key=lambda one: (one.images_per_second, one.accuracy_points)),
+        "least memory above the accuracy floor": min(smallest(others), key=lambda one: one.memory_bytes),
+    }
+    first_reason = {candidate.setting: reason for reason, candidate in reversed(named.items())}
+    return {reason: candidate for reason, candidate in named.items() if first_reason[candidate.setting] == reason}
 
 
-def refusal(judged: Sequence[Candidate], space: SearchSpace, limits: Limits, device: str) -> InfeasiblePlanError:
-    """Why nothing of `judged` (the whole space) can be chosen: the term, the miss and the nearest setting that fits."""
+def smallest(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Those with neither a smaller DCC nor a smaller batch beside them, for each number of references and checkpointing.
+
+    The one that needs the least memory is among them, so that not every candidate's memory must be looked up.
+    """
+    found: list[Candidate] = []
+    best_batch: dict[tuple[int, bool], int] = {}
+    for candidate in sorted(candidates, key=_by_size):
+        setting = candidate.setting
+        kind = setting.num_references, setting.gradient_checkpointing
+        if setting.batch_size < best_batch.get(kind, 2**31):
+            best_batch[kind] = setting.batch_size
+            found.append(candidate)
+    return found
+
+
+def _by_size(candidate: Candidate) -> tuple[float, ...]:
+    return candidate.setting.dcc_share, candidate.setting.batch_size, -candidate.accuracy_points
+
+
+def _given(prediction: MemoryPrediction) -> MemoryPrediction:
+    return prediction
+
+
+def refusal(space: SearchSpace, evaluate: Evaluate, limits: Limits, device: str) -> InfeasiblePlanError:
+    """Why nothing of `space` can be chosen: the term, the miss and the nearest setting that fits."""
+    judged = [evaluate(setting) for setting in space]
     accurate = [candidate for candidate in judged if accuracy_shortfall(candidate, limits) <= 0]
+    drop = f"--max-accuracy-drop {limits.max_accuracy_drop:g}"
     if not accurate:
         best = max(judged, key=lambda one: (one.accuracy_points, one.setting))
         return InfeasiblePlanError(
-            f"the accuracy prior must be within --max-accuracy-drop {limits.max_accuracy_drop:g} of a full FC layer",
+            f"the accuracy prior must be within {drop} points of a full FC layer",
             f"{best.accuracy_points:+.2f} points at best ({describe(best)})",
-            f"Raise --max-accuracy-drop to {-best.accuracy_points + 0.01:.2f}.",
+            f"Raise --max-accuracy-drop to {_accepting(best)}.",
         )
-    wanted = min(accurate, key=lambda one: (one.memory_bytes, one.setting))
+    wanted = min(smallest(accurate), key=lambda one: (one.memory_bytes, one.setting))
     largest = max(wanted.memory.terms, key=lambda term: term.bytes)
-    fitting = [candidate for candidate in judged if memory_excess_mib(candidate, limits) <= 0]
     return InfeasiblePlanError(
-        f"one train step must fit the {format_bytes(limits.budget_bytes)} available on {device}",
-        f"{format_bytes(wanted.memory_bytes)} for the smallest setting within --max-accuracy-drop {limits.max_accuracy_drop:g} "
-        f"({describe(wanted)}): it misses by {memory_excess_mib(wanted, limits):,.0f} MiB, "
-        f"and its largest term is {largest.name} with {format_bytes(largest.bytes)}",
-        _remedy(wanted, fitting, space),
+        f"one train step must fit the {format_bytes(limits.budget_bytes)} of {device}",
+        f"{format_bytes(wanted.memory_bytes)} for the smallest setting within {drop} ({describe(wanted)}): "
+        f"it misses by {memory_excess_mib(wanted, limits):,.0f} MiB, "
+        f"and its largest term is '{largest.name}' with {format_bytes(largest.bytes)}",
+        _remedy(wanted, fitting(space, lambda _: True, evaluate, limits), space),
     )
 
 
@@ -99,13 +126,16 @@ def describe(candidate: Candidate) -> str:
     )
 
 
-def _remedy(wanted: Candidate, fitting: Sequence[Candidate], space: SearchSpace) -> str:
-    if not fitting:
-        return (
-            "No setting of the search fits: use a smaller --backbone, a lower --precision or a larger GPU ('attfc-plan gpus')."
-        )
-    near = min(fitting, key=lambda one: (space.distance(one.setting, wanted.setting), -one.accuracy_points, one.setting))
+def _remedy(wanted: Candidate, fit: Sequence[Candidate], space: SearchSpace) -> str:
+    if not fit:
+        return "No setting fits: use a smaller --backbone, a 16-bit --precision or a larger GPU ('attfc-plan gpus' lists them)."
+    near = min(fit, key=lambda one: (space.distance(one.setting, wanted.setting), -one.accuracy_points, one.setting))
     return (
         f"Nearest setting that fits: {describe(near)} ({format_bytes(near.memory_bytes)}, "
-        f"prior {near.accuracy_points:+.2f} points); --max-accuracy-drop {-near.accuracy_points + 0.01:.2f} accepts it."
+        f"prior {near.accuracy_points:+.2f} points); --max-accuracy-drop {_accepting(near)} accepts it."
     )
+
+
+def _accepting(candidate: Candidate) -> str:
+    """The least drop, rounded up to a hundredth, that accepts the candidate."""
+    return f"{math.ceil(-100 * candidate.accuracy_points) / 100:.2f}"

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TypeAlias
 
-from attfc_planner.choose import choose, rank, refusal, runners_up
+from attfc_planner.choose import choose, refusal, runners_up
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.search.candidates import Candidate, Evaluator, MemoryEstimator, without_queue_length
+from attfc_planner.search.candidates import Candidate, Evaluator, MemoryEstimator
 from attfc_planner.search.constraints import Limits
 from attfc_planner.search.space import SearchSpace, space_for
 from attfc_planner.search.study import SearchResult, search
@@ -38,7 +38,7 @@ class PlanRequest:
     """None: bf16 where the device has it, else fp16, else fp32."""
     epochs: float = 5.0
     max_accuracy_drop: float = 1.0
-    num_trials: int = 60
+    num_trials: int = 40
     seed: int = 0
     command: str = "attfc-plan"
 
@@ -51,7 +51,7 @@ class Plan:
     gpu: GpuProfile
     chosen: Candidate
     runners_up: dict[str, Candidate]
-    num_judged: int
+    space_size: int
     num_feasible: int
     num_trials: int
 
@@ -69,13 +69,11 @@ def make_plan(request: PlanRequest, gpu: GpuProfile, make_model: MakeModel | Non
     model = (make_model or traced_model)(base, gpu, limits.budget_bytes, structures(space, base))
     evaluate = Evaluator(base, gpu, model)
     result = search(space, evaluate, limits, num_trials=request.num_trials, seed=request.seed)
-    feasible = result.feasible(limits)
-    winner = choose(feasible, model, limits)
+    winner = choose(result.feasible, model, limits)
     if winner is None:
-        raise refusal([evaluate(setting) for setting in space], space, limits, gpu.name)
+        raise refusal(space, evaluate, limits, gpu.name)
     profile = finished_profile(winner, request, gpu, result)
-    others = runners_up(feasible, winner, limits)
-    return Plan(profile, gpu, winner, others, len(result.candidates), len(rank(feasible)), result.num_trials)
+    return Plan(profile, gpu, winner, runners_up(result.feasible, winner), len(space), len(result.feasible), result.num_trials)
 
 
 def traced_model(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Protocol, TypeAlias
 
 from attfc_planner.accuracy import accuracy_prior, midpoint
@@ -33,13 +34,18 @@ class MemoryEstimator(Protocol):
 
 @dataclass(frozen=True)
 class Candidate:
-    """One setting, judged."""
+    """One setting, judged. Memory is looked up when it is first asked for: it costs far more than the rest."""
 
     setting: Setting
     profile: TrainProfile
-    memory: MemoryPrediction
     speed: SpeedPrediction
     accuracy: Interval
+    predict_memory: Callable[[], MemoryPrediction]
+
+    @cached_property
+    def memory(self) -> MemoryPrediction:
+        """The predicted peak by term."""
+        return self.predict_memory()
 
     @property
     def memory_bytes(self) -> Bytes:
@@ -69,17 +75,20 @@ class Evaluator:
 
     def __init__(self, base: TrainProfile, gpu: GpuProfile, model: MemoryEstimator) -> None:
         self._base, self._gpu, self._model = base, gpu, model
-        self._shared: dict[Setting, tuple[MemoryPrediction, SpeedPrediction]] = {}
+        self._speed: dict[Setting, SpeedPrediction] = {}
+        self._memory: dict[Setting, MemoryPrediction] = {}
 
     def __call__(self, setting: Setting) -> Candidate:
         """The candidate for `setting`."""
-        profile = setting.applied_to(self._base)
-        key = without_queue_length(setting)
-        if key not in self._shared:
-            shared = key.applied_to(self._base)
-            speed = predict_speed(shared, self._gpu, self._model.op_costs(shared))
-            self._shared[key] = self._model.estimate(shared), speed
-        return Candidate(setting, profile, *self._shared[key], accuracy_prior(profile))
+        profile, key = setting.applied_to(self._base), without_queue_length(setting)
+        if key not in self._speed:
+            self._speed[key] = predict_speed(profile, self._gpu, self._model.op_costs(key.applied_to(self._base)))
+        return Candidate(setting, profile, self._speed[key], accuracy_prior(profile), lambda: self._estimated(key))
+
+    def _estimated(self, key: Setting) -> MemoryPrediction:
+        if key not in self._memory:
+            self._memory[key] = self._model.estimate(key.applied_to(self._base))
+        return self._memory[key]
 
 
 def without_queue_length(setting: Setting) -> Setting:

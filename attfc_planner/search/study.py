@@ -1,70 +1,70 @@
 """The search: a fast screening of the whole space, then an Optuna study that starts from its Pareto front.
 
-The model is cheap, so every setting near the budget is judged once in plain Python. The study is the record and the sampler:
-the front's settings are enqueued as its first trials, multivariate TPE adds others, and both constraints are set on every
-trial (`Trial.set_constraint`), so that the same code serves where a trial is expensive. The same seed gives the same trials.
+Speed and accuracy prior of every setting are computed once; memory, which costs more, only along the border of what fits. The
+study is the record and the sampler: the front's settings are enqueued as its first trials, multivariate TPE adds others, and
+both constraints are set on every trial (`Trial.set_constraint`). The same seed gives the same trials.
 """
 
 from __future__ import annotations
 
 import warnings
-from dataclasses import astuple, dataclass, replace
-from itertools import groupby
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import optuna
 
 from attfc_planner.search.candidates import Candidate, Evaluate
-from attfc_planner.search.constraints import Limits, constraints, is_feasible
+from attfc_planner.search.constraints import Limits, accuracy_shortfall, constraints, is_feasible, memory_excess_mib
 from attfc_planner.search.space import SearchSpace, Setting
-
-SCREEN_MARGIN = 1.1
-"""Settings above this multiple of the budget are not judged further: estimates are far better than 10 %."""
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What was judged, and the study's trials in order (`num_trials` of them)."""
+    """All settings that respect every constraint, the Pareto front among them, and how many trials the study has."""
 
-    candidates: tuple[Candidate, ...]
+    feasible: tuple[Candidate, ...]
+    front: tuple[Candidate, ...]
     num_trials: int
-
-    def feasible(self, limits: Limits) -> list[Candidate]:
-        """Those that respect every constraint."""
-        return [candidate for candidate in self.candidates if is_feasible(candidate, limits)]
 
 
 def search(space: SearchSpace, evaluate: Evaluate, limits: Limits, *, num_trials: int, seed: int) -> SearchResult:
-    """Screens `space` and runs a study of at least `num_trials` trials.
+    """Screens `space` and runs a study of at least `num_trials` trials; no trials where nothing is feasible.
 
     Args:
         evaluate: judges one setting, in milliseconds.
         num_trials: trials of the study; the Pareto front is tried in any case.
     """
-    screened = screen(space, evaluate, limits)
-    front = pareto_front([candidate for candidate in screened if is_feasible(candidate, limits)])
-    tried = _run_study(space, evaluate, limits, front, max(num_trials, len(front)), seed)
-    judged = {candidate.setting: candidate for candidate in (*screened, *tried)}
-    return SearchResult(tuple(judged.values()), len(tried))
+    fit = fitting(space, lambda one: accuracy_shortfall(evaluate(one), limits) <= 0, evaluate, limits)
+    feasible = {candidate.setting: candidate for candidate in fit}
+    front = pareto_front(list(feasible.values()))
+    tried = _run_study(space, evaluate, limits, front, max(num_trials, len(front)), seed) if front else []
+    feasible |= {one.setting: one for one in tried if is_feasible(one, limits)}
+    return SearchResult(tuple(feasible.values()), tuple(front), len(tried))
 
 
-def screen(space: SearchSpace, evaluate: Evaluate, limits: Limits) -> list[Candidate]:
-    """Every setting up to the first batch size that is far above the budget: memory only grows with the batch."""
-    judged: list[Candidate] = []
+def fitting(space: SearchSpace, wanted: Callable[[Setting], bool], evaluate: Evaluate, limits: Limits) -> list[Candidate]:
+    """Every wanted setting that fits the memory budget.
 
-    def without_batch(setting: Setting) -> tuple[float, ...]:
-        return astuple(replace(setting, batch_size=0))
-
-    for _, group in groupby(sorted(space, key=lambda one: (without_batch(one), one.batch_size)), key=without_batch):
-        for setting in group:
-            judged.append(evaluate(setting))
-            if judged[-1].memory_bytes > SCREEN_MARGIN * limits.budget_bytes:
-                break
-    return judged
+    Memory only grows with the batch size and with the DCC size, so for given references and checkpointing the largest batch
+    size that fits falls as the DCC grows: the border is walked once instead of asking for every pair.
+    """
+    groups: dict[tuple[int, bool], dict[float, list[Setting]]] = {}
+    for setting in sorted(filter(wanted, space)):
+        shares = groups.setdefault((setting.num_references, setting.gradient_checkpointing), {})
+        shares.setdefault(setting.dcc_share, []).append(setting)
+    found = []
+    for shares in groups.values():
+        sizes = sorted({setting.batch_size for settings in shares.values() for setting in settings})
+        for settings in shares.values():
+            while sizes and memory_excess_mib(evaluate(replace(settings[0], batch_size=sizes[-1])), limits) > 0:
+                sizes.pop()
+            found += [evaluate(setting) for setting in settings if sizes and setting.batch_size <= sizes[-1]]
+    return found
 
 
 def pareto_front(candidates: list[Candidate]) -> list[Candidate]:
-    """Those that no other beats in accuracy and speed at once; of equals, the one that needs less memory."""
-    ordered = sorted(candidates, key=lambda one: (-one.images_per_second, -one.accuracy_points, one.memory_bytes, one.setting))
+    """Those that no other beats in accuracy and speed at once; of equals, the smaller setting."""
+    ordered = sorted(candidates, key=lambda one: (-one.images_per_second, -one.accuracy_points, one.setting))
     front: list[Candidate] = []
     for candidate in ordered:
         if not front or candidate.accuracy_points > front[-1].accuracy_points:

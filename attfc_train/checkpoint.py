@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import nn
 
 from attfc_train.errors import CheckpointError
@@ -48,14 +49,13 @@ class Checkpoint:
         """
         try:
             state.restore(self.state)
-        except (KeyError, RuntimeError, ValueError, TypeError, AttributeError) as error:
-            problem = " ".join(str(error).split())[:160]
+            torch.set_rng_state(self.rng["cpu"])
+            if state.device.type == "cuda" and "cuda" in self.rng:
+                torch.cuda.set_rng_state(self.rng["cuda"], state.device)
+        except (KeyError, IndexError, RuntimeError, ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(
-                f"'{self.path}' must hold the architecture of the profile", problem, "Resume with the run's own folder."
+                f"'{self.path}' must hold the architecture of the profile", _short(error), "Resume with the run's own folder."
             ) from error
-        torch.set_rng_state(self.rng["cpu"])
-        if state.device.type == "cuda" and "cuda" in self.rng:
-            torch.cuda.set_rng_state(self.rng["cuda"], state.device)
 
 
 def save_checkpoint(path: Path, state: TrainState, best_accuracy: float | None) -> None:
@@ -85,11 +85,34 @@ def load_checkpoint(folder: Path) -> Checkpoint:
     """
     path = folder / FILE_NAME
     content = load_tensors(path)
-    if not isinstance(content, dict) or set(content) != _KEYS or content["format"] != FORMAT:
-        found = f"keys {sorted(map(str, content))[:5]}" if isinstance(content, dict) else type(content).__name__
-        raise CheckpointError(f"'{path}' must be an attfc checkpoint of format {FORMAT}", found, "Check the --resume folder.")
-    profile = TrainProfile.model_validate_json(content["profile"])
+    if (problem := _problem(content)) is not None:
+        raise CheckpointError(f"'{path}' must be an attfc checkpoint of format {FORMAT}", problem, "Check the --resume folder.")
+    try:
+        profile = TrainProfile.model_validate_json(content["profile"])
+    except ValidationError as error:
+        raise CheckpointError(
+            f"the profile in '{path}' must be valid", _short(error), "Resume with the version of attfc that wrote it."
+        ) from error
+    if profile.data.num_ids is None or not 0 <= content["state"]["step"] <= (profile.run.steps or 0):
+        got = f"step {content['state']['step']} of {profile.run.steps}, {profile.data.num_ids} identities"
+        raise CheckpointError(f"'{path}' must be of a run that had started", got, "Check the --resume folder.")
     return Checkpoint(path, profile, content["state"], content["rng"], content["best_accuracy"])
+
+
+def _problem(content: Any) -> str | None:
+    """What keeps `content` from being a checkpoint; None: nothing on its surface."""
+    if not isinstance(content, dict):
+        return type(content).__name__
+    if set(content) != _KEYS:
+        return f"keys {sorted(map(str, content))[:5]}"
+    if not isinstance(content["format"], int) or content["format"] != FORMAT:
+        return f"format {str(content['format'])[:20]!r}"
+    state, rng, best = content["state"], content["rng"], content["best_accuracy"]
+    if not isinstance(state, dict) or not isinstance(state.get("step"), int) or not isinstance(rng, dict):
+        return "no training state"
+    if not isinstance(content["profile"], str) or not isinstance(best, float | None):
+        return "a profile or an accuracy of another type"
+    return None
 
 
 def load_tensors(path: Path) -> Any:
@@ -102,10 +125,14 @@ def load_tensors(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"'{path}' must exist", "no such file", "Give the folder of a run that has saved.") from error
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
-        problem = " ".join(str(error).split())[:100]
+    except pickle.UnpicklingError as error:
+        got = "something else in it, which was not run, or damage"
         raise CheckpointError(
-            f"'{path}' must be a readable checkpoint", problem, "Use another checkpoint or start anew."
+            f"'{path}' must hold tensors and plain values only", got, "Use another checkpoint or start anew."
+        ) from error
+    except Exception as error:  # there is hardly an exception that torch.load does not raise for damaged bytes
+        raise CheckpointError(
+            f"'{path}' must be a readable checkpoint", _short(error), "Use another checkpoint or start anew."
         ) from error
 
 
@@ -123,5 +150,9 @@ def load_model(path: Path, feature_encoder: nn.Module) -> None:
     try:
         feature_encoder.load_state_dict(load_tensors(path))
     except (RuntimeError, TypeError, AttributeError) as error:
-        problem = " ".join(str(error).split())[:160]
-        raise CheckpointError(f"'{path}' must fit the profile's backbone", problem, "Check the folder.") from error
+        raise CheckpointError(f"'{path}' must fit the profile's backbone", _short(error), "Check the folder.") from error
+
+
+def _short(error: Exception) -> str:
+    """The start of a long message of someone else's, or its kind where it says nothing."""
+    return " ".join(str(error).split())[:160] or type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,24 +48,30 @@ def train(
     tensorboard: Annotated[bool, typer.Option(help="Also write TensorBoard scalars.")] = False,
 ) -> None:
     """Train --profile or --preset on --data, or --resume a run."""
+    from attfc_train.errors import UsageError
+
+    given = _given_options(context)
     if context.invoked_subcommand is not None:
+        if given:
+            command = context.invoked_subcommand
+            raise UsageError("options belong behind their command", f"{given[0]} before {command}", f"See {command} --help.")
         return
     from rich.console import Console
 
     from attfc_train import run
-    from attfc_train.errors import UsageError
 
-    if sum(source is not None for source in (profile, preset, resume)) != 1:
-        given = [name for name, value in (("--profile", profile), ("--preset", preset), ("--resume", resume)) if value]
+    sources = [name for name in given if name in ("--profile", "--preset", "--resume")]
+    if len(sources) != 1:
         raise UsageError(
             "exactly one of --profile, --preset and --resume must be given",
-            " and ".join(given) or "none",
+            " and ".join(sources) or "none",
             "See attfc-train --help.",
         )
     torch_device = _device(device)
     if resume is not None:
-        if data or val or override:
-            raise UsageError("--resume takes its settings from the run", "--data, --val or --set", "Leave them out.")
+        superfluous = [name for name in given if name in ("--data", "--val", "--output", "--set")]
+        if superfluous:
+            raise UsageError("--resume takes its settings from the run", " and ".join(superfluous), "Leave them out.")
         run.resume(run.RunOptions(resume, torch_device, Console(), tensorboard))
         return
     run.start(_load(profile, preset, data, val, override), run.RunOptions(output, torch_device, Console(), tensorboard))
@@ -94,6 +101,13 @@ def presets() -> None:
         typer.echo(f"{name:14s} {load_preset(name).description}")
 
 
+def _given_options(context: typer.Context) -> list[str]:
+    """The options that stand on the command line, as opposed to defaults."""
+    names = {name: "--set" if name == "override" else f"--{name}" for name in context.params}
+    sources = {name: context.get_parameter_source(name) for name in names}
+    return [names[name] for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+
+
 def _device(name: str) -> torch.device:
     import torch
 
@@ -113,11 +127,10 @@ def _load(
         loaded = load_profile(profile)
     assignments = list(override or [])
     if data is not None:
-        assignments.append(f"data.path={data}")
-    loaded = with_overrides(loaded, assignments)
+        assignments.append(f"data.path={json.dumps(data)}")
     if val:
-        loaded = loaded.model_copy(update={"run": loaded.run.model_copy(update={"val": tuple(val)})})
-    return loaded
+        assignments.append(f"run.val={json.dumps(val)}")
+    return with_overrides(loaded, assignments)
 
 
 def main() -> None:

@@ -8,6 +8,9 @@ from typing import NoReturn
 
 from attfc_train.errors import AttfcError, UsageError
 
+_INTERRUPTED = 130
+"""What a shell calls SIGINT, and what Typer makes of KeyboardInterrupt."""
+
 
 def run_and_exit(command: Callable[[], object]) -> NoReturn:
     """Calls `command` and exits: 0, or the exit code of the `AttfcError` that it raised."""
@@ -16,9 +19,11 @@ def run_and_exit(command: Callable[[], object]) -> NoReturn:
     except AttfcError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("error: interrupted before the run started; nothing was changed", file=sys.stderr)
-        sys.exit(130)
+    except (KeyboardInterrupt, SystemExit) as leaving:
+        if isinstance(leaving, SystemExit) and leaving.code != _INTERRUPTED:
+            raise
+        print("error: interrupted; what had been saved before is intact", file=sys.stderr)
+        sys.exit(_INTERRUPTED)
     sys.exit(0)
 
 

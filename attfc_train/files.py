@@ -29,13 +29,21 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise StorageError(f"'{path}' must be writable", reason, "Free disk space or choose another --output.") from error
+        remedy = "Free disk space or choose another --output."
+        raise StorageError(f"'{path}' must be writable", _reason(error), remedy) from error
 
 
 def write_text_atomically(path: Path, text: str) -> None:
     """`write_atomically` for UTF-8 text."""
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def _reason(error: BaseException) -> str:
+    """What the system said, which torch.save hides behind an error of its own."""
+    first = error
+    while not isinstance(first, OSError) and first.__context__ is not None:
+        first = first.__context__
+    return getattr(first, "strerror", None) or str(error).partition("\n")[0]
 
 
 def _sync_folder(folder: Path) -> None:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import time
@@ -33,9 +34,9 @@ class RunLog:
 
     def __init__(self, folder: Path, total_steps: int, first_step: int, *, tensorboard: bool, console: Console) -> None:
         self.folder, self.console = folder, console
+        self._writer = _summary_writer(folder / "tensorboard", first_step) if tensorboard else None
         _keep_until(folder / FILE_NAME, first_step)
         self._file = _open(folder / FILE_NAME)
-        self._writer = _summary_writer(folder / "tensorboard", first_step) if tensorboard else None
         columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}"))
         self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
         self._task = self._progress.add_task("starting", total=total_steps, completed=first_step)
@@ -46,7 +47,8 @@ class RunLog:
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
         self._progress.stop()
-        self._file.close()
+        with contextlib.suppress(OSError):  # what could not be written was reported when it was written
+            self._file.close()
         if self._writer:
             self._writer.close()
 
@@ -79,18 +81,18 @@ class RunLog:
 
     def say(self, text: str) -> None:
         """A line above the live line."""
-        self.console.print(text, highlight=False, soft_wrap=True)
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """All complete lines of a run's record; a line cut short by a kill is left out."""
+    """All complete lines of a run's record; a line cut short by a kill, or damaged, is left out."""
     path = folder / FILE_NAME
     records = []
-    for line in path.read_text().splitlines() if path.exists() else []:
-        try:
-            records.append(json.loads(line))
-        except ValueError:
-            continue
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+        with contextlib.suppress(ValueError, RecursionError):
+            record = json.loads(line)
+            if isinstance(record, dict) and isinstance(record.get("step"), int):
+                records.append(record)
     return records
 
 

@@ -54,11 +54,11 @@ def read_json(path: Path) -> Any:
         ProfileError: missing, too large or not JSON.
     """
     try:
-        if path.stat().st_size > MAX_PROFILE_BYTES:
-            raise ProfileError(
-                f"'{path}' must be a profile of at most 4 MiB", f"{path.stat().st_size} bytes", "Check the path."
-            )
-        return json.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            content = file.read(MAX_PROFILE_BYTES + 1)
+        if len(content) > MAX_PROFILE_BYTES:
+            raise ProfileError(f"'{path}' must be a profile of at most 4 MiB", "a larger file", "Check the path.")
+        return json.loads(content.decode())
     except OSError as error:
         raise ProfileError(f"'{path}' must be a readable profile", str(error.strerror), "Check the path.") from error
     except (ValueError, RecursionError) as error:
@@ -75,9 +75,27 @@ def parse_profile(document: Any, where: str) -> TrainProfile:
             "Write it again with this version's attfc-plan.",
         )
     try:
+        json.dumps(document, ensure_ascii=False).encode()
         return TrainProfile.model_validate(document)
+    except UnicodeEncodeError as error:
+        got = ascii(error.object[error.start - 20 if error.start > 20 else 0 : error.end])
+        raise ProfileError(f"'{where}' must hold text that UTF-8 can express", got, "Rename what it names.") from error
     except ValidationError as error:
         raise ProfileError(f"'{where}' must be a valid profile", _first_problem(error), "Correct or re-create it.") from error
+
+
+def resolve_profile(profile: TrainProfile, num_ids: int, num_images: int) -> TrainProfile:
+    """`profile` with the numbers of the data set (see `TrainProfile.resolve`).
+
+    Raises:
+        ProfileError: the profile breaks a rule with these numbers.
+    """
+    try:
+        return profile.resolve(num_ids, num_images)
+    except (ValidationError, OverflowError) as error:
+        rule = f"the profile must fit the data set's {num_ids} identities and {num_images} images"
+        problem = _first_problem(error) if isinstance(error, ValidationError) else f"{profile.run.epochs:g} epochs"
+        raise ProfileError(rule, problem, "Correct it, or use --set.") from error
 
 
 def save_profile(profile: TrainProfile, path: Path) -> None:
@@ -115,7 +133,7 @@ def _parent_of(document: dict[str, Any], dotted: str) -> tuple[dict[str, Any] | 
 def _json_or_text(text: str) -> Any:
     try:
         return json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from attfc_train.backbones import build_backbone
@@ -17,7 +18,7 @@ from attfc_train.evaluate.load import load_verification_sets
 from attfc_train.evaluate.pairs import FARS, Verification
 from attfc_train.loop import BEST_FILE, MODEL_FILE
 from attfc_train.profile_file import load_profile
-from attfc_train.run import PROFILE_FILE
+from attfc_train.run import PROFILE_FILE, memory_is_enough
 
 MODELS = {"best": BEST_FILE, "last": MODEL_FILE}
 
@@ -38,33 +39,35 @@ def report_model(folder: Path, val: Sequence[str], which: str, device: torch.dev
         )
     path = folder / MODELS[which]
     if which == "best" and not path.exists():
-        console.print(f"No {BEST_FILE} in {folder} (the run had no --val): using {MODEL_FILE}.", highlight=False)
+        console.print(f"No {BEST_FILE} in {folder} (the run had no --val): using {MODEL_FILE}.", highlight=False, markup=False)
         path = folder / MODEL_FILE
     model = profile.model
-    encoder = build_backbone(
-        model.backbone,
-        embedding_size=model.embedding_size,
-        image_size=model.image_size,
-        gradient_checkpointing=False,
-        device=device,
-    )
-    load_model(path, encoder)
-    results = evaluate(
-        encoder,
-        load_verification_sets(specs, model.image_size),
-        image_size=model.image_size,
-        batch_size=profile.optim.micro_batch_size,
-        device=device,
-        precision=profile.run.precision,
-    )
+    verification_sets = load_verification_sets(specs, model.image_size)
+    with memory_is_enough(device):
+        encoder = build_backbone(
+            model.backbone,
+            embedding_size=model.embedding_size,
+            image_size=model.image_size,
+            gradient_checkpointing=False,
+            device=device,
+        )
+        load_model(path, encoder)
+        results = evaluate(
+            encoder,
+            verification_sets,
+            image_size=model.image_size,
+            batch_size=profile.optim.micro_batch_size,
+            device=device,
+            precision=profile.run.precision,
+        )
     console.print(_table(str(path), results))
 
 
 def _table(title: str, results: Mapping[str, Verification]) -> Table:
-    table = Table("set", "pairs", "accuracy", *(f"TAR@{far:g}" for far in FARS), "norm", "images/s", title=title)
+    table = Table("set", "pairs", "accuracy", *(f"TAR@{far:g}" for far in FARS), "norm", "images/s", title=escape(title))
     for name, result in results.items():
         rates = (f"{result.tar[far]:.2%}" if far in result.tar else "too few" for far in FARS)
         accuracy = f"{result.accuracy:.2%} +- {result.standard_error:.2%}"
         speed = f"{result.images_per_second:,.0f}"
-        table.add_row(name, f"{result.num_pairs:,}", accuracy, *rates, f"{result.embedding_norm:.1f}", speed)
+        table.add_row(escape(name), f"{result.num_pairs:,}", accuracy, *rates, f"{result.embedding_norm:.1f}", speed)
     return table

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -10,21 +13,25 @@ import torch
 from rich.console import Console
 
 from attfc_train.build import build
+from attfc_train.checkpoint import FILE_NAME as CHECKPOINT_FILE
 from attfc_train.checkpoint import Checkpoint, load_checkpoint
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.loader import AttentionLoader
 from attfc_train.data.sampler import AttentionSampler
 from attfc_train.data.source import open_dataset
-from attfc_train.errors import DataError, UsageError
+from attfc_train.errors import DataError, DeviceMemoryError, UsageError
 from attfc_train.evaluate.embed import evaluate
 from attfc_train.evaluate.load import load_verification_sets
 from attfc_train.log import RunLog
-from attfc_train.loop import Evaluator, Loop
+from attfc_train.loop import BEST_FILE, MODEL_FILE, Evaluator, Loop
 from attfc_train.profile import TrainProfile
-from attfc_train.profile_file import save_profile
+from attfc_train.profile_file import resolve_profile, save_profile
 from attfc_train.state import TrainState
 
 PROFILE_FILE = "profile.json"
+
+_CPU_MEMORY_SIGNS = ("DefaultCPUAllocator", "Storage size calculation overflowed")
+"""PyTorch reports a full host as a plain RuntimeError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,28 +46,58 @@ class RunOptions:
 
 def start(profile: TrainProfile, options: RunOptions) -> None:
     """A new run of `profile` (with ``data.path`` set) in ``options.folder``."""
-    if (options.folder / "checkpoint.pt").exists():
-        raise UsageError(
-            "--output must be a new folder",
-            f"'{options.folder}', which holds a run",
-            f"Continue it with --resume {options.folder}, or choose another --output.",
-        )
+    _must_be_new(options.folder)
     dataset = _open(profile)
-    profile = profile.resolve(dataset.index.num_ids, dataset.index.num_images)
+    profile = resolve_profile(profile, dataset.index.num_ids, dataset.index.num_images)
     evaluator = _evaluator(profile, options.device)
-    options.folder.mkdir(parents=True, exist_ok=True)
-    save_profile(profile, options.folder / PROFILE_FILE)
-    _train(build(profile, options.device), dataset, evaluator, options, None)
+    with memory_is_enough(options.device):
+        state = build(profile, options.device)
+        save_profile(profile, options.folder / PROFILE_FILE)
+        _train(state, dataset, evaluator, options, None)
 
 
 def resume(options: RunOptions) -> None:
     """Goes on with the run in ``options.folder`` from its last checkpoint, as if it had never stopped."""
     checkpoint = load_checkpoint(options.folder)
     dataset = _open(checkpoint.profile)
+    trained, found = checkpoint.profile.data.num_images, dataset.index.num_images
+    if trained != found:
+        got = f"{found}; the run was started with {trained}"
+        raise DataError(f"'{dataset.name}' must have the same images as before", got, "Restore the data, or start a new run.")
     evaluator = _evaluator(checkpoint.profile, options.device)
-    state = build(checkpoint.profile, options.device)
-    checkpoint.restore(state)
-    _train(state, dataset, evaluator, options, checkpoint)
+    with memory_is_enough(options.device):
+        state = build(checkpoint.profile, options.device)
+        checkpoint.restore(state)
+        _train(state, dataset, evaluator, options, checkpoint)
+
+
+@contextmanager
+def memory_is_enough(device: torch.device) -> Iterator[None]:
+    """Reports what runs out of memory inside it.
+
+    Raises:
+        DeviceMemoryError: instead of the errors of PyTorch's allocators.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and not any(sign in str(error) for sign in _CPU_MEMORY_SIGNS):
+            raise
+        raise DeviceMemoryError(
+            f"the model, the head and a batch must fit into the memory of {device}",
+            str(error).partition("\n")[0].rpartition("DefaultCPUAllocator: ")[2].split(". ")[0],
+            "Lower head.dcc_size or optim.batch_size, or ask attfc-plan for settings that fit.",
+        ) from error
+
+
+def _must_be_new(folder: Path) -> None:
+    """Nothing that took long to make is ever overwritten."""
+    if os.path.exists(folder / CHECKPOINT_FILE):
+        remedy = f"Continue it with --resume {folder}, or choose another --output."
+        raise UsageError("--output must be a new folder", f"'{folder}', which holds a run", remedy)
+    models = [name for name in (MODEL_FILE, BEST_FILE) if os.path.exists(folder / name)]
+    if models:
+        raise UsageError("--output must be a new folder", f"'{folder}', which holds {models[0]}", "Choose another --output.")
 
 
 def _open(profile: TrainProfile) -> FaceDataset:

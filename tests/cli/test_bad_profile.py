@@ -1,0 +1,149 @@
+"""Profiles edited by hand, from another version, or no profiles at all: one line that names the key, nothing written."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attfc_train.errors import DeviceMemoryError, ProfileError, UsageError
+from attfc_train.profile_file import MAX_PROFILE_BYTES, preset_names
+from tests.cli.conftest import DOCUMENT, Refusal
+
+ProfileFile = Callable[..., Path]
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", "must be JSON"),
+        (b"batch_size: 128", "must be JSON"),
+        (b"\x80\x05\xff\xfe", "must be JSON"),
+        (b"[" * 200_000, "must be JSON"),
+        (b'{"schema_version": 1, "name": ' + b"9" * 5000 + b"}", "must be JSON"),
+        (b" " * (MAX_PROFILE_BYTES + 1), "at most 4 MiB"),
+        (b"[]", "must have schema_version 1, but got None"),
+        (b"null", "must have schema_version 1, but got None"),
+        (b"{}", "must have schema_version 1, but got None"),
+        (json.dumps({**DOCUMENT, "schema_version": 2}).encode(), "must have schema_version 1, but got 2. .*attfc-plan"),
+        (json.dumps({**DOCUMENT, "schema_version": "1"}).encode(), "must have schema_version 1, but got '1'"),
+        (json.dumps({**DOCUMENT, "name": "\ud800"}).encode(), "must hold text that UTF-8 can express, but got .*ud800"),
+        (None, "must be a readable profile, but got No such file"),
+    ],
+)
+def test_what_is_no_profile(content: bytes | None, expected: str, tmp_path: Path, refusal: Refusal) -> None:
+    path = tmp_path / "best.json"
+    if content is not None:
+        path.write_bytes(content)
+    refusal(ProfileError, expected, "--profile", path, "--output", tmp_path / "run", "--device", "cpu")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_or_an_endless_device_is_no_profile(tmp_path: Path, refusal: Refusal) -> None:
+    refusal(ProfileError, "must be a readable profile", "--profile", tmp_path, "--device", "cpu")
+    refusal(ProfileError, "at most 4 MiB", "--profile", "/dev/zero", "--device", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"batch_size": 128}, "got batch_size with value '128': Extra inputs"),
+        ({"optim__lr": 0.1}, "got optim.lr with value '0.1': Extra inputs"),
+        ({"optim": [1, 2]}, "got optim"),
+        ({"optim__batch_size": "many"}, "got optim.batch_size with value 'many'"),
+        ({"optim__batch_size": 1}, "got optim.batch_size with value '1': .*greater than or equal to 2"),
+        ({"optim__batch_size": 128.5}, "got optim.batch_size"),
+        ({"optim__learning_rate": float("nan")}, "got optim.learning_rate"),
+        ({"optim__learning_rate": float("inf")}, "got optim.learning_rate"),
+        ({"optim__accumulation": 3}, "got optim.* accumulation must divide batch_size"),
+        ({"model__image_size": 50}, "got model.image_size with value '50': .*multiple of 16"),
+        ({"model__backbone": "r51"}, "model.backbone must be a known name, but got 'r51'. .*r50"),
+        ({"head": {"kind": "softmax"}}, "got head.*'softmax'"),
+        ({"head": {}}, "got head"),
+        ({"head__dcc_share": 0}, "got head.dcc_share"),
+        ({"head__queue_length": 0.5}, "got head.queue_length"),
+        ({"head__policy": "fifo"}, "got head.* policy 'fifo' needs queue_length 1"),
+        ({"head__dcc_size": 100}, "8 identities and 24 images, but got .*head.dcc_size must be at most data.num_ids"),
+        ({"head__dcc_size": 100, "data__num_ids": 8}, "must be a valid profile, but got .*head.dcc_size must be at most"),
+        ({"run__precision": "fp8"}, "got run.precision with value 'fp8'"),
+        ({"run__val": "lfw.bin"}, "got run.val"),
+        ({"run__steps": None, "run__epochs": 1e308}, "8 identities and 24 images, but got 1e.308 epochs"),
+        ({"run__seed": -1}, "got run.seed"),
+        ({"prediction": {"memory": 12}}, "got prediction.memory"),
+    ],
+)
+def test_edited_by_hand(
+    changes: dict[str, Any], expected: str, profile_file: ProfileFile, tmp_path: Path, refusal: Refusal
+) -> None:
+    path = profile_file(**changes)
+    before = path.read_bytes()
+    refusal(ProfileError, expected, "--profile", path, "--output", tmp_path / "run", "--device", "cpu")
+    assert not (tmp_path / "run").exists()
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("slots", [10**13, 10**18])
+def test_a_container_that_no_machine_holds(slots: int, profile_file: ProfileFile, tmp_path: Path, refusal: Refusal) -> None:
+    head = {"kind": "attfc", "policy": "fifo", "queue_length": 1, "dcc_size": slots}
+    path = profile_file(head=head)
+    expected = "must fit into the memory of cpu, .* Lower head.dcc_size"
+    refusal(DeviceMemoryError, expected, "--profile", path, "--output", tmp_path / "run", "--device", "cpu")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("name", ["r50", "", "../presets/tiny", "Tiny"])
+def test_unknown_preset(name: str, refusal: Refusal) -> None:
+    refusal(ProfileError, f"--preset .* Choose from: {', '.join(preset_names())}", "--preset", name, "--device", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("assignment", "error", "expected"),
+    [
+        ("batch_size=8", UsageError, "--set must look like section.key=value, but got 'batch_size=8'"),
+        ("optim.batch_size", UsageError, "--set must look like section.key=value"),
+        ("", UsageError, "--set must look like section.key=value"),
+        ("=", UsageError, "--set must look like section.key=value"),
+        ("optimiser.batch_size=8", UsageError, "--set must look like section.key=value"),
+        ("optim.batch_size.more=8", UsageError, "--set must look like section.key=value"),
+        ("prediction.memory=8", UsageError, "--set must look like section.key=value"),
+        ("optim.lr=0.1", ProfileError, "got optim.lr with value '0.1'"),
+        ("optim.batch_size=", ProfileError, "got optim.batch_size"),
+        ("optim.batch_size=[8", ProfileError, "got optim.batch_size with value '.8'"),
+        ("optim.batch_size=1e9", ProfileError, "got optim.batch_size"),
+        ("run.val=lfw.bin", ProfileError, "got run.val"),
+        ("model.backbone=resnet", ProfileError, "model.backbone must be a known name, but got 'resnet'"),
+        ("head.kind=full_fc", ProfileError, "got head"),
+    ],
+)
+def test_nonsense_overrides(
+    assignment: str,
+    error: type[UsageError | ProfileError],
+    expected: str,
+    profile_file: ProfileFile,
+    tmp_path: Path,
+    refusal: Refusal,
+) -> None:
+    output = tmp_path / "run"
+    refusal(error, expected, "--profile", profile_file(), "--set", assignment, "--output", output, "--device", "cpu")
+    assert not output.exists()
+
+
+def test_paths_that_are_no_text(profile_file: ProfileFile, tmp_path: Path, refusal: Refusal) -> None:
+    for option in ("--data", "--val"):
+        refusal(ProfileError, "that UTF-8 can express", "--profile", profile_file(), option, "faces\udcff", "--device", "cpu")
+
+
+def test_deeply_nested_override(profile_file: ProfileFile, refusal: Refusal) -> None:
+    refusal(ProfileError, "got run.val", "--profile", profile_file(), "--set", "run.val=" + "[" * 100_000, "--device", "cpu")
+
+
+def test_an_unreadable_profile(profile_file: ProfileFile, refusal: Refusal) -> None:
+    path = profile_file()
+    path.chmod(0)
+    if os.access(path, os.R_OK):
+        pytest.skip("needs a user whom file permissions stop")
+    refusal(ProfileError, "Permission denied", "--profile", path, "--device", "cpu")

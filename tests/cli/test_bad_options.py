@@ -1,0 +1,145 @@
+"""Options that make no sense, together or on this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from attfc_train import cli, run
+from attfc_train.errors import StorageError, UsageError
+from tests.cli.conftest import Refusal
+
+ProfileFile = Callable[..., Path]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "exactly one of --profile, --preset and --resume must be given, but got none"),
+        (["--preset", "tiny", "--profile", "best.json"], "but got --preset and --profile"),
+        (["--resume", "run", "--preset", "tiny"], "but got --resume and --preset"),
+        (["--resume", "run", "--profile", "a", "--preset", "b"], "but got --resume and --profile and --preset"),
+        (["--resume", "run", "--data", "faces"], "--resume takes its settings from the run, but got --data"),
+        (["--resume", "run", "--val", "lfw.bin"], "--resume takes its settings from the run, but got --val"),
+        (["--resume", "run", "--set", "run.steps=9"], "--resume takes its settings from the run, but got --set"),
+        (["--resume", "run", "--output", "b"], "--resume takes its settings from the run, but got --output"),
+        (["--preset", "tiny", "evaluate", "run"], "options belong behind their command, but got --preset before evaluate"),
+        (["--device", "cpu", "presets"], "options belong behind their command, but got --device before presets"),
+    ],
+)
+def test_options_that_contradict_each_other(arguments: list[str], expected: str, refusal: Refusal) -> None:
+    refusal(UsageError, expected, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        ("nonsense", "--device must be auto, cpu, cuda or cuda:N, but got 'nonsense'"),
+        ("", "--device must be auto, cpu, cuda or cuda:N"),
+        ("cuda:", "--device must be auto, cpu, cuda or cuda:N"),
+        ("cuda:x", "--device must be auto, cpu, cuda or cuda:N"),
+        ("cuda:-1", "--device must be auto, cpu, cuda or cuda:N"),
+        ("cuda:99999999999999", "--device must be auto, cpu, cuda or cuda:N"),
+        ("cpu:1", "--device must exist on this machine, but got 'cpu:1'"),
+        ("mps", "--device must exist on this machine, but got 'mps'"),
+        ("cuda:64", "--device must exist on this machine"),
+    ],
+)
+def test_devices_that_are_not_there(device: str, expected: str, tmp_path: Path, refusal: Refusal) -> None:
+    refusal(UsageError, expected, "--preset", "tiny", "--device", device)
+    refusal(UsageError, expected, "evaluate", tmp_path, "--device", device)
+
+
+def test_cuda_where_there_is_none(refusal: Refusal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    refusal(UsageError, "--device must exist on this machine, but got 'cuda'", "--preset", "tiny", "--device", "cuda")
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--foo"], ["--preset"], ["evaluate"], ["evaluate", "a", "b"], ["train"], ["evaluate", "run", "--data", "x"]]
+)
+def test_what_the_parser_refuses(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Typer's own message, with the same exit code as other errors of usage."""
+    monkeypatch.setattr(sys, "argv", ["attfc-train", *arguments])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    output, errors = capsys.readouterr()
+    assert left.value.code == UsageError.exit_code
+    assert any(word in errors for word in (*arguments, "run_folder"))
+    assert "Traceback" not in output + errors
+
+
+def test_tensorboard_without_the_package(
+    profile_file: ProfileFile, tmp_path: Path, trained_run: Path, refusal: Refusal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "tensorboard" else find_spec(name))
+    expected = "--tensorboard needs the package tensorboard, but got none installed. Run: pip install 'attfc.log.'"
+    arguments = ("--tensorboard", "--device", "cpu")
+    refusal(UsageError, expected, "--profile", profile_file(), "--output", tmp_path / "new", *arguments)
+    resumed = Path(shutil.copytree(trained_run, tmp_path / "run"))
+    refusal(UsageError, expected, "--resume", resumed, *arguments)
+    assert {path.name: path.read_bytes() for path in resumed.iterdir()} == {
+        path.name: path.read_bytes() for path in trained_run.iterdir()
+    }
+
+
+def test_output_that_cannot_be_written(profile_file: ProfileFile, tmp_path: Path, refusal: Refusal) -> None:
+    file = tmp_path / "file"
+    file.write_text("mine")
+    places = {file: "exists|Not a directory", file / "run": "Not a directory|exists", tmp_path / ("long" * 70): "too long"}
+    for output, expected in {**places, Path("/proc/run"): "No such file|Permission|Read-only"}.items():
+        arguments = ("--profile", profile_file(), "--output", output, "--device", "cpu")
+        refusal(StorageError, f"must be writable, but got .*({expected})", *arguments)
+    assert file.read_text() == "mine"
+
+
+def test_output_without_permission(profile_file: ProfileFile, tmp_path: Path, refusal: Refusal) -> None:
+    folder = tmp_path / "locked"
+    folder.mkdir(mode=0o500)
+    if os.access(folder, os.W_OK):
+        pytest.skip("needs a user whom file permissions stop")
+    arguments = ("--profile", profile_file(), "--output", folder / "run", "--device", "cpu")
+    refusal(StorageError, "must be writable, but got Permission denied", *arguments)
+
+
+def test_names_that_look_like_markup(
+    profile_file: ProfileFile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "[" / "red]"
+    monkeypatch.setattr(
+        sys, "argv", ["attfc-train", "--profile", str(profile_file()), "--output", str(folder), "--device", "cpu"]
+    )
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 0
+    assert "[/red]" in capsys.readouterr().out
+    (folder / "best.pt").unlink()
+    monkeypatch.setattr(sys, "argv", ["attfc-train", "evaluate", str(folder), "--device", "cpu"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 0
+
+
+def test_ctrl_c_before_the_first_step(
+    profile_file: ProfileFile, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "start", interrupted)
+    monkeypatch.setattr(sys, "argv", ["attfc-train", "--profile", str(profile_file()), "--device", "cpu"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 128 + signal.SIGINT
+    assert capsys.readouterr().err == "error: interrupted; what had been saved before is intact\n"

@@ -15,7 +15,7 @@ from attfc_planner.search.constraints import Limits
 from attfc_planner.search.space import SearchSpace, space_for
 from attfc_planner.search.study import SearchResult, search
 from attfc_planner.speed import hours_per_epoch
-from attfc_train.errors import UsageError
+from attfc_train.errors import ProfileError, UsageError
 from attfc_train.profile import DataSettings, ModelSettings, Precision, Prediction, Provenance, RunSettings, TrainProfile
 from attfc_train.units import Bytes
 
@@ -83,7 +83,12 @@ def traced_model(
     from attfc_planner.memory import MemoryModel
 
     model = MemoryModel(base, gpu, budget_bytes)
-    model.prepare(profiles)
+    try:
+        model.prepare(profiles)
+    except ProfileError as error:
+        if error.rule.startswith("model.backbone"):
+            raise UsageError("--backbone must be a known name", error.got, error.remedy) from error
+        raise
     return model
 
 

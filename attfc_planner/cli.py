@@ -1,0 +1,174 @@
+"""``attfc-plan``: which settings fit a GPU, how fast and how good; everything heavy is imported inside commands only."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
+
+import typer
+
+from attfc_train.exits import run_and_exit
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from attfc_planner.plan import Plan, PlanRequest
+    from attfc_train.profile import Precision
+
+app = typer.Typer(
+    help="Plan the training of face recognition with millions of identities on one GPU.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+@app.callback(invoke_without_command=True)
+def plan(
+    context: typer.Context,
+    gpu: Annotated[str, typer.Option(help="auto, cpu, a card ('attfc-plan gpus' lists them) or a GPU profile file.")] = "auto",
+    ids: Annotated[int | None, typer.Option(help="Identities to train on; from --data where that is given.", min=2)] = None,
+    images: Annotated[int | None, typer.Option(help="Images, for hours per epoch; from --data if given.", min=2)] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="RecordIO folder or .rec file, folder per identity, or synthetic:IDSxIMAGES."),
+    ] = None,
+    backbone: Annotated[str, typer.Option(help="Feature encoder: r18, r34, r50, r100, r200 or mbf.")] = "r50",
+    output: Annotated[Path, typer.Option(help="Where the training profile is written.")] = Path("best.json"),
+    train: Annotated[bool, typer.Option("--train", help="Train with the plan afterwards; needs --data.")] = False,
+    max_accuracy_drop: Annotated[
+        float, typer.Option(help="Points that the accuracy prior may lie below a full FC layer.", min=0)
+    ] = 1.0,
+    precision: Annotated[str | None, typer.Option(help="bf16, fp16 or fp32; without it the best of the device.")] = None,
+    image_size: Annotated[int, typer.Option(help="Height and width of the images.", min=32, max=512)] = 112,
+    epochs: Annotated[float, typer.Option(help="Passes over the images.", min=0.001)] = 5.0,
+    trials: Annotated[int, typer.Option(help="Optuna trials, at least the Pareto front.", min=1)] = 40,
+    seed: Annotated[int, typer.Option(help="Seed of the search.", min=0, max=2**32 - 1)] = 0,
+) -> None:
+    """Choose DCC size, queue length, batch size, references and checkpointing for a GPU, and write best.json."""
+    from attfc_train.errors import UsageError
+
+    if context.invoked_subcommand is not None:
+        given = [name for name in context.params if _was_given(context, name)]
+        if given:
+            command = context.invoked_subcommand
+            option = "--" + given[0].replace("_", "-")
+            raise UsageError("options belong behind their command", f"{option} before {command}", f"See {command} --help.")
+        return
+    if train and data is None:
+        raise UsageError("--train needs --data", "none", "Give the data set to train on.")
+    _check_numbers(image_size, precision)
+    num_ids, num_images = _size_of_data(data, ids, images)
+
+    from attfc_planner.plan import PlanRequest
+
+    request = PlanRequest(
+        num_ids=num_ids,
+        num_images=num_images,
+        data_path=data,
+        backbone=backbone,
+        image_size=image_size,
+        precision=cast("Precision | None", precision),
+        epochs=epochs,
+        max_accuracy_drop=max_accuracy_drop,
+        num_trials=trials,
+        seed=seed,
+        command=shlex.join(["attfc-plan", *sys.argv[1:]]),
+    )
+    _plan_and_train(request, gpu, output, train)
+
+
+@app.command()
+def gpus(card: Annotated[str | None, typer.Argument(help="Show this card's figures and their sources.")] = None) -> None:
+    """List the cards that --gpu takes."""
+    from rich.console import Console
+
+    from attfc_planner.gpu.catalog import get_card, load_catalog
+    from attfc_planner.screen import show_card, show_catalog
+
+    if card is None:
+        show_catalog(Console(), load_catalog())
+    else:
+        show_card(Console(), get_card(card))
+
+
+def _plan_and_train(request: PlanRequest, gpu_word: str, output: Path, train: bool) -> None:
+    from rich.console import Console
+
+    from attfc_planner.gpu.detect import find_gpu
+    from attfc_planner.launch import launch, new_run_folder, train_arguments
+    from attfc_planner.plan import make_plan
+    from attfc_planner.screen import show_plan
+    from attfc_train.profile_file import save_profile
+
+    console = Console()
+    device, note = find_gpu(gpu_word)
+    if note:
+        console.print(note, highlight=False, soft_wrap=True)
+    with console.status("Planning: tracing the train step where it was not traced before ..."):
+        made = make_plan(request, device)
+    save_profile(made.profile, output)
+    run_folder = new_run_folder(made.profile.name)
+    arguments = train_arguments(made, output, request.data_path or "DATA", run_folder)
+    show_plan(console, made, shlex.join(["attfc-train", *arguments]))
+    console.print(f"Written: {output}", highlight=False, soft_wrap=True)
+    if request.data_path and (train or _asked_to_train()):
+        code = launch(arguments, made.gpu)
+        _compare(console, made, run_folder)
+        raise SystemExit(code)
+
+
+def _compare(console: Console, made: Plan, run_folder: Path) -> None:
+    """Predicted beside measured, where the run reached its end."""
+    from attfc_planner.launch import comparison, read_end
+    from attfc_planner.screen import show_comparison
+
+    end = read_end(run_folder)
+    if end is not None and made.profile.prediction is not None:
+        show_comparison(console, comparison(made.profile.prediction, end))
+
+
+def _asked_to_train() -> bool:
+    """Asks only where somebody can answer."""
+    return sys.stdin.isatty() and sys.stdout.isatty() and typer.confirm("Train now?", default=False)
+
+
+def _size_of_data(data: str | None, ids: int | None, images: int | None) -> tuple[int, int | None]:
+    """Identities and images: from the data set where there is one, else from the options."""
+    from attfc_train.errors import UsageError
+
+    if data is None:
+        if ids is None:
+            raise UsageError("--ids or --data must be given", "neither", "Example: attfc-plan --gpu auto --ids 2059906.")
+        return ids, images
+    from attfc_train.data.source import open_dataset
+
+    index = open_dataset(data).index
+    for option, wanted, found in (("--ids", ids, index.num_ids), ("--images", images, index.num_images)):
+        if wanted not in (None, found):
+            raise UsageError(f"{option} must agree with --data ({found:,})", f"{wanted:,}", f"Leave {option} out.")
+    return index.num_ids, index.num_images
+
+
+def _check_numbers(image_size: int, precision: str | None) -> None:
+    from attfc_train.errors import UsageError
+
+    if image_size % 16:
+        raise UsageError("--image-size must be a multiple of 16", str(image_size), "Faces are usually 112.")
+    if precision not in (None, "bf16", "fp16", "fp32"):
+        raise UsageError("--precision must be bf16, fp16 or fp32", f"'{precision}'", "Leave it out to choose the best.")
+
+
+def _was_given(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def main() -> None:
+    """Entry point."""
+    run_and_exit(app)
+
+
+if __name__ == "__main__":
+    main()

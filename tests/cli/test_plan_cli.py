@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from attfc_planner import cli, plan
+from attfc_planner.gpu import detect
+from attfc_train.errors import AttfcError, InfeasiblePlanError, ProfileError, UsageError
+from attfc_train.profile_file import load_profile
+from tests.planner.fakes import FakeMemoryModel
+
+Outcome = tuple[int, str, str]
+Call = Callable[..., Outcome]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
+    """The real entry point with a memory model by formula and no probes."""
+    rates = {"fp32_flops": 1e11, "memory_bandwidth_bytes_per_second": 2e10}
+    monkeypatch.setattr(plan, "traced_model", lambda base, gpu, budget, profiles: FakeMemoryModel(budget))
+    monkeypatch.setattr(detect, "_measured", lambda kind, key, precisions: dict(rates))
+    monkeypatch.setattr(detect, "cuda_fingerprint", lambda: None)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> Outcome:
+        monkeypatch.setattr(sys, "argv", ["attfc-plan", *arguments])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        captured = capsys.readouterr()
+        code = left.value.code
+        return (code if isinstance(code, int) else int(code is not None)), captured.out, captured.err
+
+    return run
+
+
+def test_a_plan_is_written_and_says_what_to_type_next(call: Call, tmp_path: Path) -> None:
+    code, out, err = call("--gpu", "RTX 4090", "--ids", "2059906", "--images", "42474557", "--output", "sub/best.json")
+    assert (code, err) == (0, "")
+    profile = load_profile(tmp_path / "sub/best.json")
+    assert profile.num_ids == 2059906
+    assert profile.run.precision == "bf16"
+    assert profile.prediction is not None
+    assert profile.prediction.hours_per_epoch is not None
+    assert profile.prediction.memory.total_bytes <= profile.prediction.memory.budget_bytes
+    assert profile.provenance is not None
+    assert profile.provenance.gpu == "NVIDIA GeForce RTX 4090"
+    assert profile.provenance.command.startswith("attfc-plan --gpu 'RTX 4090' --ids 2059906")
+    assert profile.provenance.num_trials >= 40
+    assert "attfc-train --profile sub/best.json --data DATA --output runs/r50-2059906" in " ".join(out.split())
+
+
+def test_every_option_reaches_the_profile(call: Call) -> None:
+    options = [
+        "--backbone",
+        "r18",
+        "--precision",
+        "fp16",
+        "--image-size",
+        "128",
+        "--epochs",
+        "2.5",
+        "--seed",
+        "7",
+        "--trials",
+        "60",
+    ]
+    code, _, err = call("--gpu", "t4", "--ids", "5000", *options, "--max-accuracy-drop", "3")
+    assert (code, err) == (0, "")
+    profile = load_profile(Path("best.json"))
+    assert (profile.model.backbone, profile.model.image_size) == ("r18", 128)
+    assert (profile.run.precision, profile.run.epochs) == ("fp16", 2.5)
+    assert profile.provenance is not None
+    assert (profile.provenance.seed, profile.provenance.num_trials) == (7, 60)
+
+
+def test_without_a_gpu_it_says_so(call: Call) -> None:
+    code, out, _ = call("--ids", "1000")
+    assert code == 0
+    assert "No NVIDIA GPU found: planning for this machine's CPU" in out
+    assert load_profile(Path("best.json")).run.precision == "fp32"
+
+
+def test_the_data_set_gives_identities_and_images(call: Call) -> None:
+    code, _, err = call("--gpu", "t4", "--data", "synthetic:50x4")
+    assert (code, err) == (0, "")
+    data = load_profile(Path("best.json")).data
+    assert (data.path, data.num_ids, data.num_images) == ("synthetic:50x4", 50, 200)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "expected"),
+    [
+        ([], UsageError, "--ids or --data must be given"),
+        (["--train", "--ids", "10"], UsageError, "--train needs --data"),
+        (["--data", "synthetic:50x4", "--ids", "51"], UsageError, r"--ids must agree with --data \(50\), but got 51"),
+        (["--data", "synthetic:50x4", "--images", "3"], UsageError, r"--images must agree with --data \(200\), but got 3"),
+        (["--gpu", "rtx-4095", "--ids", "10"], UsageError, "Nearest: .*rtx-4090"),
+        (
+            ["--gpu", "t4", "--ids", "10", "--precision", "bf16"],
+            UsageError,
+            "--precision must be one of fp16, fp32 on NVIDIA T4",
+        ),
+        (["--gpu", "t4", "--ids", "10", "--precision", "int4"], UsageError, "--precision must be bf16, fp16 or fp32"),
+        (["--gpu", "t4", "--ids", "10", "--image-size", "100"], UsageError, "--image-size must be a multiple of 16"),
+        (["--gpu", "missing.json", "--ids", "10"], ProfileError, "missing.json"),
+        (["--gpu", "rtx-3070", "--ids", "200000000", "--max-accuracy-drop", "0.2"], InfeasiblePlanError, "--max-accuracy-drop"),
+        (["--seed", "1", "gpus"], UsageError, "options belong behind their command"),
+        (["gpus", "rtx-4095"], UsageError, "Nearest"),
+    ],
+)
+def test_a_refusal_is_one_line_with_its_exit_code(
+    call: Call, arguments: list[str], error: type[AttfcError], expected: str
+) -> None:
+    import re
+
+    code, _, err = call(*arguments)
+    assert code == error.exit_code
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert re.search(expected, err)
+    assert not Path("best.json").exists()
+
+
+def test_gpus_lists_all_cards_and_one_with_its_sources(call: Call) -> None:
+    _, out, _ = call("gpus")
+    for slug in ("t4", "rtx-4090", "b200"):
+        assert slug in out
+    _, out, _ = call("gpus", "h200")
+    assert "NVIDIA H200 datasheet" in out
+
+
+def test_train_launches_the_trainer_and_compares(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    from attfc_planner import launch
+
+    def pretend(arguments: list[str], gpu: object) -> int:
+        folder = Path(arguments[arguments.index("--output") + 1])
+        folder.mkdir(parents=True)
+        (folder / "log.jsonl").write_text('{"event": "end", "images_per_second": 4321.0, "peak_memory_bytes": 1073741824}\n')
+        return 0
+
+    monkeypatch.setattr(launch, "launch", pretend)
+    code, out, _ = call("--gpu", "t4", "--data", "synthetic:50x4", "--train")
+    assert code == 0
+    assert "4,321.0" in out
+    assert "1.00 GiB" in out
+
+
+def test_help_is_fast_and_imports_nothing_heavy() -> None:
+    program = (
+        "import sys; sys.argv = ['attfc-plan', '--help']\n"
+        "from attfc_planner.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "print(sorted({'torch', 'pydantic', 'optuna', 'numpy', 'pynvml'} & set(sys.modules)))"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert time.perf_counter() - start < 5

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attfc_planner.accuracy import accuracy_parts, accuracy_prior, midpoint
+from attfc_train.profile import AttFCSettings, FullFCSettings, OptimSettings, TrainProfile
+
+
+def profile(
+    share: float = 1.0, batch_size: int = 384, references: int = 1, queue: float = 3.3, num_ids: int = 100_000
+) -> TrainProfile:
+    head = AttFCSettings(dcc_share=share, num_references=references, queue_length=queue)
+    return TrainProfile(head=head, optim=OptimSettings(batch_size=batch_size)).resolve(num_ids)
+
+
+def points(**changes: float) -> float:
+    return midpoint(accuracy_prior(profile(**changes)))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("share", "published"), [(1.0, 0), (0.3, 0), (0.2, 0), (0.1, -0.2), (0.05, -0.64)])
+def test_coverage_passes_through_the_published_table(share: float, published: float) -> None:
+    assert accuracy_parts(profile(share=share))[0].points == pytest.approx(published)
+
+
+@given(st.floats(0.001, 1), st.floats(0.001, 1))
+def test_more_identities_scored_are_never_worse(a: float, b: float) -> None:
+    less, more = (accuracy_parts(profile(share=share))[0].points for share in sorted((a, b)))
+    assert less <= more + 1e-9
+
+
+@given(st.sampled_from([0.01, 0.1, 0.5, 1.0]), st.integers(2, 4096), st.integers(0, 4), st.floats(1, 20), st.integers(2, 10**7))
+def test_nothing_beats_a_full_fc_layer_in_the_prior(
+    share: float, batch: int, references: int, queue: float, num_ids: int
+) -> None:
+    prior = accuracy_prior(profile(share, batch, references, queue, num_ids))
+    assert midpoint(prior) <= 1e-9
+    assert prior.low <= prior.high
+    assert "prior" in prior.source
+
+
+def test_a_full_fc_layer_is_the_measure() -> None:
+    prior = accuracy_prior(TrainProfile(head=FullFCSettings()).resolve(1000))
+    assert (prior.low, prior.high) == (0, 0)
+
+
+def test_stale_centers_cost_and_a_larger_batch_refreshes_them() -> None:
+    assert points(num_ids=10**7, batch_size=128) < points(num_ids=10**7, batch_size=1024) < points(num_ids=10**5)
+
+
+def test_no_references_cost_more_when_slots_are_evicted() -> None:
+    assert points(references=0) == pytest.approx(-0.64)
+    assert points(references=0, share=0.3) == pytest.approx(-1.84)
+    assert points(references=2) == pytest.approx(-0.25)
+
+
+def test_the_queue_length_has_its_best_at_what_was_measured_best() -> None:
+    by_length = {queue: points(queue=queue) for queue in (1, 2, 3.3, 5, 8)}
+    assert max(by_length, key=by_length.__getitem__) == 3.3

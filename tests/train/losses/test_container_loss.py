@@ -32,7 +32,9 @@ def problem(num: int, size: int, dim: int, seed: int = 0, dtype: torch.dtype = t
     }
 
 
-def loss_and_gradient(name: str, inputs: dict[str, Tensor], margin: Margin, chunk: int, scale: float = 64.0) -> tuple[Tensor, Tensor]:
+def loss_and_gradient(
+    name: str, inputs: dict[str, Tensor], margin: Margin, chunk: int, scale: float = 64.0
+) -> tuple[Tensor, Tensor]:
     query = inputs["query"].detach().requires_grad_()
     loss = IMPLEMENTATIONS[name](**{**inputs, "query": query}, margin=margin, scale=scale, chunk=chunk)
     (gradient,) = torch.autograd.grad(loss, query)
@@ -40,7 +42,9 @@ def loss_and_gradient(name: str, inputs: dict[str, Tensor], margin: Margin, chun
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.integers(1, 9), st.integers(1, 70), st.integers(1, 33), st.integers(1, 80), st.sampled_from(MARGINS), st.integers(0, 99))
+@given(
+    st.integers(1, 9), st.integers(1, 70), st.integers(1, 33), st.integers(1, 80), st.sampled_from(MARGINS), st.integers(0, 99)
+)
 def test_chunked_equals_reference(num: int, size: int, dim: int, chunk: int, margin: Margin, seed: int) -> None:
     inputs = problem(num, size, dim, seed)
     expected = loss_and_gradient("reference", inputs, margin, chunk)

@@ -9,7 +9,7 @@ from typing import NoReturn
 from attfc_train.errors import AttfcError, UsageError
 
 _INTERRUPTED = 130
-"""What a shell calls SIGINT, and what Typer makes of KeyboardInterrupt."""
+"""What a shell calls SIGINT."""
 
 
 def run_and_exit(command: Callable[[], object]) -> NoReturn:
@@ -20,11 +20,19 @@ def run_and_exit(command: Callable[[], object]) -> NoReturn:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, SystemExit) as leaving:
-        if isinstance(leaving, SystemExit) and leaving.code != _INTERRUPTED:
+        if not _by_interrupt(leaving):
             raise
         print("error: interrupted; what had been saved before is intact", file=sys.stderr)
         sys.exit(_INTERRUPTED)
     sys.exit(0)
+
+
+def _by_interrupt(leaving: BaseException) -> bool:
+    """Whether a KeyboardInterrupt is behind it; Typer turns that into a SystemExit."""
+    cause: BaseException | None = leaving
+    while cause is not None and not isinstance(cause, KeyboardInterrupt):
+        cause = cause.__context__
+    return cause is not None
 
 
 def check_device(name: str) -> str:

@@ -1,0 +1,72 @@
+"""The command lines are an interface: what is here works in scripts. Adding is free; renaming or removing is a new version."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import typer.main
+
+import attfc_planner.cli
+import attfc_train.cli
+
+TRAIN = {
+    "": {
+        "--profile",
+        "--preset",
+        "--resume",
+        "--data",
+        "--val",
+        "--output",
+        "--set",
+        "--device",
+        "--tensorboard",
+        "--no-tensorboard",
+    },
+    "evaluate": {"run_folder", "--val", "--which", "--device"},
+    "presets": set(),
+}
+PLAN: dict[str, set[str]] = {
+    "": {
+        "--gpu",
+        "--ids",
+        "--images",
+        "--data",
+        "--backbone",
+        "--output",
+        "--train",
+        "--max-accuracy-drop",
+        "--precision",
+        "--image-size",
+        "--epochs",
+        "--trials",
+        "--seed",
+    },
+    "gpus": {"card"},
+}
+
+
+def surface(app: Any) -> dict[str, set[str]]:
+    """Options and arguments by command; both names of a switch."""
+    group = typer.main.get_command(app)
+    return {name: _names(command) for name, command in {"": group, **group.commands}.items()}  # type: ignore[attr-defined]
+
+
+def _names(command: Any) -> set[str]:
+    names = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    return names - {"--help"}
+
+
+@pytest.mark.parametrize(
+    ("app", "frozen"), [(attfc_train.cli.app, TRAIN), (attfc_planner.cli.app, PLAN)], ids=["train", "plan"]
+)
+def test_commands_and_options(app: Any, frozen: dict[str, set[str]]) -> None:
+    assert surface(app) == frozen
+
+
+@pytest.mark.parametrize("app", [attfc_train.cli.app, attfc_planner.cli.app], ids=["train", "plan"])
+def test_every_option_says_what_it_does(app: Any) -> None:
+    group = typer.main.get_command(app)
+    for command in (group, *group.commands.values()):  # type: ignore[attr-defined]
+        assert command.help
+        assert [parameter.name for parameter in command.params if not parameter.help] == []

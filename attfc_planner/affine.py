@@ -1,16 +1,17 @@
 """Sizes and costs as exact functions of the knobs, learned from a few traces of small numbers.
 
-The encoders' storages depend on the batch and the references only, so a network is built once and makes one step at each of
-two batch sizes and two numbers of references. The head's storages depend on the container too; they are learned on the
-smallest backbone, where a trace is cheap, and recognised in the network's trace by operator, phase and sizes, in order. The
-batch sizes and slot counts are chosen so that no layer of a network has such a size by accident; every fit must be exact in
-whole bytes, or `NotAffine` is raised and the caller traces the profile itself.
+The head's storages depend on the container's knobs; they are learned on the smallest backbone, where a trace is cheap, from
+enough points to fit every term. A network is built once and makes two steps that differ in batch size and references: each of
+its storages is a multiple of 1, B, RB or (1 + R) B, and two sizes say which. The head's storages are recognised in the
+network's trace by operator, phase and sizes, in order. Every size must come out exact in whole bytes, or `NotAffine` is raised
+and the caller traces the profile itself.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import SequenceMatcher
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ _OTHER_CHUNK, _MORE_IDENTITIES = 787, 502
 
 _NUM_NETWORK_TERMS = 3
 """The first terms, 1, B and RB, are those of the encoders."""
+_NEGLIGIBLE = 1e-6
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -40,14 +42,14 @@ class NotAffine(Exception):
 class HeadModel:
     """The allocations and costs that depend on the head's knobs, in the order of the trace."""
 
-    keys: tuple[tuple[str, str, tuple[int, ...]], ...]
-    """(operator, phase, bytes in each step of a trace at the base)."""
+    names: tuple[tuple[str, str], ...]
+    """Operator and phase."""
     coefficients: Integers
-    """[len(keys), terms of a size]"""
+    """[len(names), terms of a size]"""
     cost_keys: tuple[OpCost, ...]
     """Operators, at the base."""
     cost_coefficients: Floats
-    """[len(cost_keys), 3 (flops, bytes, count), terms of a cost]; without those of the encoders."""
+    """[len(cost_keys), 3 (flops, bytes, count), terms of a cost], with those of the smallest backbone."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,19 +80,19 @@ def learn_head(structure: TrainProfile) -> HeadModel:
         NotAffine: the traces do not line up.
     """
     points = _head_points(structure)
-    traces = [_traced(structure, point) for point in points]
-    knobs = [step for point in points for step in _steps(point)]
+    steps = [_steps(point, more_references=point == points[0]) for point in points]
+    traces = [_traced(structure, *point_steps) for point_steps in steps]
+    knobs = [step for point_steps in steps for step in point_steps]
     sizes = np.concatenate([_aligned_sizes(traces[0], trace) for trace in traces])
     coefficients = _fitted_sizes(knobs, sizes)
     special = np.any(coefficients[:, _NUM_NETWORK_TERMS:] != 0, axis=1)
     cost_keys, costs = _aligned_costs([cost for trace in traces for cost in trace.costs])
-    cost_coefficients = _fitted_costs(knobs, costs)
-    cost_coefficients[..., :_NUM_NETWORK_TERMS] = 0.0
+    names = _names(traces[0], range(len(special)))
     return HeadModel(
-        tuple(key for key, is_special in zip(_keys(traces[0]), special.tolist(), strict=True) if is_special),
+        tuple(name for name, is_special in zip(names, special.tolist(), strict=True) if is_special),
         coefficients[special],
         cost_keys,
-        cost_coefficients,
+        _fitted_costs(knobs, costs),
     )
 
 
@@ -100,31 +102,91 @@ def learn(structure: TrainProfile, head: HeadModel) -> AffineTrace:
     Raises:
         NotAffine: the head's allocations are not found in the trace, or a size is not affine in batch and references.
     """
-    base = knobs_of(structure)
-    trace = _traced(structure, base)
-    coefficients = _fitted_sizes(_steps(base), _step_sizes(trace))
-    keys, known = _keys(trace), set(head.keys)
-    found = [index for index, key in enumerate(keys) if key in known]
-    if tuple(keys[index] for index in found) != head.keys:
-        raise NotAffine("the head's allocations are not those that it makes on the smallest backbone")
+    steps = _network_steps(knobs_of(structure))
+    trace = _traced(structure, *steps)
+    sizes = _step_sizes(trace)
+    names = _names(trace, range(sizes.shape[1]))
+    found = _found(names, sizes, head, steps)
+    coefficients = np.zeros((len(names), head.coefficients.shape[1]), np.int64)
+    others = np.setdiff1d(np.arange(len(names)), found)
+    coefficients[others, :_NUM_NETWORK_TERMS] = _multiples(steps, sizes[:, others])
     coefficients[found] = head.coefficients
-    skeleton = trace.first_steps(2)
-    births = skeleton.births(0), skeleton.births(1)
-    rows = np.arange(len(skeleton.nbytes))
-    rows[births[1].start :] = rows[births[0].start : births[0].stop]
-    cost_keys, cost_coefficients = _with_head_costs(trace, base, head)
-    return AffineTrace(skeleton, coefficients[rows], cost_keys, cost_coefficients)
+    cost_keys, cost_coefficients = _network_costs(trace, steps, head)
+    return AffineTrace(trace, _both_steps(trace, coefficients), cost_keys, cost_coefficients)
 
 
-def _traced(structure: TrainProfile, point: Knobs) -> Trace:
-    profile = with_knobs(structure, point)
-    return record(profile, [with_knobs(profile, step) for step in _steps(point)])
+def with_other_head(network: AffineTrace, own: HeadModel, other: HeadModel) -> AffineTrace:
+    """A network's trace in which a head makes way for one that allocates less: what the other lacks gets zero bytes.
+
+    What does not depend on the head's knobs, a few numbers per sample, stays the first head's.
+
+    Raises:
+        NotAffine: the other head makes a storage that the first does not make.
+    """
+    sizes = np.zeros_like(own.coefficients)
+    for block in SequenceMatcher(None, own.names, other.names, autojunk=False).get_matching_blocks():
+        sizes[block.a : block.a + block.size] = other.coefficients[block.b : block.b + block.size]
+    if np.any(sizes != 0, axis=1).sum() != len(other.names):
+        raise NotAffine("the other head makes storages that this one does not make")
+    coefficients = network.coefficients[: network.skeleton.births(0).stop].copy()
+    coefficients[np.any(coefficients[:, _NUM_NETWORK_TERMS:] != 0, axis=1)] = sizes
+    costs = _costs_by_name(network.cost_keys, network.cost_coefficients)
+    for sign, head in ((-1.0, own), (1.0, other)):
+        for name, (key, share) in _costs_by_name(head.cost_keys, head.cost_coefficients).items():
+            before = costs.get(name, (key, np.zeros_like(share)))
+            costs[name] = before[0], before[1] + sign * share
+    kept = [(key, figures) for key, figures in costs.values() if np.abs(figures).max() > _NEGLIGIBLE]
+    cost_keys, figures = tuple(key for key, _ in kept), np.array([figures for _, figures in kept])
+    return AffineTrace(network.skeleton, _both_steps(network.skeleton, coefficients), cost_keys, figures)
 
 
-def _steps(point: Knobs) -> list[Knobs]:
-    """The steps of one trace: two batch sizes, and more references where there are any."""
-    steps = [replace(point, batch=SMALL), replace(point, batch=LARGE)]
-    return [*steps, replace(point, batch=SMALL, references=point.references + 1)] if point.references else steps
+def _traced(structure: TrainProfile, *steps: Knobs) -> Trace:
+    return record(with_knobs(structure, steps[0]), [with_knobs(structure, step) for step in steps])
+
+
+def _network_steps(base: Knobs) -> list[Knobs]:
+    return [base, replace(base, batch=LARGE, references=base.references + 1 if base.references else 0)]
+
+
+def _multiples(steps: Sequence[Knobs], sizes: Integers) -> Integers:
+    """[S, 3]: how often 1, B and RB go into sizes [2, S] of which each is a multiple of one of 1, B, RB and (1 + R) B."""
+    result = np.zeros((sizes.shape[1], _NUM_NETWORK_TERMS), np.int64)
+    missing = np.ones(sizes.shape[1], bool)
+    for direction in np.array([(1, 0, 0), (0, 1, 0), (0, 0, 1), (0, 1, 1)], np.int64):
+        values = [int(direction @ np.array(_size_terms(step)[:_NUM_NETWORK_TERMS])) for step in steps]
+        if 0 in values:
+            continue
+        times = sizes[0] // values[0]
+        fits = missing & (times * values[0] == sizes[0]) & (times * values[1] == sizes[1])
+        result[fits] = times[fits, None] * direction
+        missing &= ~fits
+    if missing.any():
+        raise NotAffine("a size is no multiple of the batch")
+    return result
+
+
+def _found(names: Sequence[tuple[str, str]], sizes: Integers, head: HeadModel, steps: Sequence[Knobs]) -> list[int]:
+    """Where the head's storages are among those of a network."""
+    expected = (head.coefficients @ np.array([_size_terms(step) for step in steps], np.int64).T).tolist()
+    wanted = [(name, *pair) for name, pair in zip(head.names, expected, strict=True)]
+    keys = [(name, *pair) for name, pair in zip(names, sizes.T.tolist(), strict=True)]
+    known = set(wanted)
+    found = [index for index, key in enumerate(keys) if key in known]
+    if [keys[index] for index in found] != wanted:
+        raise NotAffine("the head's allocations are not those that it makes on the smallest backbone")
+    return found
+
+
+def _both_steps(trace: Trace, coefficients: Integers) -> Integers:
+    """Coefficients of the construction and one step, repeated for the second step."""
+    first = trace.births(0)
+    return np.concatenate([coefficients, coefficients[first.start : first.stop]])
+
+
+def _steps(point: Knobs, more_references: bool) -> list[Knobs]:
+    """The steps of a head's trace: two batch sizes, and one more reference where there are any."""
+    steps = [point, replace(point, batch=LARGE)]
+    return [*steps, replace(point, references=point.references + 1)] if more_references and point.references else steps
 
 
 def _head_points(structure: TrainProfile) -> list[Knobs]:
@@ -165,7 +227,7 @@ def _fitted_costs(knobs: Sequence[Knobs], costs: Floats) -> Floats:
     """[operators, 3, terms] from the costs [steps, operators, 3] at the knobs of each step."""
     terms = np.array([_cost_terms(knob) for knob in knobs], np.float64)
     coefficients = _solved(terms, costs.reshape(len(knobs), -1)).reshape(*costs.shape[1:], -1)
-    return np.where(np.abs(coefficients) < 1e-6, 0.0, coefficients)
+    return np.where(np.abs(coefficients) < _NEGLIGIBLE, 0.0, coefficients)
 
 
 def _solved(terms: Floats, values: Floats) -> Floats:
@@ -198,12 +260,6 @@ def _step_sizes(trace: Trace) -> Integers:
 def _names(trace: Trace, births: range) -> list[tuple[str, str]]:
     part = slice(births.start, births.stop)
     return list(zip(trace.ops[part], trace.phases[part], strict=True))
-
-
-def _keys(trace: Trace) -> list[tuple[str, str, tuple[int, ...]]]:
-    sizes = _step_sizes(trace)
-    names = _names(trace, range(sizes.shape[1]))
-    return [(*name, tuple(column)) for name, column in zip(names, sizes.T.tolist(), strict=True)]
 
 
 def _aligned_sizes(base: Trace, other: Trace) -> Integers:
@@ -253,16 +309,32 @@ def _cost_names(step: Sequence[OpCost]) -> list[tuple[str, str]]:
     return [(cost.name, cost.phase) for cost in step]
 
 
-def _with_head_costs(trace: Trace, base: Knobs, head: HeadModel) -> tuple[tuple[OpCost, ...], Floats]:
-    """Costs of the network at the base's head, plus what the head adds away from the base."""
+def _network_costs(trace: Trace, steps: Sequence[Knobs], head: HeadModel) -> tuple[tuple[OpCost, ...], Floats]:
+    """The head's costs, plus the network's beyond the smallest backbone's: affine in the images that a phase sees."""
     keys, costs = _aligned_costs(trace.costs)
-    coefficients = _fitted_costs(_steps(base), costs)
-    at_zero = np.array(_cost_terms(replace(base, batch=0)))
-    per_sample = np.array(_cost_terms(replace(base, batch=1))) - at_zero
-    rows = {name: row for row, name in enumerate(_cost_names(keys))}
-    for name, share in zip(_cost_names(head.cost_keys), head.cost_coefficients, strict=True):
-        if share.any():
-            coefficients[rows[name]] += share
-            coefficients[rows[name], :, 0] -= share @ at_zero
-            coefficients[rows[name], :, 1] -= share @ per_sample
+    terms = np.array([_cost_terms(step) for step in steps])
+    shares = {name: share for name, (_, share) in _costs_by_name(head.cost_keys, head.cost_coefficients).items()}
+    coefficients = np.zeros((len(keys), 3, terms.shape[1]))
+    for row, key in enumerate(keys):
+        share = shares.get((key.name, key.phase))
+        if share is not None:
+            coefficients[row] = share
+            costs[:, row] -= terms @ share.T
+        direction = np.zeros(terms.shape[1])
+        direction[:_NUM_NETWORK_TERMS] = _images(key.phase, steps[0].references)
+        images = terms @ direction
+        slope = (costs[1, row] - costs[0, row]) / (images[1] - images[0])
+        coefficients[row] += slope[:, None] * direction
+        coefficients[row, :, 0] += costs[0, row] - slope * images[0]
     return keys, coefficients
+
+
+def _images(phase: str, references: int) -> tuple[int, int, int]:
+    """How often 1, B and RB go into the images that a phase sees."""
+    if references and phase == "references":
+        return 0, 0, 1
+    return (0, 1, 1) if phase == "input" else (0, 1, 0)
+
+
+def _costs_by_name(keys: Sequence[OpCost], coefficients: Floats) -> dict[tuple[str, str], tuple[OpCost, Floats]]:
+    return {(key.name, key.phase): (key, figures) for key, figures in zip(keys, coefficients, strict=True)}

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from attfc_planner.allocator import replay, smallest_capacity
 from attfc_planner.block_pools import ROUNDING
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.overheads import convolution_workspaces, fixed_terms, headroom
+from attfc_planner.overheads import convolution_workspaces, headroom, unseen_terms
 from attfc_planner.trace import CATEGORIES, OpCost, Trace
 from attfc_planner.traces import Traces
 from attfc_train.profile import MemoryPrediction, MemoryTerm, TrainProfile
@@ -74,18 +74,17 @@ class MemoryModel:
         """
         trace = self._traces.estimated(profile)
         sizes = self._sizes(trace)
-        fixed = sum(term.bytes for term in fixed_terms(profile, self.gpu))
-        if self.gpu.kind == "cpu":
-            return fixed + sum(peak_of(trace, sizes).alive.values())
-        return fixed + smallest_capacity(trace.events, sizes.tolist())
+        tensors = sum(peak_of(trace, sizes).alive.values())
+        unseen = sum(term.bytes for term in unseen_terms(profile, self.gpu, tensors))
+        return unseen + (tensors if self.gpu.kind == "cpu" else smallest_capacity(trace.events, sizes.tolist()))
 
     def _predicted(self, profile: TrainProfile, trace: Trace) -> MemoryPrediction:
         sizes = self._sizes(trace)
         peak = peak_of(trace, sizes)
-        terms = [*_traced_terms(peak), *fixed_terms(profile, self.gpu)]
+        tensors = sum(peak.alive.values())
+        terms = [*_traced_terms(peak), *unseen_terms(profile, self.gpu, tensors)]
         if self.gpu.kind == "cuda":
-            reserved = replay(trace.events, sizes.tolist()).peak_reserved
-            terms.append(_fragmentation(reserved - sum(peak.alive.values())))
+            terms.append(_fragmentation(replay(trace.events, sizes.tolist()).peak_reserved - tensors))
         terms.append(headroom(sum(term.bytes for term in terms), self.gpu))
         return MemoryPrediction(
             terms=tuple(terms), budget_bytes=self.budget_bytes, peak_phase=peak.phase, peak_operator=peak.operator

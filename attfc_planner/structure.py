@@ -77,6 +77,17 @@ def head_structure(structure: TrainProfile) -> TrainProfile:
     return structure.model_copy(update={"model": model})
 
 
+def is_direct(structure: TrainProfile) -> bool:
+    """Whether an identity container has a slot for everyone."""
+    head = structure.head
+    return isinstance(head, AttFCSettings) and head.policy == "identity" and structure.dcc_size == structure.num_ids
+
+
+def with_map(direct: TrainProfile, base: Knobs) -> TrainProfile:
+    """The structure whose container has fewer slots than identities: it allocates the same and a little more."""
+    return with_knobs(direct, replace(knobs_of(direct), identities=base.identities))
+
+
 def _head(head: AttFCSettings | FullFCSettings) -> AttFCSettings | FullFCSettings:
     margin = MarginSettings(kind=head.margin.kind, gradient=head.margin.gradient)
     if isinstance(head, FullFCSettings):

@@ -81,22 +81,6 @@ class Trace:
         """The same history with other sizes."""
         return replace(self, nbytes=nbytes)
 
-    def first_steps(self, num: int) -> Trace:
-        """The history up to the end of step `num`."""
-        if num >= len(self.steps):
-            return self
-        end = self.steps[num]
-        stop = self._storages_before(end)
-        return Trace(
-            self.events[:end],
-            self.nbytes[:stop],
-            self.ops[:stop],
-            self.phases[:stop],
-            self.categories[:stop],
-            self.steps[:num],
-            self.costs[:num],
-        )
-
     def _storages_before(self, mark: int) -> int:
         return sum(event >= 0 for event in self.events[:mark])
 

@@ -114,7 +114,7 @@ def _decode_trace(document: dict[str, Any]) -> Trace:
 
 def _encode_head(head: HeadModel) -> dict[str, Any]:
     return {
-        "keys": head.keys,
+        "names": head.names,
         "coefficients": head.coefficients.tolist(),
         "cost_keys": _encode_costs(head.cost_keys),
         "cost_coefficients": head.cost_coefficients.tolist(),
@@ -122,11 +122,11 @@ def _encode_head(head: HeadModel) -> dict[str, Any]:
 
 
 def _decode_head(document: dict[str, Any]) -> HeadModel:
-    keys = tuple((op, phase, tuple(sizes)) for op, phase, sizes in document["keys"])
+    names = tuple((op, phase) for op, phase in document["names"])
     coefficients = np.array(document["coefficients"], np.int64)
-    assert len(coefficients) == len(keys)
+    assert len(coefficients) == len(names)
     cost_keys = _decode_costs(document["cost_keys"])
-    return HeadModel(keys, coefficients, cost_keys, np.array(document["cost_coefficients"], np.float64))
+    return HeadModel(names, coefficients, cost_keys, np.array(document["cost_coefficients"], np.float64))
 
 
 def _encode_affine(affine: AffineTrace) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from attfc_planner.affine import BASE, AffineTrace, HeadModel, NotAffine, learn, learn_head
-from attfc_planner.structure import head_structure, knobs_of, structure_of, with_knobs
+from attfc_planner.affine import BASE, AffineTrace, HeadModel, NotAffine, learn, learn_head, with_other_head
+from attfc_planner.structure import head_structure, is_direct, knobs_of, structure_of, with_knobs, with_map
 from attfc_planner.trace import OpCost, Trace, record
 from attfc_planner.trace_cache import TraceCache, default_folder
 from attfc_train.profile import TrainProfile
@@ -56,11 +56,16 @@ class Traces:
 
     def prepare(self, profiles: Iterable[TrainProfile]) -> None:
         """Makes everything that `estimated` will need for these profiles, on all cores."""
-        structures = list(dict.fromkeys(structure_of(profile, BASE) for profile in profiles))
+        structures = dict.fromkeys(structure_of(profile, BASE) for profile in profiles)
         missing = [structure for structure in structures if not self._find_network(structure)]
-        heads = dict.fromkeys(head_structure(structure) for structure in missing)
+        traced = dict.fromkeys(with_map(one, BASE) if is_direct(one) else one for one in missing)
+        heads = dict.fromkeys(head_structure(structure) for structure in (*traced, *missing))
         self._run([("head", head, None) for head in heads if not self._find_head(head)])
-        self._run([("network", structure, self._heads[head_structure(structure)]) for structure in missing])
+        jobs = [structure for structure in traced if not self._find_network(structure)]
+        self._run([("network", structure, self._heads[head_structure(structure)]) for structure in jobs])
+        for structure in missing:
+            if is_direct(structure):
+                self._networks[structure] = self._derived(structure)
 
     def _network(self, structure: TrainProfile) -> AffineTrace | None:
         if not self._find_network(structure):
@@ -80,6 +85,20 @@ class Traces:
             if found is not None:
                 self._heads[head] = found
         return head in self._heads
+
+    def _derived(self, direct: TrainProfile) -> AffineTrace | None:
+        """A slot for everyone: the trace with a map, without the map."""
+        mapped = with_map(direct, BASE)
+        network, own = self._networks[mapped], self._heads[head_structure(mapped)]
+        other = self._heads[head_structure(direct)]
+        if network is None or own is None or other is None:
+            return None
+        try:
+            derived = with_other_head(network, own, other)
+        except NotAffine:
+            return None
+        self._cache.store(derived, direct)
+        return derived
 
     def _run(self, jobs: list[_Job]) -> None:
         for job, result in zip(jobs, _results(jobs), strict=True):

@@ -107,6 +107,27 @@ def test_cpu_has_no_allocator_terms(folder: Path) -> None:
     assert terms["weights"] > 0
 
 
+def test_cpu_prediction_covers_the_process(folder: Path) -> None:
+    """Three real steps in a process of their own stay below the prediction, and above half of it."""
+    profile = small_profile(batch_size=128)
+    terms = terms_of(MemoryModel(profile, device("cpu"), 8 * GIB, folder).estimate(profile))
+    script = """
+import resource, sys, torch
+from attfc_train.build import build
+from attfc_train.data.batch import Batch
+from attfc_train.profile import TrainProfile
+from attfc_train.step import train_step
+profile = TrainProfile.model_validate_json(sys.stdin.read())
+state, batch = build(profile, torch.device("cpu")), Batch.example(profile, torch.device("cpu"))
+for _ in range(3):
+    train_step(state, batch)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+    run = subprocess.run([sys.executable, "-c", script], input=profile.model_dump_json(), capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert sum(terms.values()) / 2 < int(run.stdout) < sum(terms.values())
+
+
 def test_headroom_grows_with_the_need() -> None:
     assert headroom(0, device()).bytes == 512 * MIB
     assert headroom(100 * GIB, device()).bytes == 6 * GIB

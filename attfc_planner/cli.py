@@ -34,7 +34,10 @@ def plan(
         str | None,
         typer.Option(help="RecordIO folder or .rec file, folder per identity, or synthetic:IDSxIMAGES."),
     ] = None,
-    backbone: Annotated[str, typer.Option(help="Feature encoder: r18, r34, r50, r100, r200 or mbf.")] = "r50",
+    val: Annotated[
+        list[str] | None, typer.Option(help="Verification set for the training: a .bin file or a data set. Repeatable.")
+    ] = None,
+    backbone: Annotated[str, typer.Option(help="Feature encoder: r18, r34, r50, r100, r200, mbf or tiny.")] = "r50",
     output: Annotated[Path, typer.Option(help="Where the training profile is written.")] = Path("best.json"),
     train: Annotated[bool, typer.Option("--train", help="Train with the plan afterwards; needs --data.")] = False,
     max_accuracy_drop: Annotated[
@@ -72,6 +75,7 @@ def plan(
         precision=cast("Precision | None", precision),
         epochs=epochs,
         max_accuracy_drop=max_accuracy_drop,
+        val=tuple(val or ()),
         num_trials=trials,
         seed=seed,
         command=shlex.join(["attfc-plan", *sys.argv[1:]]),

@@ -10,16 +10,21 @@ from typing import TypeAlias
 
 from attfc_planner.choose import choose, refusal, runners_up
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.search.candidates import Candidate, Evaluator, MemoryEstimator
+from attfc_planner.search.candidates import Candidate, Evaluator, MemoryEstimator, without_queue_length
 from attfc_planner.search.constraints import Limits
 from attfc_planner.search.space import SearchSpace, space_for
 from attfc_planner.search.study import SearchResult, search
 from attfc_planner.speed import hours_per_epoch
 from attfc_train.errors import ProfileError, UsageError
-from attfc_train.profile import DataSettings, ModelSettings, Precision, Prediction, Provenance, RunSettings, TrainProfile
+from attfc_train.profile import Precision, Prediction, Provenance, TrainProfile
+from attfc_train.profile_file import load_preset
 from attfc_train.units import Bytes
 
 BEST_FIRST: tuple[Precision, ...] = ("bf16", "fp16", "fp32")
+
+RECIPES = {"tiny": "tiny"}
+DEFAULT_RECIPE = "attfc"
+"""Backbone -> preset that holds its margin, ramps and optimiser settings."""
 
 MakeModel: TypeAlias = Callable[[TrainProfile, GpuProfile, Bytes, tuple[TrainProfile, ...]], MemoryEstimator]
 """Builds a memory model and prepares it for the structures of the profiles given."""
@@ -38,6 +43,7 @@ class PlanRequest:
     """None: bf16 where the device has it, else fp16, else fp32."""
     epochs: float = 5.0
     max_accuracy_drop: float = 1.0
+    val: tuple[str, ...] = ()
     num_trials: int = 40
     seed: int = 0
     command: str = "attfc-plan"
@@ -64,7 +70,7 @@ def make_plan(request: PlanRequest, gpu: GpuProfile, make_model: MakeModel | Non
         InfeasiblePlanError: nothing fits; names the term, the miss and the nearest setting.
     """
     base = base_profile(request, gpu)
-    space = space_for(request.num_ids, request.num_images)
+    space = space_for(request.num_ids, request.num_images, request.epochs)
     limits = Limits(gpu.capacity_bytes, request.max_accuracy_drop)
     model = (make_model or traced_model)(base, gpu, limits.budget_bytes, structures(space, base))
     evaluate = Evaluator(base, gpu, model)
@@ -93,20 +99,29 @@ def traced_model(
 
 
 def structures(space: SearchSpace, base: TrainProfile) -> tuple[TrainProfile, ...]:
-    """One small profile for every way of allocating that the space holds: all knobs but sizes."""
-    smallest = {
-        (one.dcc_share == 1, one.num_references, one.gradient_checkpointing): one for one in sorted(space, reverse=True)
-    }
-    return tuple(setting.applied_to(base) for setting in smallest.values())
+    """One profile for every way of allocating that the space holds: all knobs but those that only scale sizes."""
+    kinds = {(one.dcc_share == 1, one.num_references, one.gradient_checkpointing): one for one in space}
+    return tuple(without_queue_length(setting).applied_to(base) for setting in kinds.values())
 
 
 def base_profile(request: PlanRequest, gpu: GpuProfile) -> TrainProfile:
-    """What the search does not change."""
-    return TrainProfile(
-        name=f"{request.backbone}-{request.num_ids}",
-        data=DataSettings(path=request.data_path, num_ids=request.num_ids, num_images=request.num_images),
-        model=ModelSettings(backbone=request.backbone, image_size=request.image_size),
-        run=RunSettings(epochs=request.epochs, precision=choose_precision(request.precision, gpu)),
+    """What the search does not change: the recipe of the backbone's preset, for the data and the length asked for."""
+    recipe = load_preset(RECIPES.get(request.backbone, DEFAULT_RECIPE))
+    data = {"path": request.data_path, "num_ids": request.num_ids, "num_images": request.num_images}
+    model = {"backbone": request.backbone, "image_size": request.image_size}
+    run = {
+        "epochs": request.epochs,
+        "steps": None,
+        "precision": choose_precision(request.precision, gpu),
+        "val": request.val,
+    }
+    return recipe.model_copy(
+        update={
+            "name": f"{request.backbone}-{request.num_ids}",
+            "data": recipe.data.model_copy(update=data),
+            "model": recipe.model.model_copy(update=model),
+            "run": recipe.run.model_copy(update=run),
+        }
     )
 
 

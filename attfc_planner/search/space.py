@@ -9,11 +9,13 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
 
-from attfc_train.profile import AttFCSettings, TrainProfile
+from attfc_train.profile import AttFCSettings, OptimSettings, TrainProfile
 
-REFERENCE_BATCH_SIZE = 384
-REFERENCE_LEARNING_RATE = 0.1
 LARGE_BATCH_WARMUP_STEPS = 2000
+
+LEAST_STEPS = 400
+"""A run of fewer optimiser steps does not get anywhere, however fast it is: the bound on the batch size for small data sets.
+Assumption, from attfc's runs on 6,206 images, which are useful from about 400 steps on."""
 
 
 @dataclass(frozen=True, order=True)
@@ -31,10 +33,15 @@ class Setting:
         """Slots."""
         return max(1, round(self.dcc_share * num_ids))
 
+    def _warmup_steps(self, base: TrainProfile, rate: float) -> int:
+        """The recipe's warm-up, a longer one for large batches, and never more than a tenth of the run."""
+        wanted = LARGE_BATCH_WARMUP_STEPS if rate > 2 * base.optim.learning_rate else base.optim.warmup_steps
+        return min(wanted, _tenth_of_run(base, self.batch_size))
+
     def applied_to(self, base: TrainProfile) -> TrainProfile:
         """`base` (whose data.num_ids is known) with this setting and the learning rate that belongs to its batch size."""
         assert isinstance(base.head, AttFCSettings)
-        rate = scaled_learning_rate(self.batch_size)
+        rate = scaled_learning_rate(self.batch_size, base.optim)
         head = {
             "policy": "identity",
             "dcc_size": self.dcc_size(base.num_ids),
@@ -46,7 +53,7 @@ class Setting:
             "batch_size": self.batch_size,
             "accumulation": 1,
             "learning_rate": rate,
-            "warmup_steps": LARGE_BATCH_WARMUP_STEPS if rate > 2 * REFERENCE_LEARNING_RATE else 0,
+            "warmup_steps": self._warmup_steps(base, rate),
         }
         return base.model_copy(
             update={
@@ -57,12 +64,18 @@ class Setting:
         )
 
 
-def scaled_learning_rate(batch_size: int) -> float:
-    """Linear scaling (Goyal et al. 2017, arXiv 1706.02677) from AttFC's released setting: 0.1 at a batch size of 384.
+def _tenth_of_run(base: TrainProfile, batch_size: int) -> int:
+    """A tenth of the run's steps where its length is known."""
+    images = base.data.num_images
+    return int(base.run.epochs * images / batch_size / 10) if images else 2**31
 
-    Beyond twice that rate the profile also gets a linear warm-up, as the same paper asks for large batches.
+
+def scaled_learning_rate(batch_size: int, recipe: OptimSettings) -> float:
+    """Linear scaling (Goyal et al. 2017, arXiv 1706.02677) from the recipe's rate and batch size (AttFC: 0.1 at 384).
+
+    Beyond twice that rate the profile also gets a longer linear warm-up, as the same paper asks for large batches.
     """
-    return float(f"{REFERENCE_LEARNING_RATE * batch_size / REFERENCE_BATCH_SIZE:.3g}")
+    return float(f"{recipe.learning_rate * batch_size / recipe.batch_size:.3g}")
 
 
 @dataclass(frozen=True)
@@ -105,10 +118,10 @@ class SearchSpace:
         return sum(abs(a[name] - b[name]) for name in a)
 
 
-def space_for(num_ids: int, num_images: int | None = None) -> SearchSpace:
-    """The space for a data set: no container of under two slots, no batch larger than the data set or an eighth of an epoch."""
+def space_for(num_ids: int, num_images: int | None = None, epochs: float = 1.0) -> SearchSpace:
+    """The space for a data set: no container of under two slots, no batch that leaves a run fewer than `LEAST_STEPS` steps."""
     full = SearchSpace()
-    largest = max(full.batch_size[0], num_images // 8) if num_images else full.batch_size[-1]
+    largest = max(full.batch_size[0], epochs * num_images / LEAST_STEPS) if num_images else full.batch_size[-1]
     return SearchSpace(
         dcc_share=tuple(share for share in full.dcc_share if share * num_ids >= 2 or share == 1),
         batch_size=tuple(size for size in full.batch_size if size <= largest),

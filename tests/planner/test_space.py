@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from attfc_planner.plan import PlanRequest, base_profile
 from attfc_planner.search.space import SearchSpace, Setting, scaled_learning_rate, space_for
-from attfc_train.profile import AttFCSettings, TrainProfile
+from attfc_train.profile import AttFCSettings, OptimSettings, TrainProfile
 from tests.planner.fakes import make_gpu
 
 SPACE = SearchSpace()
@@ -43,16 +43,23 @@ def test_the_space_is_counted_right() -> None:
 
 
 def test_the_learning_rate_is_attfcs_at_its_batch_size_and_linear() -> None:
-    assert scaled_learning_rate(384) == 0.1
-    assert scaled_learning_rate(768) == 0.2
+    recipe = OptimSettings(batch_size=384, learning_rate=0.1)
+    assert scaled_learning_rate(384, recipe) == 0.1
+    assert scaled_learning_rate(768, recipe) == 0.2
     base = base_profile(PlanRequest(num_ids=100), make_gpu())
     warm_up = {size: Setting(1.0, 1.0, size, 1, False).applied_to(base).optim.warmup_steps for size in (384, 768, 1024)}
-    assert warm_up == {384: 0, 768: 0, 1024: 2000}
+    assert warm_up == {384: base.optim.warmup_steps, 768: base.optim.warmup_steps, 1024: 2000}
 
 
 def test_a_small_data_set_bounds_container_and_batch() -> None:
     small = space_for(num_ids=30, num_images=600)
     assert min(small.dcc_share) * 30 >= 2
-    assert max(small.batch_size) <= 75
+    assert max(small.batch_size) == 32
+    assert max(space_for(num_ids=30, num_images=6000, epochs=8).batch_size) == 96
     assert space_for(2, 2).dcc_share == (1.0,)
     assert space_for(2, 2).batch_size == (32,)
+
+
+def test_a_short_run_warms_up_for_a_tenth_of_it() -> None:
+    base = base_profile(PlanRequest(num_ids=100, num_images=64_000, epochs=2), make_gpu())
+    assert Setting(1.0, 1.0, 128, 1, False).applied_to(base).optim.warmup_steps == 100

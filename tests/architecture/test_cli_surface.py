@@ -32,6 +32,7 @@ PLAN: dict[str, set[str]] = {
         "--ids",
         "--images",
         "--data",
+        "--val",
         "--backbone",
         "--output",
         "--train",

@@ -1,7 +1,9 @@
 """The rule by which one setting is chosen, and the refusal where none can be.
 
 The rule: take the best accuracy prior among the settings that fit; of all settings within `INDIFFERENCE_POINTS` of it (less
-than the prior can tell apart) take the fastest. The winner is then traced exactly; if it does not fit after all, the next is.
+than the prior can tell apart) take the fastest, and of those as fast (within `EQUAL_SPEED`, less than the speed model can tell
+apart) the most accurate, then the one with the larger container. The winner is traced exactly; if it does not fit after all,
+the next is.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from dataclasses import replace
 from functools import partial
 
 from attfc_planner.search.candidates import Candidate, Evaluate, MemoryEstimator
-from attfc_planner.search.constraints import Limits, accuracy_shortfall, is_feasible, memory_excess_mib
+from attfc_planner.search.constraints import Limits, is_feasible, is_sound, memory_excess_mib
 from attfc_planner.search.space import SearchSpace
 from attfc_planner.search.study import fitting
 from attfc_train.errors import InfeasiblePlanError
@@ -20,19 +22,25 @@ from attfc_train.profile import MemoryPrediction
 from attfc_train.units import format_bytes
 
 INDIFFERENCE_POINTS = 0.25
+EQUAL_SPEED = 0.03
 
 
 def rank(feasible: Sequence[Candidate]) -> list[Candidate]:
-    """All candidates, best first: those within `INDIFFERENCE_POINTS` of the best by speed, then the others by accuracy."""
+    """All candidates, best first: the close and fast ones by accuracy, then the close ones by speed, then the others."""
     if not feasible:
         return []
-    least = max(candidate.accuracy_points for candidate in feasible) - INDIFFERENCE_POINTS
+    least = max(candidate.accuracy_points for candidate in feasible) - INDIFFERENCE_POINTS - 1e-9
+    speeds = [candidate.images_per_second for candidate in feasible if candidate.accuracy_points >= least]
+    fast = max(speeds) * (1 - EQUAL_SPEED)
 
     def key(candidate: Candidate) -> tuple[object, ...]:
-        close = candidate.accuracy_points >= least - 1e-9
-        first = -candidate.images_per_second if close else -candidate.accuracy_points
-        second = -candidate.accuracy_points if close else -candidate.images_per_second
-        return not close, first, second, candidate.setting
+        accuracy, speed = -candidate.accuracy_points, -candidate.images_per_second
+        share, batch_size = -candidate.setting.dcc_share, candidate.setting.batch_size
+        if candidate.accuracy_points < least:
+            return 2, accuracy, speed, candidate.setting
+        if candidate.images_per_second < fast:
+            return 1, speed, accuracy, candidate.setting
+        return 0, accuracy, share, batch_size, candidate.setting
 
     return sorted(feasible, key=key)
 
@@ -96,7 +104,7 @@ def _given(prediction: MemoryPrediction) -> MemoryPrediction:
 def refusal(space: SearchSpace, evaluate: Evaluate, limits: Limits, device: str) -> InfeasiblePlanError:
     """Why nothing of `space` can be chosen: the term, the miss and the nearest setting that fits."""
     judged = [evaluate(setting) for setting in space]
-    accurate = [candidate for candidate in judged if accuracy_shortfall(candidate, limits) <= 0]
+    accurate = [candidate for candidate in judged if is_sound(candidate, limits)]
     drop = f"--max-accuracy-drop {limits.max_accuracy_drop:g}"
     if not accurate:
         best = max(judged, key=lambda one: (one.accuracy_points, one.setting))

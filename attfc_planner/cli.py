@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from attfc_planner.plan import Plan, PlanRequest
     from attfc_train.profile import Precision
 
+MAX_EPOCHS = 100_000
+
 app = typer.Typer(
     help="Plan the training of face recognition with millions of identities on one GPU.",
     add_completion=False,
@@ -61,7 +63,7 @@ def plan(
         return
     if train and data is None:
         raise UsageError("--train needs --data", "none", "Give the data set to train on.")
-    _check_numbers(image_size, precision)
+    _check_values(backbone, image_size, epochs, precision)
     num_ids, num_images = _size_of_data(data, ids, images)
 
     from attfc_planner.plan import PlanRequest
@@ -155,9 +157,14 @@ def _size_of_data(data: str | None, ids: int | None, images: int | None) -> tupl
     return index.num_ids, index.num_images
 
 
-def _check_numbers(image_size: int, precision: str | None) -> None:
+def _check_values(backbone: str, image_size: int, epochs: float, precision: str | None) -> None:
     from attfc_train.errors import UsageError
+    from attfc_train.profile import BACKBONE_NAMES
 
+    if backbone not in BACKBONE_NAMES:
+        raise UsageError("--backbone must be a known name", f"'{backbone}'", f"Choose one of: {', '.join(BACKBONE_NAMES)}.")
+    if not epochs <= MAX_EPOCHS:
+        raise UsageError(f"--epochs must be at most {MAX_EPOCHS:,}", f"{epochs:g}", "Face data sets take 5 to 40.")
     if image_size % 16:
         raise UsageError("--image-size must be a multiple of 16", str(image_size), "Faces are usually 112.")
     if precision not in (None, "bf16", "fp16", "fp32"):

@@ -46,10 +46,15 @@ class DataSettings(Frozen):
     """Share of the images drawn in a run that may be unreadable (and are replaced) before the run stops."""
 
 
+BACKBONE_NAMES = ("r18", "r34", "r50", "r100", "r200", "mbf", "tiny")
+"""The keys of `attfc_train.backbones.BACKBONES`, for those that must not import torch."""
+
+
 class ModelSettings(Frozen):
     """The feature encoder."""
 
     backbone: str = "r50"
+    """One of `BACKBONE_NAMES`."""
     embedding_size: int = Field(512, ge=8, le=4096)
     image_size: int = Field(112, ge=32, le=512, multiple_of=16)
     gradient_checkpointing: bool = False

@@ -24,6 +24,7 @@ from attfc_train.evaluate.embed import evaluate
 from attfc_train.evaluate.load import load_verification_sets
 from attfc_train.log import RunLog
 from attfc_train.loop import BEST_FILE, MODEL_FILE, Evaluator, Loop
+from attfc_train.precision import prepare_device
 from attfc_train.profile import TrainProfile
 from attfc_train.profile_file import resolve_profile, save_profile
 from attfc_train.state import TrainState
@@ -133,6 +134,7 @@ def _train(
     state: TrainState, dataset: FaceDataset, evaluator: Evaluator, options: RunOptions, checkpoint: Checkpoint | None
 ) -> None:
     profile = state.profile
+    prepare_device(options.device, profile.run.precision)
     log = RunLog(options.folder, profile.total_steps, state.step, tensorboard=options.tensorboard, console=options.console)
     with log:
         log.event(

@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from attfc_planner.search.candidates import Candidate
 from attfc_train.units import MIB, Bytes
 
+LEAST_BATCHES = 8
+"""A container must hold this many batches of centers, or a slot for every identity: with less, every step evicts most of what
+the last few stored. Assumption; the published container holds 72 (methods 1.4), and nothing was measured below 8."""
+
 
 @dataclass(frozen=True)
 class Limits:
@@ -26,9 +30,25 @@ def accuracy_shortfall(candidate: Candidate, limits: Limits) -> float:
     return round(-limits.max_accuracy_drop - candidate.accuracy_points, 9)
 
 
+def missing_slots(candidate: Candidate) -> float:
+    """Slots that a container lacks to hold `LEAST_BATCHES` batches; one with a slot for every identity lacks none."""
+    if candidate.setting.dcc_share == 1:
+        return 0
+    return LEAST_BATCHES * candidate.setting.batch_size - candidate.profile.dcc_size
+
+
+def is_sound(candidate: Candidate, limits: Limits) -> bool:
+    """Whether every constraint but memory holds, which costs nothing to ask."""
+    return accuracy_shortfall(candidate, limits) <= 0 and missing_slots(candidate) <= 0
+
+
 def constraints(candidate: Candidate, limits: Limits) -> dict[str, float]:
     """All constraints by name."""
-    return {"memory": memory_excess_mib(candidate, limits), "accuracy": accuracy_shortfall(candidate, limits)}
+    return {
+        "memory": memory_excess_mib(candidate, limits),
+        "accuracy": accuracy_shortfall(candidate, limits),
+        "slots": missing_slots(candidate),
+    }
 
 
 def is_feasible(candidate: Candidate, limits: Limits) -> bool:

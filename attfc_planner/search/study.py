@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 import optuna
 
 from attfc_planner.search.candidates import Candidate, Evaluate
-from attfc_planner.search.constraints import Limits, accuracy_shortfall, constraints, is_feasible, memory_excess_mib
+from attfc_planner.search.constraints import Limits, constraints, is_feasible, is_sound, memory_excess_mib
 from attfc_planner.search.space import SearchSpace, Setting
 
 
@@ -34,7 +34,7 @@ def search(space: SearchSpace, evaluate: Evaluate, limits: Limits, *, num_trials
         evaluate: judges one setting, in milliseconds.
         num_trials: trials of the study; the Pareto front is tried in any case.
     """
-    fit = fitting(space, lambda one: accuracy_shortfall(evaluate(one), limits) <= 0, evaluate, limits)
+    fit = fitting(space, lambda one: is_sound(evaluate(one), limits), evaluate, limits)
     feasible = {candidate.setting: candidate for candidate in fit}
     front = pareto_front(list(feasible.values()))
     tried = _run_study(space, evaluate, limits, front, max(num_trials, len(front)), seed) if front else []

@@ -22,14 +22,24 @@ def open_dataset(spec: str) -> FaceDataset:
     """
     if spec.startswith(PREFIX):
         return SyntheticFaces.from_spec(spec)
-    path = Path(spec).expanduser()
-    if not spec or not path.exists():
+    path = _expanded(spec)
+    if path is None or not path.exists():
         raise DataError(f"a data set must be {_KINDS}", f"'{spec}', which does not exist", "Check the path.")
     if path.is_dir():
         return _open_folder(path)
     if path.suffix == ".rec":
         return RecordIOFaces(path)
     raise UsageError(f"a data set must be {_KINDS}", f"the file '{spec}'", _remedy(path))
+
+
+def _expanded(spec: str) -> Path | None:
+    """The path with its ``~``; None where no file can have that name."""
+    try:
+        path = Path(spec).expanduser()
+        path.exists()
+    except (OSError, RuntimeError, ValueError):  # name too long, no such user, a zero byte
+        return None
+    return path if spec else None
 
 
 def _open_folder(path: Path) -> FaceDataset:

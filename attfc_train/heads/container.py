@@ -52,7 +52,9 @@ class FifoContainer(nn.Module):
 
     def __init__(self, dcc_size: int, embedding_size: int, *, device: torch.device | None = None) -> None:
         super().__init__()
-        self.register_buffer("slots", normalize(torch.randn(dcc_size, embedding_size, device=device), dim=1))
+        slots = torch.randn(dcc_size, embedding_size, device=device)
+        # In place: a second copy of a large container while building would be the peak of the whole run.
+        self.register_buffer("slots", slots.div_(torch.linalg.vector_norm(slots, dim=1, keepdim=True)))
         self.register_buffer("slot_labels", torch.full((dcc_size,), RANDOM, device=device))
         self.position = 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -73,7 +74,7 @@ def test_learning_rate(kind: str, middle: float) -> None:
     assert rates[10] == 2.0
     assert rates[60] == pytest.approx(2.0 * middle)
     assert rates[110] == 0
-    assert all(earlier > later for earlier, later in zip(rates[10:], rates[11:], strict=False))
+    assert all(earlier > later for earlier, later in itertools.pairwise(rates[10:]))
 
 
 def test_margin_and_momentum_ramps() -> None:

@@ -112,6 +112,11 @@ def _figure(field: str, value: float) -> str:
     return f"{value / 1e9:,.6g} G" if value >= 1e9 else f"{value:g}"
 
 
+def _digits(rate: float) -> int:
+    """A CPU's images per second need a decimal."""
+    return 1 if rate < 100 else 0
+
+
 def _device_line(gpu: GpuProfile) -> Text:
     used = f", {format_bytes(gpu.foreign_bytes)} of it in use by others" if gpu.foreign_bytes else ""
     return Text(f"{gpu.name}: {format_bytes(gpu.capacity_bytes)}{used} ({gpu_source(gpu)})", style="bold")
@@ -145,7 +150,11 @@ def _expectations(prediction: Prediction) -> Table:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     rows = (
-        ("images/s", interval(prediction.images_per_second), prediction.images_per_second.source),
+        (
+            "images/s",
+            interval(prediction.images_per_second, _digits(prediction.images_per_second.high)),
+            prediction.images_per_second.source,
+        ),
         ("limited by", prediction.limited_by, ""),
         ("hours per epoch", interval(hours, 1) if hours else "unknown: give --images or --data", ""),
         ("accuracy prior", f"{interval(prediction.accuracy, 2, sign=True)} points against full FC", prediction.accuracy.source),
@@ -175,7 +184,7 @@ def _cells(candidate: Candidate) -> tuple[str, ...]:
         str(setting.num_references),
         "yes" if setting.gradient_checkpointing else "no",
         format_bytes(candidate.memory_bytes),
-        f"{candidate.images_per_second:,.0f}",
+        f"{candidate.images_per_second:,.{_digits(candidate.images_per_second)}f}",
         f"{candidate.accuracy_points:+.2f}",
     )
 

@@ -83,7 +83,8 @@ class MemoryModel:
         peak = peak_of(trace, sizes)
         tensors = sum(peak.alive.values())
         terms = [*_traced_terms(peak), *unseen_terms(profile, self.gpu, tensors)]
-        if self.gpu.kind == "cuda":
+        # What is over the budget without fragmentation needs no replay to be refused, and a search asks about many of those.
+        if self.gpu.kind == "cuda" and sum(term.bytes for term in terms) <= self.budget_bytes:
             terms.append(_fragmentation(replay(trace.events, sizes.tolist()).peak_reserved - tensors))
         terms.append(headroom(sum(term.bytes for term in terms), self.gpu))
         return MemoryPrediction(

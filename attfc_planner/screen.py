@@ -14,7 +14,7 @@ from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.plan import Plan, gpu_source
 from attfc_planner.search.candidates import Candidate
 from attfc_train.profile import Interval, MemoryPrediction, Prediction
-from attfc_train.units import MIB, format_bytes
+from attfc_train.units import MIB, format_bytes, format_seconds
 
 _COLORS = (
     "cyan",
@@ -156,12 +156,16 @@ def _expectations(prediction: Prediction) -> Table:
             prediction.images_per_second.source,
         ),
         ("limited by", prediction.limited_by, ""),
-        ("hours per epoch", interval(hours, 1) if hours else "unknown: give --images or --data", ""),
+        ("time per epoch", _duration(hours) if hours else "unknown: give --images or --data", ""),
         ("accuracy prior", f"{interval(prediction.accuracy, 2, sign=True)} points against full FC", prediction.accuracy.source),
     )
     for name, value, source in rows:
         table.add_row(name, Text(value, style="bold") + Text(f"\n{source}" if source else "", style="dim not bold"))
     return table
+
+
+def _duration(hours: Interval) -> str:
+    return f"{format_seconds(hours.low * 3600)} to {format_seconds(hours.high * 3600)}"
 
 
 def _runners_up(plan: Plan) -> Table:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import os
 import sys
 from collections.abc import Sequence
 from functools import cache
@@ -31,12 +30,6 @@ _FORMAT = 1
 _PLANNER_SOURCES = ("trace.py", "recorder.py", "op_costs.py", "affine.py", "structure.py", "trace_cache.py")
 
 Stored = TypeVar("Stored", Trace, HeadModel, AffineTrace)
-
-
-def default_folder() -> Path:
-    """``$ATTFC_CACHE_DIR``, or the user's cache folder."""
-    named = os.environ.get("ATTFC_CACHE_DIR")
-    return Path(named) if named else Path.home() / ".cache" / "attfc"
 
 
 class TraceCache:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from attfc_planner.affine import BASE, AffineTrace, HeadModel, NotAffine, learn, learn_head, with_other_head
+from attfc_planner.cache import cache_folder
 from attfc_planner.structure import head_structure, is_direct, knobs_of, structure_of, with_knobs, with_map
 from attfc_planner.trace import OpCost, Trace, record
-from attfc_planner.trace_cache import TraceCache, default_folder
+from attfc_planner.trace_cache import TraceCache
 from attfc_train.profile import TrainProfile
 
 _Job: TypeAlias = tuple[Literal["head", "network"], TrainProfile, HeadModel | None]
@@ -28,7 +29,7 @@ class Traces:
     """
 
     def __init__(self, cache_dir: Path | None = None) -> None:
-        self._cache = TraceCache(cache_dir or default_folder())
+        self._cache = TraceCache(cache_dir or cache_folder())
         self._heads: dict[TrainProfile, HeadModel | None] = {}
         self._networks: dict[TrainProfile, AffineTrace | None] = {}
         self._exact: dict[TrainProfile, Trace] = {}
@@ -113,20 +114,19 @@ class Traces:
 
 
 def _results(jobs: list[_Job]) -> list[HeadModel | AffineTrace | None]:
-    """The jobs' results in order. Forked workers start at the last job and this process at the first, until they meet."""
-    workers = min(len(jobs), os.cpu_count() or 1, 4) - 1
-    if workers < 1 or not sys.platform.startswith("linux"):
+    """The jobs' results in order, from one forked worker per core."""
+    workers = min(len(jobs), os.cpu_count() or 1, 4)
+    if workers < 2 or not sys.platform.startswith("linux"):
         return [_result(job) for job in jobs]
-    import attfc_planner.recorder  # noqa: F401  # seconds of imports, once, before the fork
+    import torch._dynamo  # noqa: F401  # FakeTensorMode's; seconds of imports, once, before the fork
 
-    results: list[HeadModel | AffineTrace | None] = []
+    import attfc_planner.recorder  # noqa: F401
+
     with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: fork beside threads; the child starts none
-            futures: list[Future[HeadModel | AffineTrace | None]] = [pool.submit(_result, job) for job in reversed(jobs)][::-1]
-        for job, future in zip(jobs, futures, strict=True):
-            results.append(_result(job) if future.cancel() else future.result())
-    return results
+            futures: list[Future[HeadModel | AffineTrace | None]] = [pool.submit(_result, job) for job in jobs]
+        return [future.result() for future in futures]
 
 
 def _result(job: _Job) -> HeadModel | AffineTrace | None:

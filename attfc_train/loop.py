@@ -115,9 +115,8 @@ class Loop:
             return
         for name, result in results.items():
             self.log.event("evaluate", self.state.step, set=name, accuracy=result.accuracy, std=result.std)
-            self.log.say(
-                f"step {self.state.step}  {name}: {result.accuracy:.2%} +- {result.std:.2%} on {result.num_pairs:,} pairs"
-            )
+            accuracy = f"{result.accuracy:.2%} ± {result.standard_error:.2%}"
+            self.log.say(f"step {self.state.step}  {name}: {accuracy} on {result.num_pairs:,} pairs")
         mean = sum(result.accuracy for result in results.values()) / len(results)
         if self.best_accuracy is None or mean > self.best_accuracy:
             self.best_accuracy = mean

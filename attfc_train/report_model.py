@@ -64,10 +64,12 @@ def report_model(folder: Path, val: Sequence[str], which: str, device: torch.dev
 
 
 def _table(title: str, results: Mapping[str, Verification]) -> Table:
-    table = Table("set", "pairs", "accuracy", *(f"TAR@{far:g}" for far in FARS), "norm", "images/s", title=escape(title))
+    table = Table(title=escape(title), title_justify="left", pad_edge=False)
+    table.add_column("set", overflow="fold")
+    for name in ("pairs", "accuracy", *(f"TAR@{far:g}" for far in FARS), "images/s"):
+        table.add_column(name, justify="right", no_wrap=True)
     for name, result in results.items():
-        rates = (f"{result.tar[far]:.2%}" if far in result.tar else "too few" for far in FARS)
-        accuracy = f"{result.accuracy:.2%} +- {result.standard_error:.2%}"
-        speed = f"{result.images_per_second:,.0f}"
-        table.add_row(escape(name), f"{result.num_pairs:,}", accuracy, *rates, f"{result.embedding_norm:.1f}", speed)
+        rates = (f"{result.tar[far]:.2%}" if far in result.tar else "-" for far in FARS)
+        accuracy = f"{result.accuracy:.2%} ± {result.standard_error:.2%}"
+        table.add_row(escape(name), f"{result.num_pairs:,}", accuracy, *rates, f"{result.images_per_second:,.0f}")
     return table

@@ -2,10 +2,10 @@
 
     python -m benchmarks.heads --data ../shared/data/lfw_train --val ../shared/data/lfw_fold8.bin --steps 400 --seeds 0 1 2
 
-First the CPU seconds of a step of every head are measured, in turn. Then every head trains with every seed for ``--steps`` steps
-(same images), and for as many steps as take as long as ``--steps`` steps of the full FC layer (same time). One JSON file holds
-all runs and is updated after each: a run that is there is not done again. The time budget is set from the measured step times
-and not by a clock, so that a busy machine does not change what is trained.
+First the CPU seconds of a step of every head are measured, in turn. Then every head trains with every seed for ``--steps``
+steps (same images), and for as many steps as take as long as ``--steps`` steps of the full FC layer (same time). One JSON file
+holds all runs and is updated after each: a run that is there is not done again. The time budget is set from the measured step
+times and not by a clock, so that a busy machine does not change what is trained.
 """
 
 from __future__ import annotations

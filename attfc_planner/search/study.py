@@ -46,19 +46,28 @@ def fitting(space: SearchSpace, wanted: Callable[[Setting], bool], evaluate: Eva
     """Every wanted setting that fits the memory budget.
 
     Memory only grows with the batch size and with the DCC size, so for given references and checkpointing the largest batch
-    size that fits falls as the DCC grows: the border is walked once instead of asking for every pair.
+    size that fits grows as the DCC shrinks: the border is walked once, from the misfits, which are cheap to recognise.
     """
     groups: dict[tuple[int, bool], dict[float, list[Setting]]] = {}
-    for setting in sorted(filter(wanted, space)):
+    for setting in filter(wanted, space):
         shares = groups.setdefault((setting.num_references, setting.gradient_checkpointing), {})
         shares.setdefault(setting.dcc_share, []).append(setting)
     found = []
     for shares in groups.values():
         sizes = sorted({setting.batch_size for settings in shares.values() for setting in settings})
-        for settings in shares.values():
-            while sizes and memory_excess_mib(evaluate(replace(settings[0], batch_size=sizes[-1])), limits) > 0:
-                sizes.pop()
-            found += [evaluate(setting) for setting in settings if sizes and setting.batch_size <= sizes[-1]]
+        largest, *smaller = sorted(shares, reverse=True)
+
+        def fits(share: float, index: int, shares: dict[float, list[Setting]] = shares, sizes: list[int] = sizes) -> bool:
+            return memory_excess_mib(evaluate(replace(shares[share][0], batch_size=sizes[index])), limits) <= 0
+
+        fit = len(sizes)  # so many of the smallest sizes fit
+        while fit and not fits(largest, fit - 1):
+            fit -= 1
+        found += [evaluate(setting) for setting in shares[largest] if setting.batch_size in sizes[:fit]]
+        for share in smaller:
+            while fit < len(sizes) and fits(share, fit):
+                fit += 1
+            found += [evaluate(setting) for setting in shares[share] if setting.batch_size in sizes[:fit]]
     return found
 
 

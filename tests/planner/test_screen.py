@@ -27,7 +27,7 @@ def shown(made: Plan, width: int) -> str:
 def test_the_screen_shows_everything_that_was_promised(width: int) -> None:
     made = plan()
     text = shown(made, width)
-    for piece in ("DCC size", "queue length", "batch size", "references", "gradient checkpointing", "hours per epoch"):
+    for piece in ("DCC size", "queue length", "batch size", "references", "gradient checkpointing", "time per epoch"):
         assert piece in text
     for piece in ("accuracy prior", "not measured on your data", "Runners-up", "1.00 GiB of it in use by others", "█", "░"):
         assert piece in " ".join(text.replace("│", " ").split())

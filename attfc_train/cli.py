@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -69,10 +70,10 @@ def train(
         )
     torch_device = _device(device)
     if resume is not None:
-        superfluous = [name for name in given if name in ("--data", "--val", "--output", "--set")]
+        superfluous = [name for name in given if name in ("--val", "--output")]
         if superfluous:
             raise UsageError("--resume takes its settings from the run", " and ".join(superfluous), "Leave them out.")
-        run.resume(run.RunOptions(resume, torch_device, Console(), tensorboard))
+        run.resume(run.RunOptions(resume, torch_device, Console(), tensorboard), _assignments(data, override))
         return
     run.start(_load(profile, preset, data, val, override), run.RunOptions(output, torch_device, Console(), tensorboard))
 
@@ -125,16 +126,22 @@ def _load(
     else:
         assert profile is not None
         loaded = load_profile(profile)
-    assignments = list(override or [])
-    if data is not None:
-        assignments.append(f"data.path={json.dumps(data)}")
+    assignments = _assignments(data, override)
     if val:
         assignments.append(f"run.val={json.dumps(val)}")
     return with_overrides(loaded, assignments)
 
 
+def _assignments(data: str | None, override: list[str] | None) -> list[str]:
+    """``--set`` with ``--data`` as its last word."""
+    return [*(override or []), *([f"data.path={json.dumps(data)}"] if data is not None else [])]
+
+
 def main() -> None:
-    """Entry point."""
+    """Entry point. What CUDA reads when torch is imported is set here: the allocator that plans count on, and NVML's order."""
+    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
+        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     run_and_exit(app)
 
 

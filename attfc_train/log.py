@@ -1,7 +1,8 @@
 """The run record: JSON lines, TensorBoard, and one live line on the screen.
 
 ``log.jsonl`` has one object per line with ``step`` and ``event``: ``start``, ``step``, ``evaluate``, ``save``, ``resume``,
-``stop`` or ``end``. After a resume it holds exactly what an uninterrupted run would have written, plus the ``resume`` line.
+``stop`` or ``end``. After a resume it holds what an uninterrupted run would have written, plus the
+``stop`` and ``resume`` lines. A figure that is not finite is null.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
+import math
 import time
 from pathlib import Path
 from types import TracebackType
@@ -56,7 +58,7 @@ class RunLog:
         """Appends one line to the record and numbers to TensorBoard."""
         record = {"event": event, "step": step, "time": round(time.time(), 3), **values}
         try:
-            self._file.write(json.dumps(record) + "\n")
+            self._file.write(json.dumps({key: _finite(value) for key, value in record.items()}) + "\n")
             self._file.flush()
         except OSError as error:
             raise StorageError(
@@ -82,6 +84,11 @@ class RunLog:
     def say(self, text: str) -> None:
         """A line above the live line."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _finite(value: Any) -> Any:
+    """JSON knows no NaN and no infinity."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:

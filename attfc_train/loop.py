@@ -19,7 +19,7 @@ from attfc_train.errors import DeviceMemoryError, Interrupted, NonFiniteLossErro
 from attfc_train.evaluate.pairs import Verification
 from attfc_train.interrupt import StopFlag
 from attfc_train.log import RunLog
-from attfc_train.memory_use import memory_use
+from attfc_train.memory_use import forget_peak, memory_use
 from attfc_train.state import TrainState
 from attfc_train.step import StepMetrics, train_step
 
@@ -50,13 +50,16 @@ class Loop:
         """
         state = self.state
         self._clock = _Clock(self.loader, state.step)
+        first_step = state.step
         with StopFlag() as stop:
             for batch in self.loader.batches(state.step, state.profile.total_steps):
                 metrics = self._train_step(batch)
+                if state.step == first_step + 1:
+                    self._settle()
                 self._between_steps(metrics)
                 if stop.received and state.step < state.profile.total_steps:
                     self._leave(stop.received)
-        self._finish()
+            self._finish()
 
     def _train_step(self, batch: object) -> StepMetrics:
         try:
@@ -65,8 +68,13 @@ class Loop:
             raise DeviceMemoryError(
                 f"step {self.state.step} must fit into the memory of {self.state.device}",
                 str(error).split(". ")[0],
-                "Lower optim.batch_size, raise optim.accumulation, or set model.gradient_checkpointing=true; then --resume.",
+                f"--resume {self.folder} with --set optim.accumulation=N or --set model.gradient_checkpointing=true.",
             ) from error
+
+    def _settle(self) -> None:
+        """After the first step: what choosing convolutions took is given back, and counts neither as memory nor as time."""
+        forget_peak(self.state.device)
+        self._clock.restart(self.state.step)
 
     def _between_steps(self, metrics: StepMetrics) -> None:
         step, run, last = self.state.step, self.state.profile.run, self.state.profile.total_steps
@@ -105,7 +113,7 @@ class Loop:
         raise NonFiniteLossError(
             "the loss and its gradient must stay finite",
             f"NaN or infinity at step {bad}; its batch: {shown}",
-            f"{kept} Lower optim.learning_rate or add optim.warmup_steps.",
+            f"{kept} --resume it with --set optim.learning_rate=..., or start anew with more optim.warmup_steps.",
         )
 
     def _evaluate(self) -> None:
@@ -141,7 +149,7 @@ class Loop:
         )
 
     def _finish(self) -> None:
-        self._check_finite()
+        self._save()  # before the evaluation, which can take minutes in which the process may be killed
         self._evaluate()
         self._save()
         save_model(self.folder / MODEL_FILE, self.state.feature_encoder)

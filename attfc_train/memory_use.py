@@ -27,3 +27,11 @@ def memory_use(device: torch.device) -> MemoryUse:
         return MemoryUse(*(int(fields[key].split()[0]) * KIB for key in ("VmRSS", "VmHWM")))
     except (OSError, KeyError, ValueError):
         return MemoryUse(0, 0)
+
+
+def forget_peak(device: torch.device) -> None:
+    """Starts counting the peak anew on a GPU and gives back what is cached; on a CPU the system keeps its own count."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)

@@ -26,6 +26,10 @@ def prepare_device(device: torch.device, precision: Precision) -> None:
         torch.set_float32_matmul_precision("highest" if precision == "fp32" else "high")
 
 
+MOST_SKIPPED = 50
+"""So many overflowing steps in a row are no search for a scale any more: from 2^16 the scale is at 2^-14 after 30."""
+
+
 class LossScaler:
     """Dynamic loss scaling on the device: a step with overflowing gradients is skipped by arithmetic, not by a branch.
 
@@ -36,6 +40,8 @@ class LossScaler:
     def __init__(self, device: torch.device, initial_scale: float = 2.0**16, growth_interval: int = 100) -> None:
         self.scale = torch.full((), initial_scale, device=device)
         self.growth_tracker = torch.zeros((), dtype=torch.int32, device=device)
+        self.skipped = torch.zeros((), dtype=torch.int32, device=device)
+        """Steps skipped in a row."""
         self.growth_interval = growth_interval
 
     def unscale(self, gradients: Sequence[Tensor]) -> Tensor:
@@ -47,13 +53,16 @@ class LossScaler:
         found = torch.zeros_like(self.scale)
         torch._amp_foreach_non_finite_check_and_unscale_(list(gradients), found, self.scale.reciprocal())
         torch._amp_update_scale_(self.scale, self.growth_tracker, found, 2.0, 0.5, self.growth_interval)
+        self.scale.clamp_min_(2.0**-14)  # a scale of 0 would make every later gradient NaN
+        self.skipped.add_(1).mul_(found.int())
         return found
 
     def state_dict(self) -> dict[str, Any]:
         """Scale and tracker."""
-        return {"scale": self.scale, "growth_tracker": self.growth_tracker}
+        return {"scale": self.scale, "growth_tracker": self.growth_tracker, "skipped": self.skipped}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restores `state_dict`."""
         self.scale.copy_(state["scale"])
         self.growth_tracker.copy_(state["growth_tracker"])
+        self.skipped.copy_(state["skipped"])

@@ -46,6 +46,10 @@ class DataSettings(Frozen):
     """Share of the images drawn in a run that may be unreadable (and are replaced) before the run stops."""
 
 
+MAX_DEFAULT_WORKERS = 16
+"""Decoding threads where ``data.num_workers`` is 0 and there are more cores."""
+NUM_DRAWN_PAIRS = 6000
+"""Pairs that are drawn from a data set given as ``--val``: as many as LFW has."""
 BACKBONE_NAMES = ("r18", "r34", "r50", "r100", "r200", "mbf", "tiny")
 """The keys of `attfc_train.backbones.BACKBONES`, for those that must not import torch."""
 
@@ -232,6 +236,14 @@ class TrainProfile(Frozen):
     run: RunSettings = RunSettings()
     prediction: Prediction | None = None
     provenance: Provenance | None = None
+
+    @model_validator(mode="after")
+    def _warm_up_within_run(self) -> Self:
+        if self.run.steps is not None and self.optim.warmup_steps >= self.run.steps:
+            raise ValueError(
+                f"optim.warmup_steps must be less than the run's steps, but got {self.optim.warmup_steps} and {self.run.steps}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _slots_within_identities(self) -> Self:

@@ -111,6 +111,9 @@ def with_overrides(profile: TrainProfile, assignments: Iterable[str]) -> TrainPr
         ProfileError: the result breaks a rule of the schema.
     """
     document = profile.model_dump(mode="json")
+    assignments = list(assignments)
+    if any(assignment.startswith("run.epochs=") for assignment in assignments):
+        document["run"]["steps"] = None  # a number of steps would win over the epochs that were just asked for
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         node, leaf = _parent_of(document, key)

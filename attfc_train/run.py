@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -14,19 +14,19 @@ from rich.console import Console
 
 from attfc_train.build import build
 from attfc_train.checkpoint import FILE_NAME as CHECKPOINT_FILE
-from attfc_train.checkpoint import Checkpoint, load_checkpoint
+from attfc_train.checkpoint import load_checkpoint
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.loader import AttentionLoader
 from attfc_train.data.sampler import AttentionSampler
 from attfc_train.data.source import open_dataset
-from attfc_train.errors import DataError, DeviceMemoryError, UsageError
+from attfc_train.errors import DataError, DeviceMemoryError, UsageError, VerificationSetError
 from attfc_train.evaluate.embed import evaluate
 from attfc_train.evaluate.load import load_verification_sets
 from attfc_train.log import RunLog
 from attfc_train.loop import BEST_FILE, MODEL_FILE, Evaluator, Loop
 from attfc_train.precision import prepare_device
 from attfc_train.profile import TrainProfile
-from attfc_train.profile_file import resolve_profile, save_profile
+from attfc_train.profile_file import resolve_profile, save_profile, with_overrides
 from attfc_train.state import TrainState
 
 PROFILE_FILE = "profile.json"
@@ -54,22 +54,60 @@ def start(profile: TrainProfile, options: RunOptions) -> None:
     with memory_is_enough(options.device):
         state = build(profile, options.device)
         save_profile(profile, options.folder / PROFILE_FILE)
-        _train(state, dataset, evaluator, options, None)
+        _train(state, dataset, evaluator, options)
 
 
-def resume(options: RunOptions) -> None:
-    """Goes on with the run in ``options.folder`` from its last checkpoint, as if it had never stopped."""
+RESUMABLE = (
+    "data.path",
+    "data.num_workers",
+    "data.prefetch_batches",
+    "data.cache_bytes",
+    "data.max_corrupt_share",
+    "model.gradient_checkpointing",
+    "optim.accumulation",
+    "optim.learning_rate",
+    "optim.warmup_steps",
+    "optim.weight_decay",
+    "optim.clip_norm",
+    "run.log_every",
+    "run.eval_every",
+    "run.save_every",
+)
+"""Settings that may change in a resumed run: what is stored and what is drawn stays the same."""
+
+
+def resume(options: RunOptions, assignments: Sequence[str] = ()) -> None:
+    """Goes on with the run in ``options.folder`` from its last checkpoint, as if it had never stopped.
+
+    Args:
+        assignments: ``section.key=value`` for keys of `RESUMABLE`.
+    """
     checkpoint = load_checkpoint(options.folder)
-    dataset = _open(checkpoint.profile)
+    profile = _changed(checkpoint.profile, assignments)
+    if checkpoint.step >= profile.total_steps and (options.folder / MODEL_FILE).exists():
+        options.console.print(f"The run in {options.folder} has done its {checkpoint.step:,} steps.", markup=False)
+        return
+    dataset = _open(profile)
     trained, found = checkpoint.profile.data.num_images, dataset.index.num_images
     if trained != found:
         got = f"{found}; the run was started with {trained}"
         raise DataError(f"'{dataset.name}' must have the same images as before", got, "Restore the data, or start a new run.")
-    evaluator = _evaluator(checkpoint.profile, options.device)
+    evaluator = _evaluator(profile, options.device)
+    best_accuracy = checkpoint.best_accuracy
     with memory_is_enough(options.device):
-        state = build(checkpoint.profile, options.device)
+        state = build(profile, options.device)
         checkpoint.restore(state)
-        _train(state, dataset, evaluator, options, checkpoint)
+        del checkpoint  # a second copy of everything, which would stay to the end
+        _train(state, dataset, evaluator, options, best_accuracy)
+
+
+def _changed(profile: TrainProfile, assignments: Sequence[str]) -> TrainProfile:
+    for assignment in assignments:
+        key = assignment.partition("=")[0]
+        if key not in RESUMABLE:
+            remedy = f"These can change: {', '.join(RESUMABLE)}. For others start a new run."
+            raise UsageError("--resume keeps what decides the run", f"--set {key}", remedy)
+    return with_overrides(profile, assignments)
 
 
 @contextmanager
@@ -120,6 +158,9 @@ def _open(profile: TrainProfile) -> FaceDataset:
 
 def _evaluator(profile: TrainProfile, device: torch.device) -> Evaluator:
     """Loads the verification sets now, so that a bad one stops the run before it starts."""
+    if profile.data.path in profile.run.val:
+        got = f"'{profile.data.path}', which is --data"
+        raise VerificationSetError("--val must hold people that are not trained on", got, "Give other people's images.")
     return partial(
         evaluate,
         verification_sets=load_verification_sets(profile.run.val, profile.model.image_size),
@@ -131,14 +172,18 @@ def _evaluator(profile: TrainProfile, device: torch.device) -> Evaluator:
 
 
 def _train(
-    state: TrainState, dataset: FaceDataset, evaluator: Evaluator, options: RunOptions, checkpoint: Checkpoint | None
+    state: TrainState,
+    dataset: FaceDataset,
+    evaluator: Evaluator,
+    options: RunOptions,
+    best_accuracy: float | None = None,
 ) -> None:
     profile = state.profile
     prepare_device(options.device, profile.run.precision)
     log = RunLog(options.folder, profile.total_steps, state.step, tensorboard=options.tensorboard, console=options.console)
     with log:
         log.event(
-            "resume" if checkpoint else "start",
+            "resume" if state.step else "start",
             state.step,
             profile=profile.name,
             device=str(options.device),
@@ -149,7 +194,7 @@ def _train(
         )
         log.say(_headline(profile, dataset, options))
         loader = _loader(profile, dataset, options.device)
-        Loop(state, loader, evaluator, log, options.folder, checkpoint.best_accuracy if checkpoint else None).run()
+        Loop(state, loader, evaluator, log, options.folder, best_accuracy).run()
 
 
 def _loader(profile: TrainProfile, dataset: FaceDataset, device: torch.device) -> AttentionLoader:

@@ -17,7 +17,7 @@ from attfc_train.data.batch import Batch, normalised
 from attfc_train.heads import HeadOutput
 from attfc_train.optim import clip_gradients
 from attfc_train.phase import phase
-from attfc_train.precision import autocast
+from attfc_train.precision import MOST_SKIPPED, autocast
 from attfc_train.profile import AttFCSettings
 from attfc_train.state import TrainState
 
@@ -90,5 +90,7 @@ def _update(state: TrainState, loss: Tensor) -> StepMetrics:
     rate = schedule.learning_rate(profile.optim, state.step, profile.total_steps)
     state.optimizer.step(rate, overflow)
     bad = ~torch.isfinite(loss if state.scaler else loss + norm)
+    if state.scaler:
+        bad |= state.scaler.skipped > MOST_SKIPPED
     state.first_bad_step.masked_fill_(bad & (state.first_bad_step < 0), state.step)
     return StepMetrics(loss, norm, rate)

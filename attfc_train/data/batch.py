@@ -43,10 +43,6 @@ class Batch:
         tensors = (self.query, self.references, self.flips, self.labels)
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
 
-    def pin(self) -> Batch:
-        """The batch in page-locked memory, so that `to` can run beside the previous step."""
-        return Batch(*(tensor.pin_memory() for tensor in (self.query, self.references, self.flips, self.labels)))
-
     def split(self, parts: int) -> Iterator[Batch]:
         """Equal micro-batches, as views."""
         size = self.labels.shape[0] // parts

@@ -85,10 +85,6 @@ class FolderFaces:
         """The file's path."""
         return str(self._path(position))
 
-    def folder_of(self, identity: int) -> str:
-        """The name of an identity's folder."""
-        return self._folders[identity]
-
     def _path(self, position: int) -> Path:
         """Where the image is."""
         return self._root / self._folders[int(self._index.labels[position])] / self._files[position]

@@ -22,10 +22,10 @@ from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.reader import ImageReader
 from attfc_train.data.sampler import AttentionSampler, Draw
 from attfc_train.errors import DataError
+from attfc_train.profile import MAX_DEFAULT_WORKERS
 from attfc_train.units import Bytes, Seconds
 
 _IMAGES_PER_TASK: Final = 32
-_MAX_DEFAULT_WORKERS: Final = 16
 _MAX_EXAMPLES: Final = 20
 _LEAST_DRAWN: Final = 1000
 
@@ -81,7 +81,7 @@ class AttentionLoader:
         self._dataset, self._sampler = dataset, sampler
         self._reader = ImageReader(dataset, image_size, cache_bytes)
         self._image_size = image_size
-        self._num_workers = num_workers or min(_num_cores(), _MAX_DEFAULT_WORKERS)
+        self._num_workers = num_workers or min(_num_cores(), MAX_DEFAULT_WORKERS)
         self._prefetch_batches = prefetch_batches
         self._max_corrupt_share = max_corrupt_share
         self._pin_memory = pin_memory

@@ -6,16 +6,13 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 from attfc_train.data.source import open_dataset
 from attfc_train.errors import DataError, UsageError, VerificationSetError
 from attfc_train.evaluate.bins import read_bin
 from attfc_train.evaluate.drawn_pairs import pairs_from_dataset
 from attfc_train.evaluate.verification_set import VerificationSet
-
-NUM_DRAWN_PAIRS: Final = 6000
-"""As many as LFW has."""
+from attfc_train.profile import NUM_DRAWN_PAIRS
 
 
 def load_verification(spec: str, image_size: int, *, num_pairs: int = NUM_DRAWN_PAIRS, seed: int = 0) -> VerificationSet:

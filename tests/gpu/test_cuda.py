@@ -35,7 +35,7 @@ def test_the_step_follows_the_cpu(head: str, precision: str) -> None:
 def test_the_step_never_waits_for_the_device() -> None:
     profile = small_profile("identity-30%")
     state = build(profile, CUDA)
-    batches = [random_batch(profile, seed).pin().to(CUDA) for seed in range(2)]
+    batches = [random_batch(profile, seed).to(CUDA) for seed in range(2)]
     train_step(state, batches[0])
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")

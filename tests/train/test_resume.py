@@ -15,7 +15,7 @@ from rich.console import Console
 
 from attfc_train import loop, run
 from attfc_train.checkpoint import load_checkpoint
-from attfc_train.errors import CheckpointError, Interrupted, NonFiniteLossError, StorageError, UsageError
+from attfc_train.errors import CheckpointError, Interrupted, NonFiniteLossError, StorageError, UsageError, VerificationSetError
 from attfc_train.log import read_log
 from attfc_train.profile import DataSettings, ModelSettings, OptimSettings, RunSettings, TrainProfile
 from attfc_train.profile_file import save_profile
@@ -175,3 +175,60 @@ def test_the_run_leaves_models_and_a_record(uninterrupted: Path) -> None:
     record = read_log(uninterrupted)[-1]
     assert record["images_per_second"] > 0
     assert record["peak_memory_bytes"] > 2**20
+
+
+def test_a_finished_run_is_left_alone(uninterrupted: Path) -> None:
+    before = (uninterrupted / "log.jsonl").read_text()
+    run.resume(options(uninterrupted))
+    assert (uninterrupted / "log.jsonl").read_text() == before
+
+
+def stopped_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    def interrupted_step(state: TrainState, batch: Any) -> Any:
+        if state.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return train_step(state, batch)
+
+    monkeypatch.setattr(loop, "train_step", interrupted_step)
+    with pytest.raises(Interrupted):
+        run.start(profile_of(steps=6, eval_every=100), options(folder))
+    monkeypatch.setattr(loop, "train_step", train_step)
+    return folder
+
+
+def test_a_resumed_run_takes_the_settings_that_may_change(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = stopped_run(tmp_path / "run", monkeypatch)
+    with pytest.raises(UsageError, match=r"keeps what decides the run, but got --set optim.batch_size"):
+        run.resume(options(folder), ["optim.batch_size=4"])
+    run.resume(options(folder), ["optim.learning_rate=0.25", "optim.accumulation=4"])
+    rates = [record["learning_rate"] for record in read_log(folder) if record["event"] == "step"]
+    assert rates[2] < 0.1 < rates[3]
+
+
+def test_the_state_is_safe_before_the_last_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*_args: Any, **_settings: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "evaluate", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run.start(profile_of(steps=4, save_every=100), options(tmp_path / "run"))
+    assert load_checkpoint(tmp_path / "run").step == 4
+
+
+def test_people_that_are_trained_on_are_no_verification_set(tmp_path: Path) -> None:
+    profile = profile_of()
+    same = profile.model_copy(update={"run": profile.run.model_copy(update={"val": (profile.data.path,)})})
+    with pytest.raises(VerificationSetError, match="not trained on"):
+        run.start(same, options(tmp_path / "run"))
+
+
+def test_fp16_that_never_finds_a_scale_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def overflowing_step(state: TrainState, batch: Any) -> Any:
+        assert state.scaler is not None
+        state.scaler.skipped.fill_(1000)
+        state.scaler.scale.fill_(torch.inf)
+        return train_step(state, batch)
+
+    monkeypatch.setattr(loop, "train_step", overflowing_step)
+    with pytest.raises(NonFiniteLossError):
+        run.start(profile_of("full_fc", precision="fp16"), options(tmp_path / "run"))

@@ -83,6 +83,7 @@ def evaluate(
     run_folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
     val: Val = None,
     which: Annotated[str, typer.Option(help="'best' or 'last' model of the run.")] = "best",
+    at_least: Annotated[float, typer.Option(help="Fail where the accuracy of a set is lower.", min=0, max=1)] = 0.0,
     device: Device = "auto",
 ) -> None:
     """Verification accuracy, TAR at FAR and speed of a trained model."""
@@ -90,7 +91,7 @@ def evaluate(
 
     from attfc_train.report_model import report_model
 
-    report_model(run_folder, val or [], which, _device(device), Console())
+    report_model(run_folder, val or [], which, _device(device), Console(), at_least)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from attfc_train.backbones import build_backbone
 from attfc_train.checkpoint import load_model
-from attfc_train.errors import UsageError, VerificationSetError
+from attfc_train.errors import AttfcError, UsageError, VerificationSetError
 from attfc_train.evaluate.embed import evaluate
 from attfc_train.evaluate.load import load_verification_sets
 from attfc_train.evaluate.pairs import FARS, Verification
@@ -23,7 +23,9 @@ from attfc_train.run import PROFILE_FILE, memory_is_enough
 MODELS = {"best": BEST_FILE, "last": MODEL_FILE}
 
 
-def report_model(folder: Path, val: Sequence[str], which: str, device: torch.device, console: Console) -> None:
+def report_model(
+    folder: Path, val: Sequence[str], which: str, device: torch.device, console: Console, at_least: float = 0.0
+) -> None:
     """Evaluates a run's model on `val`, or on the sets of its profile, and prints the table.
 
     Raises:
@@ -61,6 +63,10 @@ def report_model(folder: Path, val: Sequence[str], which: str, device: torch.dev
             precision=profile.run.precision,
         )
     console.print(_table(str(path), results))
+    for name, result in results.items():
+        if result.accuracy < at_least:
+            got = f"{result.accuracy:.4f} on {name}"
+            raise AttfcError(f"--at-least {at_least:g} of the pairs must be right", got, "Train longer, or lower the bar.")
 
 
 def _table(title: str, results: Mapping[str, Verification]) -> Table:

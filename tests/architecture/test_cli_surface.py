@@ -23,7 +23,7 @@ TRAIN = {
         "--tensorboard",
         "--no-tensorboard",
     },
-    "evaluate": {"run_folder", "--val", "--which", "--device"},
+    "evaluate": {"run_folder", "--val", "--which", "--at-least", "--device"},
     "presets": set(),
 }
 PLAN: dict[str, set[str]] = {

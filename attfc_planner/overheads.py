@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_train.profile import MemoryTerm, TrainProfile
+from attfc_train.profile import NUM_DRAWN_PAIRS, MemoryTerm, TrainProfile
 from attfc_train.units import KIB, MIB, Bytes
 
 CUDA_CONTEXT: Bytes = 600 * MIB
@@ -110,8 +110,10 @@ def _cublas(gpu: GpuProfile) -> MemoryTerm:
 
 
 def _host_data(profile: TrainProfile) -> MemoryTerm:
-    """On a CPU the loader's batches and its cache of decoded images lie in the same memory."""
+    """On a CPU the loader's batches, its cache of decoded images and the verification sets lie in the same memory."""
     data, image = profile.data, 3 * profile.model.image_size**2
     batches = data.prefetch_batches * profile.optim.batch_size * (1 + profile.num_references) * image
     cache = min(data.cache_bytes, data.num_images * image) if data.num_images else 0
-    return MemoryTerm(name="data", bytes=batches + cache, source="rule: prefetched batches and the cache of decoded images")
+    verification = len(profile.run.val) * 2 * NUM_DRAWN_PAIRS * image
+    source = "rule: prefetched batches, the cache of decoded images and the verification sets"
+    return MemoryTerm(name="data", bytes=batches + cache + verification, source=source)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from attfc_planner.efficiency import ASSUMED_CORES, DECODED_PER_CORE_SECOND, Efficiencies, Range, efficiencies
 from attfc_planner.gpu.profile import TENSOR_FIELD, GpuProfile
 from attfc_planner.trace import OpCost
-from attfc_train.profile import Interval, Precision, TrainProfile
+from attfc_train.profile import MAX_DEFAULT_WORKERS, Interval, Precision, TrainProfile
 from attfc_train.units import Bytes
 
 _GROUP_OF_PHASE = {
@@ -48,7 +48,6 @@ class SpeedPrediction:
 
     images_per_second: Interval
     limited_by: str
-    terms: tuple[SpeedTerm, ...]
 
 
 def predict_speed(profile: TrainProfile, gpu: GpuProfile, costs: Iterable[OpCost]) -> SpeedPrediction:
@@ -67,7 +66,7 @@ def predict_speed(profile: TrainProfile, gpu: GpuProfile, costs: Iterable[OpCost
     slow = _together(gpu, step.slow, transfer.slow, decoding.slow)
     fast = _together(gpu, step.fast, transfer.fast, decoding.fast)
     rate = Interval(low=_rounded(batch_size / slow), high=_rounded(batch_size / fast), source=_source(gpu))
-    return SpeedPrediction(rate, _limit(step, transfer, decoding, terms), (*terms, transfer, decoding))
+    return SpeedPrediction(rate, _limit(step, transfer, decoding, terms))
 
 
 def hours_per_epoch(images_per_second: Interval, num_images: int | None) -> Interval | None:
@@ -140,8 +139,12 @@ def _transfer(profile: TrainProfile, gpu: GpuProfile) -> SpeedTerm:
 
 
 def _decoding(profile: TrainProfile, gpu: GpuProfile) -> SpeedTerm:
-    """Decoding one batch's queries and references; a pixel of a larger image costs the same as one of 112 x 112."""
-    cores = gpu.num_cores or ASSUMED_CORES
+    """Decoding one batch's queries and references with the loader's threads, at most one a core.
+
+    A pixel of a larger image costs the same as one of 112 x 112.
+    """
+    workers = profile.data.num_workers or MAX_DEFAULT_WORKERS
+    cores = min(gpu.num_cores or ASSUMED_CORES, workers)
     images = profile.optim.batch_size * (1 + profile.num_references) * (profile.model.image_size / 112) ** 2
     known = f"{cores} cores" if gpu.num_cores else f"{cores} cores assumed"
     per_core = DECODED_PER_CORE_SECOND

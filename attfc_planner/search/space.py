@@ -36,18 +36,25 @@ class Setting:
     def _warmup_steps(self, base: TrainProfile, rate: float) -> int:
         """The recipe's warm-up, a longer one for large batches, and never more than a tenth of the run."""
         wanted = LARGE_BATCH_WARMUP_STEPS if rate > 2 * base.optim.learning_rate else base.optim.warmup_steps
-        return min(wanted, _tenth_of_run(base, self.batch_size))
+        return min(wanted, _part_of_run(base, self.batch_size, 0.1))
 
     def applied_to(self, base: TrainProfile) -> TrainProfile:
-        """`base` (whose data.num_ids is known) with this setting and the learning rate that belongs to its batch size."""
+        """`base` (whose data.num_ids is known) with this setting and the learning rate that belongs to its batch size.
+
+        Ramps of the recipe end within the run: the margin's in its first half, the momentum's by its last step.
+        """
         assert isinstance(base.head, AttFCSettings)
         rate = scaled_learning_rate(self.batch_size, base.optim)
+        margin_ramp = min(base.head.margin.ramp_steps, _part_of_run(base, self.batch_size, 0.5))
+        momentum_ramp = min(base.head.encoder_momentum_ramp_steps, _part_of_run(base, self.batch_size, 1))
         head = {
             "policy": "identity",
             "dcc_size": self.dcc_size(base.num_ids),
             "dcc_share": self.dcc_share,
             "queue_length": self.queue_length,
             "num_references": self.num_references,
+            "margin": base.head.margin.model_copy(update={"ramp_steps": margin_ramp}),
+            "encoder_momentum_ramp_steps": momentum_ramp,
         }
         optim = {
             "batch_size": self.batch_size,
@@ -64,10 +71,12 @@ class Setting:
         )
 
 
-def _tenth_of_run(base: TrainProfile, batch_size: int) -> int:
-    """A tenth of the run's steps where its length is known."""
-    images = base.data.num_images
-    return int(base.run.epochs * images / batch_size / 10) if images else 2**31
+def _part_of_run(base: TrainProfile, batch_size: int, share: float) -> int:
+    """A share of the run's steps where its length is known, else a number above all others."""
+    images, steps = base.data.num_images, base.run.steps
+    if steps is None and images is None:
+        return 2**31
+    return int(share * (steps or base.run.epochs * (images or 0) / batch_size))
 
 
 def scaled_learning_rate(batch_size: int, recipe: OptimSettings) -> float:

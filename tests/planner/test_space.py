@@ -63,3 +63,23 @@ def test_a_small_data_set_bounds_container_and_batch() -> None:
 def test_a_short_run_warms_up_for_a_tenth_of_it() -> None:
     base = base_profile(PlanRequest(num_ids=100, num_images=64_000, epochs=2), make_gpu())
     assert Setting(1.0, 1.0, 128, 1, False).applied_to(base).optim.warmup_steps == 100
+
+
+def test_ramps_end_within_a_short_run() -> None:
+    base = base_profile(PlanRequest(num_ids=100, num_images=64_000, epochs=2), make_gpu())
+    assert isinstance(base.head, AttFCSettings)
+    margin = base.head.margin.model_copy(update={"ramp_steps": 5000})
+    long = base.model_copy(
+        update={"head": base.head.model_copy(update={"margin": margin, "encoder_momentum_ramp_steps": 5000})}
+    )
+
+    def ramps(recipe: TrainProfile) -> tuple[int, int]:
+        head = Setting(1.0, 1.0, 128, 1, False).applied_to(recipe).head
+        assert isinstance(head, AttFCSettings)
+        return head.margin.ramp_steps, head.encoder_momentum_ramp_steps
+
+    assert ramps(long) == (500, 1000)
+    assert ramps(long.model_copy(update={"run": long.run.model_copy(update={"steps": 300})})) == (150, 300)
+    unknown = long.data.model_copy(update={"num_images": None})
+    assert ramps(long.model_copy(update={"data": unknown})) == (5000, 5000)
+    assert ramps(base) == (base.head.margin.ramp_steps, min(1000, base.head.encoder_momentum_ramp_steps))

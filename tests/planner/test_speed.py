@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from attfc_planner.efficiency import efficiencies
+from attfc_planner.efficiency import DECODED_PER_CORE_SECOND, efficiencies
 from attfc_planner.gpu.catalog import get_card
 from attfc_planner.speed import hours_per_epoch, input_bytes, predict_speed
 from attfc_planner.trace import OpCost
@@ -46,6 +46,15 @@ def test_references_cost_decoding_and_copying() -> None:
     many = OpCost("add", "elementwise", "backward", 0, 10**6, 1)
     speed = predict_speed(profile(references=2), make_gpu(), [many])
     assert speed.limited_by == "image decoding (8 cores assumed)"
+
+
+@pytest.mark.parametrize(("cores", "workers", "helping"), [(64, 0, 16), (64, 32, 32), (4, 0, 4), (4, 32, 4), (64, 2, 2)])
+def test_images_are_decoded_by_the_loaders_threads(cores: int, workers: int, helping: int) -> None:
+    base = profile()
+    own = base.model_copy(update={"data": base.data.model_copy(update={"num_workers": workers})})
+    speed = predict_speed(own, make_gpu(num_cores=cores), [])
+    assert speed.limited_by == f"image decoding ({helping} cores)"
+    assert speed.images_per_second.high == pytest.approx(helping * DECODED_PER_CORE_SECOND.high, rel=1e-3)
 
 
 def test_many_small_operators_are_bound_by_launching_them() -> None:

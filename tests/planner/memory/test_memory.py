@@ -12,7 +12,7 @@ import pytest
 
 from attfc_planner.allocator import replay
 from attfc_planner.memory import MemoryModel, peak_of
-from attfc_planner.overheads import CUDA_CONTEXT, LEAST_HEADROOM, convolution_workspaces, headroom
+from attfc_planner.overheads import CUDA_CONTEXT, LEAST_HEADROOM, convolution_workspaces, headroom, unseen_terms
 from attfc_planner.trace import CATEGORIES, Trace
 from attfc_planner.traces import Traces
 from attfc_train.profile import MemoryPrediction
@@ -126,6 +126,16 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
     run = subprocess.run([sys.executable, "-c", script], input=profile.model_dump_json(), capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert sum(terms.values()) / 2 < int(run.stdout) < sum(terms.values())
+
+
+def test_verification_sets_lie_in_a_cpus_memory() -> None:
+    plain = small_profile()
+    image = 3 * plain.model.image_size**2
+    validated = plain.model_copy(update={"run": plain.run.model_copy(update={"val": ("lfw.bin", "synthetic:9x9")})})
+    cpu = device().model_copy(update={"kind": "cpu"})
+    without, both = (next(t for t in unseen_terms(one, cpu, 0) if t.name == "data").bytes for one in (plain, validated))
+    assert both - without == 2 * 12_000 * image
+    assert not [term for term in unseen_terms(validated, device(), 0) if term.name == "data"]
 
 
 def test_headroom_grows_with_the_need() -> None:

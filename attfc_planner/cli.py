@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -64,6 +65,7 @@ def plan(
     if train and data is None:
         raise UsageError("--train needs --data", "none", "Give the data set to train on.")
     _check_values(backbone, image_size, epochs, precision)
+    _check_output(output)
     num_ids, num_images = _size_of_data(data, ids, images)
 
     from attfc_planner.plan import PlanRequest
@@ -102,7 +104,7 @@ def gpus(card: Annotated[str | None, typer.Argument(help="Show this card's figur
 def _plan_and_train(request: PlanRequest, gpu_word: str, output: Path, train: bool) -> None:
     from rich.console import Console
 
-    from attfc_planner.gpu.detect import find_gpu
+    from attfc_planner.gpu.detect import find_gpu, is_here, require_here
     from attfc_planner.launch import launch, new_run_folder, train_arguments
     from attfc_planner.plan import make_plan
     from attfc_planner.screen import show_plan
@@ -112,15 +114,19 @@ def _plan_and_train(request: PlanRequest, gpu_word: str, output: Path, train: bo
     device, note = find_gpu(gpu_word)
     if note:
         console.print(note, highlight=False, soft_wrap=True)
+    if train:
+        require_here(device)
     with console.status("Planning: tracing the train step where it was not traced before ..."):
         made = make_plan(request, device)
     save_profile(made.profile, output)
+    if made.search.record is not None:
+        made.search.record.save(output.with_name(f"{output.stem}.study.jsonl"))
     run_folder = new_run_folder(made.profile.name)
     arguments = train_arguments(made, output, request.data_path or "DATA", run_folder)
     show_plan(console, made, shlex.join(["attfc-train", *arguments]))
     console.print(f"Written: {output}", highlight=False, soft_wrap=True)
-    if request.data_path and (train or _asked_to_train()):
-        code = launch(arguments, made.gpu)
+    if request.data_path and (train or (is_here(device) and _asked_to_train())):
+        code = launch(arguments)
         _compare(console, made, run_folder)
         raise SystemExit(code)
 
@@ -132,7 +138,7 @@ def _compare(console: Console, made: Plan, run_folder: Path) -> None:
 
     end = read_end(run_folder)
     if end is not None and made.profile.prediction is not None:
-        show_comparison(console, comparison(made.profile.prediction, end))
+        show_comparison(console, comparison(made.profile.prediction, end, made.gpu))
 
 
 def _asked_to_train() -> bool:
@@ -169,6 +175,22 @@ def _check_values(backbone: str, image_size: int, epochs: float, precision: str 
         raise UsageError("--image-size must be a multiple of 16", str(image_size), "Faces are usually 112.")
     if precision not in (None, "bf16", "fp16", "fp32"):
         raise UsageError("--precision must be bf16, fp16 or fp32", f"'{precision}'", "Leave it out to choose the best.")
+
+
+def _check_output(output: Path) -> None:
+    """Whether the plan can be written, asked before any work; what fails later all the same is reported then."""
+    from attfc_train.errors import StorageError
+
+    folder = next(folder for folder in output.absolute().parents if folder.exists())
+    if output.is_dir():
+        reason = "a folder"
+    elif not folder.is_dir():
+        reason = f"'{folder}', which is a file"
+    elif not os.access(folder, os.W_OK):
+        reason = f"no permission in '{folder}'"
+    else:
+        return
+    raise StorageError(f"'{output}' must be writable", reason, "Choose another --output.")
 
 
 def _was_given(context: typer.Context, name: str) -> bool:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
-import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +17,10 @@ from attfc_planner.plan import Plan
 from attfc_train.profile import Prediction
 from attfc_train.units import format_bytes
 
-ALLOCATOR = "PYTORCH_ALLOC_CONF"
-EXPANDABLE = "expandable_segments:True"
-"""Without it the caching allocator reserves 11 to 18 % more than it uses in this workload; the prediction counts on it."""
-
 
 def train_arguments(plan: Plan, profile_path: Path, data: str, run_folder: Path) -> list[str]:
-    """``attfc-train``'s options; a plan for the CPU stays on the CPU."""
-    device = ["--device", "cpu"] if plan.gpu.kind == "cpu" else []
-    return ["--profile", str(profile_path), "--data", data, "--output", str(run_folder), *device]
+    """``attfc-train``'s options; what was planned for a GPU does not quietly train on the CPU, nor the other way round."""
+    return ["--profile", str(profile_path), "--data", data, "--output", str(run_folder), "--device", plan.gpu.kind]
 
 
 def new_run_folder(name: str, parent: Path = Path("runs")) -> Path:
@@ -33,21 +29,27 @@ def new_run_folder(name: str, parent: Path = Path("runs")) -> Path:
     return next(parent / one for one in names if not (parent / one).exists())
 
 
-def launch(arguments: list[str], gpu: GpuProfile) -> int:
+def launch(arguments: list[str]) -> int:
     """Runs the trainer as a child with its own memory; returns its exit code, 128 + n after signal n.
 
-    Ctrl-C reaches the child too (one process group): the trainer saves its state, and this process waits for that.
+    The trainer saves its state when it is told to stop, and this process waits for that: Ctrl-C reaches the child by itself
+    (one process group), SIGTERM goes to one process only and is passed on.
     """
-    environment = dict(os.environ)
-    if gpu.kind == "cuda":
-        environment.setdefault(ALLOCATOR, EXPANDABLE)
-    with subprocess.Popen([sys.executable, "-m", "attfc_train.cli", *arguments], env=environment) as child:
-        former = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        try:
-            code = child.wait()
-        finally:
-            signal.signal(signal.SIGINT, former)
+    with subprocess.Popen([sys.executable, "-m", "attfc_train.cli", *arguments]) as child, _stopping(child):
+        code = child.wait()
     return code if code >= 0 else 128 - code
+
+
+@contextlib.contextmanager
+def _stopping(child: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Meanwhile SIGINT is left to `child`, and SIGTERM is passed on to it."""
+    handlers: dict[int, Any] = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: lambda number, _: child.send_signal(number)}
+    former = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def read_end(run_folder: Path) -> dict[str, Any] | None:
@@ -66,23 +68,24 @@ def read_end(run_folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def comparison(prediction: Prediction, end: dict[str, Any]) -> list[tuple[str, str, str]]:
-    """Rows of (figure, predicted, measured)."""
+def comparison(prediction: Prediction, end: dict[str, Any], gpu: GpuProfile) -> list[tuple[str, str, str]]:
+    """Rows of (figure, predicted, measured).
+
+    The record's memory is what the trainer's process took: the resident set on a CPU, what the allocator reserved on a GPU. So
+    the terms that lie outside are left out of the prediction.
+    """
     speed, prior = prediction.images_per_second, prediction.accuracy
-    rows = [("images/s", f"{speed.low:,.0f} to {speed.high:,.0f}", _number(end.get("images_per_second")))]
-    peak = end.get("peak_memory_bytes")
-    measured = format_bytes(int(peak)) if isinstance(peak, int | float) else "-"
-    rows.append(("peak memory", f"{format_bytes(prediction.memory.total_bytes)} (with headroom)", measured))
-    accuracy = end.get("accuracy")
-    rows.append(("accuracy", f"prior {prior.low:+.2f} to {prior.high:+.2f} points against full FC", _accuracy(accuracy)))
-    return rows
+    outside = {"foreign", "headroom", *(["context"] if gpu.kind == "cuda" else [])}
+    expected = sum(term.bytes for term in prediction.memory.terms if term.name not in outside)
+    without = "without context and headroom" if gpu.kind == "cuda" else "without headroom"
+    prior_text = f"prior {prior.low:+.2f} to {prior.high:+.2f} points against full FC"
+    return [
+        ("images/s", f"{speed.low:,.0f} to {speed.high:,.0f}", _shown(end.get("images_per_second"), "{:,.1f}".format)),
+        (f"peak memory ({without})", format_bytes(expected), _shown(end.get("peak_memory_bytes"), format_bytes)),
+        ("accuracy", prior_text, _shown(end.get("accuracy"), lambda share: f"{100 * share:.1f} %", "- (no --val)")),
+    ]
 
 
-def _number(value: object) -> str:
-    return f"{value:,.1f}" if isinstance(value, int | float) else "-"
-
-
-def _accuracy(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_number(part)}" for name, part in value.items()) or "-"
-    return _number(value) if isinstance(value, int | float) else "- (no --val)"
+def _shown(value: object, show: Callable[[Any], str], otherwise: str = "-") -> str:
+    """A figure of the record, which may lack it."""
+    return show(value) if isinstance(value, int | float) else otherwise

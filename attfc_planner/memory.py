@@ -2,7 +2,7 @@
 
 ``need = context + foreign + what the allocator reserves for the step + workspaces + headroom``. The step's part is the replay
 of a trace of the real train step (`attfc_planner.traces`) through the simulated allocator (`attfc_planner.allocator`, with the
-expandable segments that the launcher switches on), its terms are the bytes alive at the instant of the peak; what the allocator
+expandable segments that attfc-train switches on), its terms are the bytes alive at the instant of the peak; what the allocator
 reserves beyond them is the term ``fragmentation``. On a CPU there is no caching allocator, and the terms are the process's.
 """
 

@@ -58,8 +58,7 @@ class Plan:
     chosen: Candidate
     runners_up: dict[str, Candidate]
     space_size: int
-    num_feasible: int
-    num_trials: int
+    search: SearchResult
 
 
 def make_plan(request: PlanRequest, gpu: GpuProfile, make_model: MakeModel | None = None) -> Plan:
@@ -79,7 +78,7 @@ def make_plan(request: PlanRequest, gpu: GpuProfile, make_model: MakeModel | Non
     if winner is None:
         raise refusal(space, evaluate, limits, gpu.name)
     profile = finished_profile(winner, request, gpu, result)
-    return Plan(profile, gpu, winner, runners_up(result.feasible, winner), len(space), len(result.feasible), result.num_trials)
+    return Plan(profile, gpu, winner, runners_up(result.feasible, winner), len(space), result)
 
 
 def traced_model(
@@ -156,7 +155,7 @@ def finished_profile(winner: Candidate, request: PlanRequest, gpu: GpuProfile, r
         torch_version=_version("torch"),
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         gpu=gpu.name,
-        gpu_source=gpu_source(gpu),
+        gpu_source=gpu.source,
         command=request.command,
         seed=request.seed,
         num_trials=result.num_trials,
@@ -164,13 +163,6 @@ def finished_profile(winner: Candidate, request: PlanRequest, gpu: GpuProfile, r
     description = f"Planned for {gpu.name}: {request.num_ids:,} identities, {request.backbone}."
     document = {"description": description, "prediction": prediction, "provenance": provenance}
     return TrainProfile.model_validate({**winner.profile.model_dump(), **document})
-
-
-def gpu_source(gpu: GpuProfile) -> str:
-    """Where the device's figures are from, in a few words."""
-    if gpu.kind == "cpu":
-        return "this machine's CPU and RAM, measured by probes"
-    return "NVML and probes on this machine" if gpu.measured else f"catalogue entry {gpu.slug}, not measured"
 
 
 def _version(package: str) -> str:

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from attfc_planner.choose import INDIFFERENCE_POINTS
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.plan import Plan, gpu_source
-from attfc_planner.search.candidates import Candidate
 from attfc_train.profile import Interval, MemoryPrediction, Prediction
 from attfc_train.units import MIB, format_bytes, format_seconds
+
+if TYPE_CHECKING:  # `attfc-plan gpus` draws without the search and its numpy and optuna
+    from attfc_planner.plan import Plan
+    from attfc_planner.search.candidates import Candidate
 
 _COLORS = (
     "cyan",
@@ -119,7 +121,7 @@ def _digits(rate: float) -> int:
 
 def _device_line(gpu: GpuProfile) -> Text:
     used = f", {format_bytes(gpu.foreign_bytes)} of it in use by others" if gpu.foreign_bytes else ""
-    return Text(f"{gpu.name}: {format_bytes(gpu.capacity_bytes)}{used} ({gpu_source(gpu)})", style="bold")
+    return Text(f"{gpu.name}: {format_bytes(gpu.capacity_bytes)}{used} ({gpu.source})", style="bold")
 
 
 def _setting_table(plan: Plan) -> Table:
@@ -194,8 +196,11 @@ def _cells(candidate: Candidate) -> tuple[str, ...]:
 
 
 def _searched_line(plan: Plan) -> Text:
+    from attfc_planner.choose import INDIFFERENCE_POINTS
+
+    feasible, trials = len(plan.search.feasible), plan.search.num_trials
     return Text(
-        f"Searched {plan.space_size:,} settings, {plan.num_feasible:,} of them feasible, {plan.num_trials} Optuna trials. "
+        f"Searched {plan.space_size:,} settings, {feasible:,} of them feasible, {trials} Optuna trials. "
         f"Rule: within {INDIFFERENCE_POINTS} points of the best prior the fastest, of equally fast ones the most accurate.",
         style="dim",
     )

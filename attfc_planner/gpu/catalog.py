@@ -43,8 +43,12 @@ def load_gpu_profile(path: Path) -> GpuProfile:
 
 def find_card(name: str) -> GpuProfile | None:
     """The card that `name` means: its slug, its name or an alias, with or without vendor words, in any case."""
-    wanted = _key(name)
-    return next((card for card in load_catalog() if wanted in map(_key, (card.slug, card.name, *card.aliases))), None)
+    return next((card for card in load_catalog() if is_called(card, name)), None)
+
+
+def is_called(card: GpuProfile, name: str) -> bool:
+    """Whether `name` is one of the card's names, as `find_card` reads them."""
+    return _key(name) in map(_key, (card.slug, card.name, *card.aliases))
 
 
 def get_card(name: str) -> GpuProfile:

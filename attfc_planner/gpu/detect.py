@@ -8,17 +8,26 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from datetime import UTC, date, datetime
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from attfc_planner.cache import cache_folder
-from attfc_planner.gpu.catalog import find_card, get_card, load_gpu_profile
+from attfc_planner.gpu.catalog import find_card, get_card, is_called, load_gpu_profile
 from attfc_planner.gpu.fingerprint import CpuFingerprint, CudaFingerprint, cpu_fingerprint, cuda_fingerprint
-from attfc_planner.gpu.profile import Architecture, GpuProfile
+from attfc_planner.gpu.profile import TENSOR_FIELD, Architecture, GpuProfile
 from attfc_train.errors import StorageError, UsageError
 from attfc_train.files import write_text_atomically
 from attfc_train.profile import Precision
+
+MAX_AGE_DAYS = 30
+"""Clocks, cooling and drivers change: older measurements are made again."""
 
 NO_BUS = "a CPU reads its own memory; no bus lies between"
 _PROBED = "measured by a probe on this device"
@@ -29,13 +38,13 @@ def find_gpu(word: str) -> tuple[GpuProfile, str | None]:
     """The device to plan for, and a line to tell the user where it is not what he may expect.
 
     Args:
-        word: ``auto``, ``cpu``, a card's name, or the path of a GPU profile (``.json``).
+        word: ``auto``, ``cpu``, a card's name, or the path of a GPU profile (it ends in ``.json`` or has a slash).
 
     Raises:
         UsageError: an unknown card; the message lists the nearest.
         ProfileError: the file is not a GPU profile.
     """
-    if word.endswith(".json"):
+    if word.endswith(".json") or "/" in word:
         return load_gpu_profile(Path(word)), None
     if word.lower() not in ("auto", "cpu"):
         return get_card(word), None
@@ -49,8 +58,8 @@ def find_gpu(word: str) -> tuple[GpuProfile, str | None]:
 
 def present_gpu(found: CudaFingerprint) -> GpuProfile:
     """The GPU that is here: NVML's facts, the catalogue's ceilings where the card is known, and measured rates."""
-    rates = _measured("cuda", f"{found.name}|{found.driver}", _precisions(found.compute_capability))
-    known = _stated_rates(found.name, rates)
+    measured = _measured("cuda", f"{found.name}|{found.driver}", _precisions(found.compute_capability))
+    known = _stated_rates(found.name, measured.rates)
     facts = {
         "capacity_bytes": found.capacity_bytes,
         "foreign_bytes": found.foreign_bytes,
@@ -59,8 +68,8 @@ def present_gpu(found: CudaFingerprint) -> GpuProfile:
         "pcie_bytes_per_second": found.pcie_bytes_per_second,
     }
     facts = {name: value for name, value in facts.items() if value is not None}
-    host = {"num_cores": cpu_fingerprint().num_cores, "driver": found.driver, "measured": rates}
-    sources = {**known["sources"], **dict.fromkeys(facts, "NVML"), "num_cores": _AFFINITY}
+    host = {"num_cores": cpu_fingerprint().num_cores, "driver": found.driver, "measured": measured.rates or None}
+    sources = {**known["sources"], **dict.fromkeys(facts, "NVML"), "num_cores": _AFFINITY, "measured": measured.source}
     identity = {"name": found.name, "kind": "cuda", "architecture": _architecture(found.compute_capability)}
     return GpuProfile.model_validate({**known, **identity, **facts, **host, "sources": sources})
 
@@ -78,15 +87,16 @@ def _stated_rates(name: str, rates: dict[str, float]) -> dict[str, Any]:
     if not rates:
         raise UsageError(
             f"'{name}' is not in the catalogue and must be measured",
-            "a torch without CUDA",
-            "Install a CUDA build of torch, or give --gpu a GPU profile file.",
+            "no measurement (a torch without CUDA, or a card that is full)",
+            "Install a CUDA build of torch, free the card, or give --gpu a GPU profile file.",
         )
     return {**rates, "slug": "this-gpu", "sources": dict.fromkeys(rates, _PROBED)}
 
 
 def present_cpu(found: CpuFingerprint) -> GpuProfile:
     """This machine's processor and RAM as a device to plan for; it trains in fp32."""
-    rates = _measured("cpu", f"{found.name}|{found.num_cores}", ("fp32",))
+    measured = _measured("cpu", f"{found.name}|{found.num_cores}", ("fp32",))
+    rates = measured.rates
     bandwidth = rates["memory_bandwidth_bytes_per_second"]
     return GpuProfile(
         name=found.name,
@@ -107,26 +117,89 @@ def present_cpu(found: CpuFingerprint) -> GpuProfile:
             "fp32_flops": _PROBED,
             "pcie_bytes_per_second": NO_BUS,
             "num_cores": _AFFINITY,
+            "measured": measured.source,
         },
     )
 
 
-def _measured(kind: str, device_key: str, precisions: tuple[Precision, ...]) -> dict[str, float]:
-    """Probe results, from the cache where this device, driver and torch were measured before."""
-    key = f"{kind}|{device_key}|{version('torch')}|{','.join(precisions)}"
+def is_here(device: GpuProfile) -> bool:
+    """Whether this machine can train on `device`: it is a CPU, or the GPU that CUDA would choose has its name."""
+    if device.kind == "cpu":
+        return True
+    found = cuda_fingerprint()
+    return found is not None and is_called(device, found.name)
+
+
+def require_here(device: GpuProfile) -> None:
+    """Raises UsageError unless `is_here`."""
+    if not is_here(device):
+        found = cuda_fingerprint()
+        raise UsageError(
+            f"--train needs the GPU that was planned for ({device.name})",
+            f"'{found.name}'" if found else "a machine without an NVIDIA GPU",
+            "Plan with --gpu auto, or leave --train out.",
+        )
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Probed rates by `GpuProfile` field name (none where the probe cannot run), and the day they were probed (ISO 8601)."""
+
+    rates: dict[str, float]
+    date: str
+
+    @property
+    def source(self) -> str:
+        """For `GpuProfile.sources`."""
+        return f"probes on this machine, {self.date}"
+
+
+def _measured(kind: Literal["cuda", "cpu"], device_key: str, precisions: tuple[Precision, ...]) -> Measured:
+    """Probe results, from the cache where this device, driver, torch and number of threads were measured lately."""
+    threads = os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))
+    key = f"{kind}|{device_key}|{version('torch')}|{','.join(precisions)}|{threads}"
     path = cache_folder() / f"gpu-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
-    with contextlib.suppress(OSError, ValueError, TypeError, AttributeError):
-        return {str(name): float(rate) for name, rate in json.loads(path.read_text()).items()}
-    import torch
+    cached = _read_cached(path, kind, precisions)
+    if cached is not None:
+        return cached
+    fresh = Measured(_probed(kind, precisions), datetime.now(UTC).date().isoformat())
+    if fresh.rates:
+        with contextlib.suppress(StorageError):  # a read-only home costs a probe each time, nothing else
+            write_text_atomically(path, json.dumps(asdict(fresh), indent=2) + "\n")
+    return fresh
 
-    from attfc_planner.gpu.probes import probe
 
-    if kind == "cuda" and not torch.cuda.is_available():
+def _read_cached(path: Path, kind: Literal["cuda", "cpu"], precisions: tuple[Precision, ...]) -> Measured | None:
+    """What `path` holds, if it is complete and not older than `MAX_AGE_DAYS`."""
+    needed = {*(TENSOR_FIELD[precision] for precision in precisions), "memory_bandwidth_bytes_per_second"}
+    if kind == "cuda":
+        needed.add("pcie_bytes_per_second")
+    try:
+        document = json.loads(path.read_text())
+        rates = {str(name): float(rate) for name, rate in document["rates"].items()}
+        age = datetime.now(UTC).date() - date.fromisoformat(document["date"])
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError):
+        return None
+    sound = needed <= set(rates) and all(0 < rate < math.inf for rate in rates.values())
+    return Measured(rates, document["date"]) if sound and abs(age.days) <= MAX_AGE_DAYS else None
+
+
+def _probed(kind: Literal["cuda", "cpu"], precisions: tuple[Precision, ...]) -> dict[str, float]:
+    """Measures in a process of its own: a CUDA context and the probes' buffers would stay in this one.
+
+    Returns:
+        rates; none where a GPU cannot be measured (a torch without CUDA, a full card).
+    """
+    command = [sys.executable, "-m", "attfc_planner.gpu.probes", "--device", kind, "--precisions", ",".join(precisions)]
+    # NVML counts devices by PCI bus, CUDA by speed unless told: the same number must mean the same card.
+    environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **os.environ}
+    child = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    if child.returncode == 0:
+        return {name: float(rate) for name, rate in json.loads(child.stdout).items()}
+    if kind == "cuda":
         return {}
-    rates = probe(torch.device(kind), precisions)
-    with contextlib.suppress(StorageError):  # a read-only home costs a probe each time, nothing else
-        write_text_atomically(path, json.dumps(rates, indent=2) + "\n")
-    return rates
+    reason = (child.stderr.strip().splitlines() or [f"exit code {child.returncode}"])[-1]
+    raise UsageError("this CPU must be measured", f"'{reason}'", "Give --gpu a card of the catalogue or a GPU profile file.")
 
 
 def _architecture(compute_capability: float) -> Architecture:

@@ -43,7 +43,10 @@ class CpuFingerprint:
 
 
 def cuda_fingerprint() -> CudaFingerprint | None:
-    """The first GPU that `CUDA_VISIBLE_DEVICES` shows; None without a driver or a visible GPU."""
+    """The first GPU that `CUDA_VISIBLE_DEVICES` shows; None without a driver or a visible GPU.
+
+    Numbers count by PCI bus, as NVML does; attfc sets ``CUDA_DEVICE_ORDER=PCI_BUS_ID`` wherever it starts CUDA.
+    """
     import pynvml
 
     try:

@@ -1,12 +1,15 @@
 """Short measurements of a device's real ceilings: matrix products, memory copies and host-to-device copies.
 
 A probe repeats its work for a fraction of a second after a warm-up and reports the best rate; all together take under
-three seconds. Needs torch, so it is imported only when a device is measured for the first time.
-Run ``python -m attfc_planner.gpu.probes`` to measure this machine.
+three seconds. `attfc_planner.gpu.detect` runs this module as a program, so that nothing of it stays in the planner's process.
+Run ``python -m attfc_planner.gpu.probes --device cpu`` to measure this machine.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 import time
 from collections.abc import Callable
 
@@ -71,7 +74,16 @@ def _best_seconds(work: Callable[[], object], device: torch.device) -> float:
     return best
 
 
+def main() -> None:
+    """Prints rates as JSON; exit code 1 where the device cannot be measured."""
+    parser = argparse.ArgumentParser(prog="python -m attfc_planner.gpu.probes", description=main.__doc__)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cpu")
+    parser.add_argument("--precisions", default="fp32", help="comma-separated: fp32, fp16, bf16")
+    given = parser.parse_args()
+    if given.device == "cuda" and not torch.cuda.is_available():
+        raise SystemExit("torch sees no CUDA device")
+    sys.stdout.write(json.dumps(probe(torch.device(given.device), tuple(given.precisions.split(",")))) + "\n")
+
+
 if __name__ == "__main__":
-    here = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    for field_name, rate in probe(here, ("fp32", "bf16")).items():
-        print(f"{field_name}: {rate / 1e9:.1f} G/s on {here}")
+    main()

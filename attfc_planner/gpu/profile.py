@@ -67,9 +67,12 @@ class GpuProfile(Frozen):
         return self
 
     @property
-    def available_bytes(self) -> Bytes:
-        """Capacity less what others hold now."""
-        return max(0, self.capacity_bytes - self.foreign_bytes)
+    def source(self) -> str:
+        """Where the device's figures are from, in a few words."""
+        if not self.measured:
+            return f"catalogue entry {self.slug}, not measured"
+        measured = self.sources.get("measured", "measured")
+        return f"this machine's CPU and RAM, {measured}" if self.kind == "cpu" else f"NVML and {measured}"
 
     def supports(self, precision: Precision) -> bool:
         """Whether training in `precision` runs in hardware."""
@@ -102,4 +105,4 @@ if __name__ == "__main__":
     numbers["pcie_bytes_per_second"] = 25e9
     document = {"name": "Example", "slug": "example", "kind": "cuda", "architecture": "ada", **numbers}
     demo = GpuProfile.model_validate({**document, "sources": dict.fromkeys(numbers, "example")})
-    print(demo.name, format_bytes(demo.available_bytes), "bf16" if demo.supports("bf16") else "no bf16")
+    print(demo.name, format_bytes(demo.capacity_bytes), demo.source, "bf16" if demo.supports("bf16") else "no bf16")

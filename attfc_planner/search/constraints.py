@@ -43,11 +43,14 @@ def is_sound(candidate: Candidate, limits: Limits) -> bool:
 
 
 def constraints(candidate: Candidate, limits: Limits) -> dict[str, float]:
-    """All constraints by name."""
+    """All constraints by name, each about 1 where it is badly broken: Optuna ranks misfits by the plain sum.
+
+    Memory is a share of the budget, slots a share of those needed; accuracy is in points.
+    """
     return {
-        "memory": memory_excess_mib(candidate, limits),
+        "memory": (candidate.memory_bytes - limits.budget_bytes) / limits.budget_bytes,
         "accuracy": accuracy_shortfall(candidate, limits),
-        "slots": missing_slots(candidate),
+        "slots": missing_slots(candidate) / (LEAST_BATCHES * candidate.setting.batch_size),
     }
 
 

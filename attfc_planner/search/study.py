@@ -1,21 +1,48 @@
 """The search: a fast screening of the whole space, then an Optuna study that starts from its Pareto front.
 
 Speed and accuracy prior of every setting are computed once; memory, which costs more, only along the border of what fits. The
-study is the record and the sampler: the front's settings are enqueued as its first trials, multivariate TPE adds others, and
-both constraints are set on every trial (`Trial.set_constraint`). The same seed gives the same trials.
+study is the record (`StudyRecord`) and the sampler: the front's settings are enqueued as its first trials, multivariate TPE
+adds others, and all constraints are set on every trial (`Trial.set_constraint`). The same seed gives the same trials.
 """
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from attfc_planner.search.candidates import Candidate, Evaluate
 from attfc_planner.search.constraints import Limits, constraints, is_feasible, is_sound, memory_excess_mib
 from attfc_planner.search.space import SearchSpace, Setting
+from attfc_train.errors import StorageError
+from attfc_train.files import write_atomically
+
+
+class StudyRecord:
+    """A study that was made in memory, where a trial costs 5 ms instead of 40."""
+
+    def __init__(self, study: optuna.Study) -> None:
+        self.study = study
+
+    def save(self, path: Path) -> None:
+        """Writes the study as an Optuna journal (`optuna.storages.JournalStorage`); a former one at `path` is replaced.
+
+        Raises:
+            StorageError: `path` cannot be written.
+        """
+        with _temporary_folder() as folder, _quiet():
+            journal = folder / "journal"
+            storage = JournalStorage(JournalFileBackend(str(journal)))
+            copy = optuna.create_study(storage=storage, directions=self.study.directions, study_name=self.study.study_name)
+            copy.add_trials(self.study.trials)
+            write_atomically(path, lambda file: file.write(journal.read_bytes()))
 
 
 @dataclass(frozen=True)
@@ -24,7 +51,13 @@ class SearchResult:
 
     feasible: tuple[Candidate, ...]
     front: tuple[Candidate, ...]
-    num_trials: int
+    record: StudyRecord | None
+    """None where nothing is feasible."""
+
+    @property
+    def num_trials(self) -> int:
+        """Trials of the study."""
+        return len(self.record.study.trials) if self.record else 0
 
 
 def search(space: SearchSpace, evaluate: Evaluate, limits: Limits, *, num_trials: int, seed: int) -> SearchResult:
@@ -37,9 +70,11 @@ def search(space: SearchSpace, evaluate: Evaluate, limits: Limits, *, num_trials
     fit = fitting(space, lambda one: is_sound(evaluate(one), limits), evaluate, limits)
     feasible = {candidate.setting: candidate for candidate in fit}
     front = pareto_front(list(feasible.values()))
-    tried = _run_study(space, evaluate, limits, front, max(num_trials, len(front)), seed) if front else []
+    if not front:
+        return SearchResult((), (), None)
+    tried, record = _run_study(space, evaluate, limits, front, max(num_trials, len(front)), seed)
     feasible |= {one.setting: one for one in tried if is_feasible(one, limits)}
-    return SearchResult(tuple(feasible.values()), tuple(front), len(tried))
+    return SearchResult(tuple(feasible.values()), tuple(front), record)
 
 
 def fitting(space: SearchSpace, wanted: Callable[[Setting], bool], evaluate: Evaluate, limits: Limits) -> list[Candidate]:
@@ -83,7 +118,7 @@ def pareto_front(candidates: list[Candidate]) -> list[Candidate]:
 
 def _run_study(
     space: SearchSpace, evaluate: Evaluate, limits: Limits, front: list[Candidate], num_trials: int, seed: int
-) -> list[Candidate]:
+) -> tuple[list[Candidate], StudyRecord]:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     tried: list[Candidate] = []
 
@@ -95,11 +130,27 @@ def _run_study(
         tried.append(candidate)
         return candidate.accuracy_points, candidate.images_per_second
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    with _quiet():
         sampler = optuna.samplers.TPESampler(multivariate=True, seed=seed)
         study = optuna.create_study(directions=["maximize", "maximize"], sampler=sampler, study_name="attfc-plan")
         for candidate in front:
             study.enqueue_trial(space.indices(candidate.setting))
         study.optimize(objective, n_trials=num_trials)
-    return tried
+    return tried, StudyRecord(study)
+
+
+@contextlib.contextmanager
+def _temporary_folder() -> Iterator[Path]:
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise StorageError("the folder for temporary files must be writable", f"'{error}'", "Set TMPDIR.") from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without Optuna's notes on what is experimental."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield

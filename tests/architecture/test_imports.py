@@ -179,6 +179,4 @@ def test_loading_the_command_lines_is_cheap() -> None:
 )
 def test_help_and_lists_do_not_load_torch(module: str, arguments: str) -> None:
     call = f"sys.argv[1:] = {arguments.split()}\ntry: {module}.main()\nexcept SystemExit as end: assert not end.code"
-    assert loaded_by(f"import sys, {module}\n{call}") <= (
-        {"pydantic", "numpy", "optuna"} if arguments == "gpus" else {"pydantic"}
-    )
+    assert loaded_by(f"import sys, {module}\n{call}") <= {"pydantic"}

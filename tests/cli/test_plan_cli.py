@@ -3,6 +3,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 
 from attfc_planner import cli, plan
 from attfc_planner.gpu import detect
-from attfc_train.errors import AttfcError, InfeasiblePlanError, ProfileError, UsageError
+from attfc_train.errors import AttfcError, InfeasiblePlanError, ProfileError, StorageError, UsageError
 from attfc_train.profile_file import load_profile
 from tests.planner.fakes import FakeMemoryModel
 
@@ -23,7 +24,7 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
     """The real entry point with a memory model by formula and no probes."""
     rates = {"fp32_flops": 1e11, "memory_bandwidth_bytes_per_second": 2e10}
     monkeypatch.setattr(plan, "traced_model", lambda base, gpu, budget, profiles: FakeMemoryModel(budget))
-    monkeypatch.setattr(detect, "_measured", lambda kind, key, precisions: dict(rates))
+    monkeypatch.setattr(detect, "_measured", lambda kind, key, precisions: detect.Measured(dict(rates), "2026-01-02"))
     monkeypatch.setattr(detect, "cuda_fingerprint", lambda: None)
     monkeypatch.chdir(tmp_path)
 
@@ -82,7 +83,45 @@ def test_without_a_gpu_it_says_so(call: Call) -> None:
     code, out, _ = call("--ids", "1000")
     assert code == 0
     assert "No NVIDIA GPU found: planning for this machine's CPU" in out
+    assert "probes on this machine, 2026-01-02" in " ".join(out.split())
     assert load_profile(Path("best.json")).run.precision == "fp32"
+
+
+def test_the_study_lies_beside_the_plan_and_a_new_one_replaces_it(call: Call) -> None:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    for trials in (50, 45):
+        assert call("--gpu", "t4", "--ids", "5000", "--trials", str(trials), "--output", "sub/mine.json")[0] == 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            storage = JournalStorage(JournalFileBackend("sub/mine.study.jsonl"))
+        study = optuna.load_study(study_name="attfc-plan", storage=storage)
+        assert len(study.trials) == trials
+        assert set(study.trials[0].params) == {
+            "dcc_share",
+            "queue_length",
+            "batch_size",
+            "num_references",
+            "gradient_checkpointing",
+        }
+        assert study.best_trials, "feasible ones: the constraints were kept"
+    assert {path.name for path in Path("sub").iterdir()} == {"mine.json", "mine.study.jsonl"}
+
+
+def test_the_output_is_checked_before_any_work(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("work was done")
+
+    monkeypatch.setattr(plan, "make_plan", never)
+    monkeypatch.setattr(detect, "find_gpu", never)
+    Path("folder").mkdir()
+    Path("file").write_text("mine")
+    for output in ("folder", "file/best.json", "file/deep/best.json"):
+        code, _, err = call("--gpu", "t4", "--ids", "10", "--output", output)
+        assert code == StorageError.exit_code
+        assert f"'{output}' must be writable" in err
 
 
 def test_the_data_set_gives_identities_and_images(call: Call) -> None:
@@ -97,6 +136,11 @@ def test_the_data_set_gives_identities_and_images(call: Call) -> None:
     [
         ([], UsageError, "--ids or --data must be given"),
         (["--train", "--ids", "10"], UsageError, "--train needs --data"),
+        (
+            ["--gpu", "t4", "--train", "--data", "synthetic:50x4"],
+            UsageError,
+            r"--train needs the GPU that was planned for \(NVIDIA T4\), but got a machine without .* Plan with --gpu auto",
+        ),
         (["--data", "synthetic:50x4", "--ids", "51"], UsageError, r"--ids must agree with --data \(50\), but got 51"),
         (["--data", "synthetic:50x4", "--images", "3"], UsageError, r"--images must agree with --data \(200\), but got 3"),
         (["--gpu", "rtx-4095", "--ids", "10"], UsageError, "Nearest: .*rtx-4090"),
@@ -108,6 +152,7 @@ def test_the_data_set_gives_identities_and_images(call: Call) -> None:
         (["--gpu", "t4", "--ids", "10", "--precision", "int4"], UsageError, "--precision must be bf16, fp16 or fp32"),
         (["--gpu", "t4", "--ids", "10", "--image-size", "100"], UsageError, "--image-size must be a multiple of 16"),
         (["--gpu", "missing.json", "--ids", "10"], ProfileError, "missing.json"),
+        (["--gpu", "../t4", "--ids", "10"], ProfileError, "../t4"),
         (["--gpu", "rtx-3070", "--ids", "200000000", "--max-accuracy-drop", "0.2"], InfeasiblePlanError, "--max-accuracy-drop"),
         (["--seed", "1", "gpus"], UsageError, "options belong behind their command"),
         (["gpus", "rtx-4095"], UsageError, "Nearest"),
@@ -137,17 +182,20 @@ def test_gpus_lists_all_cards_and_one_with_its_sources(call: Call) -> None:
 def test_train_launches_the_trainer_and_compares(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     from attfc_planner import launch
 
-    def pretend(arguments: list[str], gpu: object) -> int:
+    def pretend(arguments: list[str]) -> int:
+        assert arguments[-2:] == ["--device", "cpu"]
         folder = Path(arguments[arguments.index("--output") + 1])
         folder.mkdir(parents=True)
-        (folder / "log.jsonl").write_text('{"event": "end", "images_per_second": 4321.0, "peak_memory_bytes": 1073741824}\n')
+        (folder / "log.jsonl").write_text(
+            '{"event": "end", "images_per_second": 4321.0, "peak_memory_bytes": 1073741824, "accuracy": 0.934}\n'
+        )
         return 0
 
     monkeypatch.setattr(launch, "launch", pretend)
-    code, out, _ = call("--gpu", "t4", "--data", "synthetic:50x4", "--train")
+    code, out, _ = call("--data", "synthetic:50x4", "--train")
     assert code == 0
-    assert "4,321.0" in out
-    assert "1.00 GiB" in out
+    for measured in ("4,321.0", "1.00 GiB", "93.4 %"):
+        assert measured in out
 
 
 def test_help_is_fast_and_imports_nothing_heavy() -> None:

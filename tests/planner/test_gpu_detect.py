@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,17 +10,18 @@ import pynvml
 import pytest
 
 from attfc_planner.gpu import detect, fingerprint
-from attfc_planner.gpu.detect import find_gpu, present_cpu, present_gpu
+from attfc_planner.gpu.detect import Measured, find_gpu, is_here, present_cpu, present_gpu, require_here
 from attfc_planner.gpu.fingerprint import CpuFingerprint, CudaFingerprint, cpu_fingerprint, cuda_fingerprint
-from attfc_train.errors import UsageError
+from attfc_train.errors import ProfileError, UsageError
 from attfc_train.units import GIB
+from tests.planner.fakes import make_gpu
 
 RATES = {"fp32_flops": 1e11, "memory_bandwidth_bytes_per_second": 2e10}
 
 
 @pytest.fixture
 def no_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detect, "_measured", lambda kind, key, precisions: dict(RATES))
+    monkeypatch.setattr(detect, "_measured", lambda kind, key, precisions: Measured(dict(RATES), "2026-01-02"))
 
 
 class FakeNvml:
@@ -92,19 +95,20 @@ def test_a_present_card_takes_ceilings_from_the_catalogue_and_memory_from_the_dr
     assert gpu.slug == "rtx-4090"
     assert (gpu.capacity_bytes, gpu.foreign_bytes, gpu.driver) == (24 * GIB, 4 * GIB, "580.1")
     assert gpu.sources["capacity_bytes"] == "NVML"
+    assert gpu.source == "NVML and probes on this machine, 2026-01-02"
     assert gpu.bf16_flops == pytest.approx(165.2e12)
     assert gpu.ceiling("fp32_flops") == RATES["fp32_flops"]
 
 
 def test_a_card_that_the_catalogue_does_not_know_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     rates = {**RATES, "bf16_flops": 3e11, "pcie_bytes_per_second": 1e10}
-    monkeypatch.setattr(detect, "_measured", lambda kind, key, precisions: rates)
+    monkeypatch.setattr(detect, "_measured", lambda kind, key, precisions: Measured(rates, "2026-01-02"))
     gpu = present_gpu(CudaFingerprint("NVIDIA Unheard Of", 8 * GIB, 0, "600", 12.1, None, None))
     assert (gpu.slug, gpu.architecture, gpu.bf16_flops) == ("this-gpu", "blackwell", 3e11)
 
 
 def test_an_unknown_card_without_cuda_in_torch_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(detect, "_measured", lambda kind, key, precisions: {})
+    monkeypatch.setattr(detect, "_measured", lambda kind, key, precisions: Measured({}, "2026-01-02"))
     with pytest.raises(UsageError, match="CUDA build of torch"):
         present_gpu(CudaFingerprint("NVIDIA Unheard Of", 8 * GIB, 0, "600", 12.1, None, None))
 
@@ -121,8 +125,9 @@ def test_without_a_gpu_auto_says_so_and_plans_for_the_cpu(monkeypatch: pytest.Mo
 @pytest.mark.usefixtures("no_probes")
 def test_memory_in_use_on_a_cpu_is_foreign() -> None:
     gpu = present_cpu(CpuFingerprint("A processor", 4, 32 * GIB, 24 * GIB))
-    assert gpu.available_bytes == 24 * GIB
+    assert gpu.foreign_bytes == 8 * GIB
     assert gpu.num_cores == 4
+    assert gpu.source == "this machine's CPU and RAM, probes on this machine, 2026-01-02"
 
 
 def test_this_machine_has_a_processor_and_memory() -> None:
@@ -137,16 +142,99 @@ def test_a_containers_limit_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert cpu_fingerprint().capacity_bytes == GIB
 
 
-def test_probe_results_are_cached(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    from attfc_planner.gpu import probes
+def test_a_card_that_cannot_be_probed_has_the_catalogues_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detect, "_measured", lambda kind, key, precisions: Measured({}, "2026-01-02"))
+    gpu = present_gpu(CudaFingerprint("NVIDIA GeForce RTX 4090", 24 * GIB, 4 * GIB, "580.1", 8.9, 400.0, None))
+    assert gpu.measured is None
+    assert gpu.source == "catalogue entry rtx-4090, not measured"
+
+
+@pytest.fixture
+def probes_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, tuple[str, ...]]]:
+    """An empty cache, and a list of the probes that ran."""
+    run: list[tuple[str, tuple[str, ...]]] = []
+
+    def fake(kind: str, precisions: tuple[str, ...]) -> dict[str, float]:
+        run.append((kind, precisions))
+        return dict(RATES)
 
     monkeypatch.setenv("ATTFC_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(probes, "SECONDS_PER_PROBE", 0.001)
+    monkeypatch.setattr(detect, "_probed", fake)
+    return run
+
+
+def test_the_probe_runs_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = detect._probed("cpu", ("fp32",))
+    assert set(rates) == {"fp32_flops", "memory_bandwidth_bytes_per_second"}
+    assert min(rates.values()) > 1e6
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert detect._probed("cuda", ("fp32",)) == {}
+    monkeypatch.setattr(detect.sys, "executable", "/bin/false")
+    with pytest.raises(UsageError, match="this CPU must be measured, but got 'exit code 1'"):
+        detect._probed("cpu", ("fp32",))
+
+
+def test_probe_results_are_cached_for_a_number_of_threads(
+    probes_run: list[object], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     first = detect._measured("cpu", "a processor", ("fp32",))
-    assert set(first) == {"fp32_flops", "memory_bandwidth_bytes_per_second"}
-    assert min(first.values()) > 1e6
+    assert first == Measured(RATES, datetime.now(UTC).date().isoformat())
+    assert detect._measured("cpu", "a processor", ("fp32",)) == first
+    assert len(probes_run) == len(list(tmp_path.iterdir())) == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "57")
+    detect._measured("cpu", "a processor", ("fp32",))
+    assert len(probes_run) == 2
+
+
+def days_ago(days: int) -> str:
+    return (datetime.now(UTC).date() - timedelta(days=days)).isoformat()
+
+
+@pytest.mark.parametrize(
+    ("content", "num_probes"),
+    [
+        (json.dumps({"date": days_ago(29), "rates": RATES}), 1),
+        (json.dumps({"date": days_ago(31), "rates": RATES}), 2),
+        (json.dumps({"date": "long ago", "rates": RATES}), 2),
+        (json.dumps({"date": 5, "rates": RATES}), 2),
+        (json.dumps({"rates": RATES}), 2),
+        (json.dumps(RATES), 2),
+        (json.dumps({"date": days_ago(0), "rates": {"fp32_flops": 5.0}}), 2),
+        (json.dumps({"date": days_ago(0), "rates": {**RATES, "fp32_flops": float("nan")}}), 2),
+        (json.dumps({"date": days_ago(0), "rates": [1.0]}), 2),
+        ("[]", 2),
+        ("not json", 2),
+        ("[" * 100_000, 2),
+    ],
+)
+def test_old_and_damaged_measurements_are_made_again(
+    content: str, num_probes: int, probes_run: list[object], tmp_path: Path
+) -> None:
+    detect._measured("cpu", "a processor", ("fp32",))
     (file,) = tmp_path.iterdir()
-    file.write_text(json.dumps({"fp32_flops": 5.0}))
-    assert detect._measured("cpu", "a processor", ("fp32",)) == {"fp32_flops": 5.0}
-    file.write_text("not json")
-    assert set(detect._measured("cpu", "a processor", ("fp32",))) == set(first)
+    file.write_text(content)
+    assert detect._measured("cpu", "a processor", ("fp32",)).rates == RATES
+    assert len(probes_run) == num_probes
+
+
+@pytest.mark.parametrize("word", ["../t4", "cards/rtx-4090", "/t4"])
+def test_a_name_with_a_slash_is_a_file(word: str) -> None:
+    with pytest.raises(ProfileError, match=re.escape(word)):
+        find_gpu(word)
+
+
+def test_training_needs_the_card_that_was_planned_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    t4 = find_gpu("t4")[0]
+    present: list[CudaFingerprint | None] = [None]
+    monkeypatch.setattr(detect, "cuda_fingerprint", lambda: present[0])
+    with pytest.raises(
+        UsageError, match=r"planned for \(NVIDIA T4\), but got a machine without an NVIDIA GPU. Plan with --gpu auto"
+    ):
+        require_here(t4)
+    present[0] = CudaFingerprint("NVIDIA GeForce RTX 4090", 24 * GIB, 0, "580.1", 8.9, None, None)
+    with pytest.raises(UsageError, match="but got 'NVIDIA GeForce RTX 4090'"):
+        require_here(t4)
+    require_here(find_gpu("rtx-4090")[0])
+    present[0] = CudaFingerprint("Tesla T4", 16 * GIB, 0, "580.1", 7.5, None, None)
+    assert is_here(t4)
+    assert is_here(make_gpu(kind="cpu"))

@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from attfc_planner import launch as launching
 from attfc_planner.launch import comparison, launch, new_run_folder, read_end, train_arguments
 from attfc_planner.plan import Plan, PlanRequest, make_plan
+from attfc_train.profile import Interval, MemoryPrediction, MemoryTerm, Prediction
+from attfc_train.units import GIB
 from tests.planner.fakes import FakeMemoryModel, make_gpu
 
 
@@ -28,26 +32,60 @@ def test_a_run_never_gets_the_folder_of_another(tmp_path: Path) -> None:
 
 def test_the_trainers_arguments(plan: Plan) -> None:
     arguments = train_arguments(plan, Path("best.json"), "faces", Path("runs/a"))
-    assert arguments == ["--profile", "best.json", "--data", "faces", "--output", "runs/a"]
+    assert arguments == ["--profile", "best.json", "--data", "faces", "--output", "runs/a", "--device", "cuda"]
 
 
-def test_the_child_gets_expandable_segments_and_its_exit_code_comes_back(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.delenv(launching.ALLOCATOR, raising=False)
-    seen: list[tuple[list[str], str | None]] = []
-    real = subprocess.Popen
+POPEN = subprocess.Popen
 
-    def fake(command: list[str], env: dict[str, str]) -> subprocess.Popen[bytes]:
-        seen.append((command, env.get(launching.ALLOCATOR)))
-        return real([sys.executable, "-c", "raise SystemExit(5)"], env=env)
+
+def instead(monkeypatch: pytest.MonkeyPatch, program: str) -> list[list[str]]:
+    """The child runs `program`; returns the commands that were asked for."""
+    commands: list[list[str]] = []
+
+    def fake(command: list[str]) -> subprocess.Popen[bytes]:
+        commands.append(command)
+        return POPEN([sys.executable, "-c", program])
 
     monkeypatch.setattr(subprocess, "Popen", fake)
-    assert launch(["--profile", "best.json"], make_gpu()) == 5
-    assert launch([], make_gpu(kind="cpu", architecture="cpu")) == 5
-    assert seen[0] == ([sys.executable, "-m", "attfc_train.cli", "--profile", "best.json"], launching.EXPANDABLE)
-    assert seen[1][1] is None
-    assert launching.ALLOCATOR not in os.environ
+    return commands
+
+
+def test_the_childs_exit_code_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    commands = instead(monkeypatch, "raise SystemExit(5)")
+    assert launch(["--profile", "best.json"]) == 5
+    assert commands == [[sys.executable, "-m", "attfc_train.cli", "--profile", "best.json"]]
+    instead(monkeypatch, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
+    assert launch([]) == 128 + signal.SIGKILL
+
+
+SAVES_AND_LEAVES = """
+import pathlib, signal, sys, time
+def leave(number, frame):
+    pathlib.Path("saved").write_text(str(number))
+    sys.exit(128 + number)
+signal.signal(signal.SIGTERM, leave)
+pathlib.Path("ready").touch()
+time.sleep(60)
+"""
+
+
+def test_sigterm_reaches_the_child_and_its_end_is_awaited(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    instead(monkeypatch, SAVES_AND_LEAVES)
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+
+    def stop() -> None:
+        while not Path("ready").exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)  # Ctrl-C is the child's affair (this child did not get it)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    assert launch([]) == 128 + signal.SIGTERM
+    thread.join()
+    assert Path("saved").read_text() == str(int(signal.SIGTERM))
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
 def test_the_end_of_the_record_is_read(tmp_path: Path) -> None:
@@ -58,10 +96,36 @@ def test_the_end_of_the_record_is_read(tmp_path: Path) -> None:
     assert read_end(tmp_path) == end
 
 
-def test_predicted_stands_beside_measured(plan: Plan) -> None:
-    assert plan.profile.prediction is not None
-    rows = comparison(
-        plan.profile.prediction, {"images_per_second": 1234.5, "peak_memory_bytes": 3 * 1024**3, "accuracy": None}
+END = {"images_per_second": 1234.5, "peak_memory_bytes": 3 * GIB, "accuracy": 0.9342}
+
+
+def prediction() -> Prediction:
+    sizes = {"activations": 4, "context": 1, "foreign": 5, "headroom": 2}
+    terms = tuple(MemoryTerm(name=name, bytes=size * GIB, source="a test") for name, size in sizes.items())
+    return Prediction(
+        memory=MemoryPrediction(terms=terms, budget_bytes=24 * GIB, peak_phase="loss", peak_operator="mm"),
+        images_per_second=Interval(low=1000, high=2000, source="a test"),
+        hours_per_epoch=None,
+        limited_by="a test",
+        accuracy=Interval(low=-0.5, high=0.5, source="a test"),
     )
-    assert [row[0] for row in rows] == ["images/s", "peak memory", "accuracy"]
-    assert [row[2] for row in rows] == ["1,234.5", "3.00 GiB", "- (no --val)"]
+
+
+@pytest.mark.parametrize(
+    ("kind", "figure", "predicted"),
+    [
+        ("cuda", "peak memory (without context and headroom)", "4.00 GiB"),
+        ("cpu", "peak memory (without headroom)", "5.00 GiB"),
+    ],
+)
+def test_predicted_and_measured_are_of_the_same_thing(kind: str, figure: str, predicted: str) -> None:
+    assert comparison(prediction(), END, make_gpu(kind=kind)) == [
+        ("images/s", "1,000 to 2,000", "1,234.5"),
+        (figure, predicted, "3.00 GiB"),
+        ("accuracy", "prior -0.50 to +0.50 points against full FC", "93.4 %"),
+    ]
+
+
+def test_what_was_not_measured_is_a_dash() -> None:
+    rows = comparison(prediction(), {"accuracy": None}, make_gpu())
+    assert [row[2] for row in rows] == ["-", "-", "- (no --val)"]

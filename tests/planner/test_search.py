@@ -97,6 +97,8 @@ def test_constraints_are_at_most_zero_where_they_hold() -> None:
     for candidate in everything(500_000):
         values = constraints(candidate, limits)
         assert (values["memory"] <= 0) == (candidate.memory_bytes <= 8 * GIB)
+        assert values["memory"] == pytest.approx(candidate.memory_bytes / (8 * GIB) - 1)
+        assert values["slots"] < 1
         assert (values["accuracy"] <= 0) == (round(candidate.accuracy_points, 9) >= -0.5)
 
 

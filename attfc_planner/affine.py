@@ -16,8 +16,9 @@ from difflib import SequenceMatcher
 import numpy as np
 from numpy.typing import NDArray
 
+from attfc_planner.record import record
 from attfc_planner.structure import Knobs, knobs_of, with_knobs
-from attfc_planner.trace import OpCost, Trace, record
+from attfc_planner.trace import OpCost, Trace
 from attfc_train.profile import AttFCSettings, TrainProfile
 
 SMALL, LARGE = 22, 34

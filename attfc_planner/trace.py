@@ -1,22 +1,19 @@
 """What two real train steps allocate, in order: storages, the events that make and free them, and the cost of the operators.
 
-This module holds the data and imports no torch, so that a plan whose traces are cached starts at once; `record` hands over
-to `attfc_planner.recorder`, which runs the steps.
+This module holds the data and imports no torch, so that a plan whose traces are cached starts at once; `attfc_planner.record`
+makes new ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attfc_train.profile import TrainProfile
-
 if TYPE_CHECKING:
-    import torch
+    pass
 
 OpKind: TypeAlias = Literal["conv", "matmul", "norm", "elementwise", "optimizer", "loss", "other"]
 
@@ -83,16 +80,3 @@ class Trace:
 
     def _storages_before(self, mark: int) -> int:
         return sum(event >= 0 for event in self.events[:mark])
-
-
-def record(profile: TrainProfile, batches: Sequence[TrainProfile], device: torch.device | None = None) -> Trace:
-    """Builds a state and runs one train step for every batch.
-
-    Args:
-        profile: resolved.
-        batches: each step's example batch is that of such a profile; only batch size and references may differ.
-        device: where to run for real; None traces with fake tensors, which compute and hold nothing.
-    """
-    from attfc_planner.recorder import record_steps
-
-    return record_steps(profile, batches, device)

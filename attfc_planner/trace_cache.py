@@ -27,7 +27,7 @@ from attfc_train.files import write_atomically
 from attfc_train.profile import TrainProfile
 
 _FORMAT = 1
-_PLANNER_SOURCES = ("trace.py", "recorder.py", "op_costs.py", "affine.py", "structure.py", "trace_cache.py")
+_PLANNER_SOURCES = ("trace.py", "record.py", "recorder.py", "op_costs.py", "affine.py", "structure.py", "trace_cache.py")
 
 Stored = TypeVar("Stored", Trace, HeadModel, AffineTrace)
 

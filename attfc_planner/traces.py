@@ -13,8 +13,9 @@ from typing import Literal, TypeAlias
 
 from attfc_planner.affine import BASE, AffineTrace, HeadModel, NotAffine, learn, learn_head, with_other_head
 from attfc_planner.cache import cache_folder
+from attfc_planner.record import record
 from attfc_planner.structure import head_structure, is_direct, knobs_of, structure_of, with_knobs, with_map
-from attfc_planner.trace import OpCost, Trace, record
+from attfc_planner.trace import OpCost, Trace
 from attfc_planner.trace_cache import TraceCache
 from attfc_train.profile import TrainProfile
 

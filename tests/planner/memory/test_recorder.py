@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from attfc_planner.trace import CATEGORIES, OpCost, Trace, record
+from attfc_planner.record import record
+from attfc_planner.trace import CATEGORIES, OpCost, Trace
 from attfc_train.build import build
 from tests.planner.memory.profiles import small_profile
 

@@ -1,0 +1,25 @@
+"""The way to a new trace: loads torch only where a step must really be traced."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from attfc_planner.trace import Trace
+from attfc_train.profile import TrainProfile
+
+if TYPE_CHECKING:
+    import torch
+
+
+def record(profile: TrainProfile, batches: Sequence[TrainProfile], device: torch.device | None = None) -> Trace:
+    """Builds a state and runs one train step for every batch.
+
+    Args:
+        profile: resolved.
+        batches: each step's example batch is that of such a profile; only batch size and references may differ.
+        device: where to run for real; None traces with fake tensors, which compute and hold nothing.
+    """
+    from attfc_planner.recorder import record_steps
+
+    return record_steps(profile, batches, device)

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import settings
+
+# A busy machine is no failure; CI tries the same examples every time, developers new ones.
+settings.register_profile("attfc", deadline=None, derandomize="CI" in os.environ)
+settings.load_profile("attfc")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -1,4 +1,4 @@
-"""README.md's table of exit codes is `attfc_train.errors`."""
+"""README.md says what is there: the exit codes of `attfc_train.errors`, files that exist, nothing left to fill in."""
 
 from __future__ import annotations
 
@@ -29,3 +29,20 @@ def test_every_error_has_its_own_code() -> None:
 
 def test_an_error_is_one_line() -> None:
     assert str(AttfcError("the rule\nmust hold", "a\tvalue", "Do this.")) == "the rule must hold, but got a value. Do this."
+
+
+def test_nothing_is_left_to_fill_in() -> None:
+    assert re.findall(r"^[A-Z]+_[A-Z]+$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE) == []
+
+
+def test_the_files_that_are_named_exist() -> None:
+    part = (ROOT / "README.md").read_text(encoding="utf-8").split("## Where things are")[1]
+    folder, missing = ROOT, []
+    for line in re.findall(r"^    .*$", part, re.MULTILINE):
+        indent = len(line) - len(line.lstrip())
+        names = re.findall(r"[a-z_]+(?:\.py|/)", line)
+        if indent == 4 and names:
+            folder = ROOT / names[0]
+        base = [ROOT, folder, *(path for path in folder.iterdir() if path.is_dir())]
+        missing += [name for name in names if not any((place / name).exists() for place in base)]
+    assert missing == []

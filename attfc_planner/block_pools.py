@@ -5,6 +5,7 @@ The rules and their source are listed in `attfc_planner.allocator`; sizes and ad
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 
@@ -51,7 +52,7 @@ class Block:
             self.next.previous = self
 
 
-class Pool:
+class Pool(ABC):
     """Free blocks in order of size, then address; subclasses say where new ones come from and where old ones go."""
 
     def __init__(self, small: bool) -> None:
@@ -73,17 +74,17 @@ class Pool:
         block.free = True
         self._insert(self._join(block))
 
+    @abstractmethod
     def grow(self, size: Bytes, room: Bytes) -> Block | None:
         """A used block of new memory, reserving at most `room` bytes; None where that is too little."""
-        raise NotImplementedError
 
+    @abstractmethod
     def release(self) -> None:
         """Gives cached memory back to the device."""
-        raise NotImplementedError
 
+    @abstractmethod
     def blocks(self) -> Iterator[Block]:
         """All blocks, segment by segment, by rising address."""
-        raise NotImplementedError
 
     def _best(self, index: int) -> int:
         return index

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from attfc_train.checkpoint import FILE_NAME, save_checkpoint, save_model
+from attfc_train.data.batch import Batch
 from attfc_train.data.loader import AttentionLoader
 from attfc_train.errors import DeviceMemoryError, Interrupted, NonFiniteLossError
 from attfc_train.evaluate.pairs import Verification
@@ -61,9 +62,9 @@ class Loop:
                     self._leave(stop.received)
             self._finish()
 
-    def _train_step(self, batch: object) -> StepMetrics:
+    def _train_step(self, batch: Batch) -> StepMetrics:
         try:
-            return train_step(self.state, batch)  # type: ignore[arg-type]
+            return train_step(self.state, batch)
         except torch.OutOfMemoryError as error:
             raise DeviceMemoryError(
                 f"step {self.state.step} must fit into the memory of {self.state.device}",

@@ -112,16 +112,17 @@ def test_cpu_prediction_covers_the_process(folder: Path) -> None:
     profile = small_profile(batch_size=128)
     terms = terms_of(MemoryModel(profile, device("cpu"), 8 * GIB, folder).estimate(profile))
     script = """
-import resource, sys, torch
+import sys, torch
 from attfc_train.build import build
 from attfc_train.data.batch import Batch
+from attfc_train.memory_use import memory_use
 from attfc_train.profile import TrainProfile
 from attfc_train.step import train_step
 profile = TrainProfile.model_validate_json(sys.stdin.read())
 state, batch = build(profile, torch.device("cpu")), Batch.example(profile, torch.device("cpu"))
 for _ in range(3):
     train_step(state, batch)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(memory_use(state.device).peak)  # not ru_maxrss, which starts with what the parent held when it forked
 """
     run = subprocess.run([sys.executable, "-c", script], input=profile.model_dump_json(), capture_output=True, text=True)
     assert run.returncode == 0, run.stderr

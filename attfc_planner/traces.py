@@ -121,7 +121,7 @@ def _results(jobs: list[_Job]) -> list[HeadModel | AffineTrace | None]:
         return [_result(job) for job in jobs]
     import torch._dynamo  # noqa: F401  # FakeTensorMode's; seconds of imports, once, before the fork
 
-    import attfc_planner.recorder  # noqa: F401
+    import attfc_planner.recorder  # noqa: F401  # likewise
 
     with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
         with warnings.catch_warnings():

@@ -61,7 +61,7 @@ def released(inputs: dict[str, Tensor]) -> Tensor:
 def streaming(inputs: dict[str, Tensor]) -> Tensor:
     """Ours."""
     weights = torch.full((len(inputs["query"]),), 1 / len(inputs["query"]))
-    return container_loss(**inputs, weights=weights, margin=MARGIN, scale=SCALE, chunk=8192)
+    return container_loss(**inputs, slot_scales=None, weights=weights, margin=MARGIN, scale=SCALE, chunk=8192)
 
 
 def forward_backward(loss: Loss, inputs: dict[str, Tensor]) -> tuple[float, Tensor, Tensor]:

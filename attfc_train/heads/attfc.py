@@ -58,6 +58,7 @@ class AttFCHead(nn.Module):
             positive,
             weights,
             self.container.slots,
+            self.container.slot_scales,
             self.container.slot_labels,
             labels,
             Margin(self.margin_kind, margin, self.margin_gradient),

@@ -27,7 +27,9 @@ class DynamicClassContainer(Protocol):
     """What a head needs of a container."""
 
     slots: Tensor
-    """[C, D] unit vectors."""
+    """[C, D]; unit vectors, or unit vectors once multiplied with `slot_scales`."""
+    slot_scales: Tensor | None
+    """fp32 [C]: slot c's center is slots[c] * slot_scales[c]; None: the slots are the centers."""
     slot_labels: Tensor
     """int64 [C]: identity, `EMPTY` (not scored) or `RANDOM` (scored, nobody's)."""
 
@@ -48,6 +50,7 @@ class FifoContainer(nn.Module):
     """The paper's ring buffer; starts full of random unit vectors, as the released code does."""
 
     slots: Tensor
+    slot_scales: Tensor | None
     slot_labels: Tensor
 
     def __init__(self, dcc_size: int, embedding_size: int, *, device: torch.device | None = None) -> None:
@@ -55,6 +58,7 @@ class FifoContainer(nn.Module):
         slots = torch.randn(dcc_size, embedding_size, device=device)
         # In place: a second copy of a large container while building would be the peak of the whole run.
         self.register_buffer("slots", slots.div_(torch.linalg.vector_norm(slots, dim=1, keepdim=True)))
+        self.register_buffer("slot_scales", None)
         self.register_buffer("slot_labels", torch.full((dcc_size,), RANDOM, device=device))
         self.position = 0
 
@@ -96,6 +100,7 @@ class IdentityContainer(nn.Module):
     """
 
     slots: Tensor
+    slot_scales: Tensor | None
     slot_labels: Tensor
 
     def __init__(
@@ -104,6 +109,7 @@ class IdentityContainer(nn.Module):
         super().__init__()
         self.blend = 1.0 / queue_length
         self.register_buffer("slots", torch.zeros(dcc_size, embedding_size, device=device))
+        self.register_buffer("slot_scales", None)
         self.register_buffer("slot_labels", torch.full((dcc_size,), EMPTY, device=device))
         # The last entry of slot_of belongs to nobody: writes that must not happen go there.
         self.slot_of: Tensor | None

@@ -26,6 +26,7 @@ class ContainerLoss(Protocol):
         positive: Tensor,
         weights: Tensor,
         slots: Tensor,
+        slot_scales: Tensor | None,
         slot_labels: Tensor,
         labels: Tensor,
         margin: Margin,
@@ -38,7 +39,8 @@ class ContainerLoss(Protocol):
             query: [B, D] unit vectors, any float dtype; accumulation is fp32 (fp64 for fp64).
             positive: [B, D] unit vectors, each sample's class center; no gradient.
             weights: [B]; 1 / B each for a mean, 0 leaves a sample out.
-            slots: [C, D] unit vectors, any float dtype; no gradient.
+            slots: [C, D], fp32, fp64, bf16, fp16, float8_e4m3fn or int8; no gradient.
+            slot_scales: fp32 [C]; the center of slot c is slots[c] * slot_scales[c]. None: the slots are the centers.
             slot_labels: int64 [C]; `EMPTY` slots are not scored, a sample's own identity has probability exactly 0.
             labels: int64 [B].
             margin: margin on the positive cosine. scale: s.

@@ -33,25 +33,31 @@ class Partial:
     """[B, D], sum of exp(logit - maximum) x slot."""
 
 
-def score_slots(query: Tensor, slots: Tensor, slot_labels: Tensor, labels: Tensor, scale: float, chunk: int) -> Partial:
+def score_slots(
+    query: Tensor, slots: Tensor, slot_scales: Tensor | None, slot_labels: Tensor, labels: Tensor, scale: float, chunk: int
+) -> Partial:
     """Softmax statistics of every sample over all slots that are neither empty nor of the sample's own identity.
 
     Args:
-        query: [B, D] unit vectors. slots: [C, D] unit vectors. slot_labels: int64 [C]. labels: int64 [B].
-        scale: s. chunk: slots scored at a time; B x chunk logits are the scratch memory.
+        query: [B, D] unit vectors. slots: [C, D]. slot_scales: fp32 [C] or None. slot_labels: int64 [C].
+        labels: int64 [B]. scale: s. chunk: slots scored at a time; B x chunk logits are the scratch memory.
     """
     num, dim = query.shape
     part = Partial(query.new_full((num,), -torch.inf), query.new_zeros(num), query.new_zeros(num, dim))
     for start in range(0, slots.shape[0], chunk):
-        _score_chunk(part, query, slots[start : start + chunk], slot_labels[start : start + chunk], labels, scale)
+        piece = slice(start, start + chunk)
+        scales = None if slot_scales is None else slot_scales[piece].to(query.dtype)
+        _score_chunk(part, query, slots[piece], scales, slot_labels[piece], labels, scale)
     return part
 
 
-def _score_chunk(part: Partial, query: Tensor, slots: Tensor, slot_labels: Tensor, labels: Tensor, scale: float) -> None:
+def _score_chunk(
+    part: Partial, query: Tensor, slots: Tensor, scales: Tensor | None, slot_labels: Tensor, labels: Tensor, scale: float
+) -> None:
     """Folds one chunk of slots [K, D] into `part`, in place."""
     slots = slots.to(query.dtype)
     logits = query @ slots.t()
-    logits.mul_(scale)
+    logits.mul_(scale if scales is None else scales * scale)
     logits.masked_fill_((slot_labels == EMPTY) | (slot_labels == labels[:, None]), -torch.inf)
     maximum = torch.maximum(part.maximum, logits.amax(1))
     # While every slot so far is masked the maximum is -inf; any finite shift will do, and 0 keeps exp(-inf - shift) = 0.
@@ -59,7 +65,7 @@ def _score_chunk(part: Partial, query: Tensor, slots: Tensor, slot_labels: Tenso
     weights = logits.sub_(shift[:, None]).exp_()
     decay = torch.exp(part.maximum - shift)
     part.total.mul_(decay).add_(weights.sum(1))
-    part.weighted.mul_(decay[:, None]).addmm_(weights, slots)
+    part.weighted.mul_(decay[:, None]).addmm_(weights if scales is None else weights.mul_(scales), slots)
     part.maximum = maximum
 
 
@@ -85,6 +91,7 @@ class _ContainerLoss(torch.autograd.Function):
         positive: Tensor,
         weights: Tensor,
         slots: Tensor,
+        slot_scales: Tensor | None,
         slot_labels: Tensor,
         labels: Tensor,
         margin: Margin,
@@ -93,7 +100,7 @@ class _ContainerLoss(torch.autograd.Function):
     ) -> Tensor:
         wide = query.double() if query.dtype == torch.float64 else query.float()
         positive = positive.to(wide.dtype)
-        part = score_slots(wide, slots, slot_labels, labels, scale, chunk)
+        part = score_slots(wide, slots, slot_scales, slot_labels, labels, scale, chunk)
         cosine = (wide * positive).sum(1)
         target = margin.apply(cosine) * scale
         maximum = torch.maximum(part.maximum, target)
@@ -109,7 +116,7 @@ class _ContainerLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (grad,) = ctx.saved_tensors
-        return ((grad * grad_outputs[0]).to(ctx.query_dtype), *[None] * 8)
+        return ((grad * grad_outputs[0]).to(ctx.query_dtype), *[None] * 9)
 
 
 def container_loss(
@@ -117,6 +124,7 @@ def container_loss(
     positive: Tensor,
     weights: Tensor,
     slots: Tensor,
+    slot_scales: Tensor | None,
     slot_labels: Tensor,
     labels: Tensor,
     margin: Margin,
@@ -124,5 +132,7 @@ def container_loss(
     chunk: int,
 ) -> Tensor:
     """See `attfc_train.losses.container_loss`."""
-    loss: Tensor = _ContainerLoss.apply(query, positive, weights, slots, slot_labels, labels, margin, scale, chunk)  # type: ignore[no-untyped-call]
+    loss: Tensor = _ContainerLoss.apply(  # type: ignore[no-untyped-call]
+        query, positive, weights, slots, slot_scales, slot_labels, labels, margin, scale, chunk
+    )
     return loss

@@ -23,6 +23,7 @@ def container_loss(
     positive: Tensor,
     weights: Tensor,
     slots: Tensor,
+    slot_scales: Tensor | None,
     slot_labels: Tensor,
     labels: Tensor,
     margin: Margin,
@@ -33,7 +34,10 @@ def container_loss(
     wide = query.double() if query.dtype == torch.float64 else query.float()
     target = margined((wide * positive.to(wide.dtype)).sum(1), margin)
     masked = (slot_labels == EMPTY) | (slot_labels == labels[:, None])
-    negatives = (wide @ slots.to(wide.dtype).t()).masked_fill(masked, -torch.inf)
+    centers = slots.to(wide.dtype)
+    if slot_scales is not None:
+        centers = centers * slot_scales[:, None]
+    negatives = (wide @ centers.t()).masked_fill(masked, -torch.inf)
     logits = torch.cat([target[:, None], negatives], dim=1) * scale
     return -(torch.log_softmax(logits, dim=1)[:, 0] * weights).sum()
 

@@ -27,6 +27,7 @@ def problem(num: int, size: int, dim: int, seed: int = 0, dtype: torch.dtype = t
         "positive": normalize(query.detach() + vectors(num), dim=1),
         "weights": torch.rand(num, generator=generator, dtype=torch.float64).to(dtype),
         "slots": vectors(size),
+        "slot_scales": torch.rand(size, generator=generator) + 0.5,
         "slot_labels": torch.randint(EMPTY, 6, (size,), generator=generator),
         "labels": torch.randint(0, 6, (num,), generator=generator),
     }
@@ -70,9 +71,10 @@ def test_straight_through_gradient_is_p_minus_onehot() -> None:
     query = inputs["query"].detach()
     masked = (inputs["slot_labels"] == EMPTY) | (inputs["slot_labels"] == inputs["labels"][:, None])
     positive = (query * inputs["positive"]).sum(1)
-    logits = torch.cat([margin.apply(positive)[:, None], (query @ inputs["slots"].t()).masked_fill(masked, -torch.inf)], 1) * 64
+    centers = inputs["slots"] * inputs["slot_scales"][:, None]
+    logits = torch.cat([margin.apply(positive)[:, None], (query @ centers.t()).masked_fill(masked, -torch.inf)], 1) * 64
     error = torch.softmax(logits, 1) - torch.eye(14, dtype=torch.float64)[0]
-    expected = 64 / 5 * (error[:, :1] * inputs["positive"] + error[:, 1:] @ inputs["slots"])
+    expected = 64 / 5 * (error[:, :1] * inputs["positive"] + error[:, 1:] @ centers)
     torch.testing.assert_close(loss_and_gradient("chunked", inputs, margin, 4)[1], expected)
 
 
@@ -122,10 +124,10 @@ def test_zero_weight_leaves_a_sample_out() -> None:
 @given(st.integers(0, 41), st.integers(1, 50))
 def test_partials_of_two_halves_merge_to_the_whole(cut: int, chunk: int) -> None:
     inputs = problem(5, 41, 8, dtype=torch.float32)
-    query, slots, slot_labels, labels = (inputs[key].detach() for key in ("query", "slots", "slot_labels", "labels"))
-    whole = score_slots(query, slots, slot_labels, labels, 64.0, chunk)
-    parts = [score_slots(query, slots[part], slot_labels[part], labels, 64.0, chunk) for part in (slice(cut), slice(cut, None))]
-    merged = merge(*parts)
+    query, *per_slot, labels = (inputs[key].detach() for key in ("query", "slots", "slot_scales", "slot_labels", "labels"))
+    whole = score_slots(query, *per_slot, labels, 64.0, chunk)
+    halves = ([each[part] for each in per_slot] for part in (slice(cut), slice(cut, None)))
+    merged = merge(*(score_slots(query, *half, labels, 64.0, chunk) for half in halves))
     torch.testing.assert_close(merged.maximum, whole.maximum)
     torch.testing.assert_close(merged.total, whole.total)
     torch.testing.assert_close(merged.weighted, whole.weighted)

@@ -12,7 +12,8 @@ import itertools
 import math
 from dataclasses import dataclass
 
-from attfc_train.profile import AttFCSettings, Interval, OptimSettings, TrainProfile
+from attfc_train.prediction import Interval
+from attfc_train.profile import AttFCSettings, OptimSettings, TrainProfile
 
 Points = tuple[tuple[float, float], ...]
 

@@ -18,7 +18,7 @@ from attfc_planner.search.constraints import Limits, is_feasible, is_sound, memo
 from attfc_planner.search.space import SearchSpace
 from attfc_planner.search.study import fitting
 from attfc_train.errors import InfeasiblePlanError
-from attfc_train.profile import MemoryPrediction
+from attfc_train.prediction import MemoryPrediction
 from attfc_train.units import format_bytes
 
 INDIFFERENCE_POINTS = 0.25

@@ -14,7 +14,7 @@ from typing import Any
 
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.plan import Plan
-from attfc_train.profile import Prediction
+from attfc_train.prediction import Prediction
 from attfc_train.units import format_bytes
 
 

@@ -21,7 +21,8 @@ from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.overheads import convolution_workspaces, headroom, unseen_terms
 from attfc_planner.trace import CATEGORIES, OpCost, Trace
 from attfc_planner.traces import Traces
-from attfc_train.profile import MemoryPrediction, MemoryTerm, TrainProfile
+from attfc_train.prediction import MemoryPrediction, MemoryTerm
+from attfc_train.profile import TrainProfile
 from attfc_train.units import Bytes
 
 _WORKSPACE = "convolution workspace"

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_train.profile import NUM_DRAWN_PAIRS, MemoryTerm, TrainProfile
+from attfc_train.prediction import MemoryTerm
+from attfc_train.profile import NUM_DRAWN_PAIRS, TrainProfile
 from attfc_train.units import KIB, MIB, Bytes
 
 CUDA_CONTEXT: Bytes = 600 * MIB

@@ -16,7 +16,8 @@ from attfc_planner.search.space import SearchSpace, space_for
 from attfc_planner.search.study import SearchResult, search
 from attfc_planner.speed import hours_per_epoch
 from attfc_train.errors import ProfileError, UsageError
-from attfc_train.profile import Precision, Prediction, Provenance, TrainProfile
+from attfc_train.prediction import Prediction, Provenance
+from attfc_train.profile import Precision, TrainProfile
 from attfc_train.profile_file import load_preset
 from attfc_train.units import Bytes
 

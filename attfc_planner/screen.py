@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_train.profile import Interval, MemoryPrediction, Prediction
+from attfc_train.prediction import Interval, MemoryPrediction, Prediction
 from attfc_train.units import MIB, format_bytes, format_seconds
 
 if TYPE_CHECKING:  # `attfc-plan gpus` draws without the search and its numpy and optuna

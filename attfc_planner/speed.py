@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from attfc_planner.efficiency import ASSUMED_CORES, DECODED_PER_CORE_SECOND, Efficiencies, Range, efficiencies
 from attfc_planner.gpu.profile import TENSOR_FIELD, GpuProfile
 from attfc_planner.trace import OpCost
-from attfc_train.profile import MAX_DEFAULT_WORKERS, Interval, Precision, TrainProfile
+from attfc_train.prediction import Interval
+from attfc_train.profile import MAX_DEFAULT_WORKERS, Precision, TrainProfile
 from attfc_train.units import Bytes
 
 _GROUP_OF_PHASE = {

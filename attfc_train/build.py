@@ -64,13 +64,10 @@ def _build_head(profile: TrainProfile, device: torch.device) -> Head:
 
 
 def _build_full_fc(head: FullFCSettings, num_ids: int, embedding_size: int, device: torch.device) -> FullFCHead:
-    margin = head.margin
     return FullFCHead(
         num_ids,
         embedding_size,
-        margin_kind=margin.kind,
-        margin_gradient=margin.gradient,
-        scale=margin.scale,
+        scale=head.margin.scale,
         device=device,
     )
 
@@ -84,8 +81,6 @@ def _build_attfc(head: AttFCSettings, num_ids: int, dcc_size: int, embedding_siz
     return AttFCHead(
         container,
         num_references=head.num_references,
-        margin_kind=head.margin.kind,
-        margin_gradient=head.margin.gradient,
         scale=head.margin.scale,
         temperature=head.attention_temperature,
         chunk=head.chunk_slots,

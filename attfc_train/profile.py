@@ -10,19 +10,15 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from attfc_train.frozen import Frozen
+from attfc_train.prediction import Prediction, Provenance
 from attfc_train.units import Bytes
 
 SCHEMA_VERSION = 1
 
 Precision = Literal["fp32", "bf16", "fp16"]
-
-
-class Frozen(BaseModel):
-    """A document node: immutable, and an unknown key is an error."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class DataSettings(Frozen):
@@ -65,15 +61,29 @@ class ModelSettings(Frozen):
 
 
 class MarginSettings(Frozen):
-    """Margin on the positive cosine (ArcFace: radians on the angle; CosFace: on the cosine)."""
+    """Margin on the positive cosine: ArcFace (radians on the angle), CosFace (on the cosine) or both and a factor."""
 
-    kind: Literal["arcface", "cosface"] = "arcface"
+    kind: Literal["arcface", "cosface", "combined"] = "arcface"
+    """``combined``: cos(multiplier x theta + margin) - cosine_margin, which ArcFace's paper calls m1, m2 and m3."""
     margin: float = Field(0.5, ge=0, lt=1.5)
+    multiplier: float = Field(1.0, ge=1, le=4)
+    """m1 of a ``combined`` margin."""
+    cosine_margin: float = Field(0.0, ge=0, lt=1)
+    """m3 of a ``combined`` margin."""
     scale: float = Field(64.0, gt=0, le=256)
     gradient: Literal["straight_through", "exact"] = "straight_through"
     """``straight_through``: d loss / d cosine = s (p - onehot), as released ArcFace code has it; ``exact``: the derivative."""
     ramp_steps: int = Field(0, ge=0)
-    """The margin grows linearly from 0 over this many steps."""
+    """The margin grows linearly from none over this many steps."""
+
+    @model_validator(mode="after")
+    def _factors_belong_to_combined(self) -> Self:
+        if self.kind != "combined" and (self.multiplier, self.cosine_margin) != (1, 0):
+            raise ValueError(
+                f"multiplier and cosine_margin need kind 'combined', but got kind {self.kind!r}, "
+                f"{self.multiplier:g} and {self.cosine_margin:g}; use kind 'combined' or leave them out"
+            )
+        return self
 
 
 class AttFCSettings(Frozen):
@@ -159,68 +169,6 @@ class RunSettings(Frozen):
     save_every: int = Field(1000, ge=1)
     val: tuple[str, ...] = ()
     """Verification sets: ``.bin`` files, or a data set spec from which pairs are drawn."""
-
-
-class Interval(Frozen):
-    """A figure with its band; `source` says where it is from."""
-
-    low: float
-    high: float
-    source: str
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Self:
-        if self.low > self.high:
-            raise ValueError(f"low <= high must hold, but got {self.low} and {self.high}")
-        return self
-
-
-class MemoryTerm(Frozen):
-    """One line of the memory table."""
-
-    name: str
-    bytes: Bytes = Field(ge=0)
-    source: str
-    """``traced``, ``table: ...``, ``measured`` or ``rule: ...``."""
-
-
-class MemoryPrediction(Frozen):
-    """What one train step needs at its peak; the terms add up to `total_bytes`."""
-
-    terms: tuple[MemoryTerm, ...]
-    budget_bytes: Bytes = Field(ge=0)
-    peak_phase: str
-    peak_operator: str
-
-    @property
-    def total_bytes(self) -> Bytes:
-        """Sum of all terms, headroom included."""
-        return sum(term.bytes for term in self.terms)
-
-
-class Prediction(Frozen):
-    """What the planner expects of the run."""
-
-    memory: MemoryPrediction
-    images_per_second: Interval
-    hours_per_epoch: Interval | None
-    """None where the number of images is not known."""
-    limited_by: str
-    accuracy: Interval
-    """Points of verification accuracy relative to a full FC layer; a prior until `tune` has measured."""
-
-
-class Provenance(Frozen):
-    """Where a profile comes from."""
-
-    attfc_version: str
-    torch_version: str
-    created: str
-    gpu: str
-    gpu_source: str
-    command: str
-    seed: int
-    num_trials: int = Field(ge=0)
 
 
 class TrainProfile(Frozen):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from attfc_train.losses.margin import Margin
 from attfc_train.profile import AttFCSettings, MarginSettings, OptimSettings
 
 FIRST_MOMENTUM = 0.9
@@ -20,9 +21,11 @@ def learning_rate(optim: OptimSettings, step: int, total_steps: int) -> float:
     return float(optim.learning_rate * (1 - progress) ** optim.polynomial_power)
 
 
-def margin(settings: MarginSettings, step: int) -> float:
-    """The margin of a step: linear from 0 over ``ramp_steps``."""
-    return settings.margin * min(1.0, step / settings.ramp_steps) if settings.ramp_steps else settings.margin
+def margin(settings: MarginSettings, step: int) -> Margin:
+    """The margin of a step: linear from none over ``ramp_steps``."""
+    share = min(1.0, step / settings.ramp_steps) if settings.ramp_steps else 1.0
+    full = Margin(settings.kind, settings.margin, settings.gradient, settings.multiplier, settings.cosine_margin)
+    return full.grown(share)
 
 
 def encoder_momentum(head: AttFCSettings, step: int) -> float:

@@ -11,7 +11,8 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from attfc_train.profile import Frozen, Precision
+from attfc_train.frozen import Frozen
+from attfc_train.profile import Precision
 from attfc_train.units import Bytes, format_bytes
 
 Architecture = Literal["pascal", "volta", "turing", "ampere", "ada", "hopper", "blackwell", "cpu"]

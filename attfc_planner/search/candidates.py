@@ -12,7 +12,8 @@ from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.search.space import Setting
 from attfc_planner.speed import SpeedPrediction, predict_speed
 from attfc_planner.trace import OpCost
-from attfc_train.profile import Interval, MemoryPrediction, TrainProfile
+from attfc_train.prediction import Interval, MemoryPrediction
+from attfc_train.profile import TrainProfile
 from attfc_train.units import Bytes
 
 

@@ -10,7 +10,6 @@ from attfc_train.heads.attention import generate_class_centers
 from attfc_train.heads.container import FifoContainer, IdentityContainer
 from attfc_train.heads.head import HeadOutput
 from attfc_train.losses import Margin, container_loss
-from attfc_train.losses.margin import MarginGradient, MarginKind
 
 
 class AttFCHead(nn.Module):
@@ -21,8 +20,7 @@ class AttFCHead(nn.Module):
     center, and a sample whose identity holds no slot yet has weight 0; its own detached feature becomes the center.
 
     Args:
-        container: where centers live. margin_kind, gradient, scale: see `Margin`. temperature: of the attention.
-        chunk: slots scored at a time.
+        container: where centers live. scale: s. temperature: of the attention. chunk: slots scored at a time.
     """
 
     def __init__(
@@ -30,8 +28,6 @@ class AttFCHead(nn.Module):
         container: FifoContainer | IdentityContainer,
         *,
         num_references: int,
-        margin_kind: MarginKind,
-        margin_gradient: MarginGradient,
         scale: float,
         temperature: float,
         chunk: int,
@@ -39,7 +35,7 @@ class AttFCHead(nn.Module):
         super().__init__()
         self.container = container
         self.num_references, self.temperature = num_references, temperature
-        self.margin_kind, self.margin_gradient, self.scale, self.chunk = margin_kind, margin_gradient, scale, chunk
+        self.scale, self.chunk = scale, chunk
 
     def sample_weights(self, labels: Tensor) -> Tensor:
         """1 / B each; without references only identities that hold a slot count."""
@@ -48,7 +44,7 @@ class AttFCHead(nn.Module):
             counted = self.container.lookup(labels)[1].float()
         return counted / counted.sum().clamp_min(1)
 
-    def forward(self, features: Tensor, references: Tensor, labels: Tensor, weights: Tensor, margin: float) -> HeadOutput:
+    def forward(self, features: Tensor, references: Tensor, labels: Tensor, weights: Tensor, margin: Margin) -> HeadOutput:
         """See `Head.__call__`."""
         query = normalize(features.float(), dim=1)
         with torch.no_grad():
@@ -61,7 +57,7 @@ class AttFCHead(nn.Module):
             self.container.slot_scales,
             self.container.slot_labels,
             labels,
-            Margin(self.margin_kind, margin, self.margin_gradient),
+            margin,
             self.scale,
             self.chunk,
         )

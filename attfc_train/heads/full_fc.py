@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from attfc_train.heads.head import HeadOutput
-from attfc_train.losses.margin import Margin, MarginGradient, MarginKind
+from attfc_train.losses.margin import Margin
 from attfc_train.losses.reference import classification_loss
 
 
@@ -19,24 +19,22 @@ class FullFCHead(nn.Module):
         num_ids: int,
         embedding_size: int,
         *,
-        margin_kind: MarginKind,
-        margin_gradient: MarginGradient,
         scale: float,
         device: torch.device | None = None,
     ) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(num_ids, embedding_size, device=device).mul_(0.01))
-        self.margin_kind, self.margin_gradient, self.scale = margin_kind, margin_gradient, scale
+        self.scale = scale
 
     def sample_weights(self, labels: Tensor) -> Tensor:
         """1 / B each."""
         return torch.full_like(labels, 1 / labels.shape[0], dtype=torch.float32)
 
-    def forward(self, features: Tensor, references: Tensor, labels: Tensor, weights: Tensor, margin: float) -> HeadOutput:  # noqa: ARG002
+    def forward(self, features: Tensor, references: Tensor, labels: Tensor, weights: Tensor, margin: Margin) -> HeadOutput:  # noqa: ARG002
         """See `Head.__call__`; references are not used, and there is nothing to remember."""
         query = normalize(features.float(), dim=1)
         cosines = query @ normalize(self.weight, dim=1).t()
-        loss = classification_loss(cosines, labels, weights, Margin(self.margin_kind, margin, self.margin_gradient), self.scale)
+        loss = classification_loss(cosines, labels, weights, margin, self.scale)
         return HeadOutput(loss, query.detach()[:0])
 
     def enqueue(self, centers: Tensor, labels: Tensor, step: int) -> None:

@@ -8,6 +8,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from attfc_train.losses.margin import Margin
+
 
 @dataclass(frozen=True, slots=True)
 class HeadOutput:
@@ -30,7 +32,7 @@ class Head(Protocol):
         """Weight of every query of the whole optimiser step in its mean loss, [B] fp32 from int64 [B]."""
         ...
 
-    def __call__(self, features: Tensor, references: Tensor, labels: Tensor, weights: Tensor, margin: float) -> HeadOutput:
+    def __call__(self, features: Tensor, references: Tensor, labels: Tensor, weights: Tensor, margin: Margin) -> HeadOutput:
         """The loss of one micro-batch.
 
         Args:

@@ -14,8 +14,10 @@ from tests.architecture.modules import imports, imports_when_loaded, modules
 
 TABLE = """
 attfc_train attfc_train.errors attfc_train.units
-attfc_train.files attfc_train.exits attfc_train.profile attfc_train.phase attfc_train.interrupt attfc_train.memory_use
-attfc_train.profile_file attfc_train.precision attfc_train.schedule attfc_train.log
+attfc_train.files attfc_train.exits attfc_train.phase attfc_train.interrupt attfc_train.memory_use attfc_train.frozen
+attfc_train.prediction
+attfc_train.profile
+attfc_train.profile_file attfc_train.precision attfc_train.log
 
 attfc_train.data attfc_train.data.canvas attfc_train.data.hashing attfc_train.data.decode attfc_train.data.identity_index
 attfc_train.data.batch attfc_train.data.dataset attfc_train.data.record_frames attfc_train.data.procedural_face
@@ -28,7 +30,7 @@ attfc_train.backbones.iresnet attfc_train.backbones.mobilefacenet attfc_train.ba
 attfc_train.backbones
 
 attfc_train.losses.margin
-attfc_train.losses.chunked
+attfc_train.losses.chunked attfc_train.schedule
 attfc_train.losses.reference
 attfc_train.losses
 attfc_train.heads.attention attfc_train.heads.head attfc_train.heads.container
@@ -90,6 +92,8 @@ ONLY_IN = {
     "PIL": {"attfc_train.data.decode"},
     "pydantic": {
         "attfc_train.checkpoint",
+        "attfc_train.frozen",
+        "attfc_train.prediction",
         "attfc_train.profile",
         "attfc_train.profile_file",
         "attfc_planner.gpu.catalog",
@@ -103,7 +107,9 @@ WITHOUT_TORCH = {
     "attfc_train.errors",
     "attfc_train.exits",
     "attfc_train.files",
+    "attfc_train.frozen",
     "attfc_train.log",
+    "attfc_train.prediction",
     "attfc_train.profile",
     "attfc_train.profile_file",
     "attfc_train.units",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.trace import OpCost
-from attfc_train.profile import MemoryPrediction, MemoryTerm, TrainProfile
+from attfc_train.prediction import MemoryPrediction, MemoryTerm
+from attfc_train.profile import TrainProfile
 from attfc_train.units import GIB, MIB
 
 NUMBERS = {

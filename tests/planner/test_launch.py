@@ -13,7 +13,7 @@ import pytest
 
 from attfc_planner.launch import comparison, launch, new_run_folder, read_end, train_arguments
 from attfc_planner.plan import Plan, PlanRequest, make_plan
-from attfc_train.profile import Interval, MemoryPrediction, MemoryTerm, Prediction
+from attfc_train.prediction import Interval, MemoryPrediction, MemoryTerm, Prediction
 from attfc_train.units import GIB
 from tests.planner.fakes import FakeMemoryModel, make_gpu
 

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from attfc_planner.plan import Plan, PlanRequest, make_plan
 from attfc_planner.screen import memory_view, show_plan
-from attfc_train.profile import MemoryPrediction, MemoryTerm
+from attfc_train.prediction import MemoryPrediction, MemoryTerm
 from attfc_train.units import GIB
 from tests.planner.fakes import FakeMemoryModel, make_gpu
 

@@ -6,7 +6,8 @@ from attfc_planner.efficiency import DECODED_PER_CORE_SECOND, efficiencies
 from attfc_planner.gpu.catalog import get_card
 from attfc_planner.speed import hours_per_epoch, input_bytes, predict_speed
 from attfc_planner.trace import OpCost
-from attfc_train.profile import AttFCSettings, Interval, OptimSettings, RunSettings, TrainProfile
+from attfc_train.prediction import Interval
+from attfc_train.profile import AttFCSettings, OptimSettings, RunSettings, TrainProfile
 from tests.planner.fakes import make_gpu
 
 CONV = OpCost("convolution", "conv", "forward", 10**13, 10**9, 100)

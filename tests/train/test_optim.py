@@ -79,9 +79,15 @@ def test_learning_rate(kind: str, middle: float) -> None:
 
 def test_margin_and_momentum_ramps() -> None:
     settings = MarginSettings(margin=0.4, ramp_steps=100)
-    assert [schedule.margin(settings, step) for step in (0, 50, 100, 200)] == pytest.approx([0, 0.2, 0.4, 0.4])
+    assert [schedule.margin(settings, step).margin for step in (0, 50, 100, 200)] == pytest.approx([0, 0.2, 0.4, 0.4])
     head = AttFCSettings(encoder_momentum=0.999, encoder_momentum_ramp_steps=10)
     assert schedule.encoder_momentum(head, 0) == pytest.approx(0.9)
     assert schedule.encoder_momentum(head, 5) == pytest.approx(1 - math.sqrt(0.1 * 0.001))
     assert schedule.encoder_momentum(head, 10) == 0.999
     assert schedule.encoder_momentum(AttFCSettings(), 0) == 0.999
+
+
+def test_factors_need_the_combined_margin() -> None:
+    assert MarginSettings(kind="combined", multiplier=1.2, cosine_margin=0.1).multiplier == 1.2
+    with pytest.raises(ValueError, match="use kind 'combined'"):
+        MarginSettings(kind="arcface", cosine_margin=0.1)

@@ -15,7 +15,7 @@ from attfc_planner.memory import MemoryModel, peak_of
 from attfc_planner.overheads import CUDA_CONTEXT, LEAST_HEADROOM, convolution_workspaces, headroom, unseen_terms
 from attfc_planner.trace import CATEGORIES, Trace
 from attfc_planner.traces import Traces
-from attfc_train.profile import MemoryPrediction
+from attfc_train.prediction import MemoryPrediction
 from attfc_train.units import GIB, MIB
 from tests.planner.memory.profiles import device, small_profile
 

@@ -11,7 +11,7 @@ import torch
 from attfc_train.heads import AttFCHead
 from attfc_train.heads.attention import generate_class_centers
 from attfc_train.heads.container import FifoContainer
-from attfc_train.losses.margin import MarginKind
+from attfc_train.losses.margin import Margin, MarginKind
 
 
 @pytest.mark.parametrize(("kind", "index"), [("arcface", 1), ("cosface", 2)])
@@ -22,8 +22,6 @@ def test_released_code(golden: Path, kind: MarginKind, index: int) -> None:
     head = AttFCHead(
         container,
         num_references=len(record["refs_0"]),
-        margin_kind=kind,
-        margin_gradient="straight_through",
         scale=float(record["scale"]),
         temperature=1.0,
         chunk=16,
@@ -31,10 +29,10 @@ def test_released_code(golden: Path, kind: MarginKind, index: int) -> None:
     steps = sum(key.startswith("loss_") for key in record)
     assert steps >= 5
     for step in range(steps):
-        check_step(head, record, step, float(record["margin"][index]))
+        check_step(head, record, step, Margin(kind, float(record["margin"][index])))
 
 
-def check_step(head: AttFCHead, record: dict[str, np.ndarray], step: int, margin: float) -> None:
+def check_step(head: AttFCHead, record: dict[str, np.ndarray], step: int, margin: Margin) -> None:
     query = torch.from_numpy(record[f"query_{step}"]).requires_grad_()
     references, labels = torch.from_numpy(record[f"refs_{step}"]), torch.from_numpy(record[f"labels_{step}"]).long()
     gcc = generate_class_centers(query.detach(), references)

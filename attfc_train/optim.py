@@ -1,4 +1,4 @@
-"""SGD with momentum, weight decay and clipping, entirely in place.
+"""SGD with momentum, weight decay and clipping, entirely in place; of a very large weight only the rows that a step uses.
 
 torch's foreach SGD allocates a parameter-sized temporary for the weight decay (166 MiB for r50), exactly where the step's
 memory can peak; its fused form cannot be traced on a machine without the device. These updates are multiply-adds into the
@@ -7,28 +7,75 @@ gradients and buffers that exist anyway.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 
+class SparseRows:
+    """A weight [N, D] of which a step uses K rows: gradient, momentum and decay of the step are theirs alone.
+
+    `select` copies the rows out, a loss differentiates with respect to `rows`, `SGD.step` moves them and writes them back.
+    Rows that a step does not select keep weight and momentum as they are. No [N, D] temporary is ever made.
+
+    Args:
+        weight: [N, D]; takes part in no graph.
+    """
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+        self._selected: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def rows(self) -> Tensor:
+        """[K, D] leaf of the step under way."""
+        return self._now()[1]
+
+    @property
+    def index(self) -> Tensor:
+        """int64 [K]: which rows these are."""
+        return self._now()[0]
+
+    def select(self, index: Tensor) -> None:
+        """Begins a step on the rows `index`, int64 [K], each at most once."""
+        self._selected = index, self.weight.detach()[index].requires_grad_()
+
+    @torch.no_grad()
+    def write_back(self) -> None:
+        """Ends the step: the rows, as they are now, into the weight."""
+        index, rows = self._now()
+        self.weight.index_copy_(0, index, rows)
+        self._selected = None
+
+    def _now(self) -> tuple[Tensor, Tensor]:
+        assert self._selected is not None, "rows are selected at the beginning of a step"
+        return self._selected
+
+
 class SGD:
     """``buffer <- momentum buffer + (gradient + decay weight)``, ``weight <- weight - rate buffer``, as ``torch.optim.SGD``.
 
     Buffers exist from the start (zero), so the first step needs as much memory as the others.
+
+    Args:
+        parameters: trained whole. sparse: trained by the rows that are selected.
     """
 
-    def __init__(self, parameters: Iterable[Tensor], momentum: float, weight_decay: float) -> None:
+    def __init__(
+        self, parameters: Iterable[Tensor], momentum: float, weight_decay: float, sparse: Sequence[SparseRows] = ()
+    ) -> None:
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
-        self.buffers = [torch.zeros_like(parameter) for parameter in self.parameters]
+        self.sparse = sparse
+        weights = [*self.parameters, *(each.weight for each in sparse)]
+        self.buffers = [torch.zeros_like(weight) for weight in weights]
         self.momentum, self.weight_decay = momentum, weight_decay
 
     @property
     def gradients(self) -> list[Tensor]:
-        """Gradients of all parameters; each must have one."""
-        return [_gradient(parameter) for parameter in self.parameters]
+        """Gradients of all parameters and selected rows; each must have one."""
+        return [_gradient(tensor) for tensor in self._moved()]
 
     @torch.no_grad()
     def step(self, rate: float, overflow: Tensor | None = None) -> None:
@@ -37,30 +84,43 @@ class SGD:
         Args:
             rate: learning rate. overflow: scalar 1 to leave weights and buffers exactly as they are, 0 to update.
         """
-        gradients = self.gradients
-        torch._foreach_add_(gradients, self.parameters, alpha=self.weight_decay)
-        if overflow is None:
-            torch._foreach_mul_(self.buffers, self.momentum)
-            torch._foreach_add_(self.buffers, gradients)
-            torch._foreach_add_(self.parameters, self.buffers, alpha=-rate)
-        else:
-            self._step_unless(overflow, gradients, rate)
-        del gradients
+        num_whole = len(self.parameters)
+        of_rows = [buffer[each.index] for each, buffer in zip(self.sparse, self.buffers[num_whole:], strict=True)]
+        self._update(self._moved(), [*self.buffers[:num_whole], *of_rows], rate, overflow)
+        for each, buffer, rows in zip(self.sparse, self.buffers[num_whole:], of_rows, strict=True):
+            buffer.index_copy_(0, each.index, rows)
+            each.write_back()
         for parameter in self.parameters:
             parameter.grad = None
 
-    def _step_unless(self, overflow: Tensor, gradients: list[Tensor], rate: float) -> None:
+    def _moved(self) -> list[Tensor]:
+        """What this step updates: whole parameters, then selected rows."""
+        return [*self.parameters, *(each.rows for each in self.sparse)]
+
+    def _update(self, weights: list[Tensor], buffers: list[Tensor], rate: float, overflow: Tensor | None) -> None:
+        gradients = [_gradient(weight) for weight in weights]
+        torch._foreach_add_(gradients, weights, alpha=self.weight_decay)
+        if overflow is None:
+            torch._foreach_mul_(buffers, self.momentum)
+            torch._foreach_add_(buffers, gradients)
+            torch._foreach_add_(weights, buffers, alpha=-rate)
+        else:
+            self._update_unless(overflow, weights, buffers, gradients, rate)
+
+    def _update_unless(
+        self, overflow: Tensor, weights: list[Tensor], buffers: list[Tensor], gradients: list[Tensor], rate: float
+    ) -> None:
         keep = 1 - overflow
         for gradient in gradients:
             gradient.nan_to_num_(0.0, 0.0, 0.0)
-        torch._foreach_mul_(self.buffers, self.momentum * keep + overflow)
+        torch._foreach_mul_(buffers, self.momentum * keep + overflow)
         torch._foreach_mul_(gradients, keep)
-        torch._foreach_add_(self.buffers, gradients)
-        for parameter, buffer in zip(self.parameters, self.buffers, strict=True):
-            parameter.addcmul_(buffer, keep, value=-rate)
+        torch._foreach_add_(buffers, gradients)
+        for weight, buffer in zip(weights, buffers, strict=True):
+            weight.addcmul_(buffer, keep, value=-rate)
 
     def state_dict(self) -> dict[str, Any]:
-        """Momentum buffers in the order of the parameters."""
+        """Momentum buffers in the order of the parameters, then of the sparse weights."""
         return {"buffers": self.buffers}
 
     @torch.no_grad()

@@ -37,7 +37,7 @@ def train_step(state: TrainState, batch: Batch) -> StepMetrics:
     """One optimiser step on one batch (AttFC, DESIGN 5 steps 1-8); changes `state` in place."""
     with phase("input"):
         batch = batch.to(state.device)
-        weights = state.head.sample_weights(batch.labels)
+        weights = state.head.begin_step(batch.labels, state.step)
     with phase("momentum"):
         _update_class_encoder(state)
     outputs = []

@@ -37,7 +37,7 @@ class AttFCHead(nn.Module):
         self.num_references, self.temperature = num_references, temperature
         self.scale, self.chunk = scale, chunk
 
-    def sample_weights(self, labels: Tensor) -> Tensor:
+    def begin_step(self, labels: Tensor, step: int) -> Tensor:  # noqa: ARG002  # scores what it holds
         """1 / B each; without references only identities that hold a slot count."""
         counted = torch.ones_like(labels, dtype=torch.float32)
         if self.num_references == 0:

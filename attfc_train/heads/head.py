@@ -24,12 +24,12 @@ class HeadOutput:
 class Head(Protocol):
     """A head turns features into a loss and remembers what it must. It never sees a config.
 
-    Within an optimiser step the train step calls `sample_weights` once, `__call__` per micro-batch, `enqueue` once: so every
+    Within an optimiser step the train step calls `begin_step` once, `__call__` per micro-batch, `enqueue` once: so every
     micro-batch is scored against the same container, and accumulation changes nothing but batch statistics.
     """
 
-    def sample_weights(self, labels: Tensor) -> Tensor:
-        """Weight of every query of the whole optimiser step in its mean loss, [B] fp32 from int64 [B]."""
+    def begin_step(self, labels: Tensor, step: int) -> Tensor:
+        """Prepares optimiser step `step` on identities [B]; returns every query's weight in its mean loss, [B] fp32."""
         ...
 
     def __call__(self, features: Tensor, references: Tensor, labels: Tensor, weights: Tensor, margin: Margin) -> HeadOutput:
@@ -37,7 +37,7 @@ class Head(Protocol):
 
         Args:
             features: [b, D] un-normalised embeddings, with gradient. references: [R, b, D] class-encoder features.
-            labels: int64 [b]. weights: [b], a part of `sample_weights`. margin: the margin of this step (it may ramp).
+            labels: int64 [b]. weights: [b], a part of what `begin_step` returned. margin: the margin of this step (it may ramp).
         """
         ...
 

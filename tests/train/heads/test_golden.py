@@ -37,7 +37,7 @@ def check_step(head: AttFCHead, record: dict[str, np.ndarray], step: int, margin
     references, labels = torch.from_numpy(record[f"refs_{step}"]), torch.from_numpy(record[f"labels_{step}"]).long()
     gcc = generate_class_centers(query.detach(), references)
     np.testing.assert_allclose(gcc, record[f"gcc_{step}"], rtol=1e-5, atol=1e-6)
-    output = head(query, references, labels, head.sample_weights(labels), margin)
+    output = head(query, references, labels, head.begin_step(labels, step), margin)
     np.testing.assert_allclose(output.loss.item(), record[f"loss_{step}"], rtol=1e-5)
     (gradient,) = torch.autograd.grad(output.loss, query)
     expected = record[f"grad_{step}"]

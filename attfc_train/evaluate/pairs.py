@@ -38,6 +38,9 @@ class Verification:
     """Population standard deviation of the ten folds."""
     threshold: float
     """Mean of the folds' thresholds, a squared distance in [0, 4)."""
+    auc: float | None
+    """Area under the ROC curve: how often a genuine pair scores above an impostor pair; steadier than the accuracy on few
+    pairs. None where a kind of pair is missing."""
     tar: Mapping[float, float]
     """False accept rate -> true accept rate, for each of `FARS` that the number of impostor pairs can resolve."""
     num_pairs: int
@@ -66,6 +69,7 @@ def verify(embeddings: Floats, same: Bools, embedding_norm: float = float("nan")
         accuracy=float(folds.mean()),
         std=float(folds.std()),
         threshold=float(thresholds.mean()),
+        auc=area_under_roc(-distances, same),
         tar=tar_at_far(-distances, same, FARS),
         num_pairs=same.size,
         embedding_norm=embedding_norm,
@@ -136,3 +140,17 @@ def tar_at_far(scores: Floats, same: Bools, fars: Iterable[float]) -> dict[float
         if 1 <= allowed < impostor.size:
             table[far] = float((genuine > impostor[allowed]).mean())
     return table
+
+
+def area_under_roc(scores: Floats, same: Bools) -> float | None:
+    """Share of (genuine, impostor) couples in which the genuine pair scores higher, ties counting half; None without a couple.
+
+    Args:
+        scores: float [P], higher means more alike.
+        same: bool [P].
+    """
+    genuine, impostor = scores[same], np.sort(scores[~same])
+    if genuine.size == 0 or impostor.size == 0:
+        return None
+    below, not_above = (np.searchsorted(impostor, genuine, side=side) for side in ("left", "right"))
+    return float((below + not_above).mean() / (2 * impostor.size))

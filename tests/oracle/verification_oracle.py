@@ -32,6 +32,11 @@ def tar_at_far(scores: np.ndarray, same: np.ndarray, far: float) -> float:
     return best
 
 
+def area_under_roc(scores: np.ndarray, same: np.ndarray) -> float | None:
+    couples = [(a > b) + (a == b) / 2 for a in scores[same] for b in scores[~same]]
+    return sum(couples) / len(couples) if couples else None
+
+
 def _accuracy(distances: list[float], same: np.ndarray, chosen: object, threshold: float) -> float:
     right = [(distances[i] < threshold) == same[i] for i in chosen]
     return sum(right) / len(right)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from attfc_train.evaluate.pairs import fold_accuracies, squared_distances, tar_at_far, verify
+from attfc_train.evaluate.pairs import area_under_roc, fold_accuracies, squared_distances, tar_at_far, verify
 from tests.oracle import verification_oracle
 
 
@@ -74,6 +74,14 @@ def test_tar_equals_the_oracle(seed: int, num_pairs: int, far: float, digits: in
         assert table == {}
     else:
         assert table[far] == pytest.approx(verification_oracle.tar_at_far(scores, same, far))
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 3))
+def test_area_under_roc_equals_the_oracle(seed: int, num_pairs: int, digits: int) -> None:
+    generator = np.random.default_rng(seed)
+    scores, same = generator.random(num_pairs).round(digits), generator.random(num_pairs) < 0.5
+    expected = verification_oracle.area_under_roc(scores, same)
+    assert area_under_roc(scores, same) == (None if expected is None else pytest.approx(expected))
 
 
 def test_tar_needs_both_kinds_of_pairs_and_resolvable_rates() -> None:

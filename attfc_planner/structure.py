@@ -12,9 +12,11 @@ from attfc_train.profile import (
     AttFCSettings,
     DataSettings,
     FullFCSettings,
+    HeadSettings,
     MarginSettings,
     ModelSettings,
     OptimSettings,
+    PartialFCSettings,
     RunSettings,
     TrainProfile,
 )
@@ -88,10 +90,12 @@ def with_map(direct: TrainProfile, base: Knobs) -> TrainProfile:
     return with_knobs(direct, replace(knobs_of(direct), identities=base.identities))
 
 
-def _head(head: AttFCSettings | FullFCSettings) -> AttFCSettings | FullFCSettings:
+def _head(head: HeadSettings) -> HeadSettings:
     margin = MarginSettings(kind=head.margin.kind, gradient=head.margin.gradient)
     if isinstance(head, FullFCSettings):
         return FullFCSettings(margin=margin)
+    if isinstance(head, PartialFCSettings):
+        return PartialFCSettings(margin=margin, sample_rate=head.sample_rate)
     return AttFCSettings(
         margin=margin,
         policy=head.policy,

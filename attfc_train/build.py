@@ -6,13 +6,13 @@ import torch
 from torch import nn
 
 from attfc_train.backbones import build_backbone
-from attfc_train.heads import AttFCHead, FullFCHead, Head
+from attfc_train.heads import AttFCHead, FullFCHead, Head, PartialFCHead
 from attfc_train.heads.container import FifoContainer, IdentityContainer
 from attfc_train.momentum import MomentumEncoder, make_class_encoder
 from attfc_train.optim import SGD
 from attfc_train.phase import phase
 from attfc_train.precision import LossScaler
-from attfc_train.profile import AttFCSettings, FullFCSettings, TrainProfile
+from attfc_train.profile import AttFCSettings, FullFCSettings, PartialFCSettings, TrainProfile
 from attfc_train.state import TrainState
 
 
@@ -27,13 +27,14 @@ def build(profile: TrainProfile, device: torch.device) -> TrainState:
         feature_encoder = _build_encoder(profile, device).train()
         head = _build_head(profile, device)
         learned = [*feature_encoder.parameters(), *head.parameters()]
+        rows = [head.rows] if isinstance(head, PartialFCHead) else []
         return TrainState(
             profile=profile,
             device=device,
             feature_encoder=feature_encoder,
             class_encoder=_build_class_encoder(profile, feature_encoder, device),
             head=head,
-            optimizer=SGD(learned, profile.optim.momentum, profile.optim.weight_decay),
+            optimizer=SGD(learned, profile.optim.momentum, profile.optim.weight_decay, rows),
             scaler=LossScaler(device) if profile.run.precision == "fp16" else None,
             first_bad_step=torch.full((), -1, device=device),
         )
@@ -60,6 +61,8 @@ def _build_class_encoder(profile: TrainProfile, feature_encoder: nn.Module, devi
 def _build_head(profile: TrainProfile, device: torch.device) -> Head:
     if isinstance(profile.head, FullFCSettings):
         return _build_full_fc(profile.head, profile.num_ids, profile.model.embedding_size, device)
+    if isinstance(profile.head, PartialFCSettings):
+        return _build_partial_fc(profile.head, profile.num_ids, profile.model.embedding_size, profile.run.seed, device)
     return _build_attfc(profile.head, profile.num_ids, profile.dcc_size, profile.model.embedding_size, device)
 
 
@@ -67,6 +70,19 @@ def _build_full_fc(head: FullFCSettings, num_ids: int, embedding_size: int, devi
     return FullFCHead(
         num_ids,
         embedding_size,
+        scale=head.margin.scale,
+        device=device,
+    )
+
+
+def _build_partial_fc(
+    head: PartialFCSettings, num_ids: int, embedding_size: int, seed: int, device: torch.device
+) -> PartialFCHead:
+    return PartialFCHead(
+        num_ids,
+        embedding_size,
+        sample_rate=head.sample_rate,
+        seed=seed,
         scale=head.margin.scale,
         device=device,
     )

@@ -125,7 +125,16 @@ class FullFCSettings(Frozen):
     margin: MarginSettings = MarginSettings()
 
 
-HeadSettings = Annotated[AttFCSettings | FullFCSettings, Field(discriminator="kind")]
+class PartialFCSettings(Frozen):
+    """A learned weight matrix of which every step scores and updates a sample (Partial FC, arXiv 2203.15565)."""
+
+    kind: Literal["partial_fc"] = "partial_fc"
+    margin: MarginSettings = MarginSettings()
+    sample_rate: float = Field(0.2, gt=0, le=1)
+    """Share of the identities that a step scores: those of the batch and uniformly drawn others, at least `batch_size`."""
+
+
+HeadSettings = Annotated[AttFCSettings | FullFCSettings | PartialFCSettings, Field(discriminator="kind")]
 
 
 class OptimSettings(Frozen):

@@ -143,7 +143,7 @@ def _json_or_text(text: str) -> Any:
 def _first_problem(error: ValidationError) -> str:
     problems = error.errors(include_url=False)
     first = problems[0]
-    place = ".".join(str(part) for part in first["loc"] if part not in ("attfc", "full_fc"))
+    place = ".".join(str(part) for part in first["loc"] if part not in ("attfc", "full_fc", "partial_fc"))
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     value = "" if isinstance(first["input"], dict) else f" with value {str(first['input'])[:60]!r}"
     return f"{place or 'profile'}{value}: {first['msg']}{more}"

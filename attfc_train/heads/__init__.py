@@ -1,7 +1,8 @@
-"""Classification heads behind one `Head` protocol: the AttFC container and the full FC layer."""
+"""Classification heads behind one `Head` protocol: the AttFC container, the full FC layer and Partial FC."""
 
 from attfc_train.heads.attfc import AttFCHead
 from attfc_train.heads.full_fc import FullFCHead
 from attfc_train.heads.head import Head, HeadOutput
+from attfc_train.heads.partial_fc import PartialFCHead
 
-__all__ = ["AttFCHead", "FullFCHead", "Head", "HeadOutput"]
+__all__ = ["AttFCHead", "FullFCHead", "Head", "HeadOutput", "PartialFCHead"]

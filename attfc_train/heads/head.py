@@ -37,7 +37,7 @@ class Head(Protocol):
 
         Args:
             features: [b, D] un-normalised embeddings, with gradient. references: [R, b, D] class-encoder features.
-            labels: int64 [b]. weights: [b], a part of what `begin_step` returned. margin: the margin of this step (it may ramp).
+            labels: int64 [b]. weights: [b], a part of what `begin_step` returned. margin: of this step (it may ramp).
         """
         ...
 

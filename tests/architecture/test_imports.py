@@ -15,7 +15,7 @@ from tests.architecture.modules import imports, imports_when_loaded, modules
 TABLE = """
 attfc_train attfc_train.errors attfc_train.units
 attfc_train.files attfc_train.exits attfc_train.phase attfc_train.interrupt attfc_train.memory_use attfc_train.frozen
-attfc_train.prediction
+attfc_train.prediction attfc_train.optim
 attfc_train.profile
 attfc_train.profile_file attfc_train.precision attfc_train.log
 
@@ -33,11 +33,11 @@ attfc_train.losses.margin
 attfc_train.losses.chunked attfc_train.schedule
 attfc_train.losses.reference
 attfc_train.losses
-attfc_train.heads.attention attfc_train.heads.head attfc_train.heads.container
-attfc_train.heads.attfc attfc_train.heads.full_fc
+attfc_train.heads.attention attfc_train.heads.class_sample attfc_train.heads.head attfc_train.heads.container
+attfc_train.heads.attfc attfc_train.heads.full_fc attfc_train.heads.partial_fc
 attfc_train.heads
 
-attfc_train.momentum attfc_train.optim
+attfc_train.momentum
 attfc_train.state
 attfc_train.build attfc_train.step attfc_train.checkpoint
 

@@ -13,12 +13,14 @@ from attfc_train.profile import (
     HeadSettings,
     ModelSettings,
     OptimSettings,
+    PartialFCSettings,
     RunSettings,
     TrainProfile,
 )
 
 HEADS: dict[str, HeadSettings] = {
     "full_fc": FullFCSettings(),
+    "partial_fc": PartialFCSettings(sample_rate=0.5),
     "identity": AttFCSettings(chunk_slots=16),
     "identity-30%": AttFCSettings(dcc_share=0.3, num_references=2, chunk_slots=16),
     "identity-R0": AttFCSettings(num_references=0, chunk_slots=16),

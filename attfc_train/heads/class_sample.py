@@ -1,0 +1,82 @@
+"""Which classes a Partial FC step scores: the batch's own and uniformly drawn others, without repetition.
+
+Everything has a static shape and happens on the device. The draw is a function of its key alone, the same on every device:
+a Feistel network permutes the cells of a grid that has hardly more cells than there are classes, and the classes are the
+first of its values. Its round functions are tables of about sqrt(N) random numbers, so that a draw of K classes takes K
+look-ups per round, where ``rand(N).topk(K)`` sorts all N. Legend: N classes, K sampled, B labels.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+_ROUNDS = 3
+"""Each moves both halves; Luby and Rackoff's (1988) bound needs two, the third is a margin."""
+
+
+def num_sampled(num_ids: int, sample_rate: float, batch_size: int) -> int:
+    """K: the share of the classes, but never fewer than a batch can have positives, and never more than there are."""
+    return min(num_ids, max(round(sample_rate * num_ids), batch_size))
+
+
+def draw_classes(num_ids: int, count: int, key: int, device: torch.device) -> Tensor:
+    """`count` distinct classes of [0, num_ids) in random order, int64 on `device`; a function of `key` mod 2^32 alone."""
+    columns = math.isqrt(num_ids - 1) + 1
+    rows = -(-num_ids // columns)
+    generator = torch.Generator().manual_seed(key % 2**32)
+    row_steps = torch.randint(rows, (_ROUNDS, columns), generator=generator, dtype=torch.int32)
+    column_steps = torch.randint(columns, (_ROUNDS, rows), generator=generator, dtype=torch.int32)
+    row_steps, column_steps = row_steps.to(device, non_blocking=True), column_steps.to(device, non_blocking=True)
+    # The grid has fewer than `columns` cells that are no class; with so many to spare, `count` classes are always among them.
+    cell = torch.arange(count + rows * columns - num_ids, dtype=torch.int32, device=device)
+    row, column = cell // columns, cell % columns
+    for row_step, column_step in zip(row_steps, column_steps, strict=True):
+        row = (row + row_step[column]) % rows
+        column = (column + column_step[row]) % columns
+    return _first_below(row * columns + column, num_ids, count).long()
+
+
+def _first_below(values: Tensor, limit: int, count: int) -> Tensor:
+    """The first `count` of the `values` that are below `limit`; there must be as many."""
+    below = values < limit
+    place = below.cumsum(0)
+    # Place 0 takes what is not wanted.
+    place = torch.where(below & (place <= count), place, 0)
+    return values.new_empty(count + 1).scatter_(0, place, values)[1:]
+
+
+def put_positives(classes: Tensor, labels: Tensor, place: Tensor) -> None:
+    """Puts the classes of `labels` that are missing from `classes` into it, in place of the first others.
+
+    As the order of `classes` is random, the negatives that stay are again uniform.
+
+    Args:
+        classes: int64 [K], distinct; K is at least the number of distinct labels. labels: int64 [B].
+        place: int32 [N], not negative; afterwards ``place[label]`` is where each of `labels` is in `classes`.
+    """
+    count = classes.shape[0]
+    place.index_copy_(0, classes, torch.arange(count, dtype=torch.int32, device=place.device))
+    labels = labels.sort().values
+    old = place[labels].clamp_max(count - 1).long()
+    # Only what was written above says where a class is; a class that was not drawn has an old entry, which does not lead back.
+    drawn = classes[old] == labels
+    free = _free_places(old, drawn, min(count, 2 * labels.shape[0]))
+    first = torch.ones_like(drawn)
+    torch.ne(labels[1:], labels[:-1], out=first[1:])
+    nth = (first & ~drawn).cumsum(0) - 1
+    new = torch.where(drawn, old, free[nth.clamp_min(0)])
+    classes.index_copy_(0, new, labels)
+    place.index_copy_(0, labels, new.int())
+
+
+def _free_places(old: Tensor, drawn: Tensor, limit: int) -> Tensor:
+    """[limit]: the places below `limit` that hold no label, in order, then the others.
+
+    Among 2 B places at most B hold a label, so that there are always enough for those that look for one.
+    """
+    taken = torch.zeros(limit + 1, dtype=torch.uint8, device=old.device)
+    taken.index_fill_(0, torch.where(drawn & (old < limit), old, limit), 1)
+    return taken[:limit].argsort(stable=True)

@@ -1,0 +1,71 @@
+"""Partial FC (arXiv 2203.15565): a learned center per identity, of which a step scores the batch's own and some others.
+
+Differs from the released code: gradient, momentum and weight decay of a step are those of the sampled rows alone, as the
+paper describes it. The release differentiates with respect to the whole matrix, so that memory and update cost as much as
+those of a full layer, and momentum moves and decay shrinks every row at every step.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from attfc_train.heads.class_sample import draw_classes, num_sampled, put_positives
+from attfc_train.heads.head import HeadOutput
+from attfc_train.losses.margin import Margin
+from attfc_train.losses.reference import classification_loss
+from attfc_train.optim import SparseRows
+
+_SEED_STRIDE = 0x9E3779B1
+"""Odd: runs of different seeds draw from places far apart among the generator's 2^32."""
+
+
+class PartialFCHead(nn.Module):
+    """Margin softmax over K of the rows of a weight matrix [num_ids, D], initialised like the full layer.
+
+    K is ``round(sample_rate * num_ids)``, but at least the batch size. A step scores every class of its batch; uniformly drawn
+    others, without repetition, make it K. Which ones is a function of seed and step.
+
+    Args:
+        sample_rate: in (0, 1]. seed: of the draws. scale: s.
+    """
+
+    place: Tensor
+
+    def __init__(
+        self,
+        num_ids: int,
+        embedding_size: int,
+        *,
+        sample_rate: float,
+        seed: int,
+        scale: float,
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__()
+        # Not trained as a whole, so it takes no part in autograd; `rows` does.
+        self.weight = nn.Parameter(torch.randn(num_ids, embedding_size, device=device).mul_(0.01), requires_grad=False)
+        self.rows = SparseRows(self.weight)
+        self.register_buffer("place", torch.zeros(num_ids, dtype=torch.int32, device=device), persistent=False)
+        self.sample_rate, self.seed, self.scale = sample_rate, seed, scale
+
+    @torch.no_grad()
+    def begin_step(self, labels: Tensor, step: int) -> Tensor:
+        """Samples the step's classes; 1 / B each."""
+        num_ids, batch_size = self.weight.shape[0], labels.shape[0]
+        count = num_sampled(num_ids, self.sample_rate, batch_size)
+        classes = draw_classes(num_ids, count, self.seed * _SEED_STRIDE + step, labels.device)
+        put_positives(classes, labels, self.place)
+        self.rows.select(classes)
+        return torch.full_like(labels, 1 / batch_size, dtype=torch.float32)
+
+    def forward(self, features: Tensor, references: Tensor, labels: Tensor, weights: Tensor, margin: Margin) -> HeadOutput:  # noqa: ARG002
+        """See `Head.__call__`; references are not used, and there is nothing to remember."""
+        query = normalize(features.float(), dim=1)
+        cosines = query @ normalize(self.rows.rows, dim=1).t()
+        loss = classification_loss(cosines, self.place[labels].long(), weights, margin, self.scale)
+        return HeadOutput(loss, query.detach()[:0])
+
+    def enqueue(self, centers: Tensor, labels: Tensor, step: int) -> None:
+        """Learned centers need no queue."""

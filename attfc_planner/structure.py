@@ -99,7 +99,9 @@ def _head(head: HeadSettings) -> HeadSettings:
     return AttFCSettings(
         margin=margin,
         policy=head.policy,
-        queue_length=1 if head.queue_length == 1 else 2,
+        queue_length=head.queue_length if head.queue_mode == "stored" or head.queue_length == 1 else 2,
+        queue_mode=head.queue_mode,
+        storage=head.storage,
         batchnorm_buffers=head.batchnorm_buffers,
     )
 

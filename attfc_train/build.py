@@ -7,7 +7,8 @@ from torch import nn
 
 from attfc_train.backbones import build_backbone
 from attfc_train.heads import AttFCHead, FullFCHead, Head, PartialFCHead
-from attfc_train.heads.container import FifoContainer, IdentityContainer
+from attfc_train.heads.container import DynamicClassContainer, FifoContainer, IdentityContainer
+from attfc_train.heads.stored_queue import StoredQueueContainer
 from attfc_train.momentum import MomentumEncoder, make_class_encoder
 from attfc_train.optim import SGD
 from attfc_train.phase import phase
@@ -89,15 +90,21 @@ def _build_partial_fc(
 
 
 def _build_attfc(head: AttFCSettings, num_ids: int, dcc_size: int, embedding_size: int, device: torch.device) -> AttFCHead:
-    container: FifoContainer | IdentityContainer
-    if head.policy == "fifo":
-        container = FifoContainer(dcc_size, embedding_size, device=device)
-    else:
-        container = IdentityContainer(num_ids, dcc_size, embedding_size, head.queue_length, device=device)
     return AttFCHead(
-        container,
+        _build_container(head, num_ids, dcc_size, embedding_size, device),
         num_references=head.num_references,
         scale=head.margin.scale,
         temperature=head.attention_temperature,
         chunk=head.chunk_slots,
     )
+
+
+def _build_container(
+    head: AttFCSettings, num_ids: int, dcc_size: int, embedding_size: int, device: torch.device
+) -> DynamicClassContainer:
+    if head.policy == "fifo":
+        return FifoContainer(dcc_size, embedding_size, head.storage, device=device)
+    if head.queue_mode == "averaged":
+        return IdentityContainer(num_ids, dcc_size, embedding_size, head.queue_length, head.storage, device=device)
+    length, temperature = int(head.queue_length), head.attention_temperature
+    return StoredQueueContainer(num_ids, dcc_size, embedding_size, length, temperature, head.storage, device=device)

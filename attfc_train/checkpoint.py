@@ -1,6 +1,6 @@
 """Checkpoints: one atomic file that holds everything a run needs to go on as if it had never stopped.
 
-Format 1: a ``torch.save`` archive of tensors, numbers, strings and dicts only, read with ``weights_only=True`` (the
+Format 2: a ``torch.save`` archive of tensors, numbers, strings and dicts only, read with ``weights_only=True`` (the
 allow-list): ``format``, ``profile`` (JSON), ``state`` (`TrainState.saved`), ``rng``, ``best_accuracy``. The sampler needs no
 entry: what it draws depends on the step alone.
 """
@@ -18,10 +18,12 @@ from torch import nn
 
 from attfc_train.errors import CheckpointError
 from attfc_train.files import write_atomically
-from attfc_train.profile import TrainProfile
+from attfc_train.heads.container_resize import Kept
+from attfc_train.profile import AttFCSettings, TrainProfile
 from attfc_train.state import TrainState
 
-FORMAT = 1
+FORMAT = 2
+"""2: containers have a storage and say when each slot was written."""
 FILE_NAME = "checkpoint.pt"
 _KEYS = {"format", "profile", "state", "rng", "best_accuracy"}
 
@@ -41,14 +43,17 @@ class Checkpoint:
         """Optimiser steps done."""
         return int(self.state["step"])
 
-    def restore(self, state: TrainState) -> None:
+    def restore(self, state: TrainState) -> Kept | None:
         """Puts weights, container, optimiser, scaler, step and random generators back.
+
+        Returns:
+            How many centers were kept where the container has another size or form than it had, else None.
 
         Raises:
             CheckpointError: `state` has another architecture.
         """
         try:
-            state.restore(self.state)
+            kept = state.restore(self.state, container_form(self.profile) != container_form(state.profile))
             torch.set_rng_state(self.rng["cpu"])
             if state.device.type == "cuda" and "cuda" in self.rng:
                 torch.cuda.set_rng_state(self.rng["cuda"], state.device)
@@ -56,6 +61,15 @@ class Checkpoint:
             raise CheckpointError(
                 f"'{self.path}' must hold the architecture of the profile", _short(error), "Resume with the run's own folder."
             ) from error
+        return kept
+
+
+def container_form(profile: TrainProfile) -> tuple[object, ...]:
+    """The settings of a container that decide what its tensors look like; they may change between two processes of a run."""
+    head = profile.head
+    if not isinstance(head, AttFCSettings):
+        return ()
+    return head.dcc_size, head.storage, head.queue_mode, head.queue_length if head.queue_mode == "stored" else None
 
 
 def save_checkpoint(path: Path, state: TrainState, best_accuracy: float | None) -> None:

@@ -3,6 +3,10 @@
 ``log.jsonl`` has one object per line with ``step`` and ``event``: ``start``, ``step``, ``evaluate``, ``save``, ``resume``,
 ``stop`` or ``end``. After a resume it holds what an uninterrupted run would have written, plus the
 ``stop`` and ``resume`` lines. A figure that is not finite is null.
+
+A ``step`` of a head with a container also has ``filled_slots``, ``identities_held`` (distinct), ``mean_age_steps`` and
+``max_age_steps`` (since a slot was written), and of the last batch ``conflict_share`` (samples whose identity holds a slot),
+``center_cosine`` (stored against fresh center) and ``center_cosine_per_step`` (its slope against age: the drift).
 """
 
 from __future__ import annotations
@@ -75,7 +79,7 @@ class RunLog:
         text = (
             f"loss {values['loss']:.3f}  {values['images_per_second']:.0f} images/s  data {values['data_wait_share']:.0%}  "
             f"memory {format_bytes(int(values['memory_bytes']))} (peak {format_bytes(int(values['peak_memory_bytes']))})  "
-            f"left {format_seconds(seconds_left)}"
+            f"left {format_seconds(seconds_left)}{_container_text(values)}"
         )
         self._progress.update(self._task, completed=step, description=text)
         if not self.console.is_terminal:
@@ -84,6 +88,13 @@ class RunLog:
     def say(self, text: str) -> None:
         """A line above the live line."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def _container_text(values: dict[str, float]) -> str:
+    """Filled slots, mean age in steps and cosine with fresh centers; "" for heads without a container."""
+    if "filled_slots" not in values:
+        return ""
+    return f"  {values['filled_slots']:,.0f} centers, age {values['mean_age_steps']:,.0f}, cosine {values['center_cosine']:.2f}"
 
 
 def _finite(value: Any) -> Any:

@@ -13,14 +13,19 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from attfc_train import schedule
 from attfc_train.checkpoint import FILE_NAME, save_checkpoint, save_model
 from attfc_train.data.batch import Batch
 from attfc_train.data.loader import AttentionLoader
 from attfc_train.errors import DeviceMemoryError, Interrupted, NonFiniteLossError
 from attfc_train.evaluate.pairs import Verification
+from attfc_train.heads import AttFCHead
+from attfc_train.heads.health import occupancy
 from attfc_train.interrupt import StopFlag
 from attfc_train.log import RunLog
 from attfc_train.memory_use import forget_peak, memory_use
+from attfc_train.profile import AttFCSettings
+from attfc_train.staleness import StalenessWatch, stale_text
 from attfc_train.state import TrainState
 from attfc_train.step import StepMetrics, train_step
 
@@ -41,6 +46,7 @@ class Loop:
     folder: Path
     best_accuracy: float | None = None
     _clock: _Clock = field(init=False)
+    _staleness: StalenessWatch = field(init=False, default_factory=StalenessWatch)
 
     def run(self) -> None:
         """Trains to the end, evaluates, saves.
@@ -100,7 +106,31 @@ class Loop:
             data_wait_share=waited / seconds,
             memory_bytes=float(memory.current),
             peak_memory_bytes=float(memory.peak),
+            **self._container_health(metrics),
         )
+
+    def _container_health(self, metrics: StepMetrics) -> dict[str, float]:
+        """What a log line says of the container, nothing for a head without one; warns of stale centers."""
+        head = self.state.head
+        if not isinstance(head, AttFCHead) or metrics.freshness is None:
+            return {}
+        held, fresh = occupancy(head.container, self.state.step), metrics.freshness
+        values = {
+            "filled_slots": float(held.filled),
+            "identities_held": float(held.identities),
+            "mean_age_steps": held.mean_age,
+            "max_age_steps": float(held.max_age),
+            "conflict_share": fresh.conflicts.item(),
+            "center_cosine": fresh.cosine.item(),
+            "center_cosine_per_step": fresh.cosine_per_step.item(),
+        }
+        keys = ("filled_slots", "mean_age_steps", "center_cosine", "center_cosine_per_step")
+        share = self._staleness.observe(*(values[key] for key in keys))
+        settings = self.state.profile.head
+        if share is not None and isinstance(settings, AttFCSettings):
+            momentum = schedule.encoder_momentum(settings, self.state.step)
+            self.log.say(stale_text(settings, momentum, held.mean_age, share))
+        return values
 
     def _check_finite(self) -> None:
         """Reads the device's flag; names the step and its records."""
@@ -123,7 +153,7 @@ class Loop:
         if not results:
             return
         for name, result in results.items():
-            self.log.event("evaluate", self.state.step, set=name, accuracy=result.accuracy, std=result.std)
+            self.log.event("evaluate", self.state.step, set=name, accuracy=result.accuracy, std=result.std, auc=result.auc)
             accuracy = f"{result.accuracy:.2%} ± {result.standard_error:.2%}"
             self.log.say(f"step {self.state.step}  {name}: {accuracy} on {result.num_pairs:,} pairs")
         mean = sum(result.accuracy for result in results.values()) / len(results)

@@ -30,8 +30,11 @@ class DataSettings(Frozen):
     """Identities; None until the data set is opened. A value that contradicts the data set is an error."""
     num_images: int | None = Field(None, ge=2)
     """Images; only used for the length of an epoch before the data set is there."""
-    draw: Literal["permutation", "reference"] = "permutation"
-    """``permutation``: every image once per epoch, references are other images; ``reference``: i.i.d., as AttFC's code."""
+    draw: Literal["residency", "permutation", "reference"] = "residency"
+    """``residency``: every image once per epoch, an identity's images while its slot lives; ``permutation``: every image once
+    per epoch, in uniform order; in both, references are other images. ``reference``: i.i.d., as AttFC's code."""
+    window_share: float = Field(1.0, gt=0, le=100)
+    """``residency``: identities whose images are being drawn at a time, as a share of the container's slots."""
     flip_probability: float = Field(0.5, ge=0, le=1)
     num_workers: int = Field(0, ge=0, le=256)
     """Decoding threads; 0 = one per core, at most 16."""
@@ -98,6 +101,10 @@ class AttFCSettings(Frozen):
     dcc_share: float = Field(1.0, gt=0, le=1)
     queue_length: float = Field(3.3, ge=1, le=1000)
     """L of the averaged queue: center <- normalise((L-1)/L center + 1/L gcc). 1 = only the newest center, as published."""
+    queue_mode: Literal["averaged", "stored"] = "averaged"
+    """``averaged``: a running mean per slot; ``stored``: the last L centers themselves, which the positive attends over."""
+    storage: Literal["fp32", "bf16", "fp8", "int8"] = "fp32"
+    """Type of the stored centers: 4, 2, 1 or 1 bytes per dimension; the 8-bit types have a scale per slot."""
     num_references: int = Field(1, ge=0, le=16)
     """R images per query for its class center; 0: no class encoder, the query's own detached feature refreshes its slot."""
     attention_temperature: float = Field(1.0, gt=0)
@@ -115,6 +122,17 @@ class AttFCSettings(Frozen):
             raise ValueError(f"policy 'fifo' needs queue_length 1, but got {self.queue_length:g}; use policy 'identity'")
         if self.policy == "fifo" and self.num_references == 0:
             raise ValueError("policy 'fifo' needs num_references >= 1, but got 0; use policy 'identity'")
+        return self
+
+    @model_validator(mode="after")
+    def _stored_queue_rules(self) -> Self:
+        if self.queue_mode == "stored" and self.policy != "identity":
+            raise ValueError(f"queue_mode 'stored' needs policy 'identity', but got {self.policy!r}; use queue_mode 'averaged'")
+        if self.queue_mode == "stored" and not self.queue_length.is_integer():
+            raise ValueError(
+                f"queue_mode 'stored' needs a whole queue_length, but got {self.queue_length:g}; "
+                f"use {round(self.queue_length)} or queue_mode 'averaged'"
+            )
         return self
 
 
@@ -231,6 +249,11 @@ class TrainProfile(Frozen):
     def dcc_size(self) -> int:
         """Slots of a resolved profile; 0 for heads without a container."""
         return (self.head.dcc_size or 0) if isinstance(self.head, AttFCSettings) else 0
+
+    @property
+    def window(self) -> int | None:
+        """Identities open at a time under ``residency``; None for heads without a container, which forget nothing."""
+        return max(1, round(self.data.window_share * self.dcc_size)) if self.dcc_size else None
 
     def resolve(self, num_ids: int, num_images: int | None = None) -> TrainProfile:
         """A profile in which everything that depended on the data set is a number.

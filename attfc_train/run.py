@@ -64,6 +64,10 @@ RESUMABLE = (
     "data.cache_bytes",
     "data.max_corrupt_share",
     "model.gradient_checkpointing",
+    "head.dcc_size",
+    "head.storage",
+    "head.queue_mode",
+    "head.queue_length",
     "optim.accumulation",
     "optim.learning_rate",
     "optim.warmup_steps",
@@ -73,7 +77,8 @@ RESUMABLE = (
     "run.eval_every",
     "run.save_every",
 )
-"""Settings that may change in a resumed run: what is stored and what is drawn stays the same."""
+"""Settings that may change in a resumed run: what is learned and what is drawn stays the same. A container of another size
+or form takes over the newest centers that it has room for (the rule: `attfc_train.heads.container_resize`)."""
 
 
 def resume(options: RunOptions, assignments: Sequence[str] = ()) -> None:
@@ -96,7 +101,9 @@ def resume(options: RunOptions, assignments: Sequence[str] = ()) -> None:
     best_accuracy = checkpoint.best_accuracy
     with memory_is_enough(options.device):
         state = build(profile, options.device)
-        checkpoint.restore(state)
+        kept = checkpoint.restore(state)
+        if kept is not None:
+            options.console.print(f"container: {kept.kept:,} of {kept.saved:,} centers kept", highlight=False)
         del checkpoint  # a second copy of everything, which would stay to the end
         _train(state, dataset, evaluator, options, best_accuracy)
 
@@ -205,6 +212,7 @@ def _loader(profile: TrainProfile, dataset: FaceDataset, device: torch.device) -
         batch_size=profile.optim.batch_size,
         num_references=profile.num_references,
         draw=data.draw,
+        window=profile.window,
         flip_probability=data.flip_probability,
     )
     return AttentionLoader(

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attfc_train.heads import Head
+from attfc_train.heads import AttFCHead, Head
+from attfc_train.heads.container_resize import Kept, refill
 from attfc_train.momentum import MomentumEncoder
 from attfc_train.optim import SGD
 from attfc_train.precision import LossScaler
@@ -45,13 +46,28 @@ class TrainState:
             "scaler": self.scaler.state_dict() if self.scaler else None,
         }
 
-    def restore(self, saved: dict[str, Any]) -> None:
-        """The inverse of `saved`, in place; raises KeyError, RuntimeError or ValueError where architectures differ."""
+    def restore(self, saved: dict[str, Any], other_container: bool = False) -> Kept | None:
+        """The inverse of `saved`, in place; raises KeyError, RuntimeError or ValueError where architectures differ.
+
+        Args:
+            other_container: the saved container has another size or form (see `attfc_train.heads.container_resize`).
+
+        Returns:
+            How much of such a container was kept.
+        """
         self.feature_encoder.load_state_dict(saved["feature_encoder"])
         if self.class_encoder:
             self.class_encoder.class_encoder.load_state_dict(saved["class_encoder"])
-        self.head.load_state_dict(saved["head"])
+        kept = self._refill_container(saved["head"]) if other_container else None
+        if kept is None:
+            self.head.load_state_dict(saved["head"])
         self.optimizer.load_state_dict(saved["optimizer"])
         if self.scaler:
             self.scaler.load_state_dict(saved["scaler"])
         self.step = int(saved["step"])
+        return kept
+
+    def _refill_container(self, saved: dict[str, Any]) -> Kept:
+        assert isinstance(self.head, AttFCHead)
+        prefix = "container."
+        return refill(self.head.container, {key.removeprefix(prefix): value for key, value in saved.items()})

@@ -15,6 +15,7 @@ from torch import Tensor
 from attfc_train import schedule
 from attfc_train.data.batch import Batch, normalised
 from attfc_train.heads import HeadOutput
+from attfc_train.heads.health import Freshness
 from attfc_train.optim import clip_gradients
 from attfc_train.phase import phase
 from attfc_train.precision import MOST_SKIPPED, autocast
@@ -31,6 +32,8 @@ class StepMetrics:
     gradient_norm: Tensor
     """L2 norm of the feature encoder's gradient before clipping, fp32."""
     learning_rate: float
+    freshness: Freshness | None
+    """Of the container, as the step found it; None for heads without one."""
 
 
 def train_step(state: TrainState, batch: Batch) -> StepMetrics:
@@ -48,11 +51,12 @@ def train_step(state: TrainState, batch: Batch) -> StepMetrics:
             (state.scaler.scale * output.loss if state.scaler else output.loss).backward()  # type: ignore[no-untyped-call]
         outputs.append(HeadOutput(output.loss.detach(), output.centers))
     with phase("update"):
-        metrics = _update(state, torch.stack([output.loss for output in outputs]).sum())
+        loss = torch.stack([output.loss for output in outputs]).sum()
+        norm, rate = _update(state, loss)
     with phase("enqueue"):
-        state.head.enqueue(torch.cat([output.centers for output in outputs]), batch.labels, state.step)
+        freshness = state.head.enqueue(torch.cat([output.centers for output in outputs]), batch.labels, state.step)
     state.step += 1
-    return metrics
+    return StepMetrics(loss, norm, rate, freshness)
 
 
 def _update_class_encoder(state: TrainState) -> None:
@@ -82,8 +86,8 @@ def _reference_features(state: TrainState, part: Batch) -> Tensor:
     return features.view(num_references, num, -1)
 
 
-def _update(state: TrainState, loss: Tensor) -> StepMetrics:
-    """Unscale, clip the feature encoder, SGD; remembers the first step that was not finite."""
+def _update(state: TrainState, loss: Tensor) -> tuple[Tensor, float]:
+    """Unscale, clip the feature encoder, SGD; remembers the first step that was not finite. Gradient norm and rate."""
     profile = state.profile
     overflow = state.scaler.unscale(state.optimizer.gradients) if state.scaler else None
     norm = clip_gradients(state.feature_encoder.parameters(), profile.optim.clip_norm)
@@ -93,4 +97,4 @@ def _update(state: TrainState, loss: Tensor) -> StepMetrics:
     if state.scaler:
         bad |= state.scaler.skipped > MOST_SKIPPED
     state.first_bad_step.masked_fill_(bad & (state.first_bad_step < 0), state.step)
-    return StepMetrics(loss, norm, rate)
+    return norm, rate

@@ -10,17 +10,22 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 
-def generate_class_centers(query: Tensor, references: Tensor, temperature: float = 1.0) -> Tensor:
+def generate_class_centers(
+    query: Tensor, references: Tensor, temperature: float = 1.0, present: Tensor | None = None
+) -> Tensor:
     """Mean of each query's reference features, weighted by softmax(cosine(query, reference) / temperature).
 
     The features are averaged *un-normalised*, as the released code does, so a feature's norm weighs too.
 
     Args:
         query: [B, D], any norm. references: [R, B, D] class-encoder features, un-normalised.
+        present: bool [R, B], references that count; None: all. A query without any attends to all of them.
 
     Returns:
         [B, D] generative class centers (GCCs), not normalised.
     """
     cosines = (normalize(query, dim=-1) * normalize(references, dim=-1)).sum(-1)
+    if present is not None:
+        cosines.masked_fill_(~present & present.any(0), -torch.inf)
     attention = torch.softmax(cosines / temperature, dim=0)
     return (attention[..., None] * references).sum(0)

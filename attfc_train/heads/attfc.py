@@ -7,17 +7,18 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from attfc_train.heads.attention import generate_class_centers
-from attfc_train.heads.container import FifoContainer, IdentityContainer
+from attfc_train.heads.container import DynamicClassContainer
 from attfc_train.heads.head import HeadOutput
+from attfc_train.heads.health import Freshness, freshness
 from attfc_train.losses import Margin, container_loss
 
 
 class AttFCHead(nn.Module):
     """Scores queries against generated class centers (DESIGN 5 steps 4-7).
 
-    The positive of a sample is what its slot will hold: its GCC blended with the stored center where there is one (with the
-    fifo policy, and with queue length 1, that is the GCC itself, as published). Without references (R = 0) it is the stored
-    center, and a sample whose identity holds no slot yet has weight 0; its own detached feature becomes the center.
+    The positive of a sample is made of what its slot will hold: its GCC, and what is stored of its identity (with the fifo
+    policy, and with queue length 1, that is the GCC itself, as published). Without references (R = 0) it is made of what is
+    stored, and a sample whose identity holds no slot yet has weight 0; its own detached feature becomes the center.
 
     Args:
         container: where centers live. scale: s. temperature: of the attention. chunk: slots scored at a time.
@@ -25,7 +26,7 @@ class AttFCHead(nn.Module):
 
     def __init__(
         self,
-        container: FifoContainer | IdentityContainer,
+        container: DynamicClassContainer,
         *,
         num_references: int,
         scale: float,
@@ -41,7 +42,7 @@ class AttFCHead(nn.Module):
         """1 / B each; without references only identities that hold a slot count."""
         counted = torch.ones_like(labels, dtype=torch.float32)
         if self.num_references == 0:
-            counted = self.container.lookup(labels)[1].float()
+            counted = self.container.find(labels)[1].float()
         return counted / counted.sum().clamp_min(1)
 
     def forward(self, features: Tensor, references: Tensor, labels: Tensor, weights: Tensor, margin: Margin) -> HeadOutput:
@@ -66,11 +67,13 @@ class AttFCHead(nn.Module):
     def _centers(self, query: Tensor, references: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """What to remember and what to score against, both unit [b, D]."""
         if self.num_references == 0:
-            return query, self.container.lookup(labels)[0]
+            return query, self.container.positive(query, None, labels)
         centers = normalize(generate_class_centers(query, references.float(), self.temperature), dim=1)
-        return centers, self.container.blended(centers, labels)
+        return centers, self.container.positive(query, centers, labels)
 
     @torch.no_grad()
-    def enqueue(self, centers: Tensor, labels: Tensor, step: int) -> None:
+    def enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Freshness:
         """See `Head.enqueue`."""
+        before = freshness(self.container, centers, labels, step)
         self.container.enqueue(centers, labels, step)
+        return before

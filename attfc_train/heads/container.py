@@ -9,12 +9,11 @@ A batch larger than the container counts as its last C samples. Legend: B sample
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from attfc_train.heads.slot_storage import SlotStorage, StorageType
 from attfc_train.losses import EMPTY
 
 RANDOM = -2
@@ -23,43 +22,60 @@ RANDOM = -2
 _NEVER_EVICT = torch.iinfo(torch.int64).max
 
 
-class DynamicClassContainer(Protocol):
-    """What a head needs of a container."""
+class DynamicClassContainer(nn.Module):
+    """What every container holds, and what a head and a log line ask of it."""
 
-    slots: Tensor
-    """[C, D]; unit vectors, or unit vectors once multiplied with `slot_scales`."""
-    slot_scales: Tensor | None
-    """fp32 [C]: slot c's center is slots[c] * slot_scales[c]; None: the slots are the centers."""
     slot_labels: Tensor
     """int64 [C]: identity, `EMPTY` (not scored) or `RANDOM` (scored, nobody's)."""
+    last_update: Tensor
+    """int32 [C]: the optimiser step that wrote the slot last; -1: none did."""
 
-    def lookup(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Each sample's stored center [B, D] (any vector where there is none) and whether there is one, bool [B]."""
-        ...
+    def __init__(
+        self, dcc_size: int, embedding_size: int, label: int, storage: StorageType, device: torch.device | None
+    ) -> None:
+        super().__init__()
+        self.centers = SlotStorage(dcc_size, embedding_size, storage, device=device)
+        self.register_buffer("slot_labels", torch.full((dcc_size,), label, device=device))
+        self.register_buffer("last_update", torch.full((dcc_size,), -1, dtype=torch.int32, device=device))
 
-    def blended(self, centers: Tensor, labels: Tensor) -> Tensor:
-        """What the slots of `labels` would hold after `centers` [B, D] were enqueued, sample by sample: unit [B, D]."""
-        ...
+    @property
+    def slots(self) -> Tensor:
+        """[C, D]: unit vectors, once multiplied with `slot_scales` where there are scales."""
+        return self.centers.values
+
+    @property
+    def slot_scales(self) -> Tensor | None:
+        """fp32 [C], or None where the storage needs none."""
+        return self.centers.scales
+
+    def find(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The slot of each label, int64 [B] (any valid one where there is none), and whether there is one, bool [B]."""
+        raise NotImplementedError
+
+    def positive(self, query: Tensor, fresh: Tensor | None, labels: Tensor) -> Tensor:
+        """What the samples are scored against as their own class.
+
+        Args:
+            query: unit vectors [B, D]. fresh: their new centers, unit [B, D]; None: only what is stored counts.
+
+        Returns:
+            unit [B, D]; any finite vector where nothing is stored and nothing is fresh.
+        """
+        raise NotImplementedError
 
     def enqueue(self, centers: Tensor, labels: Tensor, step: int) -> None:
-        """Stores unit vectors [B, D] of identities [B] at optimiser step `step`."""
-        ...
+        """Stores fp32 unit vectors [B, D] of identities [B] at optimiser step `step`."""
+        raise NotImplementedError
 
 
-class FifoContainer(nn.Module):
+class FifoContainer(DynamicClassContainer):
     """The paper's ring buffer; starts full of random unit vectors, as the released code does."""
 
-    slots: Tensor
-    slot_scales: Tensor | None
-    slot_labels: Tensor
-
-    def __init__(self, dcc_size: int, embedding_size: int, *, device: torch.device | None = None) -> None:
-        super().__init__()
-        slots = torch.randn(dcc_size, embedding_size, device=device)
-        # In place: a second copy of a large container while building would be the peak of the whole run.
-        self.register_buffer("slots", slots.div_(torch.linalg.vector_norm(slots, dim=1, keepdim=True)))
-        self.register_buffer("slot_scales", None)
-        self.register_buffer("slot_labels", torch.full((dcc_size,), RANDOM, device=device))
+    def __init__(
+        self, dcc_size: int, embedding_size: int, storage: StorageType = "fp32", *, device: torch.device | None = None
+    ) -> None:
+        super().__init__(dcc_size, embedding_size, RANDOM, storage, device)
+        self.centers.randomise()
         self.position = 0
 
     def get_extra_state(self) -> dict[str, int]:
@@ -70,25 +86,32 @@ class FifoContainer(nn.Module):
         """Restores the ring position."""
         self.position = state["position"]
 
-    def lookup(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """A ring has no place for an identity: nothing is ever found."""
-        return self.slots.new_zeros(labels.shape[0], self.slots.shape[1]), torch.zeros_like(labels, dtype=torch.bool)
+    def find(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The newest slot of each label; a search, for the log (nothing else needs to know)."""
+        size, ordered = self.slot_labels.shape[0], labels.sort().values
+        place = torch.searchsorted(ordered, self.slot_labels).clamp_(max=labels.shape[0] - 1)
+        rank = (torch.arange(size, device=labels.device) - self.position) % size  # 0: the oldest
+        rank.masked_fill_(ordered[place] != self.slot_labels, -1)
+        newest = torch.full_like(labels, -1).scatter_reduce_(0, place, rank, "amax")[torch.searchsorted(ordered, labels)]
+        return (newest + self.position) % size, newest >= 0
 
-    def blended(self, centers: Tensor, labels: Tensor) -> Tensor:  # noqa: ARG002  # the protocol's signature
-        """The new centers themselves."""
-        return centers
+    def positive(self, query: Tensor, fresh: Tensor | None, labels: Tensor) -> Tensor:  # noqa: ARG002  # nothing else counts
+        """The fresh centers."""
+        assert fresh is not None, "the fifo policy needs references"
+        return fresh
 
-    def enqueue(self, centers: Tensor, labels: Tensor, step: int) -> None:  # noqa: ARG002  # age is the position here
+    def enqueue(self, centers: Tensor, labels: Tensor, step: int) -> None:
         """Overwrites the oldest slots, wrapping around."""
-        size = self.slots.shape[0]
+        size = self.slot_labels.shape[0]
         centers, labels = centers[-size:], labels[-size:]
         index = (torch.arange(labels.shape[0], device=labels.device) + self.position) % size
-        self.slots.index_copy_(0, index, centers.to(self.slots.dtype))
+        self.centers.write(index, centers)
         self.slot_labels.index_copy_(0, index, labels)
+        self.last_update.index_fill_(0, index, step)
         self.position = (self.position + labels.shape[0]) % size
 
 
-class IdentityContainer(nn.Module):
+class IdentityContainer(DynamicClassContainer):
     """One slot per identity with a running mean of its last centers: center <- normalise((L-1)/L center + 1/L new).
 
     With C >= identities the slot *is* the label. Otherwise a map identity -> slot (int32 per identity) finds it, and new
@@ -99,74 +122,74 @@ class IdentityContainer(nn.Module):
         num_ids: identities. dcc_size: C. queue_length: L >= 1; 1 keeps only the newest center.
     """
 
-    slots: Tensor
-    slot_scales: Tensor | None
-    slot_labels: Tensor
-
     def __init__(
-        self, num_ids: int, dcc_size: int, embedding_size: int, queue_length: float, *, device: torch.device | None = None
+        self,
+        num_ids: int,
+        dcc_size: int,
+        embedding_size: int,
+        queue_length: float,
+        storage: StorageType = "fp32",
+        *,
+        device: torch.device | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(dcc_size, embedding_size, EMPTY, storage, device)
         self.blend = 1.0 / queue_length
-        self.register_buffer("slots", torch.zeros(dcc_size, embedding_size, device=device))
-        self.register_buffer("slot_scales", None)
-        self.register_buffer("slot_labels", torch.full((dcc_size,), EMPTY, device=device))
-        # The last entry of slot_of belongs to nobody: writes that must not happen go there.
+        # The last entry belongs to nobody: writes that must not happen go there.
         self.slot_of: Tensor | None
-        self.last_update: Tensor | None
         mapped = dcc_size < num_ids
         self.register_buffer("slot_of", torch.full((num_ids + 1,), -1, dtype=torch.int32, device=device) if mapped else None)
-        self.register_buffer("last_update", torch.full((dcc_size,), -1, device=device) if mapped else None)
 
-    def lookup(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """See `DynamicClassContainer.lookup`."""
-        slot, resident = self._find(labels)
-        return self.slots[slot], resident
-
-    def blended(self, centers: Tensor, labels: Tensor) -> Tensor:
-        """See `DynamicClassContainer.blended`."""
-        old, resident = self.lookup(labels)
-        mean = torch.lerp(old, centers.to(old.dtype), self.blend)
-        return normalize(torch.where(resident[:, None], mean, centers), dim=1)
-
-    def enqueue(self, centers: Tensor, labels: Tensor, step: int) -> None:
-        """See `DynamicClassContainer.enqueue`."""
-        size = self.slots.shape[0]
-        identities, means, first = _mean_per_identity(centers[-size:], labels[-size:])
-        fresh = self.blended(means, identities)
-        slot = identities if self.slot_of is None else self._claim(identities, first, step)
-        self.slots.index_copy_(0, slot, fresh)
-        self.slot_labels.index_copy_(0, slot, identities)
-
-    def _find(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Slot (0 where there is none) and residency of each label."""
+    def find(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """See `DynamicClassContainer.find`."""
         if self.slot_of is None:
             return labels, self.slot_labels[labels] == labels
         slot = self.slot_of[labels].long()
         return slot.clamp_min(0), slot >= 0
 
-    def _claim(self, identities: Tensor, first: Tensor, step: int) -> Tensor:
+    def positive(self, query: Tensor, fresh: Tensor | None, labels: Tensor) -> Tensor:  # noqa: ARG002  # see the subclass
+        """What the slot will hold; without fresh centers, what it holds."""
+        slot, resident = self.find(labels)
+        return self.centers.read(slot) if fresh is None else self._blended(slot, resident, fresh)
+
+    def enqueue(self, centers: Tensor, labels: Tensor, step: int) -> None:
+        """See `DynamicClassContainer.enqueue`."""
+        size = self.slot_labels.shape[0]
+        identities, means, first = _mean_per_identity(centers[-size:], labels[-size:])
+        slot, resident = self.find(identities)
+        if self.slot_of is not None:
+            slot = self._claim(identities, slot, resident, first)
+        self._refresh(slot, resident, means, step)
+        self.slot_labels.index_copy_(0, slot, identities)
+        self.last_update.index_fill_(0, slot, step)
+
+    def _refresh(self, slot: Tensor, resident: Tensor, means: Tensor, step: int) -> None:
+        """Writes the centers of a batch, [B, D]; `resident`: the slot already held this identity."""
+        # Small moves of a running mean must not be lost to rounding; a center that is replaced has none.
+        self.centers.write(slot, self._blended(slot, resident, means), step if self.blend < 1 else None)
+
+    def _blended(self, slot: Tensor, resident: Tensor, fresh: Tensor) -> Tensor:
+        """The running means after one more center each, unit [B, D]."""
+        means = torch.lerp(self.centers.read(slot), fresh, self.blend)
+        return normalize(torch.where(resident[:, None], means, fresh), dim=1)
+
+    def _claim(self, identities: Tensor, slot: Tensor, resident: Tensor, first: Tensor) -> Tensor:
         """A slot for every identity; new ones evict. `first` [B] maps repeated rows to the row they repeat."""
         assert self.slot_of is not None
-        assert self.last_update is not None
-        size, nobody = self.slots.shape[0], self.slot_of.shape[0] - 1
-        slot, resident = self._find(identities)
+        size, nobody = self.slot_labels.shape[0], self.slot_of.shape[0] - 1
         new = ~resident & (first == torch.arange(first.shape[0], device=first.device))
         victims = self._oldest(torch.where(resident, slot, size), identities.shape[0])
         slot = torch.where(new, victims[(new.cumsum(0) - 1).clamp_min(0)], slot)[first]
         evicted = self.slot_labels[slot]
         self.slot_of.index_fill_(0, torch.where(new & (evicted >= 0), evicted, nobody), -1)
         self.slot_of.index_copy_(0, identities, slot.int())
-        self.last_update.index_fill_(0, slot, step)
         return slot
 
     def _oldest(self, refreshed: Tensor, count: int) -> Tensor:
         """The `count` slots updated longest ago, oldest first, those in `refreshed` (C = none) last."""
-        assert self.last_update is not None
-        size = self.slots.shape[0]
+        size = self.slot_labels.shape[0]
         # Unique keys make the order, and so the whole run, reproducible: topk does not say how it breaks ties.
-        key = torch.cat([self.last_update * size, self.last_update.new_zeros(1)])
-        key[:size].add_(torch.arange(size, device=key.device))
+        key = torch.arange(size + 1, device=refreshed.device)
+        key[:size].add_(self.last_update, alpha=size)
         key.index_fill_(0, refreshed, _NEVER_EVICT)
         return key[:size].topk(count, largest=False, sorted=True).indices
 

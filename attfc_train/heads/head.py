@@ -8,6 +8,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from attfc_train.heads.health import Freshness
 from attfc_train.losses.margin import Margin
 
 
@@ -41,8 +42,8 @@ class Head(Protocol):
         """
         ...
 
-    def enqueue(self, centers: Tensor, labels: Tensor, step: int) -> None:
-        """Remembers the step's centers [B, D] of identities [B]."""
+    def enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Freshness | None:
+        """Remembers the step's centers [B, D] of identities [B]; says how what was stored compared, if anything was."""
         ...
 
     def parameters(self) -> Iterator[nn.Parameter]:

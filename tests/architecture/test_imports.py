@@ -22,6 +22,7 @@ attfc_train.profile_file attfc_train.precision attfc_train.log
 attfc_train.data attfc_train.data.canvas attfc_train.data.hashing attfc_train.data.decode attfc_train.data.identity_index
 attfc_train.data.batch attfc_train.data.dataset attfc_train.data.record_frames attfc_train.data.procedural_face
 attfc_train.data.permutation
+attfc_train.data.residency
 attfc_train.data.recordio attfc_train.data.folder attfc_train.data.synthetic attfc_train.data.sampler attfc_train.data.reader
 attfc_train.data.source attfc_train.data.recordio_writer attfc_train.data.loader
 
@@ -33,7 +34,10 @@ attfc_train.losses.margin
 attfc_train.losses.chunked attfc_train.schedule
 attfc_train.losses.reference
 attfc_train.losses
-attfc_train.heads.attention attfc_train.heads.class_sample attfc_train.heads.head attfc_train.heads.container
+attfc_train.heads.attention attfc_train.heads.class_sample attfc_train.heads.slot_storage
+attfc_train.heads.container
+attfc_train.heads.health attfc_train.heads.stored_queue
+attfc_train.heads.head attfc_train.heads.container_resize
 attfc_train.heads.attfc attfc_train.heads.full_fc attfc_train.heads.partial_fc
 attfc_train.heads
 
@@ -45,6 +49,7 @@ attfc_train.evaluate attfc_train.evaluate.pairs attfc_train.evaluate.restricted_
 attfc_train.evaluate.bins attfc_train.evaluate.drawn_pairs attfc_train.evaluate.embed
 attfc_train.evaluate.load
 
+attfc_train.staleness
 attfc_train.loop
 attfc_train.run
 attfc_train.report_model

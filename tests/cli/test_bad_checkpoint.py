@@ -85,13 +85,13 @@ def unresolved_profile(content: dict[str, Any]) -> None:
         (other_head, "must hold the architecture of the profile"),
         (other_schema, "the profile in .* must be valid.*schema_version"),
         (unresolved_profile, "must be of a run that had started"),
-        (lambda content: content.pop("rng"), "must be an attfc checkpoint of format 1, but got keys"),
-        (lambda content: content.update(format=2), "must be an attfc checkpoint of format 1, but got format '2'"),
-        (lambda content: content.update(format=torch.ones(3)), "must be an attfc checkpoint of format 1"),
-        (lambda content: content.update(profile=7), "must be an attfc checkpoint of format 1"),
+        (lambda content: content.pop("rng"), "must be an attfc checkpoint of format 2, but got keys"),
+        (lambda content: content.update(format=3), "must be an attfc checkpoint of format 2, but got format '3'"),
+        (lambda content: content.update(format=torch.ones(3)), "must be an attfc checkpoint of format 2"),
+        (lambda content: content.update(profile=7), "must be an attfc checkpoint of format 2"),
         (lambda content: content.update(profile="no JSON"), "the profile in .* must be valid"),
-        (lambda content: content.update(best_accuracy="99 %"), "must be an attfc checkpoint of format 1"),
-        (lambda content: content.update(state=[]), "must be an attfc checkpoint of format 1"),
+        (lambda content: content.update(best_accuracy="99 %"), "must be an attfc checkpoint of format 2"),
+        (lambda content: content.update(state=[]), "must be an attfc checkpoint of format 2"),
         (lambda content: content["state"].update(step=-1), "must be of a run that had started, but got step -1 of 2"),
         (lambda content: content["state"].update(step=3), "must be of a run that had started, but got step 3 of 2"),
         (lambda content: content["state"].update(optimizer=[]), "must hold the architecture of the profile"),
@@ -108,7 +108,7 @@ def test_what_does_not_fit(
 def test_a_checkpoint_that_attacks_is_not_run(run_folder: Path, tmp_path: Path, refusal: Refusal) -> None:
     trace = tmp_path / "attacked"
     for name, arguments in {"checkpoint.pt": ("--resume", run_folder), "best.pt": ("evaluate", run_folder)}.items():
-        torch.save({"format": 1, "state": Attack(f"touch {trace}")}, run_folder / name)
+        torch.save({"format": 2, "state": Attack(f"touch {trace}")}, run_folder / name)
         before = content_of(run_folder)
         refusal(CheckpointError, "must hold tensors and plain values only", *arguments, "--device", "cpu")
         assert content_of(run_folder) == before

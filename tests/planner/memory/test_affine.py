@@ -20,6 +20,7 @@ STRUCTURES: dict[str, dict[str, Any]] = {
         "checkpointing": True,
         "precision": "bf16",
     },
+    "stored queue, int8": {"head": {"queue_mode": "stored", "queue_length": 3, "storage": "int8"}},
     "full_fc": {"head": {"kind": "full_fc"}},
 }
 DERIVED = "one slot per identity"

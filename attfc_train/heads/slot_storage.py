@@ -1,0 +1,139 @@
+"""Unit vectors in fp32, bf16, fp8 or int8: rows that are read as fp32 and rounded when they are written.
+
+The 8-bit types keep an fp32 scale per row, chosen so that what is read has length 1 exactly (up to fp32): the quantised row
+q is stored with scale 1 / |q|, so rounding changes a direction, never a norm. bf16 needs no scale; its norms are off by less
+than 2^-8.
+
+A running mean moves its rows by little. Rounded to nearest, a move of less than half a quantum is lost, and the mean stalls;
+*stochastic* rounding goes up with the probability of the remainder and is right on average. Its noise is a hash of step, row
+and dimension (no generator, whose state would have to be saved): a resumed run rounds as the uninterrupted one.
+
+Legend: N rows, D dimensions, n rows read or written at a time.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+StorageType = Literal["fp32", "bf16", "fp8", "int8"]
+
+DTYPES: dict[StorageType, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp8": torch.float8_e4m3fn,
+    "int8": torch.int8,
+}
+LARGEST = {torch.float8_e4m3fn: 448.0, torch.int8: 127.0}
+"""What the largest component of a row becomes in a type with scales."""
+
+_MANTISSA_BITS = {torch.bfloat16: 7, torch.float8_e4m3fn: 3}
+_LEAST_QUANTUM = 2.0**-9
+"""Between neighbours below 2^-6 in float8_e4m3fn; a bf16 component of that size would be 10^-36."""
+_PLUS_ONE, _SIGN_BIT = 0x38, 0x80
+"""+1 as a float8_e4m3fn byte, and the bit that makes it -1."""
+
+
+class SlotStorage(nn.Module):
+    """N unit vectors; zeros until they are written.
+
+    Args:
+        num_rows: N. dim: D. storage: the type of `values`.
+    """
+
+    values: Tensor
+    """[N, D] in the storage's dtype."""
+    scales: Tensor | None
+    """fp32 [N]: a row is ``values[row] * scales[row]``; None for types that need none."""
+
+    def __init__(self, num_rows: int, dim: int, storage: StorageType = "fp32", *, device: torch.device | None = None) -> None:
+        super().__init__()
+        dtype = DTYPES[storage]
+        self.register_buffer("values", torch.zeros(num_rows, dim, dtype=dtype, device=device))
+        self.register_buffer("scales", torch.zeros(num_rows, device=device) if dtype in LARGEST else None)
+
+    @classmethod
+    def of(cls, saved: dict[str, Tensor], prefix: str) -> SlotStorage:
+        """A storage around saved tensors, which it does not copy; `prefix` as in a ``state_dict``."""
+        storage = cls(0, 0)
+        storage.values, storage.scales = saved[f"{prefix}values"], saved.get(f"{prefix}scales")
+        return storage
+
+    def randomise(self) -> None:
+        """Makes every row a random unit vector, in place: a second copy while building would be the peak of the whole run.
+
+        Gaussian directions; in the 8-bit types random signs, which have the same mean and covariance.
+        """
+        if self.scales is None:
+            self.values.normal_()
+            self.values.div_(torch.linalg.vector_norm(self.values, dim=1, keepdim=True, dtype=torch.float32))
+            return
+        if self.values.dtype == torch.int8:
+            self.values.random_(0, 2).mul_(2).sub_(1)
+        else:
+            self.values.view(torch.uint8).random_(0, 2).mul_(_SIGN_BIT).add_(_PLUS_ONE)
+        self.scales.fill_(self.values.shape[1] ** -0.5)
+
+    def read(self, rows: Tensor) -> Tensor:
+        """fp32 [n, D] of rows int64 [n]."""
+        values = _indexable(self.values)[rows].view(self.values.dtype).float()
+        return values if self.scales is None else values.mul_(self.scales[rows, None])
+
+    def write(self, rows: Tensor, vectors: Tensor, step: int | None = None) -> None:
+        """Stores fp32 unit vectors [n, D] in rows int64 [n]; equal rows must come with equal vectors.
+
+        Args:
+            step: round stochastically, with the noise of this optimiser step; None rounds to nearest.
+        """
+        noise = None if step is None or self.values.dtype == torch.float32 else _noise(rows, vectors.shape[1], step)
+        quantised = _quantised(vectors, self.values.dtype, noise)
+        if self.scales is not None:
+            norms = torch.linalg.vector_norm(quantised, dim=1)
+            self.scales.index_copy_(0, rows, norms.clamp_min_(1e-12).reciprocal_())
+        _indexable(self.values).index_copy_(0, rows, _indexable(quantised.to(self.values.dtype)))
+
+
+def _indexable(values: Tensor) -> Tensor:
+    """The same bytes in a type that every device can gather and scatter."""
+    return values.view(torch.uint8) if values.dtype == torch.float8_e4m3fn else values
+
+
+def _quantised(vectors: Tensor, dtype: torch.dtype, noise: Tensor | None) -> Tensor:
+    """fp32 [n, D] of values of `dtype`: rounded up where noise [n, D] says so, without noise to the nearest."""
+    if dtype == torch.float32:
+        return vectors
+    largest = LARGEST.get(dtype)
+    if largest is not None:
+        vectors = vectors * (largest / vectors.abs().amax(1, keepdim=True).clamp_min_(1e-12))
+    if noise is not None:
+        quantum = _quantum(vectors, dtype)
+        vectors = (vectors / quantum).add_(noise).floor_().mul_(quantum)
+    elif dtype == torch.int8:
+        vectors = vectors.round()
+    else:
+        vectors = vectors.to(dtype).float()
+    return vectors if largest is None else vectors.clamp_(-largest, largest)
+
+
+def _quantum(vectors: Tensor, dtype: torch.dtype) -> Tensor:
+    """Distance of neighbouring values of `dtype` around each component: a power of two, so that dividing by it is exact."""
+    if dtype == torch.int8:
+        return torch.ones_like(vectors)
+    power = (vectors.view(torch.int32) & 0x7F800000).view(torch.float32)
+    return power.mul_(2.0 ** -_MANTISSA_BITS[dtype]).clamp_min_(_LEAST_QUANTUM if dtype in LARGEST else 1e-36)
+
+
+def _noise(rows: Tensor, dim: int, step: int) -> Tensor:
+    """Uniform fp32 [n, D] out of 0, 1/2^16 .. 1 - 1/2^16: fine enough, and a value that needs no rounding stays as it is."""
+    row_keys = _mixed((rows + step * 0x9E3779B1) & 0xFFFFFFFF)
+    columns = torch.arange(dim, device=rows.device)
+    return (_mixed(row_keys[:, None] ^ columns) >> 16).float().mul_(2.0**-16)
+
+
+def _mixed(keys: Tensor) -> Tensor:
+    """A hash of 32 bits (Wellons's "prospector" search: two rounds of xorshift and multiply), in int64, in place."""
+    for shift, factor in ((16, 0x21F0AAAD), (15, 0x735A2D97)):
+        keys.bitwise_xor_(keys >> shift).mul_(factor).bitwise_and_(0xFFFFFFFF)
+    return keys.bitwise_xor_(keys >> 15)

@@ -1,0 +1,60 @@
+"""Says when the stored centers are too old for the speed at which the encoder moves, and which setting helps.
+
+The rule joins age and drift. Among a batch's identities, `attfc_train.heads.health.Freshness` measures how much cosine with a
+fresh center a stored one loses per step of age. Times the mean age of all centers, that is the agreement that age has cost;
+what identities' images differ by costs the old and the new alike and drops out. Centers count as stale when age has cost more
+than `LARGEST_LOSS` of the agreement that a center of age 0 would have, in the mean of `WINDOW` log lines during which the
+container was not filling up. On LFW the `tiny` preset loses up to 0.33 in its first 50 steps, while the container still fills,
+and from then on 0.23 falling to 0.1; at a quarter of the batch size and without momentum it was 0.5 in the first 50 steps.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from attfc_train.profile import AttFCSettings
+
+LARGEST_LOSS = 1 / 3
+WINDOW = 5
+"""Log lines that are averaged: one batch's slope is uncertain by a few hundredths of a cosine at the mean age."""
+LINES_BETWEEN_WARNINGS = 50
+
+
+class StalenessWatch:
+    """Looks at one log line after another."""
+
+    def __init__(self) -> None:
+        self._filled = -1.0
+        self._lines: deque[tuple[float, float]] = deque(maxlen=WINDOW)
+        self._silent_lines = 0
+
+    def observe(self, filled: float, mean_age: float, cosine: float, cosine_per_step: float) -> float | None:
+        """The share of the agreement that age has cost when it is time to warn; the arguments are a log line's."""
+        self._silent_lines -= 1
+        if filled != self._filled:
+            self._filled = filled
+            self._lines.clear()
+        elif cosine == cosine and cosine_per_step == cosine_per_step:  # neither is NaN
+            self._lines.append((-cosine_per_step * mean_age, cosine))
+        lost = sum(line[0] for line in self._lines)
+        fresh = lost + sum(line[1] for line in self._lines)
+        if len(self._lines) < WINDOW or self._silent_lines > 0 or fresh <= 0 or lost / fresh <= LARGEST_LOSS:
+            return None
+        self._silent_lines = LINES_BETWEEN_WARNINGS
+        return lost / fresh
+
+
+def stale_text(head: AttFCSettings, momentum: float, mean_age: float, share: float) -> str:
+    """The warning: what was found and the setting that dominates it. `momentum` is the class encoder's at this step."""
+    found = f"warning: centers are stale: in {mean_age:,.0f} steps, their mean age, they lose {share:.0%} of their agreement"
+    remembered = 1 / (1 - momentum)
+    if head.num_references and remembered < mean_age:
+        remedy = f"the class encoder forgets in {remembered:,.0f} steps: raise head.encoder_momentum"
+    elif head.queue_length > 2:
+        # A slot is refreshed every 2 mean ages, so its mean of L centers is (2 L - 1) mean ages old.
+        remedy = (
+            f"a queue of {head.queue_length:g} makes them {2 * head.queue_length - 1:.1f} times older: lower head.queue_length"
+        )
+    else:
+        remedy = "age is slots over batch: raise optim.batch_size or lower head.dcc_size"
+    return f"{found} with fresh ones; {remedy}"

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from attfc_train.data.hashing import UInts, below, hashed, uniform
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.permutation import permuted
+from attfc_train.data.residency import ResidencyOrder
 
 _QUERY, _REFERENCE, _FLIP = 1, 2, 3
 _MAX_STREAM: Final = 2**53
@@ -42,6 +43,7 @@ class AttentionSampler:
     * ``permutation``: an epoch is a permutation of all images; batches run across the ends of epochs, so none is dropped.
       References are other images of the identity: distinct where it has enough, in turn where it has fewer, and the query
       itself only where it has no other.
+    * ``residency``: as ``permutation``, but an identity's images come close together (see `ResidencyOrder`).
     * ``reference``: as the released AttFC code. Queries are independent uniform draws; references too, within the identity,
       so they can repeat and can equal the query.
     """
@@ -52,10 +54,15 @@ class AttentionSampler:
         seed: int,
         batch_size: int,
         num_references: int,
-        draw: Literal["permutation", "reference"] = "permutation",
+        draw: Literal["residency", "permutation", "reference"] = "permutation",
         flip_probability: float = 0.5,
+        window: int | None = None,
     ) -> None:
-        """A sampler without state; see `TrainProfile` for the arguments."""
+        """A sampler without state; see `TrainProfile` for the arguments.
+
+        Args:
+            window: identities open at a time with ``residency``; None, or all of them, is ``permutation``.
+        """
         assert batch_size >= 1, "batches hold images"
         assert num_references >= 0, "references are counted"
         self._index = index
@@ -63,26 +70,28 @@ class AttentionSampler:
         self.batch_size = batch_size
         self.num_references = num_references
         self._draw = draw
+        narrow = draw == "residency" and window is not None and window < index.num_ids
+        self._residency = ResidencyOrder(index, seed, window or 1) if narrow else None
         self._flip_probability = flip_probability
 
     def draw_step(self, step: int) -> Draw:
         """What step `step`, counted from 0, trains on."""
         assert 0 <= step < _MAX_STREAM // self.batch_size, "steps are counted from 0"
         stream = step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)
-        query = self._permuted_queries(stream) if self._draw == "permutation" else self._independent_queries(stream)
+        query = self._queries(stream)
         labels = self._index.labels_of(query)
         views = np.arange(1 + self.num_references)[:, None]
         flips = uniform(hashed(self._seed, _FLIP, stream[None], views)) < self._flip_probability
         return Draw(query, self._references(stream, query, labels), flips, labels)
 
-    def _permuted_queries(self, stream: Int64s) -> Int64s:
-        """The images at these places of the endless chain of permuted epochs."""
+    def _queries(self, stream: Int64s) -> Int64s:
+        """The images at these places of the endless chain of epochs."""
+        if self._draw == "reference":
+            return below(hashed(self._seed, _QUERY, stream), self._index.num_images)  # independent, with replacement
+        if self._residency:
+            return self._residency.images(stream)
         epochs, places = np.divmod(stream, self._index.num_images)
         return permuted(places, self._index.num_images, hashed(self._seed, _QUERY, epochs))
-
-    def _independent_queries(self, stream: Int64s) -> Int64s:
-        """Uniform draws with replacement."""
-        return below(hashed(self._seed, _QUERY, stream), self._index.num_images)
 
     def _references(self, stream: Int64s, query: Int64s, labels: Int64s) -> Int64s:
         """int64 [R, B]."""

@@ -40,9 +40,9 @@ def test_permutation_draw_keeps_its_promises(labels, seed, batch_size, num_refer
             assert not uses or max(uses) - min(uses) <= 1
 
 
-@given(LABELS, st.integers(0, 2**62), st.sampled_from(["permutation", "reference"]))
+@given(LABELS, st.integers(0, 2**62), st.sampled_from(["residency", "permutation", "reference"]))
 def test_shapes_and_types(labels, seed, mode):
-    draw = AttentionSampler(IdentityIndex.from_labels(labels), seed, 5, 2, mode).draw_step(3)
+    draw = AttentionSampler(IdentityIndex.from_labels(labels), seed, 5, 2, mode, window=2).draw_step(3)
     assert (draw.query.shape, draw.references.shape, draw.flips.shape, draw.labels.shape) == ((5,), (2, 5), (3, 5), (5,))
     assert draw.query.dtype == draw.references.dtype == draw.labels.dtype == np.int64
     assert draw.flips.dtype == np.bool_

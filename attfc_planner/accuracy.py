@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 
 from attfc_train.prediction import Interval
-from attfc_train.profile import AttFCSettings, OptimSettings, TrainProfile
+from attfc_train.profile import AttFCSettings, FullFCSettings, OptimSettings, PartialFCSettings, TrainProfile
 
 Points = tuple[tuple[float, float], ...]
 
@@ -62,17 +62,18 @@ class Part:
 def accuracy_parts(profile: TrainProfile) -> tuple[Part, ...]:
     """The contributions for a profile whose data.num_ids is known; none for a full FC layer, which is the measure."""
     head = profile.head
-    if not isinstance(head, AttFCSettings):
+    if isinstance(head, FullFCSettings):
         return ()
+    if isinstance(head, PartialFCSettings):
+        return (_coverage(max(head.sample_rate, min(1.0, profile.optim.batch_size / profile.num_ids))),)
     slots = head.dcc_size or head.dcc_share * profile.num_ids
     share, batch_size = min(1.0, slots / profile.num_ids), profile.optim.batch_size
-    coverage = _interpolate(COVERAGE, share)
     queue = _interpolate(QUEUE_LENGTH, head.queue_length)
     references = _references(head.num_references, share)
     age = _age(slots / batch_size)
     batch = SMALL_BATCH_POINTS_PER_HALVING * max(0.0, math.log2(128 / batch_size))
     return (
-        Part("identities scored", coverage, 0.15 + 0.5 * abs(coverage)),
+        _coverage(share),
         Part("age of centers", age, abs(age)),
         Part("queue length", queue, 0.3 + 0.5 * abs(queue)),
         Part("references", references, 0.3 + 0.5 * abs(references)),
@@ -91,6 +92,11 @@ def accuracy_prior(profile: TrainProfile) -> Interval:
 def midpoint(interval: Interval) -> float:
     """The middle of a band."""
     return (interval.low + interval.high) / 2
+
+
+def _coverage(share: float) -> Part:
+    points = _interpolate(COVERAGE, share)
+    return Part("identities scored", points, 0.15 + 0.5 * abs(points))
 
 
 def _references(num_references: int, share: float) -> float:

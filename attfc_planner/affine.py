@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from attfc_planner.record import record
 from attfc_planner.structure import Knobs, knobs_of, with_knobs
 from attfc_planner.trace import OpCost, Trace
-from attfc_train.profile import AttFCSettings, TrainProfile
+from attfc_train.profile import AttFCSettings, PartialFCSettings, TrainProfile
 
 SMALL, LARGE = 22, 34
 """Micro-batch sizes of the steps of a trace."""
@@ -80,6 +80,8 @@ def learn_head(structure: TrainProfile) -> HeadModel:
     Raises:
         NotAffine: the traces do not line up.
     """
+    if isinstance(structure.head, PartialFCSettings):
+        raise NotAffine("a sample of the classes is a rounded share of them, and at least the batch")
     points = _head_points(structure)
     steps = [_steps(point, more_references=point == points[0]) for point in points]
     traces = [_traced(structure, *point_steps) for point_steps in steps]

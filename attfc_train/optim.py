@@ -40,7 +40,7 @@ class SparseRows:
 
     def select(self, index: Tensor) -> None:
         """Begins a step on the rows `index`, int64 [K], each at most once."""
-        self._selected = index, self.weight.detach()[index].requires_grad_()
+        self._selected = index, self.weight.detach().index_select(0, index).requires_grad_()
 
     @torch.no_grad()
     def write_back(self) -> None:
@@ -85,7 +85,9 @@ class SGD:
             rate: learning rate. overflow: scalar 1 to leave weights and buffers exactly as they are, 0 to update.
         """
         num_whole = len(self.parameters)
-        of_rows = [buffer[each.index] for each, buffer in zip(self.sparse, self.buffers[num_whole:], strict=True)]
+        of_rows = [
+            buffer.index_select(0, each.index) for each, buffer in zip(self.sparse, self.buffers[num_whole:], strict=True)
+        ]
         self._update(self._moved(), [*self.buffers[:num_whole], *of_rows], rate, overflow)
         for each, buffer, rows in zip(self.sparse, self.buffers[num_whole:], of_rows, strict=True):
             buffer.index_copy_(0, each.index, rows)

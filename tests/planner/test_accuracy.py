@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attfc_planner.accuracy import accuracy_parts, accuracy_prior, midpoint
-from attfc_train.profile import AttFCSettings, FullFCSettings, OptimSettings, TrainProfile
+from attfc_train.profile import AttFCSettings, FullFCSettings, OptimSettings, PartialFCSettings, TrainProfile
 
 
 def profile(
@@ -38,6 +38,16 @@ def test_nothing_beats_a_full_fc_layer_in_the_prior(
     assert midpoint(prior) <= 1e-9
     assert prior.low <= prior.high
     assert "prior" in prior.source
+
+
+def test_partial_fc_is_its_own_table() -> None:
+    def points(sample_rate: float, batch_size: int = 128) -> list[float]:
+        profile = TrainProfile(head=PartialFCSettings(sample_rate=sample_rate), optim=OptimSettings(batch_size=batch_size))
+        return [part.points for part in accuracy_parts(profile.resolve(2_059_906))]
+
+    assert points(0.1) == [-0.20]
+    assert points(0.2) == points(1.0) == [0.0]
+    assert points(1e-6, 2**16)[0] > points(1e-6)[0], "a sample is at least the batch"
 
 
 def test_a_full_fc_layer_is_the_measure() -> None:

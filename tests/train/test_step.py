@@ -47,12 +47,15 @@ def without_batch_statistics(state: TrainState, size: int) -> TrainState:
     torch.manual_seed(0)
     state.feature_encoder = nn.Sequential(nn.Flatten(), nn.Linear(3 * 32 * 32, size))
     state.optimizer.__init__(  # type: ignore[misc]
-        [*state.feature_encoder.parameters(), *state.head.parameters()], momentum=0.9, weight_decay=5e-4
+        [*state.feature_encoder.parameters(), *state.head.parameters()],
+        momentum=0.9,
+        weight_decay=5e-4,
+        sparse=state.optimizer.sparse,
     )
     return state
 
 
-@pytest.mark.parametrize("head", ["full_fc", "identity-R0"])
+@pytest.mark.parametrize("head", ["full_fc", "partial_fc", "identity-R0"])
 @pytest.mark.parametrize("parts", [2, 4])
 def test_accumulation_is_the_same_step(head: str, parts: int) -> None:
     results = []

@@ -8,8 +8,10 @@ from attfc_planner.gpu.profile import GpuProfile
 from attfc_train.profile import (
     AttFCSettings,
     FullFCSettings,
+    HeadSettings,
     ModelSettings,
     OptimSettings,
+    PartialFCSettings,
     Precision,
     RunSettings,
     TrainProfile,
@@ -29,14 +31,21 @@ def small_profile(
     image_size: int = 64,
 ) -> TrainProfile:
     """A small profile; `head` holds settings of the AttFC head, or {} with "kind" for another."""
-    settings = {"dcc_size": 100, "chunk_slots": 32, "num_references": 1, **(head or {})}
-    full = settings.get("kind") == "full_fc"
     return TrainProfile(
         model=ModelSettings(backbone=backbone, image_size=image_size, embedding_size=64, gradient_checkpointing=checkpointing),
-        head=FullFCSettings() if full else AttFCSettings.model_validate(settings),
+        head=_head(head or {}),
         optim=OptimSettings(batch_size=batch_size, accumulation=accumulation),
         run=RunSettings(steps=100, precision=precision),
     ).resolve(num_ids)
+
+
+def _head(settings: dict[str, Any]) -> HeadSettings:
+    match settings.get("kind"):
+        case "full_fc":
+            return FullFCSettings()
+        case "partial_fc":
+            return PartialFCSettings(sample_rate=settings["sample_rate"])
+    return AttFCSettings.model_validate({"dcc_size": 100, "chunk_slots": 32, "num_references": 1, **settings})
 
 
 def device(kind: Literal["cuda", "cpu"] = "cuda", **changes: Any) -> GpuProfile:

@@ -76,6 +76,15 @@ def test_costs_are_exact_where_chunks_are_whole(name: str, model: MemoryModel) -
     assert estimated == exact
 
 
+@pytest.mark.parametrize("sample_rate", [0.1, 0.5, 1])
+def test_sampled_classes_are_traced_as_they_are(sample_rate: float, model: MemoryModel) -> None:
+    """Their number is rounded and the draw's grid is not affine in the identities, so every profile is traced itself."""
+    for num_ids in (1000, 20_000):
+        profile = small_profile({"kind": "partial_fc", "sample_rate": sample_rate}, num_ids=num_ids)
+        assert model.estimate(profile) == model.exact(profile)
+        assert model.op_costs(profile) == model._traces.exact(profile).costs[-1]
+
+
 def test_paths_of_the_cache_do_not_matter(model: MemoryModel, tmp_path: Path) -> None:
     other = MemoryModel(small_profile(), device(), 1 << 34, tmp_path)
     profile = small_profile(batch_size=24)

@@ -29,6 +29,7 @@ CASES: dict[str, dict[str, Any]] = {
     "stored queue, R=0": {"head": {"queue_length": 3, "queue_mode": "stored", "num_references": 0}},
     "one chunk": {"head": {"chunk_slots": 128}},
     "full_fc": {"head": {"kind": "full_fc"}},
+    "partial_fc": {"head": {"kind": "partial_fc", "sample_rate": 0.3}},
     "checkpointing": {"checkpointing": True},
     "fp16": {"precision": "fp16"},
     "accumulation": {"accumulation": 2},

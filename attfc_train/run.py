@@ -78,7 +78,8 @@ RESUMABLE = (
     "run.save_every",
 )
 """Settings that may change in a resumed run: what is learned and what is drawn stays the same. A container of another size
-or form takes over the newest centers that it has room for (the rule: `attfc_train.heads.container_resize`)."""
+or form takes over the newest centers that it has room for (the rule: `attfc_train.heads.container_resize`); with the draw
+``residency`` another number of slots also means another order of images from the resumed step on."""
 
 
 def resume(options: RunOptions, assignments: Sequence[str] = ()) -> None:

@@ -41,6 +41,7 @@ class Setting:
     def applied_to(self, base: TrainProfile) -> TrainProfile:
         """`base` (whose data.num_ids is known) with this setting and the learning rate that belongs to its batch size.
 
+        The head becomes one slot per identity with an averaged queue, which is what the knobs are about.
         Ramps of the recipe end within the run: the margin's in its first half, the momentum's by its last step.
         """
         assert isinstance(base.head, AttFCSettings)
@@ -52,6 +53,7 @@ class Setting:
             "dcc_size": self.dcc_size(base.num_ids),
             "dcc_share": self.dcc_share,
             "queue_length": self.queue_length,
+            "queue_mode": "averaged",
             "num_references": self.num_references,
             "margin": base.head.margin.model_copy(update={"ramp_steps": margin_ramp}),
             "encoder_momentum_ramp_steps": momentum_ramp,

@@ -24,6 +24,8 @@ HEADS: dict[str, HeadSettings] = {
     "identity": AttFCSettings(chunk_slots=16),
     "identity-30%": AttFCSettings(dcc_share=0.3, num_references=2, chunk_slots=16),
     "identity-R0": AttFCSettings(num_references=0, chunk_slots=16),
+    "stored-int8": AttFCSettings(queue_mode="stored", queue_length=3, storage="int8", dcc_share=0.3, chunk_slots=16),
+    "identity-fp8": AttFCSettings(storage="fp8", chunk_slots=16),
     "fifo": AttFCSettings(policy="fifo", queue_length=1, dcc_share=0.3, num_references=2, chunk_slots=16),
 }
 

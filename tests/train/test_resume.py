@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -72,10 +73,13 @@ def tensors(saved: Any, prefix: str = "") -> dict[str, Any]:
 def assert_same_end(left: Path, right: Path) -> None:
     a, b = (tensors(load_checkpoint(folder).state) for folder in (left, right))
     assert a.keys() == b.keys()
-    different = [
-        key for key in a if not (torch.equal(a[key], b[key]) if isinstance(a[key], torch.Tensor) else a[key] == b[key])
-    ]
-    assert different == []
+    assert [key for key in a if not same(a[key], b[key])] == []
+
+
+def same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor) and one.dtype == torch.float8_e4m3fn:
+        one, other = one.view(torch.uint8), other.view(torch.uint8)
+    return torch.equal(one, other) if isinstance(one, torch.Tensor) else bool(one == other)
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +103,7 @@ def test_sigkill_and_resume_is_bit_identical(kill_at: int, uninterrupted: Path, 
     assert logged == [{k: r.get(k) for k in ("step", "loss")} for r in read_log(uninterrupted) if r["event"] == "step"]
 
 
-@pytest.mark.parametrize("head", ["full_fc", "partial_fc", "identity", "identity-R0", "fifo"])
+@pytest.mark.parametrize("head", ["full_fc", "partial_fc", "identity", "identity-R0", "fifo", "stored-int8", "identity-fp8"])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_every_head_resumes_from_a_stop_signal(
     head: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -203,6 +207,41 @@ def test_a_resumed_run_takes_the_settings_that_may_change(tmp_path: Path, monkey
     run.resume(options(folder), ["optim.learning_rate=0.25", "optim.accumulation=4"])
     rates = [record["learning_rate"] for record in read_log(folder) if record["event"] == "step"]
     assert rates[2] < 0.1 < rates[3]
+
+
+RESIZED = {
+    "head.dcc_size=3": "3 of 6",
+    "head.dcc_size=20": "6 of 6",
+    "head.storage=int8": "6 of 6",
+    "head.queue_mode=stored": "6 of 6",
+}
+
+
+@pytest.mark.parametrize("setting", RESIZED)
+def test_a_resumed_run_may_change_its_container(setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Smaller, a slot for everyone, another storage, another queue; and such a run resumes like any other."""
+    folder = stopped_run(tmp_path / "run", monkeypatch)
+    before = load_checkpoint(folder).state["head"]
+    console = Console(record=True, width=200, file=StringIO())
+    more = ["head.queue_length=3"] if "stored" in setting else []
+    run.resume(run.RunOptions(folder, torch.device("cpu"), console), [setting, *more])
+    assert f"container: {RESIZED[setting]} centers kept" in console.export_text()
+    checkpoint = load_checkpoint(folder)
+    after = checkpoint.state["head"]
+    assert checkpoint.profile.dcc_size == len(after["container.slot_labels"])
+    assert (after["container.last_update"] >= 0).sum() >= (before["container.last_update"] >= 0).sum() // 2
+    assert checkpoint.step == 6
+    assert all(record["loss"] is not None for record in read_log(folder) if record["event"] == "step")
+
+
+def test_the_log_tells_the_containers_health(uninterrupted: Path) -> None:
+    records = [record for record in read_log(uninterrupted) if record["event"] == "step"]
+    assert [record["filled_slots"] for record in records][-1] == 6
+    assert all(record["identities_held"] == record["filled_slots"] for record in records)
+    assert all(0 <= record["mean_age_steps"] <= record["max_age_steps"] < STEPS for record in records)
+    assert records[0]["conflict_share"] == 0
+    assert records[0]["center_cosine"] is None
+    assert any(record["conflict_share"] > 0 and -1 <= record["center_cosine"] <= 1 for record in records)
 
 
 def test_the_state_is_safe_before_the_last_evaluation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from attfc_train.heads.cosines import cosines
 from attfc_train.heads.head import HeadOutput
 from attfc_train.losses.margin import Margin
 from attfc_train.losses.reference import classification_loss
@@ -33,8 +34,7 @@ class FullFCHead(nn.Module):
     def forward(self, features: Tensor, references: Tensor, labels: Tensor, weights: Tensor, margin: Margin) -> HeadOutput:  # noqa: ARG002
         """See `Head.__call__`; references are not used, and there is nothing to remember."""
         query = normalize(features.float(), dim=1)
-        cosines = query @ normalize(self.weight, dim=1).t()
-        loss = classification_loss(cosines, labels, weights, margin, self.scale)
+        loss = classification_loss(cosines(query, self.weight), labels, weights, margin, self.scale)
         return HeadOutput(loss, query.detach()[:0])
 
     def enqueue(self, centers: Tensor, labels: Tensor, step: int) -> None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from attfc_train.heads.class_sample import draw_classes, num_sampled, put_positives
+from attfc_train.heads.cosines import cosines
 from attfc_train.heads.head import HeadOutput
 from attfc_train.losses.margin import Margin
 from attfc_train.losses.reference import classification_loss
@@ -63,8 +64,8 @@ class PartialFCHead(nn.Module):
     def forward(self, features: Tensor, references: Tensor, labels: Tensor, weights: Tensor, margin: Margin) -> HeadOutput:  # noqa: ARG002
         """See `Head.__call__`; references are not used, and there is nothing to remember."""
         query = normalize(features.float(), dim=1)
-        cosines = query @ normalize(self.rows.rows, dim=1).t()
-        loss = classification_loss(cosines, self.place[labels].long(), weights, margin, self.scale)
+        labels = self.place[labels].long()
+        loss = classification_loss(cosines(query, self.rows.rows), labels, weights, margin, self.scale)
         return HeadOutput(loss, query.detach()[:0])
 
     def enqueue(self, centers: Tensor, labels: Tensor, step: int) -> None:

@@ -1,18 +1,19 @@
 """Margin softmax losses behind one front door.
 
-``container_loss`` has one signature and several implementations, in a dict that everyone can see.
+``ContainerLoss`` is one signature with several implementations, in a dict that everyone can see: ``reference`` holds all
+logits and is the truth, ``chunked`` runs on any device, ``triton`` on CUDA; `choose` takes the faster one.
 Legend: B samples, C slots, D dimensions.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from attfc_train.losses import chunked, reference
-from attfc_train.losses.chunked import EMPTY
 from attfc_train.losses.margin import Margin
+from attfc_train.losses.streaming import EMPTY
 
 __all__ = ["EMPTY", "IMPLEMENTATIONS", "ContainerLoss", "Margin", "container_loss"]
 
@@ -40,7 +41,7 @@ class ContainerLoss(Protocol):
             positive: [B, D] unit vectors, each sample's class center; no gradient.
             weights: [B]; 1 / B each for a mean, 0 leaves a sample out.
             slots: [C, D], fp32, fp64, bf16, fp16, float8_e4m3fn or int8; no gradient.
-            slot_scales: fp32 [C]; the center of slot c is slots[c] * slot_scales[c]. None: the slots are the centers.
+            slot_scales: fp32 [C]; the center of slot c, a unit vector, is slots[c] * slot_scales[c]. None: slots[c] itself.
             slot_labels: int64 [C]; `EMPTY` slots are not scored, a sample's own identity has probability exactly 0.
             labels: int64 [B].
             margin: margin on the positive cosine. scale: s.
@@ -49,9 +50,17 @@ class ContainerLoss(Protocol):
         ...
 
 
+def _triton(*arguments: Any, **named: Any) -> Tensor:
+    """Loads the kernel when it is first used: triton is not everywhere."""
+    from attfc_train.losses import triton
+
+    return triton.container_loss(*arguments, **named)
+
+
 IMPLEMENTATIONS: dict[str, ContainerLoss] = {
     "chunked": chunked.container_loss,
     "reference": reference.container_loss,
+    "triton": _triton,
 }
 
 container_loss = IMPLEMENTATIONS["chunked"]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from attfc_train.losses.chunked import EMPTY
 from attfc_train.losses.margin import Margin
+from attfc_train.losses.streaming import EMPTY
 
 
 def margined(cosine: Tensor, margin: Margin) -> Tensor:

@@ -31,8 +31,8 @@ attfc_train.backbones.iresnet attfc_train.backbones.mobilefacenet attfc_train.ba
 attfc_train.backbones
 
 attfc_train.losses.margin
-attfc_train.losses.chunked attfc_train.schedule
-attfc_train.losses.reference
+attfc_train.losses.streaming attfc_train.schedule
+attfc_train.losses.chunked attfc_train.losses.triton attfc_train.losses.reference
 attfc_train.losses
 attfc_train.heads.attention attfc_train.heads.class_sample attfc_train.heads.cosines attfc_train.heads.slot_storage
 attfc_train.heads.container
@@ -93,6 +93,7 @@ ONLY_IN = {
         "attfc_planner.screen",
     },
     "pynvml": {"attfc_planner.gpu.fingerprint"},
+    "triton": {"attfc_train.losses.triton"},
     "simplejpeg": {"attfc_train.data.decode"},
     "PIL": {"attfc_train.data.decode"},
     "pydantic": {

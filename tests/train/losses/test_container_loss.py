@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -10,9 +12,19 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from attfc_train.losses import EMPTY, IMPLEMENTATIONS, Margin, container_loss
-from attfc_train.losses.chunked import merge, score_slots
+from attfc_train.losses.chunked import score_slots
+from attfc_train.losses.streaming import Partial, merge
 
-MARGINS = [Margin("arcface", 0.5), Margin("arcface", 0.5, "exact"), Margin("cosface", 0.4), Margin("cosface", 0.4, "exact")]
+MARGINS = [
+    Margin("arcface", 0.5),
+    Margin("arcface", 0.5, "exact"),
+    Margin("cosface", 0.4),
+    Margin("cosface", 0.4, "exact"),
+    Margin("combined", 0.3, "straight_through", multiplier=1.1, cosine_margin=0.2),
+    Margin("combined", 0.3, "exact", multiplier=1.1, cosine_margin=0.2),
+]
+ANYWHERE = ("reference", "chunked")
+"""The implementations that need neither triton nor a GPU."""
 
 
 def problem(num: int, size: int, dim: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
@@ -33,8 +45,17 @@ def problem(num: int, size: int, dim: int, seed: int = 0, dtype: torch.dtype = t
     }
 
 
+def stored(inputs: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    """The problem with its slots in `dtype`, 8-bit ones with the scale that uses all of its range."""
+    slots = inputs["slots"]
+    largest = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}.get(dtype, 1.0)
+    scales = slots.abs().amax(1) / largest if largest > 1 else slots.new_ones(len(slots))
+    slots = slots / scales[:, None]
+    return {**inputs, "slots": (slots.round() if dtype == torch.int8 else slots).to(dtype), "slot_scales": scales.float()}
+
+
 def loss_and_gradient(
-    name: str, inputs: dict[str, Tensor], margin: Margin, chunk: int, scale: float = 64.0
+    name: str, inputs: dict[str, Any], margin: Margin, chunk: int, scale: float = 64.0
 ) -> tuple[Tensor, Tensor]:
     query = inputs["query"].detach().requires_grad_()
     loss = IMPLEMENTATIONS[name](**{**inputs, "query": query}, margin=margin, scale=scale, chunk=chunk)
@@ -54,8 +75,8 @@ def test_chunked_equals_reference(num: int, size: int, dim: int, chunk: int, mar
     torch.testing.assert_close(found[1], expected[1], rtol=1e-8, atol=1e-9)
 
 
-@pytest.mark.parametrize("margin", [Margin("arcface", 0.5, "exact"), Margin("cosface", 0.4)])
-@pytest.mark.parametrize("name", IMPLEMENTATIONS)
+@pytest.mark.parametrize("margin", [margin for margin in MARGINS if margin.gradient == "exact"])
+@pytest.mark.parametrize("name", ANYWHERE)
 def test_exact_mode_passes_gradcheck(name: str, margin: Margin) -> None:
     inputs = problem(4, 11, 6)
     rest = {key: value for key, value in inputs.items() if key != "query"}
@@ -90,6 +111,17 @@ def test_error_budget_against_fp64(dtype: torch.dtype) -> None:
     for truly, naively, quickly in zip(truth, naive, fast, strict=True):
         budget = (naively.double() - truly).abs().max() + 2e-6 * truly.abs().max()
         assert (quickly.double() - truly).abs().max() <= budget
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn, torch.float16, torch.bfloat16])
+def test_slots_of_fewer_bits_are_scored_as_what_they_hold(dtype: torch.dtype) -> None:
+    inputs = stored(problem(9, 70, 33, dtype=torch.float32), dtype)
+    centers = inputs["slots"].float() * inputs["slot_scales"][:, None]
+    expected = loss_and_gradient("reference", {**inputs, "slots": centers, "slot_scales": None}, MARGINS[0], 16)
+    for name in ANYWHERE:
+        found = loss_and_gradient(name, inputs, MARGINS[0], 16)
+        torch.testing.assert_close(found[0], expected[0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found[1], expected[1], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("label", [EMPTY, 3])
@@ -127,10 +159,25 @@ def test_partials_of_two_halves_merge_to_the_whole(cut: int, chunk: int) -> None
     query, *per_slot, labels = (inputs[key].detach() for key in ("query", "slots", "slot_scales", "slot_labels", "labels"))
     whole = score_slots(query, *per_slot, labels, 64.0, chunk)
     halves = ([each[part] for each in per_slot] for part in (slice(cut), slice(cut, None)))
-    merged = merge(*(score_slots(query, *half, labels, 64.0, chunk) for half in halves))
+    merged = merge(stacked([score_slots(query, *half, labels, 64.0, chunk) for half in halves]))
     torch.testing.assert_close(merged.maximum, whole.maximum)
     torch.testing.assert_close(merged.total, whole.total)
     torch.testing.assert_close(merged.weighted, whole.weighted)
+
+
+def stacked(parts: list[Partial]) -> Partial:
+    return Partial(*(torch.stack([getattr(part, name) for part in parts]) for name in ("maximum", "total", "weighted")))
+
+
+def test_merging_with_nothing_changes_nothing() -> None:
+    """Halves in which no slot was scored, on either side and on both."""
+    some = Partial(torch.tensor([3.0, -torch.inf]), torch.tensor([2.0, 0.0]), torch.tensor([[1.0, 2.0], [0.0, 0.0]]))
+    nothing = Partial(torch.full((2,), -torch.inf), torch.zeros(2), torch.zeros(2, 2))
+    for pair in ([some, nothing], [nothing, some]):
+        merged = merge(stacked(pair))
+        assert torch.equal(merged.maximum, some.maximum)
+        assert torch.equal(merged.total, some.total)
+        assert torch.equal(merged.weighted, some.weighted)
 
 
 def test_the_front_door_is_the_streaming_pass() -> None:

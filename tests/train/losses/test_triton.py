@@ -1,0 +1,148 @@
+"""The Triton kernel against all logits in fp64: on a CUDA device where there is one, else under triton's interpreter."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from attfc_train.losses import EMPTY, IMPLEMENTATIONS, Margin
+from tests.train.losses.test_container_loss import MARGINS, loss_and_gradient, problem, stored
+
+pytest.importorskip("triton", reason="needs triton, which CUDA builds of torch bring")
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+TYPES = [torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.float8_e4m3fn]
+ARCFACE = Margin("arcface", 0.5)
+
+
+def on_device(inputs: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
+    return {key: value.detach().to(DEVICE) for key, value in stored(inputs, dtype).items()}
+
+
+def in_fp64(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The same values, 8-bit slots multiplied out."""
+    wide = {key: value.double() if value.is_floating_point() else value for key, value in inputs.items()}
+    return {**wide, "slots": inputs["slots"].double() * wide["slot_scales"][:, None], "slot_scales": None}
+
+
+def naive(inputs: dict[str, Any], dtype: torch.dtype, scale: float) -> tuple[Tensor, Tensor]:
+    """Straight-forward mixed precision: both products in `dtype`. Log-sum-exp of the negatives, gradient."""
+    wide = torch.promote_types(dtype, torch.float32)
+    query = inputs["query"].to(dtype)
+    centers = (inputs["slots"].to(wide) * inputs["slot_scales"][:, None]).to(dtype)
+    masked = (inputs["slot_labels"] == EMPTY) | (inputs["slot_labels"] == inputs["labels"][:, None])
+    target = ARCFACE.apply((query.to(wide) * inputs["positive"]).sum(1)) * scale
+    negatives = (query @ centers.t()).to(wide).masked_fill(masked, -torch.inf) * scale
+    error = torch.softmax(torch.cat([target[:, None], negatives], 1), 1)
+    gradient = (error[:, 1:].to(dtype) @ centers).to(wide) + (error[:, :1] - 1) * inputs["positive"]
+    return negatives.logsumexp(1), gradient * (inputs["weights"] * scale)[:, None]
+
+
+def streamed(inputs: dict[str, Any], scale: float) -> tuple[Tensor, Tensor]:
+    """The same two by the kernel."""
+    from attfc_train.losses import triton as kernel
+
+    part = kernel.score_slots(*(inputs[key] for key in ("query", "slots", "slot_scales", "slot_labels", "labels")), scale, 0)
+    return part.maximum + part.total.log(), loss_and_gradient("triton", inputs, ARCFACE, 0, scale)[1]
+
+
+@pytest.mark.parametrize("scale", [64.0, 100.0], ids=["unshifted", "shifted"])
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_error_budget_against_fp64(dtype: torch.dtype, scale: float) -> None:
+    """No worse than the straight-forward computation in the type of the tensor cores' operands; sizes fit no block."""
+    inputs = on_device(problem(37, 507, 40, dtype=torch.float32), dtype)
+    wide = in_fp64(inputs)
+    truth = naive({**wide, "slot_scales": torch.ones_like(wide["positive"][:1, 0])}, torch.float64, scale)
+    operands = dtype if dtype in (torch.float32, torch.float16) else torch.bfloat16
+    for truly, naively, quickly in zip(truth, naive(inputs, operands, scale), streamed(inputs, scale), strict=True):
+        budget = (naively.double() - truly).norm() + 4e-6 * truly.norm()
+        assert (quickly.double() - truly).norm() <= budget
+
+
+@pytest.mark.parametrize("margin", MARGINS, ids=str)
+def test_margins_and_gradients(margin: Margin) -> None:
+    inputs = on_device(problem(5, 70, 16, dtype=torch.float32), torch.float32)
+    truth = loss_and_gradient("reference", in_fp64(inputs), margin, 0)
+    found = loss_and_gradient("triton", inputs, margin, 0)
+    torch.testing.assert_close(found[0].double(), truth[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found[1].double(), truth[1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("num", "size", "dim"), [(1, 1, 1), (3, 5, 17), (130, 33, 64), (2, 1000, 8), (17, 129, 300), (2, 40, 1024)]
+)
+def test_sizes_that_fit_no_block(num: int, size: int, dim: int) -> None:
+    inputs = on_device(problem(num, size, dim, dtype=torch.float32), torch.float32)
+    truth = loss_and_gradient("reference", in_fp64(inputs), ARCFACE, 0)
+    found = loss_and_gradient("triton", inputs, ARCFACE, 0)
+    torch.testing.assert_close(found[0].double(), truth[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found[1].double(), truth[1], rtol=1e-4, atol=2e-4)
+
+
+def test_slots_without_scales() -> None:
+    inputs = {**on_device(problem(5, 70, 16, dtype=torch.float32), torch.bfloat16), "slot_scales": None}
+    ones = {**inputs, "slot_scales": torch.ones(70, device=DEVICE)}
+    for left, right in zip(*(loss_and_gradient("triton", each, ARCFACE, 0) for each in (inputs, ones)), strict=True):
+        assert torch.equal(left, right)
+
+
+@pytest.mark.parametrize("scale", [64.0, 100.0])
+@pytest.mark.parametrize("label", [EMPTY, 3])
+def test_a_sample_without_negatives_only_sees_its_positive(label: int, scale: float) -> None:
+    inputs = on_device(problem(3, 200, 8, dtype=torch.float32), torch.bfloat16)
+    inputs["labels"], inputs["slot_labels"] = (
+        torch.full_like(inputs["labels"], 3),
+        torch.full_like(inputs["slot_labels"], label),
+    )
+    loss, gradient = loss_and_gradient("triton", inputs, ARCFACE, 0, scale)
+    assert loss == 0
+    assert gradient.abs().max() == 0
+
+
+@pytest.mark.parametrize("scale", [64.0, 256.0])
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_extreme_cosines(sign: float, scale: float) -> None:
+    """All negatives opposite to the positive: the largest and the smallest exponents there are.
+
+    CosFace: ArcFace's own value is ill-conditioned at +-1.
+    """
+    margin = Margin("cosface", 0.4)
+    inputs = problem(4, 150, 8, dtype=torch.float32)
+    query = inputs["query"].detach()
+    inputs |= {
+        "positive": sign * query,
+        "slots": -sign * query[torch.arange(150) % 4],
+        "labels": torch.zeros_like(inputs["labels"]),
+    }
+    inputs = on_device({**inputs, "slot_labels": torch.full_like(inputs["slot_labels"], 5)}, torch.float32)
+    truth = loss_and_gradient("reference", in_fp64(inputs), margin, 0, scale)
+    found = loss_and_gradient("triton", inputs, margin, 0, scale)
+    torch.testing.assert_close(found[0].double(), truth[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found[1].double(), truth[1], rtol=1e-4, atol=scale * 1e-5)
+
+
+def test_splits_fill_the_device_within_the_memory_bound() -> None:
+    from attfc_train.losses import triton as kernel
+
+    for num, size, dim in [(1, 1, 8), (64, 10**8, 512), (256, 205_990, 512), (1024, 2_059_906, 512), (4096, 10**8, 512)]:
+        block, _ = kernel._block_and_padding(dim, torch.bfloat16)
+        splits, per_split = kernel._splits(num, size, dim, block, DEVICE)
+        assert splits * per_split >= size
+        assert splits == 1 or splits * num * (dim + 2) * 4 <= kernel.MAX_SPLIT_BYTES
+
+
+def test_what_the_kernel_does_not_do_is_known() -> None:
+    from attfc_train.losses import triton as kernel
+
+    query, slots = normalize(torch.randn(2, 16, device=DEVICE)), torch.randn(3, 16, device=DEVICE)
+    assert kernel.supports(query, slots)
+    assert not kernel.supports(query.double(), slots)
+    assert not kernel.supports(query, slots.double())
+    with pytest.raises(AssertionError, match="no kernel"):
+        IMPLEMENTATIONS["triton"](
+            query, query, query[:, 0], slots.double(), None, torch.arange(3), torch.arange(2), ARCFACE, 64.0, 8
+        )

@@ -79,22 +79,24 @@ class RunLog:
         text = (
             f"loss {values['loss']:.3f}  {values['images_per_second']:.0f} images/s  data {values['data_wait_share']:.0%}  "
             f"memory {format_bytes(int(values['memory_bytes']))} (peak {format_bytes(int(values['peak_memory_bytes']))})  "
-            f"left {format_seconds(seconds_left)}{_container_text(values)}"
+            f"left {format_seconds(seconds_left)}"
         )
-        self._progress.update(self._task, completed=step, description=text)
+        parts = [text, *_container_text(values)]
+        self._progress.update(self._task, completed=step, description="\n".join(parts))
         if not self.console.is_terminal:
-            self.say(f"step {step}/{self._progress.tasks[0].total:.0f}  {text}")
+            self.say(f"step {step}/{self._progress.tasks[0].total:.0f}  {'  '.join(parts)}")
 
     def say(self, text: str) -> None:
         """A line above the live line."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def _container_text(values: dict[str, float]) -> str:
-    """Filled slots, mean age in steps and cosine with fresh centers; "" for heads without a container."""
+def _container_text(values: dict[str, float]) -> list[str]:
+    """The container in a few words; none for heads without one."""
     if "filled_slots" not in values:
-        return ""
-    return f"  {values['filled_slots']:,.0f} centers, age {values['mean_age_steps']:,.0f}, cosine {values['center_cosine']:.2f}"
+        return []
+    filled, age, cosine = values["filled_slots"], values["mean_age_steps"], values["center_cosine"]
+    return [f"{filled:,.0f} centers, {age:,.0f} steps old, cosine {cosine:.2f} with fresh ones"]
 
 
 def _finite(value: Any) -> Any:

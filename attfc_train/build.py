@@ -8,7 +8,9 @@ from torch import nn
 from attfc_train.backbones import build_backbone
 from attfc_train.heads import AttFCHead, FullFCHead, Head, PartialFCHead
 from attfc_train.heads.container import DynamicClassContainer, FifoContainer, IdentityContainer
+from attfc_train.heads.slot_storage import DTYPES, LARGEST
 from attfc_train.heads.stored_queue import StoredQueueContainer
+from attfc_train.losses.choose import Workload, choose
 from attfc_train.momentum import MomentumEncoder, make_class_encoder
 from attfc_train.optim import SGD
 from attfc_train.phase import phase
@@ -64,7 +66,7 @@ def _build_head(profile: TrainProfile, device: torch.device) -> Head:
         return _build_full_fc(profile.head, profile.num_ids, profile.model.embedding_size, device)
     if isinstance(profile.head, PartialFCSettings):
         return _build_partial_fc(profile.head, profile.num_ids, profile.model.embedding_size, profile.run.seed, device)
-    return _build_attfc(profile.head, profile.num_ids, profile.dcc_size, profile.model.embedding_size, device)
+    return _build_attfc(profile, profile.head, device)
 
 
 def _build_full_fc(head: FullFCSettings, num_ids: int, embedding_size: int, device: torch.device) -> FullFCHead:
@@ -89,9 +91,20 @@ def _build_partial_fc(
     )
 
 
-def _build_attfc(head: AttFCSettings, num_ids: int, dcc_size: int, embedding_size: int, device: torch.device) -> AttFCHead:
+def _build_attfc(profile: TrainProfile, head: AttFCSettings, device: torch.device) -> AttFCHead:
+    dim, slot_type = profile.model.embedding_size, DTYPES[head.storage]
+    work = Workload(
+        batch_size=profile.optim.micro_batch_size,
+        dcc_size=profile.dcc_size,
+        embedding_size=dim,
+        slot_type=slot_type,
+        scaled=slot_type in LARGEST,
+        scale=head.margin.scale,
+        chunk=head.chunk_slots,
+    )
     return AttFCHead(
-        _build_container(head, num_ids, dcc_size, embedding_size, device),
+        loss=choose(head.loss_kernel, device, work),  # before the container is there: measuring needs memory
+        container=_build_container(head, profile.num_ids, profile.dcc_size, dim, device),
         num_references=head.num_references,
         scale=head.margin.scale,
         temperature=head.attention_temperature,

@@ -115,6 +115,8 @@ class AttFCSettings(Frozen):
     """Running statistics of the class encoder: its own forward passes', averaged like the weights, or the feature encoder's."""
     chunk_slots: int = Field(8192, ge=16, le=2**24)
     """Slots scored at a time by the streaming loss; batch_size x chunk_slots floats are its scratch memory."""
+    loss_kernel: Literal["auto", "chunked", "triton"] = "auto"
+    """Streaming loss: ``triton`` (CUDA only), ``chunked`` (any device), or on CUDA whichever is measured to be faster."""
 
     @model_validator(mode="after")
     def _policy_rules(self) -> Self:

@@ -10,7 +10,7 @@ from attfc_train.heads.attention import generate_class_centers
 from attfc_train.heads.container import DynamicClassContainer
 from attfc_train.heads.head import HeadOutput
 from attfc_train.heads.health import Freshness, freshness
-from attfc_train.losses import Margin, container_loss
+from attfc_train.losses import ContainerLoss, Margin
 
 
 class AttFCHead(nn.Module):
@@ -21,20 +21,22 @@ class AttFCHead(nn.Module):
     stored, and a sample whose identity holds no slot yet has weight 0; its own detached feature becomes the center.
 
     Args:
-        container: where centers live. scale: s. temperature: of the attention. chunk: slots scored at a time.
+        container: where centers live. loss: an implementation of the container loss, to which scale s and chunk are passed.
+        temperature: of the attention.
     """
 
     def __init__(
         self,
         container: DynamicClassContainer,
         *,
+        loss: ContainerLoss,
         num_references: int,
         scale: float,
         temperature: float,
         chunk: int,
     ) -> None:
         super().__init__()
-        self.container = container
+        self.container, self.loss = container, loss
         self.num_references, self.temperature = num_references, temperature
         self.scale, self.chunk = scale, chunk
 
@@ -50,7 +52,7 @@ class AttFCHead(nn.Module):
         query = normalize(features.float(), dim=1)
         with torch.no_grad():
             centers, positive = self._centers(query.detach(), references, labels)
-        loss = container_loss(
+        loss = self.loss(
             query,
             positive,
             weights,

@@ -13,6 +13,7 @@ Importing this needs triton, which CUDA builds of torch bring. Legend: B samples
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from functools import partial
@@ -72,7 +73,7 @@ def score_slots(
     block, padded = _block_and_padding(dim, slots.dtype)
     splits, per_split = _splits(num, slots.shape[0], dim, block, query.device)
     parts = Partial(query.new_empty(splits, num), query.new_empty(splits, num), query.new_empty(splits, num, dim))
-    with torch.cuda.device(query.device if query.is_cuda else None):
+    with torch.cuda.device(query.device) if query.is_cuda else contextlib.nullcontext():
         _score[(triton.cdiv(num, block), splits)](
             query.to(_OPERAND[slots.dtype]).contiguous(),
             slots.contiguous(),

@@ -1,0 +1,147 @@
+"""Which implementation of the container loss a run uses: decided once, on the host, while the run is built.
+
+On CUDA the kernel is timed against the chunked pass on a small container of the run's shapes, and held against its result
+first. Everywhere else, and so wherever a step is traced, it is the chunked pass without any measuring.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from attfc_train.errors import ProfileError
+from attfc_train.losses import IMPLEMENTATIONS, ContainerLoss, Margin
+
+LossKernel = Literal["auto", "chunked", "triton"]
+
+MAX_SLOTS = 65_536
+"""Slots of the container that is timed: the time per slot is the same for more."""
+REPEATS = 3
+TOLERANCE = 0.03
+"""Relative difference of loss and gradient: five times what bf16 queries cost; a kernel that is wrong is wrong by more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What decides which implementation is faster."""
+
+    batch_size: int
+    """Queries scored at a time."""
+    dcc_size: int
+    embedding_size: int
+    slot_type: torch.dtype
+    scaled: bool
+    """Whether slots have scales."""
+    scale: float
+    """s."""
+    chunk: int
+
+
+def choose(kernel: LossKernel, device: torch.device, work: Workload) -> ContainerLoss:
+    """The implementation for a run; host side, synchronises.
+
+    Raises:
+        ProfileError: `kernel` is ``triton`` and it cannot run here.
+    """
+    if kernel == "triton":
+        _require_triton(device, work)
+        return IMPLEMENTATIONS["triton"]
+    if kernel == "chunked" or device.type != "cuda":
+        return IMPLEMENTATIONS["chunked"]
+    return IMPLEMENTATIONS[fastest(device, work)]
+
+
+def fastest(device: torch.device, work: Workload) -> str:
+    """``triton`` where it runs, agrees with ``chunked`` and is faster, else ``chunked``; warns where it ought to have run."""
+    try:
+        inputs = _problem(device, work)
+        apart = _difference(inputs, work)
+        if not apart <= TOLERANCE:
+            _fall_back(f"its result differs by {apart:.1%}")
+            return "chunked"
+        seconds = {name: _seconds(name, inputs, work) for name in ("chunked", "triton")}
+    except Exception as error:  # a compiler, a driver, a missing package: nothing of it may stop a run that has another way
+        _fall_back(f"{type(error).__name__}: {error}")
+        return "chunked"
+    finally:
+        _release(device)
+    return min(seconds, key=seconds.__getitem__)
+
+
+def _require_triton(device: torch.device, work: Workload) -> None:
+    """Runs the kernel once, which also tunes it on a small container instead of in the first step."""
+    rule, remedy = "head.loss_kernel 'triton' needs a CUDA device and a working triton", "Set head.loss_kernel to 'auto'."
+    if device.type != "cuda":
+        raise ProfileError(rule, f"the device {device}", remedy)
+    try:
+        _run("triton", _problem(device, work), work)
+    except Exception as error:
+        raise ProfileError(rule, f"{type(error).__name__}: {error}", remedy) from error
+    finally:
+        _release(device)
+
+
+def _problem(device: torch.device, work: Workload) -> dict[str, Tensor | None]:
+    """Random unit vectors, from a generator of its own: measuring must not change how the run is initialised."""
+    generator = torch.Generator(device).manual_seed(0)
+
+    def vectors(rows: int) -> Tensor:
+        return normalize(torch.randn(rows, work.embedding_size, device=device, generator=generator), dim=1)
+
+    query, centers = vectors(work.batch_size), vectors(min(work.dcc_size, MAX_SLOTS))
+    scales = centers.abs().amax(1) / 100 if work.scaled else None
+    return {
+        "query": query,
+        "positive": query,
+        "weights": query.new_full((work.batch_size,), 1 / work.batch_size),
+        "slots": (centers if scales is None else centers.div_(scales[:, None])).to(work.slot_type),
+        "slot_scales": scales,
+        "slot_labels": torch.arange(len(centers), device=device),
+        "labels": torch.arange(work.batch_size, device=device),
+    }
+
+
+def _run(name: str, inputs: dict[str, Tensor | None], work: Workload) -> tuple[Tensor, Tensor]:
+    """Loss and gradient."""
+    assert inputs["query"] is not None
+    query = inputs["query"].detach().requires_grad_()
+    rest: dict[str, Any] = {key: value for key, value in inputs.items() if key != "query"}
+    loss = IMPLEMENTATIONS[name](query=query, **rest, margin=Margin("arcface", 0.5), scale=work.scale, chunk=work.chunk)
+    (gradient,) = torch.autograd.grad(loss, query)
+    return loss.detach(), gradient
+
+
+def _difference(inputs: dict[str, Tensor | None], work: Workload) -> float:
+    """Of loss or gradient, relative, whichever is larger; NaN where one is."""
+    pairs = zip(_run("triton", inputs, work), _run("chunked", inputs, work), strict=True)
+    return max(float((found - expected).norm() / expected.norm()) for found, expected in pairs)
+
+
+def _seconds(name: str, inputs: dict[str, Tensor | None], work: Workload) -> float:
+    """Of one forward and backward pass: the best of a few."""
+    times = []
+    for _ in range(REPEATS):
+        start = time.perf_counter()
+        _run(name, inputs, work)[0].item()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def _fall_back(reason: str) -> None:
+    warnings.warn(
+        f"the triton kernel is not used, the slower chunked pass is ({reason}); head.loss_kernel 'chunked' silences this",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+
+
+def _release(device: torch.device) -> None:
+    """Gives the measurement's memory back to the device: the run's own must not be fragmented by it."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

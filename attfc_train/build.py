@@ -109,6 +109,7 @@ def _build_attfc(profile: TrainProfile, head: AttFCSettings, device: torch.devic
         scale=head.margin.scale,
         temperature=head.attention_temperature,
         chunk=head.chunk_slots,
+        batch_negatives=head.batch_negatives,
     )
 
 

@@ -1,18 +1,21 @@
-"""Accuracy of classification heads for the same images seen and for the same time, on one network and one data set.
+"""Accuracy of classification heads for the same images seen and for the same time, on one network.
 
-    python -m benchmarks.heads --data ../shared/data/lfw_train --val ../shared/data/lfw_fold8.bin --steps 400 --seeds 0 1 2
+    python -m benchmarks.heads --lfw ../shared/data --steps 350            # real faces, all studies of `head_variants.STUDIES`
+    python -m benchmarks.heads --ids 20000 --steps 900 --studies heads     # computed faces
+    python -m benchmarks.heads --quick                                     # under five minutes, one seed, no claim
+    python -m benchmarks.heads --report                                    # tables and plot from what was recorded
 
-First the CPU seconds of a step of every head are measured, in turn. Then every head trains with every seed for ``--steps``
-steps (same images), and for as many steps as take as long as ``--steps`` steps of the full FC layer (same time). One JSON file
-holds all runs and is updated after each: a run that is there is not done again. The time budget is set from the measured step
-times and not by a clock, so that a busy machine does not change what is trained.
+First the CPU seconds of a step of every head are measured, in turn. Then every variant trains with every seed for ``--steps``
+steps (same images) and, in the study ``heads``, for as many steps as take as long as ``--steps`` steps of the full FC layer
+(same time). The time budget is set from the measured step times and not by a clock, so that a busy machine does not change
+what is trained. Every run is a line of ``results/heads.jsonl``; a run that is there is not done again, so that a stopped
+benchmark goes on, and several processes can share the work by their ``--seeds``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import tempfile
 import time
 from pathlib import Path
@@ -24,128 +27,129 @@ from rich.console import Console
 from attfc_train.build import build
 from attfc_train.data.batch import Batch
 from attfc_train.log import read_log
-from attfc_train.profile import TrainProfile
-from attfc_train.profile_file import load_preset, with_overrides
+from attfc_train.profile_file import with_overrides
 from attfc_train.run import RunOptions, start
 from attfc_train.step import train_step
-from benchmarks.provenance import RESULTS, provenance, quantiles, save
+from benchmarks.face_sets import FaceSet, lfw, synthetic
+from benchmarks.head_variants import FULL, STUDIES, Variant, profile_of
+from benchmarks.heads_report import report
+from benchmarks.provenance import RESULTS, provenance, quantiles
 
-BASELINE = "full FC"
-PAPER = {
-    "policy": "fifo",
-    "dcc_share": 0.3,
-    "queue_length": 1,
-    "num_references": 2,
-    "encoder_momentum": 0.999,
-    "encoder_momentum_ramp_steps": 100,
-}
-HEADS: dict[str, dict[str, Any]] = {
-    BASELINE: {"kind": "full_fc"},
-    "AttFC as published": PAPER,
-    "AttFC default": {},
-    "AttFC default, R=0": {"num_references": 0},
-}
-"""Changes to the head of the preset ``tiny``; margin, scale, network and optimiser are the same for all."""
+RUNS = RESULTS / "heads.jsonl"
+QUICK = ("full FC", "Partial FC 0.1", "AttFC as published, C 30 %", "AttFC, C 10 %", "AttFC, C 100 %")
 
 
-def profile_of(name: str, steps: int, seed: int, data: str | None = None, val: str | None = None) -> TrainProfile:
-    """The preset ``tiny`` with another head."""
-    base = load_preset("tiny")
-    head = {"kind": "full_fc", "margin": base.head.margin.model_dump()}
-    if HEADS[name].get("kind") != "full_fc":
-        head = {**base.head.model_dump(), **HEADS[name]}
-    settings = [f"run.steps={steps}", f"run.seed={seed}", "run.save_every=1000000", "run.eval_every=1000000"]
-    settings += [f"data.path={data}", f"run.val={json.dumps([val])}"] if data and val else []
-    draw = "reference" if HEADS[name] is PAPER else "permutation"
-    document = base.model_dump() | {"head": head}
-    return with_overrides(TrainProfile.model_validate(document), [f"data.draw={draw}", *settings])
-
-
-def step_seconds(num_ids: int, rounds: int) -> dict[str, list[float]]:
-    """CPU seconds per train step of every head, in turn: unlike wall time they do not depend on what else runs."""
+def step_seconds(variants: dict[str, Variant], image_size: int, num_ids: int, rounds: int) -> dict[str, dict[str, float]]:
+    """CPU seconds per train step of every variant, in turn: unlike wall time they do not depend on what else runs."""
     cpu = torch.device("cpu")
-    profiles = {name: profile_of(name, 10, 0).resolve(num_ids) for name in HEADS}
+    profiles = {name: profile_of(variant, image_size, 1000, 0).resolve(num_ids) for name, variant in variants.items()}
     states = {name: build(profile, cpu) for name, profile in profiles.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in HEADS}
+    seconds: dict[str, list[float]] = {name: [] for name in variants}
     for step in range(rounds + 2):
         for name, state in states.items():
             batch = Batch.example(profiles[name], cpu)
             batch.query.random_(0, 256)
+            batch.labels.random_(0, num_ids)
             begin = time.process_time()
             train_step(state, batch)
             if step >= 2:
                 seconds[name].append(time.process_time() - begin)
+    return {name: quantiles(each) for name, each in seconds.items()}
+
+
+def trained(variant: Variant, faces: FaceSet, image_size: int, steps: int, seed: int) -> dict[str, float]:
+    """Trains and returns the last model's accuracy and area under the ROC curve, and the CPU seconds it took."""
+    sets = [f"data.path={json.dumps(faces.data)}", f"run.val={json.dumps([faces.val])}"]
+    profile = with_overrides(profile_of(variant, image_size, steps, seed), sets)
+    begin = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        start(profile, RunOptions(Path(folder) / "run", torch.device("cpu"), Console(quiet=True)))
+        last = [record for record in read_log(Path(folder) / "run") if record["event"] == "evaluate"][-1]
+    return {"accuracy": last["accuracy"], "auc": last["auc"], "cpu_seconds": round(time.process_time() - begin, 1)}
+
+
+def recorded(path: Path = RUNS) -> list[dict[str, Any]]:
+    """All lines: step times (``kind`` "times") and trainings (``kind`` "run")."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def record(line: dict[str, Any], path: Path = RUNS) -> None:
+    """Appends a line; one short write, so that processes can share the file."""
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
+def budgets(study: str, name: str, steps: int, seconds: dict[str, dict[str, float]]) -> dict[str, int]:
+    """Steps of a variant by what is held equal to the full FC layer."""
+    if study != "heads":
+        return {"images": steps}
+    return {"images": steps, "time": round(steps * seconds[FULL]["p50"] / seconds[name]["p50"])}
+
+
+def compare(faces: FaceSet, options: argparse.Namespace) -> None:
+    """Does what is missing of the studies on one data set."""
+    setting = {"data": faces.name, "image_size": options.image_size, "full_steps": options.steps}
+    seconds = _times(faces, options, setting)
+    for seed in options.seeds:
+        for study in options.studies:
+            for name, variant in STUDIES[study].items():
+                if options.only and name not in options.only:
+                    continue
+                for equal, steps in budgets(study, name, options.steps, seconds).items():
+                    key = {"kind": "run", **setting, "name": name, "equal": equal, "steps": steps, "seed": seed}
+                    _run_once(key, variant, faces, options.output)
+
+
+def _times(faces: FaceSet, options: argparse.Namespace, setting: dict[str, Any]) -> dict[str, dict[str, float]]:
+    """Step times of the study ``heads``, measured once per setting."""
+    for line in recorded(options.output):
+        if line["kind"] == "times" and setting.items() <= line.items():
+            return dict(line["seconds"])
+    seconds = step_seconds(STUDIES["heads"], options.image_size, faces.num_ids, options.rounds)
+    record({"kind": "times", **setting, "seconds": seconds, **provenance()}, options.output)
     return seconds
 
 
-def accuracy_of(name: str, steps: int, seed: int, data: str, val: str) -> float:
-    """Trains and returns the accuracy of the last step's model."""
-    with tempfile.TemporaryDirectory() as folder:
-        output = Path(folder) / "run"
-        start(profile_of(name, steps, seed, data, val), RunOptions(output, torch.device("cpu"), Console(quiet=True)))
-        return float([record["accuracy"] for record in read_log(output) if record["event"] == "evaluate"][-1])
-
-
-def summary(runs: dict[str, float]) -> dict[str, Any]:
-    """Mean and standard error over seeds per comparison and head."""
-    groups: dict[str, list[float]] = {}
-    for key, accuracy in runs.items():
-        groups.setdefault(key.rsplit(" | seed", 1)[0], []).append(accuracy)
-    return {
-        key: {
-            "mean": statistics.mean(each),
-            "standard_error": statistics.stdev(each) / len(each) ** 0.5 if len(each) > 1 else None,
-            "seeds": len(each),
-        }
-        for key, each in groups.items()
-    }
+def _run_once(key: dict[str, Any], variant: Variant, faces: FaceSet, output: Path) -> None:
+    """One training, unless it, or one of the same length, is recorded."""
+    same = {word: value for word, value in key.items() if word != "equal"}
+    done = [line for line in recorded(output) if same.items() <= line.items()]
+    if any(key.items() <= line.items() for line in done):
+        return
+    result = {word: done[0][word] for word in ("accuracy", "auc", "cpu_seconds")} if done else {}
+    result = result or trained(variant, faces, key["image_size"], key["steps"], key["seed"])
+    record({**key, **result, **provenance()}, output)
+    print(" | ".join(str(value) for value in [*key.values(), *result.values()]), flush=True)
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True)
-    parser.add_argument("--val", required=True)
-    parser.add_argument("--steps", type=int, default=400)
+    faces = parser.add_mutually_exclusive_group(required=True)
+    faces.add_argument("--lfw", type=Path, help="folder with lfw_train and lfw_fold8.bin")
+    faces.add_argument("--ids", type=int, help="identities of a computed set, 8 images each")
+    faces.add_argument("--quick", action="store_true", help="300 computed identities, a few heads, one seed")
+    faces.add_argument("--report", action="store_true", help="only write tables and plot")
+    parser.add_argument("--image-size", type=int, default=32)
+    parser.add_argument("--steps", type=int, default=350)
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--rounds", type=int, default=8)
-    parser.add_argument("--heads", nargs="*", default=list(HEADS))
-    parser.add_argument("--output", default="heads_lfw.json")
+    parser.add_argument("--rounds", type=int, default=10, help="timed steps per head")
+    parser.add_argument("--studies", nargs="*", choices=list(STUDIES), default=list(STUDIES))
+    parser.add_argument("--only", nargs="*", help="names of variants")
+    parser.add_argument("--output", type=Path, default=RUNS)
     options = parser.parse_args()
-    first = update(options.output, {"steps": options.steps})
-    if "step_seconds" not in first:
-        timings = {name: quantiles(each) for name, each in step_seconds(1156, options.rounds).items()}
-        first = update(options.output, {"step_seconds": timings, "provenance": provenance()})
-    middle = {name: first["step_seconds"][name]["p50"] for name in HEADS}
-    for seed in options.seeds:
-        for name in options.heads:
-            same_time = round(options.steps * middle[BASELINE] / middle[name])
-            for kind, steps in (("same images", options.steps), ("same time", same_time)):
-                run_once(options, f"{kind} | {name} | {steps} steps | seed {seed}", name, steps, seed)
-    print(json.dumps(update(options.output, {})["summary"], indent=2))
+    if options.quick:
+        _quick(options)
+    elif not options.report:
+        compare(lfw(options.lfw) if options.lfw else synthetic(options.ids, 8, options.image_size), options)
+    report(recorded(options.output), None if options.quick else RESULTS)
 
 
-def run_once(options: argparse.Namespace, key: str, name: str, steps: int, seed: int) -> None:
-    """One training, unless it is recorded; the baseline's two budgets are one run."""
-    runs = update(options.output, {})["runs"]
-    if key in runs:
-        return
-    accuracy = runs.get(key.replace("same time", "same images"))
-    if accuracy is None:
-        accuracy = accuracy_of(name, steps, seed, options.data, options.val)
-    update(options.output, {}, {key: accuracy})
-    print(f"{key}: {accuracy:.4f}", flush=True)
-
-
-def update(name: str, values: dict[str, Any], runs: dict[str, float] | None = None) -> dict[str, Any]:
-    """Adds to the result file, which other processes with other seeds may be adding to."""
-    path = RESULTS / name
-    result = json.loads(path.read_text()) if path.exists() else {"runs": {}}
-    result |= values
-    result["runs"] |= runs or {}
-    result["summary"] = summary(result["runs"])
-    save(name, json.dumps(result, indent=2) + "\n")
-    return dict(result)
+def _quick(options: argparse.Namespace) -> None:
+    """The machinery at work in minutes; the figures of one short run per head are no claim."""
+    options.seeds, options.steps, options.studies, options.only, options.rounds = [0], 120, ["heads"], QUICK, 3
+    options.output = Path(tempfile.mkdtemp()) / "heads.jsonl"
+    compare(synthetic(300, 8, options.image_size, num_strangers=200), options)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from attfc_train.heads.attention import generate_class_centers
 from attfc_train.heads.container import DynamicClassContainer
 from attfc_train.heads.head import HeadOutput
 from attfc_train.heads.health import Freshness, freshness
-from attfc_train.losses import ContainerLoss, Margin
+from attfc_train.losses import EMPTY, ContainerLoss, Margin, Negatives
 
 
 class AttFCHead(nn.Module):
@@ -19,6 +19,9 @@ class AttFCHead(nn.Module):
     The positive of a sample is made of what its slot will hold: its GCC, and what is stored of its identity (with the fifo
     policy, and with queue length 1, that is the GCC itself, as published). Without references (R = 0) it is made of what is
     stored, and a sample whose identity holds no slot yet has weight 0; its own detached feature becomes the center.
+
+    With `batch_negatives` the new centers of the micro-batch whose identities hold no slot are negatives too: they are the
+    freshest there are, and with a small container the samples of a batch would else never be told apart.
 
     Args:
         container: where centers live. loss: an implementation of the container loss, to which scale s and chunk are passed.
@@ -34,11 +37,12 @@ class AttFCHead(nn.Module):
         scale: float,
         temperature: float,
         chunk: int,
+        batch_negatives: bool,
     ) -> None:
         super().__init__()
         self.container, self.loss = container, loss
         self.num_references, self.temperature = num_references, temperature
-        self.scale, self.chunk = scale, chunk
+        self.scale, self.chunk, self.batch_negatives = scale, chunk, batch_negatives
 
     def begin_step(self, labels: Tensor, step: int) -> Tensor:  # noqa: ARG002  # scores what it holds
         """1 / B each; without references only identities that hold a slot count."""
@@ -52,6 +56,7 @@ class AttFCHead(nn.Module):
         query = normalize(features.float(), dim=1)
         with torch.no_grad():
             centers, positive = self._centers(query.detach(), references, labels)
+            fresh = self._fresh(centers, labels) if self.batch_negatives else None
         loss = self.loss(
             query,
             positive,
@@ -63,6 +68,7 @@ class AttFCHead(nn.Module):
             margin,
             self.scale,
             self.chunk,
+            fresh,
         )
         return HeadOutput(loss, centers)
 
@@ -72,6 +78,10 @@ class AttFCHead(nn.Module):
             return query, self.container.positive(query, None, labels)
         centers = normalize(generate_class_centers(query, references.float(), self.temperature), dim=1)
         return centers, self.container.positive(query, centers, labels)
+
+    def _fresh(self, centers: Tensor, labels: Tensor) -> Negatives:
+        """The micro-batch's centers whose identities the container does not hold."""
+        return Negatives(centers, torch.where(self.container.find(labels)[1], EMPTY, labels))
 
     @torch.no_grad()
     def enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Freshness:

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from attfc_train.losses import chunked, reference
 from attfc_train.losses.margin import Margin
-from attfc_train.losses.streaming import EMPTY
+from attfc_train.losses.streaming import EMPTY, Negatives
 
-__all__ = ["EMPTY", "IMPLEMENTATIONS", "ContainerLoss", "Margin", "container_loss"]
+__all__ = ["EMPTY", "IMPLEMENTATIONS", "ContainerLoss", "Margin", "Negatives", "container_loss"]
 
 
 class ContainerLoss(Protocol):
@@ -33,6 +33,7 @@ class ContainerLoss(Protocol):
         margin: Margin,
         scale: float,
         chunk: int,
+        more: Negatives | None = None,
     ) -> Tensor:
         """A scalar; differentiable with respect to `query` only.
 
@@ -46,6 +47,7 @@ class ContainerLoss(Protocol):
             labels: int64 [B].
             margin: margin on the positive cosine. scale: s.
             chunk: slots scored at a time where the implementation works in chunks.
+            more: negatives beside the container.
         """
         ...
 

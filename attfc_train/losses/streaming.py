@@ -10,7 +10,7 @@ Legend: B samples, C slots, D dimensions, S sets of slots.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -31,6 +31,15 @@ class Partial:
     """[B], sum of exp(logit - maximum)."""
     weighted: Tensor
     """[B, D], sum of exp(logit - maximum) x center."""
+
+
+class Negatives(NamedTuple):
+    """Class centers beside the container that are scored as further slots."""
+
+    centers: Tensor
+    """[E, D] unit vectors, any float dtype."""
+    labels: Tensor
+    """int64 [E]; `EMPTY` is not scored."""
 
 
 class Scorer(Protocol):
@@ -64,6 +73,12 @@ def merge(parts: Partial) -> Partial:
     maximum = parts.maximum.amax(0)
     share = torch.exp(parts.maximum - finite(maximum))
     return Partial(maximum, (parts.total * share).sum(0), parts.weighted.mul_(share[..., None]).sum(0))
+
+
+def _union(one: Partial, other: Partial) -> Partial:
+    """`merge` of two."""
+    both = zip((one.maximum, one.total, one.weighted), (other.maximum, other.total, other.weighted), strict=True)
+    return merge(Partial(*(torch.stack(pair) for pair in both)))
 
 
 def loss_and_gradient(
@@ -106,9 +121,12 @@ class _StreamingLoss(torch.autograd.Function):
         margin: Margin,
         scale: float,
         chunk: int,
+        more: Negatives | None,
     ) -> Tensor:
         wide = query.double() if query.dtype == torch.float64 else query.float()
         part = score(wide, slots, slot_scales, slot_labels, labels, scale, chunk)
+        if more is not None:
+            part = _union(part, score(wide, more.centers, None, more.labels, labels, scale, chunk))
         loss, gradient = loss_and_gradient(part, wide, positive.to(wide.dtype), weights, margin, scale)
         ctx.save_for_backward(gradient)
         ctx.query_dtype = query.dtype
@@ -117,7 +135,7 @@ class _StreamingLoss(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return (None, (gradient * grad_outputs[0]).to(ctx.query_dtype), *[None] * 9)
+        return (None, (gradient * grad_outputs[0]).to(ctx.query_dtype), *[None] * 10)
 
 
 def streaming_loss(
@@ -132,9 +150,10 @@ def streaming_loss(
     margin: Margin,
     scale: float,
     chunk: int,
+    more: Negatives | None = None,
 ) -> Tensor:
     """The loss by way of `score`; see `attfc_train.losses.ContainerLoss` for the rest."""
     loss: Tensor = _StreamingLoss.apply(  # type: ignore[no-untyped-call]
-        score, query, positive, weights, slots, slot_scales, slot_labels, labels, margin, scale, chunk
+        score, query, positive, weights, slots, slot_scales, slot_labels, labels, margin, scale, chunk, more
     )
     return loss

@@ -27,6 +27,7 @@ def test_released_code(golden: Path, kind: MarginKind, index: int) -> None:
         scale=float(record["scale"]),
         temperature=1.0,
         chunk=16,
+        batch_negatives=False,
     )
     steps = sum(key.startswith("loss_") for key in record)
     assert steps >= 5

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from attfc_train.losses import EMPTY, IMPLEMENTATIONS, Margin, container_loss
+from attfc_train.losses import EMPTY, IMPLEMENTATIONS, Margin, Negatives, container_loss
 from attfc_train.losses.chunked import score_slots
 from attfc_train.losses.streaming import Partial, merge
 
@@ -45,6 +45,11 @@ def problem(num: int, size: int, dim: int, seed: int = 0, dtype: torch.dtype = t
     }
 
 
+def beside(inputs: dict[str, Any], count: int) -> Negatives:
+    """`count` of the slots once more, as negatives beside the container: some of them empty, some of a sample's identity."""
+    return Negatives(inputs["slots"][:count], inputs["slot_labels"].flip(0)[:count])
+
+
 def stored(inputs: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
     """The problem with its slots in `dtype`, 8-bit ones with the scale that uses all of its range."""
     slots = inputs["slots"]
@@ -65,10 +70,17 @@ def loss_and_gradient(
 
 @settings(deadline=None, max_examples=60)
 @given(
-    st.integers(1, 9), st.integers(1, 70), st.integers(1, 33), st.integers(1, 80), st.sampled_from(MARGINS), st.integers(0, 99)
+    st.integers(1, 9),
+    st.integers(1, 70),
+    st.integers(1, 33),
+    st.integers(1, 80),
+    st.integers(0, 9),
+    st.sampled_from(MARGINS),
+    st.integers(0, 99),
 )
-def test_chunked_equals_reference(num: int, size: int, dim: int, chunk: int, margin: Margin, seed: int) -> None:
+def test_chunked_equals_reference(num: int, size: int, dim: int, chunk: int, more: int, margin: Margin, seed: int) -> None:
     inputs = problem(num, size, dim, seed)
+    inputs |= {"more": beside(inputs, more)} if more else {}
     expected = loss_and_gradient("reference", inputs, margin, chunk)
     found = loss_and_gradient("chunked", inputs, margin, chunk)
     torch.testing.assert_close(found[0], expected[0], rtol=1e-11, atol=1e-11)
@@ -83,6 +95,17 @@ def test_exact_mode_passes_gradcheck(name: str, margin: Margin) -> None:
     assert torch.autograd.gradcheck(
         lambda query: IMPLEMENTATIONS[name](query, **rest, margin=margin, scale=8.0, chunk=4), inputs["query"]
     )
+
+
+@pytest.mark.parametrize("name", ANYWHERE)
+def test_negatives_beside_the_container_are_as_good_as_slots(name: str) -> None:
+    """A sample's own identity and empty ones among them are not scored; the rest count like any slot."""
+    inputs = problem(6, 20, 8)
+    inputs["slots"], inputs["slot_scales"] = inputs["slots"] * inputs["slot_scales"][:, None], None
+    parts = {**inputs, "slots": inputs["slots"][:13], "slot_labels": inputs["slot_labels"][:13]}
+    parts["more"] = Negatives(inputs["slots"][13:], inputs["slot_labels"][13:])
+    for whole, split in zip(*(loss_and_gradient(name, each, MARGINS[0], 4) for each in (inputs, parts)), strict=True):
+        torch.testing.assert_close(split, whole)
 
 
 def test_straight_through_gradient_is_p_minus_onehot() -> None:

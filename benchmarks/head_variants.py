@@ -1,0 +1,82 @@
+"""The classification heads that `benchmarks.heads` compares, as changes to the preset ``tiny``.
+
+Margin, scale, network, optimiser and schedule are the same for all of them; only the head and the order of the images differ.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from attfc_train.profile import TrainProfile
+from attfc_train.profile_file import load_preset
+
+Variant = dict[str, Any]
+
+FULL: Final = "full FC"
+SHARES: Final = (0.05, 0.1, 0.3, 1.0)
+
+
+def attfc(share: float = 1.0, references: int = 1, **changes: Any) -> Variant:
+    """The preset's AttFC head with another number of slots and references."""
+    return {"dcc_share": share, "num_references": references, **changes}
+
+
+def published(share: float) -> Variant:
+    """AttFC as its authors released it: a ring, two references, independent draws. The momentum's ramp is ours and helps."""
+    ring = {
+        "policy": "fifo",
+        "queue_length": 1,
+        "encoder_momentum_ramp_steps": 100,
+        "batch_negatives": False,
+        "draw": "reference",
+    }
+    return attfc(share, 2, **ring)
+
+
+def partial_fc(rate: float) -> Variant:
+    """Partial FC with sparse gradient and momentum."""
+    return {"kind": "partial_fc", "sample_rate": rate}
+
+
+HEADS: Final[dict[str, Variant]] = {
+    FULL: {"kind": "full_fc"},
+    "Partial FC 0.3": partial_fc(0.3),
+    "Partial FC 0.1": partial_fc(0.1),
+    "AttFC as published, C 30 %": published(0.3),
+    "AttFC, C 100 %": attfc(1.0),
+    "AttFC, C 30 %": attfc(0.3),
+    "AttFC, C 10 %": attfc(0.1),
+    "AttFC, C 5 %": attfc(0.05),
+    "AttFC, C 100 %, R=0": attfc(1.0, 0),
+    "AttFC, C 30 %, R=0": attfc(0.3, 0),
+}
+"""Compared for the same images and for the same time."""
+
+REFERENCES: Final[dict[str, Variant]] = {
+    f"C {share:.0%}, R={references}": attfc(share, references) for share in SHARES for references in (0, 1, 2)
+}
+QUEUES: Final[dict[str, Variant]] = {
+    f"{mode}, L={length}": attfc(queue_length=length, queue_mode=mode)
+    for mode in ("averaged", "stored")
+    for length in (1, 2, 4, 8)
+    if (mode, length) != ("stored", 1)  # the same as averaged
+}
+STORAGE: Final[dict[str, Variant]] = {f"C 100 %, {storage}": attfc(storage=storage) for storage in ("bf16", "fp8", "int8")}
+ORDERS: Final[dict[str, Variant]] = {
+    f"C {share:.0%}, uniform order": attfc(share, draw="permutation") for share in SHARES if share < 1
+}
+STUDIES: Final = {"heads": HEADS, "references": REFERENCES, "queues": QUEUES, "storage": STORAGE, "orders": ORDERS}
+
+
+def profile_of(variant: Variant, image_size: int, steps: int, seed: int) -> TrainProfile:
+    """The preset ``tiny`` with another head, without a data set."""
+    base = load_preset("tiny")
+    changes = dict(variant)
+    draw = changes.pop("draw", "residency")
+    head = {"margin": base.head.margin.model_dump()} if "kind" in changes else base.head.model_dump()
+    document = base.model_dump()
+    document["head"] = head | changes
+    document["data"]["draw"] = draw
+    document["model"]["image_size"] = image_size
+    document["run"] |= {"steps": steps, "seed": seed, "save_every": 10**9, "eval_every": 10**9, "log_every": 100}
+    return TrainProfile.model_validate(document)

@@ -1,0 +1,54 @@
+"""The GPU benchmark runs: tiny, on the CPU; and takes up where it was stopped."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import capacity
+
+CPU = torch.device("cpu")
+
+
+def test_every_case_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "capacity.json"
+    cases = capacity.run(path, CPU, 16, (2, 4), (50,), ["chunked", "naive"])["cases"]
+    assert len(cases) == 4
+    assert all(case["seconds"]["p50"] > 0 and case["share_of_matrix_rate"] > 0 for case in cases.values())
+    assert json.loads(path.read_text())["cases"] == cases
+    monkeypatch.setattr(capacity, "measure", lambda *_: pytest.fail("measured again"))
+    assert capacity.run(path, CPU, 16, (2, 4), (50,), ["chunked", "naive"])["cases"] == cases
+
+
+def test_large_containers_are_int8_and_naive_is_left_out(tmp_path: Path) -> None:
+    assert capacity.slot_type_for(100_000_000, 512, 139e9) == torch.int8
+    assert capacity.slot_type_for(20_000_000, 512, 139e9) == torch.bfloat16
+    assert capacity.plan("naive", 1024, 2_059_906, torch.bfloat16, 139e9) is None
+    assert capacity.plan("naive", 4096, 20_000_000, torch.bfloat16, 139e9) == "logits do not fit"
+    assert capacity.plan("naive", 256, 100_000_000, torch.int8, 139e9) == "needs all slots in bf16"
+    assert capacity.plan("triton", 4096, 100_000_000, torch.int8, 139e9) is None
+
+
+def test_int8_container_is_what_its_scales_say() -> None:
+    made = capacity.container(40, 16, torch.int8, CPU)
+    assert made["slots"] is not None
+    assert made["slot_scales"] is not None
+    lengths = (made["slots"].float() * made["slot_scales"][:, None]).norm(dim=1)
+    torch.testing.assert_close(lengths, torch.ones(40), rtol=0.02, atol=0)
+
+
+def test_a_failing_case_is_a_result() -> None:
+    inputs = {**capacity.queries(2, 16, CPU), **capacity.container(50, 16, torch.float64, CPU)}
+    assert "no kernel" in capacity.measure("triton", inputs, 1.0, CPU, 0.0)["failed"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA device")
+def test_without_a_device_it_says_so(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["capacity"])
+    with pytest.raises(SystemExit) as end:
+        capacity.main()
+    assert end.value.code == capacity.NO_DEVICE
+    assert "needs a CUDA device" in capsys.readouterr().err

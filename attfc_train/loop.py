@@ -46,7 +46,7 @@ class Loop:
     folder: Path
     best_accuracy: float | None = None
     _clock: _Clock = field(init=False)
-    _staleness: StalenessWatch = field(init=False, default_factory=StalenessWatch)
+    _staleness: StalenessWatch = field(init=False)
 
     def run(self) -> None:
         """Trains to the end, evaluates, saves.
@@ -57,6 +57,7 @@ class Loop:
         """
         state = self.state
         self._clock = _Clock(self.loader, state.step)
+        self._staleness = StalenessWatch(state.profile.optim.batch_size)
         first_step = state.step
         with StopFlag() as stop:
             for batch in self.loader.batches(state.step, state.profile.total_steps):

@@ -3,9 +3,9 @@
 The rule joins age and drift. Among a batch's identities, `attfc_train.heads.health.Freshness` measures how much cosine with a
 fresh center a stored one loses per step of age. Times the mean age of all centers, that is the agreement that age has cost;
 what identities' images differ by costs the old and the new alike and drops out. Centers count as stale when age has cost more
-than `LARGEST_LOSS` of the agreement that a center of age 0 would have, in the mean of `WINDOW` log lines during which the
-container was not filling up. On LFW the `tiny` preset loses up to 0.33 in its first 50 steps, while the container still fills,
-and from then on 0.23 falling to 0.1; at a quarter of the batch size and without momentum it was 0.5 in the first 50 steps.
+than `LARGEST_LOSS` of the agreement that a center of age 0 would have, in the mean of the log lines of `LEAST_SAMPLES` samples
+during which the container was not filling up. On LFW the `tiny` preset loses up to 0.33 in its first 50 steps, while the
+container still fills, and from then on 0.23 falling to 0.1; at a quarter of the batch size and without momentum it was 0.5.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from collections import deque
 from attfc_train.profile import AttFCSettings
 
 LARGEST_LOSS = 1 / 3
-WINDOW = 5
-"""Log lines that are averaged: one batch's slope is uncertain by a few hundredths of a cosine at the mean age."""
+LEAST_LINES, LEAST_SAMPLES = 5, 640
+"""What is averaged: with 128 samples one line's loss is uncertain by a few hundredths of a cosine, with 4 by a few tenths."""
 LINES_BETWEEN_WARNINGS = 50
 
 
 class StalenessWatch:
-    """Looks at one log line after another."""
+    """Looks at one log line after another, each of a batch of `batch_size`."""
 
-    def __init__(self) -> None:
+    def __init__(self, batch_size: int) -> None:
         self._filled = -1.0
-        self._lines: deque[tuple[float, float]] = deque(maxlen=WINDOW)
+        self._lines: deque[tuple[float, float]] = deque(maxlen=max(LEAST_LINES, LEAST_SAMPLES // batch_size))
         self._silent_lines = 0
 
     def observe(self, filled: float, mean_age: float, cosine: float, cosine_per_step: float) -> float | None:
@@ -38,7 +38,7 @@ class StalenessWatch:
             self._lines.append((-cosine_per_step * mean_age, cosine))
         lost = sum(line[0] for line in self._lines)
         fresh = lost + sum(line[1] for line in self._lines)
-        if len(self._lines) < WINDOW or self._silent_lines > 0 or fresh <= 0 or lost / fresh <= LARGEST_LOSS:
+        if len(self._lines) != self._lines.maxlen or self._silent_lines > 0 or fresh <= 0 or lost / fresh <= LARGEST_LOSS:
             return None
         self._silent_lines = LINES_BETWEEN_WARNINGS
         return lost / fresh

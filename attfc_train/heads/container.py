@@ -90,7 +90,7 @@ class FifoContainer(DynamicClassContainer):
         """The newest slot of each label; a search, for the log (nothing else needs to know)."""
         size, ordered = self.slot_labels.shape[0], labels.sort().values
         place = torch.searchsorted(ordered, self.slot_labels).clamp_(max=labels.shape[0] - 1)
-        rank = (torch.arange(size, device=labels.device) - self.position) % size  # 0: the oldest
+        rank = torch.arange(size, device=labels.device).sub_(self.position).remainder_(size)  # 0: the oldest
         rank.masked_fill_(ordered[place] != self.slot_labels, -1)
         newest = torch.full_like(labels, -1).scatter_reduce_(0, place, rank, "amax")[torch.searchsorted(ordered, labels)]
         return (newest + self.position) % size, newest >= 0

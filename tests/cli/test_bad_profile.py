@@ -67,6 +67,12 @@ def test_a_folder_or_an_endless_device_is_no_profile(tmp_path: Path, refusal: Re
         ({"head__dcc_share": 0}, "got head.dcc_share"),
         ({"head__queue_length": 0.5}, "got head.queue_length"),
         ({"head__policy": "fifo"}, "got head.* policy 'fifo' needs queue_length 1"),
+        (
+            {"head__queue_length": 1, "head__policy": "fifo", "head__queue_mode": "stored"},
+            "got head.* queue_mode 'stored' needs policy 'identity', but got 'fifo'; use queue_mode 'averaged'",
+        ),
+        ({"head__queue_mode": "stored"}, "got head.* needs a whole queue_length, but got 3.3; use 3 or queue_mode 'averaged'"),
+        ({"head__storage": "fp16"}, "got head.storage with value 'fp16'"),
         ({"head__dcc_size": 100}, "8 identities and 24 images, but got .*head.dcc_size must be at most data.num_ids"),
         ({"head__dcc_size": 100, "data__num_ids": 8}, "must be a valid profile, but got .*head.dcc_size must be at most"),
         ({"run__precision": "fp8"}, "got run.precision with value 'fp8'"),

@@ -69,6 +69,18 @@ def costs_but_statistics(step: tuple[OpCost, ...]) -> list[OpCost]:
     return [replace(cost, bytes_read_written=0) if "batch_norm" in cost.name else cost for cost in step]
 
 
+@pytest.mark.parametrize("storage", ["fp32", "bf16", "fp8", "int8"])
+@pytest.mark.parametrize("head", [{"policy": "fifo", "queue_length": 1}, {"queue_mode": "stored", "queue_length": 2}])
+def test_building_holds_no_second_copy_of_the_container(head: dict[str, Any], storage: str) -> None:
+    profile = small_profile({**head, "storage": storage, "dcc_size": 50_000}, num_ids=60_000)
+    trace = record(profile, [])
+    held, peak = 0, 0
+    for event in trace.events:
+        held += trace.nbytes[event] if event >= 0 else -trace.nbytes[~event]
+        peak = max(peak, held)
+    assert peak - held < 50_000 * profile.model.embedding_size / 4
+
+
 @pytest.fixture(scope="module")
 def trace() -> Trace:
     return record(small_profile(), [small_profile()] * 2)

@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 from attfc_train.heads.container import FifoContainer
 from attfc_train.heads.health import Occupancy, freshness, occupancy
 from attfc_train.profile import AttFCSettings
-from attfc_train.staleness import LINES_BETWEEN_WARNINGS, WINDOW, StalenessWatch, stale_text
+from attfc_train.staleness import LEAST_LINES, LINES_BETWEEN_WARNINGS, StalenessWatch, stale_text
 from tests.oracle.container_oracle import IdentityOracle
 from tests.train.heads.test_container import DIM, History, centers_for, histories, make_identity
 
@@ -80,16 +80,20 @@ def observed(watch: StalenessWatch, lines: int, filled: float = 100, slope: floa
 
 
 def test_stale_centers_are_said_once_in_a_while() -> None:
-    told = observed(StalenessWatch(), 2 * LINES_BETWEEN_WARNINGS)
-    assert told.index(True) == WINDOW  # the first line still counts as filling
+    told = observed(StalenessWatch(128), 2 * LINES_BETWEEN_WARNINGS)
+    assert told.index(True) == LEAST_LINES  # the first line still counts as filling
     assert sum(told) == 2
 
 
+def test_small_batches_need_more_lines() -> None:
+    assert observed(StalenessWatch(16), 60).index(True) == 640 // 16
+
+
 def test_no_false_alarm() -> None:
-    assert not any(observed(StalenessWatch(), 40, slope=-0.005))
-    assert not any(observed(StalenessWatch(), 40, slope=0.01))
-    assert not any(observed(StalenessWatch(), 40, slope=math.nan, cosine=math.nan))
-    watch = StalenessWatch()
+    assert not any(observed(StalenessWatch(128), 40, slope=-0.005))
+    assert not any(observed(StalenessWatch(128), 40, slope=0.01))
+    assert not any(observed(StalenessWatch(128), 40, slope=math.nan, cosine=math.nan))
+    watch = StalenessWatch(128)
     assert not any(observed(watch, 1, filled=100 + line)[0] for line in range(40)), "while the container fills"
 
 

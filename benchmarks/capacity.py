@@ -36,6 +36,8 @@ CASE_SECONDS = 1.5
 """A case is repeated for about this long, at least `LEAST_REPEATS` times."""
 LEAST_REPEATS, MOST_REPEATS = 2, 20
 BYTES_PER_NAIVE_LOGIT = 20
+PIECE = 2**14
+"""Slots made at a time."""
 NO_DEVICE = 2
 """Exit code where there is no CUDA device."""
 
@@ -74,8 +76,8 @@ def container(size: int, dim: int, slot_type: torch.dtype, device: torch.device)
     """Random centers, made in pieces so that no wider copy of the whole exists."""
     slots = torch.empty(size, dim, dtype=slot_type, device=device)
     scales = torch.empty(size, device=device) if slot_type == torch.int8 else None
-    for start in range(0, size, 2**18):
-        piece = normalize(torch.randn(min(2**18, size - start), dim, device=device), dim=1)
+    for start in range(0, size, PIECE):
+        piece = normalize(torch.randn(min(PIECE, size - start), dim, device=device), dim=1)
         if scales is not None:
             scales[start : start + len(piece)] = piece.abs().amax(1) / 127
             piece = (piece / scales[start : start + len(piece), None]).round()
@@ -122,7 +124,7 @@ def measure(name: str, inputs: dict[str, Any], rate: float, device: torch.device
 
     def work() -> Tensor:
         loss = LOSSES[name](inputs, SCALE)
-        (gradient,) = torch.autograd.grad(loss, inputs["query"])
+        gradient: Tensor = torch.autograd.grad(loss, inputs["query"])[0]
         return gradient
 
     try:

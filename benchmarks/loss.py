@@ -16,6 +16,7 @@ import multiprocessing
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,31 +24,29 @@ from torch.nn.functional import cross_entropy, normalize
 
 from attfc_train.losses import IMPLEMENTATIONS, Margin
 from attfc_train.memory_use import memory_use
+from benchmarks.capacity import container
 from benchmarks.provenance import provenance, quantiles, save
 
 MARGIN, SCALE = Margin("arcface", 0.5), 64.0
 
-Loss = Callable[[dict[str, Tensor]], Tensor]
+Loss = Callable[[dict[str, Any]], Tensor]
 
 
-def problem(batch: int, slots: int, dim: int) -> dict[str, Tensor]:
-    """Random unit vectors; a few conflicts."""
+def problem(batch: int, slots: int, dim: int, slot_type: torch.dtype) -> dict[str, Any]:
+    """Random unit vectors, the same for every type of slot; a few conflicts."""
     torch.manual_seed(0)
-    labels = torch.arange(batch)
-    slot_labels = torch.arange(slots) + batch // 2
     query = normalize(torch.randn(batch, dim), dim=1)
-    centers = torch.randn(slots, dim)
-    centers.div_(centers.norm(dim=1, keepdim=True))  # in place: the peak of making the problem must not hide the pass's
+    made = container(slots, dim, slot_type, torch.device("cpu"))
     return {
+        **made,
         "query": query.requires_grad_(),
         "positive": normalize(query.detach() + 0.05 * torch.randn(batch, dim), dim=1),
-        "slots": centers,
-        "slot_labels": slot_labels,
-        "labels": labels,
+        "slot_labels": torch.arange(slots) + batch // 2,
+        "labels": torch.arange(batch),
     }
 
 
-def released(inputs: dict[str, Tensor]) -> Tensor:
+def released(inputs: dict[str, Any]) -> Tensor:
     """What the released head does, with all its temporaries."""
     query, positive = inputs["query"], inputs["positive"]
     negatives = query @ inputs["slots"].clone().t()
@@ -60,34 +59,13 @@ def released(inputs: dict[str, Tensor]) -> Tensor:
     return cross_entropy(logits * SCALE, torch.zeros(len(query), dtype=torch.int64))
 
 
-def ours(implementation: str, inputs: dict[str, Tensor]) -> Tensor:
+def ours(implementation: str, inputs: dict[str, Any]) -> Tensor:
     """One of our implementations."""
-    return IMPLEMENTATIONS[implementation](
-        inputs["query"],
-        inputs["positive"],
-        torch.full((len(inputs["query"]),), 1 / len(inputs["query"])),
-        inputs["slots"],
-        inputs.get("slot_scales"),
-        inputs["slot_labels"],
-        inputs["labels"],
-        MARGIN,
-        SCALE,
-        8192,
-    )
+    weights = torch.full((len(inputs["query"]),), 1 / len(inputs["query"]))
+    return IMPLEMENTATIONS[implementation](**inputs, weights=weights, margin=MARGIN, scale=SCALE, chunk=8192)
 
 
-def stored(name: str, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The problem with its slots in the type that the loss called `name` reads."""
-    slots = inputs["slots"]
-    if name == "chunked bf16":
-        return {**inputs, "slots": slots.bfloat16()}
-    if name != "chunked int8":
-        return inputs
-    scales = slots.abs().amax(1) / 127
-    return {**inputs, "slots": (slots / scales[:, None]).round_().to(torch.int8), "slot_scales": scales}
-
-
-def forward_backward(loss: Loss, inputs: dict[str, Tensor]) -> tuple[float, Tensor, Tensor]:
+def forward_backward(loss: Loss, inputs: dict[str, Any]) -> tuple[float, Tensor, Tensor]:
     """Seconds, loss and gradient of one forward and backward pass."""
     start = time.perf_counter()
     value = loss(inputs)
@@ -97,8 +75,11 @@ def forward_backward(loss: Loss, inputs: dict[str, Tensor]) -> tuple[float, Tens
 
 def added_memory(name: str, batch: int, slots: int, dim: int) -> int:
     """Bytes that the pass adds to this process's peak; run in a fresh process."""
-    inputs = stored(name, problem(batch, slots, dim))
-    forward_backward(LOSSES[name], problem(batch, 64, dim))  # libraries and threads are there before the baseline is read
+    slot_type = TYPES.get(name, torch.float32)
+    inputs = problem(batch, slots, dim, slot_type)
+    forward_backward(
+        LOSSES[name], problem(batch, 64, dim, slot_type)
+    )  # libraries and threads are there before the baseline is read
     before = memory_use(torch.device("cpu")).current
     forward_backward(LOSSES[name], inputs)
     return max(0, memory_use(torch.device("cpu")).peak - before)
@@ -111,6 +92,7 @@ LOSSES: dict[str, Loss] = {
     "chunked bf16": partial(ours, "chunked"),
     "chunked int8": partial(ours, "chunked"),
 }
+TYPES = {"chunked bf16": torch.bfloat16, "chunked int8": torch.int8}
 BUDGETS = {"reference": 1e-3, "chunked": 1e-3, "chunked bf16": 0.02, "chunked int8": 0.1}
 """Relative difference from the released gradient that each may have; 8-bit slots are other centers."""
 
@@ -126,8 +108,9 @@ def main() -> None:
     with multiprocessing.get_context("spawn").Pool(1, torch.set_num_threads, (options.threads,), maxtasksperchild=1) as pool:
         memory = {name: pool.apply(added_memory, (name, *sizes)) for name in LOSSES}
     torch.set_num_threads(options.threads)
-    inputs = problem(*sizes)
-    seconds, differences = compare({name: stored(name, inputs) for name in LOSSES}, options.repeats)
+    problems = {slot_type: problem(*sizes, slot_type) for slot_type in {torch.float32, *TYPES.values()}}
+    inputs = {name: problems[TYPES.get(name, torch.float32)] for name in LOSSES}
+    seconds, differences = compare(inputs, options.repeats)
     result = {
         "sizes": dict(zip(("batch", "slots", "dim"), sizes, strict=True)),
         "seconds": {name: quantiles(each) for name, each in seconds.items()},
@@ -139,7 +122,7 @@ def main() -> None:
     print(save(options.output, json.dumps(result, indent=2) + "\n").read_text())
 
 
-def compare(inputs: dict[str, dict[str, Tensor]], repeats: int) -> tuple[dict[str, list[float]], dict[str, float]]:
+def compare(inputs: dict[str, dict[str, Any]], repeats: int) -> tuple[dict[str, list[float]], dict[str, float]]:
     """Seconds of each loss in each repeat, after all were held against the released one."""
     first = {name: forward_backward(loss, inputs[name]) for name, loss in LOSSES.items()}
     released = first["released"][2]

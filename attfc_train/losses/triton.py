@@ -24,6 +24,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from attfc_train.losses import chunked
 from attfc_train.losses.streaming import EMPTY, Partial, merge, streaming_loss
 
 MAX_DIM = 1024
@@ -65,9 +66,15 @@ def score_slots(
     slot_labels: Tensor,
     labels: Tensor,
     scale: float,
-    chunk: int,  # noqa: ARG001  # the tiles' size is the kernel's business
+    chunk: int,
 ) -> Partial:
-    """See `attfc_train.losses.streaming.Scorer`; no host sync, scratch memory S x B x D floats (`MAX_SPLIT_BYTES`)."""
+    """See `attfc_train.losses.streaming.Scorer`; no host sync, scratch memory S x B x D floats (`MAX_SPLIT_BYTES`).
+
+    A single chunk of fp32 slots, such as this batch's centers beside the container, is one small product: it goes to torch,
+    so that nothing has to be compiled and tuned for it in the first step.
+    """
+    if slots.dtype == torch.float32 and slots.shape[0] <= chunk:
+        return chunked.score_slots(query, slots, slot_scales, slot_labels, labels, scale, chunk)
     assert supports(query, slots), f"no kernel for {query.dtype} queries, {slots.dtype} slots, D = {query.shape[1]}"
     num, dim = query.shape
     block, padded = _block_and_padding(dim, slots.dtype)
@@ -162,7 +169,9 @@ def _prune(configs: list[Any], arguments: dict[str, Any], **constants: Any) -> l
         stages = config.num_stages * constants["PADDED"] * slots.element_size()
         shared = constants["BLOCK"] * row + tile * (stages + converted)
         registers = constants["BLOCK"] * (constants["PADDED"] + 2 * tile) // threads
-        return bool(shared <= limit and registers <= 200)
+        # fp32 products take three passes of TF32 and their operands stand in registers: larger tiles only spill.
+        small = query.element_size() < 4 or (tile <= 32 and not config.kwargs["APART"])
+        return bool(small and shared <= limit and registers <= 200)
 
     return [config for config in configs if fits(config)] or configs[-1:]
 

@@ -32,7 +32,8 @@ attfc_train.backbones
 
 attfc_train.losses.margin
 attfc_train.losses.streaming attfc_train.schedule
-attfc_train.losses.chunked attfc_train.losses.triton attfc_train.losses.reference
+attfc_train.losses.chunked attfc_train.losses.reference
+attfc_train.losses.triton
 attfc_train.losses
 attfc_train.losses.choose
 attfc_train.heads.attention attfc_train.heads.class_sample attfc_train.heads.cosines attfc_train.heads.slot_storage

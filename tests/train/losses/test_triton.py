@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from attfc_train.losses import EMPTY, IMPLEMENTATIONS, Margin
+from attfc_train.losses import EMPTY, IMPLEMENTATIONS, Margin, Negatives
 from tests.train.losses.test_container_loss import MARGINS, loss_and_gradient, problem, stored
 
 pytest.importorskip("triton", reason="needs triton, which CUDA builds of torch bring")
@@ -123,6 +123,15 @@ def test_extreme_cosines(sign: float, scale: float) -> None:
     found = loss_and_gradient("triton", inputs, margin, 0, scale)
     torch.testing.assert_close(found[0].double(), truth[0], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found[1].double(), truth[1], rtol=1e-4, atol=scale * 1e-5)
+
+
+def test_negatives_beside_the_container() -> None:
+    inputs = on_device(problem(9, 90, 16, dtype=torch.float32), torch.bfloat16)
+    extra = Negatives(inputs["positive"], inputs["labels"])
+    truth = loss_and_gradient("reference", {**inputs, "more": extra}, ARCFACE, 64)
+    found = loss_and_gradient("triton", {**inputs, "more": extra}, ARCFACE, 64)
+    torch.testing.assert_close(found[0], truth[0], rtol=0.01, atol=0.01)
+    assert (found[1] - truth[1]).norm() <= 0.02 * truth[1].norm()
 
 
 def test_splits_fill_the_device_within_the_memory_bound() -> None:

@@ -36,7 +36,7 @@ CASE_SECONDS = 1.5
 """A case is repeated for about this long, at least `LEAST_REPEATS` times."""
 LEAST_REPEATS, MOST_REPEATS = 2, 20
 BYTES_PER_NAIVE_LOGIT = 20
-PIECE = 2**14
+PIECE = 2**11
 """Slots made at a time."""
 NO_DEVICE = 2
 """Exit code where there is no CUDA device."""

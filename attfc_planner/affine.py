@@ -21,8 +21,8 @@ from attfc_planner.structure import Knobs, knobs_of, with_knobs
 from attfc_planner.trace import OpCost, Trace
 from attfc_train.profile import AttFCSettings, PartialFCSettings, TrainProfile
 
-SMALL, LARGE = 22, 34
-"""Micro-batch sizes of the steps of a trace."""
+SMALL, LARGE, LARGER = 22, 34, 46
+"""Micro-batch sizes of the steps of a trace; the third tells B x B, a batch scored against itself, from B."""
 BASE = Knobs(SMALL, slots=2 * 521, chunk=521, identities=4001)
 """Two chunks of 521 slots, more slots than a batch has samples, more identities than slots."""
 _OTHER_CHUNK, _MORE_IDENTITIES = 787, 502
@@ -83,7 +83,7 @@ def learn_head(structure: TrainProfile) -> HeadModel:
     if isinstance(structure.head, PartialFCSettings):
         raise NotAffine("a sample of the classes is a rounded share of them, and at least the batch")
     points = _head_points(structure)
-    steps = [_steps(point, more_references=point == points[0]) for point in points]
+    steps = [_steps(point, first=point == points[0]) for point in points]
     traces = [_traced(structure, *point_steps) for point_steps in steps]
     knobs = [step for point_steps in steps for step in point_steps]
     sizes = np.concatenate([_aligned_sizes(traces[0], trace) for trace in traces])
@@ -186,10 +186,13 @@ def _both_steps(trace: Trace, coefficients: Integers) -> Integers:
     return np.concatenate([coefficients, coefficients[first.start : first.stop]])
 
 
-def _steps(point: Knobs, more_references: bool) -> list[Knobs]:
-    """The steps of a head's trace: two batch sizes, and one more reference where there are any."""
+def _steps(point: Knobs, first: bool) -> list[Knobs]:
+    """The steps of a head's trace: two batch sizes; at the first point three, and one more reference where there are any."""
     steps = [point, replace(point, batch=LARGE)]
-    return [*steps, replace(point, references=point.references + 1)] if more_references and point.references else steps
+    if not first:
+        return steps
+    steps.append(replace(point, batch=LARGER))
+    return [*steps, replace(point, references=point.references + 1)] if point.references else steps
 
 
 def _head_points(structure: TrainProfile) -> list[Knobs]:
@@ -208,13 +211,13 @@ def _head_points(structure: TrainProfile) -> list[Knobs]:
 
 def _size_terms(knobs: Knobs) -> tuple[int, ...]:
     b, c, k, n = knobs.batch, knobs.slots, knobs.chunk, knobs.identities
-    return 1, b, knobs.references * b, c, k, n, b * k, b * n
+    return 1, b, knobs.references * b, c, k, n, b * k, b * n, b * b
 
 
 def _cost_terms(knobs: Knobs) -> tuple[float, ...]:
     b, c, n = knobs.batch, knobs.slots, knobs.identities
     chunks = c / knobs.chunk if knobs.chunk else 0.0
-    return 1, b, knobs.references * b, c, b * c, chunks, b * chunks, n, b * n
+    return 1, b, knobs.references * b, c, b * c, chunks, b * chunks, n, b * n, b * b
 
 
 def _fitted_sizes(knobs: Sequence[Knobs], sizes: Integers) -> Integers:

@@ -102,6 +102,7 @@ def _head(head: HeadSettings) -> HeadSettings:
         queue_length=head.queue_length if head.queue_mode == "stored" or head.queue_length == 1 else 2,
         queue_mode=head.queue_mode,
         storage=head.storage,
+        batch_negatives=head.batch_negatives,
         batchnorm_buffers=head.batchnorm_buffers,
     )
 

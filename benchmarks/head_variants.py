@@ -50,10 +50,11 @@ HEADS: Final[dict[str, Variant]] = {
     "AttFC, C 100 %, R=0": attfc(1.0, 0),
     "AttFC, C 30 %, R=0": attfc(0.3, 0),
 }
-"""Compared for the same images and for the same time."""
+"""The comparison: for the same images, and those in `TIMED` for the same time too."""
+TIMED: Final = (FULL, "Partial FC 0.1", "AttFC as published, C 30 %", "AttFC, C 100 %", "AttFC, C 10 %", "AttFC, C 100 %, R=0")
 
 REFERENCES: Final[dict[str, Variant]] = {
-    f"C {share:.0%}, R={references}": attfc(share, references) for share in SHARES for references in (0, 1, 2)
+    f"C {100 * share:.0f} %, R={references}": attfc(share, references) for share in SHARES for references in (0, 1, 2)
 }
 QUEUES: Final[dict[str, Variant]] = {
     f"{mode}, L={length}": attfc(queue_length=length, queue_mode=mode)
@@ -62,21 +63,28 @@ QUEUES: Final[dict[str, Variant]] = {
     if (mode, length) != ("stored", 1)  # the same as averaged
 }
 STORAGE: Final[dict[str, Variant]] = {f"C 100 %, {storage}": attfc(storage=storage) for storage in ("bf16", "fp8", "int8")}
-ORDERS: Final[dict[str, Variant]] = {
-    f"C {share:.0%}, uniform order": attfc(share, draw="permutation") for share in SHARES if share < 1
+PARTS: Final[dict[str, Variant]] = {
+    "C 30 %, uniform order": attfc(0.3, draw="permutation"),
+    "C 10 %, uniform order": attfc(0.1, draw="permutation"),
+    "C 30 %, no batch negatives": attfc(0.3, batch_negatives=False),
+    "C 10 %, no batch negatives": attfc(0.1, batch_negatives=False),
+    "C 30 %, neither": attfc(0.3, draw="permutation", batch_negatives=False),
+    "C 30 %, window half the slots": attfc(0.3, window_share=0.5),
+    "C 30 %, window twice the slots": attfc(0.3, window_share=2.0),
 }
-STUDIES: Final = {"heads": HEADS, "references": REFERENCES, "queues": QUEUES, "storage": STORAGE, "orders": ORDERS}
+"""What each part of the recipe is worth."""
+STUDIES: Final = {"heads": HEADS, "references": REFERENCES, "queues": QUEUES, "storage": STORAGE, "parts": PARTS}
 
 
 def profile_of(variant: Variant, image_size: int, steps: int, seed: int) -> TrainProfile:
     """The preset ``tiny`` with another head, without a data set."""
     base = load_preset("tiny")
     changes = dict(variant)
-    draw = changes.pop("draw", "residency")
+    data = {key: changes.pop(key) for key in ("draw", "window_share") if key in changes}
     head = {"margin": base.head.margin.model_dump()} if "kind" in changes else base.head.model_dump()
     document = base.model_dump()
     document["head"] = head | changes
-    document["data"]["draw"] = draw
+    document["data"] |= data
     document["model"]["image_size"] = image_size
     document["run"] |= {"steps": steps, "seed": seed, "save_every": 10**9, "eval_every": 10**9, "log_every": 100}
     return TrainProfile.model_validate(document)

@@ -6,7 +6,7 @@
     python -m benchmarks.heads --report                                    # tables and plot from what was recorded
 
 First the CPU seconds of a step of every head are measured, in turn. Then every variant trains with every seed for ``--steps``
-steps (same images) and, in the study ``heads``, for as many steps as take as long as ``--steps`` steps of the full FC layer
+steps (same images) and, some of the study ``heads``, for as many steps as take as long as ``--steps`` of the full FC layer
 (same time). The time budget is set from the measured step times and not by a clock, so that a busy machine does not change
 what is trained. Every run is a line of ``results/heads.jsonl``; a run that is there is not done again, so that a stopped
 benchmark goes on, and several processes can share the work by their ``--seeds``.
@@ -31,7 +31,7 @@ from attfc_train.profile_file import with_overrides
 from attfc_train.run import RunOptions, start
 from attfc_train.step import train_step
 from benchmarks.face_sets import FaceSet, lfw, synthetic
-from benchmarks.head_variants import FULL, STUDIES, Variant, profile_of
+from benchmarks.head_variants import FULL, STUDIES, TIMED, Variant, profile_of
 from benchmarks.heads_report import report
 from benchmarks.provenance import RESULTS, provenance, quantiles
 
@@ -81,7 +81,7 @@ def record(line: dict[str, Any], path: Path = RUNS) -> None:
 
 def budgets(study: str, name: str, steps: int, seconds: dict[str, dict[str, float]]) -> dict[str, int]:
     """Steps of a variant by what is held equal to the full FC layer."""
-    if study != "heads":
+    if study != "heads" or name not in TIMED:
         return {"images": steps}
     return {"images": steps, "time": round(steps * seconds[FULL]["p50"] / seconds[name]["p50"])}
 
@@ -96,7 +96,15 @@ def compare(faces: FaceSet, options: argparse.Namespace) -> None:
                 if options.only and name not in options.only:
                     continue
                 for equal, steps in budgets(study, name, options.steps, seconds).items():
-                    key = {"kind": "run", **setting, "name": name, "equal": equal, "steps": steps, "seed": seed}
+                    key = {
+                        "kind": "run",
+                        **setting,
+                        "name": name,
+                        "equal": equal,
+                        "steps": steps,
+                        "seed": seed,
+                        "variant": variant,
+                    }
                     _run_once(key, variant, faces, options.output)
 
 
@@ -111,8 +119,8 @@ def _times(faces: FaceSet, options: argparse.Namespace, setting: dict[str, Any])
 
 
 def _run_once(key: dict[str, Any], variant: Variant, faces: FaceSet, output: Path) -> None:
-    """One training, unless it, or one of the same length, is recorded."""
-    same = {word: value for word, value in key.items() if word != "equal"}
+    """One training, unless it is recorded, maybe under another name or as the same number of steps in another comparison."""
+    same = {word: value for word, value in key.items() if word not in ("name", "equal")}
     done = [line for line in recorded(output) if same.items() <= line.items()]
     if any(key.items() <= line.items() for line in done):
         return

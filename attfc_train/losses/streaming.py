@@ -126,7 +126,8 @@ class _StreamingLoss(torch.autograd.Function):
         wide = query.double() if query.dtype == torch.float64 else query.float()
         part = score(wide, slots, slot_scales, slot_labels, labels, scale, chunk)
         if more is not None:
-            part = _union(part, score(wide, more.centers, None, more.labels, labels, scale, chunk))
+            num = more.labels.shape[0]  # no more than a micro-batch: one chunk
+            part = _union(part, score(wide, more.centers, None, more.labels, labels, scale, num))
         loss, gradient = loss_and_gradient(part, wide, positive.to(wide.dtype), weights, margin, scale)
         ctx.save_for_backward(gradient)
         ctx.query_dtype = query.dtype

@@ -7,7 +7,8 @@ gradients and buffers that exist anyway.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -44,9 +45,12 @@ class SparseRows:
 
     @torch.no_grad()
     def write_back(self) -> None:
-        """Ends the step: the rows, as they are now, into the weight."""
+        """The rows, as they are now, into the weight."""
         index, rows = self._now()
         self.weight.index_copy_(0, index, rows)
+
+    def forget(self) -> None:
+        """Frees the rows; the next step selects its own."""
         self._selected = None
 
     def _now(self) -> tuple[Tensor, Tensor]:
@@ -77,45 +81,64 @@ class SGD:
         """Gradients of all parameters and selected rows; each must have one."""
         return [_gradient(tensor) for tensor in self._moved()]
 
-    @torch.no_grad()
     def step(self, rate: float, overflow: Tensor | None = None) -> None:
         """Updates weights and frees the gradients.
 
         Args:
             rate: learning rate. overflow: scalar 1 to leave weights and buffers exactly as they are, 0 to update.
         """
-        num_whole = len(self.parameters)
+        self.prepare(rate, overflow)()
+
+    @torch.no_grad()
+    def prepare(self, rate: float, overflow: Tensor | None = None) -> Callable[[], None]:
+        """Everything of `step` that needs memory; weights and buffers change when what is returned is called."""
         of_rows = [
-            buffer.index_select(0, each.index) for each, buffer in zip(self.sparse, self.buffers[num_whole:], strict=True)
+            buffer.index_select(0, each.index)
+            for each, buffer in zip(self.sparse, self.buffers[len(self.parameters) :], strict=True)
         ]
-        self._update(self._moved(), [*self.buffers[:num_whole], *of_rows], rate, overflow)
+        keep = None if overflow is None else 1 - overflow
+        decay = None if overflow is None or keep is None else self.momentum * keep + overflow
+        return partial(self._commit, rate, of_rows, keep, decay)
+
+    @torch.no_grad()
+    def _commit(self, rate: float, of_rows: list[Tensor], keep: Tensor | None, decay: Tensor | None) -> None:
+        """Allocates nothing, so it cannot fail half-way.
+
+        Args:
+            of_rows: [K, D] each, the buffers of selected rows. keep: scalar 0 to leave everything as it is, 1 to update.
+            decay: scalar, what buffers are multiplied with.
+        """
+        num_whole = len(self.parameters)
+        self._update(self._moved(), [*self.buffers[:num_whole], *of_rows], rate, keep, decay)
         for each, buffer, rows in zip(self.sparse, self.buffers[num_whole:], of_rows, strict=True):
             buffer.index_copy_(0, each.index, rows)
             each.write_back()
+        self.forget_gradients()
+
+    def forget_gradients(self) -> None:
+        """Frees them, and the rows that were selected."""
         for parameter in self.parameters:
             parameter.grad = None
+        for each in self.sparse:
+            each.forget()
 
     def _moved(self) -> list[Tensor]:
         """What this step updates: whole parameters, then selected rows."""
         return [*self.parameters, *(each.rows for each in self.sparse)]
 
-    def _update(self, weights: list[Tensor], buffers: list[Tensor], rate: float, overflow: Tensor | None) -> None:
+    def _update(
+        self, weights: list[Tensor], buffers: list[Tensor], rate: float, keep: Tensor | None, decay: Tensor | None
+    ) -> None:
         gradients = [_gradient(weight) for weight in weights]
         torch._foreach_add_(gradients, weights, alpha=self.weight_decay)
-        if overflow is None:
+        if keep is None or decay is None:
             torch._foreach_mul_(buffers, self.momentum)
             torch._foreach_add_(buffers, gradients)
             torch._foreach_add_(weights, buffers, alpha=-rate)
-        else:
-            self._update_unless(overflow, weights, buffers, gradients, rate)
-
-    def _update_unless(
-        self, overflow: Tensor, weights: list[Tensor], buffers: list[Tensor], gradients: list[Tensor], rate: float
-    ) -> None:
-        keep = 1 - overflow
+            return
         for gradient in gradients:
             gradient.nan_to_num_(0.0, 0.0, 0.0)
-        torch._foreach_mul_(buffers, self.momentum * keep + overflow)
+        torch._foreach_mul_(buffers, decay)
         torch._foreach_mul_(gradients, keep)
         torch._foreach_add_(buffers, gradients)
         for weight, buffer in zip(weights, buffers, strict=True):

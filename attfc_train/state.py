@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +15,7 @@ from attfc_train.momentum import MomentumEncoder
 from attfc_train.optim import SGD
 from attfc_train.precision import LossScaler
 from attfc_train.profile import TrainProfile
+from attfc_train.step_start import StepStart
 
 
 @dataclass(slots=True)
@@ -21,7 +23,7 @@ class TrainState:
     """Built by `attfc_train.build.build` only, changed by `attfc_train.step.train_step` only."""
 
     profile: TrainProfile
-    """Resolved; runtime only (a checkpoint stores it for comparison)."""
+    """Resolved; of its settings only ``optim.accumulation`` may change in a run (see `attfc_train.out_of_memory`)."""
     device: torch.device
     feature_encoder: nn.Module
     class_encoder: MomentumEncoder | None
@@ -34,6 +36,24 @@ class TrainState:
     """Optimiser steps done; the sampler's position is step x batch_size."""
     first_bad_step: Tensor = field(default_factory=lambda: torch.tensor(-1))
     """int64 scalar on the device: the first step whose loss or gradient was not finite; -1: none."""
+    start: StepStart = field(init=False)
+    """Where the step under way began."""
+
+    def __post_init__(self) -> None:
+        self.start = StepStart(self._changed_before_commit())
+
+    def _changed_before_commit(self) -> Iterator[Tensor]:
+        yield from self.feature_encoder.buffers()
+        if self.class_encoder:
+            yield from self.class_encoder.class_encoder.buffers()
+        if self.scaler:
+            yield from self.scaler.state_dict().values()
+
+    def undo_step(self) -> None:
+        """After a step that failed before its commit: the state in which it began, and none of its gradients."""
+        assert not self.start.is_committing, "a commit cannot be undone"
+        self.optimizer.forget_gradients()
+        self.start.go_back()
 
     def saved(self) -> dict[str, Any]:
         """The state dict of a checkpoint: tensors, ints and dicts of them only."""

@@ -3,10 +3,15 @@
 It is trace-clean (DESIGN 3): no host sync, no shape that depends on values, no global device. Order of events: the momentum
 update, then the references' features, *then* the queries' forward pass, so that the class encoder's activations are gone
 before those of the feature encoder are kept for backward; the attention needs only the features.
+
+A step that runs out of memory is repeated (`attfc_train.out_of_memory`). Hence its second rule: whatever allocates comes
+before the commit, which is the first change of a weight or a slot, and `TrainState.undo_step` knows of everything that
+changes before.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -16,6 +21,7 @@ from attfc_train import schedule
 from attfc_train.data.batch import Batch, normalised
 from attfc_train.heads import HeadOutput
 from attfc_train.heads.health import Freshness
+from attfc_train.heads.slot_storage import commit
 from attfc_train.optim import clip_gradients
 from attfc_train.phase import phase
 from attfc_train.precision import MOST_SKIPPED, autocast
@@ -42,7 +48,9 @@ def train_step(state: TrainState, batch: Batch) -> StepMetrics:
         batch = batch.to(state.device)
         weights = state.head.begin_step(batch.labels, state.step)
     with phase("momentum"):
-        _update_class_encoder(state)
+        if not state.start.is_kept:  # else this step is being repeated, and it has moved
+            _update_class_encoder(state)
+            state.start.keep()
     outputs = []
     parts = state.profile.optim.accumulation
     for part, part_weights in zip(batch.split(parts), weights.chunk(parts), strict=True):
@@ -52,11 +60,17 @@ def train_step(state: TrainState, batch: Batch) -> StepMetrics:
         outputs.append(HeadOutput(output.loss.detach(), output.centers))
     with phase("update"):
         loss = torch.stack([output.loss for output in outputs]).sum()
-        norm, rate = _update(state, loss)
+        update, norm, rate = _prepare_update(state, loss)
     with phase("enqueue"):
-        freshness = state.head.enqueue(torch.cat([output.centers for output in outputs]), batch.labels, state.step)
+        enqueue = state.head.prepare_enqueue(torch.cat([output.centers for output in outputs]), batch.labels, state.step)
+    state.start.begin_commit()
+    with phase("update"):
+        update()
+    with phase("enqueue"):
+        commit(enqueue.writes)
     state.step += 1
-    return StepMetrics(loss, norm, rate, freshness)
+    state.start.end_commit()
+    return StepMetrics(loss, norm, rate, enqueue.freshness)
 
 
 def _update_class_encoder(state: TrainState) -> None:
@@ -86,15 +100,20 @@ def _reference_features(state: TrainState, part: Batch) -> Tensor:
     return features.view(num_references, num, -1)
 
 
-def _update(state: TrainState, loss: Tensor) -> tuple[Tensor, float]:
-    """Unscale, clip the feature encoder, SGD; remembers the first step that was not finite. Gradient norm and rate."""
+def _prepare_update(state: TrainState, loss: Tensor) -> tuple[Callable[[], None], Tensor, float]:
+    """Unscale, clip the feature encoder; then SGD, and whether the step was finite. The commit, gradient norm and rate."""
     profile = state.profile
     overflow = state.scaler.unscale(state.optimizer.gradients) if state.scaler else None
     norm = clip_gradients(state.feature_encoder.parameters(), profile.optim.clip_norm)
     rate = schedule.learning_rate(profile.optim, state.step, profile.total_steps)
-    state.optimizer.step(rate, overflow)
+    update = state.optimizer.prepare(rate, overflow)
     bad = ~torch.isfinite(loss if state.scaler else loss + norm)
     if state.scaler:
         bad |= state.scaler.skipped > MOST_SKIPPED
-    state.first_bad_step.masked_fill_(bad & (state.first_bad_step < 0), state.step)
-    return norm, rate
+    first = bad & (state.first_bad_step < 0)
+
+    def commit_update() -> None:
+        update()
+        state.first_bad_step.masked_fill_(first, state.step)
+
+    return commit_update, norm, rate

@@ -8,8 +8,8 @@ from torch.nn.functional import normalize
 
 from attfc_train.heads.attention import generate_class_centers
 from attfc_train.heads.container import DynamicClassContainer
-from attfc_train.heads.head import HeadOutput
-from attfc_train.heads.health import Freshness, freshness
+from attfc_train.heads.head import Enqueue, HeadOutput
+from attfc_train.heads.health import freshness
 from attfc_train.losses import EMPTY, ContainerLoss, Margin, Negatives
 
 
@@ -84,8 +84,7 @@ class AttFCHead(nn.Module):
         return Negatives(centers, torch.where(self.container.find(labels)[1], EMPTY, labels))
 
     @torch.no_grad()
-    def enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Freshness:
-        """See `Head.enqueue`."""
+    def prepare_enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Enqueue:
+        """See `Head.prepare_enqueue`."""
         before = freshness(self.container, centers, labels, step)
-        self.container.enqueue(centers, labels, step)
-        return before
+        return Enqueue(self.container.prepare_enqueue(centers, labels, step), before)

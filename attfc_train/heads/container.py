@@ -9,11 +9,13 @@ A batch larger than the container counts as its last C samples. Legend: B sample
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from attfc_train.heads.slot_storage import SlotStorage, StorageType
+from attfc_train.heads.slot_storage import SlotStorage, StorageType, Writes, commit
 from attfc_train.losses import EMPTY
 
 RANDOM = -2
@@ -65,6 +67,10 @@ class DynamicClassContainer(nn.Module):
 
     def enqueue(self, centers: Tensor, labels: Tensor, step: int) -> None:
         """Stores fp32 unit vectors [B, D] of identities [B] at optimiser step `step`."""
+        commit(self.prepare_enqueue(centers, labels, step))
+
+    def prepare_enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Writes:
+        """Everything of `enqueue` that needs memory; the container changes when the writes are made."""
         raise NotImplementedError
 
 
@@ -100,15 +106,17 @@ class FifoContainer(DynamicClassContainer):
         assert fresh is not None, "the fifo policy needs references"
         return fresh
 
-    def enqueue(self, centers: Tensor, labels: Tensor, step: int) -> None:
+    def prepare_enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Writes:
         """Overwrites the oldest slots, wrapping around."""
         size = self.slot_labels.shape[0]
         centers, labels = centers[-size:], labels[-size:]
         index = (torch.arange(labels.shape[0], device=labels.device) + self.position) % size
-        self.centers.write(index, centers)
-        self.slot_labels.index_copy_(0, index, labels)
-        self.last_update.index_fill_(0, index, step)
-        self.position = (self.position + labels.shape[0]) % size
+        return [
+            *self.centers.writes(index, self.centers.rounded(index, centers)),
+            partial(self.slot_labels.index_copy_, 0, index, labels),
+            partial(self.last_update.index_fill_, 0, index, step),
+            partial(setattr, self, "position", (self.position + labels.shape[0]) % size),
+        ]
 
 
 class IdentityContainer(DynamicClassContainer):
@@ -151,28 +159,33 @@ class IdentityContainer(DynamicClassContainer):
         slot, resident = self.find(labels)
         return self.centers.read(slot) if fresh is None else self._blended(slot, resident, fresh)
 
-    def enqueue(self, centers: Tensor, labels: Tensor, step: int) -> None:
-        """See `DynamicClassContainer.enqueue`."""
+    def prepare_enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Writes:
+        """See `DynamicClassContainer.prepare_enqueue`."""
         size = self.slot_labels.shape[0]
         identities, means, first = _mean_per_identity(centers[-size:], labels[-size:])
         slot, resident = self.find(identities)
+        claims: Writes = []
         if self.slot_of is not None:
-            slot = self._claim(identities, slot, resident, first)
-        self._refresh(slot, resident, means, step)
-        self.slot_labels.index_copy_(0, slot, identities)
-        self.last_update.index_fill_(0, slot, step)
+            slot, claims = self._claim(identities, slot, resident, first)
+        return [
+            *claims,
+            *self._refresh(slot, resident, means, step),
+            partial(self.slot_labels.index_copy_, 0, slot, identities),
+            partial(self.last_update.index_fill_, 0, slot, step),
+        ]
 
-    def _refresh(self, slot: Tensor, resident: Tensor, means: Tensor, step: int) -> None:
+    def _refresh(self, slot: Tensor, resident: Tensor, means: Tensor, step: int) -> Writes:
         """Writes the centers of a batch, [B, D]; `resident`: the slot already held this identity."""
         # Small moves of a running mean must not be lost to rounding; a center that is replaced has none.
-        self.centers.write(slot, self._blended(slot, resident, means), step if self.blend < 1 else None)
+        step_of_noise = step if self.blend < 1 else None
+        return self.centers.writes(slot, self.centers.rounded(slot, self._blended(slot, resident, means), step_of_noise))
 
     def _blended(self, slot: Tensor, resident: Tensor, fresh: Tensor) -> Tensor:
         """The running means after one more center each, unit [B, D]."""
         means = torch.lerp(self.centers.read(slot), fresh, self.blend)
         return normalize(torch.where(resident[:, None], means, fresh), dim=1)
 
-    def _claim(self, identities: Tensor, slot: Tensor, resident: Tensor, first: Tensor) -> Tensor:
+    def _claim(self, identities: Tensor, slot: Tensor, resident: Tensor, first: Tensor) -> tuple[Tensor, Writes]:
         """A slot for every identity; new ones evict. `first` [B] maps repeated rows to the row they repeat."""
         assert self.slot_of is not None
         size, nobody = self.slot_labels.shape[0], self.slot_of.shape[0] - 1
@@ -180,9 +193,10 @@ class IdentityContainer(DynamicClassContainer):
         victims = self._oldest(torch.where(resident, slot, size), identities.shape[0])
         slot = torch.where(new, victims[(new.cumsum(0) - 1).clamp_min(0)], slot)[first]
         evicted = self.slot_labels[slot]
-        self.slot_of.index_fill_(0, torch.where(new & (evicted >= 0), evicted, nobody), -1)
-        self.slot_of.index_copy_(0, identities, slot.int())
-        return slot
+        return slot, [
+            partial(self.slot_of.index_fill_, 0, torch.where(new & (evicted >= 0), evicted, nobody), -1),
+            partial(self.slot_of.index_copy_, 0, identities, slot.int()),
+        ]
 
     def _oldest(self, refreshed: Tensor, count: int) -> Tensor:
         """The `count` slots updated longest ago, oldest first, those in `refreshed` (C = none) last."""

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from attfc_train.heads.cosines import cosines
-from attfc_train.heads.head import HeadOutput
+from attfc_train.heads.head import Enqueue, HeadOutput
 from attfc_train.losses.margin import Margin
 from attfc_train.losses.reference import classification_loss
 
@@ -37,5 +37,6 @@ class FullFCHead(nn.Module):
         loss = classification_loss(cosines(query, self.weight), labels, weights, margin, self.scale)
         return HeadOutput(loss, query.detach()[:0])
 
-    def enqueue(self, centers: Tensor, labels: Tensor, step: int) -> None:
+    def prepare_enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Enqueue:  # noqa: ARG002
         """Learned centers need no queue."""
+        return Enqueue([])

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 from attfc_train.heads.health import Freshness
+from attfc_train.heads.slot_storage import Writes
 from attfc_train.losses.margin import Margin
 
 
@@ -22,11 +23,21 @@ class HeadOutput:
     """[b, D] unit vectors to remember after the step; no gradient."""
 
 
+@dataclass(frozen=True, slots=True)
+class Enqueue:
+    """What a step will remember: computed, but not written yet."""
+
+    writes: Writes
+    freshness: Freshness | None = None
+    """How what is stored compares with it; None where nothing is."""
+
+
 class Head(Protocol):
     """A head turns features into a loss and remembers what it must. It never sees a config.
 
-    Within an optimiser step the train step calls `begin_step` once, `__call__` per micro-batch, `enqueue` once: so every
-    micro-batch is scored against the same container, and accumulation changes nothing but batch statistics.
+    Within an optimiser step the train step calls `begin_step` once, `__call__` per micro-batch, `prepare_enqueue` once: so
+    every micro-batch is scored against the same container, and accumulation changes nothing but batch statistics. Until its
+    writes are made a step can be begun again: nothing that a head keeps has changed.
     """
 
     def begin_step(self, labels: Tensor, step: int) -> Tensor:
@@ -42,8 +53,8 @@ class Head(Protocol):
         """
         ...
 
-    def enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Freshness | None:
-        """Remembers the step's centers [B, D] of identities [B]; says how what was stored compared, if anything was."""
+    def prepare_enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Enqueue:
+        """Everything that remembering the step's centers [B, D] of identities [B] needs memory for."""
         ...
 
     def parameters(self) -> Iterator[nn.Parameter]:

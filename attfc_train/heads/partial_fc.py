@@ -13,7 +13,7 @@ from torch.nn.functional import normalize
 
 from attfc_train.heads.class_sample import draw_classes, num_sampled, put_positives
 from attfc_train.heads.cosines import cosines
-from attfc_train.heads.head import HeadOutput
+from attfc_train.heads.head import Enqueue, HeadOutput
 from attfc_train.losses.margin import Margin
 from attfc_train.losses.reference import classification_loss
 from attfc_train.optim import SparseRows
@@ -68,5 +68,6 @@ class PartialFCHead(nn.Module):
         loss = classification_loss(cosines(query, self.rows.rows), labels, weights, margin, self.scale)
         return HeadOutput(loss, query.detach()[:0])
 
-    def enqueue(self, centers: Tensor, labels: Tensor, step: int) -> None:
+    def prepare_enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Enqueue:  # noqa: ARG002
         """Learned centers need no queue."""
+        return Enqueue([])

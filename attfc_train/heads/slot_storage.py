@@ -13,7 +13,9 @@ Legend: N rows, D dimensions, n rows read or written at a time.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from functools import partial
+from typing import Literal, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -34,6 +36,30 @@ _LEAST_QUANTUM = 2.0**-9
 """Between neighbours below 2^-6 in float8_e4m3fn; a bf16 component of that size would be 10^-36."""
 _PLUS_ONE, _SIGN_BIT = 0x38, 0x80
 """+1 as a float8_e4m3fn byte, and the bit that makes it -1."""
+
+
+Writes: TypeAlias = list[Callable[[], object]]
+"""Writes in place, in order, whose values are computed: making them allocates nothing, so they cannot fail half-way."""
+
+
+def commit(writes: Writes) -> None:
+    """Makes the writes."""
+    for write in writes:
+        write()
+
+
+class Rounded(NamedTuple):
+    """Vectors as a storage holds them."""
+
+    values: Tensor
+    """[n, D] in the storage's dtype."""
+    scales: Tensor | None
+    """fp32 [n], or None where the type needs none."""
+
+    def widened(self) -> Tensor:
+        """fp32 [n, D]: what reading them gives; a view of fp32 `values`."""
+        values = self.values.float()
+        return values if self.scales is None else values.mul_(self.scales[:, None])
 
 
 class SlotStorage(nn.Module):
@@ -78,21 +104,36 @@ class SlotStorage(nn.Module):
 
     def read(self, rows: Tensor) -> Tensor:
         """fp32 [n, D] of rows int64 [n]."""
-        values = _indexable(self.values)[rows].view(self.values.dtype).float()
-        return values if self.scales is None else values.mul_(self.scales[rows, None])
+        values = _indexable(self.values)[rows].view(self.values.dtype)
+        return Rounded(values, None if self.scales is None else self.scales[rows]).widened()
 
     def write(self, rows: Tensor, vectors: Tensor, step: int | None = None) -> None:
         """Stores fp32 unit vectors [n, D] in rows int64 [n]; equal rows must come with equal vectors.
+
+        Args:
+            step: see `rounded`.
+        """
+        commit(self.writes(rows, self.rounded(rows, vectors, step)))
+
+    def rounded(self, rows: Tensor, vectors: Tensor, step: int | None = None) -> Rounded:
+        """What rows int64 [n] would hold of fp32 unit vectors [n, D].
 
         Args:
             step: round stochastically, with the noise of this optimiser step; None rounds to nearest.
         """
         noise = None if step is None or self.values.dtype == torch.float32 else _noise(rows, vectors.shape[1], step)
         quantised = _quantised(vectors, self.values.dtype, noise)
+        scales = None
         if self.scales is not None:
-            norms = torch.linalg.vector_norm(quantised, dim=1)
-            self.scales.index_copy_(0, rows, norms.clamp_min_(1e-12).reciprocal_())
-        _indexable(self.values).index_copy_(0, rows, _indexable(quantised.to(self.values.dtype)))
+            scales = torch.linalg.vector_norm(quantised, dim=1).clamp_min_(1e-12).reciprocal_()
+        return Rounded(quantised.to(self.values.dtype), scales)
+
+    def writes(self, rows: Tensor, vectors: Rounded) -> Writes:
+        """Puts rounded vectors into rows int64 [n]."""
+        writes: Writes = [partial(_indexable(self.values).index_copy_, 0, rows, _indexable(vectors.values))]
+        if self.scales is not None and vectors.scales is not None:
+            writes.append(partial(self.scales.index_copy_, 0, rows, vectors.scales))
+        return writes
 
 
 def _indexable(values: Tensor) -> Tensor:

@@ -6,13 +6,15 @@ whatever L is; memory is C x (L + 1) x D. Legend: B samples, C slots, D dimensio
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from attfc_train.heads.attention import generate_class_centers
 from attfc_train.heads.container import IdentityContainer
-from attfc_train.heads.slot_storage import SlotStorage, StorageType
+from attfc_train.heads.slot_storage import SlotStorage, StorageType, Writes, commit
 
 
 class StoredQueueContainer(IdentityContainer):
@@ -49,22 +51,35 @@ class StoredQueueContainer(IdentityContainer):
         slot, resident = self.find(labels)
         queue, present = self._queue_of(slot, resident)
         if fresh is not None:
-            place = self._next_place(slot, resident)[None]
-            queue.scatter_(0, place[..., None].expand_as(queue[:1]), fresh[None])
-            present.scatter_(0, place, True)
+            self._put_fresh(queue, present, self._next_place(slot, resident), fresh)
         return normalize(generate_class_centers(query, queue, self.temperature, present), dim=1)
 
-    def _refresh(self, slot: Tensor, resident: Tensor, means: Tensor, step: int) -> None:  # noqa: ARG002  # nothing is blended
+    def _refresh(self, slot: Tensor, resident: Tensor, means: Tensor, step: int) -> Writes:  # noqa: ARG002  # nothing is blended
         """Puts the new GCCs in place of the oldest, and the means of the queues into the centers."""
-        enqueued = torch.where(resident, self.enqueued[slot], 0)
-        self.queue.write(slot * self.queue_length + self._next_place(slot, resident), means)
-        self.enqueued.index_copy_(0, slot, enqueued + 1)
-        self.average_queues(slot)
+        enqueued, place = torch.where(resident, self.enqueued[slot], 0), self._next_place(slot, resident)
+        rows = slot * self.queue_length + place
+        rounded = self.queue.rounded(rows, means)
+        queue, present = self._queue_of(slot, resident)
+        self._put_fresh(queue, present, place, rounded.widened())
+        return [
+            *self.queue.writes(rows, rounded),
+            partial(self.enqueued.index_copy_, 0, slot, enqueued + 1),
+            *self._average(slot, queue, present),
+        ]
 
     def average_queues(self, slot: Tensor) -> None:
         """Makes the centers of filled slots [B] the means of their queues."""
-        queue, present = self._queue_of(slot, torch.ones_like(slot, dtype=torch.bool))
-        self.centers.write(slot, normalize((queue * present[..., None]).sum(0), dim=1))
+        commit(self._average(slot, *self._queue_of(slot, torch.ones_like(slot, dtype=torch.bool))))
+
+    def _average(self, slot: Tensor, queue: Tensor, present: Tensor) -> Writes:
+        """The means of `queue` [L, B, D] where something is `present` [L, B], as the centers of slots [B]."""
+        means = normalize((queue * present[..., None]).sum(0), dim=1)
+        return self.centers.writes(slot, self.centers.rounded(slot, means))
+
+    def _put_fresh(self, queue: Tensor, present: Tensor, place: Tensor, fresh: Tensor) -> None:
+        """Puts fresh GCCs [B, D] in `place` [B] of copies of the queues, in place."""
+        queue.scatter_(0, place[None, :, None].expand_as(queue[:1]), fresh[None])
+        present.scatter_(0, place[None], True)
 
     def _next_place(self, slot: Tensor, resident: Tensor) -> Tensor:
         """Where in its queue each identity's next GCC goes, int64 [B]."""

@@ -11,6 +11,7 @@ import torch
 from attfc_train.heads import AttFCHead
 from attfc_train.heads.attention import generate_class_centers
 from attfc_train.heads.container import FifoContainer
+from attfc_train.heads.slot_storage import commit
 from attfc_train.losses import container_loss
 from attfc_train.losses.margin import Margin, MarginKind
 
@@ -45,7 +46,7 @@ def check_step(head: AttFCHead, record: dict[str, np.ndarray], step: int, margin
     (gradient,) = torch.autograd.grad(output.loss, query)
     expected = record[f"grad_{step}"]
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
-    head.enqueue(output.centers, labels, step)
+    commit(head.prepare_enqueue(output.centers, labels, step).writes)
     np.testing.assert_allclose(head.container.slots, record[f"centers_{step}"], rtol=1e-5, atol=1e-6)
     # The released ring starts with random negatives that match no label; the record writes them as -1.
     np.testing.assert_array_equal(head.container.slot_labels.clamp_min(-1), record[f"slot_labels_{step}"])

@@ -19,6 +19,9 @@ from attfc_train.losses.margin import Margin
 
 EMPTY = -1
 """Label of a slot that holds nothing: it is not scored."""
+MAX_UNSHIFTED_SCALE = 66.0
+"""Cosines are at most 1, so that up to this s no maximum needs to be kept: exp(66) x 10^9 slots is 5 x 10^37, a seventh of the
+largest fp32 number, and exp(-66) is a normal one."""
 
 
 @dataclass(slots=True)
@@ -26,7 +29,7 @@ class Partial:
     """Softmax statistics of a set of slots, fp32 (fp64 for fp64 inputs); see `merge` for several sets."""
 
     maximum: Tensor
-    """[B], at least -inf, and -inf where no slot was scored: what the exponents below are relative to."""
+    """[B], what the exponents below are relative to: the largest logit (-inf where no slot was scored), or 0 throughout."""
     total: Tensor
     """[B], sum of exp(logit - maximum)."""
     weighted: Tensor
@@ -94,8 +97,9 @@ def loss_and_gradient(
     """
     cosine = (query * positive).sum(1)
     target = margin.apply(cosine) * scale
-    maximum = torch.maximum(part.maximum, target)
-    rest = torch.exp(part.maximum - maximum)
+    scored = part.total > 0
+    maximum = torch.where(scored, torch.maximum(part.maximum, target), target)
+    rest = torch.exp(torch.where(scored, part.maximum - maximum, -torch.inf))
     total = part.total * rest + torch.exp(target - maximum)
     # d loss / d logit is p for a negative, p - 1 for the positive; both times scale, and the margin's slope.
     pull = (torch.exp(target - maximum) / total - 1) * margin.slope(cosine)

@@ -25,11 +25,9 @@ import triton.language as tl
 from torch import Tensor
 
 from attfc_train.losses import chunked
-from attfc_train.losses.streaming import EMPTY, Partial, merge, streaming_loss
+from attfc_train.losses.streaming import EMPTY, MAX_UNSHIFTED_SCALE, Partial, merge, streaming_loss
 
 MAX_DIM = 1024
-MAX_UNSHIFTED_SCALE = 66.0
-"""exp(66) x 10^9 slots is 5 x 10^37, a seventh of the largest fp32 number, and exp(-66) is a normal one."""
 MAX_SPLIT_BYTES = 40 * 1024**2
 """Of the statistics of all splits, while one of [B, D] floats each still fits."""
 

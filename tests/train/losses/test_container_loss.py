@@ -205,3 +205,29 @@ def test_merging_with_nothing_changes_nothing() -> None:
 
 def test_the_front_door_is_the_streaming_pass() -> None:
     assert container_loss is IMPLEMENTATIONS["chunked"]
+
+
+@pytest.mark.parametrize("scale", [64.0, 200.0], ids=["unshifted", "shifted"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_row_of_conflicts_costs_nothing_however_bad_its_positive(dtype: torch.dtype, scale: float) -> None:
+    """With the positive alone its probability is 1; at the smallest cosine and the largest margin too."""
+    inputs = problem(3, 10, 8, dtype=dtype)
+    inputs |= {"slot_labels": torch.full((10,), 2), "labels": torch.full((3,), 2), "positive": -inputs["query"].detach()}
+    loss, gradient = loss_and_gradient("chunked", inputs, Margin("cosface", 0.9), 4, scale)
+    assert loss.item() == 0
+    assert not gradient.any()
+
+
+@given(st.integers(0, 99), st.sampled_from([1.0, 30.0, 64.0, 66.0, 67.0, 256.0]))
+def test_single_precision_stays_within_its_budget_at_every_scale(seed: int, scale: float) -> None:
+    inputs = problem(5, 40, 16, seed, torch.float32)
+    inputs["slot_scales"] = None
+    wide = {
+        key: value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
+        for key, value in inputs.items()
+    }
+    expected = loss_and_gradient("reference", wide, MARGINS[0], 7, scale)
+    naive = loss_and_gradient("reference", inputs, MARGINS[0], 7, scale)
+    found = loss_and_gradient("chunked", inputs, MARGINS[0], 7, scale)
+    for truth, plain, ours in zip(expected, naive, found, strict=True):
+        assert (ours - truth).abs().max() <= 2 * (plain - truth).abs().max() + 1e-6 * truth.abs().max()

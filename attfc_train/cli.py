@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from attfc_train import allocator
 from attfc_train.exits import check_device, run_and_exit
 
 if TYPE_CHECKING:
     import torch
 
+    from attfc_train.out_of_memory import OnOom
     from attfc_train.profile import TrainProfile
 
 app = typer.Typer(
@@ -47,6 +49,9 @@ def train(
     ] = None,
     device: Device = "auto",
     tensorboard: Annotated[bool, typer.Option(help="Also write TensorBoard scalars.")] = False,
+    on_oom: Annotated[
+        str, typer.Option(help="Out of memory: 'shrink' the micro-batch and repeat the step, or 'fail'.")
+    ] = "shrink",
 ) -> None:
     """Train --profile or --preset on --data, or --resume a run."""
     from attfc_train.errors import UsageError
@@ -68,14 +73,17 @@ def train(
             " and ".join(sources) or "none",
             "See attfc-train --help.",
         )
-    torch_device = _device(device)
+    if on_oom not in ("fail", "shrink"):
+        raise UsageError("--on-oom must be fail or shrink", f"'{on_oom}'", "Leave it out to shrink.")
+    torch_device, wish = _device(device), cast("OnOom", on_oom)
     if resume is not None:
         superfluous = [name for name in given if name in ("--val", "--output")]
         if superfluous:
             raise UsageError("--resume takes its settings from the run", " and ".join(superfluous), "Leave them out.")
-        run.resume(run.RunOptions(resume, torch_device, Console(), tensorboard), _assignments(data, override))
+        run.resume(run.RunOptions(resume, torch_device, Console(), tensorboard, wish), _assignments(data, override))
         return
-    run.start(_load(profile, preset, data, val, override), run.RunOptions(output, torch_device, Console(), tensorboard))
+    options = run.RunOptions(output, torch_device, Console(), tensorboard, wish)
+    run.start(_load(profile, preset, data, val, override), options)
 
 
 @app.command()
@@ -105,7 +113,7 @@ def presets() -> None:
 
 def _given_options(context: typer.Context) -> list[str]:
     """The options that stand on the command line, as opposed to defaults."""
-    names = {name: "--set" if name == "override" else f"--{name}" for name in context.params}
+    names = {name: "--set" if name == "override" else f"--{name.replace('_', '-')}" for name in context.params}
     sources = {name: context.get_parameter_source(name) for name in names}
     return [names[name] for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
 
@@ -140,8 +148,7 @@ def _assignments(data: str | None, override: list[str] | None) -> list[str]:
 
 def main() -> None:
     """Entry point. What CUDA reads when torch is imported is set here: the allocator that plans count on, and NVML's order."""
-    if "PYTORCH_CUDA_ALLOC_CONF" not in os.environ:
-        os.environ.setdefault("PYTORCH_ALLOC_CONF", "expandable_segments:True")
+    allocator.use_planned(os.environ)
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     run_and_exit(app)
 

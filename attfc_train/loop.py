@@ -10,29 +10,34 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from attfc_train import schedule
 from attfc_train.checkpoint import FILE_NAME, save_checkpoint, save_model
 from attfc_train.data.batch import Batch
 from attfc_train.data.loader import AttentionLoader
-from attfc_train.errors import DeviceMemoryError, Interrupted, NonFiniteLossError
+from attfc_train.errors import Interrupted, NonFiniteLossError
 from attfc_train.evaluate.pairs import Verification
 from attfc_train.heads import AttFCHead
 from attfc_train.heads.health import occupancy
 from attfc_train.interrupt import StopFlag
 from attfc_train.log import RunLog
 from attfc_train.memory_use import forget_peak, memory_use
+from attfc_train.out_of_memory import OnOom, OutOfMemory, in_smaller_parts, observed, release, too_large
 from attfc_train.profile import AttFCSettings
+from attfc_train.profile_file import save_profile
 from attfc_train.staleness import StalenessWatch, stale_text
+from attfc_train.start_check import prediction_for
 from attfc_train.state import TrainState
 from attfc_train.step import StepMetrics, train_step
+from attfc_train.units import Bytes, format_bytes
 
 Evaluator = Callable[[nn.Module], Mapping[str, Verification]]
 
 MODEL_FILE = "model.pt"
 BEST_FILE = "best.pt"
+PROFILE_FILE = "profile.json"
+"""As it trains now."""
 
 
 @dataclass(slots=True)
@@ -44,7 +49,9 @@ class Loop:
     evaluate: Evaluator
     log: RunLog
     folder: Path
+    on_oom: OnOom
     best_accuracy: float | None = None
+    _is_settled: bool = field(default=False, init=False)
     _clock: _Clock = field(init=False)
     _staleness: StalenessWatch = field(init=False)
 
@@ -58,11 +65,10 @@ class Loop:
         state = self.state
         self._clock = _Clock(self.loader, state.step)
         self._staleness = StalenessWatch(state.profile.optim.batch_size)
-        first_step = state.step
         with StopFlag() as stop:
             for batch in self.loader.batches(state.step, state.profile.total_steps):
                 metrics = self._train_step(batch)
-                if state.step == first_step + 1:
+                if not self._is_settled:
                     self._settle()
                 self._between_steps(metrics)
                 if stop.received and state.step < state.profile.total_steps:
@@ -70,17 +76,54 @@ class Loop:
             self._finish()
 
     def _train_step(self, batch: Batch) -> StepMetrics:
-        try:
-            return train_step(self.state, batch)
-        except torch.OutOfMemoryError as error:
-            raise DeviceMemoryError(
-                f"step {self.state.step} must fit into the memory of {self.state.device}",
-                str(error).split(". ")[0],
-                f"--resume {self.folder} with --set optim.accumulation=N or --set model.gradient_checkpointing=true.",
-            ) from error
+        """One step, with as many micro-batches as it takes."""
+        while True:
+            try:
+                return train_step(self.state, batch)
+            except RuntimeError as error:
+                failure = observed(error, self.state.device)
+            # Only here is the error gone, and with it its traceback, whose frames hold the tensors of the failed step.
+            self._shrink(failure)
+
+    def _shrink(self, failure: OutOfMemory) -> None:
+        """Records the failure, undoes the step, and cuts the batch into more parts.
+
+        Raises:
+            DeviceMemoryError: that is not wanted, or not possible.
+        """
+        state = self.state
+        possible = self.on_oom == "shrink" and not state.start.is_committing
+        smaller = in_smaller_parts(state.profile) if possible else None
+        self.log.event(
+            "oom",
+            state.step,
+            phase=failure.phase,
+            accumulation=state.profile.optim.accumulation,
+            next_accumulation=smaller.optim.accumulation if smaller else None,
+            memory_bytes=failure.memory_bytes,
+            predicted_peak_bytes=self._predicted_peak(),
+            message=failure.message,
+        )
+        if smaller is None:
+            saved = (self.folder / FILE_NAME).exists()
+            raise too_large(state, failure, f"--resume {self.folder}" if saved else "Start again")
+        release(state)
+        state.profile, self._is_settled = smaller, False
+        save_profile(smaller, self.folder / PROFILE_FILE)
+        self.log.say(
+            f"step {state.step}: out of memory in phase '{failure.phase}' ({failure.message}). It is repeated, and training "
+            f"goes on, with {smaller.optim.micro_batch_size} queries at a time; to begin so: "
+            f"--set optim.accumulation={smaller.optim.accumulation}"
+        )
+
+    def _predicted_peak(self) -> Bytes | None:
+        """What `memory_use` should find; None without a plan for the settings that train."""
+        memory = prediction_for(self.state.profile, self.state.device.type)
+        return None if memory is None else memory.measured_bytes
 
     def _settle(self) -> None:
-        """After the first step: what choosing convolutions took is given back, and counts neither as memory nor as time."""
+        """After the first step of a size: what choosing convolutions took is given back, and is neither memory nor time."""
+        self._is_settled = True
         forget_peak(self.state.device)
         self._clock.restart(self.state.step)
 
@@ -185,16 +228,20 @@ class Loop:
         self._evaluate()
         self._save()
         save_model(self.folder / MODEL_FILE, self.state.feature_encoder)
-        corrupt = self.loader.corrupt
+        corrupt, memory, predicted = self.loader.corrupt, memory_use(self.state.device), self._predicted_peak()
         self.log.event(
             "end",
             self.state.step,
             images_per_second=self._clock.overall(self.state),
-            peak_memory_bytes=memory_use(self.state.device).peak,
+            peak_memory_bytes=memory.peak,
+            peak_tensor_bytes=memory.peak_in_tensors,
+            predicted_peak_bytes=predicted,
             accuracy=self.best_accuracy,
             corrupt_images=corrupt.replaced,
             corrupt_examples=list(corrupt.examples),
         )
+        if predicted is not None:
+            self.log.say(f"peak {format_bytes(memory.peak)}, predicted {format_bytes(predicted)}")
 
 
 class _Clock:

@@ -16,12 +16,15 @@ class MemoryUse:
 
     current: Bytes
     peak: Bytes
+    peak_in_tensors: Bytes | None = None
+    """What of the peak was asked for; None where nobody counts it (a CPU)."""
 
 
 def memory_use(device: torch.device) -> MemoryUse:
     """Memory of `device` used by this process; (0, 0) where the system does not tell."""
     if device.type == "cuda":
-        return MemoryUse(torch.cuda.memory_allocated(device), torch.cuda.max_memory_reserved(device))
+        allocated, peak = torch.cuda.memory_allocated(device), torch.cuda.max_memory_reserved(device)
+        return MemoryUse(allocated, peak, torch.cuda.max_memory_allocated(device))
     try:
         fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines() if ":" in line)
         return MemoryUse(*(int(fields[key].split()[0]) * KIB for key in ("VmRSS", "VmHWM")))

@@ -12,6 +12,7 @@ from typing import Literal, TypeAlias
 Phase: TypeAlias = Literal["build", "input", "momentum", "references", "forward", "loss", "backward", "update", "enqueue"]
 
 _stack: list[Phase] = []
+_MARK = "attfc_phase"
 
 
 @contextmanager
@@ -20,6 +21,9 @@ def phase(name: Phase) -> Iterator[None]:
     _stack.append(name)
     try:
         yield
+    except Exception as error:
+        error.__dict__.setdefault(_MARK, name)
+        raise
     finally:
         _stack.pop()
 
@@ -27,3 +31,8 @@ def phase(name: Phase) -> Iterator[None]:
 def current_phase() -> Phase | None:
     """The innermost phase, or None outside of a step."""
     return _stack[-1] if _stack else None
+
+
+def failed_phase(error: BaseException) -> Phase | None:
+    """The innermost phase that `error` came out of, or None."""
+    return error.__dict__.get(_MARK)

@@ -40,11 +40,23 @@ class MemoryPrediction(Frozen):
     budget_bytes: Bytes = Field(ge=0)
     peak_phase: str
     peak_operator: str
+    allocator: str | None = None
+    """CUDA: the ``PYTORCH_ALLOC_CONF`` that is assumed. None: for a CPU, which has no caching allocator."""
 
     @property
     def total_bytes(self) -> Bytes:
         """Sum of all terms, headroom included."""
         return sum(term.bytes for term in self.terms)
+
+    def without(self, *names: str) -> Bytes:
+        """Sum of the terms that have other names."""
+        return sum(term.bytes for term in self.terms if term.name not in names)
+
+    @property
+    def measured_bytes(self) -> Bytes:
+        """What of it a run measures as its peak (`attfc_train.memory_use`): the resident set on a CPU, on a GPU what the
+        allocator reserved, so not the context; neither has other processes or headroom."""
+        return self.without("foreign", "headroom", *(["context"] if self.allocator else []))
 
 
 class Prediction(Frozen):

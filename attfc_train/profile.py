@@ -159,11 +159,14 @@ class PartialFCSettings(Frozen):
 HeadSettings = Annotated[AttFCSettings | FullFCSettings | PartialFCSettings, Field(discriminator="kind")]
 
 
+MAX_ACCUMULATION = 1024
+
+
 class OptimSettings(Frozen):
     """SGD with momentum; one optimiser step sees `batch_size` queries on a device, in `accumulation` equal parts."""
 
     batch_size: int = Field(128, ge=2, le=2**16)
-    accumulation: int = Field(1, ge=1, le=1024)
+    accumulation: int = Field(1, ge=1, le=MAX_ACCUMULATION)
     learning_rate: float = Field(0.1, gt=0, le=100)
     momentum: float = Field(0.9, ge=0, lt=1)
     weight_decay: float = Field(5e-4, ge=0, lt=1)

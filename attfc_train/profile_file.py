@@ -106,6 +106,8 @@ def save_profile(profile: TrainProfile, path: Path) -> None:
 def with_overrides(profile: TrainProfile, assignments: Iterable[str]) -> TrainProfile:
     """`profile` with ``section.key=value`` assignments applied (the command line's ``--set``); values are JSON or plain text.
 
+    A prediction that was made for other settings is dropped.
+
     Raises:
         UsageError: not an assignment, or no such section.
         ProfileError: the result breaks a rule of the schema.
@@ -122,7 +124,15 @@ def with_overrides(profile: TrainProfile, assignments: Iterable[str]) -> TrainPr
                 "--set must look like section.key=value", f"'{assignment}'", "Example: --set optim.batch_size=256."
             )
         node[leaf] = _json_or_text(text)
-    return parse_profile(document, "profile with --set")
+    changed = parse_profile(document, "profile with --set")
+    same = _predicted_settings(changed) == _predicted_settings(profile)
+    return changed if same else changed.model_copy(update={"prediction": None})
+
+
+def _predicted_settings(profile: TrainProfile) -> tuple[object, ...]:
+    """What a prediction is made for; of other settings it would be wrong."""
+    optim = profile.optim
+    return profile.model, profile.head, optim.batch_size, optim.accumulation, profile.run.precision
 
 
 def _parent_of(document: dict[str, Any], dotted: str) -> tuple[dict[str, Any] | None, str]:

@@ -16,9 +16,9 @@ from attfc_train.errors import AttfcError, UsageError, VerificationSetError
 from attfc_train.evaluate.embed import evaluate
 from attfc_train.evaluate.load import load_verification_sets
 from attfc_train.evaluate.pairs import FARS, Verification
-from attfc_train.loop import BEST_FILE, MODEL_FILE
+from attfc_train.loop import BEST_FILE, MODEL_FILE, PROFILE_FILE
 from attfc_train.profile_file import load_profile
-from attfc_train.run import PROFILE_FILE, memory_is_enough
+from attfc_train.run import memory_is_enough
 
 MODELS = {"best": BEST_FILE, "last": MODEL_FILE}
 

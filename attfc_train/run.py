@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
+from attfc_train.allocator import setting_of
 from attfc_train.build import build
 from attfc_train.checkpoint import FILE_NAME as CHECKPOINT_FILE
 from attfc_train.checkpoint import load_checkpoint
@@ -23,16 +24,13 @@ from attfc_train.errors import DataError, DeviceMemoryError, UsageError, Verific
 from attfc_train.evaluate.embed import evaluate
 from attfc_train.evaluate.load import load_verification_sets
 from attfc_train.log import RunLog
-from attfc_train.loop import BEST_FILE, MODEL_FILE, Evaluator, Loop
+from attfc_train.loop import BEST_FILE, MODEL_FILE, PROFILE_FILE, Evaluator, Loop
+from attfc_train.out_of_memory import OnOom, is_out_of_memory, reason
 from attfc_train.precision import prepare_device
 from attfc_train.profile import TrainProfile
 from attfc_train.profile_file import resolve_profile, save_profile, with_overrides
+from attfc_train.start_check import check_start, prediction_for
 from attfc_train.state import TrainState
-
-PROFILE_FILE = "profile.json"
-
-_CPU_MEMORY_SIGNS = ("DefaultCPUAllocator", "Storage size calculation overflowed")
-"""PyTorch reports a full host as a plain RuntimeError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +41,7 @@ class RunOptions:
     device: torch.device
     console: Console
     tensorboard: bool = False
+    on_oom: OnOom = "shrink"
 
 
 def start(profile: TrainProfile, options: RunOptions) -> None:
@@ -51,6 +50,7 @@ def start(profile: TrainProfile, options: RunOptions) -> None:
     dataset = _open(profile)
     profile = resolve_profile(profile, dataset.index.num_ids, dataset.index.num_images)
     evaluator = _evaluator(profile, options.device)
+    _check_start(profile, options)
     with memory_is_enough(options.device):
         state = build(profile, options.device)
         save_profile(profile, options.folder / PROFILE_FILE)
@@ -100,6 +100,7 @@ def resume(options: RunOptions, assignments: Sequence[str] = ()) -> None:
         raise DataError(f"'{dataset.name}' must have the same images as before", got, "Restore the data, or start a new run.")
     evaluator = _evaluator(profile, options.device)
     best_accuracy = checkpoint.best_accuracy
+    _check_start(profile, options)
     with memory_is_enough(options.device):
         state = build(profile, options.device)
         kept = checkpoint.restore(state)
@@ -107,6 +108,13 @@ def resume(options: RunOptions, assignments: Sequence[str] = ()) -> None:
             options.console.print(f"container: {kept.kept:,} of {kept.saved:,} centers kept", highlight=False)
         del checkpoint  # a second copy of everything, which would stay to the end
         _train(state, dataset, evaluator, options, best_accuracy)
+
+
+def _check_start(profile: TrainProfile, options: RunOptions) -> None:
+    def say(text: str) -> None:
+        options.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    check_start(profile, options.device, setting_of(os.environ), options.on_oom == "fail", say)
 
 
 def _changed(profile: TrainProfile, assignments: Sequence[str]) -> TrainProfile:
@@ -128,11 +136,11 @@ def memory_is_enough(device: torch.device) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and not any(sign in str(error) for sign in _CPU_MEMORY_SIGNS):
+        if not is_out_of_memory(error):
             raise
         raise DeviceMemoryError(
             f"the model, the head and a batch must fit into the memory of {device}",
-            str(error).partition("\n")[0].rpartition("DefaultCPUAllocator: ")[2].split(". ")[0],
+            reason(error),
             "Lower head.dcc_size or optim.batch_size, or ask attfc-plan for settings that fit.",
         ) from error
 
@@ -187,6 +195,7 @@ def _train(
     best_accuracy: float | None = None,
 ) -> None:
     profile = state.profile
+    predicted = prediction_for(profile, options.device.type)
     prepare_device(options.device, profile.run.precision)
     log = RunLog(options.folder, profile.total_steps, state.step, tensorboard=options.tensorboard, console=options.console)
     with log:
@@ -199,10 +208,15 @@ def _train(
             data=dataset.name,
             num_ids=profile.num_ids,
             num_images=dataset.index.num_images,
+            accumulation=profile.optim.accumulation,
+            predicted_peak_bytes=None if predicted is None else predicted.measured_bytes,
+            allocator=setting_of(os.environ) if options.device.type == "cuda" else None,
         )
+        if state.step:
+            save_profile(profile, options.folder / PROFILE_FILE)  # with what this command changed
         log.say(_headline(profile, dataset, options))
         loader = _loader(profile, dataset, options.device)
-        Loop(state, loader, evaluator, log, options.folder, best_accuracy).run()
+        Loop(state, loader, evaluator, log, options.folder, options.on_oom, best_accuracy).run()
 
 
 def _loader(profile: TrainProfile, dataset: FaceDataset, device: torch.device) -> AttentionLoader:

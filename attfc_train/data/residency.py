@@ -6,30 +6,35 @@ epoch walks through the identities in a random order, with a *window* of W <= C 
 identity is served at a random place of its window. Every image still comes exactly once an epoch, nothing is re-weighted, and
 an identity is away only once an epoch instead of between any two of its images. With W = N the window is the whole epoch.
 
-The order is a function of (seed, epoch, place): the identities of an epoch, permuted, are cut into groups, the images of
-every group, shuffled, into `_PARTS` parts. The epoch has a section per group; section s serves part 0 of group s, part 1 of
-group s - 1 and so on (around the end of the epoch), shuffled. So a place is looked up through two permutations, and what is
-stored per epoch is one prefix sum over identities.
+So that nobody fills a batch, an identity with many images takes several *turns* at random times, each with at most 1/64 of
+the images of a window.
 
-Legend: N images, n identities, G groups and sections, P parts.
+The order is a function of (seed, epoch, place): the turns of an epoch, permuted, are cut into groups, the images of every
+group, shuffled, into `_PARTS` parts. The epoch has a section per group; section s serves part 0 of group s, part 1 of group
+s - 1 and so on (around the end of the epoch), shuffled. So a place is looked up through three permutations, and what is
+stored per epoch is one prefix sum over turns.
+
+Legend: n identities, T turns, G groups and sections, P parts, B places asked for.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attfc_train.data.hashing import hashed
-from attfc_train.data.identity_index import IdentityIndex, Ints
+from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.permutation import permuted
 
 _PARTS: Final = 8
 """Sections that a window spans; more make it slide more smoothly and its tables larger."""
-_IDENTITIES, _GROUP, _SECTION = 11, 12, 13
+_WINDOW_SHARE, _SHORTEST_TURN = 64, 8
+"""A turn's images: 1/64 of a window's, so that a batch holds few of one identity; at least 8, so that a center is refined."""
+_TURNS, _GROUP, _SECTION, _IMAGES = 11, 12, 13, 14
 
 Int64s = NDArray[np.int64]
 
@@ -38,10 +43,10 @@ Int64s = NDArray[np.int64]
 class _Epoch:
     """The tables of one epoch's order."""
 
-    identities: Ints
-    """[n]: the epoch's order of identities."""
+    turns: NDArray[Any]
+    """intN [T]: the epoch's order of turns."""
     images_before: Int64s
-    """[n + 1]: images of the identities before each."""
+    """[T + 1]: images of the turns before each."""
     group_offsets: Int64s
     """[G + 1]: images before each group."""
     section_offsets: Int64s
@@ -61,7 +66,12 @@ class ResidencyOrder:
         """
         assert window >= 1, "a window holds identities"
         self._index, self._seed = index, seed
-        self._num_groups = max(_PARTS, -(-_PARTS * index.num_ids // min(window, index.num_ids)))
+        mean_images = index.num_images / index.num_ids
+        self._turn_size = max(_SHORTEST_TURN, round(window * mean_images / _WINDOW_SHARE))
+        turns = -(-index.counts // self._turn_size)
+        self._first_turn = _offsets(turns)
+        self._num_turns = int(self._first_turn[-1])
+        self._num_groups = max(_PARTS, -(-_PARTS * self._num_turns // min(window, self._num_turns)))
         self._epoch = lru_cache(maxsize=2)(self._tables)  # a batch, and the prefetching, can lie across two epochs
 
     def images(self, stream: Int64s) -> Int64s:
@@ -88,8 +98,15 @@ class ResidencyOrder:
         start, stop = tables.group_offsets[group], tables.group_offsets[group + 1]
         place = start + permuted(rank, stop - start, hashed(self._seed, _GROUP, epoch, group))
         turn = np.searchsorted(tables.images_before, place, side="right") - 1
-        first = self._index.offsets[tables.identities[turn]]
-        return np.asarray(self._index.members[first + place - tables.images_before[turn]], dtype=np.int64)
+        return self._image(epoch, np.asarray(tables.turns[turn], np.int64), place - tables.images_before[turn])
+
+    def _image(self, epoch: int, turn: Int64s, rank: Int64s) -> Int64s:
+        """The images of these ranks [B] among those of their turn [B]; which images share a turn changes with the epoch."""
+        identity = np.searchsorted(self._first_turn, turn, side="right") - 1
+        within = (turn - self._first_turn[identity]) * self._turn_size + rank
+        first, count = self._index.offsets[identity], self._index.offsets[identity + 1] - self._index.offsets[identity]
+        shuffled = permuted(within, count, hashed(self._seed, _IMAGES, epoch, identity))
+        return np.asarray(self._index.members[first + shuffled], dtype=np.int64)
 
     def _part_of(self, epoch: int, tables: _Epoch, section: Int64s, places: Int64s) -> tuple[Int64s, Int64s]:
         """The group whose image is served at each place of its section, and the image's rank in the group: int64 [B] each."""
@@ -101,15 +118,21 @@ class ResidencyOrder:
         return groups[row, part], stops[row, part] - (before[row, part] - shuffled)
 
     def _tables(self, epoch: int) -> _Epoch:
-        """Orders the identities of an epoch and counts."""
-        num_ids, keys = self._index.num_ids, hashed(self._seed, _IDENTITIES, epoch)
-        identities = permuted(np.arange(num_ids), num_ids, keys)
-        images_before = _offsets(self._index.counts[identities])
-        bounds = np.arange(self._num_groups + 1) * num_ids // self._num_groups
+        """Orders the turns of an epoch and counts."""
+        turns = permuted(np.arange(self._num_turns), self._num_turns, hashed(self._seed, _TURNS, epoch))
+        images_before = _offsets(self._turn_sizes()[turns])
+        bounds = np.arange(self._num_groups + 1) * self._num_turns // self._num_groups
         group_offsets = images_before[bounds]
         _, starts, stops = self._parts(group_offsets, np.arange(self._num_groups))
-        smallest = identities.astype(self._index.members.dtype)
-        return _Epoch(smallest, images_before, group_offsets, _offsets((stops - starts).sum(axis=1)))
+        smallest = np.min_scalar_type(-self._num_turns)  # signed
+        return _Epoch(turns.astype(smallest), images_before, group_offsets, _offsets((stops - starts).sum(axis=1)))
+
+    def _turn_sizes(self) -> Int64s:
+        """int64 [T]: images of each turn; an identity's last one has what is left."""
+        sizes = np.full(self._num_turns, self._turn_size, np.int64)
+        last = self._first_turn[1:] - 1
+        sizes[last] = self._index.counts - (np.diff(self._first_turn) - 1) * self._turn_size
+        return sizes
 
     def _parts(self, group_offsets: Int64s, section: Int64s) -> tuple[Int64s, Int64s, Int64s]:
         """What sections serve: groups, and first and last + 1 rank of their images, int64 [len(section), P] each."""

@@ -22,6 +22,7 @@ TRAIN = {
         "--device",
         "--tensorboard",
         "--no-tensorboard",
+        "--on-oom",
     },
     "evaluate": {"run_folder", "--val", "--which", "--at-least", "--device"},
     "presets": set(),

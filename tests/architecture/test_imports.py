@@ -13,7 +13,7 @@ import pytest
 from tests.architecture.modules import imports, imports_when_loaded, modules
 
 TABLE = """
-attfc_train attfc_train.errors attfc_train.units
+attfc_train attfc_train.errors attfc_train.units attfc_train.allocator
 attfc_train.files attfc_train.exits attfc_train.phase attfc_train.interrupt attfc_train.memory_use attfc_train.frozen
 attfc_train.prediction attfc_train.optim attfc_train.step_start
 attfc_train.profile
@@ -51,7 +51,7 @@ attfc_train.evaluate attfc_train.evaluate.pairs attfc_train.evaluate.restricted_
 attfc_train.evaluate.bins attfc_train.evaluate.drawn_pairs attfc_train.evaluate.embed
 attfc_train.evaluate.load
 
-attfc_train.staleness
+attfc_train.staleness attfc_train.out_of_memory attfc_train.start_check
 attfc_train.loop
 attfc_train.run
 attfc_train.report_model

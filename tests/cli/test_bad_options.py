@@ -27,6 +27,8 @@ ProfileFile = Callable[..., Path]
         (["--preset", "tiny", "--profile", "best.json"], "but got --preset and --profile"),
         (["--resume", "run", "--preset", "tiny"], "but got --resume and --preset"),
         (["--resume", "run", "--profile", "a", "--preset", "b"], "but got --resume and --profile and --preset"),
+        (["--preset", "tiny", "--on-oom", "die"], "--on-oom must be fail or shrink, but got 'die'"),
+        (["--on-oom", "fail", "presets"], "options belong behind their command, but got --on-oom before presets"),
         (["--resume", "run", "--val", "lfw.bin"], "--resume takes its settings from the run, but got --val"),
         (["--resume", "run", "--output", "b"], "--resume takes its settings from the run, but got --output"),
         (["--preset", "tiny", "evaluate", "run"], "options belong behind their command, but got --preset before evaluate"),

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
 from attfc_train.build import build
 from attfc_train.losses import IMPLEMENTATIONS, Margin
+from attfc_train.out_of_memory import in_smaller_parts, release
+from attfc_train.state import TrainState
 from attfc_train.step import train_step
 from tests.train.losses.test_container_loss import problem
 from tests.train.profiles import HEADS, random_batch, small_profile
@@ -54,3 +58,50 @@ def test_the_streaming_loss_on_cuda_equals_the_truth() -> None:
     }
     found = IMPLEMENTATIONS["chunked"](**moved, margin=margin, scale=64.0, chunk=100)
     torch.testing.assert_close(found.cpu().double(), truth.detach(), rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_commit_allocates_nothing(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even within its kernels, which no trace sees: so it cannot run out of memory half-way."""
+    profile = small_profile(head, "fp16")
+    state, counts = build(profile, CUDA), []
+    train_step(state, random_batch(profile))
+    begin, end = state.start.begin_commit, state.start.end_commit
+
+    def count(mark: Callable[[], None]) -> None:
+        mark()
+        counts.append(torch.cuda.memory_stats(CUDA)["allocation.all.allocated"])
+
+    monkeypatch.setattr(state.start, "begin_commit", lambda: count(begin))
+    monkeypatch.setattr(state.start, "end_commit", lambda: count(end))
+    train_step(state, random_batch(profile, 1))
+    assert counts[0] == counts[1]
+
+
+def peak_of_a_step(state: TrainState) -> int:
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(CUDA)
+    train_step(state, random_batch(state.profile))
+    return torch.cuda.max_memory_reserved(CUDA)
+
+
+def test_a_step_survives_a_full_card() -> None:
+    profile = small_profile("identity", batch_size=512)
+    smaller = in_smaller_parts(profile)
+    assert smaller is not None
+    state = build(profile, CUDA)
+    whole = max(peak_of_a_step(state) for _ in range(2))
+    state.profile = smaller
+    parts = max(peak_of_a_step(state) for _ in range(2))
+    assert parts < 0.8 * whole
+    state.profile = profile
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction((whole + parts) / 2 / torch.cuda.get_device_properties(CUDA).total_memory)
+    try:
+        with pytest.raises(torch.OutOfMemoryError):
+            train_step(state, random_batch(profile))
+        release(state)
+        state.profile = smaller
+        assert train_step(state, random_batch(profile)).loss.isfinite()
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)

@@ -13,7 +13,9 @@ from attfc_train.data.permutation import permuted
 from attfc_train.data.residency import _PARTS, ResidencyOrder
 from attfc_train.data.sampler import AttentionSampler
 
-LABELS = st.lists(st.integers(0, 12), min_size=2, max_size=60).filter(lambda labels: len(set(labels)) > 1)
+LABELS = st.lists(st.integers(0, 12).map(lambda label: max(0, label - 4)), min_size=2, max_size=80).filter(
+    lambda labels: len(set(labels)) > 1
+)
 
 
 def shuffled(items: list, *key: int) -> list:
@@ -21,15 +23,19 @@ def shuffled(items: list, *key: int) -> list:
 
 
 def slow_epoch(labels: list[int], seed: int, window: int, epoch: int) -> list[int]:
-    """The same order with lists: groups of identities, parts of groups, sections of parts."""
-    identities = shuffled(sorted(set(labels)), seed, 11, epoch)
-    num = max(_PARTS, -(-_PARTS * len(identities) // min(window, len(identities))))
-    bounds = [i * len(identities) // num for i in range(num + 1)]
+    """The same order with lists: turns of identities, groups of turns, parts of groups, sections of parts."""
+    num_ids = len(set(labels))
+    size = max(8, round(window * len(labels) / num_ids / 64))
+    turns = []
+    for number, identity in enumerate(sorted(set(labels))):
+        members = shuffled([i for i, label in enumerate(labels) if label == identity], seed, 14, epoch, number)
+        turns += [members[start : start + size] for start in range(0, len(members), size)]
+    turns = shuffled(turns, seed, 11, epoch)
+    num = max(_PARTS, -(-_PARTS * len(turns) // min(window, len(turns))))
+    bounds = [i * len(turns) // num for i in range(num + 1)]
     groups = []
     for g in range(num):
-        members = [
-            i for identity in identities[bounds[g] : bounds[g + 1]] for i, label in enumerate(labels) if label == identity
-        ]
+        members = [image for turn in turns[bounds[g] : bounds[g + 1]] for image in turn]
         groups.append(shuffled(members, seed, 12, epoch, g))
     order = []
     for s in range(num):
@@ -80,6 +86,15 @@ def test_identities_come_back_while_their_slot_lives(share):
     }
     assert found_resident(draws["permutation"], slots) < share + 0.02
     assert found_resident(draws["residency"], slots) > 0.7
+
+
+def test_an_identity_with_many_images_does_not_fill_a_batch():
+    index = IdentityIndex.from_labels(np.r_[np.repeat(np.arange(1000), 4), np.zeros(600)])
+    labels = AttentionSampler(index, 5, 4600, 0, "residency", window=100).draw_step(0).labels
+    share = (labels == 0).reshape(-1, 100).mean(axis=1)
+    assert share.mean() == pytest.approx(604 / 4600)
+    assert share.max() < 0.35
+    assert found_resident(labels[labels != 0], 100) > 0.5
 
 
 def test_open_identities_change_from_epoch_to_epoch():

@@ -69,8 +69,6 @@ PARTS: Final[dict[str, Variant]] = {
     "C 30 %, no batch negatives": attfc(0.3, batch_negatives=False),
     "C 10 %, no batch negatives": attfc(0.1, batch_negatives=False),
     "C 30 %, neither": attfc(0.3, draw="permutation", batch_negatives=False),
-    "C 30 %, window half the slots": attfc(0.3, window_share=0.5),
-    "C 30 %, window twice the slots": attfc(0.3, window_share=2.0),
 }
 """What each part of the recipe is worth."""
 STUDIES: Final = {"heads": HEADS, "references": REFERENCES, "queues": QUEUES, "storage": STORAGE, "parts": PARTS}

@@ -108,7 +108,7 @@ class AttFCSettings(Frozen):
     num_references: int = Field(1, ge=0, le=16)
     """R images per query for its class center; 0: no class encoder, the query's own detached feature refreshes its slot."""
     batch_negatives: bool = True
-    """A batch's new centers of identities without a slot are negatives too; false as published."""
+    """A micro-batch's new centers of identities without a slot are its negatives too; false as published."""
     attention_temperature: float = Field(1.0, gt=0)
     encoder_momentum: float = Field(0.999, ge=0, lt=1)
     encoder_momentum_ramp_steps: int = Field(0, ge=0)

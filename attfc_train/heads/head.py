@@ -36,8 +36,9 @@ class Head(Protocol):
     """A head turns features into a loss and remembers what it must. It never sees a config.
 
     Within an optimiser step the train step calls `begin_step` once, `__call__` per micro-batch, `prepare_enqueue` once: so
-    every micro-batch is scored against the same container, and accumulation changes nothing but batch statistics. Until its
-    writes are made a step can be begun again: nothing that a head keeps has changed.
+    every micro-batch is scored against the same container, and accumulation changes nothing but what a micro-batch knows of
+    itself: batch statistics, and the batch negatives of `AttFCHead`. Until its writes are made a step can be begun
+    again: nothing that a head keeps has changed.
     """
 
     def begin_step(self, labels: Tensor, step: int) -> Tensor:

@@ -62,6 +62,8 @@ def test_accumulation_is_the_same_step(head: str, parts: int) -> None:
     for accumulation in (1, parts):
         profile = small_profile(head, accumulation=accumulation)
         state = without_batch_statistics(build(profile, CPU), 32)
+        if head == "identity-R0":
+            state.head.batch_negatives = False  # those of a part are fewer, see test_attfc.py
         metrics = [train_step(state, random_batch(profile, seed % 2)) for seed in range(4)]
         results.append((flat(state), torch.stack([each.loss for each in metrics]), *state.head.buffers()))
     for left, right in zip(*results, strict=True):

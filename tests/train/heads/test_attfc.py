@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch.nn.functional import normalize
 
@@ -41,3 +42,31 @@ def test_new_centers_of_absent_identities_are_negatives_of_the_others() -> None:
             logits = torch.stack([query[b] @ centers[b] - 0.1, *(query[b] @ negative for negative in negatives)]) * 16
             total += float(torch.logsumexp(logits, 0) - logits[0]) / 5
         torch.testing.assert_close(loss, torch.tensor(total))
+
+
+def test_batch_negatives_are_those_of_the_micro_batch() -> None:
+    """A whole batch has more of them than its halves, unless everybody holds a slot."""
+    torch.manual_seed(0)
+    container = IdentityContainer(6, 6, 16, 1)
+    head = AttFCHead(
+        container,
+        loss=IMPLEMENTATIONS["chunked"],
+        num_references=1,
+        scale=16.0,
+        temperature=1.0,
+        chunk=3,
+        batch_negatives=True,
+    )
+    features, references, labels = torch.randn(6, 16), torch.randn(1, 6, 16), torch.arange(6)
+    weights, margin = torch.full((6,), 1 / 6), Margin("cosface", 0.1)
+
+    def losses() -> tuple[float, float]:
+        halves = [slice(0, 3), slice(3, 6)]
+        parts = [head(features[half], references[:, half], labels[half], weights[half], margin).loss for half in halves]
+        return float(head(features, references, labels, weights, margin).loss), float(sum(parts))
+
+    whole, parts = losses()
+    assert whole > parts * 1.05
+    container.enqueue(normalize(torch.randn(6, 16), dim=1), labels, 0)
+    whole, parts = losses()
+    assert whole == pytest.approx(parts)

@@ -100,7 +100,8 @@ def _container_text(values: dict[str, float]) -> list[str]:
     if "filled_slots" not in values:
         return []
     filled, age, cosine = values["filled_slots"], values["mean_age_steps"], values["center_cosine"]
-    return [f"{filled:,.0f} centers, {age:,.0f} steps old, cosine {cosine:.2f} with fresh ones"]
+    compared = f", cosine {cosine:.2f} with fresh ones" if math.isfinite(cosine) else ""
+    return [f"{filled:,.0f} centers, {age:,.0f} steps old{compared}"]
 
 
 def _finite(value: Any) -> Any:

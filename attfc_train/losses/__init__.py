@@ -15,7 +15,7 @@ from attfc_train.losses import chunked, reference
 from attfc_train.losses.margin import Margin
 from attfc_train.losses.streaming import EMPTY, Negatives
 
-__all__ = ["EMPTY", "IMPLEMENTATIONS", "ContainerLoss", "Margin", "Negatives", "container_loss"]
+__all__ = ["EMPTY", "IMPLEMENTATIONS", "ContainerLoss", "Margin", "Negatives"]
 
 
 class ContainerLoss(Protocol):
@@ -64,5 +64,3 @@ IMPLEMENTATIONS: dict[str, ContainerLoss] = {
     "reference": reference.container_loss,
     "triton": _triton,
 }
-
-container_loss = IMPLEMENTATIONS["chunked"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from pathlib import Path
 
@@ -37,6 +38,18 @@ def test_a_new_run_starts_an_empty_record(tmp_path: Path) -> None:
         with open_log(tmp_path) as log:
             log.event("start", 0)
     assert len(read_log(tmp_path)) == 1
+
+
+@pytest.mark.parametrize(
+    ("cosine", "expected"),
+    [(0.456, "7 centers, 3 steps old, cosine 0.46 with fresh ones\n"), (float("nan"), "7 centers, 3 steps old\n")],
+)
+def test_the_container_in_a_few_words(cosine: float, expected: str, tmp_path: Path) -> None:
+    """The cosine is left out where none of the batch's identities holds a slot."""
+    screen = io.StringIO()
+    with RunLog(tmp_path, 10, 0, tensorboard=False, console=Console(file=screen)) as log:
+        log.step(1, 1.0, **STEP, filled_slots=7.0, mean_age_steps=3.0, center_cosine=cosine)
+    assert screen.getvalue().endswith(expected)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -12,7 +12,7 @@ from attfc_train.heads import AttFCHead
 from attfc_train.heads.attention import generate_class_centers
 from attfc_train.heads.container import FifoContainer
 from attfc_train.heads.slot_storage import commit
-from attfc_train.losses import container_loss
+from attfc_train.losses import IMPLEMENTATIONS
 from attfc_train.losses.margin import Margin, MarginKind
 
 
@@ -23,7 +23,7 @@ def test_released_code(golden: Path, kind: MarginKind, index: int) -> None:
     container.slots.copy_(torch.from_numpy(record["init_centers"]))
     head = AttFCHead(
         container,
-        loss=container_loss,
+        loss=IMPLEMENTATIONS["chunked"],
         num_references=len(record["refs_0"]),
         scale=float(record["scale"]),
         temperature=1.0,

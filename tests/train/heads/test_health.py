@@ -92,21 +92,39 @@ def test_small_batches_need_more_lines() -> None:
 def test_no_false_alarm() -> None:
     assert not any(observed(StalenessWatch(128), 40, slope=-0.005))
     assert not any(observed(StalenessWatch(128), 40, slope=0.01))
+    assert not any(observed(StalenessWatch(128), 40, slope=0.02)), "older ones agree more: noise, not age"
     assert not any(observed(StalenessWatch(128), 40, slope=math.nan, cosine=math.nan))
     watch = StalenessWatch(128)
     assert not any(observed(watch, 1, filled=100 + line)[0] for line in range(40)), "while the container fills"
+
+
+@pytest.mark.parametrize(("cosine", "slope"), [(0.01, -1e-6), (0.01, 1e-3), (0.0, 0.0), (-0.1, -1e-3), (-0.1, 1e-2)])
+def test_agreement_that_is_gone_has_no_slope_but_is_said(cosine: float, slope: float) -> None:
+    watch = StalenessWatch(128)
+    told = [share for _ in range(100) if (share := watch.observe(100, 1000.0, cosine, slope)) is not None]
+    assert told == [1.0, 1.0]
+    text = stale_text(AttFCSettings(), 0.999, 1000.0, 1.0)
+    assert "1,000 steps old on average, they agree with fresh ones no more than strangers' do" in text
+    filling = (watch.observe(100 + line, 1000.0, cosine, slope) for line in range(100))
+    assert not any(filling)
 
 
 @pytest.mark.parametrize(
     ("settings", "momentum", "knob"),
     [
         ({}, 0.9, "raise head.encoder_momentum"),
-        ({}, 0.999, "lower head.queue_length"),
+        ({}, 0.999, "what they hold was made 2.3 refreshes before that, on average: lower head.queue_length"),
+        (
+            {"queue_length": 5, "queue_mode": "stored"},
+            0.999,
+            "made 2.0 refreshes before that, on average: lower head.queue_length",
+        ),
+        ({"queue_length": 3, "queue_mode": "stored"}, 0.999, "raise optim.batch_size or lower head.dcc_size"),
         ({"num_references": 0, "queue_length": 5}, 0.9, "lower head.queue_length"),
         ({"queue_length": 1}, 0.999, "raise optim.batch_size or lower head.dcc_size"),
     ],
 )
-def test_the_warning_names_the_knob(settings: dict[str, float], momentum: float, knob: str) -> None:
+def test_the_warning_names_the_knob(settings: dict[str, object], momentum: float, knob: str) -> None:
     text = stale_text(AttFCSettings.model_validate(settings), momentum, 40.0, 0.5)
     assert knob in text
     assert "in 40 steps, their mean age, they lose 50% of" in text

@@ -41,6 +41,7 @@ def test_int8_container_is_what_its_scales_say() -> None:
 
 
 def test_a_failing_case_is_a_result() -> None:
+    pytest.importorskip("triton")
     inputs = {**capacity.queries(2, 16, CPU), **capacity.container(50, 16, torch.float64, CPU)}
     assert "no kernel" in capacity.measure("triton", inputs, 1.0, CPU, 0.0)["failed"]
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from attfc_train.losses import EMPTY, IMPLEMENTATIONS, Margin, Negatives, container_loss
+from attfc_train.losses import EMPTY, IMPLEMENTATIONS, Margin, Negatives
 from attfc_train.losses.chunked import score_slots
 from attfc_train.losses.streaming import Partial, merge
 
@@ -126,7 +126,6 @@ def test_straight_through_gradient_is_p_minus_onehot() -> None:
 def test_error_budget_against_fp64(dtype: torch.dtype) -> None:
     """The streaming pass may be no worse than computing all logits in the same precision."""
     inputs, margin = problem(32, 507, 64), Margin("arcface", 0.5)
-    truth = loss_and_gradient("reference", inputs, margin, 128)
     low = {key: value.to(dtype) if value.is_floating_point() else value for key, value in inputs.items()}
     exact_inputs = {key: value.double() if value.is_floating_point() else value for key, value in low.items()}
     truth = loss_and_gradient("reference", exact_inputs, margin, 128)
@@ -201,10 +200,6 @@ def test_merging_with_nothing_changes_nothing() -> None:
         assert torch.equal(merged.maximum, some.maximum)
         assert torch.equal(merged.total, some.total)
         assert torch.equal(merged.weighted, some.weighted)
-
-
-def test_the_front_door_is_the_streaming_pass() -> None:
-    assert container_loss is IMPLEMENTATIONS["chunked"]
 
 
 @pytest.mark.parametrize("scale", [64.0, 200.0], ids=["unshifted", "shifted"])

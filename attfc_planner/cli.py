@@ -13,9 +13,6 @@ import typer
 from attfc_train.exits import run_and_exit
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
-    from attfc_planner.plan import Plan, PlanRequest
     from attfc_train.profile import Precision
 
 MAX_EPOCHS = 100_000
@@ -69,6 +66,7 @@ def plan(
     num_ids, num_images = _size_of_data(data, ids, images)
 
     from attfc_planner.plan import PlanRequest
+    from attfc_planner.plan_and_train import plan_and_train
 
     request = PlanRequest(
         num_ids=num_ids,
@@ -84,7 +82,7 @@ def plan(
         seed=seed,
         command=shlex.join(["attfc-plan", *sys.argv[1:]]),
     )
-    _plan_and_train(request, gpu, output, train)
+    raise SystemExit(plan_and_train(request, gpu, output, train, _asked_to_train))
 
 
 @app.command()
@@ -99,46 +97,6 @@ def gpus(card: Annotated[str | None, typer.Argument(help="Show this card's figur
         show_catalog(Console(), load_catalog())
     else:
         show_card(Console(), get_card(card))
-
-
-def _plan_and_train(request: PlanRequest, gpu_word: str, output: Path, train: bool) -> None:
-    from rich.console import Console
-
-    from attfc_planner.gpu.detect import find_gpu, is_here, require_here
-    from attfc_planner.launch import launch, new_run_folder, train_arguments
-    from attfc_planner.plan import make_plan
-    from attfc_planner.screen import show_plan
-    from attfc_train.profile_file import save_profile
-
-    console = Console()
-    device, note = find_gpu(gpu_word)
-    if note:
-        console.print(note, highlight=False, soft_wrap=True)
-    if train:
-        require_here(device)
-    with console.status("Planning: tracing the train step where it was not traced before ..."):
-        made = make_plan(request, device)
-    save_profile(made.profile, output)
-    if made.search.record is not None:
-        made.search.record.save(output.with_name(f"{output.stem}.study.jsonl"))
-    run_folder = new_run_folder(made.profile.name)
-    arguments = train_arguments(made, output, request.data_path or "DATA", run_folder)
-    show_plan(console, made, shlex.join(["attfc-train", *arguments]))
-    console.print(f"Written: {output}", highlight=False, soft_wrap=True)
-    if request.data_path and (train or (is_here(device) and _asked_to_train())):
-        code = launch(arguments)
-        _compare(console, made, run_folder)
-        raise SystemExit(code)
-
-
-def _compare(console: Console, made: Plan, run_folder: Path) -> None:
-    """Predicted beside measured, where the run reached its end."""
-    from attfc_planner.launch import comparison, read_end
-    from attfc_planner.screen import show_comparison
-
-    end = read_end(run_folder)
-    if end is not None and made.profile.prediction is not None:
-        show_comparison(console, comparison(made.profile.prediction, end, made.gpu))
 
 
 def _asked_to_train() -> bool:

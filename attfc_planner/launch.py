@@ -15,12 +15,25 @@ from typing import Any
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.plan import Plan
 from attfc_train.prediction import Prediction
-from attfc_train.units import format_bytes
+from attfc_train.units import Bytes, format_bytes
 
 
 def train_arguments(plan: Plan, profile_path: Path, data: str, run_folder: Path) -> list[str]:
     """``attfc-train``'s options; what was planned for a GPU does not quietly train on the CPU, nor the other way round."""
     return ["--profile", str(profile_path), "--data", data, "--output", str(run_folder), "--device", plan.gpu.kind]
+
+
+def missing_bytes(plan: Plan, foreign_bytes: Bytes) -> Bytes:
+    """What the plan needs beyond what is there, now that others hold `foreign_bytes` of the device; 0: it fits."""
+    assert plan.profile.prediction is not None
+    needed = plan.profile.prediction.memory.without("foreign")
+    return max(0, needed + foreign_bytes - plan.gpu.capacity_bytes)
+
+
+def held_by_others(gpu: GpuProfile, foreign_bytes: Bytes) -> GpuProfile:
+    """The device as it is now."""
+    sources = {**gpu.sources, "foreign_bytes": "measured again before the launch"}
+    return gpu.model_copy(update={"foreign_bytes": foreign_bytes, "sources": sources})
 
 
 def new_run_folder(name: str, parent: Path = Path("runs")) -> Path:
@@ -74,9 +87,7 @@ def comparison(prediction: Prediction, end: dict[str, Any], gpu: GpuProfile) -> 
     The record's memory is what the trainer's process took: the resident set on a CPU, what the allocator reserved on a GPU. So
     the terms that lie outside are left out of the prediction.
     """
-    speed, prior = prediction.images_per_second, prediction.accuracy
-    outside = {"foreign", "headroom", *(["context"] if gpu.kind == "cuda" else [])}
-    expected = sum(term.bytes for term in prediction.memory.terms if term.name not in outside)
+    speed, prior, expected = prediction.images_per_second, prediction.accuracy, prediction.memory.measured_bytes
     without = "without context and headroom" if gpu.kind == "cuda" else "without headroom"
     prior_text = f"prior {prior.low:+.2f} to {prior.high:+.2f} points against full FC"
     return [

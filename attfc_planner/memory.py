@@ -21,6 +21,7 @@ from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.overheads import convolution_workspaces, headroom, unseen_terms
 from attfc_planner.trace import CATEGORIES, OpCost, Trace
 from attfc_planner.traces import Traces
+from attfc_train.allocator import PLANNED
 from attfc_train.prediction import MemoryPrediction, MemoryTerm
 from attfc_train.profile import TrainProfile
 from attfc_train.units import Bytes
@@ -89,7 +90,11 @@ class MemoryModel:
             terms.append(_fragmentation(replay(trace.events, sizes.tolist()).peak_reserved - tensors))
         terms.append(headroom(sum(term.bytes for term in terms), self.gpu))
         return MemoryPrediction(
-            terms=tuple(terms), budget_bytes=self.budget_bytes, peak_phase=peak.phase, peak_operator=peak.operator
+            terms=tuple(terms),
+            budget_bytes=self.budget_bytes,
+            peak_phase=peak.phase,
+            peak_operator=peak.operator,
+            allocator=PLANNED if self.gpu.kind == "cuda" else None,
         )
 
     def _sizes(self, trace: Trace) -> NDArray[np.int64]:

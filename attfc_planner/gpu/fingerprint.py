@@ -10,7 +10,7 @@ import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from attfc_train.errors import UsageError
 from attfc_train.units import Bytes, format_bytes
@@ -66,6 +66,15 @@ def cpu_fingerprint() -> CpuFingerprint:
     limit = _container_limit() or info["MemTotal"]
     capacity = min(info["MemTotal"], limit)
     return CpuFingerprint(_cpu_name(), len(os.sched_getaffinity(0)), capacity, min(info["MemAvailable"], capacity))
+
+
+def foreign_bytes(kind: Literal["cuda", "cpu"]) -> Bytes | None:
+    """What others hold of the device's memory now; None where there is no such device."""
+    if kind == "cpu":
+        cpu = cpu_fingerprint()
+        return cpu.capacity_bytes - cpu.available_bytes
+    gpu = cuda_fingerprint()
+    return None if gpu is None else gpu.foreign_bytes
 
 
 def _visible_device(nvml: Any) -> Any:

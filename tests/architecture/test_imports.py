@@ -78,6 +78,7 @@ attfc_planner.search.study
 attfc_planner.choose
 attfc_planner.plan
 attfc_planner.launch attfc_planner.screen
+attfc_planner.plan_and_train
 attfc_planner.cli
 """
 ROWS = [line.split() for line in TABLE.strip().splitlines() if line]
@@ -92,6 +93,7 @@ ONLY_IN = {
         "attfc_train.report_model",
         "attfc_train.run",
         "attfc_planner.cli",
+        "attfc_planner.plan_and_train",
         "attfc_planner.screen",
     },
     "pynvml": {"attfc_planner.gpu.fingerprint"},

@@ -198,6 +198,21 @@ def test_train_launches_the_trainer_and_compares(call: Call, monkeypatch: pytest
         assert measured in out
 
 
+def test_memory_that_others_took_since_is_planned_for(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    from attfc_planner import launch
+    from attfc_planner.gpu import fingerprint
+
+    launched: list[list[str]] = []
+    monkeypatch.setattr(launch, "launch", lambda arguments: launched.append(arguments) or 0)
+    monkeypatch.setattr(detect, "is_here", lambda device: True)
+    monkeypatch.setattr(fingerprint, "foreign_bytes", lambda kind: 23 * 1024**3)
+    code, out, _ = call("--gpu", "rtx-4090", "--data", "synthetic:50x4", "--train")
+    assert code == 0
+    assert "Others have taken memory since" in out
+    assert "23.00 GiB of it in use by others" in " ".join(out.split())
+    assert len(launched) == 1
+
+
 def test_help_is_fast_and_imports_nothing_heavy() -> None:
     program = (
         "import sys; sys.argv = ['attfc-plan', '--help']\n"

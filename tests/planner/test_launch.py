@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from attfc_planner.launch import comparison, launch, new_run_folder, read_end, train_arguments
+from attfc_planner.launch import comparison, held_by_others, launch, missing_bytes, new_run_folder, read_end, train_arguments
 from attfc_planner.plan import Plan, PlanRequest, make_plan
+from attfc_train.allocator import PLANNED
 from attfc_train.prediction import Interval, MemoryPrediction, MemoryTerm, Prediction
 from attfc_train.units import GIB
 from tests.planner.fakes import FakeMemoryModel, make_gpu
@@ -33,6 +34,16 @@ def test_a_run_never_gets_the_folder_of_another(tmp_path: Path) -> None:
 def test_the_trainers_arguments(plan: Plan) -> None:
     arguments = train_arguments(plan, Path("best.json"), "faces", Path("runs/a"))
     assert arguments == ["--profile", "best.json", "--data", "faces", "--output", "runs/a", "--device", "cuda"]
+
+
+def test_what_others_took_since_the_plan_is_missing(plan: Plan) -> None:
+    assert plan.profile.prediction is not None
+    free = plan.gpu.capacity_bytes - plan.profile.prediction.memory.total_bytes
+    assert missing_bytes(plan, 0) == missing_bytes(plan, free) == 0
+    assert missing_bytes(plan, free + 3 * GIB) == 3 * GIB
+    again = make_plan(PlanRequest(num_ids=1000), held_by_others(plan.gpu, 20 * GIB), lambda *_: FakeMemoryModel())
+    assert again.gpu.foreign_bytes == 20 * GIB
+    assert again.gpu.sources["foreign_bytes"] == "measured again before the launch"
 
 
 POPEN = subprocess.Popen
@@ -99,11 +110,17 @@ def test_the_end_of_the_record_is_read(tmp_path: Path) -> None:
 END = {"images_per_second": 1234.5, "peak_memory_bytes": 3 * GIB, "accuracy": 0.9342}
 
 
-def prediction() -> Prediction:
+def prediction(kind: str = "cuda") -> Prediction:
     sizes = {"activations": 4, "context": 1, "foreign": 5, "headroom": 2}
     terms = tuple(MemoryTerm(name=name, bytes=size * GIB, source="a test") for name, size in sizes.items())
     return Prediction(
-        memory=MemoryPrediction(terms=terms, budget_bytes=24 * GIB, peak_phase="loss", peak_operator="mm"),
+        memory=MemoryPrediction(
+            terms=terms,
+            budget_bytes=24 * GIB,
+            peak_phase="loss",
+            peak_operator="mm",
+            allocator=PLANNED if kind == "cuda" else None,
+        ),
         images_per_second=Interval(low=1000, high=2000, source="a test"),
         hours_per_epoch=None,
         limited_by="a test",
@@ -119,7 +136,7 @@ def prediction() -> Prediction:
     ],
 )
 def test_predicted_and_measured_are_of_the_same_thing(kind: str, figure: str, predicted: str) -> None:
-    assert comparison(prediction(), END, make_gpu(kind=kind)) == [
+    assert comparison(prediction(kind), END, make_gpu(kind=kind)) == [
         ("images/s", "1,000 to 2,000", "1,234.5"),
         (figure, predicted, "3.00 GiB"),
         ("accuracy", "prior -0.50 to +0.50 points against full FC", "93.4 %"),

@@ -44,6 +44,15 @@ class DataSettings(Frozen):
     max_corrupt_share: float = Field(0.01, ge=0, le=1)
     """Share of the images drawn in a run that may be unreadable (and are replaced) before the run stops."""
 
+    @model_validator(mode="after")
+    def _window_belongs_to_residency(self) -> Self:
+        if self.draw != "residency" and self.window_share != 1:
+            raise ValueError(
+                f"window_share needs draw 'residency', but got {self.window_share:g} and draw {self.draw!r}; "
+                f"use draw 'residency' or leave it out"
+            )
+        return self
+
 
 MAX_DEFAULT_WORKERS = 16
 """Decoding threads where ``data.num_workers`` is 0 and there are more cores."""
@@ -108,8 +117,8 @@ class AttFCSettings(Frozen):
     num_references: int = Field(1, ge=0, le=16)
     """R images per query for its class center; 0: no class encoder, the query's own detached feature refreshes its slot."""
     batch_negatives: bool = True
-    """A micro-batch's new centers of identities without a slot are its negatives too; false as published."""
-    attention_temperature: float = Field(1.0, gt=0)
+    """A micro-batch's new centers of identities without a slot (``fifo``: all) are its negatives too; false as published."""
+    attention_temperature: float = Field(1.0, ge=1e-3)
     encoder_momentum: float = Field(0.999, ge=0, lt=1)
     encoder_momentum_ramp_steps: int = Field(0, ge=0)
     """The momentum starts at 0.9 and approaches `encoder_momentum` (1 - momentum falls geometrically) over this many steps."""

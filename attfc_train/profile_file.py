@@ -106,7 +106,7 @@ def save_profile(profile: TrainProfile, path: Path) -> None:
 def with_overrides(profile: TrainProfile, assignments: Iterable[str]) -> TrainProfile:
     """`profile` with ``section.key=value`` assignments applied (the command line's ``--set``); values are JSON or plain text.
 
-    A prediction that was made for other settings is dropped.
+    Another ``head.kind`` keeps the margin and nothing else of the head. A prediction made for other settings is dropped.
 
     Raises:
         UsageError: not an assignment, or no such section.
@@ -116,6 +116,7 @@ def with_overrides(profile: TrainProfile, assignments: Iterable[str]) -> TrainPr
     assignments = list(assignments)
     if any(assignment.startswith("run.epochs=") for assignment in assignments):
         document["run"]["steps"] = None  # a number of steps would win over the epochs that were just asked for
+    _change_head(document, assignments)
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         node, leaf = _parent_of(document, key)
@@ -127,6 +128,14 @@ def with_overrides(profile: TrainProfile, assignments: Iterable[str]) -> TrainPr
     changed = parse_profile(document, "profile with --set")
     same = _predicted_settings(changed) == _predicted_settings(profile)
     return changed if same else changed.model_copy(update={"prediction": None})
+
+
+def _change_head(document: dict[str, Any], assignments: list[str]) -> None:
+    """Drops what belongs to the old kind of head, before any assignment: their order does not matter."""
+    head = document["head"]
+    kinds = [_json_or_text(one.partition("=")[2]) for one in assignments if one.startswith("head.kind=")]
+    if kinds and kinds[-1] != head["kind"]:
+        document["head"] = {"kind": kinds[-1], "margin": head["margin"]}
 
 
 def _predicted_settings(profile: TrainProfile) -> tuple[object, ...]:

@@ -9,6 +9,7 @@ import itertools
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass, fields
 
+from attfc_train.errors import ProfileError
 from attfc_train.profile import AttFCSettings, OptimSettings, TrainProfile
 
 LARGE_BATCH_WARMUP_STEPS = 2000
@@ -41,19 +42,25 @@ class Setting:
     def applied_to(self, base: TrainProfile) -> TrainProfile:
         """`base` (whose data.num_ids is known) with this setting and the learning rate that belongs to its batch size.
 
-        The head becomes one slot per identity with an averaged queue, which is what the knobs are about.
         Ramps of the recipe end within the run: the margin's in its first half, the momentum's by its last step.
+
+        Raises:
+            ProfileError: the recipe's head is not one slot per identity with an averaged queue, which the knobs are about.
         """
         assert isinstance(base.head, AttFCSettings)
+        if (base.head.policy, base.head.queue_mode) != ("identity", "averaged"):
+            raise ProfileError(
+                f"the recipe of a plan, '{base.name}', must have head.policy 'identity' and head.queue_mode 'averaged'",
+                f"'{base.head.policy}' and '{base.head.queue_mode}'",
+                "Plan with averaged queues, then train with --set head.queue_mode=stored --set head.queue_length=3.",
+            )
         rate = scaled_learning_rate(self.batch_size, base.optim)
         margin_ramp = min(base.head.margin.ramp_steps, _part_of_run(base, self.batch_size, 0.5))
         momentum_ramp = min(base.head.encoder_momentum_ramp_steps, _part_of_run(base, self.batch_size, 1))
         head = {
-            "policy": "identity",
             "dcc_size": self.dcc_size(base.num_ids),
             "dcc_share": self.dcc_share,
             "queue_length": self.queue_length,
-            "queue_mode": "averaged",
             "num_references": self.num_references,
             "margin": base.head.margin.model_copy(update={"ramp_steps": margin_ramp}),
             "encoder_momentum_ramp_steps": momentum_ramp,

@@ -64,6 +64,10 @@ def test_a_folder_or_an_endless_device_is_no_profile(tmp_path: Path, refusal: Re
         ({"model__backbone": "r51"}, "model.backbone must be a known name, but got 'r51'. .*r50"),
         ({"head": {"kind": "softmax"}}, "got head.*'softmax'"),
         ({"head": {}}, "got head"),
+        (
+            {"data__draw": "permutation", "data__window_share": 0.5},
+            "got data.* needs draw 'residency', but got 0.5 and draw 'permutation'; use draw 'residency' or leave it out",
+        ),
         ({"head__dcc_share": 0}, "got head.dcc_share"),
         ({"head__queue_length": 0.5}, "got head.queue_length"),
         ({"head__policy": "fifo"}, "got head.* policy 'fifo' needs queue_length 1"),
@@ -122,7 +126,9 @@ def test_unknown_preset(name: str, refusal: Refusal) -> None:
         ("optim.batch_size=1e9", ProfileError, "got optim.batch_size"),
         ("run.val=lfw.bin", ProfileError, "got run.val"),
         ("model.backbone=resnet", ProfileError, "model.backbone must be a known name, but got 'resnet'"),
-        ("head.kind=full_fc", ProfileError, "got head"),
+        ("head.kind=softmax", ProfileError, "got head.*'softmax'"),
+        ("head.sample_rate=0.1", ProfileError, "got head.sample_rate with value '0.1'"),
+        ("head.attention_temperature=1e-40", ProfileError, "got head.attention_temperature.* greater than or equal to 0.001"),
     ],
 )
 def test_nonsense_overrides(

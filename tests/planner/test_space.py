@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from attfc_planner.plan import PlanRequest, base_profile
 from attfc_planner.search.space import SearchSpace, Setting, scaled_learning_rate, space_for
+from attfc_train.errors import ProfileError
 from attfc_train.profile import AttFCSettings, OptimSettings, TrainProfile
 from tests.planner.fakes import make_gpu
 
@@ -35,6 +37,14 @@ def test_every_setting_makes_a_valid_profile(chosen: dict[str, int], num_ids: in
     assert profile.optim.batch_size == setting.batch_size
     assert profile.num_references == setting.num_references
     assert profile.model.gradient_checkpointing == setting.gradient_checkpointing
+
+
+@pytest.mark.parametrize("head", [{"queue_mode": "stored", "queue_length": 3}, {"policy": "fifo", "queue_length": 1}])
+def test_another_container_than_the_plan_is_about_is_refused(head: dict[str, object]) -> None:
+    base = base_profile(PlanRequest(num_ids=100), make_gpu())
+    other = base.model_copy(update={"head": base.head.model_copy(update=head)})
+    with pytest.raises(ProfileError, match=r"must have head\.policy 'identity' and head\.queue_mode 'averaged'"):
+        Setting(1.0, 2.0, 128, 1, False).applied_to(other)
 
 
 def test_the_space_is_counted_right() -> None:

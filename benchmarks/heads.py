@@ -155,7 +155,7 @@ def main() -> None:
 
 def _quick(options: argparse.Namespace) -> None:
     """The machinery at work in minutes; the figures of one short run per head are no claim."""
-    options.seeds, options.steps, options.studies, options.only, options.rounds = [0], 120, ["heads"], QUICK, 3
+    options.seeds, options.steps, options.studies, options.only, options.rounds = [0], 60, ["heads"], QUICK, 3
     options.output = Path(tempfile.mkdtemp()) / "heads.jsonl"
     compare(synthetic(300, 8, options.image_size, num_strangers=200), options)
 

@@ -2,8 +2,8 @@
 
 Everything has a static shape and happens on the device. The draw is a function of its key alone, the same on every device:
 a Feistel network permutes the cells of a grid that has hardly more cells than there are classes, and the classes are the
-first of its values. Its round functions are tables of about sqrt(N) random numbers, so that a draw of K classes takes K
-look-ups per round, where ``rand(N).topk(K)`` sorts all N. Legend: N classes, K sampled, B labels.
+first of its values. Its round functions are tables of about sqrt(N) hashes, so that a draw of K classes takes K look-ups
+per round, where ``rand(N).topk(K)`` sorts all N. Legend: N classes, K sampled, B labels.
 """
 
 from __future__ import annotations
@@ -12,6 +12,8 @@ import math
 
 import torch
 from torch import Tensor
+
+from attfc_train.heads.device_hash import BITS_32, mixed
 
 _ROUNDS = 3
 """Each moves both halves; Luby and Rackoff's (1988) bound needs two, the third is a margin."""
@@ -26,10 +28,9 @@ def draw_classes(num_ids: int, count: int, key: int, device: torch.device) -> Te
     """`count` distinct classes of [0, num_ids) in random order, int64 on `device`; a function of `key` mod 2^32 alone."""
     columns = math.isqrt(num_ids - 1) + 1
     rows = -(-num_ids // columns)
-    generator = torch.Generator().manual_seed(key % 2**32)
-    row_steps = torch.randint(rows, (_ROUNDS, columns), generator=generator, dtype=torch.int32)
-    column_steps = torch.randint(columns, (_ROUNDS, rows), generator=generator, dtype=torch.int32)
-    row_steps, column_steps = row_steps.to(device, non_blocking=True), column_steps.to(device, non_blocking=True)
+    hashes = _hashes(_ROUNDS * (columns + rows), key, device)
+    row_steps = (hashes[: _ROUNDS * columns] % rows).int().view(_ROUNDS, columns)
+    column_steps = (hashes[_ROUNDS * columns :] % columns).int().view(_ROUNDS, rows)
     # The grid has fewer than `columns` cells that are no class; with so many to spare, `count` classes are always among them.
     cell = torch.arange(count + rows * columns - num_ids, dtype=torch.int32, device=device)
     row, column = cell // columns, cell % columns
@@ -37,6 +38,12 @@ def draw_classes(num_ids: int, count: int, key: int, device: torch.device) -> Te
         row = (row + row_step[column]) % rows
         column = (column + column_step[row]) % columns
     return _first_below(row * columns + column, num_ids, count).long()
+
+
+def _hashes(count: int, key: int, device: torch.device) -> Tensor:
+    """int64 [count] of 32 random bits each."""
+    # Places are hashed before they meet the key: else the keys of neighbouring steps would give the same hashes rearranged.
+    return mixed(mixed(torch.arange(1, count + 1, device=device)).bitwise_xor_(key & BITS_32))
 
 
 def _first_below(values: Tensor, limit: int, count: int) -> Tensor:

@@ -19,7 +19,7 @@ from attfc_train.losses.reference import classification_loss
 from attfc_train.optim import SparseRows
 
 _SEED_STRIDE = 0x9E3779B1
-"""Odd: runs of different seeds draw from places far apart among the generator's 2^32."""
+"""Odd: runs of different seeds draw from places far apart among the 2^32 keys."""
 
 
 class PartialFCHead(nn.Module):

@@ -20,6 +20,8 @@ from typing import Literal, NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from attfc_train.heads.device_hash import BITS_32, mixed
+
 StorageType = Literal["fp32", "bf16", "fp8", "int8"]
 
 DTYPES: dict[StorageType, torch.dtype] = {
@@ -168,13 +170,6 @@ def _quantum(vectors: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _noise(rows: Tensor, dim: int, step: int) -> Tensor:
     """Uniform fp32 [n, D] out of 0, 1/2^16 .. 1 - 1/2^16: fine enough, and a value that needs no rounding stays as it is."""
-    row_keys = _mixed((rows + step * 0x9E3779B1) & 0xFFFFFFFF)
+    row_keys = mixed((rows + step * 0x9E3779B1) & BITS_32)
     columns = torch.arange(dim, device=rows.device)
-    return (_mixed(row_keys[:, None] ^ columns) >> 16).float().mul_(2.0**-16)
-
-
-def _mixed(keys: Tensor) -> Tensor:
-    """A hash of 32 bits (Wellons's "prospector" search: two rounds of xorshift and multiply), in int64, in place."""
-    for shift, factor in ((16, 0x21F0AAAD), (15, 0x735A2D97)):
-        keys.bitwise_xor_(keys >> shift).mul_(factor).bitwise_and_(0xFFFFFFFF)
-    return keys.bitwise_xor_(keys >> 15)
+    return (mixed(row_keys[:, None] ^ columns) >> 16).float().mul_(2.0**-16)

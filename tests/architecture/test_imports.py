@@ -36,6 +36,7 @@ attfc_train.losses.chunked attfc_train.losses.reference
 attfc_train.losses.triton
 attfc_train.losses
 attfc_train.losses.choose
+attfc_train.heads.device_hash
 attfc_train.heads.attention attfc_train.heads.class_sample attfc_train.heads.cosines attfc_train.heads.slot_storage
 attfc_train.heads.container
 attfc_train.heads.health attfc_train.heads.stored_queue

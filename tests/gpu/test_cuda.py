@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from attfc_train.build import build
+from attfc_train.heads.class_sample import draw_classes
 from attfc_train.losses import IMPLEMENTATIONS, Margin
 from attfc_train.out_of_memory import in_smaller_parts, release
 from attfc_train.state import TrainState
@@ -36,8 +37,9 @@ def test_the_step_follows_the_cpu(head: str, precision: str) -> None:
     assert losses[1] == pytest.approx(losses[0], rel=0.05, abs=0.5)
 
 
-def test_the_step_never_waits_for_the_device() -> None:
-    profile = small_profile("identity-30%")
+@pytest.mark.parametrize("head", ["identity-30%", "identity-fp8", "fifo", "partial_fc"])
+def test_the_step_never_waits_for_the_device(head: str) -> None:
+    profile = small_profile(head)
     state = build(profile, CUDA)
     batches = [random_batch(profile, seed).to(CUDA) for seed in range(2)]
     train_step(state, batches[0])
@@ -47,6 +49,11 @@ def test_the_step_never_waits_for_the_device() -> None:
         train_step(state, batches[1])
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_every_device_draws_the_same_classes() -> None:
+    drawn = [draw_classes(100_003, 9_000, 2**40 + 5, device) for device in (torch.device("cpu"), CUDA)]
+    assert torch.equal(drawn[0], drawn[1].cpu())
 
 
 def test_the_streaming_loss_on_cuda_equals_the_truth() -> None:

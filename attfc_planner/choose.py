@@ -102,7 +102,7 @@ def _given(prediction: MemoryPrediction) -> MemoryPrediction:
 
 
 def refusal(space: SearchSpace, evaluate: Evaluate, limits: Limits, device: str) -> InfeasiblePlanError:
-    """Why nothing of `space` can be chosen: the term, the miss and the nearest setting that fits."""
+    """Why nothing of `space` can be chosen: the term, the miss, the least that any setting needs, and the nearest that fits."""
     judged = [evaluate(setting) for setting in space]
     accurate = [candidate for candidate in judged if is_sound(candidate, limits)]
     drop = f"--max-accuracy-drop {limits.max_accuracy_drop:g}"
@@ -115,12 +115,14 @@ def refusal(space: SearchSpace, evaluate: Evaluate, limits: Limits, device: str)
         )
     wanted = min(smallest(accurate), key=lambda one: (one.memory_bytes, one.setting))
     largest = max(wanted.memory.terms, key=lambda term: term.bytes)
+    tightest = min(smallest(judged), key=lambda one: (one.memory_bytes, one.setting))
     return InfeasiblePlanError(
         f"one train step must fit the {format_bytes(limits.budget_bytes)} of {device}",
         f"{format_bytes(wanted.memory_bytes)} for the smallest setting within {drop} ({describe(wanted)}): "
         f"it misses by {memory_excess_mib(wanted, limits):,.0f} MiB, "
         f"and its largest term is '{largest.name}' with {format_bytes(largest.bytes)}",
-        _remedy(wanted, fitting(space, lambda _: True, evaluate, limits), space),
+        f"The tightest setting traced is {describe(tightest)} ({format_bytes(tightest.memory_bytes)}). "
+        + _remedy(wanted, fitting(space, lambda _: True, evaluate, limits), space),
     )
 
 

@@ -99,6 +99,45 @@ def gpus(card: Annotated[str | None, typer.Argument(help="Show this card's figur
         show_card(Console(), get_card(card))
 
 
+@app.command()
+def explain(
+    profile: Annotated[Path, typer.Argument(help="Training profile, such as the best.json of a plan.")],
+    gpu: Annotated[str | None, typer.Option(help="Another device than the one that was planned for; as for a plan.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write memory over the step as an SVG file.")] = None,
+) -> None:
+    """Say where a profile's memory goes, when the peak is, and what every knob would change."""
+    from rich.console import Console
+
+    if plot is not None:
+        _check_plot(plot, profile)
+
+    from attfc_planner.commands import explain_file
+
+    explain_file(Console(), profile, gpu, plot)
+
+
+@app.command()
+def fit(
+    gpu: Annotated[str, typer.Option(help="Device, as for a plan.")] = "auto",
+    backbone: Annotated[
+        list[str] | None, typer.Option(help="Feature encoder; repeatable. Default: mbf, r18, r50, r100, r200.")
+    ] = None,
+    share: Annotated[float, typer.Option(help="DCC slots as a share of the identities.", min=0.001, max=1)] = 1.0,
+    storage: Annotated[str, typer.Option(help="Type of the stored centers: fp32, bf16, fp8 or int8.")] = "fp32",
+    precision: Annotated[str | None, typer.Option(help="bf16, fp16 or fp32; without it the best of the device.")] = None,
+) -> None:
+    """Show the most identities that fit a GPU, by backbone and batch size."""
+    from rich.console import Console
+
+    for name in backbone or ["r50"]:
+        _check_values(name, 112, 1, precision)
+    _check_storage(storage)
+
+    from attfc_planner.commands import fit_gpu
+
+    fit_gpu(Console(), gpu, backbone, share, storage, cast("Precision | None", precision))
+
+
 def _asked_to_train() -> bool:
     """Asks only where somebody can answer."""
     return sys.stdin.isatty() and sys.stdout.isatty() and typer.confirm("Train now?", default=False)
@@ -135,7 +174,23 @@ def _check_values(backbone: str, image_size: int, epochs: float, precision: str 
         raise UsageError("--precision must be bf16, fp16 or fp32", f"'{precision}'", "Leave it out to choose the best.")
 
 
-def _check_output(output: Path) -> None:
+def _check_storage(storage: str) -> None:
+    from attfc_train.errors import UsageError
+
+    if storage not in ("fp32", "bf16", "fp8", "int8"):
+        raise UsageError("--storage must be fp32, bf16, fp8 or int8", f"'{storage}'", "fp32 is what a plan uses.")
+
+
+def _check_plot(plot: Path, profile: Path) -> None:
+    """A picture that can be written, and does not replace what it is about."""
+    from attfc_train.errors import UsageError
+
+    if plot.absolute() == profile.absolute():
+        raise UsageError("--plot must be another file than the profile", f"'{plot}'", "Example: --plot memory.svg.")
+    _check_output(plot, "--plot")
+
+
+def _check_output(output: Path, option: str = "--output") -> None:
     """Whether the plan can be written, asked before any work; what fails later all the same is reported then."""
     from attfc_train.errors import StorageError
 
@@ -148,7 +203,7 @@ def _check_output(output: Path) -> None:
         reason = f"no permission in '{folder}'"
     else:
         return
-    raise StorageError(f"'{output}' must be writable", reason, "Choose another --output.")
+    raise StorageError(f"'{output}' must be writable", reason, f"Choose another {option}.")
 
 
 def _was_given(context: typer.Context, name: str) -> bool:

@@ -37,6 +37,8 @@ class Peak:
     """Requested bytes by category."""
     phase: str
     operator: str
+    event: int
+    """Index into the history's events."""
 
 
 class MemoryModel:
@@ -59,7 +61,12 @@ class MemoryModel:
 
     def exact(self, profile: TrainProfile) -> MemoryPrediction:
         """The prediction from two real train steps of exactly this profile."""
-        return self._predicted(profile, self._traces.exact(profile))
+        return self._predicted(profile, self._traces.exact(profile), always_replayed=True)
+
+    def history(self, profile: TrainProfile) -> Trace:
+        """What `exact` is computed from, with the bytes that convolution workspaces take on the device."""
+        trace = self._traces.exact(profile)
+        return trace.with_sizes(self._sizes(trace))
 
     def op_costs(self, profile: TrainProfile) -> tuple[OpCost, ...]:
         """FLOPs and bytes of one train step, by operator and phase."""
@@ -68,6 +75,10 @@ class MemoryModel:
     def prepare(self, profiles: Iterable[TrainProfile]) -> None:
         """Traces the structures of many profiles at once, which is faster than one by one."""
         self._traces.prepare(profiles)
+
+    def prepare_exact(self, profiles: Iterable[TrainProfile]) -> None:
+        """Traces many profiles for `exact` and `history` at once."""
+        self._traces.prepare_exact(profiles)
 
     def floor_bytes(self, profile: TrainProfile) -> Bytes:
         """The least device memory with which the step survives at all, by giving cached memory back again and again.
@@ -80,13 +91,13 @@ class MemoryModel:
         unseen = sum(term.bytes for term in unseen_terms(profile, self.gpu, tensors))
         return unseen + (tensors if self.gpu.kind == "cpu" else smallest_capacity(trace.events, sizes.tolist()))
 
-    def _predicted(self, profile: TrainProfile, trace: Trace) -> MemoryPrediction:
+    def _predicted(self, profile: TrainProfile, trace: Trace, always_replayed: bool = False) -> MemoryPrediction:
         sizes = self._sizes(trace)
         peak = peak_of(trace, sizes)
         tensors = sum(peak.alive.values())
         terms = [*_traced_terms(peak), *unseen_terms(profile, self.gpu, tensors)]
         # What is over the budget without fragmentation needs no replay to be refused, and a search asks about many of those.
-        if self.gpu.kind == "cuda" and sum(term.bytes for term in terms) <= self.budget_bytes:
+        if self.gpu.kind == "cuda" and (always_replayed or sum(term.bytes for term in terms) <= self.budget_bytes):
             terms.append(_fragmentation(replay(trace.events, sizes.tolist()).peak_reserved - tensors))
         terms.append(headroom(sum(term.bytes for term in terms), self.gpu))
         return MemoryPrediction(
@@ -117,7 +128,7 @@ def peak_of(trace: Trace, sizes: NDArray[np.int64]) -> Peak:
     categories = np.array(trace.categories)
     last = int(storages[top])
     return Peak(
-        {name: int(sizes[alive & (categories == name)].sum()) for name in CATEGORIES}, trace.phases[last], trace.ops[last]
+        {name: int(sizes[alive & (categories == name)].sum()) for name in CATEGORIES}, trace.phases[last], trace.ops[last], top
     )
 
 

@@ -166,6 +166,11 @@ def finished_profile(winner: Candidate, request: PlanRequest, gpu: GpuProfile, r
     return TrainProfile.model_validate({**winner.profile.model_dump(), **document})
 
 
+def installed_versions() -> dict[str, str]:
+    """Of what a prediction depends on."""
+    return {name: _version(name) for name in ("attfc", "torch")}
+
+
 def _version(package: str) -> str:
     try:
         return version(package)

@@ -19,7 +19,8 @@ from attfc_planner.trace import OpCost, Trace
 from attfc_planner.trace_cache import TraceCache
 from attfc_train.profile import TrainProfile
 
-_Job: TypeAlias = tuple[Literal["head", "network"], TrainProfile, HeadModel | None]
+_Job: TypeAlias = tuple[Literal["head", "network", "exact"], TrainProfile, HeadModel | None]
+_Result: TypeAlias = HeadModel | AffineTrace | Trace | None
 
 
 class Traces:
@@ -43,13 +44,11 @@ class Traces:
 
     def exact(self, profile: TrainProfile) -> Trace:
         """Two train steps of exactly these numbers."""
-        profile = with_knobs(structure_of(profile, BASE), knobs_of(profile))
-        trace = self._exact.get(profile) or self._cache.load(Trace, profile)
-        if trace is None:
-            trace = record(profile, [profile, profile])
-            self._cache.store(trace, profile)
-        self._exact[profile] = trace
-        return trace
+        profile = _plain(profile)
+        if not self._find_exact(profile):
+            self._exact[profile] = record(profile, [profile, profile])
+            self._cache.store(self._exact[profile], profile)
+        return self._exact[profile]
 
     def costs(self, profile: TrainProfile) -> tuple[OpCost, ...]:
         """Costs of the operators of a step."""
@@ -68,6 +67,18 @@ class Traces:
         for structure in missing:
             if is_direct(structure):
                 self._networks[structure] = self._derived(structure)
+
+    def prepare_exact(self, profiles: Iterable[TrainProfile]) -> None:
+        """Makes everything that `exact` will need for these profiles, on all cores."""
+        plain = dict.fromkeys(map(_plain, profiles))
+        self._run([("exact", profile, None) for profile in plain if not self._find_exact(profile)])
+
+    def _find_exact(self, profile: TrainProfile) -> bool:
+        if profile not in self._exact:
+            found = self._cache.load(Trace, profile)
+            if found is not None:
+                self._exact[profile] = found
+        return profile in self._exact
 
     def _network(self, structure: TrainProfile) -> AffineTrace | None:
         if not self._find_network(structure):
@@ -106,15 +117,21 @@ class Traces:
         for job, result in zip(jobs, _results(jobs), strict=True):
             if result is not None:
                 self._cache.store(result, job[1])
-            if job[0] == "head":
-                assert not isinstance(result, AffineTrace)
-                self._heads[job[1]] = result
-            else:
-                assert not isinstance(result, HeadModel)
-                self._networks[job[1]] = result
+            match job[0], result:
+                case "head", HeadModel() | None:
+                    self._heads[job[1]] = result
+                case "network", AffineTrace() | None:
+                    self._networks[job[1]] = result
+                case _, Trace():
+                    self._exact[job[1]] = result
 
 
-def _results(jobs: list[_Job]) -> list[HeadModel | AffineTrace | None]:
+def _plain(profile: TrainProfile) -> TrainProfile:
+    """The profile without what cannot matter to a trace."""
+    return with_knobs(structure_of(profile, BASE), knobs_of(profile))
+
+
+def _results(jobs: list[_Job]) -> list[_Result]:
     """The jobs' results in order, from one forked worker per core."""
     workers = min(len(jobs), os.cpu_count() or 1, 4)
     if workers < 2 or not sys.platform.startswith("linux"):
@@ -126,13 +143,15 @@ def _results(jobs: list[_Job]) -> list[HeadModel | AffineTrace | None]:
     with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: fork beside threads; the child starts none
-            futures: list[Future[HeadModel | AffineTrace | None]] = [pool.submit(_result, job) for job in jobs]
+            futures: list[Future[_Result]] = [pool.submit(_result, job) for job in jobs]
         return [future.result() for future in futures]
 
 
-def _result(job: _Job) -> HeadModel | AffineTrace | None:
-    """A learned head or network; None where it cannot be learned, and every profile must be traced itself."""
+def _result(job: _Job) -> _Result:
+    """A trace, or a learned head or network; None where it cannot be learned, and every profile must be traced itself."""
     kind, structure, head = job
+    if kind == "exact":
+        return record(structure, [structure, structure])
     try:
         if kind == "head":
             return learn_head(structure)

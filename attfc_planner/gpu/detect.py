@@ -24,6 +24,7 @@ from attfc_planner.gpu.fingerprint import CpuFingerprint, CudaFingerprint, cpu_f
 from attfc_planner.gpu.profile import TENSOR_FIELD, Architecture, GpuProfile
 from attfc_train.errors import StorageError, UsageError
 from attfc_train.files import write_text_atomically
+from attfc_train.prediction import Provenance
 from attfc_train.profile import Precision
 
 MAX_AGE_DAYS = 30
@@ -54,6 +55,26 @@ def find_gpu(word: str) -> tuple[GpuProfile, str | None]:
     cpu = present_cpu(cpu_fingerprint())
     note = f"No NVIDIA GPU found: planning for this machine's CPU ({cpu.name}) and RAM."
     return cpu, note if word.lower() == "auto" else None
+
+
+def find_planned_gpu(origin: Provenance | None) -> tuple[GpuProfile, str | None]:
+    """The device that a profile was planned for: this machine's where it was this machine's, else the catalogue's card.
+
+    Raises:
+        UsageError: it is neither here nor in the catalogue.
+    """
+    if origin is None:
+        device, note = find_gpu("auto")
+        return device, note or f"The profile names no GPU: taking the one that is here, {device.name}."
+    if not origin.gpu_source.startswith("catalogue"):
+        device, _ = find_gpu("cpu" if "CPU" in origin.gpu_source else "auto")
+        if device.name == origin.gpu:
+            return device, None
+    card = find_card(origin.gpu)
+    if card is None:
+        rule = "--gpu must be given for a profile that was planned elsewhere"
+        raise UsageError(rule, f"'{origin.gpu}'", "Give a card ('attfc-plan gpus' lists them) or a GPU profile file.")
+    return card, None
 
 
 def present_gpu(found: CudaFingerprint) -> GpuProfile:

@@ -44,6 +44,8 @@ PLAN: dict[str, set[str]] = {
         "--trials",
         "--seed",
     },
+    "explain": {"profile", "--gpu", "--plot"},
+    "fit": {"--gpu", "--backbone", "--share", "--storage", "--precision"},
     "gpus": {"card"},
 }
 

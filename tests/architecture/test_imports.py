@@ -64,7 +64,7 @@ attfc_planner.gpu.catalog
 attfc_planner.gpu.detect
 
 attfc_planner.trace attfc_planner.block_pools attfc_planner.overheads
-attfc_planner.op_costs attfc_planner.allocator
+attfc_planner.op_costs attfc_planner.allocator attfc_planner.timeline
 attfc_planner.recorder
 attfc_planner.record
 attfc_planner.affine
@@ -77,8 +77,10 @@ attfc_planner.search.candidates
 attfc_planner.search.constraints
 attfc_planner.search.study
 attfc_planner.choose
-attfc_planner.plan
-attfc_planner.launch attfc_planner.screen
+attfc_planner.knobs attfc_planner.plan
+attfc_planner.explain attfc_planner.fit attfc_planner.launch attfc_planner.screen attfc_planner.timeline_chart
+attfc_planner.explain_screen attfc_planner.fit_screen attfc_planner.timeline_svg
+attfc_planner.commands
 attfc_planner.plan_and_train
 attfc_planner.cli
 """
@@ -94,8 +96,12 @@ ONLY_IN = {
         "attfc_train.report_model",
         "attfc_train.run",
         "attfc_planner.cli",
+        "attfc_planner.commands",
+        "attfc_planner.explain_screen",
+        "attfc_planner.fit_screen",
         "attfc_planner.plan_and_train",
         "attfc_planner.screen",
+        "attfc_planner.timeline_chart",
     },
     "pynvml": {"attfc_planner.gpu.fingerprint"},
     "triton": {"attfc_train.losses.triton"},
@@ -125,6 +131,8 @@ WITHOUT_TORCH = {
     "attfc_train.profile_file",
     "attfc_train.units",
     "attfc_planner.cli",
+    "attfc_planner.explain",
+    "attfc_planner.fit",
     "attfc_planner.plan",
     "attfc_planner.screen",
     "attfc_planner.record",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.trace import OpCost
 from attfc_train.prediction import MemoryPrediction, MemoryTerm
@@ -31,6 +33,11 @@ class FakeMemoryModel:
     def __init__(self, budget_bytes: int = 24 * GIB, hidden_bytes: int = 0) -> None:
         self.budget_bytes, self.hidden_bytes = budget_bytes, hidden_bytes
         self.num_exact = 0
+
+    def prepare(self, profiles: Iterable[TrainProfile]) -> None:
+        """There is nothing to trace."""
+
+    prepare_exact = prepare
 
     def estimate(self, profile: TrainProfile) -> MemoryPrediction:
         return self._predict(profile, 0)

@@ -170,9 +170,14 @@ def test_memory_is_asked_for_along_the_border_only() -> None:
         (
             1,
             1.0,
-            r"must fit the 1.00 GiB of Test card, but got .* misses by [\d,]+ MiB.*largest term is '.*' with .*No setting fits",
+            r"must fit the 1.00 GiB of Test card, but got .* misses by [\d,]+ MiB.*largest term is '.*' with "
+            r".*The tightest setting traced is DCC size 2,000, .* gradient checkpointing \([\d.]+ GiB\)\. No setting fits",
         ),
-        (3, 0.01, r"misses by [\d,]+ MiB.*largest term is 'activations'.*Nearest setting that fits: DCC size .* accepts it"),
+        (
+            3,
+            0.01,
+            r"misses by [\d,]+ MiB.*largest term is 'activations'.*tightest.*Nearest setting that fits: DCC size .* accepts it",
+        ),
         (64, 0.0, r"within --max-accuracy-drop 0 points of a full FC layer, but got -.* Raise --max-accuracy-drop to 0\.\d\d"),
     ],
 )

@@ -67,6 +67,8 @@ class Loop:
         self._staleness = StalenessWatch(state.profile.optim.batch_size)
         with StopFlag() as stop:
             for batch in self.loader.batches(state.step, state.profile.total_steps):
+                if isinstance(state.head, AttFCHead):
+                    state.head.measures_freshness = self._is_logged(state.step + 1)
                 metrics = self._train_step(batch)
                 if not self._is_settled:
                     self._settle()
@@ -129,12 +131,15 @@ class Loop:
 
     def _between_steps(self, metrics: StepMetrics) -> None:
         step, run, last = self.state.step, self.state.profile.run, self.state.profile.total_steps
-        if step % run.log_every == 0 or step == last:
+        if self._is_logged(step):
             self._log(metrics)
         if step % run.eval_every == 0 and step != last:
             self._evaluate()
         if step % run.save_every == 0 and step != last:
             self._save()
+
+    def _is_logged(self, step: int) -> bool:
+        return step % self.state.profile.run.log_every == 0 or step == self.state.profile.total_steps
 
     def _log(self, metrics: StepMetrics) -> None:
         self._check_finite()

@@ -39,7 +39,7 @@ class StepMetrics:
     """L2 norm of the feature encoder's gradient before clipping, fp32."""
     learning_rate: float
     freshness: Freshness | None
-    """Of the container, as the step found it; None for heads without one."""
+    """Of the container, as the step found it; None for heads without one, and unless `AttFCHead.measures_freshness`."""
 
 
 def train_step(state: TrainState, batch: Batch) -> StepMetrics:

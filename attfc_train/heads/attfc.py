@@ -20,8 +20,8 @@ class AttFCHead(nn.Module):
     policy, and with queue length 1, that is the GCC itself, as published). Without references (R = 0) it is made of what is
     stored, and a sample whose identity holds no slot yet has weight 0; its own detached feature becomes the center.
 
-    With `batch_negatives` the new centers of the micro-batch whose identities hold no slot are negatives too: they are the
-    freshest there are, and with a small container the samples of a batch would else never be told apart.
+    With `batch_negatives` the new centers of the micro-batch whose identities hold no slot (fifo: all) are negatives too: they
+    are the freshest there are, and with a small container the samples of a batch would else never be told apart.
 
     Args:
         container: where centers live. loss: an implementation of the container loss, to which scale s and chunk are passed.
@@ -43,6 +43,8 @@ class AttFCHead(nn.Module):
         self.container, self.loss = container, loss
         self.num_references, self.temperature = num_references, temperature
         self.scale, self.chunk, self.batch_negatives = scale, chunk, batch_negatives
+        self.measures_freshness = True
+        """For the log alone, and with a ring a search through all slots: the loop asks for it in the steps that it logs."""
 
     def begin_step(self, labels: Tensor, step: int) -> Tensor:  # noqa: ARG002  # scores what it holds
         """1 / B each; without references only identities that hold a slot count."""
@@ -80,11 +82,11 @@ class AttFCHead(nn.Module):
         return centers, self.container.positive(query, centers, labels)
 
     def _fresh(self, centers: Tensor, labels: Tensor) -> Negatives:
-        """The micro-batch's centers whose identities the container does not hold."""
-        return Negatives(centers, torch.where(self.container.find(labels)[1], EMPTY, labels))
+        """The micro-batch's centers for which no slot stands."""
+        return Negatives(centers, torch.where(self.container.stands_for(labels), EMPTY, labels))
 
     @torch.no_grad()
     def prepare_enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Enqueue:
         """See `Head.prepare_enqueue`."""
-        before = freshness(self.container, centers, labels, step)
+        before = freshness(self.container, centers, labels, step) if self.measures_freshness else None
         return Enqueue(self.container.prepare_enqueue(centers, labels, step), before)

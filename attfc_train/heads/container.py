@@ -54,6 +54,10 @@ class DynamicClassContainer(nn.Module):
         """The slot of each label, int64 [B] (any valid one where there is none), and whether there is one, bool [B]."""
         raise NotImplementedError
 
+    def stands_for(self, labels: Tensor) -> Tensor:
+        """Whether a slot is scored in place of each identity's new centers, bool [B]: then those would count it twice."""
+        return self.find(labels)[1]
+
     def positive(self, query: Tensor, fresh: Tensor | None, labels: Tensor) -> Tensor:
         """What the samples are scored against as their own class.
 
@@ -93,13 +97,17 @@ class FifoContainer(DynamicClassContainer):
         self.position = state["position"]
 
     def find(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The newest slot of each label; a search, for the log (nothing else needs to know)."""
+        """The newest slot of each label; a search through all slots, for the log (nothing else needs to know)."""
         size, ordered = self.slot_labels.shape[0], labels.sort().values
         place = torch.searchsorted(ordered, self.slot_labels).clamp_(max=labels.shape[0] - 1)
         rank = torch.arange(size, device=labels.device).sub_(self.position).remainder_(size)  # 0: the oldest
         rank.masked_fill_(ordered[place] != self.slot_labels, -1)
         newest = torch.full_like(labels, -1).scatter_reduce_(0, place, rank, "amax")[torch.searchsorted(ordered, labels)]
         return (newest + self.position) % size, newest >= 0
+
+    def stands_for(self, labels: Tensor) -> Tensor:
+        """None: a slot is what an identity once was, and its new center joins it."""
+        return torch.zeros_like(labels, dtype=torch.bool)
 
     def positive(self, query: Tensor, fresh: Tensor | None, labels: Tensor) -> Tensor:  # noqa: ARG002  # nothing else counts
         """The fresh centers."""

@@ -29,7 +29,7 @@ class Enqueue:
 
     writes: Writes
     freshness: Freshness | None = None
-    """How what is stored compares with it; None where nothing is."""
+    """How what is stored compares with it; None where nothing is, and where nobody asked."""
 
 
 class Head(Protocol):

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from rich.console import Console
 from torch.nn.functional import normalize
 
+from attfc_planner.recorder import record_steps
+from attfc_train import run
 from attfc_train.heads.attfc import AttFCHead
-from attfc_train.heads.container import IdentityContainer
-from attfc_train.losses import IMPLEMENTATIONS, Margin
+from attfc_train.heads.container import DynamicClassContainer, FifoContainer, IdentityContainer
+from attfc_train.heads.health import Freshness, freshness
+from attfc_train.heads.slot_storage import commit
+from attfc_train.log import read_log
+from attfc_train.losses import IMPLEMENTATIONS, Margin, Negatives
+from attfc_train.profile import DataSettings
+from tests.train.profiles import small_profile
 
 
 def test_new_centers_of_absent_identities_are_negatives_of_the_others() -> None:
@@ -70,3 +80,69 @@ def test_batch_negatives_are_those_of_the_micro_batch() -> None:
     container.enqueue(normalize(torch.randn(6, 16), dim=1), labels, 0)
     whole, parts = losses()
     assert whole == pytest.approx(parts)
+
+
+def ring_head(batch_negatives: bool) -> AttFCHead:
+    """Identity 7 lies in the ring already."""
+    container = FifoContainer(6, 16)
+    container.enqueue(normalize(torch.randn(1, 16), dim=1), torch.tensor([7]), 0)
+    return AttFCHead(
+        container,
+        loss=IMPLEMENTATIONS["reference"],
+        num_references=1,
+        scale=16.0,
+        temperature=1.0,
+        chunk=3,
+        batch_negatives=batch_negatives,
+    )
+
+
+def test_all_new_centers_join_a_ring_which_nobody_searches(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    head, labels = ring_head(True), torch.tensor([7, 3, 7])
+    monkeypatch.setattr(head.container, "find", lambda _: pytest.fail("searched"))
+    features, references = torch.randn(3, 16), torch.randn(1, 3, 16)
+    weights, margin = head.begin_step(labels, 1), Margin("cosface", 0.1)
+    found = head(features, references, labels, weights, margin)
+    query, slots, slot_labels = normalize(features, dim=1), head.container.slots, head.container.slot_labels
+    more = Negatives(found.centers, labels)
+    expected = head.loss(query, found.centers, weights, slots, None, slot_labels, labels, margin, 16.0, 3, more)
+    torch.testing.assert_close(found.loss, expected)
+    head.measures_freshness = False
+    assert head.prepare_enqueue(found.centers, labels, 1).freshness is None
+
+
+def test_measuring_changes_nothing_that_is_kept() -> None:
+    heads = []
+    for measures in (True, False):
+        torch.manual_seed(0)
+        head = ring_head(False)
+        head.measures_freshness = measures
+        enqueue = head.prepare_enqueue(normalize(torch.randn(3, 16), dim=1), torch.tensor([7, 3, 7]), 1)
+        assert (enqueue.freshness is not None) == measures
+        commit(enqueue.writes)
+        heads.append(head)
+    for one, other in zip(*(head.buffers() for head in heads), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_only_logged_steps_measure_and_the_trace_of_memory_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps = []
+
+    def counted(container: DynamicClassContainer, centers: torch.Tensor, labels: torch.Tensor, step: int) -> Freshness:
+        steps.append(step)
+        return freshness(container, centers, labels, step)
+
+    monkeypatch.setattr("attfc_train.heads.attfc.freshness", counted)
+    profile = small_profile("fifo", steps=5)
+    record_steps(profile, [profile, profile])
+    assert steps == [0, 1]
+    steps.clear()
+    data = DataSettings(path="synthetic:40x2", num_workers=1)
+    settings = profile.run.model_copy(update={"log_every": 2})
+    device, console = torch.device("cpu"), Console(quiet=True)
+    run.start(profile.model_copy(update={"data": data, "run": settings}), run.RunOptions(tmp_path / "run", device, console))
+    assert steps == [1, 3, 4]
+    logged = [record for record in read_log(tmp_path / "run") if record["event"] == "step"]
+    assert [record["step"] for record in logged] == [2, 4, 5]
+    assert all("center_cosine" in record and "filled_slots" in record for record in logged)

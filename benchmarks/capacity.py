@@ -5,7 +5,8 @@
 
 The rate of a large bf16 matrix product is measured first, in the same run; a case's share is 4 B C D operations (logits and
 gradient, forward and backward together) over its time, over that rate. Every case is written as soon as it is measured;
-a run that was stopped takes up where it was, `--fresh` starts over. Memory is the allocator's peak above what was there.
+a run that was stopped takes up where it was, `--fresh` starts over. So every case has its own rate and provenance. Memory is
+the allocator's peak above what was there.
 
 Containers are bf16, where that does not fit int8 with a scale per slot. "naive" holds all logits in bf16 and lets autograd
 work; it runs where 20 bytes per logit fit. fp32 products are made in TF32, as in training with bf16.
@@ -170,7 +171,8 @@ def run(path: Path, device: torch.device, dim: int, batches: tuple[int, ...], si
     smoke = device.type != "cuda"
     result: Case = json.loads(path.read_text()) if path.exists() else {"cases": {}}
     rate = matrix_rate(256 if smoke else 8192, device)
-    result |= {"matrix_operations_per_second": rate, "provenance": provenance(device), "dim": dim}
+    measured = {"matrix_operations_per_second": rate, "provenance": provenance(device)}
+    result["dim"] = dim
     for size in sizes:
         free_bytes = 1e9 if smoke else torch.cuda.mem_get_info()[0]
         slot_type = slot_type_for(size, dim, free_bytes)
@@ -185,7 +187,7 @@ def run(path: Path, device: torch.device, dim: int, batches: tuple[int, ...], si
                 inputs = {**queries(batch, dim, device), **slots}
                 budget = 0.0 if smoke else CASE_SECONDS
                 case = {"left_out": reason} if reason else measure(name, inputs, rate, device, budget)
-                result["cases"][key] = {**case, "matrix_operations_per_second": rate}
+                result["cases"][key] = {**case, **measured}
                 write_text_atomically(path, json.dumps(result, indent=2) + "\n")
         del slots
         if not smoke:

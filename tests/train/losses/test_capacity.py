@@ -23,6 +23,16 @@ def test_every_case_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert capacity.run(path, CPU, 16, (2, 4), (50,), ["chunked", "naive"])["cases"] == cases
 
 
+def test_a_case_keeps_the_commit_that_it_was_measured_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for commit, names in (("older", ["naive"]), ("newer", ["naive", "chunked"])):
+        monkeypatch.setattr(capacity, "provenance", lambda _, commit=commit: {"commit": commit})
+        result = capacity.run(tmp_path / "capacity.json", CPU, 16, (2,), (50,), names)
+    commits = {key.split()[0]: case["provenance"]["commit"] for key, case in result["cases"].items()}
+    assert commits == {"naive": "older", "chunked": "newer"}
+    assert all(case["matrix_operations_per_second"] > 0 for case in result["cases"].values())
+    assert "provenance" not in result
+
+
 def test_large_containers_are_int8_and_naive_is_left_out(tmp_path: Path) -> None:
     assert capacity.slot_type_for(100_000_000, 512, 139e9) == torch.int8
     assert capacity.slot_type_for(20_000_000, 512, 139e9) == torch.bfloat16

@@ -108,7 +108,7 @@ def largest(need: Callable[[int], Bytes], budget: Bytes) -> int:
     """n >= 1 with ``need(n) <= budget < need(n + 1)``, or 0 where ``need(1) > budget``.
 
     `need` grows almost as a line, so most questions are asked where the line through the last two answers meets the budget;
-    every second question halves what is left, so that bends cannot make it slow.
+    every second question doubles the answer or halves what is left, so that bends cannot make it slow.
     """
     first = need(1)
     if first > budget:
@@ -118,9 +118,11 @@ def largest(need: Callable[[int], Bytes], budget: Bytes) -> int:
     halve = False
     while high is None or high - low > 1:
         guess = low + max(1, int((budget - low_bytes) / slope))
-        if high is not None:
-            guess = (low + high) // 2 if halve else min(guess, high - 1)
-            halve = not halve
+        if halve:
+            guess = 2 * low if high is None else (low + high) // 2
+        elif high is not None:
+            guess = min(guess, high - 1)
+        halve = not halve
         num_bytes = need(guess)
         if num_bytes > budget:
             high = guess

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from attfc_train.files import write_text_atomically
-from benchmarks.head_variants import STUDIES, Variant
+from attfc_train.profile import FullFCSettings, PartialFCSettings
+from benchmarks.head_variants import STUDIES, Variant, profile_of
 
 Line = dict[str, Any]
 
@@ -20,16 +21,16 @@ _BYTES: Final = {"fp32": 4, "bf16": 2, "fp8": 1, "int8": 1}
 
 def head_bytes(variant: Variant) -> int:
     """What a head would keep between steps for `NUM_IDS` identities: centers, gradient, momentum, class encoder, maps."""
-    row = 4 * DIM
-    if variant.get("kind") == "full_fc":
+    row, head = 4 * DIM, profile_of(variant, 32, 1000, 0).head
+    if isinstance(head, FullFCSettings):
         return 3 * NUM_IDS * row
-    if variant.get("kind") == "partial_fc":  # momentum and map of all, the sampled rows and their gradient
-        return 2 * NUM_IDS * row + 2 * round(variant["sample_rate"] * NUM_IDS) * row + 4 * NUM_IDS
-    slots = round(variant["dcc_share"] * NUM_IDS)
-    vectors = 1 + (variant["queue_length"] if variant.get("queue_mode") == "stored" else 0)
-    size = slots * (vectors * DIM * _BYTES[variant.get("storage", "fp32")] + 12)
-    size += 4 * NUM_IDS if slots < NUM_IDS and variant.get("policy") != "fifo" else 0
-    return size + (4 * R50_PARAMETERS if variant["num_references"] else 0)
+    if isinstance(head, PartialFCSettings):  # momentum and map of all, the sampled rows and their gradient
+        return 2 * NUM_IDS * row + 2 * round(head.sample_rate * NUM_IDS) * row + 4 * NUM_IDS
+    slots = round(head.dcc_share * NUM_IDS)
+    vectors = 1 + (int(head.queue_length) if head.queue_mode == "stored" else 0)
+    size = slots * (vectors * DIM * _BYTES[head.storage] + 12)
+    size += 4 * NUM_IDS if slots < NUM_IDS and head.policy == "identity" else 0
+    return size + (4 * R50_PARAMETERS if head.num_references else 0)
 
 
 T_95: Final = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36}

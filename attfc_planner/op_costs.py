@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch._ops import OpOverload
 from torch.utils.flop_counter import flop_registry
@@ -45,7 +46,8 @@ class CostTally:
         if sums is None:
             sums = self._sums[name, phase] = [0, 0, 0]
             self._kinds[name, phase] = _kind(func, name, phase)
-        formula = flop_registry.get(func._overloadpacket)
+        packet = getattr(torch.ops.aten, name.removesuffix("_"), func._overloadpacket)  # in place, the same arithmetic
+        formula = flop_registry.get(packet)
         if formula is not None:
             sums[0] += int(formula(*args, **kwargs, out_val=result))
         sums[1] += _bytes_moved(name, args, kwargs, result)

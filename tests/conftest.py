@@ -15,6 +15,10 @@ settings.load_profile("attfc")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
+# Where there is no CUDA device the Triton kernel runs under its interpreter; triton must know before anyone imports it.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
+
 # Two workers share two cores; OpenMP threads that spin for each other would make every test many times slower.
 torch.set_num_threads(1)
 

@@ -132,4 +132,6 @@ def test_costs_count_the_convolutions() -> None:
     assert forward.count == backward.count == len(layers)
     assert 1.5 * expected < backward.flops <= 2 * expected
     assert forward.kind == backward.kind == "conv"
-    assert costs["mm", "loss"].flops == 2 * 8 * 64 * 100
+    scored = 100 + 8  # slots, and the batch's own centers
+    assert costs["addmm", "loss"].flops == 2 * 8 * 64 * scored  # logits
+    assert costs["addmm_", "loss"].flops == 2 * 8 * 64 * scored  # gradient

@@ -28,7 +28,15 @@ MOST_IDS = 2**40
 
 GROUPS = {
     "kept between steps": ("weights", "class encoder", "momentum", "container"),
-    "comes and goes within a step": ("activations", "gradients", "input", "loss", "convolution workspace", "setup"),
+    "comes and goes within a step": (
+        "activations",
+        "gradients",
+        "input",
+        "loss",
+        "convolution workspace",
+        "embeddings",
+        "setup",
+    ),
     "beside the tensors": ("context", "workspace", "foreign", "data"),
     "reserve": ("fragmentation", "headroom"),
 }

@@ -1,9 +1,10 @@
 """How much memory a training profile needs on a device, term by term.
 
-``need = context + foreign + what the allocator reserves for the step + workspaces + headroom``. The step's part is the replay
-of a trace of the real train step (`attfc_planner.traces`) through the simulated allocator (`attfc_planner.allocator`, with the
-expandable segments that attfc-train switches on), its terms are the bytes alive at the instant of the peak; what the allocator
-reserves beyond them is the term ``fragmentation``. On a CPU there is no caching allocator, and the terms are the process's.
+``need = context + foreign + what the allocator reserves for the run + workspaces + headroom``. The run's part is the replay
+of a trace of the real train step, and of an evaluation after it (`attfc_planner.traces`), through the simulated allocator
+(`attfc_planner.allocator`, with the expandable segments that attfc-train switches on), its terms are the bytes alive at the
+instant of the peak; what the allocator reserves beyond them is the term ``fragmentation``. On a CPU there is no caching
+allocator, and the terms are the process's.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ from attfc_train.profile import TrainProfile
 from attfc_train.units import Bytes
 
 _WORKSPACE = "convolution workspace"
+_RARE = {"setup", "embeddings"}
+"""Terms of the construction and of the evaluation, which are seldom the peak."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +60,14 @@ class MemoryModel:
 
     def estimate(self, profile: TrainProfile) -> MemoryPrediction:
         """The prediction from the traces of the profile's structure: milliseconds once these exist."""
-        return self._predicted(profile, self._traces.estimated(profile))
+        return self._predicted(profile, self._run(profile, self._traces.estimated(profile)))
 
     def exact(self, profile: TrainProfile) -> MemoryPrediction:
         """The prediction from two real train steps of exactly this profile."""
-        return self._predicted(profile, self._traces.exact(profile), always_replayed=True)
+        return self._predicted(profile, self._run(profile, self._traces.exact(profile)), always_replayed=True)
 
     def history(self, profile: TrainProfile) -> Trace:
-        """What `exact` is computed from, with the bytes that convolution workspaces take on the device."""
+        """The train steps that `exact` is computed from, with the bytes that convolution workspaces take on the device."""
         trace = self._traces.exact(profile)
         return trace.with_sizes(self._sizes(trace))
 
@@ -81,15 +84,22 @@ class MemoryModel:
         self._traces.prepare_exact(profiles)
 
     def floor_bytes(self, profile: TrainProfile) -> Bytes:
-        """The least device memory with which the step survives at all, by giving cached memory back again and again.
+        """The least device memory with which the run survives at all, by giving cached memory back again and again.
 
         Below `estimate`, because it has no headroom and allows the allocator's retries, which are slow.
         """
-        trace = self._traces.estimated(profile)
+        trace = self._run(profile, self._traces.estimated(profile))
         sizes = self._sizes(trace)
         tensors = sum(peak_of(trace, sizes).alive.values())
         unseen = sum(term.bytes for term in unseen_terms(profile, self.gpu, tensors))
         return unseen + (tensors if self.gpu.kind == "cpu" else smallest_capacity(trace.events, sizes.tolist()))
+
+    def _run(self, profile: TrainProfile, steps: Trace) -> Trace:
+        """Train steps and then an evaluation, through one allocator and beside what training keeps.
+
+        Whether or not the profile has verification sets: they may be given when training starts.
+        """
+        return steps.followed_by(self._traces.evaluation(profile))
 
     def _predicted(self, profile: TrainProfile, trace: Trace, always_replayed: bool = False) -> MemoryPrediction:
         sizes = self._sizes(trace)
@@ -140,7 +150,7 @@ def _traced_terms(peak: Peak) -> list[MemoryTerm]:
             if num_bytes:
                 source = "rule: uncalibrated, as much as the convolution's input and output, at least 64 MiB"
                 terms.append(MemoryTerm(name=name, bytes=num_bytes, source=source))
-        elif num_bytes or name != "setup":
+        elif num_bytes or name not in _RARE:
             terms.append(MemoryTerm(name=name, bytes=num_bytes, source="traced"))
     return terms
 

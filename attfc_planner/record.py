@@ -23,3 +23,19 @@ def record(profile: TrainProfile, batches: Sequence[TrainProfile], device: torch
     from attfc_planner.recorder import record_steps
 
     return record_steps(profile, batches, device)
+
+
+def record_evaluation(profile: TrainProfile, batch_sizes: Sequence[int], device: torch.device | None = None) -> list[Trace]:
+    """Embeds two batches of each size as verification does, with the feature encoder alone, which is not in the traces.
+
+    Args:
+        profile: resolved; only the model and the precision count.
+        batch_sizes: images in a forward pass.
+        device: as in `record`.
+
+    Returns:
+        One trace a size; its two steps are the two batches.
+    """
+    from attfc_planner.recorder import record_batches
+
+    return record_batches(profile, batch_sizes, device)

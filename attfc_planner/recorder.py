@@ -1,6 +1,6 @@
-"""Runs train steps and writes down every storage that they make and free.
+"""Runs train steps, or an evaluation, and writes down every storage that they make and free.
 
-The steps run on ``cpu`` under FakeTensorMode: the dispatcher sees the same operators as on a GPU and autocast works, while
+They run on ``cpu`` under FakeTensorMode: the dispatcher sees the same operators as on a GPU and autocast works, while
 nothing is computed or held (fake ``cuda`` tensors need a driver for backward). Fallback kernels are off, so an operator
 without a shape rule is an error and not a silent real computation. What kernels allocate inside themselves is not visible
 here; `attfc_planner.overheads` has those terms.
@@ -24,8 +24,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from attfc_planner.op_costs import CostTally
 from attfc_planner.trace import Trace
+from attfc_train.backbones import build_backbone
 from attfc_train.build import build
 from attfc_train.data.batch import Batch
+from attfc_train.evaluate.embed import embed_batches
 from attfc_train.phase import current_phase
 from attfc_train.profile import TrainProfile
 from attfc_train.state import TrainState
@@ -184,6 +186,37 @@ def record_steps(profile: TrainProfile, batches: Sequence[TrainProfile], device:
         trace: Trace = recorder.trace()
         del state
     return trace
+
+
+def record_batches(profile: TrainProfile, batch_sizes: Sequence[int], device: torch.device | None = None) -> list[Trace]:
+    """See `attfc_planner.record.record_evaluation`."""
+    substrate: AbstractContextManager[object] = nullcontext() if device else FakeTensorMode(allow_fallback_kernels=False)
+    fake, device, traces = device is None, device or torch.device("cpu"), []
+    with _no_garbage_collection(), substrate:
+        model = profile.model
+        encoder = build_backbone(
+            model.backbone,
+            embedding_size=model.embedding_size,
+            image_size=model.image_size,
+            gradient_checkpointing=model.gradient_checkpointing,
+            device=device,
+        )
+        for batch_size in batch_sizes:
+            with Recorder(fake) as recorder:
+                embed_batches(encoder, _evaluated(recorder, profile, batch_size, device), device, profile.run.precision)
+            traces.append(recorder.trace())
+    return traces
+
+
+def _evaluated(recorder: Recorder, profile: TrainProfile, batch_size: int, device: torch.device) -> Iterator[Tensor]:
+    """Two batches; each is a step of the trace, and its images are born in it, as by the copy to the device."""
+    size = profile.model.image_size
+    for _ in range(2):
+        recorder.begin_step()
+        images = torch.zeros(batch_size, 3, size, size, dtype=torch.uint8, device=device)
+        recorder.tag("input", images)
+        yield images
+        del images  # the consumer decides how long they live
 
 
 def _tag_state(recorder: Recorder, state: TrainState) -> None:

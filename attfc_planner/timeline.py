@@ -26,6 +26,7 @@ STACKED = (
     "activations",
     "convolution workspace",
     "loss",
+    "embeddings",
     "setup",
 )
 """`CATEGORIES` from what never changes to what comes and goes, so that a stack of them is flat at its bottom."""

@@ -20,6 +20,7 @@ COLORS = {
     "activations": "green",
     "convolution workspace": "bright_black",
     "loss": "bright_yellow",
+    "embeddings": "bright_green",
     "setup": "bright_blue",
 }
 

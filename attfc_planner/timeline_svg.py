@@ -28,6 +28,7 @@ COLORS = {
     "activations": ("#59a14f", "#7fcb73"),
     "convolution workspace": ("#9d7660", "#c9a48b"),
     "loss": ("#f28e2b", "#ffb366"),
+    "embeddings": ("#8cb369", "#a8d08d"),
     "setup": ("#86868b", "#a7a7ad"),
 }
 """Category -> fill in light and in dark mode."""

@@ -26,10 +26,12 @@ CATEGORIES = (
     "input",
     "loss",
     "activations",
+    "embeddings",
     "setup",
     "convolution workspace",
 )
-"""Whose bytes a storage holds; ``setup`` is what only the construction needs."""
+"""Whose bytes a storage holds; ``setup`` is what only the construction needs, ``embeddings`` what an
+evaluation collects until its last batch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,18 @@ class Trace:
     def with_sizes(self, nbytes: NDArray[np.int64]) -> Trace:
         """The same history with other sizes."""
         return replace(self, nbytes=nbytes)
+
+    def followed_by(self, other: Trace) -> Trace:
+        """Both histories as one, in which `steps` and `costs` are this one's."""
+        num = len(self.nbytes)
+        return replace(
+            self,
+            events=(*self.events, *(event + num if event >= 0 else event - num for event in other.events)),
+            nbytes=np.concatenate([self.nbytes, other.nbytes]),
+            ops=self.ops + other.ops,
+            phases=self.phases + other.phases,
+            categories=self.categories + other.categories,
+        )
 
     def _storages_before(self, mark: int) -> int:
         return sum(event >= 0 for event in self.events[:mark])

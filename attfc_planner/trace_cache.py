@@ -21,15 +21,25 @@ import numpy as np
 import attfc_planner
 import attfc_train
 from attfc_planner.affine import AffineTrace, HeadModel
+from attfc_planner.evaluation import EvaluationModel
 from attfc_planner.trace import OpCost, Trace
 from attfc_train.errors import StorageError
 from attfc_train.files import write_atomically
 from attfc_train.profile import TrainProfile
 
 _FORMAT = 1
-_PLANNER_SOURCES = ("trace.py", "record.py", "recorder.py", "op_costs.py", "affine.py", "structure.py", "trace_cache.py")
+_PLANNER_SOURCES = (
+    "trace.py",
+    "record.py",
+    "recorder.py",
+    "op_costs.py",
+    "affine.py",
+    "evaluation.py",
+    "structure.py",
+    "trace_cache.py",
+)
 
-Stored = TypeVar("Stored", Trace, HeadModel, AffineTrace)
+Stored = TypeVar("Stored", Trace, HeadModel, AffineTrace, EvaluationModel)
 
 
 class TraceCache:
@@ -50,7 +60,7 @@ class TraceCache:
         except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AssertionError):
             return None
 
-    def store(self, value: Trace | HeadModel | AffineTrace, profile: TrainProfile) -> None:
+    def store(self, value: Trace | HeadModel | AffineTrace | EvaluationModel, profile: TrainProfile) -> None:
         """Keeps a trace, if the folder can be written."""
         content = gzip.compress(json.dumps(_ENCODERS[type(value)](value), separators=(",", ":")).encode(), 1)
         try:
@@ -139,6 +149,17 @@ def _decode_affine(document: dict[str, Any]) -> AffineTrace:
     return AffineTrace(skeleton, coefficients, cost_keys, np.array(document["cost_coefficients"], np.float64))
 
 
+def _encode_evaluation(model: EvaluationModel) -> dict[str, Any]:
+    return {"skeleton": _encode_trace(model.skeleton), "coefficients": model.coefficients.tolist()}
+
+
+def _decode_evaluation(document: dict[str, Any]) -> EvaluationModel:
+    skeleton = _decode_trace(document["skeleton"])
+    coefficients = np.array(document["coefficients"], np.int64)
+    assert coefficients.shape == (len(skeleton.nbytes), 2)
+    return EvaluationModel(skeleton, coefficients)
+
+
 def _encode_costs(costs: Sequence[OpCost]) -> list[list[Any]]:
     return [[cost.name, cost.kind, cost.phase, cost.flops, cost.bytes_read_written, cost.count] for cost in costs]
 
@@ -147,5 +168,15 @@ def _decode_costs(rows: list[list[Any]]) -> tuple[OpCost, ...]:
     return tuple(OpCost(*row) for row in rows)
 
 
-_ENCODERS: dict[type, Any] = {Trace: _encode_trace, HeadModel: _encode_head, AffineTrace: _encode_affine}
-_DECODERS: dict[type, Any] = {Trace: _decode_trace, HeadModel: _decode_head, AffineTrace: _decode_affine}
+_ENCODERS: dict[type, Any] = {
+    Trace: _encode_trace,
+    HeadModel: _encode_head,
+    AffineTrace: _encode_affine,
+    EvaluationModel: _encode_evaluation,
+}
+_DECODERS: dict[type, Any] = {
+    Trace: _decode_trace,
+    HeadModel: _decode_head,
+    AffineTrace: _decode_affine,
+    EvaluationModel: _decode_evaluation,
+}

@@ -13,14 +13,15 @@ from typing import Literal, TypeAlias
 
 from attfc_planner.affine import BASE, AffineTrace, HeadModel, NotAffine, learn, learn_head, with_other_head
 from attfc_planner.cache import cache_folder
+from attfc_planner.evaluation import EvaluationModel, evaluation_structure, learn_evaluation, traced_evaluation
 from attfc_planner.record import record
 from attfc_planner.structure import head_structure, is_direct, knobs_of, structure_of, with_knobs, with_map
 from attfc_planner.trace import OpCost, Trace
 from attfc_planner.trace_cache import TraceCache
 from attfc_train.profile import TrainProfile
 
-_Job: TypeAlias = tuple[Literal["head", "network", "exact"], TrainProfile, HeadModel | None]
-_Result: TypeAlias = HeadModel | AffineTrace | Trace | None
+_Job: TypeAlias = tuple[Literal["head", "network", "evaluation", "exact"], TrainProfile, HeadModel | None]
+_Result: TypeAlias = HeadModel | AffineTrace | EvaluationModel | Trace | None
 
 
 class Traces:
@@ -34,6 +35,7 @@ class Traces:
         self._cache = TraceCache(cache_dir or cache_folder())
         self._heads: dict[TrainProfile, HeadModel | None] = {}
         self._networks: dict[TrainProfile, AffineTrace | None] = {}
+        self._evaluations: dict[TrainProfile, EvaluationModel | None] = {}
         self._exact: dict[TrainProfile, Trace] = {}
 
     def estimated(self, profile: TrainProfile) -> Trace:
@@ -50,18 +52,28 @@ class Traces:
             self._cache.store(self._exact[profile], profile)
         return self._exact[profile]
 
+    def evaluation(self, profile: TrainProfile) -> Trace:
+        """What an evaluation adds to what training holds."""
+        structure, batch_size = evaluation_structure(profile), profile.optim.micro_batch_size
+        if not self._find_evaluation(structure):
+            self._run([("evaluation", structure, None)])
+        model = self._evaluations[structure]
+        return traced_evaluation(structure, batch_size) if model is None else model.at(batch_size)
+
     def costs(self, profile: TrainProfile) -> tuple[OpCost, ...]:
         """Costs of the operators of a step."""
         affine = self._network(structure_of(profile, BASE))
         return self.exact(profile).costs[-1] if affine is None else affine.costs_at(knobs_of(profile))
 
     def prepare(self, profiles: Iterable[TrainProfile]) -> None:
-        """Makes everything that `estimated` will need for these profiles, on all cores."""
+        """Makes everything that `estimated` and `evaluation` will need for these profiles, on all cores."""
         structures = dict.fromkeys(structure_of(profile, BASE) for profile in profiles)
+        evaluations = dict.fromkeys(map(evaluation_structure, structures))
         missing = [structure for structure in structures if not self._find_network(structure)]
         traced = dict.fromkeys(with_map(one, BASE) if is_direct(one) else one for one in missing)
         heads = dict.fromkeys(head_structure(structure) for structure in (*traced, *missing))
-        self._run([("head", head, None) for head in heads if not self._find_head(head)])
+        first: list[_Job] = [("head", head, None) for head in heads if not self._find_head(head)]
+        self._run(first + [("evaluation", one, None) for one in evaluations if not self._find_evaluation(one)])
         jobs = [structure for structure in traced if not self._find_network(structure)]
         self._run([("network", structure, self._heads[head_structure(structure)]) for structure in jobs])
         for structure in missing:
@@ -99,6 +111,13 @@ class Traces:
                 self._heads[head] = found
         return head in self._heads
 
+    def _find_evaluation(self, structure: TrainProfile) -> bool:
+        if structure not in self._evaluations:
+            found = self._cache.load(EvaluationModel, structure)
+            if found is not None:
+                self._evaluations[structure] = found
+        return structure in self._evaluations
+
     def _derived(self, direct: TrainProfile) -> AffineTrace | None:
         """A slot for everyone: the trace with a map, without the map."""
         mapped = with_map(direct, BASE)
@@ -122,6 +141,8 @@ class Traces:
                     self._heads[job[1]] = result
                 case "network", AffineTrace() | None:
                     self._networks[job[1]] = result
+                case "evaluation", EvaluationModel() | None:
+                    self._evaluations[job[1]] = result
                 case _, Trace():
                     self._exact[job[1]] = result
 
@@ -153,6 +174,8 @@ def _result(job: _Job) -> _Result:
     if kind == "exact":
         return record(structure, [structure, structure])
     try:
+        if kind == "evaluation":
+            return learn_evaluation(structure)
         if kind == "head":
             return learn_head(structure)
         return None if head is None else learn(structure, head)

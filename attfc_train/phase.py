@@ -1,4 +1,4 @@
-"""Names the part of the train step that is running, so that a memory trace can say when a tensor was born.
+"""Names the part of a run that is under way, so that a memory trace can say when a tensor was born.
 
 Costs two list operations per phase and holds no tensor; the loop ignores it, the planner's recorder reads it.
 """
@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
-Phase: TypeAlias = Literal["build", "input", "momentum", "references", "forward", "loss", "backward", "update", "enqueue"]
+Phase: TypeAlias = Literal[
+    "build", "input", "momentum", "references", "forward", "loss", "backward", "update", "enqueue", "evaluation"
+]
 
 _stack: list[Phase] = []
 _MARK = "attfc_phase"
@@ -29,7 +31,7 @@ def phase(name: Phase) -> Iterator[None]:
 
 
 def current_phase() -> Phase | None:
-    """The innermost phase, or None outside of a step."""
+    """The innermost phase, or None outside of all."""
     return _stack[-1] if _stack else None
 
 

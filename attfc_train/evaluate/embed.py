@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from attfc_train.data.batch import normalised
 from attfc_train.evaluate.pairs import Verification, verify
 from attfc_train.evaluate.verification_set import VerificationSet
+from attfc_train.phase import phase
 from attfc_train.precision import autocast
 from attfc_train.profile import Precision
 
@@ -44,14 +45,34 @@ def embed(
         precision: of the autocast around the encoder.
     """
     start = time.perf_counter()
-    sums, norms = [], []
-    with _eval_mode(feature_encoder), torch.inference_mode(), autocast(device, precision):
-        for batch in _batches(images, batch_size):
-            views = [feature_encoder(view) for view in _views(batch.to(device, non_blocking=True))]
-            sums.append(views[0] + views[1])
-            norms.append((views[0].norm(dim=1) + views[1].norm(dim=1)) / 2)
-        embeddings, mean_norms = (torch.cat(parts)[: len(images)].float().cpu().numpy() for parts in (sums, norms))
+    moved = (batch.to(device, non_blocking=True) for batch in _batches(images, batch_size))
+    sums, norms = embed_batches(feature_encoder, moved, device, precision)
+    embeddings, mean_norms = (values[: len(images)].cpu().numpy() for values in (sums, norms))
     return Embedded(embeddings, mean_norms, len(images) / (time.perf_counter() - start))
+
+
+def embed_batches(
+    feature_encoder: nn.Module, batches: Iterable[Tensor], device: torch.device, precision: Precision
+) -> tuple[Tensor, Tensor]:
+    """The part of `embed` that computes on the device; the memory trace calls it too, with fake batches.
+
+    Args:
+        feature_encoder: on `device`.
+        batches: uint8 [B, 3, H, W], RGB, on `device`; at least one.
+        device: where to compute.
+        precision: of the autocast around the encoder.
+
+    Returns:
+        float32 [N, D] and [N] on `device`: `Embedded.embeddings` and `Embedded.norms` of all batches.
+    """
+    sums, norms = [], []
+    with phase("evaluation"):
+        with _eval_mode(feature_encoder), torch.inference_mode(), autocast(device, precision):
+            for batch in batches:
+                views = [feature_encoder(view) for view in _views(batch)]
+                sums.append(views[0] + views[1])
+                norms.append((views[0].norm(dim=1) + views[1].norm(dim=1)) / 2)
+        return torch.cat(sums).float(), torch.cat(norms).float()
 
 
 def evaluate(

@@ -68,6 +68,7 @@ attfc_planner.op_costs attfc_planner.allocator attfc_planner.timeline
 attfc_planner.recorder
 attfc_planner.record
 attfc_planner.affine
+attfc_planner.evaluation
 attfc_planner.trace_cache
 attfc_planner.traces
 attfc_planner.memory attfc_planner.speed

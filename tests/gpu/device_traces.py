@@ -1,0 +1,73 @@
+"""Reads what PyTorch's CUDA allocator recorded about itself (``torch.cuda.memory._snapshot()["device_traces"]``)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from attfc_planner.allocator import CachingAllocator
+from attfc_planner.block_pools import Block
+from attfc_train.units import Bytes
+
+_RESERVES = {"segment_alloc": 1, "segment_map": 1, "segment_free": -1, "segment_unmap": -1}
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """Allocations as `attfc_planner.allocator.replay` wants them, and what was reserved meanwhile."""
+
+    events: list[int]
+    """``i`` allocates block i, ``~i`` frees it."""
+    sizes: list[Bytes]
+    """As asked for."""
+    reserved: list[Bytes]
+    """After each event, counted from the beginning of the recording."""
+
+
+def recording_of(device_trace: Sequence[Mapping[str, Any]]) -> Recording:
+    """The history of one device.
+
+    A block that was there before the recording began is not known, and its end is left out.
+
+    Raises:
+        ValueError: the recording was cut off at its beginning, or the device was full.
+    """
+    events: list[int] = []
+    sizes: list[Bytes] = []
+    reserved: list[Bytes] = []
+    held: dict[int, int] = {}
+    total = 0
+    for entry in device_trace:
+        action, address, size = entry["action"], entry.get("addr"), entry["size"]
+        if action == "oom":
+            raise ValueError("the device was full, and cached blocks were given back")
+        if action in _RESERVES:
+            total += _RESERVES[action] * size
+            continue
+        if action == "alloc":
+            if address in held:
+                raise ValueError(f"address {address} was given out twice: entries are missing")
+            held[address] = len(sizes)
+            events.append(len(sizes))
+            sizes.append(size)
+        elif action == "free_completed" and address in held:
+            events.append(~held.pop(address))
+        else:
+            continue
+        reserved.append(total)
+    return Recording(events, sizes, reserved)
+
+
+def simulated_reserved(recording: Recording, expandable: bool) -> list[Bytes]:
+    """What the simulator reserves after each event."""
+    allocator = CachingAllocator(expandable)
+    blocks: dict[int, Block] = {}
+    reserved = []
+    for event in recording.events:
+        if event >= 0:
+            blocks[event] = allocator.malloc(recording.sizes[event])
+        else:
+            allocator.free(blocks.pop(~event))
+        reserved.append(allocator.reserved)
+    return reserved

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from attfc_planner.memory import peak_of
 from attfc_planner.record import record
 from attfc_planner.trace import CATEGORIES, OpCost, Trace
 from attfc_train.build import build
@@ -41,6 +42,7 @@ CASES: dict[str, dict[str, Any]] = {
         "head": {"num_references": 0},
         "image_size": 32,
     },
+    "mbf, bf16": {"backbone": "mbf", "precision": "bf16", "batch_size": 2, "image_size": 32},
 }
 
 
@@ -62,6 +64,21 @@ def test_fake_step_is_the_real_step(case: str) -> None:
     assert fake.events == real.events
     assert (fake.phases, fake.categories, fake.steps) == (real.phases, real.categories, real.steps)
     assert [costs_but_statistics(step) for step in fake.costs] == [costs_but_statistics(step) for step in real.costs]
+
+
+def test_meta_tensors_give_the_same_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second opinion, which runs no rule of the CPU; in fp32, as autocast does nothing on ``meta``."""
+    profile = small_profile()
+    fake = record(profile, [profile, profile])
+    real_autocast = torch.autocast
+
+    def autocast(device_type: str, **settings: Any) -> torch.autocast:
+        return real_autocast("cpu" if device_type == "meta" else device_type, **settings)
+
+    monkeypatch.setattr(torch, "autocast", autocast)
+    meta = record(profile, [profile, profile], torch.device("meta"))
+    peaks = [sum(peak_of(trace, trace.nbytes).alive.values()) for trace in (fake, meta)]
+    assert peaks[1] == pytest.approx(peaks[0], rel=1e-4)
 
 
 def costs_but_statistics(step: tuple[OpCost, ...]) -> list[OpCost]:

@@ -80,8 +80,10 @@ def _peak(explained: Explanation) -> RenderableType:
     memory, timeline = explained.memory, explained.timeline
     where = f"Most tensors are alive in phase '{memory.peak_phase}', when operator '{memory.peak_operator}' makes its result."
     lines = [Text(where)]
-    if not explained.peak_in_step:
-        note = f"That is before the step that is drawn below, whose own peak is {format_bytes(timeline.peak_bytes)}."
+    is_evaluation = memory.peak_phase == "evaluation"
+    if is_evaluation or not explained.peak_in_step:
+        when = "after" if is_evaluation else "before"
+        note = f"That is {when} the step that is drawn below, whose own peak is {format_bytes(timeline.peak_bytes)}."
         lines.append(Text(note, style="yellow"))
     table = _table(">largest at the peak", "made by", "in phase", "as")
     for one in explained.storages:

@@ -57,11 +57,11 @@ class _Traits(NamedTuple):
         return cls(name, makes_storage, in_place and not makes_storage, not question and not func.is_view)
 
 
-class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class Recorder(TorchDispatchMode):
     """Sees every operator's results and the death of every storage (by reference count, exactly as in a real run)."""
 
     def __init__(self, fake: bool) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's
         self._fake = fake
         self.events: list[int] = []
         self.nbytes: list[int] = []
@@ -235,7 +235,7 @@ def _tag_state(recorder: Recorder, state: TrainState) -> None:
         recorder.tag("momentum", tensor)
     for parameter in learned:
         if parameter.requires_grad:
-            parameter.register_post_accumulate_grad_hook(_gradient_tagger(recorder))  # type: ignore[no-untyped-call]
+            parameter.register_post_accumulate_grad_hook(_gradient_tagger(recorder))
 
 
 def _gradient_tagger(recorder: Recorder) -> Callable[[Tensor], None]:

@@ -56,7 +56,7 @@ class TraceCache:
         """What was stored for this profile under this very code, or None."""
         try:
             document = json.loads(gzip.decompress(self._path(kind, profile).read_bytes()))
-            return _DECODERS[kind](document)  # type: ignore[no-any-return]
+            return _DECODERS[kind](document)  # type: ignore[no-any-return]  # a decoder per kind
         except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AssertionError):
             return None
 

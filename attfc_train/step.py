@@ -56,7 +56,7 @@ def train_step(state: TrainState, batch: Batch) -> StepMetrics:
     for part, part_weights in zip(batch.split(parts), weights.chunk(parts), strict=True):
         output = _forward(state, part, part_weights)
         with phase("backward"):
-            (state.scaler.scale * output.loss if state.scaler else output.loss).backward()  # type: ignore[no-untyped-call]
+            (state.scaler.scale * output.loss if state.scaler else output.loss).backward()
         outputs.append(HeadOutput(output.loss.detach(), output.centers))
     with phase("update"):
         loss = torch.stack([output.loss for output in outputs]).sum()

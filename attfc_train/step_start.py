@@ -50,7 +50,7 @@ class StepStart:
         if not self.is_kept:
             return
         for views, kept in zip(self._live, self._kept, strict=True):
-            torch._foreach_copy_(views, list(kept.split([view.numel() for view in views])))  # type: ignore[no-untyped-call]
+            torch._foreach_copy_(views, list(kept.split([view.numel() for view in views])))
 
     def begin_commit(self) -> None:
         """There is no way back any more."""

@@ -120,11 +120,11 @@ class SearchSpace:
 
     def __iter__(self) -> Iterator[Setting]:
         """Every setting."""
-        return (Setting(*values) for values in itertools.product(*self.knobs.values()))  # type: ignore[arg-type]
+        return (Setting(*values) for values in itertools.product(*self.knobs.values()))  # type: ignore[arg-type]  # the knobs' own
 
     def at(self, indices: dict[str, int]) -> Setting:
         """The setting at one index per knob."""
-        return Setting(*(values[indices[name]] for name, values in self.knobs.items()))  # type: ignore[arg-type]
+        return Setting(*(values[indices[name]] for name, values in self.knobs.items()))  # type: ignore[arg-type]  # likewise
 
     def indices(self, setting: Setting) -> dict[str, int]:
         """Inverse of `at`."""

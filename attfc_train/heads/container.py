@@ -9,6 +9,7 @@ A batch larger than the container counts as its last C samples. Legend: B sample
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import partial
 
 import torch
@@ -24,7 +25,7 @@ RANDOM = -2
 _NEVER_EVICT = torch.iinfo(torch.int64).max
 
 
-class DynamicClassContainer(nn.Module):
+class DynamicClassContainer(nn.Module, ABC):
     """What every container holds, and what a head and a log line ask of it."""
 
     slot_labels: Tensor
@@ -50,14 +51,15 @@ class DynamicClassContainer(nn.Module):
         """fp32 [C], or None where the storage needs none."""
         return self.centers.scales
 
+    @abstractmethod
     def find(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The slot of each label, int64 [B] (any valid one where there is none), and whether there is one, bool [B]."""
-        raise NotImplementedError
 
     def stands_for(self, labels: Tensor) -> Tensor:
         """Whether a slot is scored in place of each identity's new centers, bool [B]: then those would count it twice."""
         return self.find(labels)[1]
 
+    @abstractmethod
     def positive(self, query: Tensor, fresh: Tensor | None, labels: Tensor) -> Tensor:
         """What the samples are scored against as their own class.
 
@@ -67,15 +69,14 @@ class DynamicClassContainer(nn.Module):
         Returns:
             unit [B, D]; any finite vector where nothing is stored and nothing is fresh.
         """
-        raise NotImplementedError
 
     def enqueue(self, centers: Tensor, labels: Tensor, step: int) -> None:
         """Stores fp32 unit vectors [B, D] of identities [B] at optimiser step `step`."""
         commit(self.prepare_enqueue(centers, labels, step))
 
+    @abstractmethod
     def prepare_enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Writes:
         """Everything of `enqueue` that needs memory; the container changes when the writes are made."""
-        raise NotImplementedError
 
 
 class FifoContainer(DynamicClassContainer):

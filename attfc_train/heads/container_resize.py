@@ -102,5 +102,5 @@ def _refill_queues(container: StoredQueueContainer, saved: dict[str, Any], sourc
 
 
 def _average_queues(container: StoredQueueContainer, target: Tensor) -> None:
-    for slots in target.to(container.slot_labels.device).split(_ROWS_AT_A_TIME):  # type: ignore[no-untyped-call]
+    for slots in target.to(container.slot_labels.device).split(_ROWS_AT_A_TIME):
         container.average_queues(slots)

@@ -36,5 +36,5 @@ class _Cosines(torch.autograd.Function):
 
 def cosines(query: Tensor, rows: Tensor) -> Tensor:
     """Cosines [B, K] of unit vectors [B, D] with rows [K, D] of any length, fp32; differentiable in both."""
-    result: Tensor = _Cosines.apply(query, rows)  # type: ignore[no-untyped-call]
+    result: Tensor = _Cosines.apply(query, rows)  # type: ignore[no-untyped-call]  # torch's
     return result

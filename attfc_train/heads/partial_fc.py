@@ -61,13 +61,13 @@ class PartialFCHead(nn.Module):
         self.rows.select(classes)
         return torch.full_like(labels, 1 / batch_size, dtype=torch.float32)
 
-    def forward(self, features: Tensor, references: Tensor, labels: Tensor, weights: Tensor, margin: Margin) -> HeadOutput:  # noqa: ARG002
+    def forward(self, features: Tensor, references: Tensor, labels: Tensor, weights: Tensor, margin: Margin) -> HeadOutput:  # noqa: ARG002  # the protocol's
         """See `Head.__call__`; references are not used, and there is nothing to remember."""
         query = normalize(features.float(), dim=1)
         labels = self.place[labels].long()
         loss = classification_loss(cosines(query, self.rows.rows), labels, weights, margin, self.scale)
         return HeadOutput(loss, query.detach()[:0])
 
-    def prepare_enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Enqueue:  # noqa: ARG002
+    def prepare_enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Enqueue:  # noqa: ARG002  # the protocol's
         """Learned centers need no queue."""
         return Enqueue([])

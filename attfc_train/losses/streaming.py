@@ -108,39 +108,19 @@ def loss_and_gradient(
     return loss, gradient.mul_((weights * scale)[:, None])
 
 
-class _StreamingLoss(torch.autograd.Function):
-    """Loss and gradient in one pass; the gradient is kept as a [B, D] tensor until backward."""
+class _WithGradient(torch.autograd.Function):
+    """A loss whose gradient is known already, [B, D]."""
 
     @staticmethod
-    def forward(
-        ctx: Any,
-        score: Scorer,
-        query: Tensor,
-        positive: Tensor,
-        weights: Tensor,
-        slots: Tensor,
-        slot_scales: Tensor | None,
-        slot_labels: Tensor,
-        labels: Tensor,
-        margin: Margin,
-        scale: float,
-        chunk: int,
-        more: Negatives | None,
-    ) -> Tensor:
-        wide = query.double() if query.dtype == torch.float64 else query.float()
-        part = score(wide, slots, slot_scales, slot_labels, labels, scale, chunk)
-        if more is not None:
-            num = more.labels.shape[0]  # no more than a micro-batch: one chunk
-            part = _union(part, score(wide, more.centers, None, more.labels, labels, scale, num))
-        loss, gradient = loss_and_gradient(part, wide, positive.to(wide.dtype), weights, margin, scale)
+    def forward(ctx: Any, query: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
         ctx.save_for_backward(gradient)
         ctx.query_dtype = query.dtype
-        return loss
+        return loss.clone()
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
-        return (None, (gradient * grad_outputs[0]).to(ctx.query_dtype), *[None] * 10)
+        return (gradient * grad_outputs[0]).to(ctx.query_dtype), None, None
 
 
 def streaming_loss(
@@ -157,8 +137,13 @@ def streaming_loss(
     chunk: int,
     more: Negatives | None = None,
 ) -> Tensor:
-    """The loss by way of `score`; see `attfc_train.losses.ContainerLoss` for the rest."""
-    loss: Tensor = _StreamingLoss.apply(  # type: ignore[no-untyped-call]
-        score, query, positive, weights, slots, slot_scales, slot_labels, labels, margin, scale, chunk, more
-    )
+    """Loss and gradient in one pass by way of `score`; see `attfc_train.losses.ContainerLoss` for the rest."""
+    with torch.no_grad():
+        wide = query.double() if query.dtype == torch.float64 else query.float()
+        part = score(wide, slots, slot_scales, slot_labels, labels, scale, chunk)
+        if more is not None:
+            num = more.labels.shape[0]  # no more than a micro-batch: one chunk
+            part = _union(part, score(wide, more.centers, None, more.labels, labels, scale, num))
+        value, gradient = loss_and_gradient(part, wide, positive.to(wide.dtype), weights, margin, scale)
+    loss: Tensor = _WithGradient.apply(query, value, gradient)  # type: ignore[no-untyped-call]  # torch's
     return loss

@@ -6,9 +6,10 @@ The host waits for the device only where something is logged, evaluated or saved
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from torch import nn
 
@@ -32,7 +33,14 @@ from attfc_train.state import TrainState
 from attfc_train.step import StepMetrics, train_step
 from attfc_train.units import Bytes, format_bytes
 
-Evaluator = Callable[[nn.Module], Mapping[str, Verification]]
+
+class Evaluator(Protocol):
+    """Verification accuracy of a feature encoder on each set, by the set's name."""
+
+    def __call__(self, feature_encoder: nn.Module, *, batch_size: int) -> Mapping[str, Verification]:
+        """Embeds at most `batch_size` images at a time."""
+        ...
+
 
 MODEL_FILE = "model.pt"
 BEST_FILE = "best.pt"
@@ -198,7 +206,7 @@ class Loop:
 
     def _evaluate(self) -> None:
         """Verification accuracy of the feature encoder; keeps the best model."""
-        results = self.evaluate(self.state.feature_encoder)
+        results = self.evaluate(self.state.feature_encoder, batch_size=self.state.profile.optim.micro_batch_size)
         if not results:
             return
         for name, result in results.items():

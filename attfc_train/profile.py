@@ -33,8 +33,9 @@ class DataSettings(Frozen):
     draw: Literal["residency", "permutation", "reference"] = "residency"
     """``residency``: every image once per epoch, an identity's images while its slot lives; ``permutation``: every image once
     per epoch, in uniform order; in both, references are other images. ``reference``: i.i.d., as AttFC's code."""
-    window_share: float = Field(1.0, gt=0, le=100)
-    """``residency``: identities whose images are being drawn at a time, as a share of the container's slots."""
+    window_share: float | None = Field(None, gt=0, le=1)
+    """``residency``: share of the identities whose images are being drawn at a time, at most as many as there are slots; None is
+    0.3 with a container and all without one."""
     flip_probability: float = Field(0.5, ge=0, le=1)
     num_workers: int = Field(0, ge=0, le=256)
     """Decoding threads; 0 = one per core, at most 16."""
@@ -46,7 +47,7 @@ class DataSettings(Frozen):
 
     @model_validator(mode="after")
     def _window_belongs_to_residency(self) -> Self:
-        if self.draw != "residency" and self.window_share != 1:
+        if self.draw != "residency" and self.window_share not in (None, 1):
             raise ValueError(
                 f"window_share needs draw 'residency', but got {self.window_share:g} and draw {self.draw!r}; "
                 f"use draw 'residency' or leave it out"
@@ -54,6 +55,8 @@ class DataSettings(Frozen):
         return self
 
 
+DEFAULT_WINDOW_SHARE = 0.3
+"""Of the identities: narrower than the slots need where all have one, because it was no worse (README, "Heads compared")."""
 MAX_DEFAULT_WORKERS = 16
 """Decoding threads where ``data.num_workers`` is 0 and there are more cores."""
 NUM_DRAWN_PAIRS = 6000
@@ -268,8 +271,11 @@ class TrainProfile(Frozen):
 
     @property
     def window(self) -> int | None:
-        """Identities open at a time under ``residency``; None for heads without a container, which forget nothing."""
-        return max(1, round(self.data.window_share * self.dcc_size)) if self.dcc_size else None
+        """Identities of a resolved profile that are open at a time under ``residency``; None is all of them."""
+        if self.data.window_share is None and not self.dcc_size:
+            return None  # a head that forgets nothing
+        open_ids = round((self.data.window_share or DEFAULT_WINDOW_SHARE) * self.num_ids)
+        return max(1, min(open_ids, self.dcc_size or self.num_ids))
 
     def resolve(self, num_ids: int, num_images: int | None = None) -> TrainProfile:
         """A profile in which everything that depended on the data set is a number.

@@ -181,7 +181,6 @@ def _evaluator(profile: TrainProfile, device: torch.device) -> Evaluator:
         evaluate,
         verification_sets=load_verification_sets(profile.run.val, profile.model.image_size),
         image_size=profile.model.image_size,
-        batch_size=profile.optim.micro_batch_size,
         device=device,
         precision=profile.run.precision,
     )

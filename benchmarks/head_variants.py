@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from attfc_train.profile import TrainProfile
+from attfc_train.profile import DEFAULT_WINDOW_SHARE, TrainProfile
 from attfc_train.profile_file import load_preset
 
 Variant = dict[str, Any]
@@ -40,6 +40,7 @@ def partial_fc(rate: float) -> Variant:
 
 HEADS: Final[dict[str, Variant]] = {
     FULL: {"kind": "full_fc"},
+    "full FC, AttFC's order": {"kind": "full_fc", "window_share": DEFAULT_WINDOW_SHARE},
     "Partial FC 0.3": partial_fc(0.3),
     "Partial FC 0.1": partial_fc(0.1),
     "AttFC as published, C 30 %": published(0.3),
@@ -64,6 +65,8 @@ QUEUES: Final[dict[str, Variant]] = {
 }
 STORAGE: Final[dict[str, Variant]] = {f"C 100 %, {storage}": attfc(storage=storage) for storage in ("bf16", "fp8", "int8")}
 PARTS: Final[dict[str, Variant]] = {
+    "C 100 %, uniform order": attfc(draw="permutation"),
+    "C 100 %, R=0, uniform order": attfc(1.0, 0, draw="permutation"),
     "C 30 %, uniform order": attfc(0.3, draw="permutation"),
     "C 10 %, uniform order": attfc(0.1, draw="permutation"),
     "C 30 %, no batch negatives": attfc(0.3, batch_negatives=False),

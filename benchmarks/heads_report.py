@@ -5,32 +5,49 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from attfc_train.backbones import build_backbone
+from attfc_train.build import build
 from attfc_train.files import write_text_atomically
-from attfc_train.profile import FullFCSettings, PartialFCSettings
 from benchmarks.head_variants import STUDIES, Variant, profile_of
 
 Line = dict[str, Any]
 
-NUM_IDS, DIM, R50_PARAMETERS = 2_059_906, 512, 43_590_976
-"""WebFace42M, and the class encoder that its head would have."""
-_BYTES: Final = {"fp32": 4, "bf16": 2, "fp8": 1, "int8": 1}
+NUM_IDS, DIM = 2_059_906, 512
+"""WebFace42M's identities, and the usual embedding."""
 
 
-def head_bytes(variant: Variant) -> int:
-    """What a head would keep between steps for `NUM_IDS` identities: centers, gradient, momentum, class encoder, maps."""
-    row, head = 4 * DIM, profile_of(variant, 32, 1000, 0).head
-    if isinstance(head, FullFCSettings):
-        return 3 * NUM_IDS * row
-    if isinstance(head, PartialFCSettings):  # momentum and map of all, the sampled rows and their gradient
-        return 2 * NUM_IDS * row + 2 * round(head.sample_rate * NUM_IDS) * row + 4 * NUM_IDS
-    slots = round(head.dcc_share * NUM_IDS)
-    vectors = 1 + (int(head.queue_length) if head.queue_mode == "stored" else 0)
-    size = slots * (vectors * DIM * _BYTES[head.storage] + 12)
-    size += 4 * NUM_IDS if slots < NUM_IDS and head.policy == "identity" else 0
-    return size + (4 * R50_PARAMETERS if head.num_references else 0)
+@cache
+def _r50_bytes() -> int:
+    """Of the class encoder that such a head would have."""
+    encoder = build_backbone(
+        "r50", embedding_size=DIM, image_size=112, gradient_checkpointing=False, device=torch.device("meta")
+    )
+    return sum(parameter.nbytes for parameter in encoder.parameters())
+
+
+def head_bytes(variant: Variant, num_ids: int = NUM_IDS) -> int:
+    """What a head holds while weights are updated: centers or weights, gradient, momentum, maps; r50 as class encoder.
+
+    Counted on the head that `attfc_train.build` makes, on tensors without data.
+    """
+    base = profile_of(variant, 32, 1000, 0)
+    profile = base.model_copy(update={"model": base.model.model_copy(update={"embedding_size": DIM})}).resolve(num_ids)
+    with FakeTensorMode():
+        state = build(profile, torch.device("cpu"))
+        state.head.begin_step(torch.zeros(profile.optim.batch_size, dtype=torch.int64), 0)
+        held = [*state.head.buffers(), *state.head.parameters()]
+        moved = [each for each in state.head.parameters() if each.requires_grad]
+        for rows in state.optimizer.sparse:  # the sampled rows, their gradient and momentum; the momentum of all
+            held += [rows.weight, rows.rows, rows.rows, rows.rows]
+        size = sum(tensor.nbytes for tensor in [*held, *moved, *moved])
+        return size + (_r50_bytes() if state.class_encoder else 0)
 
 
 T_95: Final = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36}
@@ -59,8 +76,8 @@ def report(lines: list[Line], folder: Path | None) -> None:
 _LEGEND = (
     "Written by `python -m benchmarks.heads --report` from `heads.jsonl`. Accuracy of ten-fold verification and area under the "
     "ROC curve (AUC) on identities that were not trained on, percent, mean over seeds ± half width of the 95 % confidence "
-    "interval (Student's t; it covers the seeds, not the choice of the pairs). Head memory is arithmetic, not measured: what "
-    "the head would keep between steps for 2,059,906 identities, 512 dimensions and an r50."
+    "interval (Student's t; it covers the seeds, not the choice of the pairs). Head memory is what a "
+    "head holds while weights are updated, counted on the head as it is built for 2,059,906 identities, 512 dimensions and an r50."
 )
 
 
@@ -105,6 +122,7 @@ def _auc(lines: list[Line]) -> str:
 def plot(lines: list[Line], settings: list[tuple[str, int, int]], path: Path) -> None:
     """AUC of every head for the same images, one panel per data set; skipped without matplotlib (the ``[report]`` extra)."""
     try:
+        from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError:
         print("no plot: matplotlib is not installed (pip install 'attfc[report]')")
@@ -112,7 +130,8 @@ def plot(lines: list[Line], settings: list[tuple[str, int, int]], path: Path) ->
     figure = Figure(figsize=(5.2 * len(settings), 4.2), layout="constrained")
     for axes, setting in zip(figure.subplots(1, len(settings), squeeze=False)[0], settings, strict=True):
         _panel(axes, [line for line in lines if _setting(line) == setting], setting)
-    figure.savefig(path, metadata={"Date": None})
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "attfc"}):  # text as text, and the same file every time
+        figure.savefig(path, metadata={"Date": None})
 
 
 def _panel(axes: Any, lines: list[Line], setting: tuple[str, int, int]) -> None:

@@ -21,6 +21,18 @@ from attfc_train.profile import DataSettings
 from tests.train.profiles import small_profile
 
 
+def head_of(container: DynamicClassContainer, batch_negatives: bool, loss: str = "chunked") -> AttFCHead:
+    return AttFCHead(
+        container,
+        loss=IMPLEMENTATIONS[loss],
+        num_references=1,
+        scale=16.0,
+        temperature=1.0,
+        chunk=3,
+        batch_negatives=batch_negatives,
+    )
+
+
 def test_new_centers_of_absent_identities_are_negatives_of_the_others() -> None:
     """Against logits written out: identities 7 and 8 hold slots, 3 and 4 come with this batch, 3 twice."""
     torch.manual_seed(0)
@@ -31,15 +43,7 @@ def test_new_centers_of_absent_identities_are_negatives_of_the_others() -> None:
     for batch_negatives in (False, True):
         container = IdentityContainer(10, 4, 16, 1)
         container.enqueue(stored, torch.tensor([7, 8]), 0)
-        head = AttFCHead(
-            container,
-            loss=IMPLEMENTATIONS["chunked"],
-            num_references=1,
-            scale=16.0,
-            temperature=1.0,
-            chunk=3,
-            batch_negatives=batch_negatives,
-        )
+        head = head_of(container, batch_negatives)
         weights = head.begin_step(labels, 1)
         losses[batch_negatives] = head(features, references, labels, weights, Margin("cosface", 0.1)).loss
     query, centers = normalize(features, dim=1), normalize(references[0], dim=1)
@@ -58,15 +62,7 @@ def test_batch_negatives_are_those_of_the_micro_batch() -> None:
     """A whole batch has more of them than its halves, unless everybody holds a slot."""
     torch.manual_seed(0)
     container = IdentityContainer(6, 6, 16, 1)
-    head = AttFCHead(
-        container,
-        loss=IMPLEMENTATIONS["chunked"],
-        num_references=1,
-        scale=16.0,
-        temperature=1.0,
-        chunk=3,
-        batch_negatives=True,
-    )
+    head = head_of(container, True)
     features, references, labels = torch.randn(6, 16), torch.randn(1, 6, 16), torch.arange(6)
     weights, margin = torch.full((6,), 1 / 6), Margin("cosface", 0.1)
 
@@ -86,15 +82,7 @@ def ring_head(batch_negatives: bool) -> AttFCHead:
     """Identity 7 lies in the ring already."""
     container = FifoContainer(6, 16)
     container.enqueue(normalize(torch.randn(1, 16), dim=1), torch.tensor([7]), 0)
-    return AttFCHead(
-        container,
-        loss=IMPLEMENTATIONS["reference"],
-        num_references=1,
-        scale=16.0,
-        temperature=1.0,
-        chunk=3,
-        batch_negatives=batch_negatives,
-    )
+    return head_of(container, batch_negatives, "reference")
 
 
 def test_all_new_centers_join_a_ring_which_nobody_searches(monkeypatch: pytest.MonkeyPatch) -> None:

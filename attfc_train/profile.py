@@ -34,8 +34,8 @@ class DataSettings(Frozen):
     """``residency``: every image once per epoch, an identity's images while its slot lives; ``permutation``: every image once
     per epoch, in uniform order; in both, references are other images. ``reference``: i.i.d., as AttFC's code."""
     window_share: float | None = Field(None, gt=0, le=1)
-    """``residency``: share of the identities whose images are being drawn at a time, at most as many as there are slots; None is
-    0.3 with a container and all without one."""
+    """``residency``: share of the identities whose images are being drawn at a time, at most as many as there are slots; None
+    is 0.3 with a container and all without one."""
     flip_probability: float = Field(0.5, ge=0, le=1)
     num_workers: int = Field(0, ge=0, le=256)
     """Decoding threads; 0 = one per core, at most 16."""

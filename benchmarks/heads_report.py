@@ -77,7 +77,8 @@ _LEGEND = (
     "Written by `python -m benchmarks.heads --report` from `heads.jsonl`. Accuracy of ten-fold verification and area under the "
     "ROC curve (AUC) on identities that were not trained on, percent, mean over seeds ± half width of the 95 % confidence "
     "interval (Student's t; it covers the seeds, not the choice of the pairs). Head memory is what a "
-    "head holds while weights are updated, counted on the head as it is built for 2,059,906 identities, 512 dimensions and an r50."
+    "head holds while weights are updated, counted on the head as it is built for 2,059,906 identities, 512 dimensions and "
+    "an r50."
 )
 
 

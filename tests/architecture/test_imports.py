@@ -63,7 +63,7 @@ attfc_planner.gpu attfc_planner.gpu.fingerprint attfc_planner.gpu.probes attfc_p
 attfc_planner.gpu.catalog
 attfc_planner.gpu.detect
 
-attfc_planner.trace attfc_planner.block_pools attfc_planner.overheads
+attfc_planner.trace attfc_planner.block_pools attfc_planner.overheads attfc_planner.real_steps attfc_planner.step_probe
 attfc_planner.op_costs attfc_planner.allocator attfc_planner.timeline
 attfc_planner.recorder
 attfc_planner.record

@@ -69,8 +69,14 @@ def trained(variant: Variant, faces: FaceSet, image_size: int, steps: int, seed:
 
 
 def recorded(path: Path = RUNS) -> list[dict[str, Any]]:
-    """All lines: step times (``kind`` "times") and trainings (``kind`` "run")."""
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """All lines: step times (``kind`` "times") and trainings (``kind`` "run"); a ValueError names a line that is torn."""
+    lines = []
+    for number, text in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
+        try:
+            lines.append(json.loads(text))
+        except ValueError as error:
+            raise ValueError(f"{path.name}, line {number}: {error}") from error
+    return lines
 
 
 def record(line: dict[str, Any], path: Path = RUNS) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import statistics
 from collections.abc import Iterable
@@ -12,9 +13,9 @@ from typing import Any, Final
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from attfc_train.backbones import build_backbone
 from attfc_train.build import build
 from attfc_train.files import write_text_atomically
+from attfc_train.units import Bytes
 from benchmarks.head_variants import STUDIES, Variant, profile_of
 
 Line = dict[str, Any]
@@ -24,30 +25,28 @@ NUM_IDS, DIM = 2_059_906, 512
 
 
 @cache
-def _r50_bytes() -> int:
-    """Of the class encoder that such a head would have."""
-    encoder = build_backbone(
-        "r50", embedding_size=DIM, image_size=112, gradient_checkpointing=False, device=torch.device("meta")
-    )
-    return sum(parameter.nbytes for parameter in encoder.parameters())
-
-
-def head_bytes(variant: Variant, num_ids: int = NUM_IDS) -> int:
-    """What a head holds while weights are updated: centers or weights, gradient, momentum, maps; r50 as class encoder.
-
-    Counted on the head that `attfc_train.build` makes, on tensors without data.
-    """
-    base = profile_of(variant, 32, 1000, 0)
-    profile = base.model_copy(update={"model": base.model.model_copy(update={"embedding_size": DIM})}).resolve(num_ids)
+def _head_bytes(variant: str) -> Bytes:
+    base = profile_of(json.loads(variant), 112, 1000, 0)
+    model = base.model.model_copy(update={"backbone": "r50", "embedding_size": DIM})
+    profile = base.model_copy(update={"model": model}).resolve(NUM_IDS)
     with FakeTensorMode():
         state = build(profile, torch.device("cpu"))
         state.head.begin_step(torch.zeros(profile.optim.batch_size, dtype=torch.int64), 0)
-        held = [*state.head.buffers(), *state.head.parameters()]
-        moved = [each for each in state.head.parameters() if each.requires_grad]
+        learned = [each for each in state.head.parameters() if each.requires_grad]
+        held = [*state.head.buffers(), *state.head.parameters(), *learned, *learned]
         for rows in state.optimizer.sparse:  # the sampled rows, their gradient and momentum; the momentum of all
             held += [rows.weight, rows.rows, rows.rows, rows.rows]
-        size = sum(tensor.nbytes for tensor in [*held, *moved, *moved])
-        return size + (_r50_bytes() if state.class_encoder else 0)
+        if state.class_encoder:
+            held += state.class_encoder.class_encoder.parameters()
+        return sum(tensor.nbytes for tensor in held)
+
+
+def head_bytes(variant: Variant) -> Bytes:
+    """What a head holds while weights are updated: centers or weights, gradient, momentum, maps, and the class encoder.
+
+    Counted on the head that `attfc_train.build` makes for WebFace42M and an r50, on tensors without data.
+    """
+    return _head_bytes(json.dumps(variant, sort_keys=True))
 
 
 T_95: Final = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36}

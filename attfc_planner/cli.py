@@ -32,7 +32,7 @@ def plan(
     images: Annotated[int | None, typer.Option(help="Images, for hours per epoch; from --data if given.", min=2)] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="RecordIO folder or .rec file, folder per identity, or synthetic:IDSxIMAGES."),
+        typer.Option(help="RecordIO folder or .rec file, folder per identity, or synthetic:IDSxIMAGES; @FIRST:STOP: a part."),
     ] = None,
     val: Annotated[
         list[str] | None, typer.Option(help="Verification set for the training: a .bin file or a data set. Repeatable.")

@@ -39,7 +39,7 @@ def train(
     resume: Annotated[Path | None, typer.Option(help="Folder of a run to continue from its last checkpoint.")] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="RecordIO folder or .rec file, folder per identity, or synthetic:IDSxIMAGES."),
+        typer.Option(help="RecordIO folder or .rec file, folder per identity, or synthetic:IDSxIMAGES; @FIRST:STOP: a part."),
     ] = None,
     val: Val = None,
     output: Annotated[Path, typer.Option(help="Folder for checkpoints, models and logs; must be new.")] = Path("runs/attfc"),

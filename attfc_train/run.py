@@ -18,6 +18,7 @@ from attfc_train.checkpoint import FILE_NAME as CHECKPOINT_FILE
 from attfc_train.checkpoint import load_checkpoint
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.loader import AttentionLoader
+from attfc_train.data.part import may_share_identities
 from attfc_train.data.sampler import AttentionSampler
 from attfc_train.data.source import open_dataset
 from attfc_train.errors import DataError, DeviceMemoryError, UsageError, VerificationSetError
@@ -174,9 +175,12 @@ def _open(profile: TrainProfile) -> FaceDataset:
 
 def _evaluator(profile: TrainProfile, device: torch.device) -> Evaluator:
     """Loads the verification sets now, so that a bad one stops the run before it starts."""
-    if profile.data.path in profile.run.val:
-        got = f"'{profile.data.path}', which is --data"
-        raise VerificationSetError("--val must hold people that are not trained on", got, "Give other people's images.")
+    data = profile.data.path or ""
+    for val in profile.run.val:
+        if may_share_identities(data, val):
+            got = f"'{val}', which is in --data '{data}'"
+            remedy = "Give other people's images, or parts of one data set: --data FACES@0:900 --val FACES@900:1000."
+            raise VerificationSetError("--val must hold people that are not trained on", got, remedy)
     return partial(
         evaluate,
         verification_sets=load_verification_sets(profile.run.val, profile.model.image_size),

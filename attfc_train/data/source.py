@@ -6,20 +6,32 @@ from pathlib import Path
 
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.folder import FolderFaces
+from attfc_train.data.part import PartOfFaces, part_of_spec
 from attfc_train.data.recordio import RecordIOFaces
 from attfc_train.data.synthetic import PREFIX, SyntheticFaces
 from attfc_train.errors import DataError, UsageError
 
-_KINDS = "a folder with train.rec and train.idx, a .rec file, a folder of images per identity, or synthetic:IDSxIMAGES[+FIRST]"
+_KINDS = (
+    "a folder with train.rec and train.idx, a .rec file, a folder of images per identity, or synthetic:IDSxIMAGES[+FIRST], "
+    "each with @FIRST:STOP for some of the identities"
+)
 
 
 def open_dataset(spec: str) -> FaceDataset:
     """Opens `spec`: a RecordIO folder or ``.rec`` file, a folder per identity, or ``synthetic:IDSxIMAGES[+FIRST]``.
 
+    Behind each of them ``@FIRST:STOP`` takes some of its identities (see `PartOfFaces`), unless a file has that very name.
+
     Raises:
         UsageError: `spec` names no kind of data set.
         DataError: there is nothing, or nothing readable, or fewer than two identities.
     """
+    data, places = part_of_spec(spec)
+    named = _expanded(spec)
+    if places is not None and not (named and named.exists()):
+        if part_of_spec(data)[1] is not None:
+            raise UsageError("a part must be of a whole data set", f"'{spec}'", "Write one FIRST:STOP behind one @.")
+        return PartOfFaces(open_dataset(data), *places)
     if spec.startswith(PREFIX):
         return SyntheticFaces.from_spec(spec)
     path = _expanded(spec)

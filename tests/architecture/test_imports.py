@@ -22,7 +22,7 @@ attfc_train.profile_file attfc_train.precision attfc_train.log
 attfc_train.data attfc_train.data.canvas attfc_train.data.hashing attfc_train.data.decode attfc_train.data.identity_index
 attfc_train.data.batch attfc_train.data.dataset attfc_train.data.record_frames attfc_train.data.procedural_face
 attfc_train.data.permutation
-attfc_train.data.residency
+attfc_train.data.residency attfc_train.data.part
 attfc_train.data.recordio attfc_train.data.folder attfc_train.data.synthetic attfc_train.data.sampler attfc_train.data.reader
 attfc_train.data.source attfc_train.data.recordio_writer attfc_train.data.loader
 

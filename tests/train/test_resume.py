@@ -254,9 +254,10 @@ def test_the_state_is_safe_before_the_last_evaluation(tmp_path: Path, monkeypatc
     assert load_checkpoint(tmp_path / "run").step == 4
 
 
-def test_people_that_are_trained_on_are_no_verification_set(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", ["", "@0:5"])
+def test_people_that_are_trained_on_are_no_verification_set(tmp_path: Path, part: str) -> None:
     profile = profile_of()
-    same = profile.model_copy(update={"run": profile.run.model_copy(update={"val": (profile.data.path,)})})
+    same = profile.model_copy(update={"run": profile.run.model_copy(update={"val": (f"{profile.data.path}{part}",)})})
     with pytest.raises(VerificationSetError, match="not trained on"):
         run.start(same, options(tmp_path / "run"))
 

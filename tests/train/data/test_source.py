@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from attfc_train.data.folder import FolderFaces
+from attfc_train.data.part import PartOfFaces
 from attfc_train.data.recordio import RecordIOFaces
 from attfc_train.data.recordio_writer import write_recordio
 from attfc_train.data.source import open_dataset
@@ -56,3 +57,33 @@ def test_files_of_other_kinds(tmp_path, name, remedy):
     (tmp_path / name).write_text("")
     with pytest.raises(UsageError, match=remedy):
         open_dataset(str(tmp_path / name))
+
+
+def test_a_part_of_each_kind(record_folder, face_folder):
+    for spec in (str(record_folder), str(face_folder), "synthetic:6x2"):
+        whole = open_dataset(spec)
+        part = open_dataset(f"{spec}@0:2")
+        assert isinstance(part, PartOfFaces)
+        assert part.index.num_ids == 2
+        assert part.name == f"{whole.name}@0:2"
+
+
+def test_a_name_that_looks_like_a_part_is_a_name(record_folder):
+    record_folder.rename(record_folder.with_name("set@0:1"))
+    assert isinstance(open_dataset(str(record_folder.with_name("set@0:1"))), RecordIOFaces)
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ("synthetic:6x2@0:7", r"FIRST < STOP <= 6.*got 0:7"),
+        ("synthetic:6x2@3:3", r"FIRST < STOP"),
+        ("synthetic:6x2@0:5@0:3", "one @"),
+        ("synthetic:6x2@0:5:3", "synthetic:IDSxIMAGES"),
+        ("synthetic:6x2@5:6", "at least 2 identities"),
+        ("nothing@0:2", "does not exist"),
+    ],
+)
+def test_parts_that_are_not_there(spec, said):
+    with pytest.raises((DataError, UsageError), match=said):
+        open_dataset(spec)

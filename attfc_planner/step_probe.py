@@ -92,7 +92,7 @@ def main() -> None:
         failure = observed(error, device)
         where = f"{failure.message} in phase '{failure.phase}'" if failure.phase else failure.message
         raise DeviceMemoryError("the steps must fit into the device's memory", where, "Take less.") from error
-    print(json.dumps(measured))
+    sys.stdout.write(json.dumps(measured) + "\n")
 
 
 if __name__ == "__main__":

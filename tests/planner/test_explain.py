@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,19 @@ def test_knobs_change_what_their_own_traces_say(explained: Explanation) -> None:
     assert knobs["DCC size 400,000 -> 200,000"].points_changed is not None
     assert knobs["storage fp32 -> int8"].points_changed is None
     assert knobs["storage fp32 -> int8"].bytes_changed <= knobs["storage fp32 -> bf16"].bytes_changed
+
+
+@pytest.mark.parametrize(("phase", "when"), [("evaluation", "after"), ("build", "before"), (None, None)])
+def test_a_peak_outside_of_the_step_is_said(explained: Explanation, phase: str | None, when: str | None) -> None:
+    memory = explained.memory.model_copy(update={"peak_phase": phase}) if phase else explained.memory
+    console = Console(file=io.StringIO(), width=120, color_system=None)
+    show_explanation(console, replace(explained, memory=memory, peak_in_step=phase is None), ())
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    said = [line for line in text.splitlines() if "the step that is drawn below" in line]
+    assert len(said) == (phase is not None), text
+    if phase:
+        assert f"That is {when} the step" in said[0]
+        assert f"in phase '{phase}'" in text
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -10,7 +10,8 @@
 
 A ``step`` of a head with a container also has ``filled_slots``, ``identities_held`` (distinct), ``mean_age_steps`` and
 ``max_age_steps`` (since a slot was written), and of the last batch ``conflict_share`` (samples whose identity holds a slot),
-``center_cosine`` (stored against fresh center) and ``center_cosine_per_step`` (its slope against age: the drift).
+``found_age_steps`` (mean age of those slots), ``center_cosine`` (stored against fresh center) and ``center_cosine_per_step``
+(its slope against age: the drift).
 """
 
 from __future__ import annotations

@@ -178,15 +178,16 @@ class Loop:
             "mean_age_steps": held.mean_age,
             "max_age_steps": float(held.max_age),
             "conflict_share": fresh.conflicts.item(),
+            "found_age_steps": fresh.age.item(),
             "center_cosine": fresh.cosine.item(),
             "center_cosine_per_step": fresh.cosine_per_step.item(),
         }
-        keys = ("filled_slots", "mean_age_steps", "center_cosine", "center_cosine_per_step")
+        keys = ("filled_slots", "found_age_steps", "center_cosine", "center_cosine_per_step")
         share = self._staleness.observe(*(values[key] for key in keys))
         settings = self.state.profile.head
         if share is not None and isinstance(settings, AttFCSettings):
             momentum = schedule.encoder_momentum(settings, self.state.step)
-            self.log.say(stale_text(settings, momentum, held.mean_age, share))
+            self.log.say(stale_text(settings, momentum, fresh.age.item(), share))
         return values
 
     def _check_finite(self) -> None:

@@ -52,6 +52,7 @@ def start(profile: TrainProfile, options: RunOptions) -> None:
     profile = resolve_profile(profile, dataset.index.num_ids, dataset.index.num_images)
     evaluator = _evaluator(profile, options.device)
     _check_start(profile, options)
+    prepare_device(options.device, profile.run.precision)  # before the loss kernels are timed, while the state is built
     with memory_is_enough(options.device):
         state = build(profile, options.device)
         save_profile(profile, options.folder / PROFILE_FILE)
@@ -80,7 +81,7 @@ RESUMABLE = (
 )
 """Settings that may change in a resumed run: what is learned and what is drawn stays the same. A container of another size
 or form takes over the newest centers that it has room for (the rule: `attfc_train.heads.container_resize`); with the draw
-``residency`` another number of slots also means another order of images from the resumed step on."""
+``residency`` fewer slots than the window has identities narrow it: another order of images from the resumed step on."""
 
 
 def resume(options: RunOptions, assignments: Sequence[str] = ()) -> None:
@@ -102,6 +103,7 @@ def resume(options: RunOptions, assignments: Sequence[str] = ()) -> None:
     evaluator = _evaluator(profile, options.device)
     best_accuracy = checkpoint.best_accuracy
     _check_start(profile, options)
+    prepare_device(options.device, profile.run.precision)  # before the loss kernels are timed, while the state is built
     with memory_is_enough(options.device):
         state = build(profile, options.device)
         kept = checkpoint.restore(state)
@@ -199,7 +201,6 @@ def _train(
 ) -> None:
     profile = state.profile
     predicted = prediction_for(profile, options.device.type)
-    prepare_device(options.device, profile.run.precision)
     log = RunLog(options.folder, profile.total_steps, state.step, tensorboard=options.tensorboard, console=options.console)
     with log:
         log.event(

@@ -25,6 +25,8 @@ class Freshness:
     """Mean cosine between their stored centers and their fresh ones. An identity's images differ, so it stays below 1."""
     cosine_per_step: Tensor
     """Slope of that cosine against the stored center's age in steps (least squares over the batch): what age alone costs."""
+    age: Tensor
+    """Mean age in steps of these stored centers: less than that of all slots where the images come in the residency order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ def freshness(container: DynamicClassContainer, centers: Tensor, labels: Tensor,
     mean_cosine, mean_age = (cosine * counted).sum() / num, (age * counted).sum() / num
     deviation = (age - mean_age) * counted
     slope = (deviation * cosine).sum() / deviation.square().sum()
-    return Freshness(num / labels.shape[0], mean_cosine, slope)
+    return Freshness(num / labels.shape[0], mean_cosine, slope, mean_age)
 
 
 def occupancy(container: DynamicClassContainer, step: int) -> Occupancy:

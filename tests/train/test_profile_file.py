@@ -46,3 +46,20 @@ def test_a_setting_of_the_old_head_is_refused() -> None:
 
 def test_a_window_that_says_what_is_so_anyway_is_no_error() -> None:
     assert TrainProfile.model_validate({"data": {"draw": "permutation", "window_share": 1.0}}).data.draw == "permutation"
+
+
+@pytest.mark.parametrize(
+    ("document", "window"),
+    [
+        ({}, 300),
+        ({"data": {"window_share": 1.0}}, 1000),
+        ({"data": {"window_share": 1e-9}}, 1),
+        ({"head": {"kind": "attfc", "dcc_share": 0.05}}, 50),
+        ({"head": {"kind": "attfc", "dcc_size": 5}}, 5),
+        ({"head": {"kind": "attfc", "dcc_size": 5}, "data": {"window_share": 1.0}}, 5),
+        ({"head": {"kind": "full_fc"}}, None),
+        ({"head": {"kind": "full_fc"}, "data": {"window_share": 0.3}}, 300),
+    ],
+)
+def test_a_window_is_a_share_of_the_identities_and_at_most_the_slots(document: dict[str, object], window: int | None) -> None:
+    assert TrainProfile.model_validate(document).resolve(1000).window == window

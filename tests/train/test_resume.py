@@ -272,3 +272,16 @@ def test_fp16_that_never_finds_a_scale_stops(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(loop, "train_step", overflowing_step)
     with pytest.raises(NonFiniteLossError):
         run.start(profile_of("full_fc", precision="fp16"), options(tmp_path / "run"))
+
+
+def test_the_device_is_prepared_before_anything_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """While a state is built the loss kernels are timed, which must be under the settings that they run with."""
+    order: list[str] = []
+    prepare, built = run.prepare_device, run.build
+    monkeypatch.setattr(run, "prepare_device", lambda *given: (order.append("prepare"), prepare(*given)))
+    monkeypatch.setattr(run, "build", lambda *given: (order.append("build"), built(*given))[1])
+    profile = profile_of(steps=2, save_every=1)
+    run.start(profile, options(tmp_path / "run"))
+    (tmp_path / "run" / "model.pt").unlink()
+    run.resume(options(tmp_path / "run"))
+    assert order == ["prepare", "build"] * 2

@@ -73,6 +73,9 @@ def test_drift_is_measured_by_age() -> None:
     expected = [math.cos(math.pi / 3) * math.cos(0.02 * age) for age in range(1, 31)]
     assert found.cosine.item() == pytest.approx(np.mean(expected), abs=1e-5)
     assert found.cosine_per_step.item() == pytest.approx(np.polyfit(range(1, 31), expected, 1)[0], abs=1e-5)
+    assert found.age.item() == pytest.approx(np.mean(range(1, 31)))
+    few = freshness(container, fresh[20:], labels[20:], 30)
+    assert few.age.item() == pytest.approx(np.mean(range(1, 11))), "of the batch's own, not of all slots"
 
 
 def observed(watch: StalenessWatch, lines: int, filled: float = 100, slope: float = -0.01, cosine: float = 0.4) -> list[bool]:
@@ -104,7 +107,7 @@ def test_agreement_that_is_gone_has_no_slope_but_is_said(cosine: float, slope: f
     told = [share for _ in range(100) if (share := watch.observe(100, 1000.0, cosine, slope)) is not None]
     assert told == [1.0, 1.0]
     text = stale_text(AttFCSettings(), 0.999, 1000.0, 1.0)
-    assert "1,000 steps old on average, they agree with fresh ones no more than strangers' do" in text
+    assert "1,000 steps old on average when a batch needs them, they agree with fresh ones no more than strangers' do" in text
     filling = (watch.observe(100 + line, 1000.0, cosine, slope) for line in range(100))
     assert not any(filling)
 
@@ -127,4 +130,4 @@ def test_agreement_that_is_gone_has_no_slope_but_is_said(cosine: float, slope: f
 def test_the_warning_names_the_knob(settings: dict[str, object], momentum: float, knob: str) -> None:
     text = stale_text(AttFCSettings.model_validate(settings), momentum, 40.0, 0.5)
     assert knob in text
-    assert "in 40 steps, their mean age, they lose 50% of" in text
+    assert "in the 40 steps until a batch needs them again, they lose 50% of" in text

@@ -34,6 +34,31 @@ def test_the_interpreted_kernel_agrees_and_is_slower() -> None:
     assert choose.fastest(CPU, WORK) == "chunked"
 
 
+@pytest.mark.parametrize("slot_type", [torch.float32, torch.bfloat16, torch.int8])
+@pytest.mark.parametrize(("dim", "scale"), [(16, 64.0), (128, 30.0), (512, 64.0), (512, 10.0)])
+def test_what_is_compared_is_not_zero(dim: int, scale: float, slot_type: torch.dtype) -> None:
+    """In many dimensions random vectors are all alike far; a loss of 0 would differ from itself by NaN."""
+    work = choose.Workload(8, 3000, dim, slot_type, scaled=slot_type == torch.int8, scale=scale, chunk=8192)
+    loss, gradient = choose._run("reference", choose._problem(CPU, work), work)
+    assert loss > 1
+    assert gradient.norm() > 1e-2
+
+
+@pytest.mark.parametrize("dim", [16, 512])
+def test_a_chunk_larger_than_the_container_does_not_hide_the_kernel(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    chunks = []
+
+    def seen(*, chunk: int, **rest: Any) -> Tensor:
+        chunks.append(chunk)
+        return IMPLEMENTATIONS["reference"](chunk=chunk, **rest)
+
+    monkeypatch.setitem(IMPLEMENTATIONS, "triton", seen)
+    monkeypatch.setattr(choose, "_seconds", lambda name, *_: {"chunked": 2.0, "triton": 1.0}[name])
+    work = choose.Workload(4, 300, dim, torch.float32, scaled=False, scale=64.0, chunk=65_536)
+    assert choose.fastest(CPU, work) == "triton"
+    assert max(chunks) == 150
+
+
 def test_the_faster_one_is_taken_and_random_numbers_stay(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(IMPLEMENTATIONS, "triton", IMPLEMENTATIONS["reference"])
     monkeypatch.setattr(choose, "_seconds", lambda name, *_: {"chunked": 2.0, "triton": 1.0}[name])

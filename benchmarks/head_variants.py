@@ -5,6 +5,8 @@ Margin, scale, network, optimiser and schedule are the same for all of them; onl
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Any, Final
 
 from attfc_train.profile import DEFAULT_WINDOW_SHARE, TrainProfile
@@ -69,6 +71,7 @@ PARTS: Final[dict[str, Variant]] = {
     "C 100 %, R=0, uniform order": attfc(1.0, 0, draw="permutation"),
     "C 30 %, uniform order": attfc(0.3, draw="permutation"),
     "C 10 %, uniform order": attfc(0.1, draw="permutation"),
+    "C 5 %, uniform order": attfc(0.05, draw="permutation"),
     "C 30 %, no batch negatives": attfc(0.3, batch_negatives=False),
     "C 10 %, no batch negatives": attfc(0.1, batch_negatives=False),
     "C 30 %, neither": attfc(0.3, draw="permutation", batch_negatives=False),
@@ -89,3 +92,11 @@ def profile_of(variant: Variant, image_size: int, steps: int, seed: int) -> Trai
     document["model"]["image_size"] = image_size
     document["run"] |= {"steps": steps, "seed": seed, "save_every": 10**9, "eval_every": 10**9, "log_every": 100}
     return TrainProfile.model_validate(document)
+
+
+def settings_digest(profile: TrainProfile) -> str:
+    """Sixteen hex digits of everything in a resolved profile that decides what is learned: defaults may change, and records of
+    other defaults are of something else."""
+    decisive = profile.model_dump(mode="json", include={"model", "head", "optim"})
+    decisive["order"] = [profile.data.draw, profile.window or profile.num_ids, profile.data.flip_probability]
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]

@@ -31,7 +31,7 @@ from attfc_train.profile_file import with_overrides
 from attfc_train.run import RunOptions, start
 from attfc_train.step import train_step
 from benchmarks.face_sets import FaceSet, lfw, synthetic
-from benchmarks.head_variants import FULL, STUDIES, TIMED, Variant, profile_of
+from benchmarks.head_variants import FULL, STUDIES, TIMED, Variant, profile_of, settings_digest
 from benchmarks.heads_report import report
 from benchmarks.provenance import RESULTS, provenance, quantiles
 
@@ -102,6 +102,7 @@ def compare(faces: FaceSet, options: argparse.Namespace) -> None:
                 if options.only and name not in options.only:
                     continue
                 for equal, steps in budgets(study, name, options.steps, seconds).items():
+                    digest = settings_digest(profile_of(variant, options.image_size, steps, seed).resolve(faces.num_ids))
                     key = {
                         "kind": "run",
                         **setting,
@@ -110,6 +111,7 @@ def compare(faces: FaceSet, options: argparse.Namespace) -> None:
                         "steps": steps,
                         "seed": seed,
                         "variant": variant,
+                        "settings": digest,
                     }
                     _run_once(key, variant, faces, options.output)
 
@@ -125,15 +127,18 @@ def _times(faces: FaceSet, options: argparse.Namespace, setting: dict[str, Any])
 
 
 def _run_once(key: dict[str, Any], variant: Variant, faces: FaceSet, output: Path) -> None:
-    """One training, unless it is recorded, maybe under another name or as the same number of steps in another comparison."""
-    same = {word: value for word, value in key.items() if word not in ("name", "equal")}
+    """One training, unless it is recorded, maybe under another name or as the same number of steps in another comparison.
+
+    A line that repeats another's result keeps that one's provenance.
+    """
+    same = {word: value for word, value in key.items() if word not in ("name", "equal", "variant")}
     done = [line for line in recorded(output) if same.items() <= line.items()]
     if any(key.items() <= line.items() for line in done):
         return
-    result = {word: done[0][word] for word in ("accuracy", "auc", "cpu_seconds")} if done else {}
-    result = result or trained(variant, faces, key["image_size"], key["steps"], key["seed"])
-    record({**key, **result, **provenance()}, output)
-    print(" | ".join(str(value) for value in [*key.values(), *result.values()]), flush=True)
+    result = {word: value for word, value in done[0].items() if word not in key} if done else {}
+    result = result or {**trained(variant, faces, key["image_size"], key["steps"], key["seed"]), **provenance()}
+    record({**key, **result}, output)
+    print(" | ".join(str(value) for value in [*key.values(), result["accuracy"], result["auc"]]), flush=True)
 
 
 def main() -> None:

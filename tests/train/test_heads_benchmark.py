@@ -10,7 +10,7 @@ import pytest
 from attfc_train.files import write_text_atomically
 from attfc_train.profile_file import with_overrides
 from benchmarks import face_sets, heads
-from benchmarks.head_variants import HEADS, STUDIES, profile_of
+from benchmarks.head_variants import HEADS, STUDIES, profile_of, settings_digest
 from benchmarks.heads_report import head_bytes, interval, report
 
 NUM_IDS, DIM, R50_PARAMETERS = 2_059_906, 512, 43_590_976
@@ -49,6 +49,8 @@ def test_what_is_on_file_is_not_done_again(
     assert runs[0]["auc"] == runs[2]["auc"]
     assert 0 <= runs[0]["auc"] <= 1
     assert runs[0]["torch"]
+    assert runs[0]["date"] == runs[2]["date"]
+    assert runs[0]["settings"] == runs[2]["settings"]
     options.seeds = [0, 1]
     heads.compare(faces, options)
     assert trained == [21, 42, 21, 42]
@@ -58,6 +60,16 @@ def test_what_is_on_file_is_not_done_again(
     assert row.count("±") == 4
     assert "| 42 |" in row
     assert row in (tmp_path / "heads.md").read_text()
+
+
+def test_records_of_other_defaults_are_of_something_else() -> None:
+    digests = [settings_digest(profile_of(variant, 32, 300, 0).resolve(1000)) for variant in HEADS.values()]
+    assert len(set(digests)) == len(digests)
+    whole = settings_digest(profile_of({"window_share": 1.0}, 32, 300, 0).resolve(1000))
+    assert whole != settings_digest(profile_of({}, 32, 300, 0).resolve(1000))
+    assert settings_digest(profile_of({}, 32, 300, 1).resolve(1000)) == settings_digest(
+        profile_of({}, 32, 300, 0).resolve(1000)
+    )
 
 
 def test_a_torn_file_is_told(tmp_path: Path) -> None:

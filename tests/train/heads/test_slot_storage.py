@@ -74,7 +74,10 @@ def test_a_running_mean_of_small_moves_does_not_stall(storage: StorageType) -> N
     exact, found = (containers[name].centers.read(labels) for name in ("fp32", storage))
     assert (exact * goal).sum(1).min() > 0.97
     assert (exact * found).sum(1).min() > 0.98
-    assert (exact * nearest.read(labels)).sum(1).max() < 0.95 if storage != "bf16" else True
+    stalled = (exact * nearest.read(labels)).sum(1)
+    assert stalled.mean() < (exact * found).sum(1).mean()
+    if storage != "bf16":  # whose steps are small enough for most dimensions
+        assert stalled.max() < 0.95
 
 
 def test_noise_is_a_function_of_step_and_row() -> None:

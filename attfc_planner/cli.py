@@ -138,6 +138,26 @@ def fit(
     fit_gpu(Console(), gpu, backbone, share, storage, cast("Precision | None", precision))
 
 
+@app.command()
+def report(
+    profile: Annotated[Path, typer.Argument(help="Training profile that attfc-plan wrote, such as best.json.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = Path("report.html"),
+    run: Annotated[Path | None, typer.Option(help="Folder of a run with it, to show predicted beside measured.")] = None,
+    study: Annotated[Path | None, typer.Option(help="Optuna journal; without it those that lie beside the profile.")] = None,
+) -> None:
+    """Write a plan as one HTML page: settings, memory, Pareto front, study, measured figures, commands."""
+    from rich.console import Console
+
+    from attfc_train.errors import UsageError
+
+    if output.suffix.lower() not in (".html", ".htm"):
+        raise UsageError("--output must be an .html file", f"'{output}'", "Example: -o report.html.")
+
+    from attfc_planner.commands import report_file
+
+    report_file(Console(), profile, output, study, run)
+
+
 def _asked_to_train() -> bool:
     """Asks only where somebody can answer."""
     return sys.stdin.isatty() and sys.stdout.isatty() and typer.confirm("Train now?", default=False)

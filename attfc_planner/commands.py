@@ -1,4 +1,4 @@
-"""What ``attfc-plan explain`` and ``attfc-plan fit`` do once their options are checked."""
+"""What ``attfc-plan explain``, ``fit`` and ``report`` do once their options are checked."""
 
 from __future__ import annotations
 
@@ -45,6 +45,14 @@ def fit_gpu(
     with console.status("Tracing the train step of every backbone where it was not traced before ..."):
         found = fits(request, gpu, MemoryModel(base, gpu, gpu.capacity_bytes))
     show_fits(console, found, request, gpu)
+
+
+def report_file(console: Console, path: Path, output: Path, study: Path | None, run: Path | None) -> None:
+    """Writes the report on the profile at `path` to `output`."""
+    from attfc_planner.report.build import report_html
+
+    write_text_atomically(output, report_html(path, study, run))
+    console.print(f"Written: {output}", highlight=False, soft_wrap=True)
 
 
 def _told(console: Console, found: tuple[GpuProfile, str | None]) -> GpuProfile:

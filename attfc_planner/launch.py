@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.plan import Plan
@@ -81,14 +81,14 @@ def read_end(run_folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def comparison(prediction: Prediction, end: dict[str, Any], gpu: GpuProfile) -> list[tuple[str, str, str]]:
+def comparison(prediction: Prediction, end: dict[str, Any], kind: Literal["cuda", "cpu"]) -> list[tuple[str, str, str]]:
     """Rows of (figure, predicted, measured).
 
     The record's memory is what the trainer's process took: the resident set on a CPU, what the allocator reserved on a GPU. So
     the terms that lie outside are left out of the prediction.
     """
     speed, prior, expected = prediction.images_per_second, prediction.accuracy, prediction.memory.measured_bytes
-    without = "without context and headroom" if gpu.kind == "cuda" else "without headroom"
+    without = "without context and headroom" if kind == "cuda" else "without headroom"
     prior_text = f"prior {prior.low:+.2f} to {prior.high:+.2f} points against full FC"
     return [
         ("images/s", f"{speed.low:,.0f} to {speed.high:,.0f}", _shown(end.get("images_per_second"), "{:,.1f}".format)),

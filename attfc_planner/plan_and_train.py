@@ -62,4 +62,4 @@ def _compare(console: Console, made: Plan, run_folder: Path) -> None:
     """Predicted beside measured, where the run reached its end."""
     end = launch.read_end(run_folder)
     if end is not None and made.profile.prediction is not None:
-        show_comparison(console, launch.comparison(made.profile.prediction, end, made.gpu))
+        show_comparison(console, launch.comparison(made.profile.prediction, end, made.gpu.kind))

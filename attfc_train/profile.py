@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from attfc_train.frozen import Frozen
 from attfc_train.prediction import Prediction, Provenance
+from attfc_train.search_summary import SearchSummary
 from attfc_train.units import Bytes
 
 SCHEMA_VERSION = 1
@@ -231,6 +232,8 @@ class TrainProfile(Frozen):
     run: RunSettings = RunSettings()
     prediction: Prediction | None = None
     provenance: Provenance | None = None
+    search: SearchSummary | None = None
+    """What the plan was chosen from, and by which rule; it decides nothing."""
 
     @model_validator(mode="after")
     def _warm_up_within_run(self) -> Self:

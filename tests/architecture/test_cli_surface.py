@@ -47,6 +47,7 @@ PLAN: dict[str, set[str]] = {
     "explain": {"profile", "--gpu", "--plot"},
     "fit": {"--gpu", "--backbone", "--share", "--storage", "--precision"},
     "gpus": {"card"},
+    "report": {"profile", "--output", "-o", "--run", "--study"},
 }
 
 

@@ -15,7 +15,7 @@ from tests.architecture.modules import imports, imports_when_loaded, modules
 TABLE = """
 attfc_train attfc_train.errors attfc_train.units attfc_train.allocator
 attfc_train.files attfc_train.exits attfc_train.phase attfc_train.interrupt attfc_train.memory_use attfc_train.frozen
-attfc_train.prediction attfc_train.optim attfc_train.step_start
+attfc_train.prediction attfc_train.optim attfc_train.search_summary attfc_train.step_start
 attfc_train.profile
 attfc_train.profile_file attfc_train.precision attfc_train.log
 
@@ -81,6 +81,9 @@ attfc_planner.choose
 attfc_planner.knobs attfc_planner.plan
 attfc_planner.explain attfc_planner.fit attfc_planner.launch attfc_planner.screen attfc_planner.timeline_chart
 attfc_planner.explain_screen attfc_planner.fit_screen attfc_planner.timeline_svg
+attfc_planner.report attfc_planner.report.figures attfc_planner.report.page attfc_planner.report.study_history
+attfc_planner.report.sections
+attfc_planner.report.build
 attfc_planner.commands
 attfc_planner.plan_and_train
 attfc_planner.cli
@@ -89,7 +92,7 @@ ROWS = [line.split() for line in TABLE.strip().splitlines() if line]
 ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
 
 ONLY_IN = {
-    "optuna": {"attfc_planner.search.study"},
+    "optuna": {"attfc_planner.report.study_history", "attfc_planner.search.study"},
     "typer": {"attfc_train.cli", "attfc_planner.cli"},
     "rich": {
         "attfc_train.cli",
@@ -114,6 +117,7 @@ ONLY_IN = {
         "attfc_train.prediction",
         "attfc_train.profile",
         "attfc_train.profile_file",
+        "attfc_train.search_summary",
         "attfc_planner.gpu.catalog",
         "attfc_planner.gpu.profile",
     },

@@ -1,0 +1,1 @@
+"""``attfc-plan report``: a plan as one HTML page that needs nothing else."""

@@ -1,0 +1,63 @@
+"""From files to the report: the profile, the study that lies beside it, and a run's record."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from attfc_planner import launch
+from attfc_planner.report import sections
+from attfc_planner.report.page import Section, page
+from attfc_planner.report.study_history import Objective, read_objectives
+from attfc_train.errors import ProfileError
+from attfc_train.profile import TrainProfile
+from attfc_train.profile_file import load_profile
+
+STUDY_ENDINGS = (".study.jsonl", ".tune.jsonl")
+"""What ``attfc-plan`` and ``attfc-plan tune`` write beside a profile."""
+
+
+def report_html(path: Path, study: Path | None, run: Path | None) -> str:
+    """The page for the profile at `path`.
+
+    Args:
+        study: an Optuna journal; None: those that lie beside the profile, if any.
+        run: folder of a run with this profile, to set what was measured beside what was predicted.
+
+    Raises:
+        ProfileError: no profile, one without a prediction, or a run that has not ended.
+        StorageError: `study` is no journal.
+    """
+    profile = load_profile(path)
+    if profile.prediction is None:
+        raise ProfileError(f"'{path}' must hold a prediction", "none", "Report what attfc-plan wrote, such as best.json.")
+    objectives = [one for each in _studies(path, study) for one in read_objectives(each)]
+    gpu = profile.provenance.gpu if profile.provenance else "an unknown device"
+    title = f"{profile.name} on {gpu}"
+    return page(title, profile.description or "A training profile.", _sections(profile, path, objectives, run))
+
+
+def _sections(profile: TrainProfile, path: Path, objectives: list[Objective], run: Path | None) -> list[Section]:
+    assert profile.prediction is not None
+    found = [sections.plan_section(profile), sections.memory_section(profile.prediction.memory)]
+    if profile.search is not None:
+        found.append(sections.front_section(profile.search, profile))
+    if objectives:
+        found.append(sections.study_section(objectives))
+    if run is not None:
+        found.append(sections.measured_section(_measured(profile, run), str(run)))
+    return [*found, sections.commands_section(profile, str(path), None if run is None else str(run))]
+
+
+def _studies(path: Path, study: Path | None) -> list[Path]:
+    if study is not None:
+        return [study]
+    beside = (path.with_name(path.stem + ending) for ending in STUDY_ENDINGS)
+    return [one for one in beside if one.exists()]
+
+
+def _measured(profile: TrainProfile, run: Path) -> list[tuple[str, str, str]]:
+    end = launch.read_end(run)
+    if end is None:
+        raise ProfileError(f"--run '{run}' must hold a run that has ended", "no 'end' in its log.jsonl", "Give another folder.")
+    assert profile.prediction is not None
+    return launch.comparison(profile.prediction, end, "cuda" if profile.prediction.memory.allocator else "cpu")

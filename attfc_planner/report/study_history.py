@@ -1,0 +1,122 @@
+"""What an Optuna study says afterwards: its trials in order, and how much every knob mattered."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from attfc_train.errors import StorageError
+from attfc_train.units import MIB
+
+MAX_BYTES = 256 * MIB
+LEAST_TRIALS = 4
+"""An importance compares the better trials with all of them: with fewer there is nothing to compare."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """One finished trial."""
+
+    number: int
+    value: float
+    feasible: bool
+    """Whether every constraint holds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """One objective of a study."""
+
+    study: str
+    name: str
+    maximised: bool
+    trials: tuple[Trial, ...]
+    """In order."""
+    importances: dict[str, float]
+    """Knob -> share, largest first, in [0, 1]; empty where there are too few trials (see `LEAST_TRIALS`)."""
+    not_finished: int
+    """Trials without values: pruned, failed or running."""
+
+    def best(self) -> list[float]:
+        """The best feasible value up to each trial; NaN before the first feasible one."""
+        found, best = [], math.nan
+        for trial in self.trials:
+            if trial.feasible:
+                better = max if self.maximised else min
+                best = trial.value if math.isnan(best) else better(best, trial.value)
+            found.append(best)
+        return found
+
+
+def read_objectives(path: Path) -> list[Objective]:
+    """Every objective of every study in an Optuna journal.
+
+    Raises:
+        StorageError: no such file, larger than `MAX_BYTES`, or no journal.
+    """
+    try:
+        size = path.stat().st_size
+    except OSError as error:
+        raise StorageError(f"'{path}' must be a readable study", str(error.strerror), "Check the path.") from error
+    if size > MAX_BYTES:
+        raise StorageError(f"'{path}' must have at most {MAX_BYTES // MIB} MiB", f"{size // MIB} MiB", "Check the path.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Optuna's notes on what is experimental, and on which end of a value is better
+        try:
+            storage = JournalStorage(JournalFileBackend(str(path)))
+            names = optuna.get_all_study_names(storage)
+            found = [one for name in names for one in _objectives(optuna.load_study(study_name=name, storage=storage))]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+            reason = f"{type(error).__name__}: {error}"[:120]
+            raise _no_journal(path, reason) from error
+    if not found:
+        raise _no_journal(path, "no study in it")
+    return found
+
+
+def _no_journal(path: Path, reason: str) -> StorageError:
+    return StorageError(f"'{path}' must be an Optuna journal", reason, "Give the study that attfc-plan wrote.")
+
+
+def _objectives(study: optuna.Study) -> list[Objective]:
+    finished = [trial for trial in study.trials if trial.values is not None]
+    names = study.metric_names or [f"objective {number}" for number, _ in enumerate(study.directions, 1)]
+    return [
+        Objective(
+            study=study.study_name,
+            name=name,
+            maximised=direction == StudyDirection.MAXIMIZE,
+            trials=tuple(Trial(trial.number, trial.values[index], _is_feasible(trial)) for trial in finished),
+            importances=_importances(study, index, direction),
+            not_finished=len(study.trials) - len(finished),
+        )
+        for index, (name, direction) in enumerate(zip(names, study.directions, strict=True))
+    ]
+
+
+def _is_feasible(trial: FrozenTrial) -> bool:
+    return all(value <= 0 for value in trial.constraints.values())
+
+
+def _importances(study: optuna.Study, index: int, direction: StudyDirection) -> dict[str, float]:
+    """PED-ANOVA (Watanabe et al. 2023, arXiv 2304.10255): which knobs the better trials have in common."""
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    varied = {name for trial in complete for name in trial.params if len({one.params.get(name) for one in complete}) > 1}
+    if len(complete) < LEAST_TRIALS or not varied:
+        return {}
+    sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0  # the evaluator looks for low values
+
+    def target(trial: FrozenTrial) -> float:
+        return sign * float(trial.values[index])
+
+    found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), params=sorted(varied), target=target)
+    return {} if any(math.isnan(value) for value in found.values()) else dict(found)

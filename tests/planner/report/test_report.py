@@ -1,0 +1,178 @@
+"""The page: complete, self-contained, well-formed, with text for everything that is drawn."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from attfc_planner.report.build import report_html
+from attfc_planner.report.figures import Point, bars, scatter
+from attfc_planner.report.study_history import LEAST_TRIALS, Objective, Trial, read_objectives
+from attfc_train.errors import ProfileError, StorageError
+from attfc_train.profile_file import save_profile
+from tests.planner.report.conftest import planned_profile, write_study
+
+VOID = {"meta", "line", "circle", "path", "text"} - {"text"}
+
+
+class Elements(HTMLParser):
+    """Checks that tags nest, and collects them with what is written between."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.text: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        if tag != "meta":
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text.append(data)
+
+
+def parsed(html: str) -> Elements:
+    elements = Elements()
+    elements.feed(html)
+    elements.close()
+    assert elements.open == []
+    return elements
+
+
+def test_everything_is_there_and_nothing_is_fetched(planned: Path) -> None:
+    html = report_html(planned, None, None)
+    elements = parsed(html)
+    text = " ".join(elements.text)
+    for piece in (
+        "Plan",
+        "Memory",
+        "Pareto front",
+        "Study",
+        "Again",
+        "r50 <2 million> on RTX 4090",
+        "activations",
+        "9,216 MiB",
+    ):
+        assert piece in text, piece
+    for piece in ("attfc-plan --gpu rtx-4090 --ids 2059906", "attfc-train --profile", "storage", "limited by", "13.5 GiB"):
+        assert piece in text, piece
+    assert "batch_size" in text, "knobs that the front varies, and importances"
+    assert not re.search(r"(src|href)=|url\(|@import|<script|https?://", html)
+    assert "Predicted and measured" not in text
+
+
+def test_figures_have_text_alternatives(planned: Path) -> None:
+    elements = parsed(report_html(planned, None, None))
+    drawn = [attributes for tag, attributes in elements.found if tag == "svg"]
+    assert len(drawn) == 3, "the front, and the history of two objectives"
+    assert all(one.get("role") == "img" and len(one.get("aria-label") or "") > 40 for one in drawn)
+    tags = [tag for tag, _ in elements.found]
+    assert tags.count("figcaption") == tags.count("figure") == 3
+    assert tags.count("caption") >= 4
+    assert ("html", {"lang": "en"}) in elements.found
+
+
+def test_the_chosen_setting_is_marked_on_the_front(planned: Path) -> None:
+    html = report_html(planned, None, None)
+    assert len(re.findall(r'<circle class="chosen"', html)) == 1
+    row = re.search(r"<tr class=chosen>(.*?)</tr>", html)
+    assert row is not None
+    assert "24" in row[1]
+    assert "256" in row[1]
+
+
+def test_a_run_is_set_beside_its_prediction(planned: Path) -> None:
+    run = planned.parent / "run"
+    run.mkdir()
+    end = {"event": "end", "step": 9, "images_per_second": 1234.5, "peak_memory_bytes": 10 * 2**30, "accuracy": 0.878}
+    (run / "log.jsonl").write_text(json.dumps(end) + "\n")
+    text = " ".join(parsed(report_html(planned, None, run)).text)
+    for piece in ("Predicted and measured", "1,234.5", "10.00 GiB", "87.8 %"):
+        assert piece in text, piece
+
+
+def test_a_plan_without_search_or_study_has_what_there_is(tmp_path: Path) -> None:
+    profile = planned_profile().model_copy(update={"search": None, "provenance": None})
+    save_profile(profile, tmp_path / "best.json")
+    text = " ".join(parsed(report_html(tmp_path / "best.json", None, None)).text)
+    assert "Memory" in text
+    assert "Pareto" not in text
+    assert "Study" not in text
+
+
+def test_what_cannot_be_reported_is_said(planned: Path, tmp_path: Path) -> None:
+    save_profile(planned_profile().model_copy(update={"prediction": None}), tmp_path / "bare.json")
+    with pytest.raises(ProfileError, match="must hold a prediction"):
+        report_html(tmp_path / "bare.json", None, None)
+    with pytest.raises(ProfileError, match="must hold a run that has ended"):
+        report_html(planned, None, tmp_path / "nothing")
+    with pytest.raises(StorageError, match=r"readable study.*No such file"):
+        report_html(planned, tmp_path / "nothing.jsonl", None)
+    (tmp_path / "text.jsonl").write_text("no journal\n")
+    with pytest.raises(StorageError, match="must be an Optuna journal"):
+        report_html(planned, tmp_path / "text.jsonl", None)
+    (tmp_path / "other.jsonl").write_text(
+        '{"op_code": 77, "worker_id": "x"}\n{"op_code": 4, "trial_id": 8, "worker_id": "x"}\n'
+    )
+    with pytest.raises(StorageError, match="must be an Optuna journal"):
+        report_html(planned, tmp_path / "other.jsonl", None)
+
+
+def test_importances_find_the_knob_that_matters(planned: Path) -> None:
+    objectives = read_objectives(planned.with_name("best.study.jsonl"))
+    assert [(one.name, one.maximised, one.not_finished) for one in objectives] == [("hours", False, 1), ("points", True, 1)]
+    for one in objectives:
+        assert next(iter(one.importances)) == "batch_size"
+        assert sum(one.importances.values()) == pytest.approx(1)
+        assert sum(not trial.feasible for trial in one.trials) == 4
+
+
+def test_few_trials_have_no_importances(tmp_path: Path) -> None:
+    with pytest.warns(optuna.exceptions.ExperimentalWarning):
+        write_study(tmp_path / "few.jsonl", LEAST_TRIALS - 1)
+    assert [one.importances for one in read_objectives(tmp_path / "few.jsonl")] == [{}, {}]
+
+
+def test_the_best_so_far_counts_feasible_trials_only() -> None:
+    trials = (Trial(0, 9.0, False), Trial(1, 3.0, True), Trial(2, 5.0, True), Trial(3, 7.0, False), Trial(4, 2.0, True))
+    for maximised, expected in ((True, [3, 5, 5, 5]), (False, [3, 3, 3, 2])):
+        best = Objective("s", "v", maximised, trials, {}, 0).best()
+        assert math.isnan(best[0])
+        assert best[1:] == expected
+
+
+finite = st.floats(-1e9, 1e9)
+
+
+@given(st.lists(st.tuples(finite, finite), min_size=1, max_size=20))
+def test_any_points_lie_on_the_paper(places: list[tuple[float, float]]) -> None:
+    svg = scatter([Point(x, y, "a <b>") for x, y in places], "x & y", "z", "what it is")
+    parsed(svg)
+    drawn = re.findall(r'<circle class="point" cx="([\d.-]+)" cy="([\d.-]+)"', svg)
+    assert len(drawn) == len(places)
+    assert all(50 <= float(x) <= 420 and 0 <= float(y) <= 220 for x, y in drawn)
+
+
+@given(st.lists(st.tuples(st.text(max_size=5), st.floats(0, 1e15)), max_size=5))
+def test_bars_are_shares_of_the_longest(rows: list[tuple[str, float]]) -> None:
+    html = bars([(name, length, "1", "<") for name, length in rows], "caption")
+    parsed(html)
+    widths = [float(width) for width in re.findall(r"width:([\d.]+)%", html)]
+    assert len(widths) == len(rows)
+    assert all(0 <= width <= 100 for width in widths)

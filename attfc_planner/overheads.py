@@ -35,6 +35,8 @@ CPU_PROCESS: Bytes = 320 * MIB
 """Python with torch's CPU build imported (230 MiB resident, torch 2.13), and its threads and compiled kernels."""
 CUDA_BUILD_PROCESS: Bytes = 360 * MIB
 """What a CUDA build of torch adds to that, device or none (665 MiB in all, torch 2.12)."""
+CHECKPOINTING_PROCESS: Bytes = 200 * MIB
+"""torch's compiler, which `torch.utils.checkpoint` imports at its first call though nothing is compiled (torch 2.13)."""
 CPU_WORKSPACE_SHARE = 0.35
 """oneDNN's scratch and reordered copies, and glibc's fragmentation, as a share of the tensors. Ten runs of tiny, mbf and r18
 (95 to 1781 MiB of tensors, fp32 and bf16, torch 2.13): with it the process's peak is predicted to within -11 and +15 %."""
@@ -64,7 +66,7 @@ def unseen_terms(profile: TrainProfile, gpu: GpuProfile, tensors: Bytes) -> list
     if gpu.kind == "cuda":
         terms = [_context(gpu), _cublas(gpu)]
     else:
-        terms = [_process(), _cpu_workspace(tensors), _host_data(profile)]
+        terms = [_process(profile), _cpu_workspace(tensors), _host_data(profile)]
     if gpu.foreign_bytes:
         terms.append(MemoryTerm(name="foreign", bytes=gpu.foreign_bytes, source="measured: other processes on the device"))
     return terms
@@ -87,11 +89,12 @@ def _context(gpu: GpuProfile) -> MemoryTerm:
     return MemoryTerm(name="context", bytes=CUDA_CONTEXT, source="table: CUDA context, upper default of published figures")
 
 
-def _process() -> MemoryTerm:
+def _process(profile: TrainProfile) -> MemoryTerm:
     try:
         extra = 0 if version("torch").endswith("+cpu") else CUDA_BUILD_PROCESS
     except PackageNotFoundError:
         extra = CUDA_BUILD_PROCESS
+    extra += CHECKPOINTING_PROCESS if profile.model.gradient_checkpointing else 0
     return MemoryTerm(name="context", bytes=CPU_PROCESS + extra, source="rule: a Python process with torch loaded")
 
 

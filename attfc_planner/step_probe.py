@@ -39,7 +39,7 @@ def measure(
     base = memory_use(device).current if device.type == "cpu" else 0
     if capacity is not None and device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, capacity / total), device)
+        torch.cuda.set_per_process_memory_fraction(min(1.0, capacity / total))  # the current device: this one has no index
     prepare_device(device, profile.run.precision)
     state, batch, seconds = build(profile, device), Batch.example(profile, device), []
     batch.query.random_(0, 256)

@@ -1,0 +1,65 @@
+"""The record of the memory matrix: one JSON line a case, so that a stopped matrix goes on where it was."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import attfc_planner
+import attfc_train
+from attfc_planner.gpu.profile import GpuProfile
+from attfc_train.profile import TrainProfile
+
+Line = dict[str, Any]
+
+_PLANNER_SOURCES = ("memory", "overheads", "allocator", "block_pools", "traces", "record*", "affine", "evaluation", "step_probe")
+"""Modules that change what is predicted or how it is measured."""
+
+
+def key_of(profile: TrainProfile, gpu: GpuProfile) -> str:
+    """A digest of all that a case's line depends on: profile, device, its calibration, torch, and the code that is measured."""
+    parts = [profile.model_dump(mode="json"), gpu.name, gpu.kind, gpu.measured, torch.__version__, _code_version()]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
+
+
+@cache
+def _code_version() -> str:
+    digest, planner = hashlib.sha256(), Path(attfc_planner.__file__).parent
+    for path in sorted(Path(attfc_train.__file__).parent.rglob("*.py")):
+        digest.update(path.read_bytes())
+    for name in _PLANNER_SOURCES:
+        for path in sorted(planner.glob(f"{name}.py")):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def read_lines(path: Path) -> list[Line]:
+    """All whole lines; the last may have been cut off by a kill."""
+    lines = []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            continue
+    return lines
+
+
+def append_line(path: Path, line: Line) -> None:
+    """Writes a line so that it is there when the machine is gone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cut_off = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
+    with path.open("a") as file:
+        file.write(("\n" if cut_off else "") + json.dumps(line) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def newest(lines: list[Line]) -> list[Line]:
+    """The last line of every case on every device."""
+    return list({(line["kind"], line["device"], line["name"], line["calibrated"]): line for line in lines}.values())

@@ -1,0 +1,136 @@
+"""The proof of the memory model: what it predicts beside what real train steps take, over a matrix of cases.
+
+    python -m benchmarks.memory_matrix --minutes 9   # on a GPU; call it again until it says that nothing is left
+    python -m benchmarks.memory_matrix --cpu         # small cases against real allocations on the CPU
+    python -m benchmarks.memory_matrix --report      # table and plot of what is on file
+
+On a GPU every case runs freely, then with the allocator capped at the prediction, where it must live, and capped to play
+the cards just above and just below the prediction (`benchmarks.memory_gpu`). On a CPU the fake trace is held against the
+allocations of the same steps run for real, and the prediction against the process's peak (`benchmarks.memory_cpu`).
+
+Every case is a line of ``results/memory_matrix.jsonl``; a case whose line is there, for this device and this very code, is
+not measured again. A calibration of the card is left out unless ``--calibrated``, so that the figures hold for a card that
+nobody has measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from attfc_planner.gpu.detect import find_gpu
+from attfc_planner.gpu.profile import GpuProfile
+from benchmarks.memory_cases import MATRIX, Case
+from benchmarks.memory_lines import append_line, key_of, read_lines
+from benchmarks.provenance import RESULTS, provenance
+
+LINES = RESULTS / "memory_matrix.jsonl"
+FIRST_CASE_SECONDS = 60.0
+"""Reserved for a case when none has been measured in this call."""
+SLACK = 1.3
+"""A case may take so many times what the longest took."""
+
+Clock = Callable[[], float]
+
+
+class Measurer(Protocol):
+    """One kind of device."""
+
+    gpu: GpuProfile
+
+    def prepare(self, cases: list[Case]) -> None:
+        """What many cases need is made at once."""
+        ...
+
+    def measure(self, case: Case, seconds_left: float) -> dict[str, Any]:
+        """The case's part of a line."""
+        ...
+
+
+def pending(cases: list[Case], gpu: GpuProfile, path: Path) -> dict[str, Case]:
+    """Cases that are not on file, by key."""
+    done = {line["key"] for line in read_lines(path)}
+    keys = {key_of(case.profile(gpu), gpu): case for case in cases}
+    return {key: case for key, case in keys.items() if key not in done}
+
+
+def run(cases: list[Case], measurer: Measurer, path: Path, seconds: float, clock: Clock = time.monotonic) -> int:
+    """Measures pending cases while the next one still fits into `seconds`.
+
+    Returns:
+        How many are left.
+    """
+    begin, longest = clock(), FIRST_CASE_SECONDS / SLACK
+    waiting = pending(cases, measurer.gpu, path)
+    measurer.prepare(list(waiting.values()))
+    for number, (key, case) in enumerate(list(waiting.items())):
+        left, started = seconds - (clock() - begin), clock()
+        if left < SLACK * longest:
+            break
+        fields = measurer.measure(case, left)
+        took = clock() - started
+        longest = took if number == 0 else max(longest, took)
+        append_line(path, _line(key, case, measurer.gpu, fields, took))
+        print(f"{took:5.1f} s  {case.name}: {fields['measured']['outcome']}", flush=True)
+        del waiting[key]
+    return len(waiting)
+
+
+def _line(key: str, case: Case, gpu: GpuProfile, fields: dict[str, Any], seconds: float) -> dict[str, Any]:
+    return {
+        "key": key,
+        "kind": gpu.kind,
+        "device": gpu.name,
+        "calibrated": gpu.measured is not None,
+        "name": case.name,
+        "case": vars(case),
+        **fields,
+        "seconds": round(seconds, 1),
+        "provenance": provenance(torch.device(gpu.kind)),
+    }
+
+
+def measurer_for(cpu: bool, calibrated: bool) -> Measurer:
+    """The measurer of this machine's GPU, or of its CPU.
+
+    Raises:
+        SystemExit: there is no GPU.
+    """
+    gpu, _ = find_gpu("cpu" if cpu else "auto")
+    if not cpu and gpu.kind != "cuda":
+        raise SystemExit("benchmarks.memory_matrix needs a CUDA device; --cpu measures on the CPU")
+    gpu = gpu if calibrated else gpu.model_copy(update={"measured": None})
+    if cpu:
+        from benchmarks.memory_cpu import CpuMatrix
+
+        return CpuMatrix(gpu)
+    from benchmarks.memory_gpu import GpuMatrix
+
+    return GpuMatrix(gpu)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cpu", action="store_true", help="the small cases, on the CPU")
+    parser.add_argument("--report", action="store_true", help="only table and plot of what is on file")
+    parser.add_argument("--minutes", type=float, default=9.0, help="stop before a case would end later than this")
+    parser.add_argument("--calibrated", action="store_true", help="use what a calibration of this card has found")
+    parser.add_argument("--lines", type=Path, default=LINES)
+    options = parser.parse_args()
+    if not options.report:
+        measurer = measurer_for(options.cpu, options.calibrated)
+        left = run(MATRIX[measurer.gpu.kind], measurer, options.lines, 60 * options.minutes)
+        print(f"{left} cases are left; call again" if left else "nothing is left")
+    from benchmarks.memory_report import report
+
+    report(read_lines(options.lines), options.lines.parent)
+
+
+if __name__ == "__main__":
+    main()

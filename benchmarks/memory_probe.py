@@ -1,0 +1,173 @@
+"""The program that `benchmarks.memory_gpu` starts for a case: real steps, freely and with the allocator capped, in one process.
+
+A process costs seconds, a few steps less, so all runs of a case share one. Between two runs everything is freed and the cap
+changes; each run builds its own state. What the runs share is what the first has learned about kernels: cuDNN's and Triton's
+choices. cuDNN drops a remembered choice whose workspace does not fit any more and looks for another, as it does in a new
+process; `benchmarks.memory_gpu` also starts some cases anew with the cap, to hold against these.
+
+A cap is on what the allocator holds, so a card is played with its size less the context that this process was measured to take.
+PyTorch checks a cap against the whole of a request, even where an expandable segment would only grow by a part of it: a
+capped run may retry, and so die, a little earlier than on a real card, never later.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import torch
+
+from attfc_planner.step_probe import measure
+from attfc_train.memory_use import memory_use
+from attfc_train.out_of_memory import is_out_of_memory, reason
+from attfc_train.profile import TrainProfile
+from attfc_train.units import Bytes
+
+FREE_STEPS, CAPPED_STEPS = 1, 0
+"""Timed steps, beside the two that are not: momentum is there from the second on."""
+NO_ENGINE = "unable to find an engine"
+"""cuDNN's words where no algorithm's workspace fits."""
+
+Kind = Literal["prediction", "bare", "card", "cold"]
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is asked of a process; bytes are those of the prediction."""
+
+    profile: dict[str, Any]
+    need: Bytes
+    """The smallest card that is said to do: everything but other processes."""
+    context: Bytes
+    """As predicted; counts where the driver does not tell the real one."""
+    headroom: Bytes
+    cards: Sequence[Bytes]
+    """Cards to play."""
+    free: bool = True
+    """Whether to run without a cap first."""
+    cold: bool = False
+    """Only the run capped at the prediction, in this new process."""
+
+
+@dataclass(frozen=True)
+class Steps:
+    """What came of one run."""
+
+    outcome: Literal["lived", "died", "failed"]
+    """``failed``: by another error than memory's."""
+    reason: str = ""
+    retries: int = 0
+    """How often the allocator gave its cache back to go on."""
+    left_over: Bytes = 0
+    """Allocated before the run began: what the former run did not free."""
+    measured: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Capped:
+    """A run with a cap, and what was said of it."""
+
+    kind: Kind
+    """``prediction``: all that is predicted but context and others; ``bare``: without headroom too; ``card``: a played card;
+    ``cold``: ``prediction`` in a process of its own."""
+    capacity_bytes: Bytes
+    """Of the allocator."""
+    card_bytes: Bytes | None
+    predicted_to_fit: bool | None
+    """None: nothing is promised."""
+    outcome: str
+    reason: str
+    retries: int
+    left_over: Bytes
+
+
+Run = Callable[[Bytes | None, int], Steps]
+"""Capacity (None: no cap) and timed steps -> what came of it."""
+
+
+def probe(job: Job, run: Run) -> dict[str, Any]:
+    """All runs of a job.
+
+    Returns:
+        ``free``: a `Steps` or None; ``capped``: a list of `Capped`.
+    """
+    if job.cold:
+        return {"free": None, "capped": [asdict(_capped(run, "cold", job.need - job.context, None, True))]}
+    free = run(None, FREE_STEPS) if job.free else None
+    context = (free.measured or {}).get("context_bytes") if free else None
+    room = job.need - job.context
+    capped = [
+        _capped(run, "prediction", room, None, True),
+        _capped(run, "bare", room - job.headroom, None, None),
+        *_played(job, job.context if context is None else context, run),
+    ]
+    return {"free": asdict(free) if free else None, "capped": [asdict(each) for each in capped]}
+
+
+def _played(job: Job, context: Bytes, run: Run) -> list[Capped]:
+    """From the first card that is said to do upwards to one that does, and from the next smaller one downwards to one that
+    does not: what larger and smaller ones would do follows."""
+    runs: list[Capped] = []
+    for fit in (True, False):
+        for card in sorted((card for card in job.cards if (card >= job.need) == fit), reverse=not fit):
+            if card <= context:
+                break
+            runs.append(_capped(run, "card", card - context, card, fit))
+            if (runs[-1].outcome == "lived") == fit:
+                break
+    return runs
+
+
+def _capped(run: Run, kind: Kind, capacity: Bytes, card: Bytes | None, fit: bool | None) -> Capped:
+    steps = run(capacity, CAPPED_STEPS)
+    return Capped(kind, capacity, card, fit, steps.outcome, steps.reason, steps.retries, steps.left_over)
+
+
+def steps_on(profile: TrainProfile, device: torch.device) -> Run:
+    """Real steps on this device; after each run the cap is off and the memory free."""
+
+    def run(capacity: Bytes | None, steps: int) -> Steps:
+        left_over, retries = memory_use(device).current if device.type == "cuda" else 0, _retries(device)
+        try:
+            measured = measure(profile, device, steps=steps, capacity=capacity, evaluate=True)
+            return Steps("lived", "", _retries(device) - retries, left_over, measured)
+        except RuntimeError as error:
+            full = is_out_of_memory(error) or NO_ENGINE in str(error)
+            return Steps("died" if full else "failed", reason(error)[:300], _retries(device) - retries, left_over)
+        finally:
+            _free_everything(device)
+
+    return run
+
+
+def _retries(device: torch.device) -> int:
+    return int(torch.cuda.memory_stats(device).get("num_alloc_retries", 0)) if _started(device) else 0
+
+
+def _started(device: torch.device) -> bool:
+    """Whether the device was used: the first run must find it untouched, to see the context come."""
+    return device.type == "cuda" and torch.cuda.is_initialized()
+
+
+def _free_everything(device: torch.device) -> None:
+    gc.collect()  # autograd's cycles
+    if _started(device):
+        torch._C._cuda_clearCublasWorkspaces()
+        torch.cuda.empty_cache()
+        torch.cuda.set_per_process_memory_fraction(1.0, device)
+
+
+def main() -> None:
+    """Reads a job from stdin when everything is imported, and prints what came of it."""
+    job = Job(**json.loads(sys.stdin.readline()))
+    profile = TrainProfile.model_validate(job.profile)
+    device = torch.device("cuda", 0)
+    print(json.dumps(probe(job, steps_on(profile, device))))
+
+
+if __name__ == "__main__":
+    main()

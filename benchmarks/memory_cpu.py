@@ -1,4 +1,4 @@
-"""The memory matrix on a CPU: the fake trace beside the same step's real allocations, the prediction beside the process's peak."""
+"""The memory matrix on a CPU: the fake trace beside real allocations of the step, the prediction beside the process's peak."""
 
 from __future__ import annotations
 
@@ -34,6 +34,9 @@ class CpuMatrix:
 
     def prepare(self, cases: list[Case]) -> None:
         """Nothing: each case is traced when its turn comes."""
+
+    def close(self) -> None:
+        """Nothing was left open."""
 
     def measure(self, case: Case, seconds_left: float) -> dict[str, Any]:
         """``predicted`` and ``measured`` of the case's line."""

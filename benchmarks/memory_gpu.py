@@ -52,14 +52,19 @@ class GpuMatrix:
         self._model.prepare(case.profile(self.gpu) for case in cases)
 
     def measure(self, case: Case, seconds_left: float) -> dict[str, Any]:
-        """``predicted``, ``measured`` and ``capped`` of the case's line."""
+        """``predicted``, ``measured``, ``cards`` that could be played and ``capped`` runs of the case's line."""
         prediction = self._model.estimate(case.profile(self.gpu))
         job = self._job(case, prediction)
         timeout = min(LONGEST_SECONDS, seconds_left)
         result = self._ask(job, timeout)
         if result.get("capped") and case in COLD:
             result["capped"] += self._ask(Job(**{**vars(job), "cold": True}), timeout).get("capped", [])
-        return {"predicted": predicted_bytes(prediction), "measured": _measured(result), "capped": result.get("capped", [])}
+        return {
+            "predicted": predicted_bytes(prediction),
+            "measured": _measured(result),
+            "cards": job.cards,
+            "capped": result.get("capped", []),
+        }
 
     def close(self) -> None:
         """Ends the process that waits for a job."""

@@ -18,7 +18,17 @@ from attfc_train.profile import TrainProfile
 
 Line = dict[str, Any]
 
-_PLANNER_SOURCES = ("memory", "overheads", "allocator", "block_pools", "traces", "record*", "affine", "evaluation", "step_probe")
+_PLANNER_SOURCES = (
+    "memory",
+    "overheads",
+    "allocator",
+    "block_pools",
+    "traces",
+    "record*",
+    "affine",
+    "evaluation",
+    "step_probe",
+)
 """Modules that change what is predicted or how it is measured."""
 
 

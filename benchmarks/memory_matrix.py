@@ -51,6 +51,10 @@ class Measurer(Protocol):
         """The case's part of a line."""
         ...
 
+    def close(self) -> None:
+        """Nothing more will be asked."""
+        ...
+
 
 def pending(cases: list[Case], gpu: GpuProfile, path: Path) -> dict[str, Case]:
     """Cases that are not on file, by key."""
@@ -74,6 +78,8 @@ def run(cases: list[Case], measurer: Measurer, path: Path, seconds: float, clock
             break
         fields = measurer.measure(case, left)
         took = clock() - started
+        if took >= left:
+            break  # cut off by the end of this call, which says nothing about the case
         longest = took if number == 0 else max(longest, took)
         append_line(path, _line(key, case, measurer.gpu, fields, took))
         print(f"{took:5.1f} s  {case.name}: {fields['measured']['outcome']}", flush=True)
@@ -125,7 +131,10 @@ def main() -> None:
     options = parser.parse_args()
     if not options.report:
         measurer = measurer_for(options.cpu, options.calibrated)
-        left = run(MATRIX[measurer.gpu.kind], measurer, options.lines, 60 * options.minutes)
+        try:
+            left = run(MATRIX[measurer.gpu.kind], measurer, options.lines, 60 * options.minutes)
+        finally:
+            measurer.close()
         print(f"{left} cases are left; call again" if left else "nothing is left")
     from benchmarks.memory_report import report
 

@@ -113,9 +113,7 @@ def _played(job: Job, context: Bytes, run: Run) -> list[Capped]:
     does not: what larger and smaller ones would do follows."""
     runs: list[Capped] = []
     for fit in (True, False):
-        for card in sorted((card for card in job.cards if (card >= job.need) == fit), reverse=not fit):
-            if card <= context:
-                break
+        for card in sorted((card for card in job.cards if (card >= job.need) == fit and card > context), reverse=not fit):
             runs.append(_capped(run, "card", card - context, card, fit))
             if (runs[-1].outcome == "lived") == fit:
                 break
@@ -145,28 +143,22 @@ def steps_on(profile: TrainProfile, device: torch.device) -> Run:
 
 
 def _retries(device: torch.device) -> int:
-    return int(torch.cuda.memory_stats(device).get("num_alloc_retries", 0)) if _started(device) else 0
-
-
-def _started(device: torch.device) -> bool:
-    """Whether the device was used: the first run must find it untouched, to see the context come."""
-    return device.type == "cuda" and torch.cuda.is_initialized()
+    return int(torch.cuda.memory_stats(device).get("num_alloc_retries", 0)) if device.type == "cuda" else 0
 
 
 def _free_everything(device: torch.device) -> None:
     gc.collect()  # autograd's cycles
-    if _started(device):
+    if device.type == "cuda":
         torch._C._cuda_clearCublasWorkspaces()
         torch.cuda.empty_cache()
-        torch.cuda.set_per_process_memory_fraction(1.0, device)
+        torch.cuda.set_per_process_memory_fraction(1.0)
 
 
 def main() -> None:
     """Reads a job from stdin when everything is imported, and prints what came of it."""
     job = Job(**json.loads(sys.stdin.readline()))
     profile = TrainProfile.model_validate(job.profile)
-    device = torch.device("cuda", 0)
-    print(json.dumps(probe(job, steps_on(profile, device))))
+    print(json.dumps(probe(job, steps_on(profile, torch.device("cuda")))))
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def report(lines: list[Line], folder: Path) -> None:
 
 
 _LEGEND = (
-    "Written by `python -m benchmarks.memory_matrix --report` from `memory_matrix.jsonl`; how each figure is measured stands in "
+    "Written by `python -m benchmarks.memory_matrix --report` from `memory_matrix.jsonl`; how each is measured stands in "
     "`benchmarks/memory_cpu.py` and `benchmarks/memory_gpu.py`. Errors are (predicted - measured) / measured; *under* counts "
     "predictions below what was measured. A kind of device that is not named here was not measured."
 )
@@ -57,7 +57,9 @@ def _summary(title: str, lines: list[Line]) -> str:
     parts = [head, "\n".join([header, *rows]) + "\n"]
     if lines[0]["kind"] == "cpu":
         same = sum(line["measured"]["same_storages"] and line["measured"]["same_order"] for line in lines)
-        parts.append(f"In {same} of {len(lines)} cases the fake trace is the real one, storage by storage and event by event.\n")
+        parts.append(
+            f"In {same} of {len(lines)} cases the fake trace is the real one, storage by storage and event by event.\n"
+        )
     else:
         parts.append(_verdict_lines(verdicts_of(lines)))
     failed = [line["name"] for line in lines if line["measured"]["outcome"] not in ("ran", "lived", "beyond")]
@@ -76,7 +78,7 @@ def _verdict_lines(verdicts: Verdicts) -> str:
         f"confidence under {bound:.1%} of all. Goal: 0 of at least 300.\n"
         f"* Predicted not to fit but lived (false alarm): {verdicts.false_alarm} of {verdicts.refused} capped runs; "
         f"{alarm_bound:.1%} of all {verdicts.all_verdicts} verdicts on played cards, measured or implied. Goal: 2 %.\n"
-        f"* Capped at the prediction without headroom: {verdicts.bare_died} of {verdicts.bare} died. Nothing is promised there.\n"
+        f"* Capped at the prediction without headroom, a promise to nobody: {verdicts.bare_died} of {verdicts.bare} died.\n"
         f"* Promised runs in which the allocator had to give its cache back: {verdicts.retried}.\n"
     )
 

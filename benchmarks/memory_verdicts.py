@@ -7,7 +7,6 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.memory_cases import CARDS
 from benchmarks.memory_lines import Line
 
 CONFIDENCE = 0.95
@@ -56,7 +55,7 @@ class Verdicts:
     retried: int
     """Promised runs that lived, but with the allocator's retries."""
     all_verdicts: int
-    """Played cards of all cases: a larger card than one that did would do too, a smaller one than one that did not would not."""
+    """Played cards of all cases: larger cards than one that did would do too, smaller ones than one that did not would not."""
 
     @property
     def false_alarm_share(self) -> float:
@@ -84,24 +83,22 @@ def verdicts_of(lines: list[Line]) -> Verdicts:
     """Counts the capped runs of these lines."""
     runs: list[dict[str, Any]] = [run for line in lines for run in line.get("capped", [])]
     promised = [run for run in runs if run["predicted_to_fit"] is True]
+    died_freely = sum(
+        line["measured"]["outcome"] == "died" for line in lines
+    )  # on the whole device, below which it was said to be
     refused = [run for run in runs if run["predicted_to_fit"] is False]
     bare = [run for run in runs if run["kind"] == "bare"]
     return Verdicts(
-        promised=len(promised),
-        false_safe=_count(promised, lived=False) + sum(map(_died_freely, lines)),
+        promised=len(promised) + died_freely,
+        false_safe=_count(promised, lived=False) + died_freely,
         refused=len(refused),
         false_alarm=_count(refused, lived=True),
         bare=len(bare),
         bare_died=_count(bare, lived=False),
         retried=sum(run["retries"] > 0 for run in promised if run["outcome"] == "lived"),
-        all_verdicts=sum(len(CARDS) for line in lines if line.get("capped")),
+        all_verdicts=sum(len(line.get("cards", [])) for line in lines if line.get("capped")),
     )
 
 
 def _count(runs: list[dict[str, Any]], lived: bool) -> int:
     return sum((run["outcome"] == "lived") == lived for run in runs)
-
-
-def _died_freely(line: Line) -> bool:
-    """On the whole card, which the prediction was below."""
-    return bool(line["measured"]["outcome"] == "died")

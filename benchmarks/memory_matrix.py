@@ -129,10 +129,12 @@ def main() -> None:
     parser.add_argument("--calibrated", action="store_true", help="use what a calibration of this card has found")
     parser.add_argument("--lines", type=Path, default=LINES)
     options = parser.parse_args()
+    started = time.monotonic()  # a card that is new is probed first
     if not options.report:
         measurer = measurer_for(options.cpu, options.calibrated)
         try:
-            left = run(MATRIX[measurer.gpu.kind], measurer, options.lines, 60 * options.minutes)
+            seconds = 60 * options.minutes - (time.monotonic() - started)
+            left = run(MATRIX[measurer.gpu.kind], measurer, options.lines, seconds)
         finally:
             measurer.close()
         print(f"{left} cases are left; call again" if left else "nothing is left")

@@ -13,7 +13,14 @@ import torch
 
 from attfc_planner.allocator import replay
 from attfc_planner.memory import MemoryModel, peak_of
-from attfc_planner.overheads import CUDA_CONTEXT, LEAST_HEADROOM, convolution_workspaces, headroom, unseen_terms
+from attfc_planner.overheads import (
+    CHECKPOINTING_PROCESS,
+    CUDA_CONTEXT,
+    LEAST_HEADROOM,
+    convolution_workspaces,
+    headroom,
+    unseen_terms,
+)
 from attfc_planner.trace import CATEGORIES, Trace
 from attfc_planner.traces import Traces
 from attfc_train.build import build
@@ -141,6 +148,18 @@ def test_verification_sets_lie_in_a_cpus_memory() -> None:
     without, both = (next(t for t in unseen_terms(one, cpu, 0) if t.name == "data").bytes for one in (plain, validated))
     assert both - without == 2 * 12_000 * image
     assert not [term for term in unseen_terms(validated, device(), 0) if term.name == "data"]
+
+
+def test_checkpointing_makes_a_cpus_process_larger() -> None:
+    """torch imports its compiler with it; a GPU's context stays as it is."""
+    for kind, more in (("cpu", CHECKPOINTING_PROCESS), ("cuda", 0)):
+        plain, saving = (
+            next(
+                term.bytes for term in unseen_terms(small_profile(checkpointing=on), device(kind), 0) if term.name == "context"
+            )
+            for on in (False, True)
+        )
+        assert saving - plain == more
 
 
 def test_headroom_grows_with_the_need() -> None:

@@ -14,7 +14,7 @@ from benchmarks.memory_verdicts import Errors, Verdicts, errors_of, verdicts_of
 _QUANTITIES = {
     "allocated_bytes": ("peak of the allocations", "median 0.5 %, largest 1.5 %"),
     "reserved_bytes": ("reserved by the allocator", ""),
-    "process_bytes": ("whole process, without headroom", "median 2 %"),
+    "process_bytes": ("whole process, without headroom", "GPU: median 2 %"),
     "total_bytes": ("whole process, with headroom", "never under"),
 }
 """Field of the prediction -> what it is, goal."""
@@ -133,4 +133,4 @@ def _panel(axes: Any, title: str, lines: list[Line]) -> None:
     axes.set(xlabel="measured, GiB", ylabel="predicted, GiB", xlim=(0, None), ylim=(0, None))
     axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=8, loc="upper left")
+    axes.legend(fontsize=8, loc="lower right")

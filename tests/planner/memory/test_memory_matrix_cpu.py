@@ -12,7 +12,6 @@ from benchmarks.memory_cpu import CpuMatrix
 from tests.planner.memory.profiles import device
 
 CASES = [
-    Case("tiny", 64, 32, 0.3, 50_000, "fp32", False),
     Case("tiny", 64, 32, 1.0, 20_000, "bf16", True),
     Case("mbf", 32, 8, 0.1, 100_000, "fp32", True),
 ]

@@ -14,7 +14,7 @@ from benchmarks.memory_verdicts import Errors, Verdicts, errors_of, verdicts_of
 _QUANTITIES = {
     "allocated_bytes": ("peak of the allocations", "median 0.5 %, largest 1.5 %"),
     "reserved_bytes": ("reserved by the allocator", ""),
-    "process_bytes": ("whole process, without headroom", "GPU: median 2 %"),
+    "process_bytes": ("whole process, without headroom", "median 2 % on a GPU"),
     "total_bytes": ("whole process, with headroom", "never under"),
 }
 """Field of the prediction -> what it is, goal."""

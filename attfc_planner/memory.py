@@ -64,6 +64,7 @@ class MemoryModel:
 
     def exact(self, profile: TrainProfile) -> MemoryPrediction:
         """The prediction from two real train steps of exactly this profile."""
+        self._traces.prepare_exact([profile])  # the steps and the evaluation beside each other
         return self._predicted(profile, self._run(profile, self._traces.exact(profile)), always_replayed=True)
 
     def history(self, profile: TrainProfile) -> Trace:

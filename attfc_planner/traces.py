@@ -81,9 +81,11 @@ class Traces:
                 self._networks[structure] = self._derived(structure)
 
     def prepare_exact(self, profiles: Iterable[TrainProfile]) -> None:
-        """Makes everything that `exact` will need for these profiles, on all cores."""
+        """Makes everything that `exact` and `evaluation` will need for these profiles, on all cores."""
         plain = dict.fromkeys(map(_plain, profiles))
-        self._run([("exact", profile, None) for profile in plain if not self._find_exact(profile)])
+        evaluations = dict.fromkeys(map(evaluation_structure, plain))
+        jobs: list[_Job] = [("exact", profile, None) for profile in plain if not self._find_exact(profile)]
+        self._run(jobs + [("evaluation", one, None) for one in evaluations if not self._find_evaluation(one)])
 
     def _find_exact(self, profile: TrainProfile) -> bool:
         if profile not in self._exact:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from attfc_planner.allocator import replay, smallest_capacity
 from attfc_planner.block_pools import ROUNDING
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.overheads import convolution_workspaces, headroom, unseen_terms
+from attfc_planner.overheads import convolution_source, convolution_workspaces, headroom, unseen_terms
 from attfc_planner.trace import CATEGORIES, OpCost, Trace
 from attfc_planner.traces import Traces
 from attfc_train.allocator import PLANNED
@@ -28,6 +28,8 @@ from attfc_train.profile import TrainProfile
 from attfc_train.units import Bytes
 
 _WORKSPACE = "convolution workspace"
+_KEPT = {"weights", "momentum", "class encoder", "container"}
+"""Whose bytes live from one step to the next."""
 _RARE = {"setup", "embeddings"}
 """Terms of the construction and of the evaluation, which are seldom the peak."""
 
@@ -42,6 +44,11 @@ class Peak:
     operator: str
     event: int
     """Index into the history's events."""
+
+    @property
+    def passing(self) -> Bytes:
+        """Bytes of what comes and goes within a step."""
+        return sum(num_bytes for name, num_bytes in self.alive.items() if name not in _KEPT)
 
 
 class MemoryModel:
@@ -64,12 +71,16 @@ class MemoryModel:
 
     def exact(self, profile: TrainProfile) -> MemoryPrediction:
         """The prediction from two real train steps of exactly this profile."""
-        return self._predicted(profile, self._run(profile, self._traces.exact(profile)), always_replayed=True)
+        return self._predicted(profile, self.run(profile), always_replayed=True)
 
     def history(self, profile: TrainProfile) -> Trace:
         """The train steps that `exact` is computed from, with the bytes that convolution workspaces take on the device."""
         trace = self._traces.exact(profile)
         return trace.with_sizes(self._sizes(trace))
+
+    def run(self, profile: TrainProfile) -> Trace:
+        """All that `exact` replays: train steps and an evaluation; ``convolution workspace`` storages hold the bytes moved."""
+        return self._run(profile, self._traces.exact(profile))
 
     def op_costs(self, profile: TrainProfile) -> tuple[OpCost, ...]:
         """FLOPs and bytes of one train step, by operator and phase."""
@@ -90,8 +101,9 @@ class MemoryModel:
         """
         trace = self._run(profile, self._traces.estimated(profile))
         sizes = self._sizes(trace)
-        tensors = sum(peak_of(trace, sizes).alive.values())
-        unseen = sum(term.bytes for term in unseen_terms(profile, self.gpu, tensors))
+        peak = peak_of(trace, sizes)
+        tensors = sum(peak.alive.values())
+        unseen = sum(term.bytes for term in unseen_terms(profile, self.gpu, peak.passing))
         return unseen + (tensors if self.gpu.kind == "cpu" else smallest_capacity(trace.events, sizes.tolist()))
 
     def _run(self, profile: TrainProfile, steps: Trace) -> Trace:
@@ -105,7 +117,7 @@ class MemoryModel:
         sizes = self._sizes(trace)
         peak = peak_of(trace, sizes)
         tensors = sum(peak.alive.values())
-        terms = [*_traced_terms(peak), *unseen_terms(profile, self.gpu, tensors)]
+        terms = [*_traced_terms(peak, self.gpu), *unseen_terms(profile, self.gpu, peak.passing)]
         # What is over the budget without fragmentation needs no replay to be refused, and a search asks about many of those.
         if self.gpu.kind == "cuda" and (always_replayed or sum(term.bytes for term in terms) <= self.budget_bytes):
             terms.append(_fragmentation(replay(trace.events, sizes.tolist()).peak_reserved - tensors))
@@ -142,14 +154,13 @@ def peak_of(trace: Trace, sizes: NDArray[np.int64]) -> Peak:
     )
 
 
-def _traced_terms(peak: Peak) -> list[MemoryTerm]:
+def _traced_terms(peak: Peak, gpu: GpuProfile) -> list[MemoryTerm]:
     """One term a category; those that only show up now and then are left out when they are zero."""
     terms = []
     for name, num_bytes in peak.alive.items():
         if name == _WORKSPACE:
             if num_bytes:
-                source = "rule: uncalibrated, as much as the convolution's input and output, at least 64 MiB"
-                terms.append(MemoryTerm(name=name, bytes=num_bytes, source=source))
+                terms.append(MemoryTerm(name=name, bytes=num_bytes, source=convolution_source(gpu)))
         elif num_bytes or name not in _RARE:
             terms.append(MemoryTerm(name=name, bytes=num_bytes, source="traced"))
     return terms

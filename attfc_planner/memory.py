@@ -10,6 +10,7 @@ allocator, and the terms are the process's.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from attfc_train.prediction import MemoryPrediction, MemoryTerm
 from attfc_train.profile import TrainProfile
 from attfc_train.units import Bytes
 
-_WORKSPACE = "convolution workspace"
+WORKSPACE = "convolution workspace"
 _KEPT = {"weights", "momentum", "class encoder", "container"}
 """Whose bytes live from one step to the next."""
 _RARE = {"setup", "embeddings"}
@@ -64,6 +65,12 @@ class MemoryModel:
     def __init__(self, base: TrainProfile, gpu: GpuProfile, budget_bytes: Bytes, cache_dir: Path | None = None) -> None:
         self.base, self.gpu, self.budget_bytes = base, gpu, budget_bytes
         self._traces = Traces(cache_dir)
+
+    def on(self, gpu: GpuProfile) -> MemoryModel:
+        """The same traces on another device."""
+        other = copy(self)
+        other.gpu = gpu
+        return other
 
     def estimate(self, profile: TrainProfile) -> MemoryPrediction:
         """The prediction from the traces of the profile's structure: milliseconds once these exist."""
@@ -133,7 +140,7 @@ class MemoryModel:
     def _sizes(self, trace: Trace) -> NDArray[np.int64]:
         """Bytes of all storages, convolution workspaces included."""
         sizes = trace.nbytes.copy()
-        rows = np.array(trace.categories) == _WORKSPACE
+        rows = np.array(trace.categories) == WORKSPACE
         sizes[rows] = convolution_workspaces(sizes[rows], self.gpu)
         return sizes
 
@@ -158,7 +165,7 @@ def _traced_terms(peak: Peak, gpu: GpuProfile) -> list[MemoryTerm]:
     """One term a category; those that only show up now and then are left out when they are zero."""
     terms = []
     for name, num_bytes in peak.alive.items():
-        if name == _WORKSPACE:
+        if name == WORKSPACE:
             if num_bytes:
                 terms.append(MemoryTerm(name=name, bytes=num_bytes, source=convolution_source(gpu)))
         elif num_bytes or name not in _RARE:

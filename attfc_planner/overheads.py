@@ -54,9 +54,14 @@ def convolution_workspaces(moved: NDArray[np.int64], gpu: GpuProfile) -> NDArray
     """
     if gpu.kind == "cpu":
         return np.zeros_like(moved)
-    rule = np.maximum(moved, LEAST_CONVOLUTION_WORKSPACE)
+    rule = uncalibrated_workspaces(moved)
     factor = _measured(gpu, CONVOLUTION_FACTOR)
     return rule if factor is None else np.rint(factor * rule).astype(np.int64)
+
+
+def uncalibrated_workspaces(moved: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The rule of `convolution_workspaces` on a GPU that was not calibrated."""
+    return np.maximum(moved, LEAST_CONVOLUTION_WORKSPACE)
 
 
 def convolution_source(gpu: GpuProfile) -> str:

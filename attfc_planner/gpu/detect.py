@@ -169,16 +169,10 @@ def store_calibration(device: GpuProfile, calibration: Calibration) -> Path:
     kind, precisions = device.kind, _precisions(device.compute_capability or 0) if device.kind == "cuda" else ("fp32",)
     owner = f"{device.name}|{device.driver if kind == 'cuda' else device.num_cores}"
     path = cache_path(kind, owner, precisions)
-    rates, former = _rates_of(device), read_cached(path, kind, precisions)
+    rates, former = device.without_calibration().measured or {}, read_cached(path, kind, precisions)
     probed = former.date if former is not None and former.rates == rates else datetime.now(UTC).date().isoformat()
     write_cached(path, Measured(rates, probed, calibration))
     return path
-
-
-def _rates_of(device: GpuProfile) -> dict[str, float]:
-    """What the probes measured, without the figures of a calibration."""
-    calibrated = device.calibration.values if device.calibration else {}
-    return {name: value for name, value in (device.measured or {}).items() if name not in calibrated}
 
 
 def _measured(kind: Literal["cuda", "cpu"], device_key: str, precisions: tuple[Precision, ...]) -> Measured:

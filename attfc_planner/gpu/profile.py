@@ -73,9 +73,15 @@ class GpuProfile(Frozen):
 
     def calibrated(self, calibration: Calibration) -> GpuProfile:
         """This device with the figures of a calibration in place of any former ones."""
-        former = self.calibration.values if self.calibration else {}
-        rates = {name: value for name, value in (self.measured or {}).items() if name not in former}
+        rates = self.without_calibration().measured or {}
         return self.model_copy(update={"measured": {**rates, **calibration.values}, "calibration": calibration})
+
+    def without_calibration(self) -> GpuProfile:
+        """This device as the probes alone know it."""
+        if self.calibration is None:
+            return self
+        rates = {name: value for name, value in (self.measured or {}).items() if name not in self.calibration.values}
+        return self.model_copy(update={"measured": rates or None, "calibration": None})
 
     @property
     def source(self) -> str:

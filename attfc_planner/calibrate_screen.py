@@ -15,7 +15,7 @@ from attfc_planner.overheads import (
     LEAST_HEADROOM,
     unseen_terms,
 )
-from attfc_train.units import format_bytes
+from attfc_train.units import MIB, format_bytes
 
 
 def show_calibration(console: Console, result: Calibrated) -> None:
@@ -49,17 +49,15 @@ def _figures(result: Calibrated) -> Table:
 def _runs(result: Calibrated) -> Table:
     table = Table(box=None, pad_edge=False, title="Predicted with it and measured", title_justify="left")
     table.add_column("run", no_wrap=True)
-    for title in ("peak", "measured", "off", "step", "measured", "off", "left out"):
+    for title in ("peak MiB", "measured", "step s", "measured", "left out"):
         table.add_column(title, justify="right", no_wrap=True)
     for run, error in zip(result.runs, result.fit.errors, strict=True):
         table.add_row(
             run.case.label,
-            format_bytes(run.predicted_bytes),
-            format_bytes(run.measured_bytes),
-            f"{run.predicted_bytes / run.measured_bytes - 1:+.1%}",
-            f"{run.predicted_seconds:.3f} s",
-            f"{run.measured_seconds:.3f} s",
-            f"{run.predicted_seconds / run.measured_seconds - 1:+.0%}",
+            f"{run.predicted_bytes / MIB:,.0f}",
+            f"{run.measured_bytes / MIB:,.0f}",
+            f"{run.predicted_seconds:.3f}",
+            f"{run.measured_seconds:.3f}",
             f"{error:+.0%}",
         )
     return table
@@ -68,7 +66,7 @@ def _runs(result: Calibrated) -> Table:
 def _note(result: Calibrated) -> str:
     peak = "the process's peak" if result.gpu.kind == "cpu" else "the allocator's peak"
     return (
-        f"peak: {peak}, headroom left out; 'left out': the step time predicted from all other runs. "
+        f"peak: {peak}, without headroom; 'left out': error of the step time that all other runs predict. "
         f"Headroom: {result.calibration.headroom_source.removeprefix('measured: ')}."
     )
 

@@ -35,7 +35,7 @@ class Case:
     @property
     def label(self) -> str:
         """For the screen."""
-        return f"{self.backbone}, {self.image_size} px, batch {self.batch_size}, {round(self.dcc_share * self.num_ids):,} slots"
+        return f"{self.backbone}, batch {self.batch_size}, {round(self.dcc_share * self.num_ids):,} slots"
 
     def profile(self, gpu: GpuProfile, precision: Precision) -> TrainProfile:
         """The training profile, resolved."""

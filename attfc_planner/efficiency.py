@@ -50,7 +50,9 @@ _GPU = Efficiencies(
     arithmetic=MappingProxyType(
         {"conv": Range(0.22, 0.8), "depthwise": _DEPTHWISE, "matmul": Range(0.4, 0.85), "loss": Range(0.4, 0.85)}
     ),
-    bandwidth=MappingProxyType({"loss": Range(0.4, 1.5), "default": Range(0.4, 0.9)}),
+    bandwidth=MappingProxyType(
+        {"loss": Range(0.4, 1.5), "depthwise": Range(0.2, 0.9), "optimizer": Range(0.4, 0.9), "default": Range(0.4, 0.9)}
+    ),
     launch_seconds=Range(10e-6, 3e-6),
 )
 """The loss may exceed the memory's bandwidth: its chunk of logits is a few MiB and stays in the L2 cache of recent cards."""
@@ -59,7 +61,9 @@ _CPU = Efficiencies(
     arithmetic=MappingProxyType(
         {"conv": Range(0.3, 0.95), "depthwise": _DEPTHWISE, "matmul": Range(0.5, 1.0), "loss": Range(0.4, 1.0)}
     ),
-    bandwidth=MappingProxyType({"loss": Range(0.4, 1.5), "default": Range(0.25, 0.9)}),
+    bandwidth=MappingProxyType(
+        {"loss": Range(0.4, 1.5), "depthwise": Range(0.1, 0.9), "optimizer": Range(0.25, 0.9), "default": Range(0.25, 0.9)}
+    ),
     launch_seconds=Range(20e-6, 3e-6),
 )
 
@@ -86,7 +90,12 @@ def efficiencies_on(kind: Literal["cuda", "cpu"], calibrated: Mapping[str, float
     if calibrated is None:
         return stated
     arithmetic = {"conv": "conv_efficiency", "matmul": "matmul_efficiency", "loss": "loss_efficiency"}
-    bandwidth = {"loss": "loss_bandwidth_efficiency", "default": "bandwidth_efficiency"}
+    bandwidth = {
+        "loss": "loss_bandwidth_efficiency",
+        "depthwise": "depthwise_bandwidth_efficiency",
+        "optimizer": "optimizer_bandwidth_efficiency",
+        "default": "bandwidth_efficiency",
+    }
     launch = Range.around(calibrated["launch_seconds"], error)
     return Efficiencies(
         {

@@ -19,8 +19,8 @@ from attfc_planner.speed import step_seconds
 from attfc_planner.trace import OpCost
 from attfc_train.profile import Precision
 
-NOISE = 0.05
-"""Relative error of a measured step time, the model's own included."""
+NOISE = 0.1
+"""Relative error of a measured step time, the model's own included: less would trust few runs too much."""
 _ITERATIONS, _DIFFERENCE, _LONGEST_STEP = 12, 1e-4, 1.0
 
 Floats = NDArray[np.float64]
@@ -65,9 +65,9 @@ def fit_speed(runs: Sequence[TimedRun], gpu: GpuProfile, precision: Precision) -
 
 
 class _Problem:
-    """Unknowns: logarithms of conv, matmul, loss and bandwidth efficiency and of the launch time, over the ranges' middles.
-
-    The loss has one unknown for its arithmetic and its bandwidth.
+    """Unknowns: logarithms of conv, matmul and loss efficiency, of the bandwidth that depthwise convolutions, the optimiser and all
+    else reach, and of the launch time, over the ranges' middles. The loss has one unknown for its arithmetic and its bandwidth. The optimiser streams
+    whole tensors and costs the same at every batch size: without an unknown of its own, small batches would blame the rest.
     """
 
     def __init__(self, gpu: GpuProfile, precision: Precision) -> None:
@@ -75,15 +75,15 @@ class _Problem:
         stated = efficiencies(gpu.kind)
         self._ranges = (
             *(stated.arithmetic[name] for name in ("conv", "matmul", "loss")),
-            stated.bandwidth["default"],
+            *(stated.bandwidth[name] for name in ("depthwise", "optimizer", "default")),
             stated.launch_seconds,
         )
         self._loss_bandwidth = stated.bandwidth["loss"]
         self._spread = np.array([_spread(one) for one in self._ranges])
 
     def values(self, shifts: Floats) -> dict[str, float]:
-        """Efficiencies, from the unknowns [5]."""
-        conv, matmul, loss, bandwidth, launch = (
+        """Efficiencies, from the unknowns [7]."""
+        conv, matmul, loss, depthwise, optimizer, bandwidth, launch = (
             one.middle * float(np.exp(shift)) for one, shift in zip(self._ranges, shifts, strict=True)
         )
         return {
@@ -91,6 +91,8 @@ class _Problem:
             "matmul_efficiency": matmul,
             "loss_efficiency": loss,
             "loss_bandwidth_efficiency": self._loss_bandwidth.middle * float(np.exp(shifts[2])),
+            "depthwise_bandwidth_efficiency": depthwise,
+            "optimizer_bandwidth_efficiency": optimizer,
             "bandwidth_efficiency": bandwidth,
             "launch_seconds": launch,
         }
@@ -101,7 +103,7 @@ class _Problem:
         return np.log([step_seconds(run.costs, self._gpu, self._precision, table)[0].middle for run in runs])
 
     def solved(self, runs: Sequence[TimedRun]) -> Floats:
-        """[5], by Gauss and Newton; the best point seen, as the larger of two times has a kink."""
+        """[7], by Gauss and Newton; the best point seen, as the larger of two times has a kink."""
         target = np.log([run.seconds for run in runs])
         shifts = best = np.zeros(len(self._ranges))
         least = np.inf
@@ -116,7 +118,7 @@ class _Problem:
         return best
 
     def _slopes(self, runs: Sequence[TimedRun], shifts: Floats, times: Floats) -> Floats:
-        """[runs, 5], by differences."""
+        """[runs, 7], by differences."""
         moved = shifts + _DIFFERENCE * np.eye(len(shifts))
         return np.array([(self.log_seconds(runs, row) - times) / _DIFFERENCE for row in moved]).T
 

@@ -33,6 +33,8 @@ SPEED_FIELDS = (
     "matmul_efficiency",
     "loss_efficiency",
     "loss_bandwidth_efficiency",
+    "depthwise_bandwidth_efficiency",
+    "optimizer_bandwidth_efficiency",
     "bandwidth_efficiency",
     "launch_seconds",
 )

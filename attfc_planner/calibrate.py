@@ -84,7 +84,7 @@ class Calibrated:
 def calibrate(
     gpu: GpuProfile,
     *,
-    run_steps: RunSteps = run_real_steps,
+    run_steps: RunSteps | None = None,
     make_model: Callable[[TrainProfile, GpuProfile, Bytes], MemoryModel] = MemoryModel,
     cases: Sequence[Case] | None = None,
     tell: Callable[[str], object] = lambda _: None,
@@ -93,6 +93,8 @@ def calibrate(
 
     Args:
         gpu: with probed rates; a former calibration is left aside.
+        run_steps: None: `run_real_steps`.
+        cases: None: those of the kind of device.
         tell: is told what is going on.
 
     Raises:
@@ -108,7 +110,7 @@ def calibrate(
     fitting = [(case, profile) for case, profile in wanted if model.exact(profile).total_bytes <= before.capacity_bytes]
     if len(fitting) < LEAST_RUNS:
         raise _too_full(before, len(fitting))
-    runs, failed = _measured(fitting, model, run_steps, tell)
+    runs, failed = _measured(fitting, model, run_steps or run_real_steps, tell)
     if len(runs) < LEAST_RUNS:
         raise _too_few(before, runs, failed)
     calibration, fit = _fitted(runs, model, precision)

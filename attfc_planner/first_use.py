@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from rich.console import Console
 
-from attfc_planner.gpu.detect import find_gpu, store_calibration
+from attfc_planner.gpu.detect import find_gpu, is_here, store_calibration
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_train.errors import AttfcError, StorageError, UsageError
 
@@ -34,7 +34,7 @@ def calibrate_device(console: Console, word: str) -> None:
 
 def with_calibration(console: Console, device: GpuProfile) -> GpuProfile:
     """The device, calibrated now if it is a GPU that is here and was not before; a failure costs one line and no plan."""
-    if device.kind != "cuda" or device.measured is None or device.calibration is not None:
+    if device.kind != "cuda" or device.measured is None or device.calibration is not None or not is_here(device):
         return device
     from attfc_planner.calibrate import calibrate
 

@@ -65,9 +65,10 @@ def fit_speed(runs: Sequence[TimedRun], gpu: GpuProfile, precision: Precision) -
 
 
 class _Problem:
-    """Unknowns: logarithms of conv, matmul and loss efficiency, of the bandwidth that depthwise convolutions, the optimiser and all
-    else reach, and of the launch time, over the ranges' middles. The loss has one unknown for its arithmetic and its bandwidth. The optimiser streams
-    whole tensors and costs the same at every batch size: without an unknown of its own, small batches would blame the rest.
+    """Unknowns: logarithms of efficiencies and of the launch time, over the middles of their stated ranges.
+
+    The loss has one for its arithmetic and its bandwidth. The optimiser streams whole tensors and costs the same at every batch
+    size: without a bandwidth of its own, small batches would blame the rest for it. Depthwise convolutions reach far less.
     """
 
     def __init__(self, gpu: GpuProfile, precision: Precision) -> None:

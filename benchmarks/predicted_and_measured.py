@@ -33,7 +33,7 @@ from attfc_planner.speed import step_seconds
 from attfc_train.profile import TrainProfile
 from benchmarks.provenance import provenance, quantiles, save
 
-_CPU_SIZES = {"tiny": (64, 64, 192, 256), "mbf": (112, 6, 12, 16), "r18": (112, 3, 6, 8), "r50": (112, 4, 6, 8)}
+_CPU_SIZES = {"tiny": (64, 96, 192, 256), "mbf": (112, 6, 12, 16), "r18": (112, 3, 6, 8), "r50": (112, 4, 6, 8)}
 """Backbone -> image size and batch sizes."""
 SIZES: dict[str, list[tuple[str, int, int, bool]]] = {
     "cpu": [(name, size, batch, False) for name, (size, *batches) in _CPU_SIZES.items() for batch in batches]

@@ -25,6 +25,8 @@ SPEED = {
     "matmul_efficiency": 0.6,
     "loss_efficiency": 0.7,
     "loss_bandwidth_efficiency": 0.9,
+    "depthwise_bandwidth_efficiency": 0.4,
+    "optimizer_bandwidth_efficiency": 0.6,
     "bandwidth_efficiency": 0.5,
     "launch_seconds": 6e-6,
 }

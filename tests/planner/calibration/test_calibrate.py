@@ -68,6 +68,9 @@ def test_every_run_agrees_and_none_is_above_its_prediction(result: Calibrated) -
 def test_a_size_that_was_not_run_is_predicted(result: Calibrated, folder: Path) -> None:
     """Memory and speed through the interface that plans use, against the hidden device."""
     kind, precision = result.gpu.kind, result.calibration.precision
+    assert result.calibration.memory["context_bytes"] == (
+        300 * MIB + 3 if kind == "cuda" else pytest.approx(280 * MIB, rel=0.01)
+    )
     profile = UNSEEN.profile(result.gpu, precision)
     model = MemoryModel(profile, result.gpu, GIB, folder)
     real = hidden(result.gpu, folder)(profile, kind, steps=1, timeout=1)
@@ -88,12 +91,6 @@ def test_a_size_that_was_not_run_is_predicted(result: Calibrated, folder: Path) 
         assert speed.images_per_second.low <= UNSEEN.batch_size / step <= speed.images_per_second.high
 
 
-def test_the_largest_context_and_the_hidden_workspaces_arrive(folder: Path) -> None:
-    memory = calibrated(CARD, folder).calibration.memory
-    assert memory["context_bytes"] == 300 * MIB + 3
-    assert memory["cublas_workspace_bytes"] == pytest.approx(40 * MIB, abs=22 * MIB), "one page of the allocator"
-
-
 def test_another_precision_is_not_calibrated(result: Calibrated, folder: Path) -> None:
     card = CARD.calibrated(make_calibration(precision="fp16"))
     profile = UNSEEN.profile(card, "bf16")
@@ -102,9 +99,10 @@ def test_another_precision_is_not_calibrated(result: Calibrated, folder: Path) -
 
 
 def test_a_former_calibration_is_left_aside(folder: Path) -> None:
-    again = calibrated(CARD.calibrated(make_calibration()), folder)
+    wrong = make_calibration(memory={"context_bytes": 9.0 * GIB, "cublas_workspace_bytes": 9.0 * GIB})
+    again = calibrated(CARD.calibrated(wrong), folder)
     assert again.before == CARD
-    assert again.calibration == calibrated(CARD, folder).calibration
+    assert max(again.calibration.memory.values()) < GIB
 
 
 def test_a_run_that_fails_is_left_out_and_named(folder: Path) -> None:

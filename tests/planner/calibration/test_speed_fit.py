@@ -18,7 +18,14 @@ CPU = make_gpu(kind="cpu", architecture="cpu", fp32_flops=7e10, memory_bandwidth
 
 
 def costs(
-    gpu: GpuProfile, conv: float = 0, matmul: float = 0, loss: float = 0, traffic: float = 0, ops: int = 100
+    gpu: GpuProfile,
+    conv: float = 0,
+    matmul: float = 0,
+    loss: float = 0,
+    traffic: float = 0,
+    depthwise: float = 0,
+    update: float = 0,
+    ops: int = 100,
 ) -> tuple[OpCost, ...]:
     """A step of so many seconds at the ceilings."""
     flops = gpu.fp32_flops if gpu.kind == "cpu" else 160e12
@@ -28,6 +35,8 @@ def costs(
         OpCost("mm", "matmul", "backward", int(matmul * flops), 10**6, 1),
         OpCost("addmm", "loss", "loss", int(loss * gpu.fp32_flops), 10**6, 1),
         OpCost("add", "elementwise", "backward", 0, int(traffic * rate), 10),
+        OpCost("depthwise_convolution", "depthwise", "forward", 10, int(depthwise * rate), 1),
+        OpCost("_foreach_add_", "optimizer", "update", 0, int(update * rate), 1),
     )
 
 
@@ -42,7 +51,9 @@ def a_set(gpu: GpuProfile) -> list[tuple[OpCost, ...]]:
         costs(gpu, conv=0.05, traffic=0.1),
         costs(gpu, conv=0.02, loss=0.4),
         costs(gpu, matmul=0.3, conv=0.1),
-        costs(gpu, conv=0.001, ops=30_000),
+        costs(gpu, conv=0.001, ops=300_000),
+        costs(gpu, conv=0.1, depthwise=0.3),
+        costs(gpu, conv=0.1, update=0.4),
     ]
 
 
@@ -50,8 +61,8 @@ def a_set(gpu: GpuProfile) -> list[tuple[OpCost, ...]]:
 def test_a_hidden_device_is_found(gpu: GpuProfile) -> None:
     precision = "fp32" if gpu.kind == "cpu" else "bf16"
     fit = fit_speed([TimedRun(run, seconds(run, gpu, SPEED)) for run in a_set(gpu)], gpu, precision)  # type: ignore[arg-type]
-    for name in ("conv_efficiency", "matmul_efficiency", "loss_efficiency", "bandwidth_efficiency", "launch_seconds"):
-        assert fit.values[name] == pytest.approx(SPEED[name], rel=0.1), name
+    for name in SPEED:
+        assert fit.values[name] == pytest.approx(SPEED[name], rel=0.25 if name == "loss_bandwidth_efficiency" else 0.1), name
     for other in (costs(gpu, conv=1.5, traffic=0.3), costs(gpu, conv=0.2, loss=0.2, traffic=0.05)):
         assert seconds(other, gpu, fit.values) == pytest.approx(seconds(other, gpu, SPEED), rel=0.05)
 
@@ -86,5 +97,5 @@ def test_no_other_point_is_better(seed: int) -> None:
         return float(wrong @ wrong + ((point / problem._spread) ** 2).sum())
 
     solution = problem.solved(runs)
-    others = [solution + scale * random.standard_normal(5) for scale in (0.01, 0.1, 0.5) for _ in range(100)]
+    others = [solution + scale * random.standard_normal(len(solution)) for scale in (0.01, 0.1, 0.5) for _ in range(100)]
     assert penalty(solution) <= 1.01 * min(map(penalty, others))

@@ -77,13 +77,16 @@ class Calibration(Frozen):
     @property
     def memory_source(self) -> str:
         """For the terms of a memory prediction."""
-        return f"measured: calibration of {self.date}, {self.num_runs} real runs, residual {self.residual_share:.1%}"
+        return f"{self._runs}, residual {self.residual_share:.1%}"
 
     @property
     def headroom_source(self) -> str:
-        """Says how the margin follows from the residuals."""
-        residual = f"largest residual {format_bytes(self.residual_bytes)}, {self.residual_share:.1%}"
-        return f"{self.memory_source.split(', residual')[0]}, margin of the {residual}"
+        """Says what the margin follows from."""
+        return f"{self._runs}, margin of the largest residual {format_bytes(self.residual_bytes)}, {self.residual_share:.1%}"
+
+    @property
+    def _runs(self) -> str:
+        return f"measured: calibration of {self.date}, {self.num_runs} real runs"
 
     @property
     def speed_source(self) -> str:

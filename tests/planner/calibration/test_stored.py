@@ -14,7 +14,7 @@ from attfc_planner import commands, plan_and_train
 from attfc_planner.gpu import detect, measurement_cache
 from attfc_planner.gpu.calibration import Calibration
 from attfc_planner.gpu.detect import find_gpu, present_gpu, store_calibration
-from attfc_planner.gpu.fingerprint import CudaFingerprint
+from attfc_planner.gpu.fingerprint import CpuFingerprint, CudaFingerprint
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.plan import PlanRequest
 from attfc_train.errors import DeviceMemoryError, StorageError
@@ -28,7 +28,8 @@ FOUND = CudaFingerprint("NVIDIA GeForce RTX 4090", 24 * GIB, GIB, "580.1", 8.9, 
 
 @pytest.fixture(autouse=True)
 def _probes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An empty cache, and probes that take no time."""
+    """An empty cache, probes that take no time, and a host whose free memory stays."""
+    monkeypatch.setattr(detect, "cpu_fingerprint", lambda: CpuFingerprint("A processor", 4, 32 * GIB, 24 * GIB))
     monkeypatch.setenv("ATTFC_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setattr(detect, "_probed", lambda kind, precisions: dict(CARD_RATES if kind == "cuda" else RATES))
 
@@ -165,7 +166,9 @@ def test_a_profile_that_was_measured_elsewhere_is_not(
 ) -> None:
     fake = FakeCalibrate(monkeypatch)
     path = tmp_path / "card.json"
-    path.write_text(card.model_copy(update={"name": "NVIDIA H100"}).model_dump_json(exclude_none=True))
+    path.write_text(
+        card.model_copy(update={"name": "NVIDIA H100", "slug": "h100", "aliases": ()}).model_dump_json(exclude_none=True)
+    )
     assert planned_for(monkeypatch, str(path)).measured == card.measured
     assert fake.devices == []
 

@@ -21,10 +21,17 @@ from tests.cli.conftest import Refusal
 FEW = tuple(Case("tiny", 32, size, num_ids=300, steps=1) for size in (8, 32, 64))
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No GPU, an empty cache, rates that are not probed, and three small runs."""
-    monkeypatch.setenv("ATTFC_CACHE_DIR", str(tmp_path / "cache"))
+def _quick(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    """No GPU, a cache of traces at most, rates that are not probed, and three small runs."""
+    for measured in cache.glob("gpu-*.json"):
+        measured.unlink()
+    monkeypatch.setenv("ATTFC_CACHE_DIR", str(cache))
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr(detect, "cuda_fingerprint", lambda: None)
     monkeypatch.setattr(
@@ -78,7 +85,7 @@ def test_runs_that_come_to_nothing_are_told(monkeypatch: pytest.MonkeyPatch, ref
     refuse(refusal, UsageError, "must end on .*out of time, no end after 120 s")
 
 
-def test_a_result_that_cannot_be_kept_is_an_error(monkeypatch: pytest.MonkeyPatch, refusal: Refusal, tmp_path: Path) -> None:
+def test_a_result_that_cannot_be_kept_is_an_error(monkeypatch: pytest.MonkeyPatch, refusal: Refusal) -> None:
     from attfc_planner import first_use
 
     def fail(*_: object) -> None:

@@ -26,8 +26,9 @@ FEW = (
     Case("tiny", 32, 16, num_ids=50_000, num_references=0, dcc_share=1, steps=2),
 )
 UNSEEN = Case("tiny", 32, 64, num_ids=20_000)
-RATES = {"fp32_flops": 40e12, "bf16_flops": 160e12, "memory_bandwidth_bytes_per_second": 1e12}
-CARD = make_gpu(measured=RATES, num_cores=64)
+RATES = {"fp32_flops": 40e12, "memory_bandwidth_bytes_per_second": 1e12}
+CARD = make_gpu(measured=RATES, num_cores=64).model_copy(update={"bf16_flops": None})
+"""In fp32, as the CPU: they share their traces."""
 CPU = make_gpu(
     kind="cpu", architecture="cpu", measured={"fp32_flops": 7e10, "memory_bandwidth_bytes_per_second": 1.4e10}
 ).model_copy(update={"bf16_flops": None})
@@ -80,10 +81,11 @@ def test_a_size_that_was_not_run_is_predicted(result: Calibrated, folder: Path) 
     peak = real.process_bytes if kind == "cpu" else real.reserved_bytes
     assert memory.measured_bytes - data == pytest.approx(peak, rel=0.02)
     assert all(terms[name].source.startswith("measured: calibration of 20") for name in ("context", "workspace", "headroom"))
-    speed = predict_speed(profile, result.gpu, model.op_costs(profile))
+    costs = model.run(profile).costs[-1]
+    speed = predict_speed(profile, result.gpu, costs)
     table = efficiencies_on(kind, SPEED)
-    step = step_seconds(model.op_costs(profile), result.gpu, precision, table)[0].middle
-    stated = predict_speed(profile, result.before, model.op_costs(profile)).images_per_second
+    step = step_seconds(costs, result.gpu, precision, table)[0].middle
+    stated = predict_speed(profile, result.before, costs).images_per_second
     assert "calibrated by 3 real runs on 20" in speed.images_per_second.source
     assert "leave-one-out error" in speed.images_per_second.source
     assert stated.high / stated.low > speed.images_per_second.high / speed.images_per_second.low
@@ -93,8 +95,8 @@ def test_a_size_that_was_not_run_is_predicted(result: Calibrated, folder: Path) 
 
 def test_another_precision_is_not_calibrated(result: Calibrated, folder: Path) -> None:
     card = CARD.calibrated(make_calibration(precision="fp16"))
-    profile = UNSEEN.profile(card, "bf16")
-    costs = MemoryModel(profile, card, GIB, folder).op_costs(profile)
+    profile = UNSEEN.profile(card, "fp32")
+    costs = MemoryModel(profile, card, GIB, folder).run(profile).costs[-1]
     assert predict_speed(profile, card, costs).images_per_second.source.endswith("not calibrated")
 
 
@@ -122,7 +124,7 @@ def test_too_few_runs_are_an_error_with_a_reason(folder: Path) -> None:
 
 
 def test_a_full_card_is_told_before_anything_runs(folder: Path) -> None:
-    full = make_gpu(measured=RATES, foreign_bytes=24 * GIB - 100 * MIB)
+    full = CARD.model_copy(update={"foreign_bytes": 24 * GIB - 100 * MIB})
     steps = hidden(full, folder)
     with pytest.raises(DeviceMemoryError, match=r"100\.0 MiB free, which is enough for 0"):
         calibrate(full, run_steps=steps, make_model=lambda p, d, b: MemoryModel(p, d, b, folder), cases=FEW)

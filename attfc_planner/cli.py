@@ -158,6 +158,18 @@ def report(
     report_file(Console(), profile, output, study, run)
 
 
+@app.command()
+def calibrate(
+    gpu: Annotated[str, typer.Option(help="auto: the GPU that is here, else the CPU; or cpu.")] = "auto",
+) -> None:
+    """Measure real train steps on this device, for sharper plans; a GPU does it by itself when it is first used."""
+    from rich.console import Console
+
+    from attfc_planner.first_use import calibrate_device
+
+    calibrate_device(Console(), gpu)
+
+
 def _asked_to_train() -> bool:
     """Asks only where somebody can answer."""
     return sys.stdin.isatty() and sys.stdout.isatty() and typer.confirm("Train now?", default=False)

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from attfc_planner.explain import differences, explain, explained_profile
 from attfc_planner.explain_screen import show_explanation
+from attfc_planner.first_use import with_calibration
 from attfc_planner.fit import BACKBONES, FitRequest, fits
 from attfc_planner.fit_screen import show_fits
 from attfc_planner.gpu.detect import find_gpu, find_planned_gpu
@@ -56,8 +57,8 @@ def report_file(console: Console, path: Path, output: Path, study: Path | None, 
 
 
 def _told(console: Console, found: tuple[GpuProfile, str | None]) -> GpuProfile:
-    """The device, after the user was told what he may not expect."""
+    """The device, calibrated if it must be, after the user was told what he may not expect."""
     gpu, note = found
     if note:
         console.print(note, highlight=False, soft_wrap=True)
-    return gpu
+    return with_calibration(console, gpu)

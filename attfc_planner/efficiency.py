@@ -1,9 +1,9 @@
-"""How much of a device's ceiling the operators of a training step reach: stated priors, as ranges.
+"""How much of a device's ceiling the operators of a training step reach: stated priors, as ranges, or calibrated values.
 
-They are the uncalibrated part of a speed prediction, which is why it is an interval. The GPU ranges were set so that published
-training speeds fall inside: InsightFace's logs and tables (RTX 4090, r100, full FC on MS1MV3, B = 128: 798 images/s;
-V100, r50, 585 to 625, and r100, 483 images/s a card). torchtitan's authors found single operators 2 to
-7 times off such an analytic price. The CPU ranges bracket real steps on two cores.
+The priors are the uncalibrated part of a speed prediction, which is why it is an interval. The GPU ranges were set so that
+published training speeds fall inside: InsightFace's logs and tables (RTX 4090, r100, full FC on MS1MV3, B = 128: 798 images/s;
+V100, r50, 585 to 625, and r100, 483 images/s a card). torchtitan's authors found single operators 2 to 7 times off such an
+analytic price. The CPU ranges bracket real steps on two cores.
 """
 
 from __future__ import annotations
@@ -21,6 +21,16 @@ class Range:
     low: float
     high: float
 
+    @property
+    def middle(self) -> float:
+        """Geometric mean."""
+        return float((self.low * self.high) ** 0.5)
+
+    @staticmethod
+    def around(value: float, error: float) -> Range:
+        """A value that may be off by a relative `error`."""
+        return Range(value / (1 + error), value * (1 + error))
+
 
 @dataclass(frozen=True)
 class Efficiencies:
@@ -30,18 +40,30 @@ class Efficiencies:
     bandwidth: Mapping[str, Range]
     launch_seconds: Range
     """Host time per operator; ``low`` is the longer one. On a GPU it hides behind the device's work, on a CPU it adds."""
+    calibrated: bool = False
 
+
+_DEPTHWISE = Range(0.1, 0.8)
+"""Of the arithmetic; what a depthwise convolution reads and writes takes longer on every device."""
 
 _GPU = Efficiencies(
-    arithmetic=MappingProxyType({"conv": Range(0.22, 0.8), "matmul": Range(0.4, 0.85), "loss": Range(0.4, 0.85)}),
-    bandwidth=MappingProxyType({"loss": Range(0.4, 1.5), "default": Range(0.4, 0.9)}),
+    arithmetic=MappingProxyType(
+        {"conv": Range(0.22, 0.8), "depthwise": _DEPTHWISE, "matmul": Range(0.4, 0.85), "loss": Range(0.4, 0.85)}
+    ),
+    bandwidth=MappingProxyType(
+        {"loss": Range(0.4, 1.5), "depthwise": Range(0.2, 0.9), "optimizer": Range(0.4, 0.9), "default": Range(0.4, 0.9)}
+    ),
     launch_seconds=Range(10e-6, 3e-6),
 )
 """The loss may exceed the memory's bandwidth: its chunk of logits is a few MiB and stays in the L2 cache of recent cards."""
 
 _CPU = Efficiencies(
-    arithmetic=MappingProxyType({"conv": Range(0.3, 0.95), "matmul": Range(0.5, 1.0), "loss": Range(0.4, 1.0)}),
-    bandwidth=MappingProxyType({"loss": Range(0.4, 1.5), "default": Range(0.25, 0.9)}),
+    arithmetic=MappingProxyType(
+        {"conv": Range(0.3, 0.95), "depthwise": _DEPTHWISE, "matmul": Range(0.5, 1.0), "loss": Range(0.4, 1.0)}
+    ),
+    bandwidth=MappingProxyType(
+        {"loss": Range(0.4, 1.5), "depthwise": Range(0.1, 0.9), "optimizer": Range(0.25, 0.9), "default": Range(0.25, 0.9)}
+    ),
     launch_seconds=Range(20e-6, 3e-6),
 )
 
@@ -56,3 +78,31 @@ ASSUMED_CORES = 8
 def efficiencies(kind: Literal["cuda", "cpu"]) -> Efficiencies:
     """The ranges for a kind of device."""
     return _GPU if kind == "cuda" else _CPU
+
+
+def efficiencies_on(kind: Literal["cuda", "cpu"], calibrated: Mapping[str, float] | None, error: float = 0.0) -> Efficiencies:
+    """The calibrated values, each with the same relative error, so that all times have it; without them the stated ranges.
+
+    Args:
+        calibrated: `attfc_planner.gpu.calibration.SPEED_FIELDS` -> value.
+    """
+    stated = efficiencies(kind)
+    if calibrated is None:
+        return stated
+    arithmetic = {"conv": "conv_efficiency", "matmul": "matmul_efficiency", "loss": "loss_efficiency"}
+    bandwidth = {
+        "loss": "loss_bandwidth_efficiency",
+        "depthwise": "depthwise_bandwidth_efficiency",
+        "optimizer": "optimizer_bandwidth_efficiency",
+        "default": "bandwidth_efficiency",
+    }
+    launch = Range.around(calibrated["launch_seconds"], error)
+    return Efficiencies(
+        {
+            "depthwise": Range.around(stated.arithmetic["depthwise"].middle, error),
+            **{name: Range.around(calibrated[field], error) for name, field in arithmetic.items()},
+        },
+        {name: Range.around(calibrated[field], error) for name, field in bandwidth.items()},
+        Range(launch.high, launch.low),
+        calibrated=True,
+    )

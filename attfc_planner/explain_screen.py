@@ -102,7 +102,9 @@ def _knobs(explained: Explanation) -> RenderableType:
     )
     rate = explained.speed.images_per_second
     digits = 1 if rate.high < 100 else 0
-    speed = f"Now: {interval(rate, digits)} images/s, limited by {explained.speed.limited_by}; not calibrated."
+    known = rate.source.rpartition("calibrated by ")[2] if "calibrated by " in rate.source else ""
+    how = f"calibrated by {known}" if known else "not calibrated"
+    speed = f"Now: {interval(rate, digits)} images/s, limited by {explained.speed.limited_by}; {how}."
     return Group(table, Text(speed), Text(note, style="dim"))
 
 

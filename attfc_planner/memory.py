@@ -10,6 +10,7 @@ allocator, and the terms are the process's.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 from attfc_planner.allocator import replay, smallest_capacity
 from attfc_planner.block_pools import ROUNDING
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.overheads import convolution_workspaces, headroom, unseen_terms
+from attfc_planner.overheads import convolution_source, convolution_workspaces, headroom, unseen_terms
 from attfc_planner.trace import CATEGORIES, OpCost, Trace
 from attfc_planner.traces import Traces
 from attfc_train.allocator import PLANNED
@@ -27,7 +28,9 @@ from attfc_train.prediction import MemoryPrediction, MemoryTerm
 from attfc_train.profile import TrainProfile
 from attfc_train.units import Bytes
 
-_WORKSPACE = "convolution workspace"
+WORKSPACE = "convolution workspace"
+_KEPT = {"weights", "momentum", "class encoder", "container"}
+"""Whose bytes live from one step to the next."""
 _RARE = {"setup", "embeddings"}
 """Terms of the construction and of the evaluation, which are seldom the peak."""
 
@@ -42,6 +45,11 @@ class Peak:
     operator: str
     event: int
     """Index into the history's events."""
+
+    @property
+    def passing(self) -> Bytes:
+        """Bytes of what comes and goes within a step."""
+        return sum(num_bytes for name, num_bytes in self.alive.items() if name not in _KEPT)
 
 
 class MemoryModel:
@@ -58,6 +66,12 @@ class MemoryModel:
         self.base, self.gpu, self.budget_bytes = base, gpu, budget_bytes
         self._traces = Traces(cache_dir)
 
+    def on(self, gpu: GpuProfile) -> MemoryModel:
+        """The same traces on another device."""
+        other = copy(self)
+        other.gpu = gpu
+        return other
+
     def estimate(self, profile: TrainProfile) -> MemoryPrediction:
         """The prediction from the traces of the profile's structure: milliseconds once these exist."""
         return self._predicted(profile, self._run(profile, self._traces.estimated(profile)))
@@ -65,12 +79,16 @@ class MemoryModel:
     def exact(self, profile: TrainProfile) -> MemoryPrediction:
         """The prediction from two real train steps of exactly this profile."""
         self._traces.prepare_exact([profile])  # the steps and the evaluation beside each other
-        return self._predicted(profile, self._run(profile, self._traces.exact(profile)), always_replayed=True)
+        return self._predicted(profile, self.run(profile), always_replayed=True)
 
     def history(self, profile: TrainProfile) -> Trace:
         """The train steps that `exact` is computed from, with the bytes that convolution workspaces take on the device."""
         trace = self._traces.exact(profile)
         return trace.with_sizes(self._sizes(trace))
+
+    def run(self, profile: TrainProfile) -> Trace:
+        """All that `exact` replays: train steps and an evaluation; ``convolution workspace`` storages hold the bytes moved."""
+        return self._run(profile, self._traces.exact(profile))
 
     def op_costs(self, profile: TrainProfile) -> tuple[OpCost, ...]:
         """FLOPs and bytes of one train step, by operator and phase."""
@@ -91,8 +109,9 @@ class MemoryModel:
         """
         trace = self._run(profile, self._traces.estimated(profile))
         sizes = self._sizes(trace)
-        tensors = sum(peak_of(trace, sizes).alive.values())
-        unseen = sum(term.bytes for term in unseen_terms(profile, self.gpu, tensors))
+        peak = peak_of(trace, sizes)
+        tensors = sum(peak.alive.values())
+        unseen = sum(term.bytes for term in unseen_terms(profile, self.gpu, peak.passing))
         return unseen + (tensors if self.gpu.kind == "cpu" else smallest_capacity(trace.events, sizes.tolist()))
 
     def _run(self, profile: TrainProfile, steps: Trace) -> Trace:
@@ -106,7 +125,7 @@ class MemoryModel:
         sizes = self._sizes(trace)
         peak = peak_of(trace, sizes)
         tensors = sum(peak.alive.values())
-        terms = [*_traced_terms(peak), *unseen_terms(profile, self.gpu, tensors)]
+        terms = [*_traced_terms(peak, self.gpu), *unseen_terms(profile, self.gpu, peak.passing)]
         # What is over the budget without fragmentation needs no replay to be refused, and a search asks about many of those.
         if self.gpu.kind == "cuda" and (always_replayed or sum(term.bytes for term in terms) <= self.budget_bytes):
             terms.append(_fragmentation(replay(trace.events, sizes.tolist()).peak_reserved - tensors))
@@ -122,7 +141,7 @@ class MemoryModel:
     def _sizes(self, trace: Trace) -> NDArray[np.int64]:
         """Bytes of all storages, convolution workspaces included."""
         sizes = trace.nbytes.copy()
-        rows = np.array(trace.categories) == _WORKSPACE
+        rows = np.array(trace.categories) == WORKSPACE
         sizes[rows] = convolution_workspaces(sizes[rows], self.gpu)
         return sizes
 
@@ -143,14 +162,13 @@ def peak_of(trace: Trace, sizes: NDArray[np.int64]) -> Peak:
     )
 
 
-def _traced_terms(peak: Peak) -> list[MemoryTerm]:
+def _traced_terms(peak: Peak, gpu: GpuProfile) -> list[MemoryTerm]:
     """One term a category; those that only show up now and then are left out when they are zero."""
     terms = []
     for name, num_bytes in peak.alive.items():
-        if name == _WORKSPACE:
+        if name == WORKSPACE:
             if num_bytes:
-                source = "rule: uncalibrated, as much as the convolution's input and output, at least 64 MiB"
-                terms.append(MemoryTerm(name=name, bytes=num_bytes, source=source))
+                terms.append(MemoryTerm(name=name, bytes=num_bytes, source=convolution_source(gpu)))
         elif num_bytes or name not in _RARE:
             terms.append(MemoryTerm(name=name, bytes=num_bytes, source="traced"))
     return terms

@@ -15,6 +15,8 @@ from attfc_train.phase import current_phase
 _KINDS: dict[str, OpKind] = {
     "convolution": "conv",
     "convolution_backward": "conv",
+    "depthwise_convolution": "depthwise",
+    "depthwise_convolution_backward": "depthwise",
     "mm": "matmul",
     "addmm": "matmul",
     "addmm_": "matmul",
@@ -27,6 +29,8 @@ _KIND_OF_PHASE: dict[str | None, OpKind] = {
     "update": "optimizer",
     "momentum": "optimizer",
 }
+_DEPTHWISE = {"convolution": "depthwise_convolution", "convolution_backward": "depthwise_convolution_backward"}
+"""Operator -> its name where every channel is convolved alone: few FLOPs for the bytes, so it has a kind of its own."""
 _MOVERS = {"clone", "copy_", "_to_copy", "cat", "stack", "where", "flip", "fill_", "zero_", "masked_fill_"}
 _SPARSE = {"index", "index_select", "gather", "index_copy_", "index_fill_", "index_add_", "index_put_", "scatter_"}
 """These touch only the addressed rows of their first argument."""
@@ -42,14 +46,12 @@ class CostTally:
     def add(self, func: OpOverload[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Counts one call."""
         name, phase = func._schema.name.removeprefix("aten::"), current_phase() or "input"
-        sums = self._sums.get((name, phase))
+        key = (_DEPTHWISE.get(name, name) if _is_depthwise(name, args) else name, phase)
+        sums = self._sums.get(key)
         if sums is None:
-            sums = self._sums[name, phase] = [0, 0, 0]
-            self._kinds[name, phase] = _kind(func, name, phase)
-        packet = getattr(torch.ops.aten, name.removesuffix("_"), func._overloadpacket)  # in place, the same arithmetic
-        formula = flop_registry.get(packet)
-        if formula is not None:
-            sums[0] += int(formula(*args, **kwargs, out_val=result))
+            sums = self._sums[key] = [0, 0, 0]
+            self._kinds[key] = _kind(func, *key)
+        sums[0] += _flops(func, name, args, kwargs, result)
         sums[1] += _bytes_moved(name, args, kwargs, result)
         sums[2] += 1
 
@@ -67,6 +69,25 @@ def _kind(func: OpOverload[Any, Any], name: str, phase: str) -> OpKind:
         pointwise = "pointwise" in " ".join(tags) or name in _MOVERS or name.startswith("_foreach")
         kind = "elementwise" if pointwise or name.endswith(("_backward", "_")) else "other"
     return kind
+
+
+def _is_depthwise(name: str, args: tuple[Any, ...]) -> bool:
+    """Whether a convolution has as many groups as output channels, and more than one."""
+    if name not in _DEPTHWISE:
+        return False
+    weight, groups = (args[1], args[-1]) if name == "convolution" else (args[2], args[-2])
+    return bool(weight.shape[1] == 1 and weight.shape[0] > 1 and groups == weight.shape[0])
+
+
+def _flops(func: OpOverload[Any, Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> int:
+    """By torch's own formulas, but for the backward of a convolution: its formula ignores groups."""
+    if name == "convolution_backward":
+        gradient, weight, wanted = args[0], args[2], args[-1]
+        places = gradient.numel() // gradient.shape[1]
+        return 2 * int(weight.numel() * places * sum(wanted[:2]))  # as many as the forward, for input and weight each
+    packet = getattr(torch.ops.aten, name.removesuffix("_"), func._overloadpacket)  # in place, the same arithmetic
+    formula = flop_registry.get(packet)
+    return 0 if formula is None else int(formula(*args, **kwargs, out_val=result))
 
 
 def _bytes_moved(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> int:

@@ -1,7 +1,7 @@
 """Memory that no trace can see: contexts, workspaces, other processes, headroom. Every figure says where it is from.
 
-A GPU profile whose `measured` has ``context_bytes``, ``cublas_workspace_bytes`` or ``headroom_bytes`` replaces the table's
-figure: that is how a calibration on the card itself arrives here.
+A GPU profile whose `measured` has a figure by a name of `attfc_planner.gpu.calibration` replaces the table's or the rule's:
+that is how a calibration on the device itself arrives here.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 import numpy as np
 from numpy.typing import NDArray
 
+from attfc_planner.gpu.calibration import CONTEXT, CONVOLUTION_FACTOR, CUBLAS, HEADROOM, HEADROOM_SHARE, WORKSPACE_SHARE
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_train.prediction import MemoryTerm
 from attfc_train.profile import NUM_DRAWN_PAIRS, TrainProfile
@@ -29,7 +30,7 @@ _CUBLAS_HANDLES = 2
 
 LEAST_CONVOLUTION_WORKSPACE: Bytes = 64 * MIB
 LEAST_HEADROOM: Bytes = 512 * MIB
-HEADROOM_SHARE = 0.06
+HEADROOM_SHARE_UNCALIBRATED = 0.06
 
 CPU_PROCESS: Bytes = 320 * MIB
 """Python with torch's CPU build imported (230 MiB resident, torch 2.13), and its threads and compiled kernels."""
@@ -37,9 +38,10 @@ CUDA_BUILD_PROCESS: Bytes = 360 * MIB
 """What a CUDA build of torch adds to that, device or none (665 MiB in all, torch 2.12)."""
 CHECKPOINTING_PROCESS: Bytes = 200 * MIB
 """torch's compiler, which `torch.utils.checkpoint` imports at its first call though nothing is compiled (torch 2.13)."""
-CPU_WORKSPACE_SHARE = 0.35
-"""oneDNN's scratch and reordered copies, and glibc's fragmentation, as a share of the tensors. Ten runs of tiny, mbf and r18
-(95 to 1781 MiB of tensors, fp32 and bf16, torch 2.13): with it the process's peak is predicted to within -11 and +15 %."""
+CPU_WORKSPACE_SHARE = 0.6
+"""oneDNN's scratch and reordered copies, and glibc's fragmentation, as a share of the tensors that come and go within a step.
+Sixteen runs of tiny, mbf, r18 and r50 (51 to 1142 MiB of tensors, fp32, one thread, torch 2.13): with it the process's peak is
+predicted to within -1 and +22 %. Kept tensors (weights, momentum, the container) cost nothing beside themselves."""
 LEAST_CPU_HEADROOM: Bytes = 256 * MIB
 
 
@@ -47,26 +49,40 @@ def convolution_workspaces(moved: NDArray[np.int64], gpu: GpuProfile) -> NDArray
     """Bytes that each convolution takes while it runs.
 
     cuDNN's choice is not known before the card was asked. Uncalibrated rule: as much as its input and output, at least
-    64 MiB; with less room cuDNN chooses a slower way, it does not fail.
+    64 MiB; with less room cuDNN chooses a slower way, it does not fail. A calibration multiplies it by a factor.
 
     Args:
         moved: bytes of the input and the output of each convolution.
     """
     if gpu.kind == "cpu":
         return np.zeros_like(moved)
+    rule = uncalibrated_workspaces(moved)
+    factor = _measured(gpu, CONVOLUTION_FACTOR)
+    return rule if factor is None else np.rint(factor * rule).astype(np.int64)
+
+
+def uncalibrated_workspaces(moved: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The rule of `convolution_workspaces` on a GPU that was not calibrated."""
     return np.maximum(moved, LEAST_CONVOLUTION_WORKSPACE)
 
 
-def unseen_terms(profile: TrainProfile, gpu: GpuProfile, tensors: Bytes) -> list[MemoryTerm]:
+def convolution_source(gpu: GpuProfile) -> str:
+    """Where `convolution_workspaces` is from."""
+    rule = "as much as the convolution's input and output, at least 64 MiB"
+    factor = _measured(gpu, CONVOLUTION_FACTOR)
+    return f"rule: uncalibrated, {rule}" if factor is None else f"{_source(gpu)}: {factor:g} times {rule}"
+
+
+def unseen_terms(profile: TrainProfile, gpu: GpuProfile, passing: Bytes) -> list[MemoryTerm]:
     """Everything beside the step's tensors and the headroom.
 
     Args:
-        tensors: bytes of the step's tensors at its peak.
+        passing: bytes of the tensors that come and go within a step, at its peak.
     """
     if gpu.kind == "cuda":
         terms = [_context(gpu), _cublas(gpu)]
     else:
-        terms = [_process(profile), _cpu_workspace(tensors), _host_data(profile)]
+        terms = [_process(profile, gpu), _cpu_workspace(passing, gpu), _host_data(profile)]
     if gpu.foreign_bytes:
         terms.append(MemoryTerm(name="foreign", bytes=gpu.foreign_bytes, source="measured: other processes on the device"))
     return terms
@@ -74,39 +90,57 @@ def unseen_terms(profile: TrainProfile, gpu: GpuProfile, tensors: Bytes) -> list
 
 def headroom(needed: Bytes, gpu: GpuProfile) -> MemoryTerm:
     """What is left free for everything that the model does not know, given the sum of all other terms."""
-    measured = (gpu.measured or {}).get("headroom_bytes")
+    measured = _measured(gpu, HEADROOM)
     if measured is not None:
-        return MemoryTerm(name="headroom", bytes=int(measured), source="measured: calibration residual")
+        size = max(int(measured), round((_measured(gpu, HEADROOM_SHARE) or 0) * needed))
+        source = gpu.calibration.headroom_source if gpu.calibration else _source(gpu)
+        return MemoryTerm(name="headroom", bytes=size, source=source)
     least = LEAST_HEADROOM if gpu.kind == "cuda" else LEAST_CPU_HEADROOM
-    rule = f"rule: uncalibrated, at least {least // MIB} MiB or {HEADROOM_SHARE:.0%}"
-    return MemoryTerm(name="headroom", bytes=max(least, round(HEADROOM_SHARE * needed)), source=rule)
+    rule = f"rule: uncalibrated, at least {least // MIB} MiB or {HEADROOM_SHARE_UNCALIBRATED:.0%}"
+    return MemoryTerm(name="headroom", bytes=max(least, round(HEADROOM_SHARE_UNCALIBRATED * needed)), source=rule)
+
+
+def _measured(gpu: GpuProfile, name: str) -> float | None:
+    return (gpu.measured or {}).get(name)
+
+
+def _source(gpu: GpuProfile) -> str:
+    return gpu.calibration.memory_source if gpu.calibration else "measured: on this device"
 
 
 def _context(gpu: GpuProfile) -> MemoryTerm:
-    measured = (gpu.measured or {}).get("context_bytes")
+    measured = _measured(gpu, CONTEXT)
     if measured is not None:
-        return MemoryTerm(name="context", bytes=int(measured), source="measured: on this device")
+        return MemoryTerm(name="context", bytes=int(measured), source=_source(gpu))
     return MemoryTerm(name="context", bytes=CUDA_CONTEXT, source="table: CUDA context, upper default of published figures")
 
 
-def _process(profile: TrainProfile) -> MemoryTerm:
+def _process(profile: TrainProfile, gpu: GpuProfile) -> MemoryTerm:
+    checkpointing = profile.model.gradient_checkpointing
+    compiler, also = (CHECKPOINTING_PROCESS, ", and its compiler, which checkpointing imports") if checkpointing else (0, "")
+    measured = _measured(gpu, CONTEXT)
+    if measured is not None:
+        return MemoryTerm(name="context", bytes=int(measured) + compiler, source=_source(gpu) + also)
     try:
-        extra = 0 if version("torch").endswith("+cpu") else CUDA_BUILD_PROCESS
+        build = 0 if version("torch").endswith("+cpu") else CUDA_BUILD_PROCESS
     except PackageNotFoundError:
-        extra = CUDA_BUILD_PROCESS
-    extra += CHECKPOINTING_PROCESS if profile.model.gradient_checkpointing else 0
-    return MemoryTerm(name="context", bytes=CPU_PROCESS + extra, source="rule: a Python process with torch loaded")
+        build = CUDA_BUILD_PROCESS
+    rule = f"rule: a Python process with torch loaded{also}"
+    return MemoryTerm(name="context", bytes=CPU_PROCESS + build + compiler, source=rule)
 
 
-def _cpu_workspace(tensors: Bytes) -> MemoryTerm:
-    source = f"rule: {CPU_WORKSPACE_SHARE:.0%} of the tensors for oneDNN's copies and the C allocator"
-    return MemoryTerm(name="workspace", bytes=round(CPU_WORKSPACE_SHARE * tensors), source=source)
+def _cpu_workspace(passing: Bytes, gpu: GpuProfile) -> MemoryTerm:
+    measured = _measured(gpu, WORKSPACE_SHARE)
+    share = CPU_WORKSPACE_SHARE if measured is None else measured
+    rule = f"{share:.0%} of the tensors that come and go, for oneDNN's copies and the C allocator"
+    source = f"rule: {rule}" if measured is None else f"{_source(gpu)}: {rule}"
+    return MemoryTerm(name="workspace", bytes=round(share * passing), source=source)
 
 
 def _cublas(gpu: GpuProfile) -> MemoryTerm:
-    measured = (gpu.measured or {}).get("cublas_workspace_bytes")
+    measured = _measured(gpu, CUBLAS)
     if measured is not None:
-        return MemoryTerm(name="workspace", bytes=int(measured), source="measured: cuBLAS on this device")
+        return MemoryTerm(name="workspace", bytes=int(measured), source=_source(gpu))
     large = (gpu.compute_capability or 0) >= 9
     size = CUBLAS_WORKSPACE_LARGE if large else CUBLAS_WORKSPACE
     source = f"table: cuBLAS, {_CUBLAS_HANDLES} handles on compute capability {'9.0 and later' if large else 'below 9.0'}"

@@ -9,6 +9,7 @@ from pathlib import Path
 from rich.console import Console
 
 from attfc_planner import launch, plan
+from attfc_planner.first_use import with_calibration
 from attfc_planner.gpu import detect, fingerprint
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.plan import Plan, PlanRequest
@@ -25,6 +26,7 @@ def plan_and_train(request: PlanRequest, gpu_word: str, output: Path, train: boo
         console.print(note, highlight=False, soft_wrap=True)
     if train:
         detect.require_here(device)
+    device = with_calibration(console, device)
     made, run_folder = _plan_and_show(console, request, device, output)
     if request.data_path is None or not (train or (detect.is_here(device) and wanted())):
         return 0

@@ -2,7 +2,8 @@
 
 Each operator takes the longer of its arithmetic and its memory traffic; the operators of a step run one after another. Copying
 the batch to the device and decoding the next images run beside the step, so the slowest of the three decides. Every ceiling
-is multiplied by an efficiency range (`attfc_planner.efficiency`), so the result is an interval.
+is multiplied by an efficiency (`attfc_planner.efficiency`): a stated range, or what a calibration on the device found with the
+error that it had, so the result is an interval.
 """
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from attfc_planner.efficiency import ASSUMED_CORES, DECODED_PER_CORE_SECOND, Efficiencies, Range, efficiencies
+from attfc_planner.efficiency import ASSUMED_CORES, DECODED_PER_CORE_SECOND, Efficiencies, Range, efficiencies_on
+from attfc_planner.gpu.calibration import Calibration
 from attfc_planner.gpu.profile import TENSOR_FIELD, GpuProfile
 from attfc_planner.trace import OpCost
 from attfc_train.prediction import Interval
@@ -58,16 +60,29 @@ def predict_speed(profile: TrainProfile, gpu: GpuProfile, costs: Iterable[OpCost
         profile: resolved; its precision must be one that `gpu` supports.
         costs: FLOPs and bytes of one train step of `profile`.
     """
-    table = efficiencies(gpu.kind)
-    terms, launches = _step_terms(costs, gpu, profile.run.precision, table)
-    step = _step_seconds(terms, launches, gpu)
+    calibration = calibration_for(gpu, profile.run.precision)
+    speed, error = (calibration.speed, calibration.speed_error) if calibration else (None, 0.0)
+    step, terms = step_seconds(costs, gpu, profile.run.precision, efficiencies_on(gpu.kind, speed, error))
     batch_size = profile.optim.batch_size
     transfer = _transfer(profile, gpu)
     decoding = _decoding(profile, gpu)
     slow = _together(gpu, step.slow, transfer.slow, decoding.slow)
     fast = _together(gpu, step.fast, transfer.fast, decoding.fast)
-    rate = Interval(low=_rounded(batch_size / slow), high=_rounded(batch_size / fast), source=_source(gpu))
+    rate = Interval(low=_rounded(batch_size / slow), high=_rounded(batch_size / fast), source=_source(gpu, calibration))
     return SpeedPrediction(rate, _limit(step, transfer, decoding, terms))
+
+
+def calibration_for(gpu: GpuProfile, precision: Precision) -> Calibration | None:
+    """The device's calibration, if it is about this precision."""
+    return gpu.calibration if gpu.calibration is not None and gpu.calibration.precision == precision else None
+
+
+def step_seconds(
+    costs: Iterable[OpCost], gpu: GpuProfile, precision: Precision, table: Efficiencies
+) -> tuple[SpeedTerm, tuple[SpeedTerm, ...]]:
+    """One train step on a batch that is on the device already, and the parts that it consists of."""
+    terms, launches = _step_terms(costs, gpu, precision, table)
+    return _whole_step(terms, launches, gpu, table), terms
 
 
 def hours_per_epoch(images_per_second: Interval, num_images: int | None) -> Interval | None:
@@ -83,7 +98,9 @@ def _step_terms(
 ) -> tuple[tuple[SpeedTerm, ...], int]:
     """Device seconds by part of the step and bound, and the number of operators."""
     sums: dict[tuple[str, str], list[float]] = {}
-    ceilings = {kind: _ceilings(kind, gpu, precision) for kind in ("conv", "matmul", "loss")}
+    ceilings = {kind: _ceilings(kind, gpu, precision) for kind in table.arithmetic}
+    if table.calibrated:  # its efficiencies are shares of one ceiling
+        ceilings = {kind: Range(ceiling.middle, ceiling.middle) for kind, ceiling in ceilings.items()}
     bandwidth = gpu.ceiling("memory_bandwidth_bytes_per_second")
     launches = 0
     for cost in costs:
@@ -111,14 +128,14 @@ def _ceilings(kind: str, gpu: GpuProfile, precision: Precision) -> Range:
     fp32 = gpu.ceiling("fp32_flops")
     best = max(fp32, gpu.ceiling("tf32_flops")) if gpu.tf32_flops else fp32
     if kind == "loss" or precision == "fp32":
-        return Range(best if kind == "conv" else fp32, best)
+        return Range(best if kind in ("conv", "depthwise") else fp32, best)
     rate = gpu.ceiling(TENSOR_FIELD[precision])
     return Range(rate, rate)
 
 
-def _step_seconds(terms: tuple[SpeedTerm, ...], launches: int, gpu: GpuProfile) -> SpeedTerm:
-    """The whole step: on a GPU, launching hides behind the work; on a CPU it adds."""
-    launch = efficiencies(gpu.kind).launch_seconds
+def _whole_step(terms: tuple[SpeedTerm, ...], launches: int, gpu: GpuProfile, table: Efficiencies) -> SpeedTerm:
+    """On a GPU, launching hides behind the work; on a CPU it adds."""
+    launch = table.launch_seconds
     slow, fast = sum(term.slow for term in terms), sum(term.fast for term in terms)
     if gpu.kind == "cpu":
         return SpeedTerm("step", "", slow + launches * launch.low, fast + launches * launch.high)
@@ -164,11 +181,12 @@ def _limit(step: SpeedTerm, transfer: SpeedTerm, decoding: SpeedTerm, terms: tup
     return f"{slowest.name} ({slowest.bound})"
 
 
-def _source(gpu: GpuProfile) -> str:
+def _source(gpu: GpuProfile, calibration: Calibration | None) -> str:
     ceilings = "measured" if gpu.measured else "datasheet"
-    return (
-        f"operators' FLOPs and bytes over the {ceilings} ceilings of {gpu.name}, times stated efficiency ranges; not calibrated"
-    )
+    counted = f"operators' FLOPs and bytes over the {ceilings} ceilings of {gpu.name}"
+    if calibration is not None:
+        return f"{counted}, times efficiencies {calibration.speed_source}"
+    return f"{counted}, times stated efficiency ranges; not calibrated"
 
 
 def _rounded(value: float) -> float:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     pass
 
-OpKind: TypeAlias = Literal["conv", "matmul", "norm", "elementwise", "optimizer", "loss", "other"]
+OpKind: TypeAlias = Literal["conv", "depthwise", "matmul", "norm", "elementwise", "optimizer", "loss", "other"]
 
 CATEGORIES = (
     "weights",

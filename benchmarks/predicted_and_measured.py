@@ -1,38 +1,48 @@
 """Memory and speed that the planner predicts for the device that is present, beside what real train steps take.
 
-    python -m benchmarks.predicted_and_measured [--steps 6] [--ids 2059906]
+    python -m benchmarks.predicted_and_measured [--steps 6] [--ids 20000]
 
-Every case is the shipped recipe of a backbone at one batch size; its real steps run in a fresh process, on random images that
-lie in memory already (the loader has figures of its own). Memory is compared without the terms that are not this process's or
-are meant to stay free (`foreign`, `headroom`), and on a GPU also without the context, which the allocator does not count.
+The device is calibrated first (`attfc_planner.calibrate`), and judged on sizes that it was not calibrated on; the predictions
+without the calibration stand beside those with it. Every case is the shipped recipe of a backbone at one batch size; its real
+steps run in a fresh process, on random images that lie in memory already (the loader has figures of its own). Memory is
+compared without the terms that are not this process's or are meant to stay free (`foreign`, `headroom`), and on a GPU also
+without the context, which the allocator does not count.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import statistics
 from itertools import product
+from typing import Any
 
 import torch
 
+from attfc_planner.calibrate import calibrate, without_data
+from attfc_planner.calibration_runs import CASES as CALIBRATION_CASES
+from attfc_planner.calibration_runs import Case
+from attfc_planner.efficiency import efficiencies_on
 from attfc_planner.gpu.detect import find_gpu
+from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.memory import MemoryModel
-from attfc_planner.plan import PlanRequest, base_profile
+from attfc_planner.plan import choose_precision
 from attfc_planner.real_steps import run_real_steps
-from attfc_planner.search.space import Setting
-from attfc_planner.speed import predict_speed
+from attfc_planner.speed import step_seconds
+from attfc_train.profile import TrainProfile
 from benchmarks.provenance import provenance, quantiles, save
 
-CASES: dict[str, list[tuple[str, int, int, bool, int]]] = {
-    "cpu": [("tiny", 64, batch, False, refs) for batch, refs in ((32, 1), (128, 0), (128, 1), (256, 1))]
-    + [("mbf", 112, 16, False, 1), ("r18", 112, 8, False, 1), ("r18", 112, 8, True, 1)],
+_CPU_SIZES = {"tiny": (64, 96, 192, 256), "mbf": (112, 6, 12, 16), "r18": (112, 3, 6, 8), "r50": (112, 4, 6, 8)}
+"""Backbone -> image size and batch sizes."""
+SIZES: dict[str, list[tuple[str, int, int, bool]]] = {
+    "cpu": [(name, size, batch, False) for name, (size, *batches) in _CPU_SIZES.items() for batch in batches]
+    + [("r18", 112, 8, True)],
     "cuda": [
-        (name, 112, batch, saving, 1) for name, batch, saving in product(("mbf", "r50", "r100"), (32, 128, 384), (False, True))
+        (name, 112, batch, saving) for name, batch, saving in product(("mbf", "r50", "r100"), (32, 96, 384), (False, True))
     ],
 }
-"""backbone, image size, batch size, gradient checkpointing, references."""
-
-NOT_THIS_PROCESS = {"foreign", "headroom"}
+"""Backbone, image size, batch size, gradient checkpointing; none is a size of the calibration."""
 
 
 def main() -> None:
@@ -42,32 +52,101 @@ def main() -> None:
     parser.add_argument("--ids", type=int, default=20_000)
     options = parser.parse_args()
     gpu, _ = find_gpu("auto")
+    result = calibrate(gpu, tell=lambda text: print(text, flush=True))
     rows = []
-    for backbone, image_size, batch_size, checkpointing, references in CASES[gpu.kind]:
-        request = PlanRequest(num_ids=options.ids, backbone=backbone, image_size=image_size, epochs=1)
-        setting = Setting(0.3, 3.3, batch_size, references, checkpointing)
-        profile = setting.applied_to(base_profile(request, gpu)).resolve(options.ids, options.ids * 10)
-        model = MemoryModel(profile, gpu, gpu.capacity_bytes)
-        terms = {term.name: term.bytes for term in model.exact(profile).terms}
-        left_out = NOT_THIS_PROCESS | ({"context"} if gpu.kind == "cuda" else {"data"})
-        rate = predict_speed(profile, gpu, model.op_costs(profile)).images_per_second
-        real = run_real_steps(profile, gpu.kind, steps=options.steps)
-        row = {
-            "backbone": backbone,
-            "image_size": image_size,
-            "batch_size": batch_size,
-            "gradient_checkpointing": checkpointing,
-            "references": references,
-            "predicted_bytes": sum(size for name, size in terms.items() if name not in left_out),
-            "predicted_images_per_second": [rate.low, rate.high],
-            "outcome": real.outcome,
-            "peak_bytes": real.process_bytes if gpu.kind == "cpu" else real.reserved_bytes,
-            "step_seconds": quantiles(real.seconds) if real.seconds else None,
-        }
+    for backbone, image_size, batch_size, saving in SIZES[gpu.kind]:
+        case = Case(backbone, image_size, batch_size, options.ids, steps=options.steps)
+        assert (backbone, image_size, batch_size) not in sizes_of_the_calibration(gpu)
+        row = judged(case, saving, result.before, result.gpu)
         rows.append(row)
         print(json.dumps(row), flush=True)
-    result = {"ids": options.ids, "rows": rows, "gpu": gpu.name, "provenance": provenance(torch.device(gpu.kind))}
-    print(save(f"predicted_and_measured_{gpu.kind}.json", json.dumps(result, indent=2) + "\n"))
+    document = {
+        "ids": options.ids,
+        "gpu": gpu.name,
+        "summary": summary(rows),
+        "calibration": result.calibration.model_dump(mode="json"),
+        "calibration_runs": [
+            {
+                "run": run.case.label,
+                "predicted_bytes": run.predicted_bytes,
+                "peak_bytes": run.measured_bytes,
+                "predicted_step_seconds": run.predicted_seconds,
+                "step_seconds": run.measured_seconds,
+                "left_out_error": error,
+            }
+            for run, error in zip(result.runs, result.fit.errors, strict=True)
+        ],
+        "rows": rows,
+        "provenance": {**provenance(torch.device(gpu.kind)), "scheduling": scheduling()},
+    }
+    print(json.dumps(document["summary"], indent=2))
+    print(save(f"predicted_and_measured_{gpu.kind}.json", json.dumps(document, indent=2) + "\n"))
+
+
+def judged(case: Case, saving: bool, before: GpuProfile, after: GpuProfile) -> dict[str, Any]:
+    """One case, predicted by the device without and with its calibration, and measured."""
+    plain = case.profile(before, choose_precision(None, before))
+    profile = plain.model_copy(update={"model": plain.model.model_copy(update={"gradient_checkpointing": saving})})
+    model = MemoryModel(profile, before, before.capacity_bytes)
+    real = run_real_steps(profile, before.kind, steps=case.steps)
+    return {
+        "backbone": case.backbone,
+        "image_size": case.image_size,
+        "batch_size": case.batch_size,
+        "gradient_checkpointing": saving,
+        "references": case.num_references,
+        "uncalibrated": predicted(profile, model, before),
+        "calibrated": predicted(profile, model, after),
+        "outcome": real.outcome,
+        "peak_bytes": real.process_bytes if before.kind == "cpu" else real.reserved_bytes,
+        "step_seconds": quantiles(real.seconds) if real.seconds else None,
+    }
+
+
+def predicted(profile: TrainProfile, model: MemoryModel, gpu: GpuProfile) -> dict[str, Any]:
+    """Peak and headroom, and the step's seconds: the middle, and the interval."""
+    memory = model.on(gpu).exact(profile)
+    speed, error = (gpu.calibration.speed, gpu.calibration.speed_error) if gpu.calibration else (None, 0.0)
+    table = efficiencies_on(gpu.kind, speed, error)
+    step, _ = step_seconds(model.run(profile).costs[-1], gpu, profile.run.precision, table)
+    return {
+        "bytes": without_data(memory),
+        "headroom_bytes": next(term.bytes for term in memory.terms if term.name == "headroom"),
+        "step_seconds": step.middle,
+        "step_seconds_interval": [step.fast, step.slow],
+    }
+
+
+def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """Errors of step time and memory over all cases that ran, without and with the calibration."""
+    ran = [row for row in rows if row["outcome"] == "ran"]
+    result: dict[str, Any] = {"cases": len(ran)}
+    for kind in ("uncalibrated", "calibrated"):
+        pairs = [(row[kind], row["step_seconds"]["p50"], row["peak_bytes"]) for row in ran]
+        time = [made["step_seconds"] / seconds - 1 for made, seconds, _ in pairs]
+        memory = [made["bytes"] / peak - 1 for made, _, peak in pairs]
+        result[kind] = {
+            "step_time_median_error": statistics.median(map(abs, time)),
+            "step_time_largest_error": max(time, key=abs),
+            "step_times_inside_interval": sum(
+                made["step_seconds_interval"][0] <= seconds <= made["step_seconds_interval"][1] for made, seconds, _ in pairs
+            ),
+            "memory_median_error": statistics.median(map(abs, memory)),
+            "memory_errors": [min(memory), max(memory)],
+            "under_with_headroom": sum(made["bytes"] + made["headroom_bytes"] < peak for made, _, peak in pairs),
+        }
+    return result
+
+
+def sizes_of_the_calibration(gpu: GpuProfile) -> set[tuple[str, int, int]]:
+    return {(case.backbone, case.image_size, case.batch_size) for case in CALIBRATION_CASES[gpu.kind]}
+
+
+def scheduling() -> str:
+    """Whether the measuring processes stood before all others."""
+    if os.sched_getscheduler(0) == os.SCHED_FIFO:
+        return f"real-time (chrt -f {os.sched_getparam(0).sched_priority}): other work on the machine had to wait"
+    return "ordinary: other work on the machine may have slowed the measurements"
 
 
 if __name__ == "__main__":

@@ -6,29 +6,22 @@ Run ``python -m attfc_planner.gpu.detect`` to see what ``--gpu auto`` plans for 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import math
 import os
 import subprocess
 import sys
-from dataclasses import asdict, dataclass
-from datetime import UTC, date, datetime
-from importlib.metadata import version
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from attfc_planner.cache import cache_folder
+from attfc_planner.gpu.calibration import Calibration
 from attfc_planner.gpu.catalog import find_card, get_card, is_called, load_gpu_profile
 from attfc_planner.gpu.fingerprint import CpuFingerprint, CudaFingerprint, cpu_fingerprint, cuda_fingerprint
-from attfc_planner.gpu.profile import TENSOR_FIELD, Architecture, GpuProfile
+from attfc_planner.gpu.measurement_cache import Measured, cache_path, read_cached, write_cached
+from attfc_planner.gpu.profile import Architecture, GpuProfile
 from attfc_train.errors import StorageError, UsageError
-from attfc_train.files import write_text_atomically
 from attfc_train.prediction import Provenance
 from attfc_train.profile import Precision
-
-MAX_AGE_DAYS = 30
-"""Clocks, cooling and drivers change: older measurements are made again."""
 
 NO_BUS = "a CPU reads its own memory; no bus lies between"
 _PROBED = "measured by a probe on this device"
@@ -92,7 +85,7 @@ def present_gpu(found: CudaFingerprint) -> GpuProfile:
     host = {"num_cores": cpu_fingerprint().num_cores, "driver": found.driver, "measured": measured.rates or None}
     sources = {**known["sources"], **dict.fromkeys(facts, "NVML"), "num_cores": _AFFINITY, "measured": measured.source}
     identity = {"name": found.name, "kind": "cuda", "architecture": _architecture(found.compute_capability)}
-    return GpuProfile.model_validate({**known, **identity, **facts, **host, "sources": sources})
+    return _with_calibration(GpuProfile.model_validate({**known, **identity, **facts, **host, "sources": sources}), measured)
 
 
 def _precisions(compute_capability: float) -> tuple[Precision, ...]:
@@ -119,7 +112,7 @@ def present_cpu(found: CpuFingerprint) -> GpuProfile:
     measured = _measured("cpu", f"{found.name}|{found.num_cores}", ("fp32",))
     rates = measured.rates
     bandwidth = rates["memory_bandwidth_bytes_per_second"]
-    return GpuProfile(
+    device = GpuProfile(
         name=found.name,
         slug="cpu",
         kind="cpu",
@@ -141,6 +134,11 @@ def present_cpu(found: CpuFingerprint) -> GpuProfile:
             "measured": measured.source,
         },
     )
+    return _with_calibration(device, measured)
+
+
+def _with_calibration(device: GpuProfile, measured: Measured) -> GpuProfile:
+    return device if measured.calibration is None else device.calibrated(measured.calibration)
 
 
 def is_here(device: GpuProfile) -> bool:
@@ -162,47 +160,32 @@ def require_here(device: GpuProfile) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Measured:
-    """Probed rates by `GpuProfile` field name (none where the probe cannot run), and the day they were probed (ISO 8601)."""
+def store_calibration(device: GpuProfile, calibration: Calibration) -> Path:
+    """Keeps the calibration of a device that is here, for all later plans, and returns where.
 
-    rates: dict[str, float]
-    date: str
-
-    @property
-    def source(self) -> str:
-        """For `GpuProfile.sources`."""
-        return f"probes on this machine, {self.date}"
+    Raises:
+        StorageError: the cache folder cannot be written.
+    """
+    kind, precisions = device.kind, _precisions(device.compute_capability or 0) if device.kind == "cuda" else ("fp32",)
+    owner = f"{device.name}|{device.driver if kind == 'cuda' else device.num_cores}"
+    path = cache_path(kind, owner, precisions)
+    rates, former = device.without_calibration().measured or {}, read_cached(path, kind, precisions)
+    probed = former.date if former is not None and former.rates == rates else datetime.now(UTC).date().isoformat()
+    write_cached(path, Measured(rates, probed, calibration))
+    return path
 
 
 def _measured(kind: Literal["cuda", "cpu"], device_key: str, precisions: tuple[Precision, ...]) -> Measured:
-    """Probe results, from the cache where this device, driver, torch and number of threads were measured lately."""
-    threads = os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))
-    key = f"{kind}|{device_key}|{version('torch')}|{','.join(precisions)}|{threads}"
-    path = cache_folder() / f"gpu-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
-    cached = _read_cached(path, kind, precisions)
+    """What was measured, from the cache where this device was measured lately in the same surroundings (`cache_path`)."""
+    path = cache_path(kind, device_key, precisions)
+    cached = read_cached(path, kind, precisions)
     if cached is not None:
         return cached
     fresh = Measured(_probed(kind, precisions), datetime.now(UTC).date().isoformat())
     if fresh.rates:
         with contextlib.suppress(StorageError):  # a read-only home costs a probe each time, nothing else
-            write_text_atomically(path, json.dumps(asdict(fresh), indent=2) + "\n")
+            write_cached(path, fresh)
     return fresh
-
-
-def _read_cached(path: Path, kind: Literal["cuda", "cpu"], precisions: tuple[Precision, ...]) -> Measured | None:
-    """What `path` holds, if it is complete and not older than `MAX_AGE_DAYS`."""
-    needed = {*(TENSOR_FIELD[precision] for precision in precisions), "memory_bandwidth_bytes_per_second"}
-    if kind == "cuda":
-        needed.add("pcie_bytes_per_second")
-    try:
-        document = json.loads(path.read_text())
-        rates = {str(name): float(rate) for name, rate in document["rates"].items()}
-        age = datetime.now(UTC).date() - date.fromisoformat(document["date"])
-    except (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError):
-        return None
-    sound = needed <= set(rates) and all(0 < rate < math.inf for rate in rates.values())
-    return Measured(rates, document["date"]) if sound and abs(age.days) <= MAX_AGE_DAYS else None
 
 
 def _probed(kind: Literal["cuda", "cpu"], precisions: tuple[Precision, ...]) -> dict[str, float]:

@@ -11,6 +11,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from attfc_planner.gpu.calibration import Calibration
 from attfc_train.frozen import Frozen
 from attfc_train.profile import Precision
 from attfc_train.units import Bytes, format_bytes
@@ -53,7 +54,10 @@ class GpuProfile(Frozen):
     """Host cores for decoding images; None: the host is not known."""
     driver: str | None = None
     measured: dict[str, float] | None = None
-    """What the probes measured on this very device, by field name; it replaces the ceilings (see `ceiling`)."""
+    """What was measured on this very device, by name: the probes' rates replace the ceilings (see `ceiling`), the figures of
+    a calibration replace tables (`attfc_planner.overheads`) and stated ranges (`attfc_planner.efficiency`)."""
+    calibration: Calibration | None = None
+    """Where the calibrated figures in `measured` are from, and how well they agree."""
     sources: dict[str, str]
     """Field name -> where its number is from."""
 
@@ -67,12 +71,26 @@ class GpuProfile(Frozen):
             raise ValueError(f"'sources' names fields that do not exist: {', '.join(unknown)}")
         return self
 
+    def calibrated(self, calibration: Calibration) -> GpuProfile:
+        """This device with the figures of a calibration in place of any former ones."""
+        rates = self.without_calibration().measured or {}
+        return self.model_copy(update={"measured": {**rates, **calibration.values}, "calibration": calibration})
+
+    def without_calibration(self) -> GpuProfile:
+        """This device as the probes alone know it."""
+        if self.calibration is None:
+            return self
+        rates = {name: value for name, value in (self.measured or {}).items() if name not in self.calibration.values}
+        return self.model_copy(update={"measured": rates or None, "calibration": None})
+
     @property
     def source(self) -> str:
         """Where the device's figures are from, in a few words."""
         if not self.measured:
             return f"catalogue entry {self.slug}, not measured"
         measured = self.sources.get("measured", "measured")
+        if self.calibration:
+            measured += f", calibration of {self.calibration.date}"
         return f"this machine's CPU and RAM, {measured}" if self.kind == "cpu" else f"NVML and {measured}"
 
     def supports(self, precision: Precision) -> bool:

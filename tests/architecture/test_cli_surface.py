@@ -44,6 +44,7 @@ PLAN: dict[str, set[str]] = {
         "--trials",
         "--seed",
     },
+    "calibrate": {"--gpu"},
     "explain": {"profile", "--gpu", "--plot"},
     "fit": {"--gpu", "--backbone", "--share", "--storage", "--precision"},
     "gpus": {"card"},

@@ -59,8 +59,9 @@ attfc_train.report_model
 attfc_train.cli
 
 attfc_planner attfc_planner.cache attfc_planner.efficiency attfc_planner.accuracy attfc_planner.structure
-attfc_planner.gpu attfc_planner.gpu.fingerprint attfc_planner.gpu.probes attfc_planner.gpu.profile
-attfc_planner.gpu.catalog
+attfc_planner.gpu attfc_planner.gpu.fingerprint attfc_planner.gpu.probes attfc_planner.gpu.calibration
+attfc_planner.gpu.profile
+attfc_planner.gpu.catalog attfc_planner.gpu.measurement_cache
 attfc_planner.gpu.detect
 
 attfc_planner.trace attfc_planner.block_pools attfc_planner.overheads attfc_planner.real_steps attfc_planner.step_probe
@@ -72,6 +73,7 @@ attfc_planner.evaluation
 attfc_planner.trace_cache
 attfc_planner.traces
 attfc_planner.memory attfc_planner.speed
+attfc_planner.memory_fit attfc_planner.speed_fit
 
 attfc_planner.search attfc_planner.search.space
 attfc_planner.search.candidates
@@ -79,6 +81,10 @@ attfc_planner.search.constraints
 attfc_planner.search.study
 attfc_planner.choose
 attfc_planner.knobs attfc_planner.plan
+attfc_planner.calibration_runs
+attfc_planner.calibrate
+attfc_planner.calibrate_screen
+attfc_planner.first_use
 attfc_planner.explain attfc_planner.fit attfc_planner.launch attfc_planner.screen attfc_planner.timeline_chart
 attfc_planner.explain_screen attfc_planner.fit_screen attfc_planner.timeline_svg
 attfc_planner.report attfc_planner.report.figures attfc_planner.report.page attfc_planner.report.study_history
@@ -99,9 +105,11 @@ ONLY_IN = {
         "attfc_train.log",
         "attfc_train.report_model",
         "attfc_train.run",
+        "attfc_planner.calibrate_screen",
         "attfc_planner.cli",
         "attfc_planner.commands",
         "attfc_planner.explain_screen",
+        "attfc_planner.first_use",
         "attfc_planner.fit_screen",
         "attfc_planner.plan_and_train",
         "attfc_planner.screen",
@@ -118,6 +126,7 @@ ONLY_IN = {
         "attfc_train.profile",
         "attfc_train.profile_file",
         "attfc_train.search_summary",
+        "attfc_planner.gpu.calibration",
         "attfc_planner.gpu.catalog",
         "attfc_planner.gpu.profile",
     },
@@ -135,8 +144,10 @@ WITHOUT_TORCH = {
     "attfc_train.profile",
     "attfc_train.profile_file",
     "attfc_train.units",
+    "attfc_planner.calibrate",
     "attfc_planner.cli",
     "attfc_planner.explain",
+    "attfc_planner.first_use",
     "attfc_planner.fit",
     "attfc_planner.plan",
     "attfc_planner.screen",

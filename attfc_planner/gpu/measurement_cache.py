@@ -1,0 +1,99 @@
+"""Measurements of the device that is here, on disk: the probes' rates, and the calibration that is about these very rates.
+
+A file that is old, damaged or of other surroundings counts as missing, and everything in it is measured anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Any, Literal
+
+from attfc_planner.cache import cache_folder
+from attfc_planner.gpu.calibration import Calibration
+from attfc_planner.gpu.profile import TENSOR_FIELD
+from attfc_train.allocator import setting_of, use_planned
+from attfc_train.files import write_text_atomically
+from attfc_train.profile import Precision
+
+MAX_AGE_DAYS = 30
+"""Clocks, cooling and drivers change: older measurements are made again."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Probed rates by `GpuProfile` field name (none where the probe cannot run), the day they were probed (ISO 8601), and a
+    calibration, which is about these very rates and ends with them."""
+
+    rates: dict[str, float]
+    date: str
+    calibration: Calibration | None = None
+
+    @property
+    def source(self) -> str:
+        """For `GpuProfile.sources`."""
+        return f"probes on this machine, {self.date}"
+
+
+def cache_path(kind: Literal["cuda", "cpu"], device_key: str, precisions: tuple[Precision, ...]) -> Path:
+    """Where measurements of a device lie: a file for it, its driver, torch, cuDNN, allocator setting and number of threads."""
+    environment = dict(os.environ)
+    use_planned(environment)
+    threads = os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))
+    allocator = setting_of(environment) if kind == "cuda" else ""
+    key = f"{kind}|{device_key}|{version('torch')}|{_cudnn_version()}|{allocator}|{','.join(precisions)}|{threads}"
+    return cache_folder() / f"gpu-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+
+
+def _cudnn_version() -> str:
+    """Of the package that torch depends on; torch itself, which knows any other cuDNN, takes seconds to import."""
+    names = (re.match(r"nvidia-cudnn[\w-]*", requirement) for requirement in requires("torch") or ())
+    for name in names:
+        if name is not None:
+            with contextlib.suppress(PackageNotFoundError):
+                return version(name.group())
+    return "torch's own"
+
+
+def write_cached(path: Path, measured: Measured) -> None:
+    """Replaces what `path` holds.
+
+    Raises:
+        StorageError: the folder cannot be written.
+    """
+    document: dict[str, Any] = {"rates": measured.rates, "date": measured.date}
+    if measured.calibration is not None:
+        document["calibration"] = measured.calibration.model_dump(mode="json")
+    write_text_atomically(path, json.dumps(document, indent=2) + "\n")
+
+
+def read_cached(path: Path, kind: Literal["cuda", "cpu"], precisions: tuple[Precision, ...]) -> Measured | None:
+    """What `path` holds, if it is complete and not older than `MAX_AGE_DAYS`; a damaged calibration counts as none."""
+    needed = {*(TENSOR_FIELD[precision] for precision in precisions), "memory_bandwidth_bytes_per_second"}
+    if kind == "cuda":
+        needed.add("pcie_bytes_per_second")
+    try:
+        document = json.loads(path.read_text())
+        rates = {str(name): float(rate) for name, rate in document["rates"].items()}
+        age = datetime.now(UTC).date() - date.fromisoformat(document["date"])
+    except (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError):
+        return None
+    sound = needed <= set(rates) and all(0 < rate < math.inf for rate in rates.values())
+    if not sound or abs(age.days) > MAX_AGE_DAYS:
+        return None
+    return Measured(rates, document["date"], _read_calibration(document.get("calibration")))
+
+
+def _read_calibration(node: object) -> Calibration | None:
+    try:
+        return None if node is None else Calibration.model_validate(node)
+    except ValueError:
+        return None

@@ -72,8 +72,8 @@ STORAGE = {"fp32": 0.0, "bf16": -0.01, "int8": -0.03, "fp8": -0.1}
 of its length); the bands are as wide as 0.05 points and the penalty."""
 
 BACKBONE = {"mbf": -18.8, "r18": -17.56, "r50": -2.66, "r100": 0.0, "r200": 1.01}
-"""Points against r100, MFR-ALL, InsightFace's table: WebFace42M at sample rate 0.3 for r18, r50, r100, r200 (79.13, 94.03, 96.69,
-97.70); mbf from MS1MV3 and Glint360K (63.78 and 70.18 against 81.97 and 89.52), the mean. No row has r34 or attfc's tiny."""
+"""Points against r100, MFR-ALL, InsightFace's table: WebFace42M at sample rate 0.3 for r18, r50, r100, r200 (79.13, 94.03,
+96.69, 97.70); mbf from MS1MV3 and Glint360K (63.78 and 70.18 against 81.97 and 89.52), the mean. No row has r34 or tiny."""
 BACKBONE_BAND = 0.1
 """Half width as a share of the difference: between the data sets of that table, r50's distance to r100 is 2.66 to 3.18."""
 

@@ -20,7 +20,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from attfc_planner.search.candidates import Candidate, Evaluate
 from attfc_planner.search.constraints import Limits, constraints, indivisible, is_feasible
-from attfc_planner.search.plainest import NEGLIGIBLE_SPEED, plainest
+from attfc_planner.search.plainest import NEGLIGIBLE_POINTS, NEGLIGIBLE_SPEED, plainest
 from attfc_planner.search.screening import cells, screen
 from attfc_planner.search.space import CATEGORIES, SearchSpace, Setting
 from attfc_train.errors import StorageError
@@ -86,7 +86,7 @@ def search(
 def plain_front(
     space: SearchSpace, evaluate: Evaluate, limits: Limits, starts: Sequence[Candidate], batch_size: int
 ) -> list[Candidate]:
-    """The Pareto front, but for `NEGLIGIBLE_SPEED` that a plainer setting may cost; fastest first.
+    """The Pareto front, but for what a plainer setting may cost (`attfc_planner.search.plainest`); fastest first.
 
     Args:
         starts, batch_size: see `SearchResult` and `search`.
@@ -97,7 +97,7 @@ def plain_front(
 
 def _as_good(one: Candidate, other: Candidate) -> bool:
     fast = (1 - NEGLIGIBLE_SPEED) * other.images_per_second
-    return one.accuracy_points >= other.accuracy_points and one.images_per_second >= fast
+    return one.accuracy_points >= other.accuracy_points - NEGLIGIBLE_POINTS and one.images_per_second >= fast
 
 
 def pareto_front(candidates: list[Candidate]) -> list[Candidate]:

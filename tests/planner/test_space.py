@@ -44,10 +44,10 @@ def test_a_setting_without_storage_keeps_the_recipes() -> None:
 
 
 def test_precisions_that_another_one_equals_are_not_searched() -> None:
-    rates = {"fp32_flops": 40e12, "bf16_flops": 160e12, "fp16_flops": 160e12}
+    rates = {"fp32_flops": 40 * 10**12, "bf16_flops": 160 * 10**12, "fp16_flops": 160 * 10**12}
     assert precisions(None, make_gpu(**rates))[0] == ("bf16",)
     assert precisions("fp32", make_gpu(**rates)) == (("fp32",), ())
-    slow, left_out = precisions(None, make_gpu(**{**rates, "bf16_flops": 20e12, "fp16_flops": 10e12}))
+    slow, left_out = precisions(None, make_gpu(**{**rates, "bf16_flops": 20 * 10**12, "fp16_flops": 10 * 10**12}))
     assert slow == ("bf16", "fp32"), "fewer bytes or more speed"
     assert len(left_out) == 1
     assert left_out[0].startswith("precision fp16")

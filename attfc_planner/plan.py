@@ -98,7 +98,7 @@ def make_plan(request: PlanRequest, gpu: GpuProfile, make_model: MakeModel | Non
     if winner is None:
         raise refusal(space, evaluate, limits, gpu.name)
     front = tuple(pareto_front([winner, *(one for one in result.front if one.setting != winner.setting)]))
-    least = smallest(space, evaluate, limits)
+    least = smallest(space, evaluate, limits, result.starts)
     others = runners_up(front, winner, least if least and is_feasible(least, limits) else None)
     summary = summarised(space, front, winner, limits, request.prefer, left_out)
     return Plan(finished_profile(winner, request, gpu, result, summary), gpu, winner, others, result)

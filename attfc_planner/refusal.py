@@ -25,14 +25,19 @@ def refusal(space: SearchSpace, evaluate: Evaluate, limits: Limits, device: str)
     return _too_large(space, evaluate, limits, device)
 
 
-def smallest(space: SearchSpace, evaluate: Evaluate, limits: Limits) -> Candidate | None:
+def smallest(
+    space: SearchSpace, evaluate: Evaluate, limits: Limits, starts: Iterable[Candidate] | None = None
+) -> Candidate | None:
     """What needs the least memory of all that is accurate enough; None where nothing is.
 
     With checkpointing, the narrowest storage and the smallest parts; of those only what has neither fewer slots nor fewer
     references nor smaller parts beside it must be asked for its memory.
+
+    Args:
+        starts: what `cells` gave for these limits, if that is at hand.
     """
     found: list[Candidate] = []
-    corners = (evaluate(_tightened(space, one.setting)) for one in cells(space, evaluate, limits))
+    corners = (evaluate(_tightened(space, one.setting)) for one in starts or cells(space, evaluate, limits))
     for corner in sorted((one for one in corners if is_sound(one, limits)), key=_by_size):
         if not any(_no_larger(one.setting, corner.setting) for one in found):
             found.append(corner)

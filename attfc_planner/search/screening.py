@@ -10,7 +10,6 @@ many. Cells are tried fastest first; what is no more accurate than a faster one 
 from __future__ import annotations
 
 import heapq
-import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
@@ -40,21 +39,21 @@ def screen(
 def cells(space: SearchSpace, evaluate: Evaluate, limits: Limits) -> list[Candidate]:
     """One candidate for every cell that can be on the front: whole batches without checkpointing, the best queue length."""
     found: dict[tuple[object, ...], list[Candidate]] = {}
-    for candidate in _best_queues(space, evaluate):
+    for setting in _whole_batches(space, evaluate):
+        candidate = evaluate(setting)
         if is_sound(candidate, limits):
-            setting = candidate.setting
             kind = setting.batch_size, setting.storage, setting.precision, setting.backbone
             found.setdefault(kind, []).append(candidate)
     return [candidate for kind in found.values() for candidate in _unbeaten(kind)]
 
 
-def _best_queues(space: SearchSpace, evaluate: Evaluate) -> Iterator[Candidate]:
-    knobs = dict(space.knobs, gradient_checkpointing=(space.gradient_checkpointing[0],), accumulation=(space.accumulation[0],))
-    lengths = knobs.pop("queue_length")
-    for values in itertools.product(*knobs.values()):
-        chosen = dict(zip(knobs, values, strict=True))
-        settings = (Setting(queue_length=length, **chosen) for length in lengths)  # type: ignore[arg-type]  # the knobs' own
-        yield max(map(evaluate, settings), key=lambda one: (one.accuracy_points, -one.setting.queue_length))
+def _whole_batches(space: SearchSpace, evaluate: Evaluate) -> Iterator[Setting]:
+    """One setting of each cell. The queue length adds to the prior whatever the other knobs are: one is the best for all."""
+    first = {name: values[:1] for name, values in space.knobs.items()}
+    lengths = [evaluate(one) for one in SearchSpace(**{**first, "queue_length": space.queue_length})]  # type: ignore[arg-type]
+    best = max(lengths, key=lambda one: (one.accuracy_points, -one.setting.queue_length)).setting.queue_length
+    fixed = {name: first[name] for name in ("gradient_checkpointing", "accumulation")}
+    return iter(SearchSpace(**{**space.knobs, **fixed, "queue_length": (best,)}))  # type: ignore[arg-type]  # the knobs' own
 
 
 def _unbeaten(candidates: Iterable[Candidate]) -> list[Candidate]:

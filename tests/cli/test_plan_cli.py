@@ -98,7 +98,7 @@ def test_limits_and_preference_reach_the_choice(call: Call) -> None:
 
 
 def test_any_backbone_is_a_choice(call: Call) -> None:
-    code, _, err = call("--gpu", "h100", "--ids", "2059906", "--backbone", "any")
+    code, _, err = call("--gpu", "h200", "--ids", "2059906", "--backbone", "any")
     assert (code, err) == (0, "")
     profile = load_profile(Path("best.json"))
     assert profile.search is not None

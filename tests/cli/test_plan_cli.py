@@ -187,7 +187,7 @@ def test_the_data_set_gives_identities_and_images(call: Call) -> None:
         (["--gpu", "rtx-3070", "--ids", "200000000", "--max-accuracy-drop", "0.2"], InfeasiblePlanError, "--max-accuracy-drop"),
         (["--gpu", "t4", "--ids", "10", "--prefer", "cheap"], UsageError, "--prefer must be speed, balanced or accuracy"),
         (["--gpu", "t4", "--ids", "10", "--max-hours", "5"], UsageError, "--max-hours needs the number of images"),
-        (["--gpu", "t4", "--ids", "10", "--max-hours", "nan"], UsageError, "--max-hours must be at most"),
+        (["--gpu", "t4", "--ids", "10", "--max-hours", "10000000"], UsageError, "--max-hours must be at most"),
         (["--gpu", "t4", "--ids", "10", "--max-memory", "20"], UsageError, "--max-memory must be at most the .* of NVIDIA T4"),
         (["--gpu", "t4", "--ids", "10", "--backbone", "r50", "--backbone", "r34"], UsageError, "published figures .*'r34'"),
         (["--gpu", "t4", "--ids", "10", "--backbone", "any", "--backbone", "r50"], UsageError, "any stands for all"),

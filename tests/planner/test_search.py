@@ -299,7 +299,7 @@ def test_no_member_of_the_pareto_front_is_beaten() -> None:
         ),
         (
             2,
-            {"max_accuracy_drop": 0.01},
+            {"max_accuracy_drop": 0.01, "num_ids": 5_000_000},
             r"misses by [\d,]+ MiB.*largest term is '.*tightest.*Nearest setting that fits: DCC size .* accepts it",
         ),
         (
@@ -326,7 +326,7 @@ def test_a_refusal_names_the_limit_the_miss_and_the_nearest_setting(gib: int, ch
 @pytest.mark.parametrize(
     ("gib", "changes", "option"),
     [
-        (2, {"max_accuracy_drop": 0.01}, "max_accuracy_drop"),
+        (2, {"max_accuracy_drop": 0.01, "num_ids": 5_000_000}, "max_accuracy_drop"),
         (24, {"max_hours": 9.0, "max_accuracy_drop": 0.05}, "max_hours"),
         (24, {"max_hours": 9.0, "max_accuracy_drop": 0.05}, "max_accuracy_drop"),
     ],

@@ -27,6 +27,9 @@ BASE = Knobs(SMALL, slots=2 * 521, chunk=521, identities=4001)
 """Two chunks of 521 slots, more slots than a batch has samples, more identities than slots."""
 _OTHER_CHUNK, _MORE_IDENTITIES = 787, 502
 
+SIZE_TERMS = ("1", "B", "RB", "C", "K", "N", "BK", "BN", "BB")
+COST_TERMS = ("1", "B", "RB", "C", "BC", "chunks", "B chunks", "N", "BN", "BB")
+"""What coefficients stand before."""
 _NUM_NETWORK_TERMS = 3
 """The first terms, 1, B and RB, are those of the encoders."""
 _NEGLIGIBLE = 1e-6

@@ -13,9 +13,11 @@ import typer
 from attfc_train.exits import run_and_exit
 
 if TYPE_CHECKING:
+    from attfc_planner.choose import Preference
     from attfc_train.profile import Precision
 
 MAX_EPOCHS = 100_000
+MAX_LIMIT = 1_000_000
 
 app = typer.Typer(
     help="Plan the training of face recognition with millions of identities on one GPU.",
@@ -37,19 +39,27 @@ def plan(
     val: Annotated[
         list[str] | None, typer.Option(help="Verification set for the training: a .bin file or a data set. Repeatable.")
     ] = None,
-    backbone: Annotated[str, typer.Option(help="Feature encoder: r18, r34, r50, r100, r200, mbf or tiny.")] = "r50",
+    backbone: Annotated[
+        list[str] | None,
+        typer.Option(help="Feature encoder: r18, r34, r50 (default), r100, r200, mbf, tiny. Repeat it, or 'any', to choose."),
+    ] = None,
     output: Annotated[Path, typer.Option(help="Where the training profile is written.")] = Path("best.json"),
     train: Annotated[bool, typer.Option("--train", help="Train with the plan afterwards; needs --data.")] = False,
     max_accuracy_drop: Annotated[
         float, typer.Option(help="Points that the accuracy prior may lie below a full FC layer.", min=0)
     ] = 1.0,
+    prefer: Annotated[
+        str, typer.Option(help="speed, balanced or accuracy: which end of the Pareto front within the limits.")
+    ] = "balanced",
+    max_hours: Annotated[float | None, typer.Option(help="Hours that the training may take.", min=0.001)] = None,
+    max_memory: Annotated[float | None, typer.Option(help="GiB to use; without it all that the GPU has.", min=0.1)] = None,
     precision: Annotated[str | None, typer.Option(help="bf16, fp16 or fp32; without it the best of the device.")] = None,
     image_size: Annotated[int, typer.Option(help="Height and width of the images.", min=32, max=512)] = 112,
     epochs: Annotated[float, typer.Option(help="Passes over the images.", min=0.001)] = 5.0,
     trials: Annotated[int, typer.Option(help="Optuna trials, at least the Pareto front.", min=1)] = 40,
     seed: Annotated[int, typer.Option(help="Seed of the search.", min=0, max=2**32 - 1)] = 0,
 ) -> None:
-    """Choose DCC size, queue length, batch size, references and checkpointing for a GPU, and write best.json."""
+    """Choose DCC size, queue, batch size and parts, references, storage and checkpointing for a GPU, and write best.json."""
     from attfc_train.errors import UsageError
 
     if context.invoked_subcommand is not None:
@@ -61,7 +71,10 @@ def plan(
         return
     if train and data is None:
         raise UsageError("--train needs --data", "none", "Give the data set to train on.")
-    _check_values(backbone, image_size, epochs, precision)
+    compared = _backbones(backbone)
+    for name in compared:
+        _check_values(name, image_size, epochs, precision)
+    _check_limits(prefer, max_hours, max_memory)
     _check_output(output)
     num_ids, num_images = _size_of_data(data, ids, images)
 
@@ -72,11 +85,15 @@ def plan(
         num_ids=num_ids,
         num_images=num_images,
         data_path=data,
-        backbone=backbone,
+        backbone=compared[0],
+        compared=tuple(compared) if len(compared) > 1 else (),
         image_size=image_size,
         precision=cast("Precision | None", precision),
         epochs=epochs,
         max_accuracy_drop=max_accuracy_drop,
+        max_hours=max_hours,
+        max_memory_bytes=None if max_memory is None else round(max_memory * 1024**3),
+        prefer=cast("Preference", prefer),
         val=tuple(val or ()),
         num_trials=trials,
         seed=seed,
@@ -204,6 +221,37 @@ def _check_values(backbone: str, image_size: int, epochs: float, precision: str 
         raise UsageError("--image-size must be a multiple of 16", str(image_size), "Faces are usually 112.")
     if precision not in (None, "bf16", "fp16", "fp32"):
         raise UsageError("--precision must be bf16, fp16 or fp32", f"'{precision}'", "Leave it out to choose the best.")
+
+
+def _check_limits(prefer: str, max_hours: float | None, max_memory: float | None) -> None:
+    from attfc_train.errors import UsageError
+
+    if prefer not in ("speed", "balanced", "accuracy"):
+        raise UsageError("--prefer must be speed, balanced or accuracy", f"'{prefer}'", "Leave it out for balanced.")
+    for option, value in (("--max-hours", max_hours), ("--max-memory", max_memory)):
+        if value is not None and not value <= MAX_LIMIT:
+            raise UsageError(f"{option} must be at most {MAX_LIMIT:,}", f"{value:g}", "Leave it out for no limit.")
+
+
+def _backbones(wanted: list[str] | None) -> list[str]:
+    """The backbones to choose from; ``any`` stands for all that the accuracy prior can compare."""
+    from attfc_planner.accuracy import BACKBONE
+    from attfc_train.errors import UsageError
+
+    names = list(dict.fromkeys(wanted or ["r50"]))
+    if "any" in names and len(names) > 1:
+        raise UsageError("--backbone any stands for all", f"'{', '.join(names)}'", "Give 'any' alone, or the names alone.")
+    if names == ["any"]:
+        return list(BACKBONE)
+    unknown = [name for name in names if name not in BACKBONE]
+    if len(names) > 1 and unknown:
+        comparable = ", ".join(BACKBONE)
+        raise UsageError(
+            f"--backbone given more than once must have published figures to compare ({comparable})",
+            f"'{unknown[0]}'",
+            "Plan for it alone.",
+        )
+    return names
 
 
 def _check_storage(storage: str) -> None:

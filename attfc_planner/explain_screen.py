@@ -9,7 +9,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from attfc_planner.accuracy import SOURCE
+from attfc_planner.accuracy import ASSUMPTIONS, SOURCE
 from attfc_planner.explain import Explanation, KnobChange, grouped_terms
 from attfc_planner.screen import interval
 from attfc_planner.timeline_chart import timeline_chart
@@ -33,6 +33,7 @@ def show_explanation(console: Console, explained: Explanation, differences: Iter
         ("Memory over the step", timeline_chart(explained.timeline, explained.room_bytes, width)),
         ("One knob at a time", _knobs(explained)),
         ("Accuracy prior", _prior(explained)),
+        ("What the accuracy prior assumes", _assumptions()),
     )
     for title, body in parts:
         console.print(Panel(body, title=title, title_align="left"))
@@ -139,6 +140,13 @@ def _prior(explained: Explanation) -> RenderableType:
     for part in explained.accuracy_parts:
         table.add_row(part.name, _points(part.points), f"± {part.half_band:.2f}")
     return Group(table, Text(SOURCE, style="dim"))
+
+
+def _assumptions() -> Table:
+    table = Table.grid(padding=(0, 1))
+    for line in ASSUMPTIONS:
+        table.add_row("-", line)
+    return table
 
 
 def _table(*titles: str) -> Table:

@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import TypeAlias
 
-from attfc_planner.choose import choose, refusal, runners_up
-from attfc_planner.gpu.profile import GpuProfile
+from attfc_planner.accuracy import BACKBONE
+from attfc_planner.choose import Preference, choose, pick, runners_up
+from attfc_planner.gpu.profile import TENSOR_FIELD, GpuProfile
+from attfc_planner.refusal import refusal, smallest
 from attfc_planner.search.candidates import Candidate, Evaluator, MemoryEstimator, without_queue_length
-from attfc_planner.search.constraints import Limits
+from attfc_planner.search.constraints import Limits, is_feasible
 from attfc_planner.search.space import SearchSpace, space_for
-from attfc_planner.search.study import SearchResult, search
+from attfc_planner.search.study import SearchResult, pareto_front, plain_front, search
 from attfc_planner.speed import hours_per_epoch
+from attfc_planner.summary import summarised
 from attfc_train.errors import ProfileError, UsageError
 from attfc_train.prediction import Prediction, Provenance
 from attfc_train.profile import Precision, TrainProfile
 from attfc_train.profile_file import load_preset
-from attfc_train.units import Bytes
+from attfc_train.search_summary import SearchSummary
+from attfc_train.units import Bytes, format_bytes
 
 BEST_FIRST: tuple[Precision, ...] = ("bf16", "fp16", "fp32")
 
@@ -39,11 +43,17 @@ class PlanRequest:
     num_images: int | None = None
     data_path: str | None = None
     backbone: str = "r50"
+    compared: tuple[str, ...] = ()
+    """Backbones to choose from, `backbone` among them, each known to `attfc_planner.accuracy.BACKBONE`; none: no choice."""
     image_size: int = 112
     precision: Precision | None = None
     """None: bf16 where the device has it, else fp16, else fp32."""
     epochs: float = 5.0
     max_accuracy_drop: float = 1.0
+    max_hours: float | None = None
+    """To train all epochs; `num_images` must be known."""
+    max_memory_bytes: Bytes | None = None
+    prefer: Preference = "balanced"
     val: tuple[str, ...] = ()
     num_trials: int = 40
     seed: int = 0
@@ -58,7 +68,6 @@ class Plan:
     gpu: GpuProfile
     chosen: Candidate
     runners_up: dict[str, Candidate]
-    space_size: int
     search: SearchResult
 
 
@@ -66,20 +75,73 @@ def make_plan(request: PlanRequest, gpu: GpuProfile, make_model: MakeModel | Non
     """Searches, chooses and writes down why.
 
     Raises:
-        UsageError: the device cannot train in the precision.
-        InfeasiblePlanError: nothing fits; names the term, the miss and the nearest setting.
+        UsageError: the device cannot train in the precision, or options contradict each other.
+        InfeasiblePlanError: nothing respects the limits; names the one, the miss and the nearest setting.
     """
-    base = base_profile(request, gpu)
-    space = space_for(request.num_ids, request.num_images, request.epochs)
-    limits = Limits(gpu.capacity_bytes, request.max_accuracy_drop)
+    base, limits = base_profile(request, gpu), limits_of(request, gpu)
+    precision, left_out = precisions(request.precision, gpu)
+    space = space_for(
+        request.num_ids, request.num_images, request.epochs, precision=precision, backbone=request.compared or (None,)
+    )
     model = (make_model or traced_model)(base, gpu, limits.budget_bytes, structures(space, base))
-    evaluate = Evaluator(base, gpu, model)
-    result = search(space, evaluate, limits, num_trials=request.num_trials, seed=request.seed)
-    winner = choose(result.feasible, model, limits)
+    evaluate = Evaluator(base, gpu, model, max(request.compared, key=BACKBONE.__getitem__, default=None))
+    usual = base.optim.batch_size
+    result = search(space, evaluate, limits, batch_size=usual, num_trials=request.num_trials, seed=request.seed)
+
+    def picked(margin_bytes: Bytes) -> Candidate | None:
+        if not margin_bytes:
+            return pick(result.front, request.prefer)
+        tight = replace(limits, margin_bytes=margin_bytes)
+        return pick(plain_front(space, evaluate, tight, result.starts, usual), request.prefer)
+
+    winner = choose(picked, model, limits)
     if winner is None:
         raise refusal(space, evaluate, limits, gpu.name)
-    profile = finished_profile(winner, request, gpu, result)
-    return Plan(profile, gpu, winner, runners_up(result.feasible, winner), len(space), result)
+    front = tuple(pareto_front([winner, *(one for one in result.front if one.setting != winner.setting)]))
+    least = smallest(space, evaluate, limits, result.starts)
+    others = runners_up(front, winner, least if least and is_feasible(least, limits) else None)
+    summary = summarised(space, front, winner, limits, request.prefer, left_out)
+    return Plan(finished_profile(winner, request, gpu, result, summary), gpu, winner, others, result)
+
+
+def limits_of(request: PlanRequest, gpu: GpuProfile) -> Limits:
+    """The limits that the options set.
+
+    Raises:
+        UsageError: more memory than the device has, or hours for an unknown number of images.
+    """
+    wanted = request.max_memory_bytes
+    if wanted is not None and wanted > gpu.capacity_bytes:
+        has = format_bytes(gpu.capacity_bytes)
+        raise UsageError(f"--max-memory must be at most the {has} of {gpu.name}", format_bytes(wanted), "Leave it out for all.")
+    if request.max_hours is not None and request.num_images is None:
+        raise UsageError("--max-hours needs the number of images", "none", "Give --images or --data.")
+    return Limits(wanted or gpu.capacity_bytes, request.max_accuracy_drop, request.max_hours)
+
+
+def precisions(wanted: Precision | None, gpu: GpuProfile) -> tuple[tuple[Precision, ...], tuple[str, ...]]:
+    """The precisions to search, and why the others of the device are not.
+
+    Without a wish, all but those that another one equals in size and arithmetic: of two formats that take as many bytes or
+    fewer, the one with the higher ceiling is faster in every operator, and the accuracy prior knows no difference.
+    """
+    if wanted is not None:
+        return (choose_precision(wanted, gpu),), ()
+    kept: list[Precision] = []
+    left_out = []
+    for one in (precision for precision in BEST_FIRST if gpu.supports(precision)):
+        better = [other for other in kept if gpu.ceiling(TENSOR_FIELD[other]) >= _fastest(one, gpu)]
+        if better:
+            left_out.append(f"precision {one}: {better[0]} takes no more bytes and its arithmetic is no slower on {gpu.name}")
+        else:
+            kept.append(one)
+    return tuple(kept), tuple(left_out)
+
+
+def _fastest(precision: Precision, gpu: GpuProfile) -> float:
+    """FLOP/s at best; fp32 convolutions may use TF32."""
+    rate = gpu.ceiling(TENSOR_FIELD[precision])
+    return max(rate, gpu.ceiling("tf32_flops")) if precision == "fp32" and gpu.tf32_flops else rate
 
 
 def traced_model(
@@ -100,8 +162,10 @@ def traced_model(
 
 def structures(space: SearchSpace, base: TrainProfile) -> tuple[TrainProfile, ...]:
     """One profile for every way of allocating that the space holds: all knobs but those that only scale sizes."""
-    kinds = {(one.dcc_share == 1, one.num_references, one.gradient_checkpointing): one for one in space}
-    return tuple(without_queue_length(setting).applied_to(base) for setting in kinds.values())
+    names = ("dcc_share", "num_references", "gradient_checkpointing", "precision", "backbone")
+    first = {name: values[:1] for name, values in space.knobs.items()}
+    kinds = SearchSpace(**{**first, **{name: space.knobs[name] for name in names}})  # type: ignore[arg-type]  # its own values
+    return tuple(without_queue_length(setting).applied_to(base) for setting in kinds)
 
 
 def base_profile(request: PlanRequest, gpu: GpuProfile) -> TrainProfile:
@@ -141,13 +205,16 @@ def choose_precision(wanted: Precision | None, gpu: GpuProfile) -> Precision:
     return wanted
 
 
-def finished_profile(winner: Candidate, request: PlanRequest, gpu: GpuProfile, result: SearchResult) -> TrainProfile:
-    """`best.json`: the winner's settings with prediction and provenance."""
+def finished_profile(
+    winner: Candidate, request: PlanRequest, gpu: GpuProfile, result: SearchResult, summary: SearchSummary
+) -> TrainProfile:
+    """`best.json`: the winner's settings with prediction, provenance and the search behind them."""
     rate = winner.speed.images_per_second
     prediction = Prediction(
         memory=winner.memory,
         images_per_second=rate,
         hours_per_epoch=hours_per_epoch(rate, request.num_images),
+        hours=hours_per_epoch(rate, request.num_images and round(request.epochs * request.num_images)),
         limited_by=winner.speed.limited_by,
         accuracy=winner.accuracy,
     )
@@ -161,8 +228,14 @@ def finished_profile(winner: Candidate, request: PlanRequest, gpu: GpuProfile, r
         seed=request.seed,
         num_trials=result.num_trials,
     )
-    description = f"Planned for {gpu.name}: {request.num_ids:,} identities, {request.backbone}."
-    document = {"description": description, "prediction": prediction, "provenance": provenance}
+    backbone = winner.profile.model.backbone
+    document = {
+        "name": f"{backbone}-{request.num_ids}",
+        "description": f"Planned for {gpu.name}: {request.num_ids:,} identities, {backbone}.",
+        "prediction": prediction,
+        "provenance": provenance,
+        "search": summary,
+    }
     return TrainProfile.model_validate({**winner.profile.model_dump(), **document})
 
 

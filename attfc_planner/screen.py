@@ -10,13 +10,13 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from attfc_planner.front_table import front_table
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_train.prediction import Interval, MemoryPrediction, Prediction
 from attfc_train.units import MIB, format_bytes, format_seconds
 
 if TYPE_CHECKING:  # `attfc-plan gpus` draws without the search and its numpy and optuna
     from attfc_planner.plan import Plan
-    from attfc_planner.search.candidates import Candidate
 
 _COLORS = (
     "cyan",
@@ -40,8 +40,8 @@ def show_plan(console: Console, plan: Plan, next_command: str) -> None:
     console.print(Panel(_setting_table(plan), title="Chosen setting", title_align="left"))
     console.print(Panel(memory_view(prediction.memory, console.width - 4), title=_memory_title(prediction), title_align="left"))
     console.print(Panel(_expectations(prediction), title="Expected", title_align="left"))
-    if plan.runners_up:
-        console.print(Panel(_runners_up(plan), title="Runners-up", title_align="left"))
+    table = front_table(plan.search.front, plan.chosen, plan.runners_up)
+    console.print(Panel(table, title="Pareto front and runners-up", title_align="left"))
     console.print(_searched_line(plan), highlight=False)
     console.print(Text("Next: ") + Text(next_command, style="bold"), soft_wrap=True)
 
@@ -126,11 +126,12 @@ def _device_line(gpu: GpuProfile) -> Text:
 
 def _setting_table(plan: Plan) -> Table:
     profile, setting = plan.profile, plan.chosen.setting
+    parts = f" in {setting.accumulation} parts of {setting.part_size:.0f}" if setting.accumulation > 1 else ""
     rows = (
         ("identities, backbone", f"{profile.num_ids:,}, {profile.model.backbone} at {profile.run.precision}"),
-        ("DCC size", f"{profile.dcc_size:,} slots ({setting.dcc_share:.0%} of the identities)"),
+        ("DCC size", f"{profile.dcc_size:,} slots ({setting.dcc_share:.0%} of the identities), {setting.storage}"),
         ("queue length", f"{setting.queue_length:g} (averaged)"),
-        ("batch size", f"{setting.batch_size}, learning rate {profile.optim.learning_rate:g}"),
+        ("batch size", f"{setting.batch_size}{parts}, learning rate {profile.optim.learning_rate:g}"),
         ("references", f"{setting.num_references} per query"),
         ("gradient checkpointing", "yes" if setting.gradient_checkpointing else "no"),
     )
@@ -159,6 +160,7 @@ def _expectations(prediction: Prediction) -> Table:
         ),
         ("limited by", prediction.limited_by, ""),
         ("time per epoch", _duration(hours) if hours else "unknown: give --images or --data", ""),
+        ("time to train", _duration(prediction.hours) if prediction.hours else "unknown likewise", ""),
         ("accuracy prior", f"{interval(prediction.accuracy, 2, sign=True)} points against full FC", prediction.accuracy.source),
     )
     for name, value, source in rows:
@@ -170,38 +172,12 @@ def _duration(hours: Interval) -> str:
     return f"{format_seconds(hours.low * 3600)} to {format_seconds(hours.high * 3600)}"
 
 
-def _runners_up(plan: Plan) -> Table:
-    table = Table(box=None, pad_edge=False)
-    table.add_column("", overflow="fold")
-    for title in ("DCC size", "L", "B", "R", "ckpt", "memory", "images/s", "prior"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_row("chosen", *_cells(plan.chosen), style="bold")
-    for reason, candidate in plan.runners_up.items():
-        table.add_row(reason, *_cells(candidate))
-    return table
-
-
-def _cells(candidate: Candidate) -> tuple[str, ...]:
-    setting = candidate.setting
-    return (
-        f"{candidate.profile.dcc_size:,}",
-        f"{setting.queue_length:g}",
-        str(setting.batch_size),
-        str(setting.num_references),
-        "yes" if setting.gradient_checkpointing else "no",
-        format_bytes(candidate.memory_bytes),
-        f"{candidate.images_per_second:,.{_digits(candidate.images_per_second)}f}",
-        f"{candidate.accuracy_points:+.2f}",
-    )
-
-
 def _searched_line(plan: Plan) -> Text:
-    from attfc_planner.choose import INDIFFERENCE_POINTS
-
-    feasible, trials = len(plan.search.feasible), plan.search.num_trials
+    search = plan.profile.search
+    assert search is not None
     return Text(
-        f"Searched {plan.space_size:,} settings, {feasible:,} of them feasible, {trials} Optuna trials. "
-        f"Rule: within {INDIFFERENCE_POINTS} points of the best prior the fastest, of equally fast ones the most accurate.",
+        f"Searched {search.num_settings:,} settings, {len(search.front)} on the Pareto front, {plan.search.num_trials} Optuna "
+        f"trials. Rule: {search.rule}",
         style="dim",
     )
 

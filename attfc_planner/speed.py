@@ -51,6 +51,8 @@ class SpeedPrediction:
 
     images_per_second: Interval
     limited_by: str
+    loader_images_per_second: Interval
+    """Queries whose images the host decodes in a second; `images_per_second` is never more."""
 
 
 def predict_speed(profile: TrainProfile, gpu: GpuProfile, costs: Iterable[OpCost]) -> SpeedPrediction:
@@ -69,7 +71,10 @@ def predict_speed(profile: TrainProfile, gpu: GpuProfile, costs: Iterable[OpCost
     slow = _together(gpu, step.slow, transfer.slow, decoding.slow)
     fast = _together(gpu, step.fast, transfer.fast, decoding.fast)
     rate = Interval(low=_rounded(batch_size / slow), high=_rounded(batch_size / fast), source=_source(gpu, calibration))
-    return SpeedPrediction(rate, _limit(step, transfer, decoding, terms))
+    loader = Interval(
+        low=_rounded(batch_size / decoding.slow), high=_rounded(batch_size / decoding.fast), source=decoding.bound
+    )
+    return SpeedPrediction(rate, _limit(step, transfer, decoding, terms), loader)
 
 
 def calibration_for(gpu: GpuProfile, precision: Precision) -> Calibration | None:

@@ -15,6 +15,7 @@ from attfc_planner.affine import BASE, AffineTrace, HeadModel, NotAffine, learn,
 from attfc_planner.cache import cache_folder
 from attfc_planner.evaluation import EvaluationModel, evaluation_structure, learn_evaluation, traced_evaluation
 from attfc_planner.record import record
+from attfc_planner.scaled import scaled_costs, scaled_trace, stand_in
 from attfc_planner.structure import head_structure, is_direct, knobs_of, structure_of, with_knobs, with_map
 from attfc_planner.trace import OpCost, Trace
 from attfc_planner.trace_cache import TraceCache
@@ -40,9 +41,8 @@ class Traces:
 
     def estimated(self, profile: TrainProfile) -> Trace:
         """The profile's trace computed from those of its structure; traced itself where the structure is not affine."""
-        structure = structure_of(profile, BASE)
-        affine = self._network(structure)
-        return self.exact(profile) if affine is None else affine.at(knobs_of(profile))
+        affine = self._network(_structure(profile))
+        return self.exact(profile) if affine is None else scaled_trace(affine, profile)
 
     def exact(self, profile: TrainProfile) -> Trace:
         """Two train steps of exactly these numbers."""
@@ -62,12 +62,12 @@ class Traces:
 
     def costs(self, profile: TrainProfile) -> tuple[OpCost, ...]:
         """Costs of the operators of a step."""
-        affine = self._network(structure_of(profile, BASE))
-        return self.exact(profile).costs[-1] if affine is None else affine.costs_at(knobs_of(profile))
+        affine = self._network(_structure(profile))
+        return self.exact(profile).costs[-1] if affine is None else scaled_costs(affine, profile)
 
     def prepare(self, profiles: Iterable[TrainProfile]) -> None:
         """Makes everything that `estimated` and `evaluation` will need for these profiles, on all cores."""
-        structures = dict.fromkeys(structure_of(profile, BASE) for profile in profiles)
+        structures = dict.fromkeys(map(_structure, profiles))
         evaluations = dict.fromkeys(map(evaluation_structure, structures))
         missing = [structure for structure in structures if not self._find_network(structure)]
         traced = dict.fromkeys(with_map(one, BASE) if is_direct(one) else one for one in missing)
@@ -147,6 +147,11 @@ class Traces:
                     self._evaluations[job[1]] = result
                 case _, Trace():
                     self._exact[job[1]] = result
+
+
+def _structure(profile: TrainProfile) -> TrainProfile:
+    """What is traced for a profile."""
+    return structure_of(stand_in(profile), BASE)
 
 
 def _plain(profile: TrainProfile) -> TrainProfile:

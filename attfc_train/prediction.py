@@ -67,6 +67,8 @@ class Prediction(Frozen):
     hours_per_epoch: Interval | None
     """None where the number of images is not known."""
     limited_by: str
+    hours: Interval | None = None
+    """To train all epochs; None where the number of images is not known."""
     accuracy: Interval
     """Points of verification accuracy relative to a full FC layer; a prior until `tune` has measured."""
 

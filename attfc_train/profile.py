@@ -20,6 +20,7 @@ from attfc_train.units import Bytes
 SCHEMA_VERSION = 1
 
 Precision = Literal["fp32", "bf16", "fp16"]
+StorageName = Literal["fp32", "bf16", "fp8", "int8"]
 
 
 class DataSettings(Frozen):
@@ -117,7 +118,7 @@ class AttFCSettings(Frozen):
     """L of the averaged queue: center <- normalise((L-1)/L center + 1/L gcc). 1 = only the newest center, as published."""
     queue_mode: Literal["averaged", "stored"] = "averaged"
     """``averaged``: a running mean per slot; ``stored``: the last L centers themselves, which the positive attends over."""
-    storage: Literal["fp32", "bf16", "fp8", "int8"] = "fp32"
+    storage: StorageName = "fp32"
     """Type of the stored centers: 4, 2, 1 or 1 bytes per dimension; the 8-bit types have a scale per slot."""
     num_references: int = Field(1, ge=0, le=16)
     """R images per query for its class center; 0: no class encoder, the query's own detached feature refreshes its slot."""

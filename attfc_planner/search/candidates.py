@@ -33,20 +33,29 @@ class MemoryEstimator(Protocol):
         ...
 
 
+HOURS_OF_IMAGES = 10**6
+"""Images that hours are stated for where nobody said how many there are."""
+
+
 @dataclass(frozen=True)
 class Candidate:
-    """One setting, judged. Memory is looked up when it is first asked for: it costs far more than the rest."""
+    """One setting, judged. Memory and speed are looked up when first asked for: they cost far more than the rest."""
 
     setting: Setting
     profile: TrainProfile
-    speed: SpeedPrediction
     accuracy: Interval
+    predict_speed: Callable[[], SpeedPrediction]
     predict_memory: Callable[[], MemoryPrediction]
 
     @cached_property
     def memory(self) -> MemoryPrediction:
         """The predicted peak by term."""
         return self.predict_memory()
+
+    @cached_property
+    def speed(self) -> SpeedPrediction:
+        """The predicted rate and what limits it."""
+        return self.predict_speed()
 
     @property
     def memory_bytes(self) -> Bytes:
@@ -57,6 +66,13 @@ class Candidate:
     def images_per_second(self) -> float:
         """Middle of the predicted interval."""
         return midpoint(self.speed.images_per_second)
+
+    @property
+    def hours(self) -> float:
+        """To train all epochs; for `HOURS_OF_IMAGES` where the number of images is not known."""
+        num_images = self.profile.data.num_images
+        seen = HOURS_OF_IMAGES if num_images is None else self.profile.run.epochs * num_images
+        return seen / self.images_per_second / 3600
 
     @property
     def accuracy_points(self) -> float:
@@ -72,19 +88,25 @@ class Evaluator:
 
     Args:
         base: the resolved profile that settings are applied to.
+        compared_to: the backbone that accuracy is relative to, where several are compared (`accuracy_parts`).
     """
 
-    def __init__(self, base: TrainProfile, gpu: GpuProfile, model: MemoryEstimator) -> None:
-        self._base, self._gpu, self._model = base, gpu, model
+    def __init__(self, base: TrainProfile, gpu: GpuProfile, model: MemoryEstimator, compared_to: str | None = None) -> None:
+        self._base, self._gpu, self._model, self._compared_to = base, gpu, model, compared_to
         self._speed: dict[Setting, SpeedPrediction] = {}
         self._memory: dict[Setting, MemoryPrediction] = {}
 
     def __call__(self, setting: Setting) -> Candidate:
-        """The candidate for `setting`."""
+        """The candidate for `setting`, whose accumulation must divide its batch."""
         profile, key = setting.applied_to(self._base), without_queue_length(setting)
+        accuracy = accuracy_prior(profile, self._compared_to)
+        return Candidate(setting, profile, accuracy, lambda: self._predicted_speed(key), lambda: self._estimated(key))
+
+    def _predicted_speed(self, key: Setting) -> SpeedPrediction:
         if key not in self._speed:
-            self._speed[key] = predict_speed(profile, self._gpu, self._model.op_costs(key.applied_to(self._base)))
-        return Candidate(setting, profile, self._speed[key], accuracy_prior(profile), lambda: self._estimated(key))
+            profile = key.applied_to(self._base)
+            self._speed[key] = predict_speed(profile, self._gpu, self._model.op_costs(profile))
+        return self._speed[key]
 
     def _estimated(self, key: Setting) -> MemoryPrediction:
         if key not in self._memory:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from attfc_planner.accuracy import midpoint
 from attfc_planner.search.candidates import Candidate
-from attfc_train.units import MIB, Bytes
+from attfc_planner.search.space import LEAST_PART, Setting
+from attfc_train.search_summary import ConstraintSlack
+from attfc_train.units import GIB, MIB, Bytes
 
 LEAST_BATCHES = 8
 """A container must hold this many batches of centers, or a slot for every identity: with less, every step evicts most of what
@@ -14,15 +17,20 @@ the last few stored. Assumption; the published container holds 72 (methods 1.4),
 
 @dataclass(frozen=True)
 class Limits:
-    """The memory budget, and how many points below a full FC layer the middle of the accuracy prior may lie."""
+    """What was asked for."""
 
     budget_bytes: Bytes
     max_accuracy_drop: float
+    """Points below a full FC layer that the middle of the accuracy prior may lie."""
+    max_hours: float | None = None
+    """To train all epochs, middle of the prediction; only where the number of images is known."""
+    margin_bytes: Bytes = 0
+    """By how much a trace exceeded an estimate: estimates must stay so far below the budget."""
 
 
 def memory_excess_mib(candidate: Candidate, limits: Limits) -> float:
     """MiB above the budget; negative is room."""
-    return (candidate.memory_bytes - limits.budget_bytes) / MIB
+    return (candidate.memory_bytes + limits.margin_bytes - limits.budget_bytes) / MIB
 
 
 def accuracy_shortfall(candidate: Candidate, limits: Limits) -> float:
@@ -37,23 +45,67 @@ def missing_slots(candidate: Candidate) -> float:
     return LEAST_BATCHES * candidate.setting.batch_size - candidate.profile.dcc_size
 
 
+def missing_hours(candidate: Candidate, limits: Limits) -> float:
+    """Hours beyond the longest allowed; negative is room."""
+    return -1.0 if limits.max_hours is None else candidate.hours - limits.max_hours
+
+
+def indivisible(setting: Setting) -> float:
+    """By how much the parts of an accumulated batch are too small, as a share of a part; 1 where they are not equal."""
+    if setting.batch_size % setting.accumulation:
+        return 1.0
+    return 0.0 if setting.divides else 1 - setting.part_size / LEAST_PART
+
+
+def loader_shortfall(candidate: Candidate) -> float:
+    """Share of the promised images/s that the loader cannot decode: at most 0, because no more than that is promised."""
+    return candidate.images_per_second / midpoint(candidate.speed.loader_images_per_second) - 1
+
+
 def is_sound(candidate: Candidate, limits: Limits) -> bool:
-    """Whether every constraint but memory holds, which costs nothing to ask."""
-    return accuracy_shortfall(candidate, limits) <= 0 and missing_slots(candidate) <= 0
+    """Whether every constraint holds but memory and time, which cost more to ask about."""
+    sound = accuracy_shortfall(candidate, limits) <= 0 and missing_slots(candidate) <= 0
+    return sound and candidate.setting.divides
 
 
 def constraints(candidate: Candidate, limits: Limits) -> dict[str, float]:
     """All constraints by name, each about 1 where it is badly broken: Optuna ranks misfits by the plain sum.
 
-    Memory is a share of the budget, slots a share of those needed; accuracy is in points.
+    Memory is a share of the budget, slots a share of those needed, hours of those allowed; accuracy is in points.
     """
     return {
-        "memory": (candidate.memory_bytes - limits.budget_bytes) / limits.budget_bytes,
+        "memory": memory_excess_mib(candidate, limits) * MIB / limits.budget_bytes,
         "accuracy": accuracy_shortfall(candidate, limits),
         "slots": missing_slots(candidate) / (LEAST_BATCHES * candidate.setting.batch_size),
+        "divisibility": indivisible(candidate.setting),
+        "data rate": loader_shortfall(candidate),
+        "hours": missing_hours(candidate, limits) / (limits.max_hours or 1),
     }
 
 
 def is_feasible(candidate: Candidate, limits: Limits) -> bool:
     """Whether every constraint holds."""
     return all(value <= 0 for value in constraints(candidate, limits).values())
+
+
+def slacks(candidate: Candidate, limits: Limits) -> tuple[ConstraintSlack, ...]:
+    """How much room a feasible candidate leaves, in units that a reader knows."""
+    setting = candidate.setting
+    least = 0 if setting.dcc_share == 1 else LEAST_BATCHES * setting.batch_size
+    part = min(LEAST_PART, setting.batch_size)
+    at_most = [
+        ("memory", candidate.memory_bytes / GIB, limits.budget_bytes / GIB, "GiB"),
+        ("data rate", candidate.images_per_second, midpoint(candidate.speed.loader_images_per_second), "images/s"),
+    ]
+    if limits.max_hours is not None:
+        at_most.append(("hours", candidate.hours, limits.max_hours, "hours"))
+    at_least = [
+        ("accuracy", candidate.accuracy_points, -limits.max_accuracy_drop, "points"),
+        ("slots", candidate.profile.dcc_size, least, "slots"),
+        ("divisibility", setting.part_size, part, "images a part"),
+    ]
+    rows = [(*row, row[2] - row[1]) for row in at_most] + [(*row, row[1] - row[2]) for row in at_least]
+    return tuple(
+        ConstraintSlack(name=name, value=round(value, 4), limit=round(limit, 4), slack=round(slack, 4), unit=unit)
+        for name, value, limit, unit, slack in rows
+    )

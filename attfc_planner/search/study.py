@@ -1,8 +1,8 @@
-"""The search: a fast screening of the whole space, then an Optuna study that starts from its Pareto front.
+"""The search: a screening of the whole space, then an Optuna study that starts from its Pareto front.
 
-Speed and accuracy prior of every setting are computed once; memory, which costs more, only along the border of what fits. The
-study is the record (`StudyRecord`) and the sampler: the front's settings are enqueued as its first trials, multivariate TPE
-adds others, and all constraints are set on every trial (`Trial.set_constraint`). The same seed gives the same trials.
+The screening (`attfc_planner.search.screening`) finds the front. The study is the record (`StudyRecord`) and the second look:
+the front's settings are enqueued as its first trials, multivariate TPE adds others, and all constraints are set on every trial
+(`Trial.set_constraint`); whatever it finds joins the front. The same seed gives the same trials.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import optuna
@@ -19,8 +19,10 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from attfc_planner.search.candidates import Candidate, Evaluate
-from attfc_planner.search.constraints import Limits, constraints, is_feasible, is_sound, memory_excess_mib
-from attfc_planner.search.space import SearchSpace, Setting
+from attfc_planner.search.constraints import Limits, constraints, indivisible, is_feasible
+from attfc_planner.search.plainest import NEGLIGIBLE_POINTS, NEGLIGIBLE_SPEED, plainest
+from attfc_planner.search.screening import cells, screen
+from attfc_planner.search.space import CATEGORIES, SearchSpace, Setting
 from attfc_train.errors import StorageError
 from attfc_train.files import write_atomically
 
@@ -41,15 +43,17 @@ class StudyRecord:
             journal = folder / "journal"
             storage = JournalStorage(JournalFileBackend(str(journal)))
             copy = optuna.create_study(storage=storage, directions=self.study.directions, study_name=self.study.study_name)
+            copy.set_metric_names(self.study.metric_names or [])
             copy.add_trials(self.study.trials)
             write_atomically(path, lambda file: file.write(journal.read_bytes()))
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """All settings that respect every constraint, the Pareto front among them, and how many trials the study has."""
+    """The Pareto front of hours and accuracy, fastest first, where it was looked for, and the study's record."""
 
-    feasible: tuple[Candidate, ...]
+    starts: tuple[Candidate, ...]
+    """See `attfc_planner.search.screening.cells`."""
     front: tuple[Candidate, ...]
     record: StudyRecord | None
     """None where nothing is feasible."""
@@ -60,54 +64,44 @@ class SearchResult:
         return len(self.record.study.trials) if self.record else 0
 
 
-def search(space: SearchSpace, evaluate: Evaluate, limits: Limits, *, num_trials: int, seed: int) -> SearchResult:
+def search(
+    space: SearchSpace, evaluate: Evaluate, limits: Limits, *, batch_size: int, num_trials: int, seed: int
+) -> SearchResult:
     """Screens `space` and runs a study of at least `num_trials` trials; no trials where nothing is feasible.
 
     Args:
         evaluate: judges one setting, in milliseconds.
+        batch_size: the recipe's, which is preferred where it costs nothing.
         num_trials: trials of the study; the Pareto front is tried in any case.
     """
-    fit = fitting(space, lambda one: is_sound(evaluate(one), limits), evaluate, limits)
-    feasible = {candidate.setting: candidate for candidate in fit}
-    front = pareto_front(list(feasible.values()))
+    starts = tuple(cells(space, evaluate, limits))
+    front = plain_front(space, evaluate, limits, starts, batch_size)
     if not front:
-        return SearchResult((), (), None)
+        return SearchResult(starts, (), None)
     tried, record = _run_study(space, evaluate, limits, front, max(num_trials, len(front)), seed)
-    feasible |= {one.setting: one for one in tried if is_feasible(one, limits)}
-    return SearchResult(tuple(feasible.values()), tuple(front), record)
+    added = [one for one in tried if is_feasible(one, limits) and not any(_as_good(other, one) for other in front)]
+    return SearchResult(starts, tuple(pareto_front([*front, *added])), record)
 
 
-def fitting(space: SearchSpace, wanted: Callable[[Setting], bool], evaluate: Evaluate, limits: Limits) -> list[Candidate]:
-    """Every wanted setting that fits the memory budget.
+def plain_front(
+    space: SearchSpace, evaluate: Evaluate, limits: Limits, starts: Sequence[Candidate], batch_size: int
+) -> list[Candidate]:
+    """The Pareto front, but for what a plainer setting may cost (`attfc_planner.search.plainest`); fastest first.
 
-    Memory only grows with the batch size and with the DCC size, so for given references and checkpointing the largest batch
-    size that fits grows as the DCC shrinks: the border is walked once, from the misfits, which are cheap to recognise.
+    Args:
+        starts, batch_size: see `SearchResult` and `search`.
     """
-    groups: dict[tuple[int, bool], dict[float, list[Setting]]] = {}
-    for setting in filter(wanted, space):
-        shares = groups.setdefault((setting.num_references, setting.gradient_checkpointing), {})
-        shares.setdefault(setting.dcc_share, []).append(setting)
-    found = []
-    for shares in groups.values():
-        sizes = sorted({setting.batch_size for settings in shares.values() for setting in settings})
-        largest, *smaller = sorted(shares, reverse=True)
+    front = screen(space, evaluate, limits, starts)
+    return pareto_front([plainest(one, starts, limits, batch_size) for one in front])
 
-        def fits(share: float, index: int, shares: dict[float, list[Setting]] = shares, sizes: list[int] = sizes) -> bool:
-            return memory_excess_mib(evaluate(replace(shares[share][0], batch_size=sizes[index])), limits) <= 0
 
-        fit = len(sizes)  # so many of the smallest sizes fit
-        while fit and not fits(largest, fit - 1):
-            fit -= 1
-        found += [evaluate(setting) for setting in shares[largest] if setting.batch_size in sizes[:fit]]
-        for share in smaller:
-            while fit < len(sizes) and fits(share, fit):
-                fit += 1
-            found += [evaluate(setting) for setting in shares[share] if setting.batch_size in sizes[:fit]]
-    return found
+def _as_good(one: Candidate, other: Candidate) -> bool:
+    fast = (1 - NEGLIGIBLE_SPEED) * other.images_per_second
+    return one.accuracy_points >= other.accuracy_points - NEGLIGIBLE_POINTS and one.images_per_second >= fast
 
 
 def pareto_front(candidates: list[Candidate]) -> list[Candidate]:
-    """Those that no other beats in accuracy and speed at once; of equals, the smaller setting."""
+    """Those that no other beats in accuracy and speed at once, fastest first; of equals, the smaller setting."""
     ordered = sorted(candidates, key=lambda one: (-one.images_per_second, -one.accuracy_points, one.setting))
     front: list[Candidate] = []
     for candidate in ordered:
@@ -123,20 +117,54 @@ def _run_study(
     tried: list[Candidate] = []
 
     def objective(trial: optuna.Trial) -> tuple[float, float]:
-        indices = {name: trial.suggest_int(name, 0, len(values) - 1) for name, values in space.knobs.items()}
-        candidate = evaluate(space.at(indices))
-        for name, value in constraints(candidate, limits).items():
-            trial.set_constraint(name, value)
+        setting = _suggested(trial, space)
+        if not setting.divides:
+            trial.set_constraint("divisibility", indivisible(setting))
+            raise optuna.TrialPruned
+        candidate = evaluate(setting)
+        _record(trial, candidate, limits)
         tried.append(candidate)
-        return candidate.accuracy_points, candidate.images_per_second
+        return candidate.accuracy_points, candidate.hours
 
     with _quiet():
         sampler = optuna.samplers.TPESampler(multivariate=True, seed=seed)
-        study = optuna.create_study(directions=["maximize", "maximize"], sampler=sampler, study_name="attfc-plan")
+        study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler, study_name="attfc-plan")
+        study.set_metric_names(["accuracy points", "hours"])
         for candidate in front:
-            study.enqueue_trial(space.indices(candidate.setting))
+            study.enqueue_trial(_parameters(space, candidate.setting))
         study.optimize(objective, n_trials=num_trials)
     return tried, StudyRecord(study)
+
+
+def _suggested(trial: optuna.Trial, space: SearchSpace) -> Setting:
+    """Ordered knobs are suggested as indices, categories as they are, and what has one value not at all."""
+    chosen: dict[str, object] = {}
+    for name, values in space.knobs.items():
+        if len(values) == 1:
+            chosen[name] = values[0]
+        elif name in CATEGORIES:
+            chosen[name] = trial.suggest_categorical(name, values)
+        else:
+            chosen[name] = values[trial.suggest_int(name, 0, len(values) - 1)]
+    return Setting(**chosen)  # type: ignore[arg-type]  # the knobs' own values
+
+
+def _parameters(space: SearchSpace, setting: Setting) -> dict[str, object]:
+    """Inverse of `_suggested`."""
+    return {
+        name: asdict(setting)[name] if name in CATEGORIES else values.index(asdict(setting)[name])
+        for name, values in space.knobs.items()
+        if len(values) > 1
+    }
+
+
+def _record(trial: optuna.Trial, candidate: Candidate, limits: Limits) -> None:
+    """Constraints, and what a reader of the journal wants to see beside the objectives."""
+    for name, value in constraints(candidate, limits).items():
+        trial.set_constraint(name, value)
+    trial.set_user_attr("setting", asdict(candidate.setting))
+    trial.set_user_attr("memory_bytes", candidate.memory_bytes)
+    trial.set_user_attr("images_per_second", candidate.images_per_second)
 
 
 @contextlib.contextmanager

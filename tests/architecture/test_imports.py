@@ -69,7 +69,7 @@ attfc_planner.op_costs attfc_planner.allocator attfc_planner.timeline
 attfc_planner.recorder
 attfc_planner.record
 attfc_planner.affine
-attfc_planner.evaluation
+attfc_planner.evaluation attfc_planner.scaled
 attfc_planner.trace_cache
 attfc_planner.traces
 attfc_planner.memory attfc_planner.speed
@@ -78,8 +78,10 @@ attfc_planner.memory_fit attfc_planner.speed_fit
 attfc_planner.search attfc_planner.search.space
 attfc_planner.search.candidates
 attfc_planner.search.constraints
+attfc_planner.search.plainest attfc_planner.search.screening
 attfc_planner.search.study
-attfc_planner.choose
+attfc_planner.choose attfc_planner.front_table
+attfc_planner.refusal attfc_planner.summary
 attfc_planner.knobs attfc_planner.plan
 attfc_planner.calibration_runs
 attfc_planner.calibrate
@@ -111,6 +113,7 @@ ONLY_IN = {
         "attfc_planner.explain_screen",
         "attfc_planner.first_use",
         "attfc_planner.fit_screen",
+        "attfc_planner.front_table",
         "attfc_planner.plan_and_train",
         "attfc_planner.screen",
         "attfc_planner.timeline_chart",
@@ -143,6 +146,7 @@ WITHOUT_TORCH = {
     "attfc_train.prediction",
     "attfc_train.profile",
     "attfc_train.profile_file",
+    "attfc_train.search_summary",
     "attfc_train.units",
     "attfc_planner.calibrate",
     "attfc_planner.cli",

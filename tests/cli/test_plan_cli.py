@@ -79,6 +79,34 @@ def test_every_option_reaches_the_profile(call: Call) -> None:
     assert (profile.provenance.seed, profile.provenance.num_trials) == (7, 60)
 
 
+def test_limits_and_preference_reach_the_choice(call: Call) -> None:
+    options = ["--gpu", "rtx-4090", "--ids", "2059906", "--images", "42474557"]
+    rates = []
+    for more in (["--prefer", "speed"], ["--prefer", "accuracy"], ["--max-memory", "8"], ["--max-hours", "60"]):
+        code, out, err = call(*options, *more)
+        assert (code, err) == (0, "")
+        search = load_profile(Path("best.json")).search
+        assert search is not None
+        values = {one.name: one for one in search.constraints}
+        rates.append(values["data rate"].value)
+        assert all(one.slack >= 0 for one in search.constraints)
+        if more[0] == "--max-memory":
+            assert values["memory"].limit == 8
+        assert ("hours" in values) == (more[0] == "--max-hours")
+        assert "Pareto front" in out
+    assert rates[0] > rates[1]
+
+
+def test_any_backbone_is_a_choice(call: Call) -> None:
+    code, _, err = call("--gpu", "h200", "--ids", "2059906", "--backbone", "any")
+    assert (code, err) == (0, "")
+    profile = load_profile(Path("best.json"))
+    assert profile.search is not None
+    assert profile.search.knobs["backbone"] == ("mbf", "r18", "r50", "r100", "r200")
+    assert profile.model.backbone in ("r100", "r200")
+    assert profile.name == f"{profile.model.backbone}-2059906"
+
+
 def test_without_a_gpu_it_says_so(call: Call) -> None:
     code, out, _ = call("--ids", "1000")
     assert code == 0
@@ -105,7 +133,10 @@ def test_the_study_lies_beside_the_plan_and_a_new_one_replaces_it(call: Call) ->
             "batch_size",
             "num_references",
             "gradient_checkpointing",
+            "accumulation",
+            "storage",
         }
+        assert study.trials[0].params["storage"] in ("fp32", "bf16", "int8", "fp8")
         assert study.best_trials, "feasible ones: the constraints were kept"
     assert {path.name for path in Path("sub").iterdir()} == {"mine.json", "mine.study.jsonl"}
 
@@ -154,6 +185,17 @@ def test_the_data_set_gives_identities_and_images(call: Call) -> None:
         (["--gpu", "missing.json", "--ids", "10"], ProfileError, "missing.json"),
         (["--gpu", "../t4", "--ids", "10"], ProfileError, "../t4"),
         (["--gpu", "rtx-3070", "--ids", "200000000", "--max-accuracy-drop", "0.2"], InfeasiblePlanError, "--max-accuracy-drop"),
+        (["--gpu", "t4", "--ids", "10", "--prefer", "cheap"], UsageError, "--prefer must be speed, balanced or accuracy"),
+        (["--gpu", "t4", "--ids", "10", "--max-hours", "5"], UsageError, "--max-hours needs the number of images"),
+        (["--gpu", "t4", "--ids", "10", "--max-hours", "10000000"], UsageError, "--max-hours must be at most"),
+        (["--gpu", "t4", "--ids", "10", "--max-memory", "20"], UsageError, "--max-memory must be at most the .* of NVIDIA T4"),
+        (["--gpu", "t4", "--ids", "10", "--backbone", "r50", "--backbone", "r34"], UsageError, "published figures .*'r34'"),
+        (["--gpu", "t4", "--ids", "10", "--backbone", "any", "--backbone", "r50"], UsageError, "any stands for all"),
+        (
+            ["--gpu", "t4", "--ids", "500000", "--images", "9000000", "--max-hours", "0.1"],
+            InfeasiblePlanError,
+            "--max-hours 0.1 .* hours for the fastest setting .* Raise --max-hours to",
+        ),
         (["--seed", "1", "gpus"], UsageError, "options belong behind their command"),
         (["gpus", "rtx-4095"], UsageError, "Nearest"),
     ],

@@ -1,27 +1,84 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attfc_planner.accuracy import accuracy_parts, accuracy_prior, midpoint
-from attfc_train.profile import AttFCSettings, FullFCSettings, OptimSettings, PartialFCSettings, TrainProfile
+from attfc_planner.accuracy import BACKBONE, accuracy_parts, accuracy_prior, midpoint
+from attfc_train.profile import (
+    BACKBONE_NAMES,
+    AttFCSettings,
+    DataSettings,
+    FullFCSettings,
+    ModelSettings,
+    OptimSettings,
+    PartialFCSettings,
+    TrainProfile,
+)
 
 
 def profile(
-    share: float = 1.0, batch_size: int = 384, references: int = 1, queue: float = 3.3, num_ids: int = 100_000
+    share: float = 1.0,
+    batch_size: int = 384,
+    references: int = 1,
+    queue: float = 3.3,
+    num_ids: int = 100_000,
+    draw: str = "residency",
+    **head_settings: Any,
 ) -> TrainProfile:
-    head = AttFCSettings(dcc_share=share, num_references=references, queue_length=queue)
-    return TrainProfile(head=head, optim=OptimSettings(batch_size=batch_size)).resolve(num_ids)
+    head = AttFCSettings(dcc_share=share, num_references=references, queue_length=queue, **head_settings)
+    data = DataSettings.model_validate({"draw": draw})
+    return TrainProfile(data=data, head=head, optim=OptimSettings(batch_size=batch_size)).resolve(num_ids)
 
 
-def points(**changes: float) -> float:
-    return midpoint(accuracy_prior(profile(**changes)))  # type: ignore[arg-type]
+def points(**changes: Any) -> float:
+    return midpoint(accuracy_prior(profile(**changes)))
 
 
 @pytest.mark.parametrize(("share", "published"), [(1.0, 0), (0.3, 0), (0.2, 0), (0.1, -0.2), (0.05, -0.64)])
 def test_coverage_passes_through_the_published_table(share: float, published: float) -> None:
-    assert accuracy_parts(profile(share=share))[0].points == pytest.approx(published)
+    assert accuracy_parts(profile(share=share, draw="permutation"))[0].points == pytest.approx(published)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.1, 0.05])
+def test_with_residency_and_batch_negatives_the_truth_is_between_nothing_and_the_published_loss(share: float) -> None:
+    published = accuracy_parts(profile(share=share, draw="permutation"))[0].points
+    part = accuracy_parts(profile(share=share))[0]
+    assert part.points == pytest.approx(published / 2)
+    assert part.points - part.half_band <= published
+    assert part.points + part.half_band >= 0
+
+
+@given(st.sampled_from([0.02, 0.1, 0.3, 0.5, 1.0]), st.integers(0, 2), st.sampled_from([1.0, 3.3]))
+def test_eviction_costs_more_in_uniform_order_or_without_batch_negatives(share: float, references: int, queue: float) -> None:
+    kept = points(share=share, references=references, queue=queue)
+    assert kept >= points(share=share, references=references, queue=queue, draw="permutation")
+    assert kept >= points(share=share, references=references, queue=queue, batch_negatives=False)
+
+
+def test_the_published_ring_is_far_behind() -> None:
+    ring = points(share=0.3, references=2, queue=1, policy="fifo", draw="reference", batch_negatives=False)
+    assert ring < points(share=0.3, references=2, queue=1) - 3
+
+
+def test_narrower_centers_cost_little_and_the_narrower_the_more() -> None:
+    by_type = [points(storage=storage) for storage in ("fp32", "bf16", "int8", "fp8")]
+    assert by_type == sorted(by_type, reverse=True)
+    assert by_type[0] - by_type[-1] <= 0.11
+
+
+@pytest.mark.parametrize(("name", "distance"), [("r100", 0), ("r50", 2.66), ("r18", 17.56)])
+def test_backbones_are_as_far_apart_as_published(name: str, distance: float) -> None:
+    r100 = profile()
+    other = r100.model_copy(update={"model": ModelSettings(backbone=name)})
+    against = midpoint(accuracy_prior(other, "r100"))
+    assert against == pytest.approx(midpoint(accuracy_prior(r100.model_copy(update={"model": other.model}))) - distance)
+
+
+def test_backbones_that_can_be_compared_exist() -> None:
+    assert set(BACKBONE) <= set(BACKBONE_NAMES)
 
 
 @given(st.floats(0.001, 1), st.floats(0.001, 1))
@@ -60,8 +117,10 @@ def test_stale_centers_cost_and_a_larger_batch_refreshes_them() -> None:
 
 
 def test_no_references_cost_more_when_slots_are_evicted() -> None:
-    assert points(references=0) == pytest.approx(-0.64)
-    assert points(references=0, share=0.3) == pytest.approx(-1.84)
+    assert points(references=0, draw="permutation") == pytest.approx(-0.64)
+    assert points(references=0, share=0.3, draw="permutation") == pytest.approx(-1.84 - 0.33)
+    assert points(references=0) == pytest.approx(-0.11)
+    assert points(references=0, share=0.3) == pytest.approx(-0.33)
     assert points(references=2) == pytest.approx(-0.25)
 
 

@@ -27,9 +27,25 @@ def shown(made: Plan, width: int) -> str:
 def test_the_screen_shows_everything_that_was_promised(width: int) -> None:
     made = plan()
     text = shown(made, width)
-    for piece in ("DCC size", "queue length", "batch size", "references", "gradient checkpointing", "time per epoch"):
+    for piece in (
+        "DCC size",
+        "queue length",
+        "batch size",
+        "references",
+        "gradient checkpointing",
+        "time per epoch",
+        "time to train",
+    ):
         assert piece in text
-    for piece in ("accuracy prior", "not measured on your data", "Runners-up", "1.00 GiB of it in use by others", "█", "░"):
+    for piece in (
+        "accuracy prior",
+        "not measured on your data",
+        "Pareto front and runners-up",
+        "Rule: balanced",
+        "1.00 GiB of it in use by others",
+        "█",
+        "░",
+    ):
         assert piece in " ".join(text.replace("│", " ").split())
     for term in made.chosen.memory.terms:
         assert f"■ {term.name}" in text

@@ -4,39 +4,53 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attfc_planner.plan import PlanRequest, base_profile
+from attfc_planner.plan import PlanRequest, base_profile, precisions
+from attfc_planner.search.constraints import indivisible
 from attfc_planner.search.space import SearchSpace, Setting, scaled_learning_rate, space_for
 from attfc_train.errors import ProfileError
 from attfc_train.profile import AttFCSettings, OptimSettings, TrainProfile
 from tests.planner.fakes import make_gpu
 
 SPACE = SearchSpace()
-indices = st.fixed_dictionaries({name: st.integers(0, len(values) - 1) for name, values in SPACE.knobs.items()})
+settings = st.fixed_dictionaries({name: st.sampled_from(values) for name, values in SPACE.knobs.items()}).map(
+    lambda chosen: Setting(**chosen)  # type: ignore[arg-type]  # the knobs' own values
+)
 
 
-@given(indices)
-def test_indices_and_settings_are_one_to_one(chosen: dict[str, int]) -> None:
-    assert SPACE.indices(SPACE.at(chosen)) == chosen
-
-
-@given(indices, indices, indices)
-def test_distance_is_a_metric(a: dict[str, int], b: dict[str, int], c: dict[str, int]) -> None:
-    one, two, three = SPACE.at(a), SPACE.at(b), SPACE.at(c)
-    assert SPACE.distance(one, two) == SPACE.distance(two, one)
-    assert (SPACE.distance(one, two) == 0) == (one == two)
-    assert SPACE.distance(one, three) <= SPACE.distance(one, two) + SPACE.distance(two, three)
-
-
-@given(indices, st.integers(2, 10**8))
-def test_every_setting_makes_a_valid_profile(chosen: dict[str, int], num_ids: int) -> None:
+@given(settings.filter(lambda setting: setting.divides), st.integers(2, 10**8))
+def test_every_setting_makes_a_valid_profile(setting: Setting, num_ids: int) -> None:
     base = base_profile(PlanRequest(num_ids=num_ids), make_gpu())
-    setting = SPACE.at(chosen)
     profile = TrainProfile.model_validate(setting.applied_to(base).model_dump())
     assert isinstance(profile.head, AttFCSettings)
     assert 1 <= profile.dcc_size <= num_ids
-    assert profile.optim.batch_size == setting.batch_size
+    assert (profile.optim.batch_size, profile.optim.accumulation) == (setting.batch_size, setting.accumulation)
     assert profile.num_references == setting.num_references
+    assert profile.head.storage == setting.storage
     assert profile.model.gradient_checkpointing == setting.gradient_checkpointing
+    assert profile.run.precision == base.run.precision
+
+
+@given(settings)
+def test_a_batch_is_split_into_equal_parts_that_batchnorm_can_bear(setting: Setting) -> None:
+    parts = setting.batch_size / setting.accumulation
+    assert setting.divides == (setting.accumulation == 1 or (parts.is_integer() and parts >= 32))
+    assert (indivisible(setting) <= 0) == setting.divides
+
+
+def test_a_setting_without_storage_keeps_the_recipes() -> None:
+    base = base_profile(PlanRequest(num_ids=100), make_gpu())
+    base = base.model_copy(update={"head": base.head.model_copy(update={"storage": "int8"})})
+    assert Setting(1.0, 2.0, 128, 1, False).applied_to(base).head.storage == "int8"  # type: ignore[union-attr]
+
+
+def test_precisions_that_another_one_equals_are_not_searched() -> None:
+    rates = {"fp32_flops": 40 * 10**12, "bf16_flops": 160 * 10**12, "fp16_flops": 160 * 10**12}
+    assert precisions(None, make_gpu(**rates))[0] == ("bf16",)
+    assert precisions("fp32", make_gpu(**rates)) == (("fp32",), ())
+    slow, left_out = precisions(None, make_gpu(**{**rates, "bf16_flops": 20 * 10**12, "fp16_flops": 10 * 10**12}))
+    assert slow == ("bf16", "fp32"), "fewer bytes or more speed"
+    assert len(left_out) == 1
+    assert left_out[0].startswith("precision fp16")
 
 
 @pytest.mark.parametrize("head", [{"queue_mode": "stored", "queue_length": 3}, {"policy": "fifo", "queue_length": 1}])

@@ -85,6 +85,34 @@ def test_sampled_classes_are_traced_as_they_are(sample_rate: float, model: Memor
         assert model.op_costs(profile) == model._traces.exact(profile).costs[-1]
 
 
+SCALED = [("bf16", 1, 1), ("fp8", 2, 0), ("int8", 4, 1), ("fp32", 8, 2)]
+"""Storage, parts, references: none of these is traced; each comes from the trace of a whole batch with fp32 centers."""
+
+
+@pytest.mark.parametrize(("storage", "parts", "references"), SCALED)
+@pytest.mark.parametrize("direct", [False, True])
+def test_parts_and_storage_scale(storage: str, parts: int, references: int, direct: bool, model: MemoryModel) -> None:
+    """Tensors to the byte; fragmentation to a page of the allocator's pools (2 and 20 MiB); costs to 2 %."""
+    head = {"dcc_size": 4096, "chunk_slots": 512, "num_references": references, "storage": storage}
+    num_ids = 4096 if direct else 60_000
+    profile = small_profile(head, batch_size=32 * parts, accumulation=parts, num_ids=num_ids)
+    estimate, exact = model.estimate(profile), model.exact(profile)
+    by_name = [{term.name: term.bytes for term in one.terms} for one in (estimate, exact)]
+    fragmentation = [terms.pop("fragmentation") for terms in by_name]
+    slack = 64 * profile.optim.batch_size if direct else 0
+    for name, num_bytes in by_name[1].items():
+        assert abs(by_name[0][name] - num_bytes) <= slack, name
+    assert abs(fragmentation[0] - fragmentation[1]) <= 20 * MIB
+    assert (estimate.peak_phase, estimate.peak_operator) == (exact.peak_phase, exact.peak_operator)
+    costs = model.op_costs(profile), model._traces.exact(profile).costs[-1]
+    flops, moved = ([sum(getattr(one, what) for one in side) for side in costs] for what in ("flops", "bytes_read_written"))
+    assert flops[0] == flops[1]
+    assert moved[0] == pytest.approx(moved[1], rel=0.02)
+    assert all(one.optim.accumulation == 1 for one in model._traces._networks if one.head.kind == "attfc")
+    narrow = [one for one in model._traces._networks if one.head.kind == "attfc" and one.head.queue_mode == "averaged"]
+    assert all(one.head.storage == "fp32" for one in narrow)  # type: ignore[union-attr]
+
+
 def test_paths_of_the_cache_do_not_matter(model: MemoryModel, tmp_path: Path) -> None:
     other = MemoryModel(small_profile(), device(), 1 << 34, tmp_path)
     profile = small_profile(batch_size=24)

@@ -1,0 +1,33 @@
+"""What is as good as a setting, and plainer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from attfc_planner.search.candidates import Candidate
+from attfc_planner.search.constraints import Limits, is_feasible
+
+NEGLIGIBLE_SPEED = 0.004
+"""Hours that may be given away for a plainer setting: far below what the speed model can tell apart."""
+
+NEGLIGIBLE_POINTS = 0.05
+"""Likewise of the accuracy prior: a fifth of what a balanced choice gives away for speed."""
+
+STORAGES = (None, "fp32", "bf16", "int8", "fp8")
+"""Plainest first."""
+
+
+def plainest(candidate: Candidate, starts: Iterable[Candidate], limits: Limits, batch_size: int) -> Candidate:
+    """A whole batch without checkpointing, near the recipe's batch size, hardly less accurate or slower; or the candidate.
+
+    Args:
+        starts: whole batches without checkpointing, accurate enough. batch_size: the recipe's.
+    """
+    fast = candidate.images_per_second * (1 - NEGLIGIBLE_SPEED)
+    least = candidate.accuracy_points - NEGLIGIBLE_POINTS
+    near = sorted(
+        (one for one in starts if one.accuracy_points >= least and one.images_per_second >= fast),
+        key=lambda one: (abs(math.log(one.setting.batch_size / batch_size)), STORAGES.index(one.setting.storage), one.setting),
+    )
+    return next((one for one in near if is_feasible(one, limits)), candidate)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from attfc_planner.search.candidates import Candidate
 from attfc_train.units import GIB
+
+if TYPE_CHECKING:  # as in `attfc_planner.screen`
+    from attfc_planner.search.candidates import Candidate
 
 MOST_ROWS = 8
 

@@ -22,6 +22,8 @@ from attfc_train.profile import AttFCSettings, TrainProfile
 
 _WHOLE = ("input", "momentum", "update", "enqueue")
 """Phases of the step that happen once, whatever the parts."""
+_FIRST_GRADIENT = ("new_empty_strided", "copy_")
+"""Operators of the backward pass that give a weight its first gradient."""
 _SLOTS, _CHUNK = SIZE_TERMS.index("C"), SIZE_TERMS.index("K")
 _WIDTH = {"bf16": 2, "fp8": 1, "int8": 1}
 
@@ -126,11 +128,16 @@ def _left_over(trace: Trace, step: range) -> list[int]:
 
 
 def _costs_in_parts(affine: AffineTrace, knobs: Knobs, parts: int) -> tuple[OpCost, ...]:
-    """What happens once, at the whole batch, and the rest for every part (the copy of a gradient stands for its addition)."""
+    """What happens once, at the whole batch; the rest for every part; gradients are copied once, and then added."""
     whole = [cost for cost in affine.costs_at(replace(knobs, batch=parts * knobs.batch)) if cost.phase in _WHOLE]
-    repeated = [
-        replace(cost, flops=parts * cost.flops, bytes_read_written=parts * cost.bytes_read_written, count=parts * cost.count)
-        for cost in affine.costs_at(knobs)
-        if cost.phase not in _WHOLE
-    ]
-    return (*whole, *repeated)
+    rest = [cost for cost in affine.costs_at(knobs) if cost.phase not in _WHOLE]
+    repeated = [_times(cost, 1 if cost.phase == "backward" and cost.name in _FIRST_GRADIENT else parts) for cost in rest]
+    trace = affine.skeleton
+    gradients = [int(trace.nbytes[index]) for index in trace.births(1) if trace.categories[index] == "gradients"]
+    adding = (parts - 1) * 3 * sum(gradients), (parts - 1) * len(gradients)
+    return (*whole, *repeated, OpCost("add_", "elementwise", "backward", 0, *adding))
+
+
+def _times(cost: OpCost, number: int) -> OpCost:
+    flops, moved, count = (number * one for one in (cost.flops, cost.bytes_read_written, cost.count))
+    return replace(cost, flops=flops, bytes_read_written=moved, count=count)

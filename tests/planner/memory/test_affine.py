@@ -51,6 +51,10 @@ def test_estimate_is_exact(name: str, point: tuple[int, ...], model: MemoryModel
         assert abs(estimate.total_bytes - exact.total_bytes) < 2 * MIB
         containers = ({term.name: term.bytes for term in one.terms}["container"] for one in (estimate, exact))
         assert len(set(containers)) == 1
+    elif "accumulation" in name:  # scaled: see test_parts_and_storage_scale
+        assert [one for one in estimate.terms if one.name != "fragmentation"] == [
+            one for one in exact.terms if one.name != "fragmentation"
+        ]
     else:
         assert estimate.terms == exact.terms
     assert (estimate.peak_phase, estimate.peak_operator) == (exact.peak_phase, exact.peak_operator)
@@ -73,6 +77,11 @@ def test_costs_are_exact_where_chunks_are_whole(name: str, model: MemoryModel) -
     if name == DERIVED:
         estimated = {key: cost for key, cost in estimated.items() if key[1] not in {"enqueue", "input"}}
         exact = {key: cost for key, cost in exact.items() if key in estimated}
+    if "accumulation" in name:  # it has one loss a part to add up, and gradients to add
+        different = {key for key in exact if estimated.get(key) != exact[key]}
+        assert different <= {("stack", "update"), ("sum", "update"), ("add_", "backward")}
+        assert estimated["add_", "backward"].bytes_read_written == exact["add_", "backward"].bytes_read_written
+        return
     assert estimated == exact
 
 

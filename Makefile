@@ -9,7 +9,7 @@ FACES = synthetic:600x12
 # 200 other people: identities 1,000,000 and on are in no training set.
 STRANGERS = synthetic:200x4+1000000
 
-.PHONY: demo test lint check clean
+.PHONY: demo test lint check gpu clean
 
 demo: $(READY)  ## plan for this machine, train on synthetic faces, verify on identities never seen (about 2 minutes)
 	rm -rf $(DEMO)
@@ -27,6 +27,12 @@ lint: $(READY)
 
 check: $(READY)
 	$(BIN)/mypy
+
+gpu: $(READY)  ## what only a CUDA device can show: its tests, the loss's rates, predictions beside measurements (under 30 minutes)
+	$(BIN)/python -m pytest -q tests/gpu
+	$(BIN)/python -m benchmarks.capacity
+	$(BIN)/python -m benchmarks.memory_matrix --minutes 9
+	$(BIN)/python -m benchmarks.predicted_and_measured
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("attfc needs Python >= 3.11: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'

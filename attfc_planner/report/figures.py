@@ -54,8 +54,8 @@ def scatter(points: Sequence[Point], x_name: str, y_name: str, description: str,
     parts = [
         f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(description)}">',
         *(f'<line class="grid" x1="{LEFT}" x2="{RIGHT}" y1="{up(y):.1f}" y2="{up(y):.1f}"/>' for y in up.ticks),
-        *(f'<text x="{LEFT - 6}" y="{up(y) + 4:.1f}" text-anchor="end">{_number(y)}</text>' for y in up.ticks),
-        *(f'<text x="{across(x):.1f}" y="{BOTTOM + 18}" text-anchor="middle">{_number(x)}</text>' for x in across.ticks),
+        *(f'<text x="{LEFT - 6}" y="{up(y) + 4:.1f}" text-anchor="end">{digits(y)}</text>' for y in up.ticks),
+        *(f'<text x="{across(x):.1f}" y="{BOTTOM + 18}" text-anchor="middle">{digits(x)}</text>' for x in across.ticks),
         f'<text x="{(LEFT + RIGHT) / 2}" y="{HEIGHT - 10}" text-anchor="middle">{escape(x_name)}</text>',
         *_step_line(line, across, up),
         *(_circle(one, across, up) for one in sorted(points, key=lambda one: one.mark == "chosen")),
@@ -86,7 +86,8 @@ def _round_step(wanted: float) -> float:
     return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= wanted)
 
 
-def _number(value: float) -> str:
+def digits(value: float) -> str:
+    """Four digits, or all before the point."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 

@@ -29,7 +29,8 @@ th, td { text-align: left; padding: .2rem 1rem .2rem 0; vertical-align: top; fon
 thead th { color: var(--soft); font-size: .875rem; border-bottom: 1px solid var(--line) }
 .num { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 tr.chosen > * { font-weight: 600 }
-.bar { width: 35%; min-width: 5rem } .bar span { display: block; height: .8rem; margin-top: .35rem; border-radius: 2px;
+.bar { width: 25%; min-width: 4rem } .remark { width: 40% }
+.bar span { display: block; height: .8rem; margin-top: .35rem; border-radius: 2px;
   background: var(--accent); min-width: 1px }
 .figures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 320px), 1fr)) }
 figure { margin: 0; max-width: 620px } svg { width: 100%; height: auto; display: block }

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Sequence
 from html import escape
 
-from attfc_planner.report.figures import Point, bars, scatter
+from attfc_planner.report.figures import Point, bars, digits, scatter
 from attfc_planner.report.page import Section, pairs, table
 from attfc_planner.report.study_history import LEAST_TRIALS, Objective
 from attfc_train.prediction import Interval, MemoryPrediction, Prediction
@@ -93,7 +93,7 @@ def front_section(search: SearchSummary, profile: TrainProfile) -> Section:
     slack = table(
         ("constraint", "value", "limit", "room"),
         [
-            (one.name, f"{one.value:,.4g}", f"{one.limit:,.4g} {one.unit}", f"{one.slack:,.4g} {one.unit}")
+            (one.name, digits(one.value), f"{digits(one.limit)} {one.unit}", f"{digits(one.slack)} {one.unit}")
             for one in search.constraints
         ],
         "How much room the chosen setting leaves.",

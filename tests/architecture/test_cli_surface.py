@@ -51,6 +51,23 @@ PLAN: dict[str, set[str]] = {
     "explain": {"profile", "--gpu", "--plot"},
     "fit": {"--gpu", "--backbone", "--share", "--storage", "--precision"},
     "gpus": {"card"},
+    "tune": {
+        "--data",
+        "--val",
+        "--gpu",
+        "--trials",
+        "--hours",
+        "--storage",
+        "--study",
+        "--resume",
+        "--output",
+        "--backbone",
+        "--image-size",
+        "--precision",
+        "--epochs",
+        "--max-accuracy-drop",
+        "--seed",
+    },
     "report": {"profile", "--output", "-o", "--run", "--study"},
 }
 

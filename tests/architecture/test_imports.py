@@ -94,6 +94,16 @@ attfc_planner.report.sections
 attfc_planner.report.build
 attfc_planner.commands
 attfc_planner.plan_and_train
+
+attfc_planner.tune attfc_planner.tune.leash attfc_planner.tune.lock attfc_planner.tune.correction attfc_planner.tune.holdout
+attfc_planner.tune.scaling attfc_planner.tune.storage attfc_planner.tune.ties attfc_planner.tune.watcher attfc_planner.tune.worker
+attfc_planner.tune.budget attfc_planner.tune.claim attfc_planner.tune.question attfc_planner.tune.short_training
+attfc_planner.tune.study
+attfc_planner.tune.steps attfc_planner.tune.trainings
+attfc_planner.tune.result
+attfc_planner.tune.screen attfc_planner.tune.tuned_profile
+attfc_planner.tune.session
+
 attfc_planner.cli
 """
 ROWS = [line.split() for line in TABLE.strip().splitlines() if line]
@@ -117,6 +127,8 @@ ONLY_IN = {
         "attfc_planner.plan_and_train",
         "attfc_planner.screen",
         "attfc_planner.timeline_chart",
+        "attfc_planner.tune.screen",
+        "attfc_planner.tune.session",
     },
     "pynvml": {"attfc_planner.gpu.fingerprint"},
     "triton": {"attfc_train.losses.triton"},

@@ -58,19 +58,23 @@ class Claim:
 
     def note(self, **values: Any) -> None:
         """Facts about the trial; None is left out."""
-        for key, value in values.items():
-            if value is not None:
-                self._trial.set_user_attr(key, value)
+        with _taken_for_dead():
+            for key, value in values.items():
+                if value is not None:
+                    self._trial.set_user_attr(key, value)
 
     def constrain(self, values: Mapping[str, float]) -> None:
         """Numbers that are at most 0 where a constraint holds."""
-        for name, value in values.items():
-            self._trial.set_constraint(name, value)
+        with _taken_for_dead():
+            for name, value in values.items():
+                self._trial.set_constraint(name, value)
 
     def report(self, value: float, step: int) -> bool:
         """Records an intermediate value; True where the study's pruner wants no more of this trial."""
-        self._trial.report(value, step)
-        return self._trial.should_prune()
+        with _taken_for_dead():
+            self._trial.report(value, step)
+            return self._trial.should_prune()
+        return True
 
     def complete(self, values: Sequence[float]) -> None:
         """The trial has its values."""
@@ -86,7 +90,7 @@ class Claim:
         self._end(TrialState.FAIL, None)
 
     def _end(self, state: TrialState, values: Sequence[float] | None) -> None:
-        with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError, ValueError):  # it was taken for dead
+        with _taken_for_dead():
             self._study.tell(self._trial, values, state=state)
 
     @contextlib.contextmanager
@@ -109,6 +113,11 @@ class Claim:
         while not stop.wait(BEAT_SECONDS):
             with contextlib.suppress(Exception):  # an unreachable storage is the main thread's to report
                 self._trial.set_user_attr("beat", time.time())
+
+
+def _taken_for_dead() -> contextlib.suppress:
+    """This worker was silent for so long that others failed its trial; what it has to say comes too late."""
+    return contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError)
 
 
 def record_of(trial: FrozenTrial) -> Record:

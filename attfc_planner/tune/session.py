@@ -29,8 +29,8 @@ from attfc_planner.tune.question import Question, ask
 from attfc_planner.tune.result import contenders, measured_candidates, verdict
 from attfc_planner.tune.short_training import run_short_training
 from attfc_planner.tune.steps import StepTrials
-from attfc_planner.tune.storage import journal_beside, open_storage, reachable, shown
-from attfc_planner.tune.study import SharedStudy, Store, study_names
+from attfc_planner.tune.storage import Store, journal_beside, open_storage, reachable, shown
+from attfc_planner.tune.study import SharedStudy, study_names
 from attfc_planner.tune.trainings import HALVING, Trainings, recorded_scale
 from attfc_planner.tune.tuned_profile import tuned_profile
 from attfc_train.errors import Interrupted, UsageError
@@ -93,12 +93,12 @@ def tune(request: PlanRequest, options: TuneOptions) -> None:
         console.print(note, highlight=False, soft_wrap=True)
     detect.require_here(device)
     url = options.storage or journal_beside(options.output)
-    storage = open_storage(url)
+    store = open_storage(url)
     with device_lock(device.kind), reachable(url):
         with console.status("Planning: tracing the train step where it was not traced before ..."):
             question = ask(request, device)
         name = options.study or question.plan.profile.name
-        studies = _studies(storage, url, name, question, options)
+        studies = _studies(store, name, question, options)
         screen.show_start(console, question, name, shown(url), len(studies.steps.records()))
         stopped = _work(console, question, studies, deadline)
         _finish(console, question, studies, options)
@@ -107,23 +107,23 @@ def tune(request: PlanRequest, options: TuneOptions) -> None:
         raise Interrupted(stopped, rule, got, "Go on with the same command and --resume.")
 
 
-def _studies(storage: Store, url: str, name: str, question: Question, options: TuneOptions) -> Studies:
+def _studies(store: Store, name: str, question: Question, options: TuneOptions) -> Studies:
     """Opens or makes the studies, and checks that they are about this very question.
 
     Raises:
         UsageError: there is none to resume, one that was not to be resumed, or one about something else.
     """
-    exists = name in study_names(storage)
+    exists = name in study_names(store)
     if options.resume and not exists:
-        rule, remedy = f"--resume needs the study '{name}' in '{shown(url)}'", "Leave --resume out to start it."
+        rule, remedy = f"--resume needs the study '{name}' in '{shown(store.url)}'", "Leave --resume out to start it."
         raise UsageError(rule, "none", remedy)
     if exists and not options.resume and options.storage is None:
         remedy = "Continue it with --resume, or choose another --output."
-        raise UsageError("a new tuning needs a new record", f"'{shown(url)}', which holds the study '{name}'", remedy)
-    steps = SharedStudy(storage, name, question.knobs, 2)
+        raise UsageError("a new tuning needs a new record", f"'{shown(store.url)}', which holds the study '{name}'", remedy)
+    steps = SharedStudy(store, name, question.knobs, 2)
     _check_question(steps, name, question)
-    trainings = SharedStudy(storage, f"{name} trainings", question.knobs, 1, halving=HALVING)
-    return Studies(steps, trainings, SharedStudy(storage, f"{name} full FC", {}, 1))
+    trainings = SharedStudy(store, f"{name} trainings", question.knobs, 1, halving=HALVING)
+    return Studies(steps, trainings, SharedStudy(store, f"{name} full FC", {}, 1))
 
 
 def _check_question(study: SharedStudy, name: str, question: Question) -> None:

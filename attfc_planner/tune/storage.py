@@ -6,9 +6,11 @@ Whatever goes wrong with it becomes an `AttfcError`: `reachable` surrounds every
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import importlib.util
 import warnings
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +28,32 @@ _POSTGRESQL_DRIVERS = ("psycopg", "psycopg2")
 CONNECT_SECONDS = 10
 
 
+@dataclass(frozen=True)
+class Store:
+    """An open storage."""
+
+    backend: BaseStorage
+    url: str
+    lock_file: Path | None = None
+    """SQLite knows no row locks, so two processes could claim one trial: they take turns by this file."""
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Surrounds what no two processes may do at once, where the storage itself does not see to that."""
+        if self.lock_file is None:
+            yield
+            return
+        with self.lock_file.open("w", encoding="ascii") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+
 def journal_beside(output: Path) -> str:
     """The default: ``best.tune.jsonl`` beside ``best.json``."""
     return f"{JOURNAL}{output.with_name(f'{output.stem}.tune.jsonl')}"
 
 
-def open_storage(url: str) -> BaseStorage:
+def open_storage(url: str) -> Store:
     """Opens, and where it is new makes, the storage at `url`.
 
     Raises:
@@ -42,11 +64,12 @@ def open_storage(url: str) -> BaseStorage:
         return _journal(Path(url.removeprefix(JOURNAL)).expanduser(), url)
     with reachable(url), quiet():
         if url.startswith("sqlite:///"):
-            return RDBStorage(url)
+            return Store(RDBStorage(url), url, _lock_file(url))
         if url.startswith("postgresql://"):
             driver = _postgresql_driver(url)
             arguments = {"connect_args": {"connect_timeout": CONNECT_SECONDS}, "pool_pre_ping": True}
-            return RDBStorage(f"postgresql+{driver}://{url.removeprefix('postgresql://')}", engine_kwargs=arguments)
+            address = f"postgresql+{driver}://{url.removeprefix('postgresql://')}"
+            return Store(RDBStorage(address, engine_kwargs=arguments), url)
     raise UsageError(f"--storage must be {FORMS}", f"'{shown(url)}'", "Leave it out for a journal beside --output.")
 
 
@@ -91,12 +114,17 @@ def quiet() -> Iterator[None]:
         optuna.logging.set_verbosity(former)
 
 
-def _journal(path: Path, url: str) -> BaseStorage:
+def _lock_file(url: str) -> Path:
+    database = make_url(url).database or "sqlite"
+    return Path(f"{database}.lock")
+
+
+def _journal(path: Path, url: str) -> Store:
     if not path.name or path.is_dir():
         raise UsageError("--storage journal:FILE must name a file", f"'{url}'", "Example: --storage journal:tune.jsonl.")
     with reachable(url), _as_storage_error(), quiet():
         path.parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(_Journal(str(path)))
+        return Store(JournalStorage(_Journal(str(path))), url)
 
 
 class _Journal(JournalFileBackend):

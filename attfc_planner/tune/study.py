@@ -12,19 +12,17 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, TypeAlias
+from typing import Any
 
 import optuna
 from optuna.distributions import IntDistribution
-from optuna.storages import BaseStorage
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from attfc_planner.tune.claim import CUT, DIED, Claim, Indices, Record, record_of
-from attfc_planner.tune.storage import quiet
+from attfc_planner.tune.storage import Store, quiet
 from attfc_planner.tune.worker import is_alive, this_worker
 
-Store: TypeAlias = BaseStorage
 FEWEST_FOR_IMPORTANCE = 10
 
 
@@ -38,13 +36,14 @@ class SharedStudy:
     """
 
     def __init__(
-        self, storage: BaseStorage, name: str, knobs: Mapping[str, int], num_objectives: int, halving: int | None = None
+        self, store: Store, name: str, knobs: Mapping[str, int], num_objectives: int, halving: int | None = None
     ) -> None:
-        self._storage, self._knobs, self._directions = storage, dict(knobs), [StudyDirection.MAXIMIZE] * num_objectives
+        self._store, self._storage, self._knobs = store, store.backend, dict(knobs)
+        self._directions = [StudyDirection.MAXIMIZE] * num_objectives
         pruner = optuna.pruners.SuccessiveHalvingPruner(1, halving) if halving else optuna.pruners.NopPruner()
         with quiet():
             self._study = optuna.create_study(
-                storage=storage,
+                storage=store.backend,
                 study_name=name,
                 directions=self._directions,
                 load_if_exists=True,
@@ -149,7 +148,8 @@ class SharedStudy:
 
     def _take(self, waiting: FrozenTrial) -> bool:
         try:
-            return self._storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
+            with self._store.exclusive():
+                return self._storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
         except optuna.exceptions.UpdateFinishedTrialError:
             return False
 
@@ -177,10 +177,10 @@ class SharedStudy:
         )
 
 
-def study_names(storage: Store) -> set[str]:
-    """Of all studies in a storage."""
+def study_names(store: Store) -> set[str]:
+    """Of all studies that it holds."""
     with quiet():
-        return set(optuna.get_all_study_names(storage))
+        return set(optuna.get_all_study_names(store.backend))
 
 
 def lost(records: Iterable[Record]) -> list[Indices]:

@@ -10,8 +10,7 @@ from attfc_train.units import GIB, MIB
 
 def learned(*rows: tuple[str, float, float | None]) -> MemoryCorrection:
     return MemoryCorrection.learned(
-        Observation(kind, round(predicted * GIB), None if real is None else round(real * GIB))
-        for kind, predicted, real in rows
+        Observation(kind, round(predicted * GIB), None if real is None else round(real * GIB)) for kind, predicted, real in rows
     )
 
 

@@ -160,7 +160,8 @@ class StepTrials:
             return
         begin = time.monotonic()
         limit = min(TRIAL_SECONDS, max(1.0, self._seconds_left()))
-        real = self.run_steps(candidate.profile, self.question.gpu.kind, timeout=limit)
+        profile = candidate.profile.resolve(candidate.profile.num_ids)
+        real = self.run_steps(profile, self.question.gpu.kind, timeout=limit)
         claim.note(wall_seconds=time.monotonic() - begin)
         self._record(claim, candidate, real, is_cut=limit < TRIAL_SECONDS)
 

@@ -59,6 +59,7 @@ class FakeSteps:
         self._log, self._hang, self._count = log, hang, 0
 
     def __call__(self, profile: TrainProfile, kind: Literal["cuda", "cpu"], *, timeout: float) -> RealSteps:
+        assert profile.total_steps, "real steps need a resolved profile"
         self._count += 1
         optim, head = profile.optim, profile.head.model_dump()
         setting = f"{head['dcc_share']}-{optim.batch_size}-{profile.num_references}-{profile.model.gradient_checkpointing}"

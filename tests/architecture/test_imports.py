@@ -110,7 +110,14 @@ ROWS = [line.split() for line in TABLE.strip().splitlines() if line]
 ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
 
 ONLY_IN = {
-    "optuna": {"attfc_planner.report.study_history", "attfc_planner.search.study"},
+    "optuna": {
+        "attfc_planner.report.study_history",
+        "attfc_planner.search.study",
+        "attfc_planner.tune.claim",
+        "attfc_planner.tune.storage",
+        "attfc_planner.tune.study",
+    },
+    "sqlalchemy": {"attfc_planner.tune.storage"},
     "typer": {"attfc_train.cli", "attfc_planner.cli"},
     "rich": {
         "attfc_train.cli",

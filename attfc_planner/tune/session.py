@@ -10,7 +10,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -94,7 +94,7 @@ def tune(request: PlanRequest, options: TuneOptions) -> None:
     detect.require_here(device)
     url = options.storage or journal_beside(options.output)
     store = open_storage(url)
-    with device_lock(device.kind), reachable(url):
+    with closing(store), device_lock(device.kind), reachable(url):
         with console.status("Planning: tracing the train step where it was not traced before ..."):
             question = ask(request, device)
         name = options.study or question.plan.profile.name

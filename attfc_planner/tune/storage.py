@@ -47,6 +47,12 @@ class Store:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
+    def close(self) -> None:
+        """Lets go of a database's connections."""
+        if isinstance(self.backend, RDBStorage):
+            self.backend.remove_session()
+            self.backend.engine.dispose()
+
 
 def journal_beside(output: Path) -> str:
     """The default: ``best.tune.jsonl`` beside ``best.json``."""

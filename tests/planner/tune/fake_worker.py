@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -48,8 +50,10 @@ def fake_question(capacity_bytes: int = 24 * GIB, num_ids: int = 500_000) -> Que
     return ask(request, make_gpu(capacity_bytes))
 
 
-def open_study(url: str, asked: Question) -> SharedStudy:
-    return SharedStudy(open_storage(url), NAME, asked.knobs, 2)
+@contextmanager
+def opened_study(url: str, asked: Question) -> Iterator[SharedStudy]:
+    with closing(open_storage(url)) as store, reachable(url):
+        yield SharedStudy(store, NAME, asked.knobs, 2)
 
 
 class FakeSteps:
@@ -75,10 +79,10 @@ class FakeSteps:
 def main() -> None:
     url, log, limit, *hang = sys.argv[1:]
     asked = fake_question()
-    with reachable(url):
+    with opened_study(url, asked) as study:
         steps = FakeSteps(Path(log), int(hang[0]) if hang else None)
         deadline = time.monotonic() + 300
-        StepTrials(asked, open_study(url, asked), steps, int(limit), deadline, Silent()).run()
+        StepTrials(asked, study, steps, int(limit), deadline, Silent()).run()
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from attfc_planner.tune.claim import DIED, Record
-from tests.planner.tune.fake_worker import fake_question, open_study
+from tests.planner.tune.fake_worker import fake_question, opened_study
 from tests.planner.tune.postgresql import postgresql_url
 
 LIMIT = 10
@@ -25,7 +25,8 @@ def start(*arguments: object) -> subprocess.Popen[bytes]:
 
 
 def records(url: str) -> list[Record]:
-    return open_study(url, fake_question()).records()
+    with opened_study(url, fake_question()) as study:
+        return study.records()
 
 
 @pytest.fixture(params=["journal", "sqlite", "postgresql"])

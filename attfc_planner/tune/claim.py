@@ -91,7 +91,7 @@ class Claim:
 
     def _end(self, state: TrialState, values: Sequence[float] | None) -> None:
         with _taken_for_dead():
-            self._study.tell(self._trial, values, state=state)
+            self._study.tell(self._trial, values, state=state, skip_if_finished=True)
 
     @contextlib.contextmanager
     def beating(self) -> Iterator[None]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from attfc_planner import plan as planning
@@ -13,7 +13,7 @@ from attfc_planner.search.candidates import Candidate, Evaluate, Evaluator, Memo
 from attfc_planner.search.constraints import Limits
 from attfc_planner.search.space import SearchSpace, Setting, space_for
 from attfc_planner.tune.holdout import Split, split
-from attfc_train.prediction import MemoryPrediction
+from attfc_train.prediction import Interval, MemoryPrediction
 from attfc_train.profile import TrainProfile
 from attfc_train.units import Bytes
 
@@ -88,6 +88,12 @@ def _keeping(make_model: MakeModel, models: list[MemoryEstimator]) -> MakeModel:
         return models[-1]
 
     return made
+
+
+def with_measured(candidate: Candidate, images_per_second: Interval, memory: Callable[[], MemoryPrediction]) -> Candidate:
+    """The candidate with measured speed and memory in place of the predicted ones."""
+    speed = replace(candidate.speed, images_per_second=images_per_second)
+    return replace(candidate, speed=speed, predict_memory=memory)
 
 
 def process_bytes(memory: MemoryPrediction) -> Bytes:

@@ -8,18 +8,17 @@ the plan's own rule is applied to measured speed and memory, with the accuracy p
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from functools import partial
 
-from attfc_planner.choose import EQUAL_SPEED, rank
+from attfc_planner.choose import EQUAL_SPEED, INDIFFERENCE_POINTS
 from attfc_planner.search.candidates import Candidate
 from attfc_planner.search.constraints import is_feasible
 from attfc_planner.search.space import Setting
 from attfc_planner.search.study import pareto_front
-from attfc_planner.speed import SpeedPrediction
 from attfc_planner.tune.claim import Record
 from attfc_planner.tune.correction import MemoryCorrection
-from attfc_planner.tune.question import Question, headroom, process_bytes, word, words
+from attfc_planner.tune.question import Question, headroom, process_bytes, with_measured, word, words
 from attfc_planner.tune.scaling import NUM_CHECKS
 from attfc_planner.tune.steps import neighbours, observations
 from attfc_planner.tune.ties import Accuracy, Difference, at_common_check, difference
@@ -87,6 +86,23 @@ def measured_candidates(question: Question, records: Sequence[Record]) -> list[C
     return [candidate for candidate in found if is_feasible(candidate, question.limits)]
 
 
+def in_order(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Best first, by the plan's rule: the fast ones of the prior's best by accuracy, its other best by speed, then the rest."""
+    if not candidates:
+        return []
+    least = max(one.accuracy_points for one in candidates) - INDIFFERENCE_POINTS
+    fast = max(one.images_per_second for one in candidates if one.accuracy_points >= least) * (1 - EQUAL_SPEED)
+
+    def key(one: Candidate) -> tuple[float, float, Setting]:
+        if one.accuracy_points < least:
+            return 2, -one.accuracy_points, one.setting
+        if one.images_per_second < fast:
+            return 1, -one.images_per_second, one.setting
+        return 0, -one.accuracy_points, one.setting
+
+    return sorted(candidates, key=key)
+
+
 def contenders(question: Question, candidates: Sequence[Candidate]) -> list[Setting]:
     """What is trained, in order: the best by the plan's rule, the plan's choice, then others that differ in speed or accuracy.
 
@@ -94,7 +110,7 @@ def contenders(question: Question, candidates: Sequence[Candidate]) -> list[Sett
     only trainings can tell these apart.
     """
     front = {candidate.setting for candidate in pareto_front(list(candidates))}
-    ordered = [candidate.setting for candidate in rank(candidates)]
+    ordered = [candidate.setting for candidate in in_order(candidates)]
     if not ordered:
         return []
     best, planned = ordered[0], question.plan.chosen.setting
@@ -129,7 +145,9 @@ def _choice(question: Question, candidates: dict[Setting, Candidate], compared: 
     rows = [(one, candidates.get(question.steps_key(_setting(one)))) for one in finished]
     known = [(one, candidate) for one, candidate in rows if candidate is not None]
     if not known:
-        return rank(list(candidates.values()))[0], "the plan's rule with measured speed and memory; no short training finished"
+        return in_order(list(candidates.values()))[
+            0
+        ], "the plan's rule with measured speed and memory; no short training finished"
     fast = max(candidate.images_per_second for _, candidate in known) * (1 - EQUAL_SPEED)
     one, candidate = next(row for row in known if row[1].images_per_second >= fast)  # `compared` is in order of accuracy
     if len(known) == 1:
@@ -141,8 +159,7 @@ def _choice(question: Question, candidates: dict[Setting, Candidate], compared: 
 
 def _with_setting(question: Question, candidate: Candidate, setting: Setting) -> Candidate:
     """Measured steps stand for every setting that takes the same ones."""
-    own = question.evaluate(setting)
-    return replace(own, speed=candidate.speed, predict_memory=candidate.predict_memory)
+    return with_measured(question.evaluate(setting), candidate.speed.images_per_second, candidate.predict_memory)
 
 
 def _setting(one: Comparison) -> Setting:
@@ -218,8 +235,8 @@ def against_full_fc(found: Verdict) -> tuple[Accuracy, Accuracy, Difference] | N
 def _measured(question: Question, record: Record, correction: MemoryCorrection) -> Candidate:
     candidate = question.evaluate(question.space.at(record.indices))
     rate = float(f"{record.values[1]:.4g}")
-    speed = SpeedPrediction(Interval(low=rate, high=rate, source=STEPS_SOURCE), candidate.speed.limited_by)
-    return replace(candidate, speed=speed, predict_memory=partial(_measured_memory, candidate, record, correction))
+    speed = Interval(low=rate, high=rate, source=STEPS_SOURCE)
+    return with_measured(candidate, speed, partial(_measured_memory, candidate, record, correction))
 
 
 def _measured_memory(candidate: Candidate, record: Record, correction: MemoryCorrection) -> MemoryPrediction:

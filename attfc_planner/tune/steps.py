@@ -12,7 +12,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-from attfc_planner.choose import rank
 from attfc_planner.real_steps import RealSteps
 from attfc_planner.search.candidates import Candidate
 from attfc_planner.search.constraints import constraints, is_sound
@@ -106,7 +105,7 @@ class StepTrials:
                 return True
         found = self.study.suggest(self.seed + len(records), lambda indices: self._excess(indices, tried, correction))
         if found is None:
-            found = self._next_of_plan(tried, correction)
+            found = self._next_of_front(tried, correction)
         if found is not None:
             self.study.enqueue(found, "TPE")
         return found is not None
@@ -127,9 +126,9 @@ class StepTrials:
             return 0.0
         return max(EXCESS_OUT_OF_MEMORY, (self._needed(candidate, correction) - budget) / budget)
 
-    def _next_of_plan(self, tried: set[Setting], correction: MemoryCorrection) -> Indices | None:
-        """The best feasible setting of the plan that was not tried."""
-        for candidate in rank(self.question.plan.search.feasible):
+    def _next_of_front(self, tried: set[Setting], correction: MemoryCorrection) -> Indices | None:
+        """The first member of the plan's front that was not tried."""
+        for candidate in self.question.plan.search.front:
             new = self.question.steps_key(candidate.setting) not in tried
             if new and self._refusal(candidate, correction) is None:
                 return self.question.space.indices(candidate.setting)

@@ -95,8 +95,9 @@ attfc_planner.report.build
 attfc_planner.commands
 attfc_planner.plan_and_train
 
-attfc_planner.tune attfc_planner.tune.leash attfc_planner.tune.lock attfc_planner.tune.correction attfc_planner.tune.holdout
-attfc_planner.tune.scaling attfc_planner.tune.storage attfc_planner.tune.ties attfc_planner.tune.watcher attfc_planner.tune.worker
+attfc_planner.tune attfc_planner.tune.worker
+attfc_planner.tune.correction attfc_planner.tune.holdout attfc_planner.tune.leash attfc_planner.tune.lock
+attfc_planner.tune.scaling attfc_planner.tune.storage attfc_planner.tune.ties attfc_planner.tune.watcher
 attfc_planner.tune.budget attfc_planner.tune.claim attfc_planner.tune.question attfc_planner.tune.short_training
 attfc_planner.tune.study
 attfc_planner.tune.steps attfc_planner.tune.trainings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -112,9 +112,15 @@ def headroom(memory: MemoryPrediction) -> Bytes:
     return memory.total_bytes - memory.without("headroom")
 
 
-def words(setting: Setting) -> str:
-    """``dcc_share 0.5, batch_size 128, ...``: the knobs' names as the study has them."""
-    return _listed(asdict(setting))
+def words(setting: Setting, names: Collection[str] | None = None) -> str:
+    """``dcc_share 0.5, batch_size 128, ...``: the knobs' names as the study has them; all, or those in `names`."""
+    return _listed({name: value for name, value in asdict(setting).items() if names is None or name in names})
+
+
+def varied(settings: Iterable[Setting]) -> list[str]:
+    """Knobs in which the settings are not all alike."""
+    documents = [asdict(setting) for setting in settings]
+    return [name for name in (documents[0] if documents else ()) if len({document[name] for document in documents}) > 1]
 
 
 def word(value: object) -> str:

@@ -168,7 +168,7 @@ def _setting(one: Comparison) -> Setting:
 
 
 def _compared(trained: list[Trained]) -> list[Comparison]:
-    """Best first: those that got furthest by accuracy, the others by how far they were behind when they were stopped."""
+    """Best first: those that got furthest, by accuracy; then those stopped earlier, by how far behind they were then."""
     if not trained:
         return []
     furthest = max(max(one.checks) for one in trained)
@@ -178,7 +178,7 @@ def _compared(trained: list[Trained]) -> list[Comparison]:
         common = at_common_check(one.checks, best.checks)
         if one is not best and common is not None:
             found.append(Comparison(one, *common))
-    found.sort(key=lambda row: (-row.against_best.value, -row.check))
+    found.sort(key=lambda row: (-row.check, -row.against_best.value))
     return [Comparison(best, furthest, Difference(0.0, 0.0)), *found]
 
 

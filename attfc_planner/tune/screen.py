@@ -18,7 +18,7 @@ from rich.text import Text
 from attfc_planner.screen import interval
 from attfc_planner.tune.budget import Scale
 from attfc_planner.tune.claim import Record
-from attfc_planner.tune.question import Question, words
+from attfc_planner.tune.question import Question, varied, words
 from attfc_planner.tune.result import Comparison, Verdict, points
 from attfc_planner.tune.scaling import NUM_CHECKS, ratios
 from attfc_planner.tune.trainings import short_profile
@@ -153,9 +153,10 @@ def _trainings_table(found: Verdict) -> Table:
     table.add_column("setting", overflow="fold")
     for title in ("accuracy %", "at", "against the best"):
         table.add_column(title, justify="right", no_wrap=True)
+    names = varied(one.trained.setting for one in found.comparisons if one.trained.setting is not None)
     for one in found.comparisons:
         style = "bold" if one.trained.setting == found.chosen.setting else None
-        table.add_row(*_cells(one, one is found.comparisons[0]), style=style)
+        table.add_row(*_cells(one, one is found.comparisons[0], names), style=style)
     if found.baseline is not None and found.baseline.accuracy is not None:
         accuracy = found.baseline.accuracy
         table.add_row("full FC layer", f"{100 * accuracy.value:.2f} ± {100 * accuracy.half_width:.2f}", _at(NUM_CHECKS), "")
@@ -164,13 +165,13 @@ def _trainings_table(found: Verdict) -> Table:
     return table
 
 
-def _cells(one: Comparison, is_best: bool) -> tuple[str, str, str, str]:
+def _cells(one: Comparison, is_best: bool, names: list[str]) -> tuple[str, str, str, str]:
     accuracy = one.trained.accuracy
     assert one.trained.setting is not None, "a setting"
     assert accuracy is not None, "only what reported is compared"
     shown = f"{100 * accuracy.value:.2f} ± {100 * accuracy.half_width:.2f}"
     behind = "best" if is_best else points(one.against_best)
-    return words(one.trained.setting), shown, _at(max(one.trained.checks)), behind
+    return words(one.trained.setting, names) or words(one.trained.setting), shown, _at(max(one.trained.checks)), behind
 
 
 def _at(check: int) -> str:
@@ -216,8 +217,10 @@ def _chosen_table(found: Verdict, profile: TrainProfile) -> Table:
 def _tied(found: Verdict) -> str:
     if not found.comparisons:
         return "unknown: no short training reported"
-    others = [one.trained for one in found.tied if one is not found.comparisons[0]]
-    return "; ".join(words(one.setting) for one in others if one.setting is not None) or "none"
+    names = varied(one.trained.setting for one in found.comparisons if one.trained.setting is not None)
+    others = [one for one in found.tied if one is not found.comparisons[0]]
+    shown = [(words(one.trained.setting, names), one.check) for one in others if one.trained.setting is not None]
+    return "; ".join(text if check == NUM_CHECKS else f"{text} (when stopped)" for text, check in shown) or "none"
 
 
 def _pairs(rows: Sequence[tuple[str, str]]) -> Table:

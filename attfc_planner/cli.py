@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from attfc_planner.option_checks import check_output, check_values, size_of_data
+from attfc_planner.tune_cli import tune
 from attfc_train.exits import run_and_exit
 
 if TYPE_CHECKING:
@@ -73,10 +74,10 @@ def plan(
         raise UsageError("--train needs --data", "none", "Give the data set to train on.")
     compared = _backbones(backbone)
     for name in compared:
-        _check_values(name, image_size, epochs, precision)
+        check_values(name, image_size, epochs, precision)
     _check_limits(prefer, max_hours, max_memory)
-    _check_output(output)
-    num_ids, num_images = _size_of_data(data, ids, images)
+    check_output(output)
+    num_ids, num_images = size_of_data(data, ids, images)
 
     from attfc_planner.plan import PlanRequest
     from attfc_planner.plan_and_train import plan_and_train
@@ -147,7 +148,7 @@ def fit(
     from rich.console import Console
 
     for name in backbone or ["r50"]:
-        _check_values(name, 112, 1, precision)
+        check_values(name, 112, 1, precision)
     _check_storage(storage)
 
     from attfc_planner.commands import fit_gpu
@@ -187,121 +188,12 @@ def calibrate(
     calibrate_device(Console(), gpu)
 
 
-@app.command()
-def tune(
-    data: Annotated[str, typer.Option(help="Data set, as for a plan; some of its identities are held out.")],
-    val: Annotated[list[str] | None, typer.Option(help="Verification set instead of held-out identities. Repeatable.")] = None,
-    gpu: Annotated[str, typer.Option(help="auto or cpu: the device that is here.")] = "auto",
-    trials: Annotated[int, typer.Option(help="Settings whose real train steps are run.", min=1)] = 40,
-    hours: Annotated[float, typer.Option(help="Hours that this process takes in all.", min=0.001, max=1000)] = 2.0,
-    storage: Annotated[
-        str | None,
-        typer.Option(
-            help="postgresql://..., sqlite:///FILE or journal:FILE, for many workers; else a journal beside --output."
-        ),
-    ] = None,
-    study: Annotated[str | None, typer.Option(help="Name in the storage; else backbone and identities.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the study that is there.")] = False,
-    output: Annotated[Path, typer.Option(help="Where the training profile is written.")] = Path("best.json"),
-    backbone: Annotated[str, typer.Option(help="Feature encoder: r18, r34, r50, r100, r200, mbf or tiny.")] = "r50",
-    image_size: Annotated[int, typer.Option(help="Height and width of the images.", min=32, max=512)] = 112,
-    precision: Annotated[str | None, typer.Option(help="bf16, fp16 or fp32; without it the best of the device.")] = None,
-    epochs: Annotated[float, typer.Option(help="Passes over the images of the full run.", min=0.001)] = 5.0,
-    max_accuracy_drop: Annotated[
-        float, typer.Option(help="Points that the accuracy prior may lie below a full FC layer.", min=0)
-    ] = 1.0,
-    seed: Annotated[int, typer.Option(help="Seed of the search.", min=0, max=2**32 - 1)] = 0,
-) -> None:
-    """Plan, then try settings with real train steps and short trainings on --data, and write best.json."""
-    _check_values(backbone, image_size, epochs, precision)
-    _check_output(output)
-    num_ids, num_images = _size_of_data(data, None, None)
-
-    from attfc_planner.plan import PlanRequest
-    from attfc_planner.tune import session
-
-    request = PlanRequest(
-        num_ids=num_ids,
-        num_images=num_images,
-        data_path=data,
-        backbone=backbone,
-        image_size=image_size,
-        precision=cast("Precision | None", precision),
-        epochs=epochs,
-        max_accuracy_drop=max_accuracy_drop,
-        val=tuple(val or ()),
-        num_trials=trials,
-        seed=seed,
-        command=shlex.join(["attfc-plan", *sys.argv[1:]]),
-    )
-    session.tune(request, session.TuneOptions(gpu, output, hours, storage, study, resume))
+app.command()(tune)
 
 
 def _asked_to_train() -> bool:
     """Asks only where somebody can answer."""
     return sys.stdin.isatty() and sys.stdout.isatty() and typer.confirm("Train now?", default=False)
-
-
-def _size_of_data(data: str | None, ids: int | None, images: int | None) -> tuple[int, int | None]:
-    """Identities and images: from the data set where there is one, else from the options."""
-    from attfc_train.errors import UsageError
-
-    if data is None:
-        if ids is None:
-            raise UsageError("--ids or --data must be given", "neither", "Example: attfc-plan --gpu auto --ids 2059906.")
-        return ids, images
-    from attfc_train.data.source import open_dataset
-
-    index = open_dataset(data).index
-    for option, wanted, found in (("--ids", ids, index.num_ids), ("--images", images, index.num_images)):
-        if wanted not in (None, found):
-            raise UsageError(f"{option} must agree with --data ({found:,})", f"{wanted:,}", f"Leave {option} out.")
-    return index.num_ids, index.num_images
-
-
-def _check_values(backbone: str, image_size: int, epochs: float, precision: str | None) -> None:
-    from attfc_train.errors import UsageError
-    from attfc_train.profile import BACKBONE_NAMES
-
-    if backbone not in BACKBONE_NAMES:
-        raise UsageError("--backbone must be a known name", f"'{backbone}'", f"Choose one of: {', '.join(BACKBONE_NAMES)}.")
-    if not epochs <= MAX_EPOCHS:
-        raise UsageError(f"--epochs must be at most {MAX_EPOCHS:,}", f"{epochs:g}", "Face data sets take 5 to 40.")
-    if image_size % 16:
-        raise UsageError("--image-size must be a multiple of 16", str(image_size), "Faces are usually 112.")
-    if precision not in (None, "bf16", "fp16", "fp32"):
-        raise UsageError("--precision must be bf16, fp16 or fp32", f"'{precision}'", "Leave it out to choose the best.")
-
-
-def _check_limits(prefer: str, max_hours: float | None, max_memory: float | None) -> None:
-    from attfc_train.errors import UsageError
-
-    if prefer not in ("speed", "balanced", "accuracy"):
-        raise UsageError("--prefer must be speed, balanced or accuracy", f"'{prefer}'", "Leave it out for balanced.")
-    for option, value in (("--max-hours", max_hours), ("--max-memory", max_memory)):
-        if value is not None and not value <= MAX_LIMIT:
-            raise UsageError(f"{option} must be at most {MAX_LIMIT:,}", f"{value:g}", "Leave it out for no limit.")
-
-
-def _backbones(wanted: list[str] | None) -> list[str]:
-    """The backbones to choose from; ``any`` stands for all that the accuracy prior can compare."""
-    from attfc_planner.accuracy import BACKBONE
-    from attfc_train.errors import UsageError
-
-    names = list(dict.fromkeys(wanted or ["r50"]))
-    if "any" in names and len(names) > 1:
-        raise UsageError("--backbone any stands for all", f"'{', '.join(names)}'", "Give 'any' alone, or the names alone.")
-    if names == ["any"]:
-        return list(BACKBONE)
-    unknown = [name for name in names if name not in BACKBONE]
-    if len(names) > 1 and unknown:
-        comparable = ", ".join(BACKBONE)
-        raise UsageError(
-            f"--backbone given more than once must have published figures to compare ({comparable})",
-            f"'{unknown[0]}'",
-            "Plan for it alone.",
-        )
-    return names
 
 
 def _check_storage(storage: str) -> None:
@@ -317,23 +209,7 @@ def _check_plot(plot: Path, profile: Path) -> None:
 
     if plot.absolute() == profile.absolute():
         raise UsageError("--plot must be another file than the profile", f"'{plot}'", "Example: --plot memory.svg.")
-    _check_output(plot, "--plot")
-
-
-def _check_output(output: Path, option: str = "--output") -> None:
-    """Whether the plan can be written, asked before any work; what fails later all the same is reported then."""
-    from attfc_train.errors import StorageError
-
-    folder = next(folder for folder in output.absolute().parents if folder.exists())
-    if output.is_dir():
-        reason = "a folder"
-    elif not folder.is_dir():
-        reason = f"'{folder}', which is a file"
-    elif not os.access(folder, os.W_OK):
-        reason = f"no permission in '{folder}'"
-    else:
-        return
-    raise StorageError(f"'{output}' must be writable", reason, f"Choose another {option}.")
+    check_output(plot, "--plot")
 
 
 def _was_given(context: typer.Context, name: str) -> bool:

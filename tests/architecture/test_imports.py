@@ -105,6 +105,10 @@ attfc_planner.tune.result
 attfc_planner.tune.screen attfc_planner.tune.tuned_profile
 attfc_planner.tune.session
 
+attfc_planner.option_checks
+attfc_planner.tune_cli
+attfc_planner.option_checks
+attfc_planner.tune_cli
 attfc_planner.cli
 """
 ROWS = [line.split() for line in TABLE.strip().splitlines() if line]
@@ -119,7 +123,7 @@ ONLY_IN = {
         "attfc_planner.tune.study",
     },
     "sqlalchemy": {"attfc_planner.tune.storage"},
-    "typer": {"attfc_train.cli", "attfc_planner.cli"},
+    "typer": {"attfc_train.cli", "attfc_planner.cli", "attfc_planner.tune_cli"},
     "rich": {
         "attfc_train.cli",
         "attfc_train.log",
@@ -170,6 +174,8 @@ WITHOUT_TORCH = {
     "attfc_train.units",
     "attfc_planner.calibrate",
     "attfc_planner.cli",
+    "attfc_planner.option_checks",
+    "attfc_planner.tune_cli",
     "attfc_planner.explain",
     "attfc_planner.first_use",
     "attfc_planner.fit",

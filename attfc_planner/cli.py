@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from attfc_planner.option_checks import check_output, check_values, size_of_data
+from attfc_planner.option_checks import backbones, check_limits, check_output, check_values, size_of_data
 from attfc_planner.tune_cli import tune
 from attfc_train.exits import run_and_exit
 
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from attfc_train.profile import Precision
 
 MAX_EPOCHS = 100_000
-MAX_LIMIT = 1_000_000
 
 app = typer.Typer(
     help="Plan the training of face recognition with millions of identities on one GPU.",
@@ -72,10 +71,10 @@ def plan(
         return
     if train and data is None:
         raise UsageError("--train needs --data", "none", "Give the data set to train on.")
-    compared = _backbones(backbone)
+    compared = backbones(backbone)
     for name in compared:
         check_values(name, image_size, epochs, precision)
-    _check_limits(prefer, max_hours, max_memory)
+    check_limits(prefer, max_hours, max_memory)
     check_output(output)
     num_ids, num_images = size_of_data(data, ids, images)
 

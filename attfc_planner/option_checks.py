@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 MAX_EPOCHS = 100_000
+MAX_LIMIT = 1_000_000
 
 
 def size_of_data(data: str | None, ids: int | None, images: int | None) -> tuple[int, int | None]:
@@ -44,7 +45,12 @@ def check_values(backbone: str, image_size: int, epochs: float, precision: str |
         raise UsageError("--precision must be bf16, fp16 or fp32", f"'{precision}'", "Leave it out to choose the best.")
 
 
-def _check_limits(prefer: str, max_hours: float | None, max_memory: float | None) -> None:
+def check_limits(prefer: str, max_hours: float | None, max_memory: float | None) -> None:
+    """Whether preference and limits make sense.
+
+    Raises:
+        UsageError: they do not.
+    """
     from attfc_train.errors import UsageError
 
     if prefer not in ("speed", "balanced", "accuracy"):
@@ -54,7 +60,7 @@ def _check_limits(prefer: str, max_hours: float | None, max_memory: float | None
             raise UsageError(f"{option} must be at most {MAX_LIMIT:,}", f"{value:g}", "Leave it out for no limit.")
 
 
-def _backbones(wanted: list[str] | None) -> list[str]:
+def backbones(wanted: list[str] | None) -> list[str]:
     """The backbones to choose from; ``any`` stands for all that the accuracy prior can compare."""
     from attfc_planner.accuracy import BACKBONE
     from attfc_train.errors import UsageError

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from attfc_planner.option_checks import check_output, check_values, size_of_data
+from attfc_planner.option_checks import check_limits, check_output, check_values, size_of_data
 
 if TYPE_CHECKING:
+    from attfc_planner.choose import Preference
     from attfc_train.profile import Precision
 
 
@@ -37,10 +38,14 @@ def tune(
     max_accuracy_drop: Annotated[
         float, typer.Option(help="Points that the accuracy prior may lie below a full FC layer.", min=0)
     ] = 1.0,
+    prefer: Annotated[
+        str, typer.Option(help="speed, balanced or accuracy: what the plan, and a tuning without trainings, chooses.")
+    ] = "balanced",
     seed: Annotated[int, typer.Option(help="Seed of the search.", min=0, max=2**32 - 1)] = 0,
 ) -> None:
     """Plan, then try settings with real train steps and short trainings on --data, and write best.json."""
     check_values(backbone, image_size, epochs, precision)
+    check_limits(prefer, None, None)
     check_output(output)
     num_ids, num_images = size_of_data(data, None, None)
 
@@ -56,6 +61,7 @@ def tune(
         precision=cast("Precision | None", precision),
         epochs=epochs,
         max_accuracy_drop=max_accuracy_drop,
+        prefer=cast("Preference", prefer),
         val=tuple(val or ()),
         num_trials=trials,
         seed=seed,

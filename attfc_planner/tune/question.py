@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from attfc_planner import plan as planning
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.plan import MakeModel, Plan, PlanRequest, base_profile, make_plan
+from attfc_planner.plan import MakeModel, Plan, PlanRequest, base_profile, limits_of, make_plan, precisions
 from attfc_planner.search.candidates import Candidate, Evaluate, Evaluator, MemoryEstimator, without_queue_length
 from attfc_planner.search.constraints import Limits
 from attfc_planner.search.space import SearchSpace, Setting, space_for
+from attfc_planner.speed import SpeedPrediction
 from attfc_planner.tune.holdout import Split, split
 from attfc_train.prediction import Interval, MemoryPrediction
 from attfc_train.profile import TrainProfile
@@ -48,6 +50,7 @@ class Question:
             "precision": self.base.run.precision,
             "epochs": request.epochs,
             "max accuracy drop": request.max_accuracy_drop,
+            "prefer": request.prefer,
             "gpu": self.gpu.name,
             "space": {name: list(values) for name, values in self.space.knobs.items()},
         }
@@ -67,7 +70,7 @@ class Question:
 
 
 def ask(request: PlanRequest, gpu: GpuProfile) -> Question:
-    """Plans, and keeps what the plan was made with.
+    """Plans, and keeps what the plan was made with; one backbone only.
 
     Raises:
         what `make_plan` and `attfc_planner.tune.holdout.split` raise.
@@ -76,9 +79,8 @@ def ask(request: PlanRequest, gpu: GpuProfile) -> Question:
     parts = split(request.data_path, request.num_ids, request.val)
     models: list[MemoryEstimator] = []
     plan = make_plan(request, gpu, _keeping(planning.traced_model, models))
-    base = base_profile(request, gpu)
-    space = space_for(request.num_ids, request.num_images, request.epochs)
-    limits = Limits(gpu.capacity_bytes, request.max_accuracy_drop)
+    base, limits = base_profile(request, gpu), limits_of(request, gpu)
+    space = space_for(request.num_ids, request.num_images, request.epochs, precision=precisions(request.precision, gpu)[0])
     return Question(request, gpu, plan, base, space, Evaluator(base, gpu, models[0]), limits, parts)
 
 
@@ -92,8 +94,11 @@ def _keeping(make_model: MakeModel, models: list[MemoryEstimator]) -> MakeModel:
 
 def with_measured(candidate: Candidate, images_per_second: Interval, memory: Callable[[], MemoryPrediction]) -> Candidate:
     """The candidate with measured speed and memory in place of the predicted ones."""
-    speed = replace(candidate.speed, images_per_second=images_per_second)
-    return replace(candidate, speed=speed, predict_memory=memory)
+    return replace(candidate, predict_speed=partial(_faster, candidate, images_per_second), predict_memory=memory)
+
+
+def _faster(candidate: Candidate, images_per_second: Interval) -> SpeedPrediction:
+    return replace(candidate.speed, images_per_second=images_per_second)
 
 
 def process_bytes(memory: MemoryPrediction) -> Bytes:

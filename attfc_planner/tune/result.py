@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 
-from attfc_planner.choose import EQUAL_SPEED, INDIFFERENCE_POINTS
+from attfc_planner.accuracy import midpoint
+from attfc_planner.choose import EQUAL_SPEED, Preference, pick
 from attfc_planner.search.candidates import Candidate
 from attfc_planner.search.constraints import is_feasible
 from attfc_planner.search.space import Setting
@@ -27,7 +28,7 @@ from attfc_train.prediction import Interval, MemoryPrediction, MemoryTerm
 from attfc_train.units import format_bytes
 
 MOST_TRAININGS = 6
-STEPS_SOURCE = "measured: real train steps of a tuning trial, in a process of their own, without data loading"
+STEPS_SOURCE = "measured: real train steps of a tuning trial, in a process of their own; no more than the loader decodes"
 
 
 @dataclass(frozen=True)
@@ -86,21 +87,13 @@ def measured_candidates(question: Question, records: Sequence[Record]) -> list[C
     return [candidate for candidate in found if is_feasible(candidate, question.limits)]
 
 
-def in_order(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Best first, by the plan's rule: the fast ones of the prior's best by accuracy, its other best by speed, then the rest."""
-    if not candidates:
-        return []
-    least = max(one.accuracy_points for one in candidates) - INDIFFERENCE_POINTS
-    fast = max(one.images_per_second for one in candidates if one.accuracy_points >= least) * (1 - EQUAL_SPEED)
-
-    def key(one: Candidate) -> tuple[float, float, Setting]:
-        if one.accuracy_points < least:
-            return 2, -one.accuracy_points, one.setting
-        if one.images_per_second < fast:
-            return 1, -one.images_per_second, one.setting
-        return 0, -one.accuracy_points, one.setting
-
-    return sorted(candidates, key=key)
+def in_order(candidates: Sequence[Candidate], prefer: Preference) -> list[Candidate]:
+    """Best first: what the plan's rule picks, then what it picks of the rest, and so on."""
+    ordered, rest = [], list(candidates)
+    while (best := pick(rest, prefer)) is not None:
+        ordered.append(best)
+        rest = [one for one in rest if one is not best]
+    return ordered
 
 
 def contenders(question: Question, candidates: Sequence[Candidate]) -> list[Setting]:
@@ -110,7 +103,7 @@ def contenders(question: Question, candidates: Sequence[Candidate]) -> list[Sett
     only trainings can tell these apart.
     """
     front = {candidate.setting for candidate in pareto_front(list(candidates))}
-    ordered = [candidate.setting for candidate in in_order(candidates)]
+    ordered = [candidate.setting for candidate in in_order(candidates, question.request.prefer)]
     if not ordered:
         return []
     best, planned = ordered[0], question.plan.chosen.setting
@@ -234,7 +227,7 @@ def against_full_fc(found: Verdict) -> tuple[Accuracy, Accuracy, Difference] | N
 
 def _measured(question: Question, record: Record, correction: MemoryCorrection) -> Candidate:
     candidate = question.evaluate(question.space.at(record.indices))
-    rate = float(f"{record.values[1]:.4g}")
+    rate = float(f"{min(record.values[1], midpoint(candidate.speed.loader_images_per_second)):.4g}")
     speed = Interval(low=rate, high=rate, source=STEPS_SOURCE)
     return with_measured(candidate, speed, partial(_measured_memory, candidate, record, correction))
 

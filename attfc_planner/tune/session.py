@@ -213,7 +213,9 @@ def _finish(console: Console, question: Question, studies: Studies, options: Tun
         save_profile(question.plan.profile, options.output)
         console.print("Nothing was measured: the plan is written as it was predicted.")
     else:
-        profile = tuned_profile(question, found, studies.num_trials, scale.num_ids if scale else None)
+        profile = tuned_profile(
+            question, found, measured_candidates(question, steps), studies.num_trials, scale.num_ids if scale else None
+        )
         save_profile(profile, options.output)
         importances = screen.Importances(
             studies.steps.importances(lambda record: record.values[1] if record.values else None),

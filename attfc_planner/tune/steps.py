@@ -14,7 +14,7 @@ from typing import Any, Literal, Protocol
 
 from attfc_planner.real_steps import RealSteps
 from attfc_planner.search.candidates import Candidate
-from attfc_planner.search.constraints import constraints, is_sound
+from attfc_planner.search.constraints import constraints, indivisible, is_sound
 from attfc_planner.search.space import Setting
 from attfc_planner.tune.claim import CUT, Claim, Indices, Record
 from attfc_planner.tune.correction import MemoryCorrection, Observation
@@ -115,9 +115,12 @@ class StepTrials:
 
     def _excess(self, indices: Indices, tried: set[Setting], correction: MemoryCorrection) -> float | None:
         """How far a suggestion is from what may be tried; None where it was."""
+        setting = self.question.space.at(indices)
         if self._key(indices) in tried:
             return None
-        candidate = self.question.evaluate(self.question.space.at(indices))
+        if not setting.divides:
+            return indivisible(setting)
+        candidate = self.question.evaluate(setting)
         if not is_sound(candidate, self.question.limits):
             limits = constraints(candidate, self.question.limits)
             return max(value for name, value in limits.items() if name != "memory")
@@ -233,7 +236,7 @@ def neighbours(question: Question, setting: Setting) -> Iterator[Setting]:
         for index in (here[name] - 1, here[name] + 1):
             if 0 <= index < len(values):
                 near = space.at({**here, name: index})
-                if is_sound(question.evaluate(near), question.limits):
+                if near.divides and is_sound(question.evaluate(near), question.limits):
                     yield near
 
 

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from attfc_planner.plan import installed_versions
+from attfc_planner.search.candidates import Candidate
+from attfc_planner.search.study import pareto_front
 from attfc_planner.speed import hours_per_epoch
+from attfc_planner.summary import summarised
 from attfc_planner.tune.question import Question
 from attfc_planner.tune.result import STEPS_SOURCE, Verdict, against_full_fc
 from attfc_train.prediction import Interval, Prediction, Provenance
 from attfc_train.profile import TrainProfile
+from attfc_train.search_summary import SearchSummary
 
 
-def tuned_profile(question: Question, found: Verdict, num_trials: int, num_short_ids: int | None) -> TrainProfile:
-    """The chosen setting for the whole data set, with prediction and provenance.
+def tuned_profile(
+    question: Question, found: Verdict, candidates: Sequence[Candidate], num_trials: int, num_short_ids: int | None
+) -> TrainProfile:
+    """The chosen setting for the whole data set, with prediction, provenance, and the Pareto front of what was measured.
 
     Args:
+        candidates: all settings whose steps ran.
         num_trials: of all stages.
         num_short_ids: identities of the short trainings; None where there were none.
     """
@@ -25,6 +33,7 @@ def tuned_profile(question: Question, found: Verdict, num_trials: int, num_short
         memory=chosen.memory,
         images_per_second=rate,
         hours_per_epoch=hours_per_epoch(rate, request.num_images),
+        hours=hours_per_epoch(rate, request.num_images and round(request.epochs * request.num_images)),
         limited_by=chosen.speed.limited_by,
         accuracy=_accuracy(found, num_short_ids),
     )
@@ -40,8 +49,23 @@ def tuned_profile(question: Question, found: Verdict, num_trials: int, num_short
         num_trials=num_trials,
     )
     description = f"Tuned on {question.gpu.name}: {request.num_ids:,} identities, {request.backbone}. {found.why}"
-    document = {"description": description, "prediction": prediction, "provenance": provenance}
+    document = {
+        "name": question.plan.profile.name,
+        "description": description,
+        "prediction": prediction,
+        "provenance": provenance,
+        "search": _summary(question, found, candidates),
+    }
     return TrainProfile.model_validate({**chosen.profile.model_dump(), **document})
+
+
+def _summary(question: Question, found: Verdict, candidates: Sequence[Candidate]) -> SearchSummary:
+    """The plan's, with measured settings for its front."""
+    others = [one for one in candidates if one.setting != found.chosen.setting]
+    front = pareto_front([found.chosen, *others])
+    left_out = question.plan.profile.search.left_out if question.plan.profile.search else ()
+    made = summarised(question.space, front, found.chosen, question.limits, question.request.prefer, left_out)
+    return made.model_copy(update={"rule": f"tuned: {found.rule}"})
 
 
 def _rate(found: Verdict) -> Interval:

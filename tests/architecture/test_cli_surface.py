@@ -66,6 +66,7 @@ PLAN: dict[str, set[str]] = {
         "--precision",
         "--epochs",
         "--max-accuracy-drop",
+        "--prefer",
         "--seed",
     },
     "report": {"profile", "--output", "-o", "--run", "--study"},

@@ -107,8 +107,6 @@ attfc_planner.tune.session
 
 attfc_planner.option_checks
 attfc_planner.tune_cli
-attfc_planner.option_checks
-attfc_planner.tune_cli
 attfc_planner.cli
 """
 ROWS = [line.split() for line in TABLE.strip().splitlines() if line]

@@ -26,7 +26,7 @@ from attfc_train.units import GIB
 from tests.planner.fakes import FakeMemoryModel, make_gpu
 
 NAME = "shared"
-SPACE = SearchSpace((1.0, 0.3, 0.1), (2.0, 3.3, 5.0), (32, 128, 512), (0, 1), (False, True))
+SPACE = SearchSpace((1.0, 0.3, 0.1), (2.0, 3.3, 5.0), (32, 128, 512), (0, 1), (False, True), (1, 2), ("fp32", "bf16"))
 
 
 class Silent:
@@ -45,7 +45,7 @@ class Silent:
 def fake_question(capacity_bytes: int = 24 * GIB, num_ids: int = 500_000) -> Question:
     """A plan by formula for a card that nobody has."""
     plan.traced_model = lambda base, gpu, budget, profiles: FakeMemoryModel(budget)  # type: ignore[assignment]
-    plan.space_for = question.space_for = lambda *_: SPACE  # type: ignore[assignment]
+    plan.space_for = question.space_for = lambda *_, **__: SPACE  # type: ignore[assignment]
     request = PlanRequest(num_ids=num_ids, num_images=20 * num_ids, data_path="faces", num_trials=1)
     return ask(request, make_gpu(capacity_bytes))
 
@@ -66,7 +66,8 @@ class FakeSteps:
         assert profile.total_steps, "real steps need a resolved profile"
         self._count += 1
         optim, head = profile.optim, profile.head.model_dump()
-        setting = f"{head['dcc_share']}-{optim.batch_size}-{profile.num_references}-{profile.model.gradient_checkpointing}"
+        size = f"{head['dcc_share']}-{optim.batch_size}-{optim.accumulation}-{head['storage']}"
+        setting = f"{size}-{profile.num_references}-{profile.model.gradient_checkpointing}"
         with self._log.open("a") as file:
             file.write(f"{setting}\n")
         if self._count == self._hang:

@@ -52,7 +52,8 @@ class Tuning:
         self.baseline = SharedStudy(store, "baseline", {}, 1)
         self.trained: list[TrainProfile] = []
         self.steps.run()
-        self.contenders = contenders(asked, measured_candidates(asked, self.steps.study.records()))
+        self.measured = measured_candidates(asked, self.steps.study.records())
+        self.contenders = contenders(asked, self.measured)
 
     def train(self, accurate: Accurate, scale: Scale = SCALE) -> None:
         run, deadline = fake_training(accurate, self.trained), time.monotonic() + 100
@@ -123,7 +124,7 @@ def test_a_clear_winner_is_chosen_and_measured(tuning: Tuning, tmp_path) -> None
     assert compared is not None
     assert compared[2].value == pytest.approx(-0.04)
 
-    profile = tuned_profile(tuning.asked, found, 20, 30)
+    profile = tuned_profile(tuning.asked, found, tuning.measured, 20, 30)
     save_profile(profile, tmp_path / "best.json")
     assert load_profile(tmp_path / "best.json") == profile
     assert profile.prediction is not None
@@ -132,6 +133,9 @@ def test_a_clear_winner_is_chosen_and_measured(tuning: Tuning, tmp_path) -> None
     assert profile.prediction.images_per_second.source.startswith("measured")
     assert any(term.source.startswith("measured") for term in profile.prediction.memory.terms)
     assert profile.num_ids == tuning.asked.base.num_ids, "the full run's"
+    assert profile.search is not None
+    assert profile.search.rule.startswith("tuned: ")
+    assert len(profile.search.front) >= 1
     assert isinstance(profile.head, AttFCSettings)
     assert profile.head.queue_length == 5.0
 
@@ -156,7 +160,7 @@ def test_without_trainings_the_plans_rule_decides(tuning: Tuning) -> None:
     found = tuning.verdict()
     assert found.rule.startswith("the plan's rule with measured speed")
     assert found.comparisons == ()
-    profile = tuned_profile(tuning.asked, found, 12, None)
+    profile = tuned_profile(tuning.asked, found, tuning.measured, 12, None)
     assert profile.prediction is not None
     assert profile.prediction.accuracy.source.startswith("prior")
 

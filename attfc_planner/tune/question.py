@@ -136,4 +136,4 @@ def word(value: object) -> str:
 
 
 def _listed(values: Mapping[str, object]) -> str:
-    return ", ".join(f"{name} {word(value)}" for name, value in values.items())
+    return ", ".join(f"{name} {word(value)}" for name, value in values.items() if value is not None)

@@ -138,9 +138,8 @@ def _choice(question: Question, candidates: dict[Setting, Candidate], compared: 
     rows = [(one, candidates.get(question.steps_key(_setting(one)))) for one in finished]
     known = [(one, candidate) for one, candidate in rows if candidate is not None]
     if not known:
-        return in_order(list(candidates.values()))[
-            0
-        ], "the plan's rule with measured speed and memory; no short training finished"
+        rule = "the plan's rule with measured speed and memory; no short training finished"
+        return in_order(list(candidates.values()), question.request.prefer)[0], rule
     fast = max(candidate.images_per_second for _, candidate in known) * (1 - EQUAL_SPEED)
     one, candidate = next(row for row in known if row[1].images_per_second >= fast)  # `compared` is in order of accuracy
     if len(known) == 1:

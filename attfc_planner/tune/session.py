@@ -17,6 +17,7 @@ from types import FrameType
 
 from rich.console import Console
 
+from attfc_planner.first_use import with_calibration
 from attfc_planner.gpu import detect
 from attfc_planner.plan import PlanRequest
 from attfc_planner.real_steps import run_real_steps
@@ -92,6 +93,7 @@ def tune(request: PlanRequest, options: TuneOptions) -> None:
     if note:
         console.print(note, highlight=False, soft_wrap=True)
     detect.require_here(device)
+    device = with_calibration(console, device)
     url = options.storage or journal_beside(options.output)
     store = open_storage(url)
     with closing(store), device_lock(device.kind), reachable(url):

@@ -122,10 +122,10 @@ def _studies(store: Store, name: str, question: Question, options: TuneOptions) 
     if exists and not options.resume and options.storage is None:
         remedy = "Continue it with --resume, or choose another --output."
         raise UsageError("a new tuning needs a new record", f"'{shown(store.url)}', which holds the study '{name}'", remedy)
-    steps = SharedStudy(store, name, question.knobs, 2)
+    steps = SharedStudy(store, name, question.knobs, ("accuracy points", "images/s"))
     _check_question(steps, name, question)
-    trainings = SharedStudy(store, f"{name} trainings", question.knobs, 1, halving=HALVING)
-    return Studies(steps, trainings, SharedStudy(store, f"{name} full FC", {}, 1))
+    trainings = SharedStudy(store, f"{name} trainings", question.knobs, ("accuracy",), halving=HALVING)
+    return Studies(steps, trainings, SharedStudy(store, f"{name} full FC", {}, ("accuracy",)))
 
 
 def _check_question(study: SharedStudy, name: str, question: Question) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import optuna
@@ -31,15 +31,15 @@ class SharedStudy:
 
     Args:
         knobs: name -> number of values.
-        num_objectives: all to be maximised.
+        metrics: names of the objectives, all to be maximised.
         halving: prune by successive halving (one objective only).
     """
 
     def __init__(
-        self, store: Store, name: str, knobs: Mapping[str, int], num_objectives: int, halving: int | None = None
+        self, store: Store, name: str, knobs: Mapping[str, int], metrics: Sequence[str], halving: int | None = None
     ) -> None:
         self._store, self._storage, self._knobs = store, store.backend, dict(knobs)
-        self._directions = [StudyDirection.MAXIMIZE] * num_objectives
+        self._directions = [StudyDirection.MAXIMIZE] * len(metrics)
         pruner = optuna.pruners.SuccessiveHalvingPruner(1, halving) if halving else optuna.pruners.NopPruner()
         with quiet():
             self._study = optuna.create_study(
@@ -50,6 +50,8 @@ class SharedStudy:
                 pruner=pruner,
                 sampler=optuna.samplers.RandomSampler(seed=0),  # every value of a trial is fixed when it is enqueued
             )
+            if self._study.metric_names is None:
+                self._study.set_metric_names(list(metrics))
 
     @property
     def facts(self) -> dict[str, Any]:

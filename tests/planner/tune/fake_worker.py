@@ -53,7 +53,7 @@ def fake_question(capacity_bytes: int = 24 * GIB, num_ids: int = 500_000) -> Que
 @contextmanager
 def opened_study(url: str, asked: Question) -> Iterator[SharedStudy]:
     with closing(open_storage(url)) as store, reachable(url):
-        yield SharedStudy(store, NAME, asked.knobs, 2)
+        yield SharedStudy(store, NAME, asked.knobs, ("accuracy points", "images/s"))
 
 
 class FakeSteps:

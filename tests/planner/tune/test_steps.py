@@ -28,7 +28,7 @@ def trials(asked: Question, store: Store, real: Real, limit: int = 12, seconds: 
     def run(profile: TrainProfile, kind: Literal["cuda", "cpu"], *, timeout: float) -> RealSteps:
         return real(profile)
 
-    watcher, study = Silent(), SharedStudy(store, "steps", asked.knobs, 2)
+    watcher, study = Silent(), SharedStudy(store, "steps", asked.knobs, ("accuracy points", "images/s"))
     return StepTrials(asked, study, run, limit, time.monotonic() + seconds, watcher), watcher
 
 

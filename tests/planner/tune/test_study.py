@@ -11,7 +11,7 @@ KNOBS = {"size": 8, "kind": 3}
 
 
 def study(store: Store, halving: int | None = None) -> SharedStudy:
-    return SharedStudy(store, "study", KNOBS, 1, halving)
+    return SharedStudy(store, "study", KNOBS, ("accuracy",), halving)
 
 
 def record(number: int, state: State, size: int = 0, **notes: object) -> Record:

@@ -48,8 +48,8 @@ class Tuning:
     def __init__(self, asked: Question, store: Store) -> None:
         self.asked = asked
         self.steps, _ = trials(asked, store, took, limit=12)
-        self.study = SharedStudy(store, "trainings", asked.knobs, 1, HALVING)
-        self.baseline = SharedStudy(store, "baseline", {}, 1)
+        self.study = SharedStudy(store, "trainings", asked.knobs, ("accuracy",), HALVING)
+        self.baseline = SharedStudy(store, "baseline", {}, ("accuracy",))
         self.trained: list[TrainProfile] = []
         self.steps.run()
         self.measured = measured_candidates(asked, self.steps.study.records())

@@ -211,7 +211,8 @@ class Loop:
         if not results:
             return
         for name, result in results.items():
-            self.log.event("evaluate", self.state.step, set=name, accuracy=result.accuracy, std=result.std, auc=result.auc)
+            figures = {"accuracy": result.accuracy, "std": result.std, "auc": result.auc, "num_pairs": result.num_pairs}
+            self.log.event("evaluate", self.state.step, set=name, **figures)
             accuracy = f"{result.accuracy:.2%} ± {result.standard_error:.2%}"
             self.log.say(f"step {self.state.step}  {name}: {accuracy} on {result.num_pairs:,} pairs")
         mean = sum(result.accuracy for result in results.values()) / len(results)

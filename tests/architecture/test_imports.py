@@ -94,14 +94,34 @@ attfc_planner.report.sections
 attfc_planner.report.build
 attfc_planner.commands
 attfc_planner.plan_and_train
+
+attfc_planner.tune attfc_planner.tune.worker
+attfc_planner.tune.correction attfc_planner.tune.holdout attfc_planner.tune.leash attfc_planner.tune.lock
+attfc_planner.tune.scaling attfc_planner.tune.storage attfc_planner.tune.ties attfc_planner.tune.watcher
+attfc_planner.tune.budget attfc_planner.tune.claim attfc_planner.tune.question attfc_planner.tune.short_training
+attfc_planner.tune.study
+attfc_planner.tune.steps attfc_planner.tune.trainings
+attfc_planner.tune.result
+attfc_planner.tune.screen attfc_planner.tune.tuned_profile
+attfc_planner.tune.session
+
+attfc_planner.option_checks
+attfc_planner.tune_cli
 attfc_planner.cli
 """
 ROWS = [line.split() for line in TABLE.strip().splitlines() if line]
 ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
 
 ONLY_IN = {
-    "optuna": {"attfc_planner.report.study_history", "attfc_planner.search.study"},
-    "typer": {"attfc_train.cli", "attfc_planner.cli"},
+    "optuna": {
+        "attfc_planner.report.study_history",
+        "attfc_planner.search.study",
+        "attfc_planner.tune.claim",
+        "attfc_planner.tune.storage",
+        "attfc_planner.tune.study",
+    },
+    "sqlalchemy": {"attfc_planner.tune.storage"},
+    "typer": {"attfc_train.cli", "attfc_planner.cli", "attfc_planner.tune_cli"},
     "rich": {
         "attfc_train.cli",
         "attfc_train.log",
@@ -117,6 +137,8 @@ ONLY_IN = {
         "attfc_planner.plan_and_train",
         "attfc_planner.screen",
         "attfc_planner.timeline_chart",
+        "attfc_planner.tune.screen",
+        "attfc_planner.tune.session",
     },
     "pynvml": {"attfc_planner.gpu.fingerprint"},
     "triton": {"attfc_train.losses.triton"},
@@ -150,6 +172,8 @@ WITHOUT_TORCH = {
     "attfc_train.units",
     "attfc_planner.calibrate",
     "attfc_planner.cli",
+    "attfc_planner.option_checks",
+    "attfc_planner.tune_cli",
     "attfc_planner.explain",
     "attfc_planner.first_use",
     "attfc_planner.fit",

@@ -1,0 +1,171 @@
+"""Where a tuning is recorded: an Optuna journal beside ``best.json``, or the database that ``--storage`` names.
+
+Whatever goes wrong with it becomes an `AttfcError`: `reachable` surrounds every use.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import importlib.util
+import warnings
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages.journal import JournalFileBackend
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from attfc_train.errors import StorageError, UsageError
+
+JOURNAL = "journal:"
+FORMS = "postgresql://USER@HOST/DATABASE, sqlite:///FILE or journal:FILE"
+_POSTGRESQL_DRIVERS = ("psycopg", "psycopg2")
+CONNECT_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open storage."""
+
+    backend: BaseStorage
+    url: str
+    lock_file: Path | None = None
+    """SQLite knows no row locks, so two processes could claim one trial: they take turns by this file."""
+
+    @contextlib.contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """Surrounds what no two processes may do at once, where the storage itself does not see to that."""
+        if self.lock_file is None:
+            yield
+            return
+        with self.lock_file.open("w", encoding="ascii") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    def close(self) -> None:
+        """Lets go of a database's connections."""
+        if isinstance(self.backend, RDBStorage):
+            self.backend.remove_session()
+            self.backend.engine.dispose()
+
+
+def journal_beside(output: Path) -> str:
+    """The default: ``best.tune.jsonl`` beside ``best.json``."""
+    return f"{JOURNAL}{output.with_name(f'{output.stem}.tune.jsonl')}"
+
+
+def open_storage(url: str) -> Store:
+    """Opens, and where it is new makes, the storage at `url`.
+
+    Raises:
+        UsageError: no such kind of storage, or its driver is not installed.
+        StorageError: the server does not answer, or the file is no journal or cannot be written.
+    """
+    if url.startswith(JOURNAL):
+        return _journal(Path(url.removeprefix(JOURNAL)).expanduser(), url)
+    with reachable(url), quiet():
+        if url.startswith("sqlite:///"):
+            return Store(RDBStorage(url), url, _lock_file(url))
+        if url.startswith("postgresql://"):
+            driver = _postgresql_driver(url)
+            arguments = {"connect_args": {"connect_timeout": CONNECT_SECONDS}, "pool_pre_ping": True}
+            address = f"postgresql+{driver}://{url.removeprefix('postgresql://')}"
+            return Store(RDBStorage(address, engine_kwargs=arguments), url)
+    raise UsageError(f"--storage must be {FORMS}", f"'{shown(url)}'", "Leave it out for a journal beside --output.")
+
+
+@contextlib.contextmanager
+def reachable(url: str) -> Iterator[None]:
+    """What a storage may raise inside becomes one line.
+
+    Raises:
+        UsageError: `url` cannot be read as one.
+        StorageError: everything else.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        if type(error).__name__ in ("ArgumentError", "NoSuchModuleError"):
+            raise UsageError(f"--storage must be {FORMS}", f"'{shown(url)}'", "Correct the address.") from error
+        rule = f"--storage '{shown(url)}' must be reachable and hold Optuna studies"
+        remedy = "Check that the server runs, the address and the permissions, then start again with --resume."
+        raise StorageError(rule, _reason(error), remedy) from error
+
+
+def shown(url: str) -> str:
+    """The address without its password."""
+    if url.startswith(JOURNAL) or "://" not in url:
+        return url
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except (SQLAlchemyError, ValueError):
+        return f"{url.partition('://')[0]}://..."
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without Optuna's notes on what is experimental and on what it does."""
+    former = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            yield
+    finally:
+        optuna.logging.set_verbosity(former)
+
+
+def _lock_file(url: str) -> Path:
+    database = make_url(url).database or "sqlite"
+    return Path(f"{database}.lock")
+
+
+def _journal(path: Path, url: str) -> Store:
+    if not path.name or path.is_dir():
+        raise UsageError("--storage journal:FILE must name a file", f"'{url}'", "Example: --storage journal:tune.jsonl.")
+    with reachable(url), _as_storage_error(), quiet():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return Store(JournalStorage(_Journal(str(path))), url)
+
+
+class _Journal(JournalFileBackend):
+    """Says what is wrong with its file in the way databases do."""
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """See `JournalFileBackend`."""
+        with _as_storage_error():
+            super().append_logs(logs)
+
+    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
+        """See `JournalFileBackend`."""
+        with _as_storage_error():
+            yield from super().read_logs(log_number_from)
+
+
+@contextlib.contextmanager
+def _as_storage_error() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise optuna.exceptions.StorageInternalError(str(error)) from error
+
+
+def _postgresql_driver(url: str) -> str:
+    for name in _POSTGRESQL_DRIVERS:
+        if importlib.util.find_spec(name) is not None:
+            return name
+    rule = "--storage postgresql://... needs the package psycopg"
+    raise UsageError(rule, f"none installed for '{shown(url)}'", "Run: pip install 'attfc[postgresql]'.")
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost message's first line: what the server or the system said."""
+    while (inner := error.__cause__ or getattr(error, "orig", None)) is not None and inner is not error:
+        error = inner
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]

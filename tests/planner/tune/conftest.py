@@ -1,0 +1,26 @@
+"""What the tests of tune share: a question by formula and studies in a journal of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from attfc_planner import plan
+from attfc_planner.tune import question
+from attfc_planner.tune.question import Question
+from attfc_planner.tune.storage import Store, open_storage
+from tests.planner.tune.fake_worker import fake_question
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> Question:
+    monkeypatch.setattr(plan, "traced_model", plan.traced_model)  # `fake_question` replaces these for good
+    monkeypatch.setattr(plan, "space_for", plan.space_for)
+    monkeypatch.setattr(question, "space_for", question.space_for)
+    return fake_question()
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return open_storage(f"journal:{tmp_path}/tune.jsonl")

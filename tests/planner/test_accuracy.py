@@ -60,7 +60,7 @@ def test_eviction_costs_more_in_uniform_order_or_without_batch_negatives(share: 
 
 def test_the_published_ring_is_far_behind() -> None:
     ring = points(share=0.3, references=2, queue=1, policy="fifo", draw="reference", batch_negatives=False)
-    assert ring < points(share=0.3, references=2, queue=1) - 3
+    assert ring < points(share=0.3, references=2, queue=3.3) - 3
 
 
 def test_narrower_centers_cost_little_and_the_narrower_the_more() -> None:
@@ -121,7 +121,7 @@ def test_no_references_cost_more_when_slots_are_evicted() -> None:
     assert points(references=0, share=0.3, draw="permutation") == pytest.approx(-1.84 - 0.33)
     assert points(references=0) == pytest.approx(-0.11)
     assert points(references=0, share=0.3) == pytest.approx(-0.33)
-    assert points(references=2) == pytest.approx(-0.25)
+    assert points(references=2) == points(references=1), "what it gains is not credited"
 
 
 def test_the_queue_length_has_its_best_at_what_was_measured_best() -> None:

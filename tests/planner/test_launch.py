@@ -136,7 +136,7 @@ def prediction(kind: str = "cuda") -> Prediction:
     ],
 )
 def test_predicted_and_measured_are_of_the_same_thing(kind: str, figure: str, predicted: str) -> None:
-    assert comparison(prediction(kind), END, make_gpu(kind=kind)) == [
+    assert comparison(prediction(kind), END, kind) == [
         ("images/s", "1,000 to 2,000", "1,234.5"),
         (figure, predicted, "3.00 GiB"),
         ("accuracy", "prior -0.50 to +0.50 points against full FC", "93.4 %"),
@@ -144,5 +144,5 @@ def test_predicted_and_measured_are_of_the_same_thing(kind: str, figure: str, pr
 
 
 def test_what_was_not_measured_is_a_dash() -> None:
-    rows = comparison(prediction(), {"accuracy": None}, make_gpu())
+    rows = comparison(prediction(), {"accuracy": None}, "cuda")
     assert [row[2] for row in rows] == ["-", "-", "- (no --val)"]

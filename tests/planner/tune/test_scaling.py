@@ -80,7 +80,7 @@ def test_fewer_passes_are_told() -> None:
 @given(st.integers(100, 10**6), st.floats(0.0001, 1), st.floats(0.001, 1), st.integers(2, 2048), st.floats(0, 0.9999))
 def test_a_short_run_is_always_a_valid_profile(ids: int, share: float, part: float, batch: int, momentum: float) -> None:
     full = full_run(ids, dcc_size=None, dcc_share=share, encoder_momentum=momentum)
-    full = full.model_copy(update={"optim": OptimSettings(batch_size=batch, warmup_steps=10)})
+    full = full.model_copy(update={"optim": OptimSettings(batch_size=batch, warmup_steps=3)})
     num = max(2, int(part * ids))
     short = shortened(full.resolve(ids), num, num * 20)
     assert TrainProfile.model_validate(short.model_dump()) == short

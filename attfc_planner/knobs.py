@@ -56,7 +56,7 @@ def _head(profile: TrainProfile) -> Iterator[Variation]:
         yield Variation(f"DCC size {size:,} -> {half:,}", _with(profile, "head", dcc_size=half))
     for storage in ("bf16", "int8"):
         if storage != head.storage:
-            yield Variation(f"storage {head.storage} -> {storage}", _with(profile, "head", storage=storage), in_prior=False)
+            yield Variation(f"storage {head.storage} -> {storage}", _with(profile, "head", storage=storage))
     now = head.num_references
     least = 1 if head.policy == "fifo" else 0
     for references in sorted({now - 1, least}, reverse=True):

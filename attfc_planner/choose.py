@@ -43,34 +43,41 @@ def rule(prefer: Preference, limits: Limits) -> str:
     return f"{prefer}: of the settings {floor}, the fastest{close}; of equally fast ones ({EQUAL_SPEED:.0%}) the most accurate."
 
 
-def choose(picked: Callable[[Bytes], Candidate | None], model: MemoryEstimator, limits: Limits) -> Candidate | None:
+def choose(
+    picked: Callable[[Bytes], Candidate | None], model: MemoryEstimator, limits: Limits
+) -> tuple[Candidate | None, Bytes]:
     """What the rule picks, if it also fits when its step is traced exactly; None where nothing does.
 
     Args:
         picked: the rule's choice of what fits by estimate with a margin of so many bytes.
+
+    Returns:
+        The choice, and the margin that it took: by how much estimates were found too low.
     """
     margin = 0
     while (winner := picked(margin)) is not None:
         exact = replace(winner, predict_memory=partial(_given, model.exact(winner.profile)))
         if is_feasible(exact, limits):
-            return exact
+            return exact, margin
         margin = max(margin + 1, exact.memory_bytes - winner.memory_bytes)
-    return None
+    return None, margin
 
 
 def _given(prediction: MemoryPrediction) -> MemoryPrediction:
     return prediction
 
 
-def runners_up(front: Sequence[Candidate], winner: Candidate, smallest: Candidate | None) -> dict[str, Candidate]:
+def runners_up(
+    front: Sequence[Candidate], winner: Candidate, smallest: Candidate | None, prefer: Preference = "balanced"
+) -> dict[str, Candidate]:
     """Other good choices and what speaks for each, without repetition.
 
     Args:
         smallest: what needs the least memory of all that respects the limits.
     """
     others = [one for one in front if one.setting != winner.setting]
-    named = {f"preferring {prefer}": pick(front, prefer) for prefer in TOLERANCE}
-    named["next by the same rule"] = pick(others)
+    named = {f"preferring {other}": pick(front, other) for other in TOLERANCE}
+    named["next by the same rule"] = pick(others, prefer)
     named["least memory"] = smallest
     found: dict[str, Candidate] = {}
     for reason, candidate in named.items():

@@ -39,6 +39,10 @@ class MemoryRun:
     real: RealSteps
 
 
+PLAUSIBLE_CONTEXT: tuple[Bytes, Bytes] = (64 * MIB, 2048 * MIB)
+"""What a context can take; beyond that another process came or went meanwhile, since the driver counts the whole device."""
+
+
 def fit_cuda(runs: Sequence[MemoryRun]) -> dict[str, float]:
     """Figures by the names of `attfc_planner.gpu.calibration`.
 
@@ -56,7 +60,8 @@ def fit_cuda(runs: Sequence[MemoryRun]) -> dict[str, float]:
     figures = {CONVOLUTION_FACTOR: FACTORS[best], CUBLAS: float(round(constants[best]))}
     if (np.abs(beyond[:, best] - constants[best]) > np.maximum(EXPLAINED_SHARE * peaks, LEAST_MARGIN)).any():
         figures = {CONVOLUTION_FACTOR: 0.0, CUBLAS: float(max(0, beyond[:, 0].max()))}
-    contexts = [run.real.context_bytes for run in runs if run.real.context_bytes is not None]
+    least, most = PLAUSIBLE_CONTEXT
+    contexts = [size for run in runs if (size := run.real.context_bytes) is not None and least <= size <= most]
     return {**figures, CONTEXT: float(max(contexts))} if contexts else figures
 
 

@@ -94,14 +94,20 @@ def make_plan(request: PlanRequest, gpu: GpuProfile, make_model: MakeModel | Non
         tight = replace(limits, margin_bytes=margin_bytes)
         return pick(plain_front(space, evaluate, tight, result.starts, usual), request.prefer)
 
-    winner = choose(picked, model, limits)
+    winner, margin = choose(picked, model, limits)
+    tight = replace(limits, margin_bytes=margin)
     if winner is None:
-        raise refusal(space, evaluate, limits, gpu.name)
-    front = tuple(pareto_front([winner, *(one for one in result.front if one.setting != winner.setting)]))
-    least = smallest(space, evaluate, limits, result.starts)
-    others = runners_up(front, winner, least if least and is_feasible(least, limits) else None)
+        raise refusal(space, evaluate, tight, gpu.name)
+    found = plain_front(space, evaluate, tight, result.starts, usual) if margin else result.front
+    front = tuple(pareto_front([winner, *(one for one in found if one.setting != winner.setting)]))
+    least = smallest(space, evaluate, tight, result.starts)
+    others = runners_up(front, winner, least if least and is_feasible(least, tight) else None, request.prefer)
     summary = summarised(space, front, winner, limits, request.prefer, left_out)
     return Plan(finished_profile(winner, request, gpu, result, summary), gpu, winner, others, result)
+
+
+EQUAL_RATES = 0.05
+"""Relative difference of ceilings below which two precisions count as equally fast."""
 
 
 def limits_of(request: PlanRequest, gpu: GpuProfile) -> Limits:
@@ -116,21 +122,23 @@ def limits_of(request: PlanRequest, gpu: GpuProfile) -> Limits:
         raise UsageError(f"--max-memory must be at most the {has} of {gpu.name}", format_bytes(wanted), "Leave it out for all.")
     if request.max_hours is not None and request.num_images is None:
         raise UsageError("--max-hours needs the number of images", "none", "Give --images or --data.")
-    return Limits(wanted or gpu.capacity_bytes, request.max_accuracy_drop, request.max_hours)
+    budget = min(gpu.capacity_bytes, wanted + gpu.foreign_bytes) if wanted else gpu.capacity_bytes  # others are not charged
+    return Limits(budget, request.max_accuracy_drop, request.max_hours)
 
 
 def precisions(wanted: Precision | None, gpu: GpuProfile) -> tuple[tuple[Precision, ...], tuple[str, ...]]:
     """The precisions to search, and why the others of the device are not.
 
     Without a wish, all but those that another one equals in size and arithmetic: of two formats that take as many bytes or
-    fewer, the one with the higher ceiling is faster in every operator, and the accuracy prior knows no difference.
+    fewer, the one with the higher ceiling is faster in every operator, and the accuracy prior knows no difference. Measured
+    ceilings are as good as equal within `EQUAL_RATES`: no probe can tell them apart.
     """
     if wanted is not None:
         return (choose_precision(wanted, gpu),), ()
     kept: list[Precision] = []
     left_out = []
     for one in (precision for precision in BEST_FIRST if gpu.supports(precision)):
-        better = [other for other in kept if gpu.ceiling(TENSOR_FIELD[other]) >= _fastest(one, gpu)]
+        better = [other for other in kept if gpu.ceiling(TENSOR_FIELD[other]) >= (1 - EQUAL_RATES) * _fastest(one, gpu)]
         if better:
             left_out.append(f"precision {one}: {better[0]} takes no more bytes and its arithmetic is no slower on {gpu.name}")
         else:

@@ -20,7 +20,11 @@ def refusal(space: SearchSpace, evaluate: Evaluate, limits: Limits, device: str)
     anything = replace(limits, max_accuracy_drop=math.inf)
     if not cells(space, evaluate, limits):
         return _too_inaccurate(space, evaluate, limits, anything)
-    if limits.max_hours is not None and (front := screen(space, evaluate, replace(limits, max_hours=None))):
+    if (
+        limits.max_hours is not None
+        and (front := screen(space, evaluate, replace(limits, max_hours=None)))
+        and front[0].hours > limits.max_hours
+    ):
         return _too_slow(front[0], screen(space, evaluate, anything), limits)
     return _too_large(space, evaluate, limits, device)
 
@@ -97,10 +101,10 @@ def _too_large(space: SearchSpace, evaluate: Evaluate, limits: Limits, device: s
     largest = max(wanted.memory.terms, key=lambda term: term.bytes)
     return InfeasiblePlanError(
         f"one train step must fit the {format_bytes(limits.budget_bytes)} of {device}",
-        f"{format_bytes(wanted.memory_bytes)} for the smallest setting within --max-accuracy-drop "
+        f"{format_bytes(wanted.memory_bytes + limits.margin_bytes)} for the smallest setting within --max-accuracy-drop "
         f"{limits.max_accuracy_drop:g} ({describe(wanted)}): it misses by {memory_excess_mib(wanted, limits):,.0f} MiB, "
         f"and its largest term is '{largest.name}' with {format_bytes(largest.bytes)}",
-        f"The tightest setting traced is {describe(tightest)} ({format_bytes(tightest.memory_bytes)}). "
+        f"The tightest setting traced is {describe(tightest)} ({format_bytes(tightest.memory_bytes + limits.margin_bytes)}). "
         + _remedy(screen(space, evaluate, anything)),
     )
 

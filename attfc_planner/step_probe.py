@@ -57,7 +57,8 @@ def measure(
 
 def _evaluate(state: TrainState, batch: Batch) -> None:
     device = batch.query.device
-    images = (torch.zeros_like(batch.query) for _ in range(2))
+    part = batch.query[: state.profile.optim.micro_batch_size]  # as many as the loop evaluates at a time
+    images = (torch.zeros_like(part) for _ in range(2))
     sums, _ = embed_batches(state.feature_encoder, images, device, state.profile.run.precision)
     sums.sum().item()
 

@@ -27,8 +27,10 @@ _SIGNS = (
     "Storage size calculation overflowed",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDA error: out of memory",
+    "unable to find an engine",
 )
-"""PyTorch reports a full host, and what CUDA's libraries take beside its own allocator, as a plain RuntimeError."""
+"""PyTorch reports a full host, and what CUDA's libraries take beside its own allocator, as a plain RuntimeError;
+cuDNN without room for any workspace finds no engine."""
 
 
 @dataclass(frozen=True, slots=True)

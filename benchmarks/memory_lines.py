@@ -28,13 +28,17 @@ _PLANNER_SOURCES = (
     "affine",
     "evaluation",
     "step_probe",
+    "structure",
+    "trace",
+    "gpu/fingerprint",
 )
 """Modules that change what is predicted or how it is measured."""
 
 
 def key_of(profile: TrainProfile, gpu: GpuProfile) -> str:
     """A digest of all that a case's line depends on: profile, device, its calibration, torch, and the code that is measured."""
-    parts = [profile.model_dump(mode="json"), gpu.name, gpu.kind, gpu.measured, torch.__version__, _code_version()]
+    calibrated = gpu.calibration.memory if gpu.calibration else None
+    parts = [profile.model_dump(mode="json"), gpu.name, gpu.kind, calibrated, torch.__version__, _code_version()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
 
 

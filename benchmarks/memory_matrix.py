@@ -34,6 +34,8 @@ FIRST_CASE_SECONDS = 60.0
 """Reserved for a case when none has been measured in this call."""
 SLACK = 1.3
 """A case may take so many times what the longest took."""
+MOST_FAILURES = 3
+"""In a row, by another error than memory's: then something else is wrong."""
 
 Clock = Callable[[], float]
 
@@ -57,8 +59,8 @@ class Measurer(Protocol):
 
 
 def pending(cases: list[Case], gpu: GpuProfile, path: Path) -> dict[str, Case]:
-    """Cases that are not on file, by key."""
-    done = {line["key"] for line in read_lines(path)}
+    """Cases that are not on file, or failed by another error than memory's, by key."""
+    done = {line["key"] for line in read_lines(path) if line["measured"]["outcome"] != "failed"}
     keys = {key_of(case.profile(gpu), gpu): case for case in cases}
     return {key: case for key, case in keys.items() if key not in done}
 
@@ -69,7 +71,7 @@ def run(cases: list[Case], measurer: Measurer, path: Path, seconds: float, clock
     Returns:
         How many are left.
     """
-    begin, longest = clock(), FIRST_CASE_SECONDS / SLACK
+    begin, longest, failures = clock(), FIRST_CASE_SECONDS / SLACK, 0
     waiting = pending(cases, measurer.gpu, path)
     measurer.prepare(list(waiting.values()))
     for number, (key, case) in enumerate(list(waiting.items())):
@@ -83,6 +85,9 @@ def run(cases: list[Case], measurer: Measurer, path: Path, seconds: float, clock
         longest = took if number == 0 else max(longest, took)
         append_line(path, _line(key, case, measurer.gpu, fields, took))
         print(f"{took:5.1f} s  {case.name}: {fields['measured']['outcome']}", flush=True)
+        failures = failures + 1 if fields["measured"]["outcome"] == "failed" else 0
+        if failures == MOST_FAILURES:
+            raise SystemExit(f"{failures} cases failed in a row; the last: {fields['measured'].get('reason')}")
         del waiting[key]
     return len(waiting)
 
@@ -92,7 +97,7 @@ def _line(key: str, case: Case, gpu: GpuProfile, fields: dict[str, Any], seconds
         "key": key,
         "kind": gpu.kind,
         "device": gpu.name,
-        "calibrated": gpu.measured is not None,
+        "calibrated": gpu.calibration is not None,
         "name": case.name,
         "case": vars(case),
         **fields,
@@ -110,7 +115,9 @@ def measurer_for(cpu: bool, calibrated: bool) -> Measurer:
     gpu, _ = find_gpu("cpu" if cpu else "auto")
     if not cpu and gpu.kind != "cuda":
         raise SystemExit("benchmarks.memory_matrix needs a CUDA device; --cpu measures on the CPU")
-    gpu = gpu if calibrated else gpu.model_copy(update={"measured": None})
+    if calibrated and gpu.calibration is None:
+        raise SystemExit("--calibrated needs a calibration of this device: run attfc-plan calibrate first")
+    gpu = gpu if calibrated else gpu.model_copy(update={"measured": None, "calibration": None})
     if cpu:
         from benchmarks.memory_cpu import CpuMatrix
 

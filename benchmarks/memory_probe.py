@@ -29,7 +29,6 @@ from attfc_train.units import Bytes
 
 FREE_STEPS, CAPPED_STEPS = 1, 0
 """Timed steps, beside the two that are not: momentum is there from the second on."""
-NO_ENGINE = "unable to find an engine"
 """cuDNN's words where no algorithm's workspace fits."""
 
 Kind = Literal["prediction", "bare", "card", "cold"]
@@ -96,15 +95,15 @@ def probe(job: Job, run: Run) -> dict[str, Any]:
         ``free``: a `Steps` or None; ``capped``: a list of `Capped`.
     """
     if job.cold:
-        return {"free": None, "capped": [asdict(_capped(run, "cold", job.need - job.context, None, True))]}
+        runs = [_capped(run, "cold", job.need - job.context, None, True)] if job.free else []
+        return {"free": None, "capped": [asdict(each) for each in runs]}
     free = run(None, FREE_STEPS) if job.free else None
     context = (free.measured or {}).get("context_bytes") if free else None
     room = job.need - job.context
-    capped = [
-        _capped(run, "prediction", room, None, True),
-        _capped(run, "bare", room - job.headroom, None, None),
-        *_played(job, job.context if context is None else context, run),
-    ]
+    capped = []
+    if job.free:  # on a smaller device nobody said that it would live
+        capped = [_capped(run, "prediction", room, None, True), _capped(run, "bare", room - job.headroom, None, None)]
+    capped += _played(job, job.context if context is None else context, run)
     return {"free": asdict(free) if free else None, "capped": [asdict(each) for each in capped]}
 
 
@@ -134,7 +133,7 @@ def steps_on(profile: TrainProfile, device: torch.device) -> Run:
             measured = measure(profile, device, steps=steps, capacity=capacity, evaluate=True)
             return Steps("lived", "", _retries(device) - retries, left_over, measured)
         except RuntimeError as error:
-            full = is_out_of_memory(error) or NO_ENGINE in str(error)
+            full = is_out_of_memory(error)
             return Steps("died" if full else "failed", reason(error)[:300], _retries(device) - retries, left_over)
         finally:
             _free_everything(device)

@@ -44,12 +44,13 @@ class Measured:
 
 
 def cache_path(kind: Literal["cuda", "cpu"], device_key: str, precisions: tuple[Precision, ...]) -> Path:
-    """Where measurements of a device lie: a file for it, its driver, torch, cuDNN, allocator setting and number of threads."""
+    """Where measurements of a device lie: a file for it, its driver, attfc, torch, cuDNN, allocator setting and threads."""
     environment = dict(os.environ)
     use_planned(environment)
     threads = os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))
     allocator = setting_of(environment) if kind == "cuda" else ""
-    key = f"{kind}|{device_key}|{version('torch')}|{_cudnn_version()}|{allocator}|{','.join(precisions)}|{threads}"
+    versions = f"{version('attfc')}|{version('torch')}|{_cudnn_version()}"
+    key = f"{kind}|{device_key}|{versions}|{allocator}|{','.join(precisions)}|{threads}"
     return cache_folder() / f"gpu-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
 

@@ -53,3 +53,19 @@ def test_the_evaluation_is_run(profile: TrainProfile, monkeypatch: pytest.Monkey
     for evaluate in (False, True):
         step_probe.measure(profile, cpu, steps=1, capacity=None, evaluate=evaluate)
     assert len(seen) == 1
+
+
+def test_an_evaluation_takes_no_more_images_than_a_part(profile: TrainProfile, monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    sizes: list[int] = []
+    embed = step_probe.embed_batches
+    monkeypatch.setattr(
+        step_probe,
+        "embed_batches",
+        lambda encoder, images, *rest: embed(encoder, [sizes.append(len(one)) or one for one in images], *rest),
+    )
+    optim = profile.optim.model_copy(update={"batch_size": 8, "accumulation": 4})
+    parts = profile.model_copy(update={"optim": optim})
+    step_probe.measure(parts, torch.device("cpu"), steps=1, capacity=None, evaluate=True)
+    assert sizes == [2, 2]

@@ -12,7 +12,7 @@ import pytest
 
 from attfc_planner.choose import EQUAL_SPEED, TOLERANCE, Preference, choose, pick, runners_up
 from attfc_planner.memory import MemoryModel
-from attfc_planner.plan import Plan, PlanRequest, base_profile, make_plan
+from attfc_planner.plan import Plan, PlanRequest, base_profile, limits_of, make_plan
 from attfc_planner.refusal import smallest
 from attfc_planner.search.candidates import Candidate, Evaluator, MemoryEstimator
 from attfc_planner.search.constraints import Limits, constraints, is_feasible
@@ -89,7 +89,7 @@ def test_regret_against_enumeration(seed: int) -> None:
     """No feasible setting is as accurate as the chosen one and takes over 0.5 % fewer hours; the front misses none."""
     problem = Problem(seed)
     feasible, result = problem.feasible(), problem.searched()
-    winner = choose(lambda _: pick(result.front, problem.prefer), problem.model, problem.limits)
+    winner, _ = choose(lambda _: pick(result.front, problem.prefer), problem.model, problem.limits)
     assert (winner is None) == (not feasible)
     if winner is None:
         return
@@ -242,6 +242,25 @@ def test_a_winner_that_does_not_fit_exactly_gives_way_to_the_next() -> None:
     assert plan.chosen.memory_bytes <= 10 * GIB
     assert plan.chosen.memory == optimistic.exact(plan.chosen.profile)
     assert optimistic.num_exact <= 5, "one miss must correct the estimates of all others"
+    assert plan.profile.search is not None
+    front = plan.profile.search.front
+    assert any(one.memory_bytes == plan.chosen.memory_bytes for one in front), "the chosen one is on its front"
+    assert all(optimistic.exact(one.profile).total_bytes <= 10 * GIB for one in plan.runners_up.values())
+    assert all(one.memory_bytes <= 8 * GIB or one.memory_bytes == plan.chosen.memory_bytes for one in front)
+
+
+def test_a_refusal_after_a_miss_counts_what_the_miss_taught() -> None:
+    with pytest.raises(InfeasiblePlanError, match=r"one train step must fit the 3\.00 GiB") as refused:
+        planned(FakeMemoryModel(3 * GIB, hidden_bytes=2 * GIB), gib=3)
+    assert "misses by -" not in str(refused.value)
+    with pytest.raises(InfeasiblePlanError, match="one train step must fit"):
+        planned(FakeMemoryModel(3 * GIB, hidden_bytes=2 * GIB), gib=3, num_images=10**6, max_hours=500)
+
+
+def test_memory_that_others_hold_is_not_charged_to_max_memory() -> None:
+    gpu = make_gpu(24 * GIB, foreign_bytes=10 * GIB)
+    assert limits_of(PlanRequest(num_ids=1000, max_memory_bytes=8 * GIB), gpu).budget_bytes == 18 * GIB
+    assert limits_of(PlanRequest(num_ids=1000, max_memory_bytes=20 * GIB), gpu).budget_bytes == 24 * GIB
 
 
 def test_runners_up_do_not_repeat_the_winner_or_each_other() -> None:

@@ -51,6 +51,8 @@ def test_precisions_that_another_one_equals_are_not_searched() -> None:
     assert slow == ("bf16", "fp32"), "fewer bytes or more speed"
     assert len(left_out) == 1
     assert left_out[0].startswith("precision fp16")
+    noise = {**rates, "fp16_flops": 163 * 10**12}
+    assert precisions(None, make_gpu(**noise))[0] == ("bf16",), "2 % is less than a probe can tell"
 
 
 @pytest.mark.parametrize("head", [{"queue_mode": "stored", "queue_length": 3}, {"policy": "fifo", "queue_length": 1}])

@@ -16,6 +16,7 @@ from benchmarks.memory_lines import append_line, key_of, newest, read_lines
 from benchmarks.memory_matrix import run
 from benchmarks.memory_report import report
 from benchmarks.memory_verdicts import Verdicts, errors_of, verdicts_of
+from tests.planner.calibration.fakes import make_calibration
 from tests.planner.memory.profiles import device
 
 CASES = [Case("tiny", 64, batch, 0.3, 1000, "fp32", False) for batch in (8, 16, 32, 64)]
@@ -27,6 +28,7 @@ class Measurer:
     def __init__(self, seconds: float) -> None:
         self.gpu, self.now, self._seconds = device("cpu"), 0.0, seconds
         self.measured: list[Case] = []
+        self.outcome = "ran"
 
     def prepare(self, cases: list[Case]) -> None:
         self.prepared = cases
@@ -34,7 +36,7 @@ class Measurer:
     def measure(self, case: Case, seconds_left: float) -> dict[str, Any]:
         self.measured.append(case)
         self.now += min(self._seconds, seconds_left)
-        return {"predicted": {}, "measured": {"outcome": "ran"}}
+        return {"predicted": {}, "measured": {"outcome": self.outcome}}
 
     def close(self) -> None:
         self.prepared = []
@@ -62,8 +64,23 @@ def test_a_case_that_the_end_of_the_call_cut_off_is_done_again(tmp_path: Path) -
 
 
 def test_a_key_is_all_that_a_line_depends_on() -> None:
-    keys = {key_of(case.profile(gpu), gpu) for case in CASES for gpu in (device(), device("cpu"), device(measured={"a": 1.0}))}
+    probed, calibrated = device(measured={"a": 1.0}), device().model_copy(update={"calibration": make_calibration()})
+    keys = {key_of(case.profile(gpu), gpu) for case in CASES for gpu in (device(), device("cpu"), calibrated)}
     assert len(keys) == 12
+    assert key_of(CASES[0].profile(probed), probed) in keys, (
+        "rates, measured anew on every machine, decide nothing about memory"
+    )
+
+
+def test_a_case_that_failed_is_done_again_and_many_failures_stop(tmp_path: Path) -> None:
+    path, broken = tmp_path / "lines.jsonl", Measurer(1)
+    broken.outcome = "failed"
+    with pytest.raises(SystemExit, match="3 cases failed in a row"):
+        broken.run(path, 1000)
+    assert len(broken.measured) == 3
+    whole = Measurer(1)
+    assert whole.run(path, 1000) == 0
+    assert whole.measured == CASES
 
 
 def test_a_line_that_was_cut_off_costs_only_itself(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def test_beyond_the_device_only_cards_are_played() -> None:
     device = Device(150 * GIB)
     result = probe(job(160 * GIB, free=False), device)
     assert result["free"] is None
-    assert None not in device.asked
+    assert device.asked == [79.5 * GIB], "neither without a cap nor at a prediction that nobody made for this device"
     assert played(result) == {80: (False, "died")}
 
 

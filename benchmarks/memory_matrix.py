@@ -21,8 +21,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
 from attfc_planner.gpu.detect import find_gpu
 from attfc_planner.gpu.profile import GpuProfile
 from benchmarks.memory_cases import MATRIX, Case
@@ -102,7 +100,7 @@ def _line(key: str, case: Case, gpu: GpuProfile, fields: dict[str, Any], seconds
         "case": vars(case),
         **fields,
         "seconds": round(seconds, 1),
-        "provenance": provenance(torch.device(gpu.kind)),
+        "provenance": {**provenance(), "gpu": gpu.name if gpu.kind == "cuda" else None},  # without starting CUDA here
     }
 
 

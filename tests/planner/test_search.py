@@ -1,4 +1,4 @@
-"""The search against plain enumeration: what is screened, chosen, kept and refused."""
+"""The search against plain enumeration: what is screened, chosen and kept."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ import pytest
 
 from attfc_planner.choose import EQUAL_SPEED, TOLERANCE, Preference, choose, pick, runners_up
 from attfc_planner.memory import MemoryModel
-from attfc_planner.plan import Plan, PlanRequest, base_profile, limits_of, make_plan
+from attfc_planner.plan import PlanRequest, base_profile, limits_of
 from attfc_planner.refusal import smallest
-from attfc_planner.search.candidates import Candidate, Evaluator, MemoryEstimator
+from attfc_planner.search.candidates import Candidate, Evaluator
 from attfc_planner.search.constraints import Limits, constraints, is_feasible
 from attfc_planner.search.plainest import NEGLIGIBLE_POINTS
 from attfc_planner.search.screening import screen
 from attfc_planner.search.space import SearchSpace, space_for
 from attfc_planner.search.study import SearchResult, pareto_front, search
-from attfc_train.errors import InfeasiblePlanError, UsageError
 from attfc_train.profile_file import load_profile, save_profile
 from attfc_train.units import GIB
 from tests.planner.fakes import FakeMemoryModel, make_gpu
+from tests.planner.planned import planned
 
 SMALL = SearchSpace(
     dcc_share=(1.0, 0.3, 0.1, 0.02),
@@ -129,11 +129,6 @@ def test_regret_with_traced_memory(gib: float, drop: float, tmp_path_factory: py
         assert one.hours <= 1.005 * min(other.hours for other in feasible if other.accuracy_points >= one.accuracy_points)
     best = max(one.accuracy_points for one in feasible)
     assert max(one.accuracy_points for one in front) >= best - NEGLIGIBLE_POINTS
-
-
-def planned(model: MemoryEstimator | None = None, gib: int = 24, **changes: Any) -> Plan:
-    request = PlanRequest(**{"num_ids": 500_000, "num_images": 12_000_000, **changes})
-    return make_plan(request, make_gpu(gib * GIB), lambda *_: model or FakeMemoryModel(gib * GIB))
 
 
 def test_the_same_seed_gives_the_same_answer() -> None:
@@ -249,14 +244,6 @@ def test_a_winner_that_does_not_fit_exactly_gives_way_to_the_next() -> None:
     assert all(one.memory_bytes <= 8 * GIB or one.memory_bytes == plan.chosen.memory_bytes for one in front)
 
 
-def test_a_refusal_after_a_miss_counts_what_the_miss_taught() -> None:
-    with pytest.raises(InfeasiblePlanError, match=r"one train step must fit the 3\.00 GiB") as refused:
-        planned(FakeMemoryModel(3 * GIB, hidden_bytes=2 * GIB), gib=3)
-    assert "misses by -" not in str(refused.value)
-    with pytest.raises(InfeasiblePlanError, match="one train step must fit"):
-        planned(FakeMemoryModel(3 * GIB, hidden_bytes=2 * GIB), gib=3, num_images=10**6, max_hours=500)
-
-
 def test_memory_that_others_hold_is_not_charged_to_max_memory() -> None:
     gpu = make_gpu(24 * GIB, foreign_bytes=10 * GIB)
     assert limits_of(PlanRequest(num_ids=1000, max_memory_bytes=8 * GIB), gpu).budget_bytes == 18 * GIB
@@ -305,66 +292,3 @@ def test_no_member_of_the_pareto_front_is_beaten() -> None:
             better = other.images_per_second > one.images_per_second, other.accuracy_points > one.accuracy_points
             worse = other.images_per_second < one.images_per_second, other.accuracy_points < one.accuracy_points
             assert not (any(better) and not any(worse))
-
-
-@pytest.mark.parametrize(
-    ("gib", "changes", "expected"),
-    [
-        (
-            1,
-            {},
-            r"must fit the 1.00 GiB of Test card, but got .* misses by [\d,]+ MiB.*largest term is '.*' with "
-            r".*The tightest setting traced is DCC size 2,000, .* gradient checkpointing \([\d.]+ GiB\)\. No setting fits",
-        ),
-        (
-            2,
-            {"max_accuracy_drop": 0.01, "num_ids": 5_000_000},
-            r"misses by [\d,]+ MiB.*largest term is '.*tightest.*Nearest setting that fits: DCC size .* accepts it",
-        ),
-        (
-            64,
-            {"num_ids": 20_000_000, "max_accuracy_drop": 0.0, "num_images": None},
-            r"within --max-accuracy-drop 0 points of a full FC layer, but got -.* Raise --max-accuracy-drop to 0\.\d\d",
-        ),
-        (
-            24,
-            {"max_hours": 9.0, "max_accuracy_drop": 0.05},
-            r"at most --max-hours 9 within .* but got [\d.]+ hours for the fastest .* Raise --max-hours to [\d.]+, or "
-            r"--max-accuracy-drop to [\d.]+, which [\d.]+ hours allow",
-        ),
-        (24, {"max_hours": 0.5}, r"Raise --max-hours to [\d.]+; no setting of any accuracy is fast enough"),
-    ],
-)
-def test_a_refusal_names_the_limit_the_miss_and_the_nearest_setting(gib: int, changes: dict[str, Any], expected: str) -> None:
-    with pytest.raises(InfeasiblePlanError, match=expected) as refused:
-        planned(gib=gib, **{"num_ids": 200_000, **changes})
-    assert refused.value.exit_code == 6
-    assert "\n" not in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("gib", "changes", "option"),
-    [
-        (2, {"max_accuracy_drop": 0.01, "num_ids": 5_000_000}, "max_accuracy_drop"),
-        (24, {"max_hours": 9.0, "max_accuracy_drop": 0.05}, "max_hours"),
-        (24, {"max_hours": 9.0, "max_accuracy_drop": 0.05}, "max_accuracy_drop"),
-    ],
-)
-def test_what_a_refusal_advises_is_accepted(gib: int, changes: dict[str, float], option: str) -> None:
-    asked = {"num_ids": 200_000, **changes}
-    with pytest.raises(InfeasiblePlanError) as refused:
-        planned(gib=gib, **asked)
-    words = str(refused.value).replace(" to ", " ").split(f"--{option.replace('_', '-')} ")[-1].split()
-    planned(gib=gib, **{**asked, option: float(words[0].rstrip(".,;"))})
-
-
-@pytest.mark.parametrize(
-    ("changes", "expected"),
-    [
-        ({"max_memory_bytes": 25 * GIB}, "--max-memory must be at most the 24.00 GiB of Test card, but got 25.00 GiB"),
-        ({"max_hours": 5, "num_images": None}, "--max-hours needs the number of images"),
-    ],
-)
-def test_options_that_cannot_be_meant_are_refused(changes: dict[str, Any], expected: str) -> None:
-    with pytest.raises(UsageError, match=expected):
-        planned(**changes)

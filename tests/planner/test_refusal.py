@@ -1,0 +1,83 @@
+"""What is refused: the rule, the miss, and advice that leads to a plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from attfc_train.errors import InfeasiblePlanError, UsageError
+from attfc_train.units import GIB
+from tests.planner.fakes import FakeMemoryModel
+from tests.planner.planned import planned
+
+
+def test_a_refusal_after_a_miss_counts_what_the_miss_taught() -> None:
+    with pytest.raises(InfeasiblePlanError, match=r"one train step must fit the 3\.00 GiB") as refused:
+        planned(FakeMemoryModel(3 * GIB, hidden_bytes=2 * GIB), gib=3)
+    assert "misses by -" not in str(refused.value)
+    with pytest.raises(InfeasiblePlanError, match="one train step must fit"):
+        planned(FakeMemoryModel(3 * GIB, hidden_bytes=2 * GIB), gib=3, num_images=10**6, max_hours=500)
+
+
+@pytest.mark.parametrize(
+    ("gib", "changes", "expected"),
+    [
+        (
+            1,
+            {},
+            r"must fit the 1.00 GiB of Test card, but got .* misses by [\d,]+ MiB.*largest term is '.*' with "
+            r".*The tightest setting traced is DCC size 2,000, .* gradient checkpointing \([\d.]+ GiB\)\. No setting fits",
+        ),
+        (
+            2,
+            {"max_accuracy_drop": 0.01, "num_ids": 5_000_000},
+            r"misses by [\d,]+ MiB.*largest term is '.*tightest.*Nearest setting that fits: DCC size .* accepts it",
+        ),
+        (
+            64,
+            {"num_ids": 20_000_000, "max_accuracy_drop": 0.0, "num_images": None},
+            r"within --max-accuracy-drop 0 points of a full FC layer, but got -.* Raise --max-accuracy-drop to 0\.\d\d",
+        ),
+        (
+            24,
+            {"max_hours": 9.0, "max_accuracy_drop": 0.05},
+            r"at most --max-hours 9 within .* but got [\d.]+ hours for the fastest .* Raise --max-hours to [\d.]+, or "
+            r"--max-accuracy-drop to [\d.]+, which [\d.]+ hours allow",
+        ),
+        (24, {"max_hours": 0.5}, r"Raise --max-hours to [\d.]+; no setting of any accuracy is fast enough"),
+    ],
+)
+def test_a_refusal_names_the_limit_the_miss_and_the_nearest_setting(gib: int, changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(InfeasiblePlanError, match=expected) as refused:
+        planned(gib=gib, **{"num_ids": 200_000, **changes})
+    assert refused.value.exit_code == 6
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("gib", "changes", "option"),
+    [
+        (2, {"max_accuracy_drop": 0.01, "num_ids": 5_000_000}, "max_accuracy_drop"),
+        (24, {"max_hours": 9.0, "max_accuracy_drop": 0.05}, "max_hours"),
+        (24, {"max_hours": 9.0, "max_accuracy_drop": 0.05}, "max_accuracy_drop"),
+    ],
+)
+def test_what_a_refusal_advises_is_accepted(gib: int, changes: dict[str, float], option: str) -> None:
+    asked = {"num_ids": 200_000, **changes}
+    with pytest.raises(InfeasiblePlanError) as refused:
+        planned(gib=gib, **asked)
+    words = str(refused.value).replace(" to ", " ").split(f"--{option.replace('_', '-')} ")[-1].split()
+    planned(gib=gib, **{**asked, option: float(words[0].rstrip(".,;"))})
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"max_memory_bytes": 25 * GIB}, "--max-memory must be at most the 24.00 GiB of Test card, but got 25.00 GiB"),
+        ({"max_hours": 5, "num_images": None}, "--max-hours needs the number of images"),
+    ],
+)
+def test_options_that_cannot_be_meant_are_refused(changes: dict[str, Any], expected: str) -> None:
+    with pytest.raises(UsageError, match=expected):
+        planned(**changes)

@@ -46,11 +46,14 @@ def plan(
     output: Annotated[Path, typer.Option(help="Where the training profile is written.")] = Path("best.json"),
     train: Annotated[bool, typer.Option("--train", help="Train with the plan afterwards; needs --data.")] = False,
     max_accuracy_drop: Annotated[
-        float, typer.Option(help="Points that the accuracy prior may lie below a full FC layer.", min=0)
+        float, typer.Option(help="Points that the accuracy may lie below a full FC layer.", min=0)
     ] = 1.0,
     prefer: Annotated[
         str, typer.Option(help="speed, balanced or accuracy: which end of the Pareto front within the limits.")
     ] = "balanced",
+    tuned: Annotated[
+        Path | None, typer.Option(help="What 'attfc-plan tune' wrote for these data: its trainings replace the accuracy prior.")
+    ] = None,
     max_hours: Annotated[float | None, typer.Option(help="Hours that the training may take.", min=0.001)] = None,
     max_memory: Annotated[float | None, typer.Option(help="GiB to use; without it all that the GPU has.", min=0.1)] = None,
     precision: Annotated[str | None, typer.Option(help="bf16, fp16 or fp32; without it the best of the device.")] = None,
@@ -80,6 +83,7 @@ def plan(
 
     from attfc_planner.plan import PlanRequest
     from attfc_planner.plan_and_train import plan_and_train
+    from attfc_train.profile_file import load_profile
 
     request = PlanRequest(
         num_ids=num_ids,
@@ -94,6 +98,7 @@ def plan(
         max_hours=max_hours,
         max_memory_bytes=None if max_memory is None else round(max_memory * 1024**3),
         prefer=cast("Preference", prefer),
+        tuned=None if tuned is None else load_profile(tuned),
         val=tuple(val or ()),
         num_trials=trials,
         seed=seed,

@@ -15,9 +15,10 @@ from attfc_planner.gpu.detect import find_gpu, find_planned_gpu
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.memory import MemoryModel
 from attfc_planner.plan import PlanRequest, base_profile, choose_precision, installed_versions
+from attfc_planner.search.tuned import tuned_accuracy
 from attfc_planner.timeline_svg import timeline_svg
 from attfc_train.files import write_text_atomically
-from attfc_train.profile import Precision
+from attfc_train.profile import AttFCSettings, Precision
 from attfc_train.profile_file import load_profile
 
 
@@ -26,8 +27,9 @@ def explain_file(console: Console, path: Path, gpu_word: str | None, plot: Path 
     document = load_profile(path)
     gpu = _told(console, find_planned_gpu(document.provenance) if gpu_word is None else find_gpu(gpu_word))
     profile = explained_profile(document, gpu)
+    measured = tuned_accuracy(profile) if isinstance(profile.head, AttFCSettings) else None
     with console.status("Tracing the train step, and once more for every knob ..."):
-        explained = explain(profile, gpu, MemoryModel(profile, gpu, gpu.capacity_bytes))
+        explained = explain(profile, gpu, MemoryModel(profile, gpu, gpu.capacity_bytes), measured)
     show_explanation(console, explained, differences(document, explained.memory, gpu, installed_versions()))
     if plot is not None:
         title = f"{document.name}: memory over one train step on {gpu.name}"

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
-from attfc_planner.accuracy import Part, accuracy_parts, accuracy_prior, midpoint
+from attfc_planner.accuracy import SOURCE, Part, accuracy_parts, accuracy_prior, midpoint
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.knobs import Variation, variations
+from attfc_planner.measured_accuracy import MeasuredAccuracy
 from attfc_planner.memory import peak_of
 from attfc_planner.speed import SpeedPrediction, predict_speed
 from attfc_planner.timeline import LiveStorage, Timeline, largest_alive, timeline_of
@@ -69,7 +71,7 @@ class KnobChange:
     time_changed: float
     """Of the predicted time per image, as a share: 0.09 is 9 % slower."""
     points_changed: float | None
-    """Of the middle of the accuracy prior; None where the prior does not look at the knob."""
+    """Of the middle of the accuracy's interval; None where it does not look at the knob."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ class Explanation:
     knobs: tuple[KnobChange, ...]
     """Those that free most first."""
     accuracy_parts: tuple[Part, ...]
+    """Of the prior, or of the regression over a tuning's trainings."""
+    accuracy_source: str
 
 
 def explained_profile(profile: TrainProfile, gpu: GpuProfile) -> TrainProfile:
@@ -116,11 +120,14 @@ def explained_profile(profile: TrainProfile, gpu: GpuProfile) -> TrainProfile:
     return resolved
 
 
-def explain(profile: TrainProfile, gpu: GpuProfile, model: ExactMemory) -> Explanation:
+def explain(
+    profile: TrainProfile, gpu: GpuProfile, model: ExactMemory, measured: MeasuredAccuracy | None = None
+) -> Explanation:
     """Traces a profile and all its variations, and says what is in them.
 
     Args:
         profile: resolved; its precision must be one that `gpu` supports.
+        measured: what trainings say of accuracy, in the prior's place.
     """
     changes = variations(profile, gpu)
     model.prepare_exact([profile, *(change.profile for change in changes)])
@@ -128,7 +135,10 @@ def explain(profile: TrainProfile, gpu: GpuProfile, model: ExactMemory) -> Expla
     speed = predict_speed(profile, gpu, history.costs[-1])
     peak, timeline = peak_of(history, history.nbytes), timeline_of(history)
     tensors = sum(peak.alive.values())
-    knobs = [_change(change, memory.total_bytes, speed, _points(profile), gpu, model) for change in changes]
+    points = partial(_points, measured=measured)
+    knobs = [
+        _change(change, memory.total_bytes, speed, points(change.profile) - points(profile), gpu, model) for change in changes
+    ]
     return Explanation(
         profile=profile,
         gpu=gpu,
@@ -139,13 +149,14 @@ def explain(profile: TrainProfile, gpu: GpuProfile, model: ExactMemory) -> Expla
         peak_in_step=timeline.peak_bytes == tensors,
         storages=largest_alive(history, peak.event, NUM_STORAGES),
         knobs=tuple(sorted(knobs, key=lambda knob: (knob.bytes_changed, knob.name))),
-        accuracy_parts=accuracy_parts(profile),
+        accuracy_parts=measured.parts(profile) if measured else accuracy_parts(profile),
+        accuracy_source=measured.source(profile) if measured else SOURCE,
     )
 
 
-def _points(profile: TrainProfile) -> float:
+def _points(profile: TrainProfile, measured: MeasuredAccuracy | None) -> float:
     """Points relative to a full FC layer."""
-    return midpoint(accuracy_prior(profile))
+    return midpoint(measured.interval(profile) if measured else accuracy_prior(profile))
 
 
 def grouped_terms(memory: MemoryPrediction) -> dict[str, list[MemoryTerm]]:
@@ -181,7 +192,7 @@ def differences(profile: TrainProfile, now: MemoryPrediction, gpu: GpuProfile, v
 
 
 def _change(
-    change: Variation, total: Bytes, speed: SpeedPrediction, points: float, gpu: GpuProfile, model: ExactMemory
+    change: Variation, total: Bytes, speed: SpeedPrediction, points_changed: float, gpu: GpuProfile, model: ExactMemory
 ) -> KnobChange:
     memory, history = model.exact(change.profile), model.history(change.profile)
     then = predict_speed(change.profile, gpu, history.costs[-1])
@@ -189,5 +200,5 @@ def _change(
         name=change.name,
         bytes_changed=memory.total_bytes - total,
         time_changed=midpoint(speed.images_per_second) / midpoint(then.images_per_second) - 1,
-        points_changed=_points(change.profile) - points if change.in_prior else None,
+        points_changed=points_changed if change.in_prior else None,
     )

@@ -32,8 +32,7 @@ def show_explanation(console: Console, explained: Explanation, differences: Iter
         ("Peak", _peak(explained)),
         ("Memory over the step", timeline_chart(explained.timeline, explained.room_bytes, width)),
         ("One knob at a time", _knobs(explained)),
-        ("Accuracy prior", _prior(explained)),
-        ("What the accuracy prior assumes", _assumptions()),
+        *_accuracy(explained),
     )
     for title, body in parts:
         console.print(Panel(body, title=title, title_align="left"))
@@ -94,12 +93,12 @@ def _peak(explained: Explanation) -> RenderableType:
 
 
 def _knobs(explained: Explanation) -> RenderableType:
-    table = _table("knob", ">memory", ">total", ">time/image", ">prior")
+    table = _table("knob", ">memory", ">total", ">time/image", ">points")
     for knob in explained.knobs:
         table.add_row(*_knob_row(knob, explained))
     note = (
         "Each row is a trace of its own with everything else unchanged; 'over' exceeds the budget. Time: middle of the "
-        "predicted interval. Prior: points; '?' where the prior knows nothing of the knob."
+        "predicted interval. Points of accuracy; '?' where neither prior nor trainings know of the knob."
     )
     rate = explained.speed.images_per_second
     digits = 1 if rate.high < 100 else 0
@@ -133,13 +132,19 @@ def _signed(num_bytes: Bytes) -> str:
     return f"{num_bytes / GIB:+,.2f} GiB" if abs(num_bytes) >= GIB else f"{num_bytes / MIB:+,.0f} MiB"
 
 
-def _prior(explained: Explanation) -> RenderableType:
+def _accuracy(explained: Explanation) -> tuple[tuple[str, RenderableType], ...]:
+    if explained.accuracy_source != SOURCE:
+        return (("Accuracy, from your trainings", _parts(explained)),)
+    return (("Accuracy prior", _parts(explained)), ("What the accuracy prior assumes", _assumptions()))
+
+
+def _parts(explained: Explanation) -> RenderableType:
     if not explained.accuracy_parts:
-        return Text("A full FC layer is what the prior measures against: nothing to add or subtract.")
+        return Text("A full FC layer is what accuracy is measured against: nothing to add or subtract.")
     table = _table("part", ">points", ">band")
     for part in explained.accuracy_parts:
         table.add_row(part.name, _points(part.points), f"± {part.half_band:.2f}")
-    return Group(table, Text(SOURCE, style="dim"))
+    return Group(table, Text(explained.accuracy_source, style="dim"))
 
 
 def _assumptions() -> Table:

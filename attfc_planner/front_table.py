@@ -35,7 +35,7 @@ def front_table(front: Sequence[Candidate], chosen: Candidate, others: Mapping[s
 def _titles(chosen: Candidate) -> tuple[str, ...]:
     time = "images/s" if chosen.profile.data.num_images is None else "hours"
     network = ("net",) if chosen.setting.backbone else ()
-    return (*network, "DCC size", "B", "R", "stored", "ckpt", "GiB", time, "prior")
+    return (*network, "DCC size", "B", "R", "stored", "ckpt", "GiB", time, "points")
 
 
 def _cells(candidate: Candidate) -> tuple[str, ...]:

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TypeAlias
 
-from attfc_planner.accuracy import BACKBONE
+from attfc_planner.accuracy import BACKBONE, accuracy_prior
 from attfc_planner.choose import Preference, choose, pick, runners_up
 from attfc_planner.gpu.profile import TENSOR_FIELD, GpuProfile
+from attfc_planner.measured_accuracy import FEWEST_SETTINGS
 from attfc_planner.refusal import refusal, smallest
-from attfc_planner.search.candidates import Candidate, Evaluator, MemoryEstimator, without_queue_length
+from attfc_planner.search.candidates import Candidate, Evaluator, MemoryEstimator, PredictAccuracy, without_queue_length
 from attfc_planner.search.constraints import Limits, is_feasible
 from attfc_planner.search.space import SearchSpace, space_for
 from attfc_planner.search.study import SearchResult, pareto_front, plain_front, search
+from attfc_planner.search.tuned import tuned_accuracy
 from attfc_planner.speed import hours_per_epoch
 from attfc_planner.summary import summarised
 from attfc_train.errors import ProfileError, UsageError
@@ -54,6 +57,8 @@ class PlanRequest:
     """To train all epochs; `num_images` must be known."""
     max_memory_bytes: Bytes | None = None
     prefer: Preference = "balanced"
+    tuned: TrainProfile | None = None
+    """What ``attfc-plan tune`` wrote for these data: its trainings take the place of the accuracy prior."""
     val: tuple[str, ...] = ()
     num_trials: int = 40
     seed: int = 0
@@ -84,7 +89,7 @@ def make_plan(request: PlanRequest, gpu: GpuProfile, make_model: MakeModel | Non
         request.num_ids, request.num_images, request.epochs, precision=precision, backbone=request.compared or (None,)
     )
     model = (make_model or traced_model)(base, gpu, limits.budget_bytes, structures(space, base))
-    evaluate = Evaluator(base, gpu, model, max(request.compared, key=BACKBONE.__getitem__, default=None))
+    evaluate = Evaluator(base, gpu, model, predict_accuracy(request))
     usual = base.optim.batch_size
     result = search(space, evaluate, limits, batch_size=usual, num_trials=request.num_trials, seed=request.seed)
 
@@ -103,7 +108,35 @@ def make_plan(request: PlanRequest, gpu: GpuProfile, make_model: MakeModel | Non
     least = smallest(space, evaluate, tight, result.starts)
     others = runners_up(front, winner, least if least and is_feasible(least, tight) else None, request.prefer)
     summary = summarised(space, front, winner, limits, request.prefer, left_out)
+    if request.tuned is not None and request.tuned.search is not None:
+        known = request.tuned.search
+        summary = summary.model_copy(update={"trainings": known.trainings, "trained_on": known.trained_on})
     return Plan(finished_profile(winner, request, gpu, result, summary), gpu, winner, others, result)
+
+
+def predict_accuracy(request: PlanRequest) -> PredictAccuracy:
+    """What a tuning measured on these data, else the prior.
+
+    Raises:
+        UsageError: the tuning was about something else, or trained too little.
+    """
+    if request.tuned is None:
+        return partial(accuracy_prior, compared_to=max(request.compared, key=BACKBONE.__getitem__, default=None))
+    tuned = request.tuned
+    told = {
+        "--ids": (tuned.data.num_ids, request.num_ids),
+        "--backbone": (tuned.model.backbone, ", ".join(request.compared) or request.backbone),
+        "--image-size": (tuned.model.image_size, request.image_size),
+    }
+    for option, (then, now) in told.items():
+        if then != now:
+            rule, remedy = f"--tuned must be about the same {option}", "Tune for this, or leave --tuned out for the prior."
+            raise UsageError(rule, f"{then} there and {now} here", remedy)
+    model = tuned_accuracy(tuned)
+    if model is None:
+        rule = f"--tuned must hold trainings of a full FC layer and {FEWEST_SETTINGS} settings"
+        raise UsageError(rule, f"{len(tuned.search.trainings) if tuned.search else 0} in all", "Tune for more --hours.")
+    return model.interval
 
 
 EQUAL_RATES = 0.05

@@ -71,7 +71,7 @@ def _no_larger(one: Setting, other: Setting) -> bool:
 def _too_inaccurate(space: SearchSpace, evaluate: Evaluate, limits: Limits, anything: Limits) -> InfeasiblePlanError:
     best = max(cells(space, evaluate, anything), key=lambda one: (one.accuracy_points, one.setting))
     return InfeasiblePlanError(
-        f"the accuracy prior must be within --max-accuracy-drop {limits.max_accuracy_drop:g} points of a full FC layer",
+        f"the accuracy must be within --max-accuracy-drop {limits.max_accuracy_drop:g} points of a full FC layer",
         f"{best.accuracy_points:+.2f} points at best ({describe(best)})",
         f"Raise --max-accuracy-drop to {_accepting(best)}.",
     )

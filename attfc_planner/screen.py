@@ -161,11 +161,19 @@ def _expectations(prediction: Prediction) -> Table:
         ("limited by", prediction.limited_by, ""),
         ("time per epoch", _duration(hours) if hours else "unknown: give --images or --data", ""),
         ("time to train", _duration(prediction.hours) if prediction.hours else "unknown likewise", ""),
-        ("accuracy prior", f"{interval(prediction.accuracy, 2, sign=True)} points against full FC", prediction.accuracy.source),
+        (
+            _accuracy_name(prediction),
+            f"{interval(prediction.accuracy, 2, sign=True)} points against full FC",
+            prediction.accuracy.source,
+        ),
     )
     for name, value, source in rows:
         table.add_row(name, Text(value, style="bold") + Text(f"\n{source}" if source else "", style="dim not bold"))
     return table
+
+
+def _accuracy_name(prediction: Prediction) -> str:
+    return "accuracy prior" if prediction.accuracy.source.startswith("prior") else "accuracy"
 
 
 def _duration(hours: Interval) -> str:

@@ -36,7 +36,7 @@ def tune(
     precision: Annotated[str | None, typer.Option(help="bf16, fp16 or fp32; without it the best of the device.")] = None,
     epochs: Annotated[float, typer.Option(help="Passes over the images of the full run.", min=0.001)] = 5.0,
     max_accuracy_drop: Annotated[
-        float, typer.Option(help="Points that the accuracy prior may lie below a full FC layer.", min=0)
+        float, typer.Option(help="Points that the accuracy may lie below a full FC layer.", min=0)
     ] = 1.0,
     prefer: Annotated[
         str, typer.Option(help="speed, balanced or accuracy: what the plan, and a tuning without trainings, chooses.")

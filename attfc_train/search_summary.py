@@ -21,7 +21,7 @@ class ConstraintSlack(Frozen):
     value: float
     limit: float
     slack: float
-    """Room left, at least 0, in `unit`."""
+    """Room left in `unit`: at least 0, but for an accuracy that trainings showed to be lower than planned."""
     unit: str
 
 
@@ -39,6 +39,21 @@ class FrontPoint(Frozen):
     """Estimated peak, headroom included; that of the chosen setting is exact."""
 
 
+class TrainingRecord(Frozen):
+    """Short trainings of one setting, or of a full FC layer: what accuracies are predicted from after a tuning."""
+
+    settings: dict[str, Value]
+    """Knob -> value; of a full FC layer those of the setting that it was trained beside."""
+    full_fc: bool
+    accuracy: float = Field(gt=0, lt=1)
+    """Of verification at the end, the mean over seeds; where it was stopped early, what the others' progress makes of it."""
+    log_odds_variance: float = Field(gt=0, lt=100)
+    """Of the accuracy's log odds: the pairs' binomial variance over the seeds, and what an early end adds."""
+    reached: float = Field(gt=0, le=1)
+    """Share of the training that was run."""
+    num_seeds: int = Field(ge=1)
+
+
 class SearchSummary(Frozen):
     """The search behind a plan."""
 
@@ -52,3 +67,7 @@ class SearchSummary(Frozen):
     constraints: tuple[ConstraintSlack, ...]
     front: tuple[FrontPoint, ...]
     """Fastest first."""
+    trainings: tuple[TrainingRecord, ...] = Field(default=(), max_length=10_000)
+    """Of a tuning."""
+    trained_on: str = ""
+    """What they were trained and verified on."""

@@ -76,11 +76,13 @@ class Candidate:
 
     @property
     def accuracy_points(self) -> float:
-        """Middle of the prior: points relative to a full FC layer."""
+        """Middle of the interval: points relative to a full FC layer."""
         return midpoint(self.accuracy)
 
 
 Evaluate: TypeAlias = Callable[[Setting], Candidate]
+PredictAccuracy: TypeAlias = Callable[[TrainProfile], Interval]
+"""Points against a full FC layer, of a profile whose data.num_ids is known."""
 
 
 class Evaluator:
@@ -88,19 +90,23 @@ class Evaluator:
 
     Args:
         base: the resolved profile that settings are applied to.
-        compared_to: the backbone that accuracy is relative to, where several are compared (`accuracy_parts`).
+        accuracy: the prior, or what trainings said. In it no knob may change what a longer queue is worth, and neither
+            checkpointing nor accumulation may count (`attfc_planner.search.screening`).
     """
 
-    def __init__(self, base: TrainProfile, gpu: GpuProfile, model: MemoryEstimator, compared_to: str | None = None) -> None:
-        self._base, self._gpu, self._model, self._compared_to = base, gpu, model, compared_to
+    def __init__(
+        self, base: TrainProfile, gpu: GpuProfile, model: MemoryEstimator, accuracy: PredictAccuracy = accuracy_prior
+    ) -> None:
+        self._base, self._gpu, self._model, self._accuracy = base, gpu, model, accuracy
         self._speed: dict[Setting, SpeedPrediction] = {}
         self._memory: dict[Setting, MemoryPrediction] = {}
 
     def __call__(self, setting: Setting) -> Candidate:
         """The candidate for `setting`, whose accumulation must divide its batch."""
         profile, key = setting.applied_to(self._base), without_queue_length(setting)
-        accuracy = accuracy_prior(profile, self._compared_to)
-        return Candidate(setting, profile, accuracy, lambda: self._predicted_speed(key), lambda: self._estimated(key))
+        return Candidate(
+            setting, profile, self._accuracy(profile), lambda: self._predicted_speed(key), lambda: self._estimated(key)
+        )
 
     def _predicted_speed(self, key: Setting) -> SpeedPrediction:
         if key not in self._speed:

@@ -1,18 +1,20 @@
-"""From the trials of both stages to one setting: the rule, what it changes against the plan, and what cannot be told apart.
+"""From the trials of all stages to one setting: the rule, what it changes against the plan, and what cannot be told apart.
 
 The rule: of the settings whose short trainings ran to the end, all that are statistically tied with the most accurate one are
 equally good; of these the fastest is taken, and of those as fast (`EQUAL_SPEED`) the most accurate. Without a finished training
-the plan's own rule is applied to measured speed and memory, with the accuracy prior.
+the plan's own rule is applied to measured speed and memory, with the accuracy prior. How far trainings of one setting differ is
+taken from the regression over all of them where there is one (`attfc_planner.measured_accuracy`), else from the pairs alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 from attfc_planner.accuracy import midpoint
 from attfc_planner.choose import EQUAL_SPEED, Preference, pick
+from attfc_planner.measured_accuracy import MeasuredAccuracy
 from attfc_planner.search.candidates import Candidate
 from attfc_planner.search.constraints import is_feasible
 from attfc_planner.search.space import Setting
@@ -23,30 +25,12 @@ from attfc_planner.tune.question import Question, headroom, process_bytes, with_
 from attfc_planner.tune.scaling import NUM_CHECKS
 from attfc_planner.tune.steps import neighbours, observations
 from attfc_planner.tune.ties import Accuracy, Difference, at_common_check, difference
-from attfc_planner.tune.trainings import checks_of
+from attfc_planner.tune.trained import Trained
 from attfc_train.prediction import Interval, MemoryPrediction, MemoryTerm
 from attfc_train.units import format_bytes
 
 MOST_TRAININGS = 6
 STEPS_SOURCE = "measured: real train steps of a tuning trial, in a process of their own; no more than the loader decodes"
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A short training of one setting, or of the full FC layer."""
-
-    setting: Setting | None
-    """None: the full FC layer."""
-    checks: dict[int, Accuracy]
-    finished: bool
-    outcome: str
-    images_per_second: float | None
-    """Of the training, data loading included; None where it did not end by itself."""
-
-    @property
-    def accuracy(self) -> Accuracy | None:
-        """At the last check."""
-        return self.checks[max(self.checks)] if self.checks else None
 
 
 @dataclass(frozen=True)
@@ -73,6 +57,8 @@ class Verdict:
     """Knob -> the plan's value and the tuned one."""
     why: str
     """What became of the plan's choice."""
+    model: MeasuredAccuracy | None
+    """What the trainings say of every setting; None where they are too few."""
 
     @property
     def tied(self) -> tuple[Comparison, ...]:
@@ -80,11 +66,19 @@ class Verdict:
         return tuple(one for one in self.comparisons if one.against_best.is_tie)
 
 
-def measured_candidates(question: Question, records: Sequence[Record]) -> list[Candidate]:
-    """The settings whose steps ran and respect every constraint, with what was measured in place of what was predicted."""
+def measured_candidates(
+    question: Question, records: Sequence[Record], model: MeasuredAccuracy | None = None
+) -> list[Candidate]:
+    """The settings whose steps ran and respect every constraint, with what was measured in place of what was predicted.
+
+    Args:
+        model: what trainings say, in place of the accuracy prior. The accuracy floor is asked of the prior in any case: the
+            best of what was tried is chosen, also where trainings show that all of it is worse than planned.
+    """
     correction = MemoryCorrection.learned(observations(list(records)))
     found = [_measured(question, record, correction) for record in records if record.state == "complete"]
-    return [candidate for candidate in found if is_feasible(candidate, question.limits)]
+    feasible = [candidate for candidate in found if is_feasible(candidate, question.limits)]
+    return [one if model is None else replace(one, accuracy=model.interval(one.profile)) for one in feasible]
 
 
 def in_order(candidates: Sequence[Candidate], prefer: Preference) -> list[Candidate]:
@@ -113,27 +107,47 @@ def contenders(question: Question, candidates: Sequence[Candidate]) -> list[Sett
     return list(dict.fromkeys(wanted))[:MOST_TRAININGS]
 
 
+def finals_pool(question: Question, candidates: Sequence[Candidate], trained: Sequence[Trained]) -> list[Setting]:
+    """What may become a finalist: settings that run, at every queue length; of those that learn alike what was trained, else
+    the fastest."""
+    fastest = sorted(candidates, key=lambda one: -one.images_per_second)
+    lengths = question.space.queue_length
+    settings = [replace(one.setting, queue_length=length) for one in fastest for length in lengths]
+    runs = {question.steps_key(one.setting) for one in candidates}
+    known = [one.setting for one in trained if one.setting is not None and question.steps_key(one.setting) in runs]
+    pool: dict[Setting, Setting] = {}
+    for setting in (*known, *settings):
+        pool.setdefault(replace(setting, gradient_checkpointing=False, accumulation=1), setting)
+    return list(pool.values())
+
+
 def verdict(
-    question: Question, steps: Sequence[Record], trainings: Sequence[Record], baseline: Sequence[Record]
+    question: Question,
+    steps: Sequence[Record],
+    trained: Sequence[Trained],
+    full_fc: Trained | None,
+    model: MeasuredAccuracy | None = None,
 ) -> Verdict | None:
     """The result of all trials so far; None where no setting's steps ran."""
-    candidates = {question.steps_key(one.setting): one for one in measured_candidates(question, steps)}
+    candidates = {question.steps_key(one.setting): one for one in measured_candidates(question, steps, model)}
     if not candidates:
         return None
-    trained = [_trained(question, record) for record in trainings if "dropped" not in record.notes]
-    compared = _compared([one for one in trained if one.checks])
-    chosen, rule = _choice(question, candidates, compared)
+    noise = model.noise_factor if model else 1.0
+    compared = _compared([one for one in trained if one.checks], noise)
+    chosen, rule = _choice(question, candidates, compared, model)
     plan = question.plan.chosen.setting
     changes = {
         name: (word(value), word(asdict(chosen.setting)[name]))
         for name, value in asdict(plan).items()
         if value != asdict(chosen.setting)[name]
     }
-    full_fc = next((_trained(question, record) for record in baseline if record.state == "complete"), None)
-    return Verdict(chosen, rule, tuple(compared), full_fc, changes, _fate(question, steps, candidates, compared, chosen))
+    why = _fate(question, steps, candidates, compared, chosen, noise)
+    return Verdict(chosen, rule, tuple(compared), full_fc, changes, why, model)
 
 
-def _choice(question: Question, candidates: dict[Setting, Candidate], compared: Sequence[Comparison]) -> tuple[Candidate, str]:
+def _choice(
+    question: Question, candidates: dict[Setting, Candidate], compared: Sequence[Comparison], model: MeasuredAccuracy | None
+) -> tuple[Candidate, str]:
     finished = [one for one in compared if one.trained.finished and one.against_best.is_tie]
     rows = [(one, candidates.get(question.steps_key(_setting(one)))) for one in finished]
     known = [(one, candidate) for one, candidate in rows if candidate is not None]
@@ -146,12 +160,13 @@ def _choice(question: Question, candidates: dict[Setting, Candidate], compared: 
         rule = "the most accurate of the short trainings that ran to the end"
     else:
         rule = f"of {len(known)} settings tied in accuracy the fastest, of equally fast ones the most accurate"
-    return _with_setting(question, candidate, _setting(one)), rule
+    return _with_setting(question, candidate, _setting(one), model), rule
 
 
-def _with_setting(question: Question, candidate: Candidate, setting: Setting) -> Candidate:
+def _with_setting(question: Question, candidate: Candidate, setting: Setting, model: MeasuredAccuracy | None) -> Candidate:
     """Measured steps stand for every setting that takes the same ones."""
-    return with_measured(question.evaluate(setting), candidate.speed.images_per_second, candidate.predict_memory)
+    own = with_measured(question.evaluate(setting), candidate.speed.images_per_second, candidate.predict_memory)
+    return own if model is None else replace(own, accuracy=model.interval(own.profile))
 
 
 def _setting(one: Comparison) -> Setting:
@@ -159,27 +174,23 @@ def _setting(one: Comparison) -> Setting:
     return one.trained.setting
 
 
-def _compared(trained: list[Trained]) -> list[Comparison]:
-    """Best first: those that got furthest, by accuracy; then those stopped earlier, by how far behind they were then."""
+def _compared(trained: list[Trained], noise_factor: float) -> list[Comparison]:
+    """Best first: those that got furthest, by accuracy; then those stopped earlier, by how far behind they were then.
+
+    Args:
+        noise_factor: variance of a training's accuracy over that of its pairs.
+    """
     if not trained:
         return []
     furthest = max(max(one.checks) for one in trained)
     best = max((one for one in trained if furthest in one.checks), key=lambda one: one.checks[furthest].value)
     found = []
     for one in trained:
-        common = at_common_check(one.checks, best.checks)
+        common = at_common_check(one.checks, best.checks, noise_factor)
         if one is not best and common is not None:
             found.append(Comparison(one, *common))
     found.sort(key=lambda row: (-row.check, -row.against_best.value))
     return [Comparison(best, furthest, Difference(0.0, 0.0)), *found]
-
-
-def _trained(question: Question, record: Record) -> Trained:
-    checks = checks_of(record)
-    finished = record.state == "complete" and NUM_CHECKS in checks
-    rate = record.notes.get("images_per_second")
-    setting = question.space.at(record.indices) if record.indices else None
-    return Trained(setting, checks, finished, str(record.notes.get("outcome", record.state)), rate)
 
 
 def _fate(
@@ -188,6 +199,7 @@ def _fate(
     candidates: dict[Setting, Candidate],
     compared: Sequence[Comparison],
     chosen: Candidate,
+    noise_factor: float,
 ) -> str:
     """What became of the plan's choice, which is why another was taken."""
     plan = question.plan.chosen.setting
@@ -202,7 +214,7 @@ def _fate(
     parts = [f"{chosen.images_per_second / measured.images_per_second - 1:+.0%} images/s"]
     rows = {one.trained.setting: one.trained for one in compared}
     if plan in rows and chosen.setting in rows:
-        common = at_common_check(rows[chosen.setting].checks, rows[plan].checks)
+        common = at_common_check(rows[chosen.setting].checks, rows[plan].checks, noise_factor)
         if common is not None:
             parts.append(f"{points(common[1])} at check {common[0]} of {NUM_CHECKS}")
     return f"Against the plan's choice ({words(plan)}): {', '.join(parts)}."
@@ -221,7 +233,7 @@ def against_full_fc(found: Verdict) -> tuple[Accuracy, Accuracy, Difference] | N
     if own is None or base is None or not (own.finished and base.finished):
         return None
     ours, theirs = own.checks[NUM_CHECKS], base.checks[NUM_CHECKS]
-    return ours, theirs, difference(ours, theirs)
+    return ours, theirs, difference(ours, theirs, found.model.noise_factor if found.model else 1.0)
 
 
 def _measured(question: Question, record: Record, correction: MemoryCorrection) -> Candidate:

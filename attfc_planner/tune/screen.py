@@ -15,13 +15,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
+from attfc_planner.measured_accuracy import POINTS_PER_LOG_ODDS, MeasuredAccuracy, Z
 from attfc_planner.screen import interval
 from attfc_planner.tune.budget import Scale
 from attfc_planner.tune.claim import Record
 from attfc_planner.tune.question import Question, varied, words
 from attfc_planner.tune.result import Comparison, Verdict, points
 from attfc_planner.tune.scaling import NUM_CHECKS, ratios
-from attfc_planner.tune.trainings import short_profile
+from attfc_planner.tune.steps import neighbours
+from attfc_planner.tune.ties import Accuracy
+from attfc_planner.tune.trained import Trained
+from attfc_planner.tune.training_trial import short_profile
 from attfc_train.profile import TrainProfile
 from attfc_train.units import format_bytes, format_seconds
 
@@ -113,8 +117,13 @@ def show_verdict(
         )
     if found.comparisons:
         console.print(Panel(_trainings_table(found), title="Short trainings: accuracy", title_align="left"))
+    if found.model is not None:
+        title = "One knob from the chosen setting, by regression over all trainings"
+        console.print(Panel(_knob_table(question, found, found.model), title=title, title_align="left"))
     console.print(Panel(_importance_table(importances), title="Which knobs mattered (PED-ANOVA)", title_align="left"))
-    console.print(Panel(_chosen_table(found, profile), title="Chosen setting", title_align="left"))
+    console.print(
+        Panel(_chosen_table(found, profile, question.limits.max_accuracy_drop), title="Chosen setting", title_align="left")
+    )
 
 
 def _steps_table(steps: Sequence[Record]) -> Table:
@@ -159,8 +168,8 @@ def _trainings_table(found: Verdict) -> Table:
         table.add_row(*_cells(one, one is found.comparisons[0], names), style=style)
     if found.baseline is not None and found.baseline.accuracy is not None:
         accuracy = found.baseline.accuracy
-        table.add_row("full FC layer", f"{100 * accuracy.value:.2f} ± {100 * accuracy.half_width:.2f}", _at(NUM_CHECKS), "")
-    table.caption = "± 95 % over the pairs, taken as independent; other seeds are not in it"
+        table.add_row("full FC layer", _percent(accuracy), _at(found.baseline), "")
+    table.caption = "± 95 % over pairs and seeds, taken as independent; what is stopped is compared where it stopped"
     table.caption_justify = "left"
     return table
 
@@ -169,13 +178,33 @@ def _cells(one: Comparison, is_best: bool, names: list[str]) -> tuple[str, str, 
     accuracy = one.trained.accuracy
     assert one.trained.setting is not None, "a setting"
     assert accuracy is not None, "only what reported is compared"
-    shown = f"{100 * accuracy.value:.2f} ± {100 * accuracy.half_width:.2f}"
     behind = "best" if is_best else points(one.against_best)
-    return words(one.trained.setting, names) or words(one.trained.setting), shown, _at(max(one.trained.checks)), behind
+    return words(one.trained.setting, names) or words(one.trained.setting), _percent(accuracy), _at(one.trained), behind
 
 
-def _at(check: int) -> str:
-    return "end" if check == NUM_CHECKS else f"{check}/{NUM_CHECKS}"
+def _percent(accuracy: Accuracy) -> str:
+    return f"{100 * accuracy.value:.2f} ± {100 * accuracy.half_width:.2f}"
+
+
+def _at(trained: Trained) -> str:
+    if not trained.finished:
+        return f"{max(trained.checks)}/{NUM_CHECKS}"
+    return "end" if trained.num_finished == 1 else f"end, {trained.num_finished} seeds"
+
+
+def _knob_table(question: Question, found: Verdict, model: MeasuredAccuracy) -> Table:
+    """What every neighbour of the chosen setting gains or loses in accuracy, and how much of that is the prior's word."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("instead", overflow="fold")
+    for title in ("points", "of the prior's variance left"):
+        table.add_column(title, justify="right", no_wrap=True)
+    chosen = found.chosen.setting
+    for other in neighbours(question, chosen):
+        gap = model.difference(other.applied_to(question.base), found.chosen.profile)
+        if gap.deviation:  # checkpointing and accumulation change no accuracy
+            shown = f"{POINTS_PER_LOG_ODDS * gap.mean:+.2f} ± {POINTS_PER_LOG_ODDS * Z * gap.deviation:.2f}"
+            table.add_row(words(other, varied((chosen, other))), shown, f"{gap.unknown:.0%}")
+    return table
 
 
 def _importance_table(importances: Importances) -> Table:
@@ -195,7 +224,7 @@ def _shares(shares: dict[str, float]) -> list[str]:
     return [f"{name} {share:.0%}" for name, share in ordered]
 
 
-def _chosen_table(found: Verdict, profile: TrainProfile) -> Table:
+def _chosen_table(found: Verdict, profile: TrainProfile, max_accuracy_drop: float) -> Table:
     prediction, setting = profile.prediction, found.chosen.setting
     assert prediction is not None, "a tuned profile has one"
     memory = prediction.memory
@@ -211,6 +240,8 @@ def _chosen_table(found: Verdict, profile: TrainProfile) -> Table:
         ("against full FC", f"{interval(prediction.accuracy, 2, sign=True)} points; {prediction.accuracy.source}"),
         ("tied with the best", _tied(found)),
     ]
+    if prediction.accuracy.high < -max_accuracy_drop:
+        rows.append(("accuracy floor", f"missed: all of the interval is below --max-accuracy-drop {max_accuracy_drop:g}"))
     return _pairs(rows)
 
 

@@ -1,4 +1,4 @@
-"""What ``attfc-plan tune`` does: plan, real steps, short trainings, and ``best.json`` from whatever was measured.
+"""What ``attfc-plan tune`` does: plan, real steps, short trainings, finals, and ``best.json`` from whatever was measured.
 
 Several processes, on one or many machines, can work on one study (``--storage``); each ends with its own ``best.json`` of all
 trials. The hours are those of one process. SIGINT and SIGTERM end the tuning with the best so far: ``best.json`` is written,
@@ -25,20 +25,25 @@ from attfc_planner.search.space import Setting
 from attfc_planner.tune import screen
 from attfc_planner.tune.budget import Scale, affordable
 from attfc_planner.tune.claim import Record
+from attfc_planner.tune.finals import Finals, Standing, seeded_knobs
 from attfc_planner.tune.lock import device_lock
 from attfc_planner.tune.question import Question, ask
-from attfc_planner.tune.result import contenders, measured_candidates, verdict
+from attfc_planner.tune.result import contenders, finals_pool, measured_candidates, verdict
 from attfc_planner.tune.short_training import run_short_training
 from attfc_planner.tune.steps import StepTrials
 from attfc_planner.tune.storage import Store, journal_beside, open_storage, reachable, shown
 from attfc_planner.tune.study import SharedStudy, study_names
-from attfc_planner.tune.trainings import HALVING, Trainings, recorded_scale
+from attfc_planner.tune.trained import Trained, regression, trained_full_fc, trained_settings
+from attfc_planner.tune.training_trial import TrainingTrial
+from attfc_planner.tune.trainings import FIRST_CUT, HALVING, Trainings, recorded_scale
 from attfc_planner.tune.tuned_profile import tuned_profile
 from attfc_train.errors import Interrupted, UsageError
 from attfc_train.profile_file import save_profile
 
 SHARE_OF_STEPS = 0.4
 """Of the time after planning goes to real steps at most; the rest to short trainings."""
+SHARE_OF_FINALS = 0.3
+"""Of what then is left, at least; all that the short trainings leave."""
 LEAST_STARTUP_SECONDS = 5.0
 
 
@@ -66,17 +71,31 @@ class Stopped(KeyboardInterrupt):
 
 @dataclass(frozen=True)
 class Studies:
-    """The three studies of a tuning, in one storage."""
+    """The studies of a tuning, in one storage."""
 
     steps: SharedStudy
     trainings: SharedStudy
+    finals: SharedStudy
     baseline: SharedStudy
 
     @property
     def num_trials(self) -> int:
         """Trials that stand for a setting or the full FC layer."""
-        every = (*self.steps.records(), *self.trainings.records(), *self.baseline.records())
-        return sum(record.counts for record in every)
+        every = (self.steps, self.trainings, self.finals, self.baseline)
+        return sum(record.counts for study in every for record in study.records())
+
+    def standing(self, question: Question) -> Standing:
+        """What all trials say so far."""
+        trained = trained_settings(question, [*self.trainings.records(), *self.finals.records()])
+        full_fc = self.full_fc
+        model = regression(question, trained, full_fc, recorded_scale(self.baseline).num_ids) if full_fc else None
+        pool = finals_pool(question, measured_candidates(question, self.steps.records()), trained)
+        return Standing(pool, trained, model)
+
+    @property
+    def full_fc(self) -> Trained | None:
+        """The full FC layer's training, once it ended."""
+        return trained_full_fc(self.baseline.records())
 
 
 def tune(request: PlanRequest, options: TuneOptions) -> None:
@@ -124,8 +143,9 @@ def _studies(store: Store, name: str, question: Question, options: TuneOptions) 
         raise UsageError("a new tuning needs a new record", f"'{shown(store.url)}', which holds the study '{name}'", remedy)
     steps = SharedStudy(store, name, question.knobs, ("accuracy points", "images/s"))
     _check_question(steps, name, question)
-    trainings = SharedStudy(store, f"{name} trainings", question.knobs, ("accuracy",), halving=HALVING)
-    return Studies(steps, trainings, SharedStudy(store, f"{name} full FC", {}, ("accuracy",)))
+    trainings = SharedStudy(store, f"{name} trainings", question.knobs, ("accuracy",), HALVING, FIRST_CUT)
+    finals = SharedStudy(store, f"{name} finals", seeded_knobs(question), ("accuracy",))
+    return Studies(steps, trainings, finals, SharedStudy(store, f"{name} full FC", {}, ("accuracy",)))
 
 
 def _check_question(study: SharedStudy, name: str, question: Question) -> None:
@@ -147,7 +167,7 @@ def _brief(value: object) -> str:
 
 
 def _work(console: Console, question: Question, studies: Studies, deadline: float) -> int | None:
-    """Both stages; the number of the signal that ended them early."""
+    """All stages; the number of the signal that ended them early."""
     try:
         with _stopping(), screen.TuneScreen(console, deadline) as watcher:
             now = time.monotonic()
@@ -167,7 +187,7 @@ def _work(console: Console, question: Question, studies: Studies, deadline: floa
 
 
 def _train(question: Question, studies: Studies, deadline: float, watcher: screen.TuneScreen) -> None:
-    """Stage B, as large as the time allows."""
+    """Stage B, as large as the time allows, and stage C in what is left of it."""
     candidates = {one.setting: one for one in measured_candidates(question, studies.steps.records())}
     settings = contenders(question, list(candidates.values()))
     if not settings:
@@ -182,15 +202,26 @@ def _train(question: Question, studies: Studies, deadline: float, watcher: scree
     if scale is None:
         watcher.say("The time that is left does not do for a short training.")
         return
-    stage = Trainings(question, studies.trainings, studies.baseline, run_short_training, settings, deadline, watcher, startup)
-    stage.run(scale)
+    trial = TrainingTrial(question, run_short_training, deadline, watcher)
+    Trainings(trial, studies.trainings, studies.baseline, settings, startup).run(scale)
+    needed = _longest_training(studies)
+    if needed is not None:
+        scale = recorded_scale(studies.baseline)
+        Finals(trial, studies.finals, studies.trainings, scale, lambda: studies.standing(question), needed).run()
+
+
+def _longest_training(studies: Studies) -> float | None:
+    """Seconds of the longest training that ended; None where none did."""
+    records = (*studies.trainings.records(), *studies.finals.records())
+    seconds = [record.notes["wall_seconds"] for record in records if record.state == "complete"]
+    return max(seconds, default=None)
 
 
 def _scale(question: Question, settings: list[Setting], rates: list[float], deadline: float, startup: float) -> Scale | None:
     request = question.request
     assert request.num_images is not None, "a data set has images"
     return affordable(
-        deadline - time.monotonic(),
+        (1 - SHARE_OF_FINALS) * (deadline - time.monotonic()),
         rates,
         startup=startup,
         epochs=request.epochs,
@@ -208,16 +239,16 @@ def _startup_seconds(steps: SharedStudy) -> float:
 
 def _finish(console: Console, question: Question, studies: Studies, options: TuneOptions) -> None:
     """Writes the best of what was measured; the plan itself where nothing was."""
-    steps, trainings, baseline = (one.records() for one in (studies.steps, studies.trainings, studies.baseline))
-    found = verdict(question, steps, trainings, baseline)
-    scale = recorded_scale(studies.baseline) if baseline else None
+    steps, standing, full_fc = studies.steps.records(), studies.standing(question), studies.full_fc
+    found = verdict(question, steps, standing.trained, full_fc, standing.model)
+    scale = recorded_scale(studies.baseline) if studies.baseline.records() else None
     if found is None:
         save_profile(question.plan.profile, options.output)
         console.print("Nothing was measured: the plan is written as it was predicted.")
     else:
-        profile = tuned_profile(
-            question, found, measured_candidates(question, steps), studies.num_trials, scale.num_ids if scale else None
-        )
+        candidates = measured_candidates(question, steps, standing.model)
+        short_ids = scale.num_ids if scale else None
+        profile = tuned_profile(question, found, candidates, standing.trained, studies.num_trials, short_ids)
         save_profile(profile, options.output)
         importances = screen.Importances(
             studies.steps.importances(lambda record: record.values[1] if record.values else None),

@@ -32,15 +32,21 @@ class SharedStudy:
     Args:
         knobs: name -> number of values.
         metrics: names of the objectives, all to be maximised.
-        halving: prune by successive halving (one objective only).
+        halving: prune by successive halving with this factor, from the report `first_cut` on (one objective only).
     """
 
     def __init__(
-        self, store: Store, name: str, knobs: Mapping[str, int], metrics: Sequence[str], halving: int | None = None
+        self,
+        store: Store,
+        name: str,
+        knobs: Mapping[str, int],
+        metrics: Sequence[str],
+        halving: int | None = None,
+        first_cut: int = 1,
     ) -> None:
         self._store, self._storage, self._knobs = store, store.backend, dict(knobs)
         self._directions = [StudyDirection.MAXIMIZE] * len(metrics)
-        pruner = optuna.pruners.SuccessiveHalvingPruner(1, halving) if halving else optuna.pruners.NopPruner()
+        pruner = optuna.pruners.SuccessiveHalvingPruner(first_cut, halving) if halving else optuna.pruners.NopPruner()
         with quiet():
             self._study = optuna.create_study(
                 storage=store.backend,

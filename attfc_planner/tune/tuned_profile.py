@@ -12,18 +12,25 @@ from attfc_planner.speed import hours_per_epoch
 from attfc_planner.summary import summarised
 from attfc_planner.tune.question import Question
 from attfc_planner.tune.result import STEPS_SOURCE, Verdict, against_full_fc
+from attfc_planner.tune.trained import Trained, trained_on, training_records
 from attfc_train.prediction import Interval, Prediction, Provenance
 from attfc_train.profile import TrainProfile
 from attfc_train.search_summary import SearchSummary
 
 
 def tuned_profile(
-    question: Question, found: Verdict, candidates: Sequence[Candidate], num_trials: int, num_short_ids: int | None
+    question: Question,
+    found: Verdict,
+    candidates: Sequence[Candidate],
+    trained: Sequence[Trained],
+    num_trials: int,
+    num_short_ids: int | None,
 ) -> TrainProfile:
     """The chosen setting for the whole data set, with prediction, provenance, and the Pareto front of what was measured.
 
     Args:
         candidates: all settings whose steps ran.
+        trained: all that were trained.
         num_trials: of all stages.
         num_short_ids: identities of the short trainings; None where there were none.
     """
@@ -54,18 +61,26 @@ def tuned_profile(
         "description": description,
         "prediction": prediction,
         "provenance": provenance,
-        "search": _summary(question, found, candidates),
+        "search": _summary(question, found, candidates, trained, num_short_ids),
     }
     return TrainProfile.model_validate({**chosen.profile.model_dump(), **document})
 
 
-def _summary(question: Question, found: Verdict, candidates: Sequence[Candidate]) -> SearchSummary:
-    """The plan's, with measured settings for its front."""
+def _summary(
+    question: Question,
+    found: Verdict,
+    candidates: Sequence[Candidate],
+    trained: Sequence[Trained],
+    num_short_ids: int | None,
+) -> SearchSummary:
+    """The plan's, with measured settings for its front, and the trainings."""
     others = [one for one in candidates if one.setting != found.chosen.setting]
     front = pareto_front([found.chosen, *others])
     left_out = question.plan.profile.search.left_out if question.plan.profile.search else ()
     made = summarised(question.space, front, found.chosen, question.limits, question.request.prefer, left_out)
-    return made.model_copy(update={"rule": f"tuned: {found.rule}"})
+    trainings = training_records(trained, found.baseline)
+    where = trained_on(question, num_short_ids) if trainings and num_short_ids else ""
+    return made.model_copy(update={"rule": f"tuned: {found.rule}", "trainings": trainings, "trained_on": where})
 
 
 def _rate(found: Verdict) -> Interval:
@@ -80,9 +95,10 @@ def _rate(found: Verdict) -> Interval:
 
 
 def _accuracy(found: Verdict, num_short_ids: int | None) -> Interval:
-    """Points against a full FC layer; the prior where one of the two trainings is missing."""
+    """Points against a full FC layer: from the regression over all trainings, where they are too few for that from the two
+    trainings, and the prior where one of these is missing."""
     compared = against_full_fc(found)
-    if compared is None:
+    if compared is None or found.model is not None:
         return found.chosen.accuracy
     own, base, gap = compared
     source = (

@@ -45,6 +45,7 @@ PLAN: dict[str, set[str]] = {
         "--image-size",
         "--epochs",
         "--trials",
+        "--tuned",
         "--seed",
     },
     "calibrate": {"--gpu"},

@@ -59,6 +59,7 @@ attfc_train.report_model
 attfc_train.cli
 
 attfc_planner attfc_planner.cache attfc_planner.efficiency attfc_planner.accuracy attfc_planner.structure
+attfc_planner.measured_accuracy
 attfc_planner.gpu attfc_planner.gpu.fingerprint attfc_planner.gpu.probes attfc_planner.gpu.calibration
 attfc_planner.gpu.profile
 attfc_planner.gpu.catalog attfc_planner.gpu.measurement_cache
@@ -76,7 +77,7 @@ attfc_planner.memory attfc_planner.speed
 attfc_planner.memory_fit attfc_planner.speed_fit
 
 attfc_planner.search attfc_planner.search.space
-attfc_planner.search.candidates
+attfc_planner.search.candidates attfc_planner.search.tuned
 attfc_planner.search.constraints
 attfc_planner.search.plainest attfc_planner.search.screening
 attfc_planner.search.study
@@ -100,8 +101,8 @@ attfc_planner.tune.correction attfc_planner.tune.holdout attfc_planner.tune.leas
 attfc_planner.tune.scaling attfc_planner.tune.storage attfc_planner.tune.ties attfc_planner.tune.watcher
 attfc_planner.tune.budget attfc_planner.tune.claim attfc_planner.tune.question attfc_planner.tune.short_training
 attfc_planner.tune.study
-attfc_planner.tune.steps attfc_planner.tune.trainings
-attfc_planner.tune.result
+attfc_planner.tune.steps attfc_planner.tune.trained attfc_planner.tune.training_trial
+attfc_planner.tune.finals attfc_planner.tune.trainings attfc_planner.tune.result
 attfc_planner.tune.screen attfc_planner.tune.tuned_profile
 attfc_planner.tune.session
 

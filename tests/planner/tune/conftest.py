@@ -13,11 +13,16 @@ from attfc_planner.tune.storage import Store, open_storage
 from tests.planner.tune.fake_worker import fake_question
 
 
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> Question:
-    monkeypatch.setattr(plan, "traced_model", plan.traced_model)  # `fake_question` replaces these for good
+@pytest.fixture(autouse=True)
+def _put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`fake_question` replaces these for good."""
+    monkeypatch.setattr(plan, "traced_model", plan.traced_model)
     monkeypatch.setattr(plan, "space_for", plan.space_for)
     monkeypatch.setattr(question, "space_for", question.space_for)
+
+
+@pytest.fixture
+def asked() -> Question:
     return fake_question()
 
 

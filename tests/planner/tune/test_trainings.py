@@ -11,13 +11,16 @@ import pytest
 
 from attfc_planner.search.space import Setting
 from attfc_planner.tune.budget import Scale
+from attfc_planner.tune.finals import Standing, seeded_knobs
 from attfc_planner.tune.question import Question
-from attfc_planner.tune.result import Verdict, against_full_fc, contenders, measured_candidates, verdict
+from attfc_planner.tune.result import Verdict, against_full_fc, contenders, finals_pool, measured_candidates, verdict
 from attfc_planner.tune.scaling import NUM_CHECKS
 from attfc_planner.tune.short_training import OnCheck, ShortTraining
 from attfc_planner.tune.storage import Store
 from attfc_planner.tune.study import SharedStudy
-from attfc_planner.tune.trainings import HALVING, Trainings, recorded_scale
+from attfc_planner.tune.trained import Trained, regression, trained_full_fc, trained_settings
+from attfc_planner.tune.training_trial import TrainingTrial
+from attfc_planner.tune.trainings import FIRST_CUT, HALVING, Trainings, recorded_scale
 from attfc_planner.tune.tuned_profile import tuned_profile
 from attfc_train.profile import AttFCSettings, TrainProfile
 from attfc_train.profile_file import load_profile, save_profile
@@ -48,22 +51,39 @@ class Tuning:
     def __init__(self, asked: Question, store: Store) -> None:
         self.asked = asked
         self.steps, _ = trials(asked, store, took, limit=12)
-        self.study = SharedStudy(store, "trainings", asked.knobs, ("accuracy",), HALVING)
+        self.study = SharedStudy(store, "trainings", asked.knobs, ("accuracy",), HALVING, FIRST_CUT)
+        self.finals = SharedStudy(store, "finals", seeded_knobs(asked), ("accuracy",))
         self.baseline = SharedStudy(store, "baseline", {}, ("accuracy",))
         self.trained: list[TrainProfile] = []
+        self.watcher = Silent()
         self.steps.run()
         self.measured = measured_candidates(asked, self.steps.study.records())
         self.contenders = contenders(asked, self.measured)
 
     def train(self, accurate: Accurate, scale: Scale = SCALE) -> None:
-        run, deadline = fake_training(accurate, self.trained), time.monotonic() + 100
-        Trainings(self.asked, self.study, self.baseline, run, self.contenders, deadline, Silent(), 0.0).run(scale)  # type: ignore[arg-type]
+        Trainings(self.trial(accurate), self.study, self.baseline, self.contenders, 0.0).run(scale)
+
+    def trial(self, accurate: Accurate, seconds: float = 100.0) -> TrainingTrial:
+        run = fake_training(accurate, self.trained)
+        return TrainingTrial(self.asked, run, time.monotonic() + seconds, self.watcher)  # type: ignore[arg-type]
+
+    @property
+    def full_fc(self) -> Trained | None:
+        return trained_full_fc(self.baseline.records())
+
+    def standing(self) -> Standing:
+        trained = trained_settings(self.asked, [*self.study.records(), *self.finals.records()])
+        model = regression(self.asked, trained, self.full_fc, SCALE.num_ids)
+        return Standing(finals_pool(self.asked, self.measured, trained), trained, model)
 
     def verdict(self) -> Verdict:
-        steps, trainings, baseline = (one.records() for one in (self.steps.study, self.study, self.baseline))
-        found = verdict(self.asked, steps, trainings, baseline)
+        standing = self.standing()
+        found = verdict(self.asked, self.steps.study.records(), standing.trained, self.full_fc, standing.model)
         assert found is not None
         return found
+
+    def profile(self) -> TrainProfile:
+        return tuned_profile(self.asked, self.verdict(), self.measured, self.standing().trained, 20, SCALE.num_ids)
 
 
 @pytest.fixture
@@ -124,12 +144,13 @@ def test_a_clear_winner_is_chosen_and_measured(tuning: Tuning, tmp_path) -> None
     assert compared is not None
     assert compared[2].value == pytest.approx(-0.04)
 
-    profile = tuned_profile(tuning.asked, found, tuning.measured, 20, 30)
+    profile = tuning.profile()
     save_profile(profile, tmp_path / "best.json")
     assert load_profile(tmp_path / "best.json") == profile
     assert profile.prediction is not None
-    assert profile.prediction.accuracy.source.startswith("measured: 86.00% against 90.00% of a full FC layer")
-    assert profile.prediction.accuracy.low < -4 < profile.prediction.accuracy.high < 0
+    assert profile.prediction.accuracy.source.startswith("measured: regression over ")
+    assert "short trainings on 30 of 60 identities" in profile.prediction.accuracy.source
+    assert profile.prediction.accuracy.low < -4 < profile.prediction.accuracy.high
     assert profile.prediction.images_per_second.source.startswith("measured")
     assert any(term.source.startswith("measured") for term in profile.prediction.memory.terms)
     assert profile.num_ids == tuning.asked.base.num_ids, "the full run's"
@@ -160,10 +181,10 @@ def test_without_trainings_the_plans_rule_decides(tuning: Tuning) -> None:
     found = tuning.verdict()
     assert found.rule.startswith("the plan's rule with measured speed")
     assert found.comparisons == ()
-    profile = tuned_profile(tuning.asked, found, tuning.measured, 12, None)
+    profile = tuned_profile(tuning.asked, found, tuning.measured, (), 12, None)
     assert profile.prediction is not None
     assert profile.prediction.accuracy.source.startswith("prior")
 
 
 def test_where_nothing_ran_there_is_no_verdict(asked: Question) -> None:
-    assert verdict(asked, [], [], []) is None
+    assert verdict(asked, [], [], None) is None

@@ -1,0 +1,105 @@
+"""One short training as a trial of a study: its profile, its checks, and how it ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from attfc_planner.search.space import Setting
+from attfc_planner.tune.budget import Scale
+from attfc_planner.tune.claim import CUT, Claim
+from attfc_planner.tune.question import Question
+from attfc_planner.tune.scaling import NUM_CHECKS, shortened
+from attfc_planner.tune.short_training import OnCheck, Sets, ShortTraining, Train
+from attfc_planner.tune.ties import Accuracy, mean_accuracy
+from attfc_planner.tune.watcher import Watcher
+from attfc_train.data.source import open_dataset
+from attfc_train.profile import TrainProfile
+
+
+@dataclass(frozen=True)
+class TrainingTrial:
+    """Runs claimed trainings.
+
+    Args:
+        deadline: of `time.monotonic`.
+        halving: ask the study's pruner before the last check.
+    """
+
+    question: Question
+    train: Train
+    deadline: float
+    watcher: Watcher
+
+    def run(self, claim: Claim, profile: TrainProfile, name: str, halving: bool) -> None:
+        """Trains `profile`, and ends the claim."""
+        checks: dict[str, Sets] = {}
+        claim.note(num_ids=profile.num_ids, steps=profile.total_steps, name=name)
+        result = self.train(
+            profile,
+            self.question.gpu.kind,
+            timeout=max(1.0, self.deadline - time.monotonic()),
+            on_check=_reporting(claim, profile, checks, halving),
+        )
+        self._record(claim, name, result, checks)
+
+    def _record(self, claim: Claim, name: str, result: ShortTraining, checks: Mapping[str, Sets]) -> None:
+        claim.note(
+            outcome=result.outcome,
+            reason=result.reason or None,
+            images_per_second=result.images_per_second,
+            peak_bytes=result.peak_bytes,
+            wall_seconds=result.seconds,
+        )
+        reached = f"{max(map(int, checks), default=0)}/{NUM_CHECKS}"
+        last = _last(checks)
+        accuracy = f"{100 * last.value:.2f} ± {100 * last.half_width:.2f} %" if last else "no accuracy"
+        if result.outcome == "finished" and last is not None:
+            claim.complete((last.value,))
+            self.watcher.say(f"training {name}: {accuracy}")
+            return
+        reason = f", {result.reason}" if result.reason else ""
+        self.watcher.say(f"training {name}: {result.outcome} at {reached}, {accuracy}{reason}")
+        if result.outcome == "out of time":
+            claim.fail(CUT, "the time was over")
+        elif result.outcome == "out of memory":
+            claim.constrain({"memory": 1.0})
+            claim.prune()
+        elif result.outcome == "stopped":
+            claim.prune()
+        else:
+            claim.fail("failed", result.reason)
+
+
+def short_profile(question: Question, setting: Setting, scale: Scale, seed: int = 0) -> TrainProfile:
+    """The profile of a short training of `setting`."""
+    spec = question.split.training_part(scale.num_ids)
+    num_images = open_dataset(spec).index.num_images
+    short = shortened(setting.applied_to(question.base), scale.num_ids, num_images, scale.epochs)
+    return short.model_copy(
+        update={
+            "name": f"tune-{short.name}",
+            "data": short.data.model_copy(update={"path": spec}),
+            "run": short.run.model_copy(update={"val": question.split.val, "seed": seed}),
+        }
+    )
+
+
+def _reporting(claim: Claim, profile: TrainProfile, checks: dict[str, Sets], halving: bool) -> OnCheck:
+    """Notes every evaluation and asks the pruner, before the last."""
+
+    def on_check(step: int, sets: Sets) -> bool:
+        check = round(NUM_CHECKS * step / profile.total_steps)
+        checks[str(check)] = sets
+        claim.note(checks=dict(checks))
+        if not halving:
+            return False
+        wants_no_more = claim.report(mean_accuracy(sets).value, check)
+        return wants_no_more and check < NUM_CHECKS
+
+    return on_check
+
+
+def _last(checks: Mapping[str, Sets]) -> Accuracy | None:
+    return mean_accuracy(checks[max(checks, key=int)]) if checks else None

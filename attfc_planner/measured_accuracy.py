@@ -228,12 +228,13 @@ def features(profile: TrainProfile) -> tuple[float, ...]:
 
 def _knobs(profile: TrainProfile) -> dict[str, float]:
     """What is compared with what was tried, in the options' and the profile's words."""
-    head = profile.head
-    assert isinstance(head, AttFCSettings), "the knobs are those of a container"
+    head, batch_size = profile.head, profile.optim.batch_size
+    if not isinstance(head, AttFCSettings):
+        return {"batch_size": batch_size}
     return {
         "dcc_share": round(profile.dcc_size / profile.num_ids, 4),
         "queue_length": head.queue_length,
         "num_references": head.num_references,
-        "batch_size": profile.optim.batch_size,
+        "batch_size": batch_size,
         "storage": ROUNDING[head.storage],
     }

@@ -15,11 +15,13 @@ from attfc_planner.explain_screen import show_explanation
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.memory import MemoryModel
 from attfc_planner.plan import PlanRequest, make_plan
+from attfc_planner.search.space import Setting
 from attfc_planner.timeline_svg import timeline_svg
 from attfc_train.errors import ProfileError
 from attfc_train.profile import DataSettings, TrainProfile
 from attfc_train.units import GIB
 from tests.planner.fakes import FakeMemoryModel, make_gpu
+from tests.planner.measured import imagined
 from tests.planner.memory.profiles import small_profile
 
 
@@ -148,3 +150,27 @@ def test_differences_are_named_term_by_term() -> None:
 def test_what_cannot_be_explained(data: dict[str, int], gpu: GpuProfile, expected: str) -> None:
     with pytest.raises(ProfileError, match=expected):
         explained_profile(TrainProfile(data=DataSettings(**data)), gpu)
+
+
+def test_trainings_take_the_priors_place(
+    explained: Explanation, profile: TrainProfile, gpu: GpuProfile, model: MemoryModel
+) -> None:
+    base = profile.resolve(profile.num_ids)
+    usual = Setting(1.0, 3.3, 512, 1, False)
+    settings = [usual, replace(usual, queue_length=2.0), replace(usual, num_references=0)]
+    measured = imagined(base, settings, lambda one: 0.80 if one.num_references == 0 else 0.86)
+    found = explain(profile, gpu, model, measured)
+    assert found.memory == explained.memory
+    assert found.accuracy_parts == measured.parts(profile)
+    knobs = {knob.name: knob.points_changed for knob in found.knobs}
+    before = {knob.name: knob.points_changed for knob in explained.knobs}
+    fewer = next(name for name in knobs if name.startswith("references") and name.endswith("0"))
+    assert knobs[fewer] is not None
+    assert before[fewer] is not None
+    assert knobs[fewer] < before[fewer]
+    console = Console(file=io.StringIO(), width=100)
+    show_explanation(console, found, ())
+    shown = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
+    assert "Accuracy, from your trainings" in shown
+    assert "regression over 3 settings, a test" in shown
+    assert "What the accuracy prior assumes" not in shown

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from attfc_planner.tune import question
 from attfc_planner.tune.question import Question
 from attfc_planner.tune.storage import Store, open_storage
 from tests.planner.tune.fake_worker import fake_question
+from tests.planner.tune.tuning import Tuning
 
 
 @pytest.fixture(autouse=True)
@@ -29,3 +31,10 @@ def asked() -> Question:
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     return open_storage(f"journal:{tmp_path}/tune.jsonl")
+
+
+@pytest.fixture
+def tuning(asked: Question, store: Store) -> Tuning:
+    request = replace(asked.request, data_path="synthetic:60x5", num_ids=60)
+    split = replace(asked.split, whole="synthetic:60x5", num_ids=60, num_held_out=15, val=("synthetic:60x5@45:60",))
+    return Tuning(replace(asked, request=request, split=split), store)

@@ -2,116 +2,25 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import replace
-from typing import Literal
 
 import pytest
 
 from attfc_planner.search.space import Setting
 from attfc_planner.tune.budget import Scale
-from attfc_planner.tune.finals import Standing, seeded_knobs
 from attfc_planner.tune.question import Question
-from attfc_planner.tune.result import Verdict, against_full_fc, contenders, finals_pool, measured_candidates, verdict
+from attfc_planner.tune.result import against_full_fc, verdict
 from attfc_planner.tune.scaling import NUM_CHECKS
-from attfc_planner.tune.short_training import OnCheck, ShortTraining
-from attfc_planner.tune.storage import Store
-from attfc_planner.tune.study import SharedStudy
-from attfc_planner.tune.trained import Trained, regression, trained_full_fc, trained_settings
-from attfc_planner.tune.training_trial import TrainingTrial
-from attfc_planner.tune.trainings import FIRST_CUT, HALVING, Trainings, recorded_scale
+from attfc_planner.tune.trainings import recorded_scale
 from attfc_planner.tune.tuned_profile import tuned_profile
-from attfc_train.profile import AttFCSettings, TrainProfile
+from attfc_train.profile import AttFCSettings
 from attfc_train.profile_file import load_profile, save_profile
-from tests.planner.tune.fake_worker import Silent
-from tests.planner.tune.test_steps import took, trials
-
-Accurate = Callable[[TrainProfile], float]
-SCALE = Scale(30, 3.0, 6)
-PAIRS = 2000
-
-
-def fake_training(accurate: Accurate, trained: list[TrainProfile]) -> object:
-    def train(profile: TrainProfile, kind: Literal["cuda", "cpu"], *, timeout: float, on_check: OnCheck) -> ShortTraining:
-        trained.append(profile)
-        final = accurate(profile)
-        for check in range(1, NUM_CHECKS + 1):
-            step = profile.total_steps * check // NUM_CHECKS
-            if on_check(step, ((final - (NUM_CHECKS - check) / 50, PAIRS),)):
-                return ShortTraining("stopped", seconds=1.0)
-        return ShortTraining("finished", seconds=9.0, images_per_second=800.0, peak_bytes=10**9)
-
-    return train
-
-
-class Tuning:
-    """Stage A and B of one question, in a journal."""
-
-    def __init__(self, asked: Question, store: Store) -> None:
-        self.asked = asked
-        self.steps, _ = trials(asked, store, took, limit=12)
-        self.study = SharedStudy(store, "trainings", asked.knobs, ("accuracy",), HALVING, FIRST_CUT)
-        self.finals = SharedStudy(store, "finals", seeded_knobs(asked), ("accuracy",))
-        self.baseline = SharedStudy(store, "baseline", {}, ("accuracy",))
-        self.trained: list[TrainProfile] = []
-        self.watcher = Silent()
-        self.steps.run()
-        self.measured = measured_candidates(asked, self.steps.study.records())
-        self.contenders = contenders(asked, self.measured)
-
-    def train(self, accurate: Accurate, scale: Scale = SCALE) -> None:
-        Trainings(self.trial(accurate), self.study, self.baseline, self.contenders, 0.0).run(scale)
-
-    def trial(self, accurate: Accurate, seconds: float = 100.0) -> TrainingTrial:
-        run = fake_training(accurate, self.trained)
-        return TrainingTrial(self.asked, run, time.monotonic() + seconds, self.watcher)  # type: ignore[arg-type]
-
-    @property
-    def full_fc(self) -> Trained | None:
-        return trained_full_fc(self.baseline.records())
-
-    def standing(self) -> Standing:
-        trained = trained_settings(self.asked, [*self.study.records(), *self.finals.records()])
-        model = regression(self.asked, trained, self.full_fc, SCALE.num_ids)
-        return Standing(finals_pool(self.asked, self.measured, trained), trained, model)
-
-    def verdict(self) -> Verdict:
-        standing = self.standing()
-        found = verdict(self.asked, self.steps.study.records(), standing.trained, self.full_fc, standing.model)
-        assert found is not None
-        return found
-
-    def profile(self) -> TrainProfile:
-        return tuned_profile(self.asked, self.verdict(), self.measured, self.standing().trained, 20, SCALE.num_ids)
-
-
-@pytest.fixture
-def tuning(asked: Question, store: Store) -> Tuning:
-    request = replace(asked.request, data_path="synthetic:60x5", num_ids=60)
-    split = replace(asked.split, whole="synthetic:60x5", num_ids=60, num_held_out=15, val=("synthetic:60x5@45:60",))
-    return Tuning(replace(asked, request=request, split=split), store)
-
-
-def is_full_fc(profile: TrainProfile) -> bool:
-    return not isinstance(profile.head, AttFCSettings)
+from tests.planner.tune.tuning import Tuning, by_queue, is_full_fc
 
 
 def length(setting: Setting | None) -> float:
     assert setting is not None
     return setting.queue_length
-
-
-def by_queue(best: float, others: float) -> Accurate:
-    """The queue length 5 is best; the full FC layer has 90 %."""
-
-    def accurate(profile: TrainProfile) -> float:
-        head = profile.head
-        if not isinstance(head, AttFCSettings):
-            return 0.9
-        return best if head.queue_length == 5.0 else others
-
-    return accurate
 
 
 def test_the_contenders_differ_in_what_only_trainings_can_tell(tuning: Tuning) -> None:

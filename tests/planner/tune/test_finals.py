@@ -1,0 +1,162 @@
+"""Stage C: who comes into the finals, how often, and what more seeds change."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+import pytest
+
+from attfc_planner.tune.finals import FINALISTS, MOST_SEEDS, Standing, finalists, next_training
+from attfc_planner.tune.result import finals_pool
+from attfc_planner.tune.scaling import NUM_CHECKS
+from attfc_planner.tune.short_training import ShortTraining
+from attfc_planner.tune.trained import SEED, setting_of
+from attfc_train.profile import AttFCSettings, TrainProfile
+from tests.planner.tune.tuning import Accurate, Tuning, by_queue, is_full_fc
+
+
+def seeds_of(tuning: Tuning) -> dict[float, list[int]]:
+    """Queue length -> seeds, in the order of the trainings."""
+    found: dict[float, list[int]] = {}
+    for profile in tuning.trained:
+        if isinstance(profile.head, AttFCSettings):
+            found.setdefault(profile.head.queue_length, []).append(profile.run.seed)
+    return found
+
+
+def noisy(of_setting: Accurate) -> Accurate:
+    """Every seed shifts the accuracy, by up to a point."""
+
+    def accurate(profile: TrainProfile) -> float:
+        draw = random.Random(f"{profile.run.seed} {profile.head.model_dump_json()}")
+        return of_setting(profile) + draw.uniform(-0.01, 0.01)
+
+    return accurate
+
+
+def test_finalists_are_trained_with_other_seeds_until_they_have_theirs(tuning: Tuning) -> None:
+    tuning.train(noisy(by_queue(0.86, 0.84)))
+    before = len(tuning.trained)
+    tuning.play_finals(noisy(by_queue(0.86, 0.84)))
+    after = tuning.trained[before:]
+    assert not any(map(is_full_fc, after))
+    trained = [one for one in tuning.standing().trained if one.num_finished == MOST_SEEDS]
+    assert len(trained) >= FINALISTS
+    assert any(one.setting and one.setting.queue_length == 5.0 for one in trained)
+    runs = [(profile.head.model_dump_json(), profile.optim.batch_size, profile.run.seed) for profile in tuning.trained]
+    assert len(runs) == len(set(runs)), "nothing is trained twice"
+    tuning.play_finals(lambda profile: pytest.fail("all have their seeds"))
+
+
+def test_all_seeds_count(tuning: Tuning) -> None:
+    """Seed 0 flatters one setting; the mean over seeds does not."""
+    flattered: list[TrainProfile] = []
+
+    def accurate(profile: TrainProfile) -> float:
+        head = profile.head
+        if not isinstance(head, AttFCSettings):
+            return 0.85
+        if head.queue_length == 5.0:
+            flattered.append(profile)
+            return 0.88 if profile.run.seed == 0 else 0.80
+        return 0.85
+
+    tuning.train(accurate)
+    assert tuning.verdict().comparisons[0].trained.setting is not None
+    assert tuning.verdict().comparisons[0].trained.setting.queue_length == 5.0
+    tuning.play_finals(accurate)
+    found = tuning.verdict()
+    assert len(flattered) >= 2
+    best = found.comparisons[0].trained
+    assert best.setting is not None
+    assert best.setting.queue_length != 5.0
+    assert best.num_finished == MOST_SEEDS
+    assert found.chosen.setting.queue_length != 5.0
+    width = {one.trained.num_finished: one.trained.checks[NUM_CHECKS].half_width for one in found.comparisons}
+    assert width[MOST_SEEDS] < width.get(1, 1.0)
+
+
+def test_what_was_stopped_early_may_come_back(tuning: Tuning) -> None:
+    """Successive halving stops a setting that the regression likes: it is the first of the others in the finals."""
+
+    def accurate(profile: TrainProfile) -> float:
+        return 0.80 if len(tuning.trained) > 3 else 0.86
+
+    tuning.train(accurate)
+    standing = tuning.standing()
+    stopped = [one.setting for one in standing.trained if not one.finished]
+    assert stopped
+    wanted = finalists(tuning.asked, standing)
+    assert len(wanted) == FINALISTS == len(set(wanted))
+    ended = [one for one in standing.trained if one.finished]
+    best = max(ended, key=lambda one: one.checks[NUM_CHECKS].value)
+    assert wanted[0] == best.setting
+    assert standing.model is not None
+    expected = max(standing.pool, key=lambda one: standing.model.expected(one.applied_to(tuning.asked.base), 6000)[0])  # type: ignore[union-attr]
+    assert expected in wanted[:2]
+
+
+def test_of_settings_that_learn_alike_one_is_in_the_pool(tuning: Tuning) -> None:
+    tuning.train(by_queue(0.86, 0.84))
+    standing = tuning.standing()
+    alike = [replace(one, gradient_checkpointing=False, accumulation=1) for one in standing.pool]
+    assert len(alike) == len(set(alike))
+    trained = {one.setting for one in standing.trained}
+    assert trained <= set(standing.pool)
+    fastest = {replace(one.setting, gradient_checkpointing=False, accumulation=1): one for one in reversed(tuning.measured)}
+    assert len(finals_pool(tuning.asked, tuning.measured, [])) >= len(fastest)
+
+
+def test_nothing_is_begun_that_the_time_does_not_do_for(tuning: Tuning) -> None:
+    tuning.train(by_queue(0.86, 0.84))
+    tuning.play_finals(lambda profile: pytest.fail("too late"), needed=20.0, seconds=10.0)
+    assert not tuning.finals.records()
+
+
+def test_a_final_that_crashes_is_not_repeated(tuning: Tuning) -> None:
+    tuning.train(by_queue(0.86, 0.84))
+    calls: list[int] = []
+
+    def crash(profile: TrainProfile, kind: str, *, timeout: float, on_check: object) -> ShortTraining:
+        calls.append(profile.run.seed)
+        return ShortTraining("failed", "no reason")
+
+    trial = replace(tuning.trial(by_queue(0.86, 0.84)), train=crash)
+    from attfc_planner.tune.finals import Finals
+    from tests.planner.tune.tuning import SCALE
+
+    Finals(trial, tuning.finals, tuning.study, SCALE, tuning.standing, 0.0).run()
+    assert 0 < len(calls) <= FINALISTS * MOST_SEEDS
+    assert any("failed" in line for line in tuning.watcher.lines)
+
+
+def test_the_expected_accuracy_is_said_before(tuning: Tuning) -> None:
+    tuning.train(by_queue(0.86, 0.84))
+    tuning.play_finals(by_queue(0.86, 0.84))
+    finals = [line for line in tuning.watcher.lines if "seed" in line]
+    assert finals
+    assert all("% expected): " in line for line in finals)
+
+
+def test_the_fewest_seeds_come_first(tuning: Tuning) -> None:
+    tuning.train(by_queue(0.86, 0.84))
+    wanted = finalists(tuning.asked, tuning.standing())
+    first, second, third = wanted
+    indices = next_training(tuning.asked, wanted, [], {first, second})
+    assert indices is not None
+    assert (tuning.asked.space.at({k: v for k, v in indices.items() if k != SEED}), indices[SEED]) == (third, 0)
+    every = [(one, seed) for one in wanted for seed in range(MOST_SEEDS)]
+    for setting, seed in every:
+        tuning.finals.enqueue(tuning.asked.space.indices(setting) | {SEED: seed}, "a test")
+    assert next_training(tuning.asked, wanted, tuning.finals.records(), set()) is None
+    assert {setting_of(tuning.asked, record) for record in tuning.finals.records()} == set(wanted)
+
+
+def test_without_a_model_what_ended_best_is_in(tuning: Tuning) -> None:
+    tuning.train(by_queue(0.86, 0.84))
+    standing = replace(tuning.standing(), model=None)
+    wanted = finalists(tuning.asked, standing)
+    assert wanted
+    assert wanted[0].queue_length == 5.0
+    assert finalists(tuning.asked, Standing((), (), None)) == []

@@ -1,6 +1,6 @@
 """The rule by which one setting of the Pareto front is chosen.
 
-The rule: of the front's settings whose accuracy prior is within `TOLERANCE` points of the best, take the fastest; of those as
+The rule: of the front's settings whose accuracy is within `TOLERANCE` points of the best, take the fastest; of those as
 fast (within `EQUAL_SPEED`, less than the speed model can tell apart) the most accurate. ``--prefer`` sets the tolerance: none
 to speak of for accuracy, less than the prior can tell apart for balanced, no limit but the accuracy floor for speed. The
 winner is traced exactly; if it does not fit after all, the budget shrinks by the miss and the front is screened again.
@@ -39,7 +39,7 @@ def rule(prefer: Preference, limits: Limits) -> str:
     """The rule in words, with its numbers."""
     hours = "" if limits.max_hours is None else f" and within {limits.max_hours:g} hours"
     floor = f"at most {limits.max_accuracy_drop:g} points below a full FC layer{hours}"
-    close = "" if prefer == "speed" else f" within {TOLERANCE[prefer]:g} points of the best prior"
+    close = "" if prefer == "speed" else f" within {TOLERANCE[prefer]:g} points of the best"
     return f"{prefer}: of the settings {floor}, the fastest{close}; of equally fast ones ({EQUAL_SPEED:.0%}) the most accurate."
 
 

@@ -56,7 +56,9 @@ SLOPES: Final = (
 FEATURES: Final = (LEVEL, CONTAINER, PRIOR, *SLOPES)
 _MEAN = np.array([float(name == PRIOR) for name in FEATURES])
 _SPREAD = {LEVEL: 10.0, CONTAINER: 0.5, PRIOR: 0.25}
-"""Standard deviation of a coefficient before anything was trained; that of a slope is `_SLOPE_SCALES`."""
+"""Standard deviation of a coefficient before anything was trained; that of a slope is one of `_SLOPE_SCALES` ..."""
+_CALMER = {"storage": 0.25, "precision": 0.25}
+"""... times this: rounding gains nothing, and what it loses is in the prior."""
 _SLOPE_SCALES = np.array([0.02, 0.05, 0.1, 0.2, 0.4])
 _NOISE_FACTORS = np.geomspace(0.1, 10.0, 14)
 """Of the pairs' binomial variance. Below 1, because all trainings are verified on the same pairs; above, because of seeds."""
@@ -124,7 +126,7 @@ class MeasuredAccuracy:
         if not references:
             raise ValueError("a regression needs a full FC layer to compare with")
         self.full_fc, self._where, self.num_settings = references[0], where, len(settings)
-        self._tried = {name: [_knobs(one)[name] for one in settings] for name in _knobs(settings[0])} if settings else {}
+        self._tried = [_knobs(one) for one in settings]
         self._posterior = _posterior(trainings)
 
     def difference(self, one: TrainProfile, other: TrainProfile) -> Difference:
@@ -168,13 +170,30 @@ class MeasuredAccuracy:
 
     def beyond(self, profile: TrainProfile) -> tuple[str, ...]:
         """The knobs in which `profile` lies outside of what was trained, with the range that was."""
-        found = []
-        for name, value in _knobs(profile).items():
-            low, high = min(self._tried[name]), max(self._tried[name])
-            if not low <= value <= high:
-                tried = f"{low:g}" if low == high else f"{low:g} to {high:g}"
-                found.append(f"{name} {value:g} ({tried} tried)")
-        return tuple(found)
+        return tuple(
+            f"{name} {_word(value)} ({_range(tried)} tried)"
+            for name, value in _knobs(profile).items()
+            if not _is_among(value, tried := [one[name] for one in self._tried])
+        )
+
+
+def _is_among(value: float | str, tried: Sequence[float | str]) -> bool:
+    """Between the extremes of numbers; one of the names."""
+    if isinstance(value, str):
+        return value in tried
+    numbers = [one for one in tried if not isinstance(one, str)]
+    return min(numbers) <= value <= max(numbers)
+
+
+def _range(tried: Sequence[float | str]) -> str:
+    different = sorted(set(tried), key=lambda one: (str(one) if isinstance(one, str) else "", one))
+    between = ", " if isinstance(different[0], str) else " to "
+    ends = different if isinstance(different[0], str) else [different[0], different[-1]][: len(different)]
+    return between.join(map(_word, ends))
+
+
+def _word(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _posterior(trainings: Sequence[Training]) -> _Posterior:
@@ -185,7 +204,8 @@ def _posterior(trainings: Sequence[Training]) -> _Posterior:
     same = (rows[:, None, :] == rows[None, :, :]).all(-1)  # one setting, trained several times
     found = []
     for scale, factor in itertools.product(_SLOPE_SCALES, _NOISE_FACTORS):
-        prior, own = np.array([_SPREAD.get(name, scale) for name in FEATURES]) ** 2, (_DEVIATION * scale) ** 2
+        prior = np.array([_SPREAD.get(name, scale * _CALMER.get(name, 1.0)) for name in FEATURES]) ** 2
+        own = (_DEVIATION * scale) ** 2
         total = (rows * prior) @ rows.T + np.diag(factor * variances) + own * same
         gain = np.linalg.solve(total, rows * prior).T
         evidence = -(residual @ np.linalg.solve(total, residual) + np.linalg.slogdet(total)[1]) / 2
@@ -226,15 +246,16 @@ def features(profile: TrainProfile) -> tuple[float, ...]:
     return tuple(values.values())
 
 
-def _knobs(profile: TrainProfile) -> dict[str, float]:
+def _knobs(profile: TrainProfile) -> dict[str, float | str]:
     """What is compared with what was tried, in the options' and the profile's words."""
-    head, batch_size = profile.head, profile.optim.batch_size
+    head = profile.head
     if not isinstance(head, AttFCSettings):
-        return {"batch_size": batch_size}
+        return {}
     return {
         "dcc_share": round(profile.dcc_size / profile.num_ids, 4),
         "queue_length": head.queue_length,
         "num_references": head.num_references,
-        "batch_size": batch_size,
-        "storage": ROUNDING[head.storage],
+        "batch_size": profile.optim.batch_size,
+        "storage": head.storage,
+        "precision": profile.run.precision,
     }

@@ -88,7 +88,8 @@ def test_it_agrees_with_another_derivation(base: TrainProfile, monkeypatch: pyte
     design = np.hstack([np.array([features(one.profile) for one in rows]), own])
     mean = np.array([float(name == "prior") for name in FEATURES] + [0.0] * 4)
     spread = {"level": 10.0, "container": 0.5, "prior": 0.25}
-    deviations = np.array([spread.get(name, scale) for name in FEATURES] + [0.5 * scale] * 4)
+    calmer = {"storage": 0.25, "precision": 0.25}
+    deviations = np.array([spread.get(name, scale * calmer.get(name, 1.0)) for name in FEATURES] + [0.5 * scale] * 4)
     weights = np.diag([1 / (factor * one.variance) for one in rows])
     precision = np.diag(deviations**-2.0) + design.T @ weights @ design
     residual = np.array([one.log_odds for one in rows]) - design @ mean
@@ -116,6 +117,8 @@ def test_a_knob_that_nobody_turned_keeps_the_priors_word(base: TrainProfile) -> 
     assert model.beyond(shorter) == ("queue_length 1 (3.3 tried)",)
     assert "beyond what was tried in queue_length 1 (3.3 tried)" in model.source(shorter)
     assert "within what was tried" in model.source(usual)
+    coarse = replace(SETTING, storage="fp8", batch_size=512).applied_to(base)
+    assert model.beyond(coarse) == ("batch_size 512 (64 to 128 tried)", "storage fp8 (fp32 tried)")
     assert model.difference(usual, usual).deviation == 0
 
 

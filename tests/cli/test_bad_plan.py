@@ -12,7 +12,7 @@ import pytest
 from attfc_planner import cli, plan
 from attfc_planner.gpu import detect
 from attfc_train.errors import AttfcError, DataError, InfeasiblePlanError, ProfileError, StorageError, UsageError
-from attfc_train.profile_file import profiles_folder
+from attfc_train.profile_file import load_preset, profiles_folder, save_profile
 from tests.cli.conftest import Refusal
 from tests.planner.fakes import FakeMemoryModel
 
@@ -66,6 +66,12 @@ def test_unknown_cards(name: str, refusal: Refusal) -> None:
 )
 def test_what_is_no_data_set(data: str, error: type[AttfcError], expected: str, refusal: Refusal) -> None:
     refuse(refusal, error, expected, "--gpu", "t4", "--data", data)
+
+
+def test_what_is_no_tuning(refusal: Refusal) -> None:
+    refuse(refusal, ProfileError, "nowhere.json", "--gpu", "t4", "--ids", 1000, "--tuned", "nowhere.json")
+    save_profile(load_preset("tiny"), Path("preset.json"))
+    refuse(refusal, UsageError, "must be about the same --ids", "--gpu", "t4", "--ids", 1000, "--tuned", "preset.json")
 
 
 def test_more_identities_than_there_are_atoms(refusal: Refusal) -> None:

@@ -38,9 +38,7 @@ def score_slots(
     return Partial(maximum, total, weighted.t())
 
 
-def _logits(
-    queries: Tensor, centers: Tensor, scales: Tensor | None, owners: Tensor, labels: Tensor, scale: float
-) -> Tensor:
+def _logits(queries: Tensor, centers: Tensor, scales: Tensor | None, owners: Tensor, labels: Tensor, scale: float) -> Tensor:
     """[K, B] of centers [K, D], their labels [K, 1] and queries [D, B]; -inf: the slot is empty or the sample's own."""
     empty = queries.new_zeros(owners.shape).masked_fill_(owners == EMPTY, -torch.inf)
     if scales is None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch._ops import OpOverload
-from torch.utils.flop_counter import flop_registry
 
 from attfc_planner.trace import OpCost, OpKind
 from attfc_train.phase import current_phase
@@ -23,6 +21,8 @@ _KINDS: dict[str, OpKind] = {
     "bmm": "matmul",
     "baddbmm": "matmul",
 }
+_LEFT_FACTOR = {"mm": 0, "addmm": 1, "bmm": 0, "baddbmm": 1}
+"""Which argument of a matrix product is the left factor."""
 _KIND_OF_PHASE: dict[str | None, OpKind] = {
     "loss": "loss",
     "enqueue": "loss",
@@ -51,7 +51,7 @@ class CostTally:
         if sums is None:
             sums = self._sums[key] = [0, 0, 0]
             self._kinds[key] = _kind(func, *key)
-        sums[0] += _flops(func, name, args, kwargs, result)
+        sums[0] += _flops(name, args, result)
         sums[1] += _bytes_moved(name, args, kwargs, result)
         sums[2] += 1
 
@@ -79,15 +79,17 @@ def _is_depthwise(name: str, args: tuple[Any, ...]) -> bool:
     return bool(weight.shape[1] == 1 and weight.shape[0] > 1 and groups == weight.shape[0])
 
 
-def _flops(func: OpOverload[Any, Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> int:
-    """By torch's own formulas, but for the backward of a convolution: its formula ignores groups."""
+def _flops(name: str, args: tuple[Any, ...], result: Any) -> int:
+    """As `torch.utils.flop_counter` counts them, but for the backward of a convolution: its formula ignores groups."""
+    if name == "convolution":
+        weight = args[1]
+        return 2 * int(result.numel() * weight.numel() // weight.shape[0])
     if name == "convolution_backward":
         gradient, weight, wanted = args[0], args[2], args[-1]
         places = gradient.numel() // gradient.shape[1]
         return 2 * int(weight.numel() * places * sum(wanted[:2]))  # as many as the forward, for input and weight each
-    packet = getattr(torch.ops.aten, name.removesuffix("_"), func._overloadpacket)  # in place, the same arithmetic
-    formula = flop_registry.get(packet)
-    return 0 if formula is None else int(formula(*args, **kwargs, out_val=result))
+    left = _LEFT_FACTOR.get(name.removesuffix("_"))
+    return 0 if left is None else 2 * int(result.numel() * args[left].shape[-1])
 
 
 def _bytes_moved(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> int:

@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from attfc_planner.garbage import keeping_all
 from attfc_planner.trace import Trace
 from attfc_train.profile import TrainProfile
 
 if TYPE_CHECKING:
     import torch
+
+
+def load() -> None:
+    """Imports what tracing needs, seconds of work; before workers are forked it is done once for all of them."""
+    with keeping_all():
+        import torch._dynamo  # noqa: F401  # FakeTensorMode's, which else imports it when it is first used
+
+        import attfc_planner.recorder  # noqa: F401
 
 
 def record(profile: TrainProfile, batches: Sequence[TrainProfile], device: torch.device | None = None) -> Trace:
@@ -20,6 +29,7 @@ def record(profile: TrainProfile, batches: Sequence[TrainProfile], device: torch
         batches: each step's example batch is that of such a profile; only batch size and references may differ.
         device: where to run for real; None traces with fake tensors, which compute and hold nothing.
     """
+    load()
     from attfc_planner.recorder import record_steps
 
     return record_steps(profile, batches, device)
@@ -36,6 +46,7 @@ def record_evaluation(profile: TrainProfile, batch_sizes: Sequence[int], device:
     Returns:
         One trace a size; its two steps are the two batches.
     """
+    load()
     from attfc_planner.recorder import record_batches
 
     return record_batches(profile, batch_sizes, device)

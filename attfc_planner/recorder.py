@@ -8,10 +8,9 @@ here; `attfc_planner.overheads` has those terms.
 
 from __future__ import annotations
 
-import gc
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
@@ -22,6 +21,8 @@ from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from attfc_planner.fake_results import FakeResults
+from attfc_planner.garbage import no_collection
 from attfc_planner.op_costs import CostTally
 from attfc_planner.trace import Trace
 from attfc_train.backbones import build_backbone
@@ -43,6 +44,10 @@ class _Traits(NamedTuple):
 
     name: str
     makes_storage: bool
+    makes_only_new: bool
+    """Tensors with storages of their own, and nothing else."""
+    is_view: bool
+    """Always: without autograd, composite operators such as ``to`` come here too, which may copy or return what they got."""
     in_place: bool
     """Writes values only: with fake tensors there are none, and the call can be left out."""
     costs: bool
@@ -52,9 +57,13 @@ class _Traits(NamedTuple):
         name = func._schema.name.removeprefix("aten::")
         question = func.namespace == "prim"  # such as prim::device
         in_place = name.endswith("_") and torch.Tag.inplace_view not in func.tags and len(func._schema.returns) <= 1
-        fresh = any(value.alias_info is None for value in func._schema.returns) and not question
+        news = [value.alias_info is None for value in func._schema.returns]
+        fresh = any(news) and not question
         makes_storage = fresh or name == "lift_fresh"  # torch.tensor(0): a storage that no operator was seen to make
-        return cls(name, makes_storage, in_place and not makes_storage, not question and not func.is_view)
+        only_new = all(news) and fresh and name != "lift_fresh"
+        is_view = func.is_view and not torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+        costs = not question and not func.is_view
+        return cls(name, makes_storage, only_new, is_view, in_place and not makes_storage, costs)
 
 
 class Recorder(TorchDispatchMode):
@@ -62,7 +71,7 @@ class Recorder(TorchDispatchMode):
 
     def __init__(self, fake: bool) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's
-        self._fake = fake
+        self._fake, self._results = fake, FakeResults()
         self.events: list[int] = []
         self.nbytes: list[int] = []
         self.ops: list[str] = []
@@ -88,10 +97,7 @@ class Recorder(TorchDispatchMode):
         traits = self._traits.get(func)
         if traits is None:
             traits = self._traits[func] = _Traits.of(func)
-        if traits.in_place and self._fake:
-            result = args[0] if func._schema.returns else None
-        else:
-            result = func(*args, **kwargs)
+        result = self._fake_result(traits, func, args, kwargs) if self._fake else func(*args, **kwargs)
         if traits.makes_storage:
             for tensor in (result,) if isinstance(result, Tensor) else tensors_in(result):
                 self._notice(tensor, traits.name)
@@ -100,6 +106,13 @@ class Recorder(TorchDispatchMode):
         if traits.costs and self.tallies:
             self.tallies[-1].add(func, args, kwargs, result)
         return result
+
+    def _fake_result(self, traits: _Traits, func: OpOverload[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if traits.in_place:
+            return args[0] if func._schema.returns else None
+        if traits.is_view:
+            return self._results.view(func, args, kwargs)
+        return self._results.new(func, args, kwargs) if traits.makes_only_new else func(*args, **kwargs)
 
     def begin_step(self) -> None:
         """Everything from here on belongs to the next step."""
@@ -173,7 +186,7 @@ def record_steps(profile: TrainProfile, batches: Sequence[TrainProfile], device:
     """See `attfc_planner.trace.record`."""
     substrate: AbstractContextManager[object] = nullcontext() if device else FakeTensorMode(allow_fallback_kernels=False)
     fake, device = device is None, device or torch.device("cpu")
-    with _no_garbage_collection(), substrate, Recorder(fake) as recorder:
+    with no_collection(), substrate, Recorder(fake) as recorder:
         state = build(profile, device)
         _tag_state(recorder, state)
         for example in batches:
@@ -192,7 +205,7 @@ def record_batches(profile: TrainProfile, batch_sizes: Sequence[int], device: to
     """See `attfc_planner.record.record_evaluation`."""
     substrate: AbstractContextManager[object] = nullcontext() if device else FakeTensorMode(allow_fallback_kernels=False)
     fake, device, traces = device is None, device or torch.device("cpu"), []
-    with _no_garbage_collection(), substrate:
+    with no_collection(), substrate:
         model = profile.model
         encoder = build_backbone(
             model.backbone,
@@ -255,15 +268,3 @@ def tensors_in(value: object) -> Iterator[Tensor]:
             yield from tensors_in(item)
     elif isinstance(value, dict):
         yield from tensors_in(list(value.values()))
-
-
-@contextmanager
-def _no_garbage_collection() -> Iterator[None]:
-    """Frees must happen where reference counts say so, and nowhere else."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

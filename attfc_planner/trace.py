@@ -42,7 +42,7 @@ class OpCost:
     kind: OpKind
     phase: str
     flops: int
-    """Multiply-adds count twice; 0 for operators without a formula in ``torch.utils.flop_counter``."""
+    """Multiply-adds count twice; only those of convolutions and matrix products."""
     bytes_read_written: int
     """Every tensor that goes in or comes out, once."""
     count: int

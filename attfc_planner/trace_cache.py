@@ -33,6 +33,7 @@ _PLANNER_SOURCES = (
     "record.py",
     "recorder.py",
     "op_costs.py",
+    "fake_results.py",
     "affine.py",
     "evaluation.py",
     "structure.py",

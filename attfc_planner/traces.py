@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 from attfc_planner.affine import BASE, AffineTrace, HeadModel, NotAffine, learn, learn_head, with_other_head
 from attfc_planner.cache import cache_folder
 from attfc_planner.evaluation import EvaluationModel, evaluation_structure, learn_evaluation, traced_evaluation
-from attfc_planner.record import record
+from attfc_planner.record import load, record
 from attfc_planner.scaled import scaled_costs, scaled_trace, stand_in
 from attfc_planner.structure import head_structure, is_direct, knobs_of, structure_of, with_knobs, with_map
 from attfc_planner.trace import OpCost, Trace
@@ -164,10 +164,7 @@ def _results(jobs: list[_Job]) -> list[_Result]:
     workers = min(len(jobs), os.cpu_count() or 1, 4)
     if workers < 2 or not sys.platform.startswith("linux"):
         return [_result(job) for job in jobs]
-    import torch._dynamo  # noqa: F401  # FakeTensorMode's; seconds of imports, once, before the fork
-
-    import attfc_planner.recorder  # noqa: F401  # likewise
-
+    load()
     with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: fork beside threads; the child starts none

@@ -24,11 +24,12 @@ def score_slots(
     maximum = query.new_full((num,), -torch.inf if shifted else 0.0)
     total, weighted = query.new_zeros(num), query.new_zeros(dim, num)
     queries = query.t().contiguous()
-    for start in range(0, slots.shape[0], chunk):
-        piece = slice(start, start + chunk)
-        centers = slots[piece].to(query.dtype)
-        scales = None if slot_scales is None else slot_scales[piece, None].to(query.dtype)
-        logits = _logits(queries, centers, scales, slot_labels[piece], labels, scale)
+    pieces = slots.split(chunk)  # all views at once: hundreds of chunks cost a call each for every view of one
+    scale_columns = [None] * len(pieces) if slot_scales is None else slot_scales[:, None].split(chunk)
+    for piece, scale_column, owners in zip(pieces, scale_columns, slot_labels[:, None].split(chunk), strict=True):
+        centers = piece.to(query.dtype)
+        scales = None if scale_column is None else scale_column.to(query.dtype)
+        logits = _logits(queries, centers, scales, owners, labels, scale)
         if shifted:
             maximum = _shift(logits, maximum, total, weighted)
         weights = logits.exp_()
@@ -37,16 +38,14 @@ def score_slots(
     return Partial(maximum, total, weighted.t())
 
 
-def _logits(
-    queries: Tensor, centers: Tensor, scales: Tensor | None, slot_labels: Tensor, labels: Tensor, scale: float
-) -> Tensor:
-    """[K, B] of centers [K, D] and queries [D, B]; -inf where a slot is empty or of the sample's identity."""
-    empty = queries.new_zeros(slot_labels.shape[0], 1).masked_fill_((slot_labels == EMPTY)[:, None], -torch.inf)
+def _logits(queries: Tensor, centers: Tensor, scales: Tensor | None, owners: Tensor, labels: Tensor, scale: float) -> Tensor:
+    """[K, B] of centers [K, D], their labels [K, 1] and queries [D, B]; -inf: the slot is empty or the sample's own."""
+    empty = queries.new_zeros(owners.shape).masked_fill_(owners == EMPTY, -torch.inf)
     if scales is None:
         logits = torch.addmm(empty, centers, queries, alpha=scale)
     else:
         logits = (centers @ queries).mul_(scales * scale).add_(empty)
-    return logits.masked_fill_(slot_labels[:, None] == labels, -torch.inf)
+    return logits.masked_fill_(owners == labels, -torch.inf)
 
 
 def _shift(logits: Tensor, maximum: Tensor, total: Tensor, weighted: Tensor) -> Tensor:

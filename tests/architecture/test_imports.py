@@ -59,7 +59,7 @@ attfc_train.report_model
 attfc_train.cli
 
 attfc_planner attfc_planner.cache attfc_planner.efficiency attfc_planner.accuracy attfc_planner.structure
-attfc_planner.measured_accuracy
+attfc_planner.fake_results attfc_planner.garbage attfc_planner.measured_accuracy
 attfc_planner.gpu attfc_planner.gpu.fingerprint attfc_planner.gpu.probes attfc_planner.gpu.calibration
 attfc_planner.gpu.profile
 attfc_planner.gpu.catalog attfc_planner.gpu.measurement_cache

@@ -1,4 +1,4 @@
-"""FLOPs of convolutions: torch's formulas where they are right, and the groups that they forget."""
+"""FLOPs: as torch counts them where it is right, and the groups that it forgets."""
 
 from __future__ import annotations
 
@@ -65,3 +65,16 @@ def test_groups_of_several_channels_are_convolutions_like_others() -> None:
     found = costs(2)
     assert {cost.kind for cost in found.values()} == {"conv"}
     assert found["convolution_backward"].flops == 2 * found["convolution"].flops
+
+
+def test_matrix_products_cost_what_torch_counts() -> None:
+    left, right, batch = torch.ones(3, 5), torch.ones(5, 7), torch.ones(2, 3, 5)
+    with Tallied() as tallied, FlopCounterMode(display=False) as counter:
+        total = torch.addmm(left @ right, left, right)
+        torch.baddbmm(torch.bmm(batch, right.expand(2, 5, 7)), batch, right.expand(2, 5, 7))
+    found = {cost.name: cost.flops for cost in tallied.tally.costs() if cost.flops}
+    assert set(found) == {"mm", "addmm", "bmm", "baddbmm"}
+    assert sum(found.values()) == counter.get_total_flops()
+    with Tallied() as tallied:
+        total.addmm_(left, right)
+    assert [cost.flops for cost in tallied.tally.costs()] == [found["addmm"]], "torch does not count what works in place"

@@ -162,7 +162,7 @@ def _trainings_table(found: Verdict) -> Table:
     table.add_column("setting", overflow="fold")
     for title in ("accuracy %", "at", "against the best"):
         table.add_column(title, justify="right", no_wrap=True)
-    names = varied(one.trained.setting for one in found.comparisons if one.trained.setting is not None)
+    names = _told_apart_by(found)
     for one in found.comparisons:
         style = "bold" if one.trained.setting == found.chosen.setting else None
         table.add_row(*_cells(one, one is found.comparisons[0], names), style=style)
@@ -180,6 +180,12 @@ def _cells(one: Comparison, is_best: bool, names: list[str]) -> tuple[str, str, 
     assert accuracy is not None, "only what reported is compared"
     behind = "best" if is_best else points(one.against_best)
     return words(one.trained.setting, names) or words(one.trained.setting), _percent(accuracy), _at(one.trained), behind
+
+
+def _told_apart_by(found: Verdict) -> list[str]:
+    """The knobs in which trained settings differ, but for those that only trade memory for time."""
+    names = varied(one.trained.setting for one in found.comparisons if one.trained.setting is not None)
+    return [name for name in names if name not in ("gradient_checkpointing", "accumulation")]
 
 
 def _percent(accuracy: Accuracy) -> str:
@@ -248,7 +254,7 @@ def _chosen_table(found: Verdict, profile: TrainProfile, max_accuracy_drop: floa
 def _tied(found: Verdict) -> str:
     if not found.comparisons:
         return "unknown: no short training reported"
-    names = varied(one.trained.setting for one in found.comparisons if one.trained.setting is not None)
+    names = _told_apart_by(found)
     others = [one for one in found.tied if one is not found.comparisons[0]]
     shown = [(words(one.trained.setting, names), one.check) for one in others if one.trained.setting is not None]
     return "; ".join(text if check == NUM_CHECKS else f"{text} (when stopped)" for text, check in shown) or "none"

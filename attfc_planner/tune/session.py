@@ -33,7 +33,7 @@ from attfc_planner.tune.short_training import run_short_training
 from attfc_planner.tune.steps import StepTrials
 from attfc_planner.tune.storage import Store, journal_beside, open_storage, reachable, shown
 from attfc_planner.tune.study import SharedStudy, study_names
-from attfc_planner.tune.trained import Trained, regression, trained_full_fc, trained_settings
+from attfc_planner.tune.trained import Trained, regression, trained_full_fc, trained_settings, without_seed
 from attfc_planner.tune.training_trial import TrainingTrial
 from attfc_planner.tune.trainings import FIRST_CUT, HALVING, Trainings, recorded_scale
 from attfc_planner.tune.tuned_profile import tuned_profile
@@ -253,7 +253,9 @@ def _finish(console: Console, question: Question, studies: Studies, options: Tun
         importances = screen.Importances(
             studies.steps.importances(lambda record: record.values[1] if record.values else None),
             studies.steps.importances(_less_memory),
-            studies.trainings.importances(lambda record: record.values[0] if record.values else None),
+            studies.trainings.importances(
+                lambda record: record.values[0] if record.values else None, map(without_seed, studies.finals.records())
+            ),
         )
         screen.show_verdict(console, question, found, profile, steps, scale, importances)
     arguments = f"attfc-train --profile {options.output} --data {question.request.data_path}"

@@ -126,9 +126,13 @@ class SharedStudy:
                 copy.tell(trial, state=TrialState.FAIL if misses is None else TrialState.PRUNED)
         return None
 
-    def importances(self, value: Callable[[Record], float | None]) -> dict[str, float] | str:
-        """Share of each knob in what makes `value` high (PED-ANOVA), or why that cannot be said."""
-        judged = [(record, found) for record in self.records() if (found := value(record)) is not None]
+    def importances(self, value: Callable[[Record], float | None], others: Iterable[Record] = ()) -> dict[str, float] | str:
+        """Share of each knob in what makes `value` high (PED-ANOVA), or why that cannot be said.
+
+        Args:
+            others: trials of another study with this one's knobs.
+        """
+        judged = [(record, found) for record in (*self.records(), *others) if (found := value(record)) is not None]
         if len(judged) < FEWEST_FOR_IMPORTANCE:
             return f"{len(judged)} trials; it takes {FEWEST_FOR_IMPORTANCE}"
         varied = [name for name in self._knobs if len({record.indices[name] for record, _ in judged}) > 1]

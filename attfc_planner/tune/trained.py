@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from attfc_planner.measured_accuracy import MeasuredAccuracy
 from attfc_planner.search.space import Setting
@@ -65,9 +65,14 @@ def trained_full_fc(records: Sequence[Record]) -> Trained | None:
     return _trained(None, complete) if complete else None
 
 
+def without_seed(record: Record) -> Record:
+    """A trial of the finals with the knobs of the other studies."""
+    return replace(record, indices={name: index for name, index in record.indices.items() if name != SEED})
+
+
 def setting_of(question: Question, record: Record) -> Setting:
-    """Without the seed."""
-    return question.space.at({name: index for name, index in record.indices.items() if name != SEED})
+    """Whatever its seed."""
+    return question.space.at(without_seed(record).indices)
 
 
 def checks_of(record: Record) -> dict[int, Accuracy]:

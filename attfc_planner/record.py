@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 def load() -> None:
     """Imports what tracing needs, seconds of work; before workers are forked it is done once for all of them."""
+    if "attfc_planner.recorder" in sys.modules:
+        return
     with keeping_all():
         import torch._dynamo  # noqa: F401  # FakeTensorMode's, which else imports it when it is first used
 

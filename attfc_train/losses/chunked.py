@@ -24,6 +24,8 @@ def score_slots(
     maximum = query.new_full((num,), -torch.inf if shifted else 0.0)
     total, weighted = query.new_zeros(num), query.new_zeros(dim, num)
     queries = query.t().contiguous()
+    if not len(slots):
+        return Partial(maximum, total, weighted.t())
     pieces = slots.split(chunk)  # all views at once: hundreds of chunks cost a call each for every view of one
     scale_columns = [None] * len(pieces) if slot_scales is None else slot_scales[:, None].split(chunk)
     for piece, scale_column, owners in zip(pieces, scale_columns, slot_labels[:, None].split(chunk), strict=True):

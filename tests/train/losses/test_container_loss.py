@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -185,6 +185,7 @@ def test_zero_weight_leaves_a_sample_out() -> None:
 
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 41), st.integers(1, 50), st.sampled_from([64.0, 200.0]))
+@example(0, 7, 200.0)  # a half without slots
 def test_partials_of_two_halves_merge_to_the_whole(cut: int, chunk: int, scale: float) -> None:
     """With and without a shift by the running maximum."""
     inputs = problem(5, 41, 8, dtype=torch.float32)

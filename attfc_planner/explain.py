@@ -136,9 +136,11 @@ def explain(
     peak, timeline = peak_of(history, history.nbytes), timeline_of(history)
     tensors = sum(peak.alive.values())
     points = partial(_points, measured=measured)
-    knobs = [
-        _change(change, memory.total_bytes, speed, points(change.profile) - points(profile), gpu, model) for change in changes
-    ]
+
+    def gained(change: Variation) -> float | None:
+        return points(change.profile) - points(profile) if measured or change.in_prior else None
+
+    knobs = [_change(change, memory.total_bytes, speed, gained(change), gpu, model) for change in changes]
     return Explanation(
         profile=profile,
         gpu=gpu,
@@ -192,7 +194,7 @@ def differences(profile: TrainProfile, now: MemoryPrediction, gpu: GpuProfile, v
 
 
 def _change(
-    change: Variation, total: Bytes, speed: SpeedPrediction, points_changed: float, gpu: GpuProfile, model: ExactMemory
+    change: Variation, total: Bytes, speed: SpeedPrediction, points_changed: float | None, gpu: GpuProfile, model: ExactMemory
 ) -> KnobChange:
     memory, history = model.exact(change.profile), model.history(change.profile)
     then = predict_speed(change.profile, gpu, history.costs[-1])
@@ -200,5 +202,5 @@ def _change(
         name=change.name,
         bytes_changed=memory.total_bytes - total,
         time_changed=midpoint(speed.images_per_second) / midpoint(then.images_per_second) - 1,
-        points_changed=points_changed if change.in_prior else None,
+        points_changed=points_changed,
     )

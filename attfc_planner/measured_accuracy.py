@@ -5,11 +5,11 @@ Accuracies are taken as log odds, in which the same change has about the same si
     log odds = level + (container) + stretch x prior + sum over knobs of slope x feature + own deviation + noise
 
 A full FC layer has the level alone. The prior's middle is one feature among others, with a stretch of 1 expected; the slopes
-correct it, and are expected to be small: how small, and how large the noise is beside that of the pairs, is integrated over on
-a grid, weighted by how well it explains the trainings (a hierarchical Bayesian linear regression; Gelman et al., Bayesian Data
-Analysis, 3rd ed., 14.6-14.8 and 5.6). So little data moves the prior little and much data overrules it; a knob that nobody
-turned keeps the prior's word, with the uncertainty of a slope that may be anything usual. Only differences in the log odds'
-regression are predicted; the deviation of one setting from it, which no feature explains, widens the interval.
+correct it, and are expected to be small. How small, how large the noise is beside that of the pairs, and how far settings
+deviate from the rest, is integrated over on a grid, weighted by how well it explains the trainings (a hierarchical Bayesian
+linear regression; Gelman et al., Bayesian Data Analysis, 3rd ed., 14.6-14.8 and 5.6). So little data moves the prior little and
+much data overrules it; a knob that nobody turned keeps the prior's word, with the uncertainty of a slope that may be anything
+usual. A setting's own deviation, which no feature explains, is not predicted but widens the interval.
 """
 
 from __future__ import annotations
@@ -60,24 +60,26 @@ _SPREAD = {LEVEL: 10.0, CONTAINER: 0.5, PRIOR: 0.25}
 _CALMER = {"storage": 0.25, "precision": 0.25}
 """... times this: rounding gains nothing, and what it loses is in the prior."""
 _SLOPE_SCALES = np.array([0.02, 0.05, 0.1, 0.2, 0.4])
-_NOISE_FACTORS = np.geomspace(0.1, 10.0, 14)
+_NOISE_FACTORS = np.geomspace(0.1, 30.0, 16)
 """Of the pairs' binomial variance. Below 1, because all trainings are verified on the same pairs; above, because of seeds."""
-_DEVIATION = 0.5
-"""Of one setting from the regression, as a share of the slopes' scale."""
+_DEVIATIONS = np.array([0.25, 0.5, 1.0, 2.0])
+"""Of one setting from the regression, as shares of the slopes' scale."""
 _USUAL_SCALE = 0.1
 """Of slopes, in log odds: what the runs of benchmarks/results/heads.jsonl (60 trainings of 20 heads on LFW) give."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """One training of a setting or of the full FC layer."""
+    """One training, with one seed, of a setting or of the full FC layer."""
 
     profile: TrainProfile
     """The full run's, resolved: its ratios are those of the short run."""
     log_odds: float
     """Of its verification accuracy at the end."""
     variance: float
-    """Of `log_odds`, from the number of pairs."""
+    """Of `log_odds`, from the number of pairs; what seeds add is learned as a factor."""
+    projection_variance: float = 0.0
+    """Of `log_odds`, where it was not run to the end: not multiplied by that factor."""
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ class MeasuredAccuracy:
         references = [one.profile for one in trainings if not isinstance(one.profile.head, AttFCSettings)]
         if not references:
             raise ValueError("a regression needs a full FC layer to compare with")
-        self.full_fc, self._where, self.num_settings = references[0], where, len(settings)
+        self.full_fc, self._where, self.num_settings = references[0], where, len({features(one) for one in settings})
         self._tried = [_knobs(one) for one in settings]
         self._posterior = _posterior(trainings)
 
@@ -134,12 +136,16 @@ class MeasuredAccuracy:
         step = np.array(features(one)) - np.array(features(other))
         return self._posterior.of(step, 2 if step.any() else 0)
 
-    def expected(self, profile: TrainProfile, num_pairs: int) -> tuple[float, float]:
-        """Accuracy in [0, 1] that a training of `profile` would show on `num_pairs` pairs, and half its 95 % interval."""
+    def expected(self, profile: TrainProfile, pairs_variance: float) -> tuple[float, float]:
+        """Accuracy in [0, 1] that one training of `profile` would show, and half its 95 % interval.
+
+        Args:
+            pairs_variance: of its log odds, from the number of pairs (`Training.variance`).
+        """
         found = self._posterior.of(np.array(features(profile)), 1)
         accuracy = _accuracy(found.mean)
-        slope = accuracy * (1 - accuracy)
-        return accuracy, Z * slope * math.sqrt(found.deviation**2 + self._posterior.noise_factor / (num_pairs * slope))
+        deviation = math.sqrt(found.deviation**2 + self.noise_factor * pairs_variance)
+        return accuracy, Z * accuracy * (1 - accuracy) * deviation
 
     @property
     def noise_factor(self) -> float:
@@ -200,13 +206,15 @@ def _posterior(trainings: Sequence[Training]) -> _Posterior:
     """Conjugate for every pair of scale and noise factor, then mixed by how well each explains the trainings."""
     rows = np.array([features(one.profile) for one in trainings])
     residual = np.array([one.log_odds for one in trainings]) - rows @ _MEAN
-    variances = np.array([one.variance for one in trainings])
+    variances, projections = (
+        np.array(column) for column in zip(*((one.variance, one.projection_variance) for one in trainings), strict=True)
+    )
     same = (rows[:, None, :] == rows[None, :, :]).all(-1)  # one setting, trained several times
     found = []
-    for scale, factor in itertools.product(_SLOPE_SCALES, _NOISE_FACTORS):
+    for scale, factor, deviation in itertools.product(_SLOPE_SCALES, _NOISE_FACTORS, _DEVIATIONS):
         prior = np.array([_SPREAD.get(name, scale * _CALMER.get(name, 1.0)) for name in FEATURES]) ** 2
-        own = (_DEVIATION * scale) ** 2
-        total = (rows * prior) @ rows.T + np.diag(factor * variances) + own * same
+        own = (deviation * scale) ** 2
+        total = (rows * prior) @ rows.T + np.diag(factor * variances + projections) + own * same
         gain = np.linalg.solve(total, rows * prior).T
         evidence = -(residual @ np.linalg.solve(total, residual) + np.linalg.slogdet(total)[1]) / 2
         evidence -= (math.log(factor) ** 2 + math.log(scale / _USUAL_SCALE) ** 2) / 2  # expected about 1 and _USUAL_SCALE

@@ -23,7 +23,7 @@ from attfc_planner.speed import hours_per_epoch
 from attfc_planner.summary import summarised
 from attfc_train.errors import ProfileError, UsageError
 from attfc_train.prediction import Prediction, Provenance
-from attfc_train.profile import Precision, TrainProfile
+from attfc_train.profile import AttFCSettings, Precision, TrainProfile
 from attfc_train.profile_file import load_preset
 from attfc_train.search_summary import SearchSummary
 from attfc_train.units import Bytes, format_bytes
@@ -123,8 +123,12 @@ def predict_accuracy(request: PlanRequest) -> PredictAccuracy:
     if request.tuned is None:
         return partial(accuracy_prior, compared_to=max(request.compared, key=BACKBONE.__getitem__, default=None))
     tuned = request.tuned
+    if not isinstance(tuned.head, AttFCSettings):
+        remedy = "Give what attfc-plan tune wrote, or leave --tuned out for the prior."
+        raise UsageError("--tuned must have the head that was tuned, attfc", tuned.head.kind, remedy)
     told = {
         "--ids": (tuned.data.num_ids, request.num_ids),
+        "--images": (tuned.data.num_images, request.num_images or tuned.data.num_images),
         "--backbone": (tuned.model.backbone, ", ".join(request.compared) or request.backbone),
         "--image-size": (tuned.model.image_size, request.image_size),
     }

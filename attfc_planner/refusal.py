@@ -87,7 +87,7 @@ def _too_slow(fastest: Candidate, faster: list[Candidate], limits: Limits) -> In
         remedy += "; no setting of any accuracy is fast enough: take fewer --epochs, a smaller --backbone or a faster GPU"
     return InfeasiblePlanError(
         f"training must take at most --max-hours {limits.max_hours:g} within --max-accuracy-drop {limits.max_accuracy_drop:g}",
-        f"{fastest.hours:.1f} hours for the fastest setting ({describe(fastest)}, prior {fastest.accuracy_points:+.2f} points)",
+        f"{fastest.hours:.1f} hours for the fastest setting ({describe(fastest)}, {fastest.accuracy_points:+.2f} points)",
         f"{remedy}.",
     )
 
@@ -115,7 +115,7 @@ def _remedy(fit: Iterable[Candidate]) -> str:
         return "No setting fits: use a smaller --backbone, a 16-bit --precision or a larger GPU ('attfc-plan gpus' lists them)."
     return (
         f"Nearest setting that fits: {describe(near)} ({format_bytes(near.memory_bytes)}, "
-        f"prior {near.accuracy_points:+.2f} points); --max-accuracy-drop {_accepting(near)} accepts it."
+        f"{near.accuracy_points:+.2f} points); --max-accuracy-drop {_accepting(near)} accepts it."
     )
 
 

@@ -33,7 +33,7 @@ _COLORS = (
 
 
 def show_plan(console: Console, plan: Plan, next_command: str) -> None:
-    """Prints the chosen setting, its memory, speed and accuracy prior, the runners-up and what to type next."""
+    """Prints the chosen setting, its memory, speed and accuracy, the runners-up and what to type next."""
     prediction = plan.profile.prediction
     assert prediction is not None
     console.print(_device_line(plan.gpu))

@@ -13,14 +13,13 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from attfc_train.frozen import Frozen
+from attfc_train.names import Precision as Precision
+from attfc_train.names import StorageName as StorageName
 from attfc_train.prediction import Prediction, Provenance
 from attfc_train.search_summary import SearchSummary
 from attfc_train.units import Bytes
 
 SCHEMA_VERSION = 1
-
-Precision = Literal["fp32", "bf16", "fp16"]
-StorageName = Literal["fp32", "bf16", "fp8", "int8"]
 
 
 class DataSettings(Frozen):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from attfc_train.frozen import Frozen
+from attfc_train.names import Precision, StorageName
 from attfc_train.units import Bytes
 
 Value = bool | int | float | str
@@ -39,19 +40,32 @@ class FrontPoint(Frozen):
     """Estimated peak, headroom included; that of the chosen setting is exact."""
 
 
-class TrainingRecord(Frozen):
-    """Short trainings of one setting, or of a full FC layer: what accuracies are predicted from after a tuning."""
+class TrainedSetting(Frozen):
+    """The knobs of one setting that was trained (`attfc_planner.search.space.Setting`)."""
 
-    settings: dict[str, Value]
-    """Knob -> value; of a full FC layer those of the setting that it was trained beside."""
+    dcc_share: float = Field(gt=0, le=1)
+    queue_length: float = Field(ge=1, le=1000)
+    batch_size: int = Field(ge=1, le=2**20)
+    num_references: int = Field(ge=0, le=64)
+    gradient_checkpointing: bool
+    accumulation: int = Field(ge=1, le=2**20)
+    storage: StorageName | None = None
+    """None here and below: the recipe's."""
+    precision: Precision | None = None
+
+
+class TrainingRecord(Frozen):
+    """One short training of a setting, or of a full FC layer: what accuracies are predicted from after a tuning."""
+
+    setting: TrainedSetting
+    """Of a full FC layer the one that it was trained beside."""
     full_fc: bool
-    accuracy: float = Field(gt=0, lt=1)
-    """Of verification at the end, the mean over seeds; where it was stopped early, what the others' progress makes of it."""
-    log_odds_variance: float = Field(gt=0, lt=100)
-    """Of the accuracy's log odds: the pairs' binomial variance over the seeds, and what an early end adds."""
-    reached: float = Field(gt=0, le=1)
-    """Share of the training that was run."""
-    num_seeds: int = Field(ge=1)
+    accuracy: float = Field(ge=1e-6, le=1 - 1e-6)
+    """Of verification at the end; where it was stopped early, what the others' progress makes of it."""
+    pairs_variance: float = Field(ge=1e-9, le=100)
+    """Of the accuracy's log odds: the binomial variance of the pairs."""
+    projection_variance: float = Field(ge=0, le=100)
+    """Of the log odds: what an early end leaves open."""
 
 
 class SearchSummary(Frozen):
@@ -67,7 +81,7 @@ class SearchSummary(Frozen):
     constraints: tuple[ConstraintSlack, ...]
     front: tuple[FrontPoint, ...]
     """Fastest first."""
-    trainings: tuple[TrainingRecord, ...] = Field(default=(), max_length=10_000)
+    trainings: tuple[TrainingRecord, ...] = Field(default=(), max_length=500)
     """Of a tuning."""
     trained_on: str = ""
     """What they were trained and verified on."""

@@ -1,4 +1,4 @@
-"""A setting with what is predicted for it: memory, speed and the accuracy prior."""
+"""A setting with what is predicted for it: memory, speed and accuracy."""
 
 from __future__ import annotations
 

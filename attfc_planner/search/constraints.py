@@ -21,7 +21,7 @@ class Limits:
 
     budget_bytes: Bytes
     max_accuracy_drop: float
-    """Points below a full FC layer that the middle of the accuracy prior may lie."""
+    """Points below a full FC layer that the middle of the predicted accuracy may lie."""
     max_hours: float | None = None
     """To train all epochs, middle of the prediction; only where the number of images is known."""
     margin_bytes: Bytes = 0

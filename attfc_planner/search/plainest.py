@@ -12,7 +12,7 @@ NEGLIGIBLE_SPEED = 0.004
 """Hours that may be given away for a plainer setting: far below what the speed model can tell apart."""
 
 NEGLIGIBLE_POINTS = 0.05
-"""Likewise of the accuracy prior: a fifth of what a balanced choice gives away for speed."""
+"""Likewise of the accuracy: a fifth of what a balanced choice gives away for speed."""
 
 STORAGES = (None, "fp32", "bf16", "int8", "fp8")
 """Plainest first."""

@@ -48,7 +48,7 @@ def cells(space: SearchSpace, evaluate: Evaluate, limits: Limits) -> list[Candid
 
 
 def _whole_batches(space: SearchSpace, evaluate: Evaluate) -> Iterator[Setting]:
-    """One setting of each cell. The queue length adds to the prior whatever the other knobs are: one is the best for all."""
+    """One setting of each cell. The queue length adds to the accuracy whatever the other knobs are: one is the best for all."""
     first = {name: values[:1] for name, values in space.knobs.items()}
     lengths = [evaluate(one) for one in SearchSpace(**{**first, "queue_length": space.queue_length})]  # type: ignore[arg-type]  # likewise
     best = max(lengths, key=lambda one: (one.accuracy_points, -one.setting.queue_length)).setting.queue_length

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from attfc_planner.measured_accuracy import FEWEST_SETTINGS, MeasuredAccuracy, Training
 from attfc_planner.search.space import Setting
 from attfc_train.errors import ProfileError
-from attfc_train.profile import FullFCSettings, TrainProfile
+from attfc_train.profile import AttFCSettings, FullFCSettings, HeadSettings, TrainProfile
 from attfc_train.search_summary import TrainingRecord
 
 
@@ -30,23 +29,32 @@ def tuned_accuracy(profile: TrainProfile) -> MeasuredAccuracy | None:
 def measured_accuracy(base: TrainProfile, records: tuple[TrainingRecord, ...], trained_on: str) -> MeasuredAccuracy | None:
     """The regression; None without a full FC layer or with fewer than `FEWEST_SETTINGS` settings.
 
+    Raises:
+        ProfileError: as `tuned_accuracy`.
+
     Args:
         base: what the settings are applied to, with data.num_ids.
     """
-    num_full_fc = sum(record.full_fc for record in records)
-    if not num_full_fc or len(records) - num_full_fc < FEWEST_SETTINGS:
+    settings = {record.setting for record in records if not record.full_fc}
+    if len(settings) < FEWEST_SETTINGS or not any(record.full_fc for record in records):
         return None
-    return MeasuredAccuracy([_training(base, record) for record in records], trained_on)
+    recipe = base.model_copy(update={"head": _with_the_knobs(base.head)})
+    try:
+        return MeasuredAccuracy([_training(recipe, record) for record in records], trained_on)
+    except (ArithmeticError, ValueError) as error:  # numpy's LinAlgError is one
+        rule = "search.trainings must make a regression"
+        raise ProfileError(rule, str(error).splitlines()[0], "Tune again, or remove them.") from error
+
+
+def _with_the_knobs(head: HeadSettings) -> AttFCSettings:
+    """The head that the knobs are about, whatever became of it since (`Setting.applied_to`)."""
+    own = head if isinstance(head, AttFCSettings) else AttFCSettings(margin=head.margin)
+    return own.model_copy(update={"policy": "identity", "queue_mode": "averaged"})
 
 
 def _training(base: TrainProfile, record: TrainingRecord) -> Training:
-    settings: dict[str, Any] = dict(record.settings)
-    try:
-        profile = Setting(**settings).applied_to(base).resolve(base.num_ids)
-    except (TypeError, ValueError) as error:
-        rule = "search.trainings must hold the knobs of settings"
-        raise ProfileError(rule, f"'{settings}'", "Tune again, or remove them.") from error
+    profile = Setting(**record.setting.model_dump()).applied_to(base)
     if record.full_fc:
         profile = profile.model_copy(update={"head": FullFCSettings(margin=profile.head.margin)})
     log_odds = math.log(record.accuracy / (1 - record.accuracy))
-    return Training(profile, log_odds, record.log_odds_variance)
+    return Training(profile, log_odds, record.pairs_variance, record.projection_variance)

@@ -2,32 +2,30 @@
 
 One training cannot tell a setting from its seed. The finalists are the most accurate settings so far and those of which the
 regression over all trainings (`attfc_planner.measured_accuracy`) expects most, also where successive halving had stopped them
-or nothing was trained yet; they are chosen anew after every training. Fewest seeds first.
+or nothing was trained yet; they are chosen anew after every training. The full FC layer, which they are all compared with, is
+trained with further seeds too. Fewest seeds first.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from attfc_planner.measured_accuracy import MeasuredAccuracy
 from attfc_planner.search.space import Setting
-from attfc_planner.tune.budget import Scale
 from attfc_planner.tune.claim import Claim, Indices, Record
 from attfc_planner.tune.question import Question, words
 from attfc_planner.tune.scaling import NUM_CHECKS
 from attfc_planner.tune.study import SharedStudy
 from attfc_planner.tune.trained import SEED, Trained, setting_of
-from attfc_planner.tune.training_trial import TrainingTrial, short_profile
+from attfc_planner.tune.training_trial import TrainingTrial, recorded_scale, short_profile
 
 POLL_SECONDS = 1.0
 FINALISTS = 3
 MOST_SEEDS = 5
 """Trainings of a finalist; more say little, and the rest of the time is the user's."""
-PAIRS = 6000
-"""That held-out people make (`attfc_train.evaluate.drawn_pairs`): what an expected accuracy's interval is about."""
 
 
 def seeded_knobs(question: Question) -> dict[str, int]:
@@ -42,6 +40,7 @@ class Standing:
     pool: Sequence[Setting]
     """Settings that are known to run."""
     trained: Sequence[Trained]
+    full_fc: Trained | None
     model: MeasuredAccuracy | None
 
 
@@ -53,7 +52,7 @@ def finalists(question: Question, standing: Standing) -> list[Setting]:
     known = [one.setting for one in ended if one.setting is not None]
     expected: list[Setting] = []
     if model is not None:
-        expected = sorted(pool, key=lambda one: (-model.expected(one.applied_to(question.base), PAIRS)[0], one))
+        expected = sorted(pool, key=lambda one: (-model.expected(one.applied_to(question.base), 0.0)[0], one))
     pairs = itertools.zip_longest(known[:FINALISTS], expected[:FINALISTS])
     return list(dict.fromkeys(one for pair in pairs for one in pair if one is not None))[:FINALISTS]
 
@@ -65,6 +64,7 @@ class Finals:
     Args:
         study: with a knob for the seed (`seeded_knobs`).
         halved: the study of stage B, which trained with seed 0.
+        baseline: of the full FC layer, with a knob for the seed alone.
         standing: looks at all trials so far.
         needed_seconds: what a training is expected to take: with less left none is started.
     """
@@ -72,68 +72,75 @@ class Finals:
     trial: TrainingTrial
     study: SharedStudy
     halved: SharedStudy
-    scale: Scale
+    baseline: SharedStudy
     standing: Callable[[], Standing]
-    needed_seconds: float
+    needed_seconds: Callable[[], float]
 
     def run(self) -> None:
         """Works until every finalist has its seeds or the time does not do for another training."""
-        while self.trial.deadline - time.monotonic() > self.needed_seconds:
-            self.study.bury()
-            claim = self.study.claim()
-            if claim is not None:
-                with claim.beating():
-                    self._try(claim)
+        while self.trial.deadline - time.monotonic() > self.needed_seconds():
+            for study in (self.baseline, self.study):
+                study.bury()
+            if self._work():
                 self._show()
             elif not self._propose():
-                if not self.study.is_running():
+                if not (self.study.is_running() or self.baseline.is_running()):
                     return
                 time.sleep(POLL_SECONDS)
 
+    def _work(self) -> bool:
+        """Runs what waits, if anything does."""
+        for study in (self.baseline, self.study):
+            claim = study.claim()
+            if claim is not None:
+                with claim.beating():
+                    self._try(claim) if study is self.study else self.trial.run_full_fc(claim, self.baseline)
+                return True
+        return False
+
     def _propose(self) -> bool:
-        question = self.trial.question
-        taken = [record for record in self.study.records() if record.counts or record.notes.get("outcome") == "failed"]
-        ended = {setting_of(question, record) for record in self.halved.records() if record.state == "complete"}
-        following = next_training(question, finalists(question, self.standing()), taken, ended)
-        if following is not None:
-            self.study.enqueue(following, "a finalist, with another seed")
-        return following is not None
+        question, standing = self.trial.question, self.standing()
+        used = used_seeds(question, finalists(question, standing), self.halved.records(), self.study.records())
+        of_full_fc = {record.indices[SEED] for record in self.baseline.records() if "dropped" not in record.notes}
+        setting = min(used, key=lambda one: len(used[one]), default=None)
+        if standing.full_fc is not None and len(of_full_fc) < min(len(used[setting]) if setting else 0, MOST_SEEDS):
+            self.baseline.enqueue(_next_seed(of_full_fc), "full FC layer, with another seed")
+        elif setting is not None and len(used[setting]) < MOST_SEEDS:
+            self.study.enqueue(question.space.indices(setting) | _next_seed(used[setting]), "a finalist, with another seed")
+        else:
+            return False
+        return True
 
     def _try(self, claim: Claim) -> None:
-        question, seed = self.trial.question, claim.indices[SEED]
+        question, seed, standing = self.trial.question, claim.indices[SEED], self.standing()
         setting = question.space.at({name: index for name, index in claim.indices.items() if name != SEED})
-        model = self.standing().model
         name = f"{words(setting)}, seed {seed}"
-        if model is not None:
-            accuracy, half_width = model.expected(setting.applied_to(question.base), PAIRS)
+        if standing.model is not None and standing.full_fc is not None:
+            variance = standing.full_fc.runs[0].checks[NUM_CHECKS].log_odds_variance  # its pairs are everybody's
+            accuracy, half_width = standing.model.expected(setting.applied_to(question.base), variance)
             name += f" ({100 * accuracy:.1f} ± {100 * half_width:.1f} % expected)"
-        self.trial.run(claim, short_profile(question, setting, self.scale, seed), name, halving=False)
+        self.trial.run(claim, short_profile(question, setting, recorded_scale(self.baseline), seed), name, halving=False)
 
     def _show(self) -> None:
         counted = [record for record in self.study.records() if record.counts]
         done = [record for record in counted if record.state not in ("waiting", "running")]
         best = max((record.values[0] for record in counted if record.values), default=None)
-        total = MOST_SEEDS * FINALISTS
+        total = max(MOST_SEEDS * FINALISTS, len(counted))
         self.trial.watcher.show("finals", len(done), total, f"{best:.2%}" if best is not None else "none yet")
 
 
-def next_training(
-    question: Question, wanted: Sequence[Setting], taken: Sequence[Record], first_seeds: set[Setting]
-) -> Indices | None:
-    """The finalist with the fewest seeds, as indices with the smallest free one; None where all have theirs.
-
-    Args:
-        taken: trials of the finals that ran, run or wait.
-        first_seeds: settings whose seed 0 ran before the finals.
-    """
-    used = {setting: {0} if setting in first_seeds else set() for setting in wanted}
-    for record in taken:
+def used_seeds(
+    question: Question, wanted: Iterable[Setting], halved: Iterable[Record], finals: Iterable[Record]
+) -> dict[Setting, set[int]]:
+    """Finalist -> its seeds, whatever became of them: lost trials are enqueued again by `SharedStudy.bury`, once or as often as
+    they are interrupted."""
+    used: dict[Setting, set[int]] = {setting: set() for setting in wanted}
+    for record in (*halved, *finals):
         setting = setting_of(question, record)
-        if setting in used:
-            used[setting].add(record.indices[SEED])
-    open_ones = [setting for setting in wanted if len(used[setting]) < MOST_SEEDS]
-    if not open_ones:
-        return None
-    setting = min(open_ones, key=lambda one: len(used[one]))
-    seed = min(set(range(MOST_SEEDS)) - used[setting])
-    return question.space.indices(setting) | {SEED: seed}
+        if setting in used and "dropped" not in record.notes:
+            used[setting].add(record.indices.get(SEED, 0))
+    return used
+
+
+def _next_seed(used: set[int]) -> Indices:
+    return {SEED: min(set(range(MOST_SEEDS)) - used)}

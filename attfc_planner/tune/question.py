@@ -23,6 +23,10 @@ SIZES = ("dcc_share", "batch_size", "queue_length")
 """Knobs that only scale sizes; settings that differ in these alone allocate alike."""
 
 
+FORM = 2
+"""Of the trials' knobs and notes: a study that another attfc began may have another."""
+
+
 @dataclass(frozen=True)
 class Question:
     """The plan, its search space, how a setting is judged before it is tried, and the data."""
@@ -41,6 +45,7 @@ class Question:
         """What must be equal for two workers, or a worker and its successor, to work on one study."""
         request = self.request
         return {
+            "form of the studies": FORM,
             "data": request.data_path,
             "identities": request.num_ids,
             "images": request.num_images,

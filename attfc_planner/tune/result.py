@@ -25,7 +25,7 @@ from attfc_planner.tune.question import Question, headroom, process_bytes, with_
 from attfc_planner.tune.scaling import NUM_CHECKS
 from attfc_planner.tune.steps import neighbours, observations
 from attfc_planner.tune.ties import Accuracy, Difference, at_common_check, difference
-from attfc_planner.tune.trained import Trained
+from attfc_planner.tune.trained import BROKEN, Trained
 from attfc_train.prediction import Interval, MemoryPrediction, MemoryTerm
 from attfc_train.units import format_bytes
 
@@ -109,16 +109,17 @@ def contenders(question: Question, candidates: Sequence[Candidate]) -> list[Sett
 
 def finals_pool(question: Question, candidates: Sequence[Candidate], trained: Sequence[Trained]) -> list[Setting]:
     """What may become a finalist: settings that run, at every queue length; of those that learn alike what was trained, else
-    the fastest."""
+    the fastest. Nothing whose training crashed or ran out of memory."""
     fastest = sorted(candidates, key=lambda one: -one.images_per_second)
     lengths = question.space.queue_length
     settings = [replace(one.setting, queue_length=length) for one in fastest for length in lengths]
     runs = {question.steps_key(one.setting) for one in candidates}
     known = [one.setting for one in trained if one.setting is not None and question.steps_key(one.setting) in runs]
+    broken = {one.setting for one in trained if one.outcome in BROKEN}
     pool: dict[Setting, Setting] = {}
     for setting in (*known, *settings):
         pool.setdefault(replace(setting, gradient_checkpointing=False, accumulation=1), setting)
-    return list(pool.values())
+    return [setting for setting in pool.values() if setting not in broken]
 
 
 def verdict(

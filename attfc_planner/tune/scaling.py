@@ -25,7 +25,7 @@ FASTEST_FORGETTING = 1 - FIRST_MOMENTUM
 """Largest 1 - m' of a short run: where a ramp of the momentum starts, too."""
 
 NUM_CHECKS = 9
-"""Evaluations of a short run, evenly spaced; its steps are a multiple of it. Successive halving decides at 1, 3 and 9."""
+"""Evaluations of a short run, evenly spaced; its steps are a multiple of it. Successive halving decides at the third."""
 
 KEPT = 0.1
 """A ratio within so much (relative) of the full run's counts as kept; rounding slots and steps costs that much at most."""

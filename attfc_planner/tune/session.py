@@ -7,6 +7,7 @@ and the exit code is 128 + the signal's number, as for every interrupted command
 
 from __future__ import annotations
 
+import math
 import signal
 import time
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from attfc_planner.search.space import Setting
 from attfc_planner.tune import screen
 from attfc_planner.tune.budget import Scale, affordable
 from attfc_planner.tune.claim import Record
-from attfc_planner.tune.finals import Finals, Standing, seeded_knobs
+from attfc_planner.tune.finals import MOST_SEEDS, Finals, Standing, seeded_knobs
 from attfc_planner.tune.lock import device_lock
 from attfc_planner.tune.question import Question, ask
 from attfc_planner.tune.result import contenders, finals_pool, measured_candidates, verdict
@@ -33,9 +34,9 @@ from attfc_planner.tune.short_training import run_short_training
 from attfc_planner.tune.steps import StepTrials
 from attfc_planner.tune.storage import Store, journal_beside, open_storage, reachable, shown
 from attfc_planner.tune.study import SharedStudy, study_names
-from attfc_planner.tune.trained import Trained, regression, trained_full_fc, trained_settings, without_seed
-from attfc_planner.tune.training_trial import TrainingTrial
-from attfc_planner.tune.trainings import FIRST_CUT, HALVING, Trainings, recorded_scale
+from attfc_planner.tune.trained import SEED, regression, trained_full_fc, trained_settings, training_records, without_seed
+from attfc_planner.tune.training_trial import TrainingTrial, recorded_beside, recorded_scale
+from attfc_planner.tune.trainings import FIRST_CUT, HALVING, Trainings
 from attfc_planner.tune.tuned_profile import tuned_profile
 from attfc_train.errors import Interrupted, UsageError
 from attfc_train.profile_file import save_profile
@@ -43,7 +44,7 @@ from attfc_train.profile_file import save_profile
 SHARE_OF_STEPS = 0.4
 """Of the time after planning goes to real steps at most; the rest to short trainings."""
 SHARE_OF_FINALS = 0.3
-"""Of what then is left, at least; all that the short trainings leave."""
+"""Of what then is left, if the short trainings take as long as expected; and all that they leave."""
 LEAST_STARTUP_SECONDS = 5.0
 
 
@@ -87,15 +88,11 @@ class Studies:
     def standing(self, question: Question) -> Standing:
         """What all trials say so far."""
         trained = trained_settings(question, [*self.trainings.records(), *self.finals.records()])
-        full_fc = self.full_fc
-        model = regression(question, trained, full_fc, recorded_scale(self.baseline).num_ids) if full_fc else None
+        full_fc, beside = trained_full_fc(self.baseline.records()), recorded_beside(question, self.baseline)
+        num_ids = recorded_scale(self.baseline).num_ids if full_fc else 0
+        model = regression(question, trained, full_fc, beside, num_ids)
         pool = finals_pool(question, measured_candidates(question, self.steps.records()), trained)
-        return Standing(pool, trained, model)
-
-    @property
-    def full_fc(self) -> Trained | None:
-        """The full FC layer's training, once it ended."""
-        return trained_full_fc(self.baseline.records())
+        return Standing(pool, trained, full_fc, model)
 
 
 def tune(request: PlanRequest, options: TuneOptions) -> None:
@@ -145,7 +142,7 @@ def _studies(store: Store, name: str, question: Question, options: TuneOptions) 
     _check_question(steps, name, question)
     trainings = SharedStudy(store, f"{name} trainings", question.knobs, ("accuracy",), HALVING, FIRST_CUT)
     finals = SharedStudy(store, f"{name} finals", seeded_knobs(question), ("accuracy",))
-    return Studies(steps, trainings, finals, SharedStudy(store, f"{name} full FC", {}, ("accuracy",)))
+    return Studies(steps, trainings, finals, SharedStudy(store, f"{name} full FC", {SEED: MOST_SEEDS}, ("accuracy",)))
 
 
 def _check_question(study: SharedStudy, name: str, question: Question) -> None:
@@ -204,17 +201,20 @@ def _train(question: Question, studies: Studies, deadline: float, watcher: scree
         return
     trial = TrainingTrial(question, run_short_training, deadline, watcher)
     Trainings(trial, studies.trainings, studies.baseline, settings, startup).run(scale)
-    needed = _longest_training(studies)
-    if needed is not None:
-        scale = recorded_scale(studies.baseline)
-        Finals(trial, studies.finals, studies.trainings, scale, lambda: studies.standing(question), needed).run()
+    Finals(
+        trial,
+        studies.finals,
+        studies.trainings,
+        studies.baseline,
+        lambda: studies.standing(question),
+        lambda: _longest_training(studies),
+    ).run()
 
 
-def _longest_training(studies: Studies) -> float | None:
-    """Seconds of the longest training that ended; None where none did."""
+def _longest_training(studies: Studies) -> float:
+    """Seconds of the longest training that ended; infinite where none did."""
     records = (*studies.trainings.records(), *studies.finals.records())
-    seconds = [record.notes["wall_seconds"] for record in records if record.state == "complete"]
-    return max(seconds, default=None)
+    return max((record.notes["wall_seconds"] for record in records if record.state == "complete"), default=math.inf)
 
 
 def _scale(question: Question, settings: list[Setting], rates: list[float], deadline: float, startup: float) -> Scale | None:
@@ -239,16 +239,17 @@ def _startup_seconds(steps: SharedStudy) -> float:
 
 def _finish(console: Console, question: Question, studies: Studies, options: TuneOptions) -> None:
     """Writes the best of what was measured; the plan itself where nothing was."""
-    steps, standing, full_fc = studies.steps.records(), studies.standing(question), studies.full_fc
-    found = verdict(question, steps, standing.trained, full_fc, standing.model)
+    steps, standing = studies.steps.records(), studies.standing(question)
+    found = verdict(question, steps, standing.trained, standing.full_fc, standing.model)
     scale = recorded_scale(studies.baseline) if studies.baseline.records() else None
     if found is None:
         save_profile(question.plan.profile, options.output)
         console.print("Nothing was measured: the plan is written as it was predicted.")
     else:
         candidates = measured_candidates(question, steps, standing.model)
+        trainings = training_records(standing.trained, standing.full_fc, recorded_beside(question, studies.baseline))
         short_ids = scale.num_ids if scale else None
-        profile = tuned_profile(question, found, candidates, standing.trained, studies.num_trials, short_ids)
+        profile = tuned_profile(question, found, candidates, trainings, studies.num_trials, short_ids)
         save_profile(profile, options.output)
         importances = screen.Importances(
             studies.steps.importances(lambda record: record.values[1] if record.values else None),

@@ -2,8 +2,8 @@
 
 An accuracy over P pairs has a binomial standard error. Settings are compared at the same share of their runs; the interval of
 the difference takes the two as independent. They are measured on the same pairs, whose difficulty they share, so the true
-interval of the difference is narrower rather than wider, and a tie may only mean too few pairs. What other seeds would change
-is not in it.
+interval of the difference is narrower rather than wider; what other seeds would change is not in it, and makes it wider. A
+factor for both is learned from the trainings (`attfc_planner.measured_accuracy.MeasuredAccuracy.noise_factor`).
 """
 
 from __future__ import annotations
@@ -30,15 +30,18 @@ class Accuracy:
 
     @property
     def log_odds(self) -> float:
-        """Of `value`, which is kept one variance away from 0 and 1."""
-        share = min(max(self.value, self.variance), 1 - self.variance)
-        return math.log(share / (1 - share))
+        """Of `value`, which is kept one standard error away from 0 and 1."""
+        return math.log(self._inside / (1 - self._inside))
 
     @property
     def log_odds_variance(self) -> float:
         """To first order."""
-        share = min(max(self.value, self.variance), 1 - self.variance)
-        return self.variance / (share * (1 - share)) ** 2
+        return self.variance / (self._inside * (1 - self._inside)) ** 2
+
+    @property
+    def _inside(self) -> float:
+        error = min(0.5, math.sqrt(self.variance))
+        return min(max(self.value, error), 1 - error)
 
 
 @dataclass(frozen=True)
@@ -65,8 +68,7 @@ def mean_accuracy(sets: Iterable[tuple[float, int]]) -> Accuracy:
 
 
 def over_seeds(accuracies: Sequence[Accuracy]) -> Accuracy:
-    """The mean of one setting's trainings, whose errors count as independent: in 60 trainings on 600 pairs of LFW
-    (benchmarks/results/heads.jsonl) seeds differed by about the pairs' binomial error."""
+    """The mean of one setting's trainings, whose errors count as independent."""
     count = len(accuracies)
     return Accuracy(sum(one.value for one in accuracies) / count, sum(one.variance for one in accuracies) / count**2)
 

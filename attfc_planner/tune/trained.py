@@ -1,4 +1,4 @@
-"""What the short trainings showed, one line per setting: all seeds together, and the early ends carried on to the end."""
+"""What the short trainings showed: by setting and seed, and as records of ``best.json``, early ends carried on to the end."""
 
 from __future__ import annotations
 
@@ -14,15 +14,27 @@ from attfc_planner.tune.claim import Record
 from attfc_planner.tune.question import Question
 from attfc_planner.tune.scaling import NUM_CHECKS
 from attfc_planner.tune.ties import Accuracy, mean_accuracy, over_seeds
-from attfc_train.search_summary import TrainingRecord
+from attfc_train.search_summary import TrainedSetting, TrainingRecord
 
 SEED = "seed"
-"""Knob of the finals' study beside the setting's; what has none was trained with seed 0."""
+"""Knob of the studies whose trials have a seed; the others train with seed 0."""
+BROKEN = ("failed", "out of memory")
+"""Outcomes after which a setting is not tried again."""
 PROGRESS_DEVIATION = 0.2
 """Standard deviation of what different settings still gain in log odds after the first ninth, before it is known better: real
 faces, `tiny`: 0.61, 0.92 and 0.76."""
 PROGRESS_WEIGHT = 2
 """How many gains that assumption counts as."""
+MOST_LOG_ODDS = 13.0
+"""An accuracy that is carried on stays within 1e-6 of 0 and 1."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training with one seed."""
+
+    checks: dict[int, Accuracy]
+    finished: bool
 
 
 @dataclass(frozen=True)
@@ -31,13 +43,23 @@ class Trained:
 
     setting: Setting | None
     """None: the full FC layer."""
-    checks: dict[int, Accuracy]
-    """Check -> the mean over the seeds that reached it."""
-    num_finished: int
-    """Seeds that ran to the end."""
+    runs: tuple[Run, ...]
+    """One a seed."""
     outcome: str
+    """Of the last trial; of one that crashed or ran out of memory, where one did."""
     images_per_second: float | None
     """Of the last that ended by itself, data loading included."""
+
+    @property
+    def checks(self) -> dict[int, Accuracy]:
+        """Check -> the mean over the seeds that reached it."""
+        reached = sorted({check for run in self.runs for check in run.checks})
+        return {check: over_seeds([run.checks[check] for run in self.runs if check in run.checks]) for check in reached}
+
+    @property
+    def num_finished(self) -> int:
+        """Seeds that ran to the end."""
+        return sum(run.finished for run in self.runs)
 
     @property
     def finished(self) -> bool:
@@ -61,8 +83,8 @@ def trained_settings(question: Question, records: Sequence[Record]) -> list[Trai
 
 def trained_full_fc(records: Sequence[Record]) -> Trained | None:
     """The full FC layer, where a training of it ended."""
-    complete = [record for record in records if record.state == "complete"]
-    return _trained(None, complete) if complete else None
+    found = _trained(None, [record for record in records if "dropped" not in record.notes]) if records else None
+    return found if found is not None and found.finished else None
 
 
 def without_seed(record: Record) -> Record:
@@ -82,43 +104,48 @@ def checks_of(record: Record) -> dict[int, Accuracy]:
 
 
 def _trained(setting: Setting | None, group: Sequence[Record]) -> Trained:
-    checks = [checks_of(record) for record in group]
-    reached = sorted({check for one in checks for check in one})
-    means = {check: over_seeds([one[check] for one in checks if check in one]) for check in reached}
-    num_finished = sum(record.state == "complete" and NUM_CHECKS in own for record, own in zip(group, checks, strict=True))
+    """A seed that was cut and trained again counts once, as far as it got at best."""
+    runs: dict[int, Run] = {}
+    for record in group:
+        seed, checks = record.indices.get(SEED, 0), checks_of(record)
+        if checks and (seed not in runs or len(checks) > len(runs[seed].checks)):
+            runs[seed] = Run(checks, record.state == "complete" and NUM_CHECKS in checks)
     rates = [record.notes["images_per_second"] for record in group if "images_per_second" in record.notes]
-    outcome = str(group[-1].notes.get("outcome", group[-1].state))
-    return Trained(setting, means, num_finished, outcome, rates[-1] if rates else None)
+    outcomes = [str(record.notes.get("outcome", record.state)) for record in group]
+    outcome = next((one for one in outcomes if one in BROKEN), outcomes[-1])
+    return Trained(setting, tuple(runs.values()), outcome, rates[-1] if rates else None)
 
 
-def training_records(trained: Sequence[Trained], full_fc: Trained | None) -> tuple[TrainingRecord, ...]:
-    """What ``best.json`` keeps; settings that reported nothing are left out, and the full FC layer is the last."""
-    known = [one for one in trained if one.checks]
-    if not known or full_fc is None or not full_fc.finished:
+def training_records(trained: Sequence[Trained], full_fc: Trained | None, beside: Setting | None) -> tuple[TrainingRecord, ...]:
+    """What ``best.json`` keeps, one for every seed; the full FC layer's are the last.
+
+    Args:
+        beside: the setting that the full FC layer was trained beside.
+    """
+    known = [one for one in trained if one.runs]
+    if not known or full_fc is None or beside is None:
         return ()
-    finished = [one for one in (*known, full_fc) if one.finished]
-    beside = next(one.setting for one in known)
-    return tuple(_record(one, one.setting or beside, finished) for one in (*known, full_fc))
+    finished = [run for one in (*known, full_fc) for run in one.runs if run.finished]
+    pairs = [(one, run) for one in (*known, full_fc) for run in one.runs]
+    return tuple(_record(one.setting or beside, one.setting is None, run, finished) for one, run in pairs)
 
 
-def _record(one: Trained, setting: Setting | None, finished: Sequence[Trained]) -> TrainingRecord:
-    assert setting is not None, "the full FC layer is trained beside a setting"
-    check = max(one.checks)
-    accuracy = one.checks[check]
+def _record(setting: Setting, full_fc: bool, run: Run, finished: Sequence[Run]) -> TrainingRecord:
+    check = max(run.checks)
+    accuracy = run.checks[check]
     gain, gain_variance = _gain(check, finished)
-    odds = accuracy.log_odds + gain
+    odds = min(max(accuracy.log_odds + gain, -MOST_LOG_ODDS), MOST_LOG_ODDS)
     return TrainingRecord(
-        settings={name: value for name, value in asdict(setting).items() if value is not None},
-        full_fc=one.setting is None,
+        setting=TrainedSetting(**{name: value for name, value in asdict(setting).items() if name != "backbone"}),
+        full_fc=full_fc,
         accuracy=1 / (1 + math.exp(-odds)),
-        log_odds_variance=accuracy.log_odds_variance + gain_variance,
-        reached=check / NUM_CHECKS,
-        num_seeds=max(1, one.num_finished),
+        pairs_variance=accuracy.log_odds_variance,
+        projection_variance=gain_variance,
     )
 
 
-def _gain(check: int, finished: Sequence[Trained]) -> tuple[float, float]:
-    """Log odds that settings gain from a check to the end, the mean and the variance for another setting."""
+def _gain(check: int, finished: Sequence[Run]) -> tuple[float, float]:
+    """Log odds that trainings gain from a check to the end, the mean and the variance for another setting's."""
     if check == NUM_CHECKS:
         return 0.0, 0.0
     gains = [one.checks[NUM_CHECKS].log_odds - one.checks[check].log_odds for one in finished if check in one.checks]
@@ -135,16 +162,19 @@ def _expected_variance(check: int) -> float:
 
 
 def regression(
-    question: Question, trained: Sequence[Trained], full_fc: Trained | None, num_ids: int
+    question: Question, trained: Sequence[Trained], full_fc: Trained | None, beside: Setting | None, num_ids: int
 ) -> MeasuredAccuracy | None:
     """What the trainings say of every setting, in the prior's place; None where they are too few.
 
     Args:
+        beside: see `training_records`.
         num_ids: identities of the short trainings.
     """
-    return measured_accuracy(question.base, training_records(trained, full_fc), trained_on(question, num_ids))
+    return measured_accuracy(question.base, training_records(trained, full_fc, beside), trained_on(question, num_ids))
 
 
 def trained_on(question: Question, num_ids: int) -> str:
     """In a few words."""
-    return f"short trainings on {num_ids:,} of {question.request.num_ids:,} identities, held-out pairs"
+    split = question.split
+    verified = f"pairs of {split.num_held_out:,} held-out ones" if split.num_held_out else ", ".join(split.val)
+    return f"short trainings on {num_ids:,} of {question.request.num_ids:,} identities, verified on {verified}"

@@ -10,9 +10,11 @@ from attfc_planner.search.space import Setting
 from attfc_planner.tune.budget import Scale
 from attfc_planner.tune.claim import CUT, Claim
 from attfc_planner.tune.question import Question
-from attfc_planner.tune.scaling import NUM_CHECKS, shortened
+from attfc_planner.tune.scaling import NUM_CHECKS, full_fc_beside, shortened
 from attfc_planner.tune.short_training import OnCheck, Sets, ShortTraining, Train
+from attfc_planner.tune.study import SharedStudy
 from attfc_planner.tune.ties import Accuracy, mean_accuracy
+from attfc_planner.tune.trained import SEED
 from attfc_planner.tune.watcher import Watcher
 from attfc_train.data.source import open_dataset
 from attfc_train.profile import TrainProfile
@@ -24,7 +26,6 @@ class TrainingTrial:
 
     Args:
         deadline: of `time.monotonic`.
-        halving: ask the study's pruner before the last check.
     """
 
     question: Question
@@ -33,7 +34,7 @@ class TrainingTrial:
     watcher: Watcher
 
     def run(self, claim: Claim, profile: TrainProfile, name: str, halving: bool) -> None:
-        """Trains `profile`, and ends the claim."""
+        """Trains `profile`, and ends the claim; with `halving` the study's pruner is asked before the last check."""
         checks: dict[str, Sets] = {}
         claim.note(num_ids=profile.num_ids, steps=profile.total_steps, name=name)
         result = self.train(
@@ -43,6 +44,13 @@ class TrainingTrial:
             on_check=_reporting(claim, profile, checks, halving),
         )
         self._record(claim, name, result, checks)
+
+    def run_full_fc(self, claim: Claim, baseline: SharedStudy) -> None:
+        """Trains the full FC layer with the claim's seed, beside the setting that its first trial names."""
+        setting, seed = recorded_beside(self.question, baseline), claim.indices[SEED]
+        assert setting is not None, "the claim is one of its trials"
+        profile = short_profile(self.question, setting, recorded_scale(baseline), seed)
+        self.run(claim, full_fc_beside(profile), f"full FC layer{f', seed {seed}' if seed else ''}", halving=False)
 
     def _record(self, claim: Claim, name: str, result: ShortTraining, checks: Mapping[str, Sets]) -> None:
         claim.note(
@@ -70,6 +78,18 @@ class TrainingTrial:
             claim.prune()
         else:
             claim.fail("failed", result.reason)
+
+
+def recorded_scale(baseline: SharedStudy) -> Scale:
+    """The scale that all workers use: that of the baseline's first trial, whoever enqueued it."""
+    first = baseline.records()[0].notes
+    return Scale(first["num_ids"], first["epochs"], 0)
+
+
+def recorded_beside(question: Question, baseline: SharedStudy) -> Setting | None:
+    """The setting whose batch size the full FC layer is trained with; None before there is a trial."""
+    records = baseline.records()
+    return question.space.at(records[0].notes["beside"]) if records else None
 
 
 def short_profile(question: Question, setting: Setting, scale: Scale, seed: int = 0) -> TrainProfile:

@@ -15,9 +15,9 @@ from attfc_planner.search.space import Setting
 from attfc_planner.tune.budget import Scale
 from attfc_planner.tune.claim import Claim
 from attfc_planner.tune.question import words
-from attfc_planner.tune.scaling import full_fc_beside
 from attfc_planner.tune.study import SharedStudy
-from attfc_planner.tune.training_trial import TrainingTrial, short_profile
+from attfc_planner.tune.trained import SEED
+from attfc_planner.tune.training_trial import TrainingTrial, recorded_scale, short_profile
 
 POLL_SECONDS = 1.0
 HALVING = 3
@@ -44,7 +44,8 @@ class Trainings:
     def run(self, scale: Scale) -> None:
         """Works until all trainings are done or the time is over; `scale` is what this worker proposes."""
         if not self.baseline.records():
-            self.baseline.enqueue({}, "full FC layer", num_ids=scale.num_ids, epochs=scale.epochs)
+            beside = self.trial.question.space.indices(self.contenders[0])
+            self.baseline.enqueue({SEED: 0}, "full FC layer", num_ids=scale.num_ids, epochs=scale.epochs, beside=beside)
         self._enqueue_missing(scale.num_settings)
         while self.trial.deadline - time.monotonic() > self.startup:
             for study in (self.baseline, self.study):
@@ -61,10 +62,10 @@ class Trainings:
 
     def _enqueue_missing(self, num_settings: int) -> None:
         known = {record.key for record in self.study.records()}
-        for setting in self.contenders[: max(0, num_settings - len(known))]:
-            indices = self.trial.question.space.indices(setting)
-            if tuple(sorted(indices.items())) not in known:
-                self.study.enqueue(indices, "left over by real steps")
+        wanted = [self.trial.question.space.indices(setting) for setting in self.contenders]
+        missing = [indices for indices in wanted if tuple(sorted(indices.items())) not in known]
+        for indices in missing[: max(0, num_settings - len(known))]:
+            self.study.enqueue(indices, "left over by real steps")
 
     def _claim(self) -> tuple[Claim | None, bool]:
         """The first setting, then the full FC layer, then the others."""
@@ -77,12 +78,11 @@ class Trainings:
         return None, False
 
     def _try(self, claim: Claim, is_baseline: bool) -> None:
-        setting = self.contenders[0] if is_baseline else self.trial.question.space.at(claim.indices)
-        profile = short_profile(self.trial.question, setting, recorded_scale(self.baseline))
         if is_baseline:
-            profile = full_fc_beside(profile)
-        name = "full FC layer" if is_baseline else words(setting)
-        self.trial.run(claim, profile, name, halving=not is_baseline)
+            self.trial.run_full_fc(claim, self.baseline)
+            return
+        setting = self.trial.question.space.at(claim.indices)
+        self.trial.run(claim, short_profile(self.trial.question, setting, recorded_scale(self.baseline)), words(setting), True)
 
     def _show(self) -> None:
         records = [*self.study.records(), *self.baseline.records()]
@@ -90,9 +90,3 @@ class Trainings:
         done = [record for record in counted if record.state not in ("waiting", "running")]
         best = max((record.values[0] for record in self.study.records() if record.values), default=None)
         self.trial.watcher.show("short trainings", len(done), len(counted), f"{best:.2%}" if best is not None else "none yet")
-
-
-def recorded_scale(baseline: SharedStudy) -> Scale:
-    """The scale that all workers use: that of the baseline's first trial, whoever enqueued it."""
-    first = baseline.records()[0].notes
-    return Scale(first["num_ids"], first["epochs"], 0)

@@ -12,17 +12,17 @@ from attfc_planner.speed import hours_per_epoch
 from attfc_planner.summary import summarised
 from attfc_planner.tune.question import Question
 from attfc_planner.tune.result import STEPS_SOURCE, Verdict, against_full_fc
-from attfc_planner.tune.trained import Trained, trained_on, training_records
+from attfc_planner.tune.trained import trained_on
 from attfc_train.prediction import Interval, Prediction, Provenance
 from attfc_train.profile import TrainProfile
-from attfc_train.search_summary import SearchSummary
+from attfc_train.search_summary import SearchSummary, TrainingRecord
 
 
 def tuned_profile(
     question: Question,
     found: Verdict,
     candidates: Sequence[Candidate],
-    trained: Sequence[Trained],
+    trainings: tuple[TrainingRecord, ...],
     num_trials: int,
     num_short_ids: int | None,
 ) -> TrainProfile:
@@ -30,7 +30,7 @@ def tuned_profile(
 
     Args:
         candidates: all settings whose steps ran.
-        trained: all that were trained.
+        trainings: see `attfc_planner.tune.trained.training_records`.
         num_trials: of all stages.
         num_short_ids: identities of the short trainings; None where there were none.
     """
@@ -61,7 +61,7 @@ def tuned_profile(
         "description": description,
         "prediction": prediction,
         "provenance": provenance,
-        "search": _summary(question, found, candidates, trained, num_short_ids),
+        "search": _summary(question, found, candidates, trainings, num_short_ids),
     }
     return TrainProfile.model_validate({**chosen.profile.model_dump(), **document})
 
@@ -70,7 +70,7 @@ def _summary(
     question: Question,
     found: Verdict,
     candidates: Sequence[Candidate],
-    trained: Sequence[Trained],
+    trainings: tuple[TrainingRecord, ...],
     num_short_ids: int | None,
 ) -> SearchSummary:
     """The plan's, with measured settings for its front, and the trainings."""
@@ -78,7 +78,6 @@ def _summary(
     front = pareto_front([found.chosen, *others])
     left_out = question.plan.profile.search.left_out if question.plan.profile.search else ()
     made = summarised(question.space, front, found.chosen, question.limits, question.request.prefer, left_out)
-    trainings = training_records(trained, found.baseline)
     where = trained_on(question, num_short_ids) if trainings and num_short_ids else ""
     return made.model_copy(update={"rule": f"tuned: {found.rule}", "trainings": trainings, "trained_on": where})
 

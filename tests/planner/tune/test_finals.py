@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 
-from attfc_planner.tune.finals import FINALISTS, MOST_SEEDS, Standing, finalists, next_training
+from attfc_planner.tune.claim import DIED
+from attfc_planner.tune.finals import FINALISTS, MOST_SEEDS, Standing, finalists, used_seeds
 from attfc_planner.tune.result import finals_pool
 from attfc_planner.tune.scaling import NUM_CHECKS
-from attfc_planner.tune.short_training import ShortTraining
+from attfc_planner.tune.short_training import OnCheck, Outcome, ShortTraining
 from attfc_planner.tune.trained import SEED, setting_of
 from attfc_train.profile import AttFCSettings, TrainProfile
 from tests.planner.tune.tuning import Accurate, Tuning, by_queue, is_full_fc
@@ -40,7 +42,7 @@ def test_finalists_are_trained_with_other_seeds_until_they_have_theirs(tuning: T
     before = len(tuning.trained)
     tuning.play_finals(noisy(by_queue(0.86, 0.84)))
     after = tuning.trained[before:]
-    assert not any(map(is_full_fc, after))
+    assert sorted(profile.run.seed for profile in after if is_full_fc(profile)) == [1, 2, 3, 4], "it is compared with all"
     trained = [one for one in tuning.standing().trained if one.num_finished == MOST_SEEDS]
     assert len(trained) >= FINALISTS
     assert any(one.setting and one.setting.queue_length == 5.0 for one in trained)
@@ -93,7 +95,7 @@ def test_what_was_stopped_early_may_come_back(tuning: Tuning) -> None:
     best = max(ended, key=lambda one: one.checks[NUM_CHECKS].value)
     assert wanted[0] == best.setting
     assert standing.model is not None
-    expected = max(standing.pool, key=lambda one: standing.model.expected(one.applied_to(tuning.asked.base), 6000)[0])  # type: ignore[union-attr]
+    expected = max(standing.pool, key=lambda one: standing.model.expected(one.applied_to(tuning.asked.base), 0.0)[0])  # type: ignore[union-attr]
     assert expected in wanted[:2]
 
 
@@ -114,43 +116,67 @@ def test_nothing_is_begun_that_the_time_does_not_do_for(tuning: Tuning) -> None:
     assert not tuning.finals.records()
 
 
-def test_a_final_that_crashes_is_not_repeated(tuning: Tuning) -> None:
+@pytest.mark.parametrize("outcome", ["failed", "out of memory"])
+def test_a_setting_that_breaks_is_not_tried_again(tuning: Tuning, outcome: Outcome) -> None:
     tuning.train(by_queue(0.86, 0.84))
-    calls: list[int] = []
+    broken: list[str] = []
+    usual = tuning.trial(by_queue(0.86, 0.84))
 
-    def crash(profile: TrainProfile, kind: str, *, timeout: float, on_check: object) -> ShortTraining:
-        calls.append(profile.run.seed)
-        return ShortTraining("failed", "no reason")
+    def breaks(profile: TrainProfile, kind: Literal["cuda", "cpu"], *, timeout: float, on_check: OnCheck) -> ShortTraining:
+        if is_full_fc(profile) or profile.optim.batch_size != tuning.contenders[0].batch_size:
+            return usual.train(profile, kind, timeout=timeout, on_check=on_check)
+        broken.append(profile.head.model_dump_json())
+        return ShortTraining(outcome, "no reason")
 
-    trial = replace(tuning.trial(by_queue(0.86, 0.84)), train=crash)
-    from attfc_planner.tune.finals import Finals
-    from tests.planner.tune.tuning import SCALE
+    tuning.run_finals(replace(usual, train=breaks))
+    assert broken
+    assert len(broken) == len(set(broken)), "once each"
+    assert any(outcome in line for line in tuning.watcher.lines)
 
-    Finals(trial, tuning.finals, tuning.study, SCALE, tuning.standing, 0.0).run()
-    assert 0 < len(calls) <= FINALISTS * MOST_SEEDS
-    assert any("failed" in line for line in tuning.watcher.lines)
+
+def test_a_training_that_kills_its_worker_twice_is_left_alone(tuning: Tuning) -> None:
+    tuning.train(by_queue(0.86, 0.84))
+    wanted = finalists(tuning.asked, tuning.standing())
+    indices = tuning.asked.space.indices(wanted[0]) | {SEED: 1}
+    for _ in range(2):
+        tuning.finals.enqueue(indices, "a test")
+        claim = tuning.finals.claim()
+        assert claim is not None
+        claim.fail(DIED)
+    tuning.finals.bury()
+    assert tuning.finals.claim() is None
+    assert 1 in used_seeds(tuning.asked, wanted, [], tuning.finals.records())[wanted[0]]
 
 
 def test_the_expected_accuracy_is_said_before(tuning: Tuning) -> None:
     tuning.train(by_queue(0.86, 0.84))
     tuning.play_finals(by_queue(0.86, 0.84))
-    finals = [line for line in tuning.watcher.lines if "seed" in line]
+    finals = [line for line in tuning.watcher.lines if "seed" in line and "full FC layer" not in line]
     assert finals
     assert all("% expected): " in line for line in finals)
 
 
 def test_the_fewest_seeds_come_first(tuning: Tuning) -> None:
     tuning.train(by_queue(0.86, 0.84))
-    wanted = finalists(tuning.asked, tuning.standing())
-    first, second, third = wanted
-    indices = next_training(tuning.asked, wanted, [], {first, second})
-    assert indices is not None
-    assert (tuning.asked.space.at({k: v for k, v in indices.items() if k != SEED}), indices[SEED]) == (third, 0)
-    every = [(one, seed) for one in wanted for seed in range(MOST_SEEDS)]
-    for setting, seed in every:
-        tuning.finals.enqueue(tuning.asked.space.indices(setting) | {SEED: seed}, "a test")
-    assert next_training(tuning.asked, wanted, tuning.finals.records(), set()) is None
-    assert {setting_of(tuning.asked, record) for record in tuning.finals.records()} == set(wanted)
+    before = len(tuning.trained)
+    tuning.play_finals(by_queue(0.86, 0.84))
+    counts: dict[str, int] = {}
+    for profile in tuning.trained[before:]:
+        name = profile.head.model_dump_json() + str(profile.optim.batch_size)
+        counts[name] = counts.get(name, 0) + 1
+        assert counts[name] <= min(counts.values()) + MOST_SEEDS - 1
+    assert max(counts.values()) <= MOST_SEEDS
+
+
+def test_seeds_that_are_taken(tuning: Tuning) -> None:
+    """Stage B takes seed 0, also where it stopped early."""
+    tuning.train(by_queue(0.86, 0.84))
+    halved = tuning.study.records()
+    wanted = [setting_of(tuning.asked, record) for record in halved]
+    tuning.finals.enqueue(tuning.asked.space.indices(wanted[0]) | {SEED: 3}, "a test")
+    used = used_seeds(tuning.asked, wanted, halved, tuning.finals.records())
+    assert used[wanted[0]] == {0, 3}
+    assert all(seeds == {0} for setting, seeds in used.items() if setting != wanted[0])
 
 
 def test_without_a_model_what_ended_best_is_in(tuning: Tuning) -> None:
@@ -159,4 +185,4 @@ def test_without_a_model_what_ended_best_is_in(tuning: Tuning) -> None:
     wanted = finalists(tuning.asked, standing)
     assert wanted
     assert wanted[0].queue_length == 5.0
-    assert finalists(tuning.asked, Standing((), (), None)) == []
+    assert finalists(tuning.asked, Standing((), (), None, None)) == []

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from attfc_planner.search.tuned import tuned_accuracy
+from attfc_planner.tune.claim import Record
 from attfc_planner.tune.scaling import NUM_CHECKS
 from attfc_planner.tune.ties import Accuracy, over_seeds
-from attfc_planner.tune.trained import PROGRESS_DEVIATION, Trained, training_records
+from attfc_planner.tune.trained import PROGRESS_DEVIATION, Run, Trained, trained_settings, training_records
 from attfc_train.errors import ProfileError, UsageError
-from attfc_train.profile import TrainProfile
+from attfc_train.profile import FullFCSettings, TrainProfile
 from attfc_train.profile_file import load_profile, save_profile
 from tests.planner.planned import planned
 from tests.planner.tune.tuning import Tuning, by_queue
@@ -21,34 +26,66 @@ def log_odds(value: float) -> float:
     return math.log(value / (1 - value))
 
 
-def trained(tuning: Tuning, finals: dict[int, float], finished: bool = True) -> Trained:
-    checks = {check: Accuracy(value, 1e-4) for check, value in finals.items()}
-    return Trained(tuning.contenders[0], checks, int(finished), "finished" if finished else "stopped", None)
+def run(*values: tuple[int, float]) -> Run:
+    return Run({check: Accuracy(value, 1e-4) for check, value in values}, dict(values).get(NUM_CHECKS) is not None)
 
 
-def full_fc(value: float = 0.85, early: float = 0.70) -> Trained:
-    return Trained(None, {3: Accuracy(early, 1e-4), NUM_CHECKS: Accuracy(value, 1e-4)}, 1, "finished", None)
+def trained(tuning: Tuning, *runs: Run) -> Trained:
+    return Trained(tuning.contenders[0], runs, "finished", None)
+
+
+FULL_FC = Trained(None, (run((3, 0.70), (NUM_CHECKS, 0.85)),), "finished", None)
 
 
 def test_an_early_end_is_carried_on_by_what_others_gained(tuning: Tuning) -> None:
-    ended, stopped = trained(tuning, {3: 0.75, NUM_CHECKS: 0.87}), trained(tuning, {3: 0.72}, finished=False)
-    records = training_records([ended, stopped], full_fc())
+    ended, stopped = trained(tuning, run((3, 0.75), (NUM_CHECKS, 0.87))), trained(tuning, run((3, 0.72)))
+    first, second, third = training_records([ended, stopped], FULL_FC, tuning.contenders[1])
     gains = (log_odds(0.87) - log_odds(0.75), log_odds(0.85) - log_odds(0.70))
-    assert records[0].accuracy == pytest.approx(0.87)
-    assert records[1].accuracy == pytest.approx(1 / (1 + math.exp(-log_odds(0.72) - sum(gains) / 2)))
-    assert (records[0].reached, records[1].reached) == (1.0, 3 / NUM_CHECKS)
-    assert records[0].log_odds_variance == pytest.approx(1e-4 / (0.87 * 0.13) ** 2)
-    surplus = records[1].log_odds_variance - 1e-4 / (0.72 * 0.28) ** 2
-    assert 0.3 * PROGRESS_DEVIATION**2 < surplus < 3 * PROGRESS_DEVIATION**2
-    assert [one.full_fc for one in records] == [False, False, True]
-    assert records[2].settings == records[0].settings, "what it was trained beside: its batch size"
+    assert first.accuracy == pytest.approx(0.87)
+    assert second.accuracy == pytest.approx(1 / (1 + math.exp(-log_odds(0.72) - sum(gains) / 2)))
+    assert first.pairs_variance == pytest.approx(1e-4 / (0.87 * 0.13) ** 2)
+    assert second.pairs_variance == pytest.approx(1e-4 / (0.72 * 0.28) ** 2)
+    assert first.projection_variance == third.projection_variance == 0
+    assert 0.3 * PROGRESS_DEVIATION**2 < second.projection_variance < 3 * PROGRESS_DEVIATION**2
+    assert [one.full_fc for one in (first, second, third)] == [False, False, True]
+    assert third.setting.batch_size == tuning.contenders[1].batch_size, "what it was trained beside"
+
+
+def test_every_seed_is_a_record(tuning: Tuning) -> None:
+    """What differs between seeds must reach the regression, which learns from it."""
+    seeds = [run((NUM_CHECKS, value)) for value in (0.80, 0.84, 0.88)]
+    records = training_records([trained(tuning, *seeds)], FULL_FC, tuning.contenders[0])
+    assert [round(one.accuracy, 6) for one in records] == [0.80, 0.84, 0.88, 0.85]
 
 
 def test_nothing_is_kept_without_a_full_fc_layer(tuning: Tuning) -> None:
-    ended = trained(tuning, {NUM_CHECKS: 0.87})
-    assert training_records([ended], None) == ()
-    assert training_records([], full_fc()) == ()
-    assert training_records([trained(tuning, {})], full_fc()) == ()
+    ended, beside = trained(tuning, run((NUM_CHECKS, 0.87))), tuning.contenders[0]
+    assert training_records([ended], None, None) == ()
+    assert training_records([], FULL_FC, beside) == ()
+    assert training_records([trained(tuning)], FULL_FC, beside) == ()
+
+
+@pytest.mark.parametrize("accuracy", [0.0, 1.0])
+def test_a_perfect_or_hopeless_training_is_a_number_like_others(tuning: Tuning, accuracy: float) -> None:
+    tuning.train(lambda profile: accuracy)
+    model = tuning.standing().model
+    assert model is not None
+    band = model.interval(tuning.contenders[0].applied_to(tuning.asked.base))
+    assert math.isfinite(band.low)
+    assert tuning.verdict().chosen
+    assert tuned_accuracy(tuning.profile()) is not None
+
+
+def test_a_seed_that_was_cut_and_trained_again_counts_once(tuning: Tuning) -> None:
+    sets = {str(check): [[0.8, 1000]] for check in range(1, 6)}
+    whole = {str(check): [[0.8, 1000]] for check in range(1, 10)}
+    indices = tuning.asked.space.indices(tuning.contenders[0])
+    cut = Record(0, indices, "failed", (), {"outcome": "interrupted", "checks": sets})
+    again = Record(1, indices, "complete", (0.8,), {"outcome": "finished", "checks": whole})
+    found = trained_settings(tuning.asked, [cut, again])
+    assert len(found) == 1
+    assert len(found[0].runs) == found[0].num_finished == 1
+    assert found[0].checks[1].variance == pytest.approx(0.8 * 0.2 / 1000)
 
 
 def test_seeds_make_the_mean_more_certain() -> None:
@@ -56,14 +93,15 @@ def test_seeds_make_the_mean_more_certain() -> None:
     mean = over_seeds([one, two])
     assert (mean.value, mean.variance) == (pytest.approx(0.86), pytest.approx(1.5e-4))
     assert mean.log_odds == pytest.approx(log_odds(0.86))
-    certain = Accuracy(1.0, 1e-3)
+    certain = Accuracy(1.0, 1e-6)
     assert certain.log_odds == pytest.approx(log_odds(1 - 1e-3))
-    assert certain.log_odds_variance > 0
+    assert certain.log_odds_variance == pytest.approx(1, rel=0.01)
 
 
 @pytest.fixture
 def tuned(tuning: Tuning, tmp_path) -> TrainProfile:
-    tuning.train(by_queue(0.86, 0.82))
+    tuning.train(by_queue(0.93, 0.80))
+    tuning.play_finals(by_queue(0.93, 0.80))
     save_profile(tuning.profile(), tmp_path / "best.json")
     return load_profile(tmp_path / "best.json")
 
@@ -79,9 +117,20 @@ def test_the_file_holds_the_regression(tuning: Tuning, tuned: TrainProfile) -> N
     assert again.interval(tuned) == tuned.prediction.accuracy
 
 
+def sizes(tuned: TrainProfile) -> dict[str, Any]:
+    """What a plan must share with a tuning."""
+    data, model = tuned.data, tuned.model
+    return {
+        "num_ids": data.num_ids,
+        "num_images": data.num_images,
+        "backbone": model.backbone,
+        "image_size": model.image_size,
+    }
+
+
 def test_a_plan_takes_them_in_the_priors_place(tuned: TrainProfile) -> None:
     """For another device, say. The queue length that trainings liked is chosen, and the trainings go along."""
-    same = {"num_ids": tuned.num_ids, "backbone": tuned.model.backbone, "image_size": tuned.model.image_size}
+    same = sizes(tuned)
     plan = planned(**same, max_accuracy_drop=5.0, tuned=tuned)
     assert plan.chosen.setting.queue_length == 5.0
     assert plan.chosen.accuracy.source.startswith("measured: regression over")
@@ -96,13 +145,14 @@ def test_a_plan_takes_them_in_the_priors_place(tuned: TrainProfile) -> None:
     ("changes", "said"),
     [
         ({"num_ids": 1000}, "same --ids, but got 500000 there and 1000 here"),
+        ({"num_images": 7000}, "same --images, but got 10000000 there and 7000 here"),
         ({"backbone": "r100"}, "same --backbone, but got r50 there and r100 here"),
         ({"compared": ("r50", "r100")}, "same --backbone, but got r50 there and r50, r100 here"),
         ({"image_size": 128}, "same --image-size, but got 112 there and 128 here"),
     ],
 )
 def test_a_tuning_of_something_else_is_refused(tuned: TrainProfile, changes: dict[str, object], said: str) -> None:
-    same = {"num_ids": tuned.num_ids, "backbone": tuned.model.backbone, "image_size": tuned.model.image_size}
+    same = sizes(tuned)
     with pytest.raises(UsageError, match="--tuned must be about the") as caught:
         planned(**{**same, **changes}, tuned=tuned)
     assert said in str(caught.value)
@@ -116,10 +166,76 @@ def test_a_plan_that_was_never_tuned_is_refused(tuning: Tuning) -> None:
     assert tuned_accuracy(plan.profile.model_copy(update={"search": None})) is None
 
 
-@pytest.mark.parametrize("settings", [{"dcc_share": 1.0}, {"wrong": 1}, {"dcc_share": "all", "queue_length": 1}])
-def test_a_file_with_other_knobs_is_refused(tuned: TrainProfile, settings: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dcc_share": 0},
+        {"dcc_share": 1e308},
+        {"queue_length": 0},
+        {"batch_size": 0},
+        {"batch_size": 0.5},
+        {"storage": "weird"},
+        {"num_references": -1},
+        {"wrong": 1},
+        {"backbone": "r50"},
+    ],
+)
+def test_a_file_with_other_knobs_is_refused(tuned: TrainProfile, change: dict[str, object], tmp_path: Path) -> None:
+    def spoil(training: dict[str, Any]) -> None:
+        training["setting"].update(change)
+
+    refused(tuned, spoil, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("accuracy", 0),
+        ("accuracy", 1),
+        ("accuracy", 5e-324),
+        ("accuracy", [0.8]),
+        ("pairs_variance", 0),
+        ("pairs_variance", 1e300),
+        ("projection_variance", -1),
+        ("full_fc", 7),
+    ],
+)
+def test_a_file_with_impossible_figures_is_refused(tuned: TrainProfile, key: str, value: object, tmp_path: Path) -> None:
+    def spoil(training: dict[str, Any]) -> None:
+        training[key] = value
+
+    refused(tuned, spoil, tmp_path)
+
+
+def refused(tuned: TrainProfile, spoil: Callable[[dict[str, Any]], None], tmp_path: Path) -> None:
+    document = tuned.model_dump(mode="json")
+    spoil(document["search"]["trainings"][0])
+    (tmp_path / "spoilt.json").write_text(json.dumps(document))
+    with pytest.raises(ProfileError):
+        load_profile(tmp_path / "spoilt.json")
+
+
+def test_what_no_regression_can_be_made_of_is_refused(tuned: TrainProfile) -> None:
+    """Within all bounds: batches that the accumulation does not divide."""
     assert tuned.search is not None
-    broken = tuned.search.trainings[0].model_copy(update={"settings": settings})
-    search = tuned.search.model_copy(update={"trainings": (broken, *tuned.search.trainings[1:])})
-    with pytest.raises(ProfileError, match=r"search\.trainings"):
-        tuned_accuracy(tuned.model_copy(update={"search": search}))
+    setting = tuned.search.trainings[0].setting.model_copy(update={"batch_size": 33, "accumulation": 2})
+    first = tuned.search.trainings[0].model_copy(update={"setting": setting})
+    search = tuned.search.model_copy(update={"trainings": (first, *tuned.search.trainings[1:])})
+    found = tuned_accuracy(tuned.model_copy(update={"search": search}))
+    assert found is None or found.num_settings >= 3
+
+
+@pytest.mark.parametrize("head", [{"policy": "fifo"}, {"queue_mode": "stored", "queue_length": 3}])
+def test_a_tuned_profile_whose_head_was_changed_still_has_its_trainings(tuned: TrainProfile, head: dict[str, object]) -> None:
+    changed = tuned.model_copy(update={"head": tuned.head.model_copy(update=head)})
+    model, before = tuned_accuracy(changed), tuned_accuracy(tuned)
+    assert model is not None
+    assert before is not None
+    assert model.noise_factor == pytest.approx(before.noise_factor)
+    assert model.interval(changed).low
+
+
+def test_another_head_was_never_tuned(tuned: TrainProfile) -> None:
+    other = tuned.model_copy(update={"head": FullFCSettings()})
+    with pytest.raises(UsageError, match="--tuned must have the head that was tuned, attfc, but got full_fc"):
+        planned(num_ids=tuned.num_ids, tuned=other)

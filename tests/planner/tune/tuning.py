@@ -7,15 +7,16 @@ from collections.abc import Callable
 from typing import Literal
 
 from attfc_planner.tune.budget import Scale
-from attfc_planner.tune.finals import Finals, Standing, seeded_knobs
+from attfc_planner.tune.finals import MOST_SEEDS, Finals, Standing, seeded_knobs
 from attfc_planner.tune.question import Question
-from attfc_planner.tune.result import Verdict, contenders, finals_pool, measured_candidates, verdict
+from attfc_planner.tune.result import Verdict, contenders, measured_candidates, verdict
 from attfc_planner.tune.scaling import NUM_CHECKS
+from attfc_planner.tune.session import Studies
 from attfc_planner.tune.short_training import OnCheck, ShortTraining
 from attfc_planner.tune.storage import Store
 from attfc_planner.tune.study import SharedStudy
-from attfc_planner.tune.trained import Trained, regression, trained_full_fc, trained_settings
-from attfc_planner.tune.training_trial import TrainingTrial
+from attfc_planner.tune.trained import SEED, training_records
+from attfc_planner.tune.training_trial import TrainingTrial, recorded_beside
 from attfc_planner.tune.trainings import FIRST_CUT, HALVING, Trainings
 from attfc_planner.tune.tuned_profile import tuned_profile
 from attfc_train.profile import AttFCSettings, TrainProfile
@@ -48,7 +49,7 @@ class Tuning:
         self.steps, _ = trials(asked, store, took, limit=12)
         self.study = SharedStudy(store, "trainings", asked.knobs, ("accuracy",), HALVING, FIRST_CUT)
         self.finals = SharedStudy(store, "finals", seeded_knobs(asked), ("accuracy",))
-        self.baseline = SharedStudy(store, "baseline", {}, ("accuracy",))
+        self.baseline = SharedStudy(store, "baseline", {SEED: MOST_SEEDS}, ("accuracy",))
         self.trained: list[TrainProfile] = []
         self.watcher = Silent()
         self.steps.run()
@@ -62,26 +63,25 @@ class Tuning:
         run = fake_training(accurate, self.trained)
         return TrainingTrial(self.asked, run, time.monotonic() + seconds, self.watcher)  # type: ignore[arg-type]
 
-    @property
-    def full_fc(self) -> Trained | None:
-        return trained_full_fc(self.baseline.records())
-
     def standing(self) -> Standing:
-        trained = trained_settings(self.asked, [*self.study.records(), *self.finals.records()])
-        model = regression(self.asked, trained, self.full_fc, SCALE.num_ids)
-        return Standing(finals_pool(self.asked, self.measured, trained), trained, model)
+        return Studies(self.steps.study, self.study, self.finals, self.baseline).standing(self.asked)
 
     def verdict(self) -> Verdict:
         standing = self.standing()
-        found = verdict(self.asked, self.steps.study.records(), standing.trained, self.full_fc, standing.model)
+        found = verdict(self.asked, self.steps.study.records(), standing.trained, standing.full_fc, standing.model)
         assert found is not None
         return found
 
     def profile(self) -> TrainProfile:
-        return tuned_profile(self.asked, self.verdict(), self.measured, self.standing().trained, 20, SCALE.num_ids)
+        standing, beside = self.standing(), recorded_beside(self.asked, self.baseline)
+        trainings = training_records(standing.trained, standing.full_fc, beside)
+        return tuned_profile(self.asked, self.verdict(), self.measured, trainings, 20, SCALE.num_ids)
 
     def play_finals(self, accurate: Accurate, needed: float = 0.0, seconds: float = 100.0) -> None:
-        Finals(self.trial(accurate, seconds), self.finals, self.study, SCALE, self.standing, needed).run()
+        self.run_finals(self.trial(accurate, seconds), needed)
+
+    def run_finals(self, trial: TrainingTrial, needed: float = 0.0) -> None:
+        Finals(trial, self.finals, self.study, self.baseline, self.standing, lambda: needed).run()
 
 
 def is_full_fc(profile: TrainProfile) -> bool:

@@ -169,7 +169,7 @@ def _trainings_table(found: Verdict) -> Table:
     if found.baseline is not None and found.baseline.accuracy is not None:
         accuracy = found.baseline.accuracy
         table.add_row("full FC layer", _percent(accuracy), _at(found.baseline), "")
-    table.caption = "± 95 %: accuracies over the pairs, differences with what seeds add; the stopped are compared where they stopped"
+    table.caption = "± 95 %: pairs, in differences also seeds; what was stopped is compared where it stopped"
     table.caption_justify = "left"
     return table
 

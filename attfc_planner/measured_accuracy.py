@@ -176,30 +176,18 @@ class MeasuredAccuracy:
 
     def beyond(self, profile: TrainProfile) -> tuple[str, ...]:
         """The knobs in which `profile` lies outside of what was trained, with the range that was."""
-        return tuple(
-            f"{name} {_word(value)} ({_range(tried)} tried)"
-            for name, value in _knobs(profile).items()
-            if not _is_among(value, tried := [one[name] for one in self._tried])
-        )
+        knobs = _knobs(profile).items()
+        said = (_said_beyond(name, value, [one[name] for one in self._tried]) for name, value in knobs)
+        return tuple(one for one in said if one)
 
 
-def _is_among(value: float | str, tried: Sequence[float | str]) -> bool:
-    """Between the extremes of numbers; one of the names."""
+def _said_beyond(name: str, value: float | str, tried: Sequence[float | str]) -> str | None:
+    """None for a number between the extremes and for one of the names."""
     if isinstance(value, str):
-        return value in tried
-    numbers = [one for one in tried if not isinstance(one, str)]
-    return min(numbers) <= value <= max(numbers)
-
-
-def _range(tried: Sequence[float | str]) -> str:
-    different = sorted(set(tried), key=lambda one: (str(one) if isinstance(one, str) else "", one))
-    between = ", " if isinstance(different[0], str) else " to "
-    ends = different if isinstance(different[0], str) else [different[0], different[-1]][: len(different)]
-    return between.join(map(_word, ends))
-
-
-def _word(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:g}"
+        return None if value in tried else f"{name} {value} ({', '.join(sorted(map(str, set(tried))))} tried)"
+    low, high = (extreme(map(float, tried)) for extreme in (min, max))
+    both = f"{low:g}" if low == high else f"{low:g} to {high:g}"
+    return None if low <= value <= high else f"{name} {value:g} ({both} tried)"
 
 
 def _posterior(trainings: Sequence[Training]) -> _Posterior:

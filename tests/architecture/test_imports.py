@@ -14,7 +14,7 @@ from tests.architecture.modules import imports, imports_when_loaded, modules
 
 TABLE = """
 attfc_train attfc_train.errors attfc_train.units attfc_train.allocator
-attfc_train.files attfc_train.exits attfc_train.phase attfc_train.interrupt attfc_train.memory_use attfc_train.frozen
+attfc_train.files attfc_train.exits attfc_train.phase attfc_train.interrupt attfc_train.memory_use attfc_train.frozen attfc_train.names
 attfc_train.prediction attfc_train.optim attfc_train.search_summary attfc_train.step_start
 attfc_train.profile
 attfc_train.profile_file attfc_train.precision attfc_train.log
@@ -101,7 +101,8 @@ attfc_planner.tune.correction attfc_planner.tune.holdout attfc_planner.tune.leas
 attfc_planner.tune.scaling attfc_planner.tune.storage attfc_planner.tune.ties attfc_planner.tune.watcher
 attfc_planner.tune.budget attfc_planner.tune.claim attfc_planner.tune.question attfc_planner.tune.short_training
 attfc_planner.tune.study
-attfc_planner.tune.steps attfc_planner.tune.trained attfc_planner.tune.training_trial
+attfc_planner.tune.steps attfc_planner.tune.trained
+attfc_planner.tune.training_trial
 attfc_planner.tune.finals attfc_planner.tune.trainings attfc_planner.tune.result
 attfc_planner.tune.screen attfc_planner.tune.tuned_profile
 attfc_planner.tune.session

@@ -13,8 +13,8 @@ import pytest
 from tests.architecture.modules import imports, imports_when_loaded, modules
 
 TABLE = """
-attfc_train attfc_train.errors attfc_train.units attfc_train.allocator
-attfc_train.files attfc_train.exits attfc_train.phase attfc_train.interrupt attfc_train.memory_use attfc_train.frozen attfc_train.names
+attfc_train attfc_train.errors attfc_train.units attfc_train.allocator attfc_train.names
+attfc_train.files attfc_train.exits attfc_train.phase attfc_train.interrupt attfc_train.memory_use attfc_train.frozen
 attfc_train.prediction attfc_train.optim attfc_train.search_summary attfc_train.step_start
 attfc_train.profile
 attfc_train.profile_file attfc_train.precision attfc_train.log

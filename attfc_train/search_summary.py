@@ -40,6 +40,10 @@ class FrontPoint(Frozen):
     """Estimated peak, headroom included; that of the chosen setting is exact."""
 
 
+MOST_TRAININGS = 500
+"""In one file: a regression over them takes seconds."""
+
+
 class TrainedSetting(Frozen):
     """The knobs of one setting that was trained (`attfc_planner.search.space.Setting`)."""
 
@@ -81,7 +85,7 @@ class SearchSummary(Frozen):
     constraints: tuple[ConstraintSlack, ...]
     front: tuple[FrontPoint, ...]
     """Fastest first."""
-    trainings: tuple[TrainingRecord, ...] = Field(default=(), max_length=500)
+    trainings: tuple[TrainingRecord, ...] = Field(default=(), max_length=MOST_TRAININGS)
     """Of a tuning."""
     trained_on: str = ""
     """What they were trained and verified on."""

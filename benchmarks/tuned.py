@@ -1,6 +1,7 @@
 """A tuned profile against a shipped preset, both trained at full length, with several seeds, on people neither has seen.
 
-    attfc-plan tune --gpu cpu --data ../shared/data/lfw_train --backbone tiny --image-size 64 --epochs 12.375 --hours 0.5
+    attfc-plan tune --gpu cpu --data ../shared/data/lfw_train --backbone tiny --image-size 64 --epochs 12.375 \\
+        --trials 16 --hours 0.5
     python -m benchmarks.tuned best.json --data ../shared/data/lfw_train --val ../shared/data/lfw_fold8.bin
 
 The preset decides how many images are seen; the tuned profile must see as many. Accuracy is that of the last model, looked at
@@ -67,9 +68,11 @@ def main() -> None:
     parser.add_argument("--data", required=True)
     parser.add_argument("--val", required=True)
     parser.add_argument("--preset", default="tiny")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="two to five")
     parser.add_argument("--output", type=Path, default=RESULTS / "tuned.jsonl")
     options = parser.parse_args()
+    if len(set(options.seeds)) not in T_QUANTILE:
+        parser.error("--seeds takes two to five different ones")
     tuned, preset = load_profile(options.profile), load_preset(options.preset)
     lines = []
     for seed in options.seeds:

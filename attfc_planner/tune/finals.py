@@ -103,7 +103,8 @@ class Finals:
         used = used_seeds(question, finalists(question, standing), self.halved.records(), self.study.records())
         of_full_fc = {record.indices[SEED] for record in self.baseline.records() if "dropped" not in record.notes}
         setting = min(used, key=lambda one: len(used[one]), default=None)
-        if standing.full_fc is not None and len(of_full_fc) < min(len(used[setting]) if setting else 0, MOST_SEEDS):
+        fewest = len(used[setting]) if setting else 0
+        if len(of_full_fc) < min(fewest, MOST_SEEDS) and not _is_broken(self.baseline.records()):
             self.baseline.enqueue(_next_seed(of_full_fc), "full FC layer, with another seed")
         elif setting is not None and len(used[setting]) < MOST_SEEDS:
             self.study.enqueue(question.space.indices(setting) | _next_seed(used[setting]), "a finalist, with another seed")
@@ -116,7 +117,8 @@ class Finals:
         setting = question.space.at({name: index for name, index in claim.indices.items() if name != SEED})
         name = f"{words(setting)}, seed {seed}"
         if standing.model is not None and standing.full_fc is not None:
-            variance = standing.full_fc.runs[0].checks[NUM_CHECKS].log_odds_variance  # its pairs are everybody's
+            run = next(run for run in standing.full_fc.runs if run.finished)
+            variance = run.checks[NUM_CHECKS].log_odds_variance  # its pairs are everybody's
             accuracy, half_width = standing.model.expected(setting.applied_to(question.base), variance)
             name += f" ({100 * accuracy:.1f} ± {100 * half_width:.1f} % expected)"
         self.trial.run(claim, short_profile(question, setting, recorded_scale(self.baseline), seed), name, halving=False)
@@ -140,6 +142,12 @@ def used_seeds(
         if setting in used and "dropped" not in record.notes:
             used[setting].add(record.indices.get(SEED, 0))
     return used
+
+
+def _is_broken(records: Sequence[Record]) -> bool:
+    """Whether the full FC layer ran out of memory, or crashed with two seeds."""
+    outcomes = [record.notes.get("outcome") for record in records]
+    return "out of memory" in outcomes or outcomes.count("failed") >= 2
 
 
 def _next_seed(used: set[int]) -> Indices:

@@ -118,8 +118,9 @@ def finals_pool(question: Question, candidates: Sequence[Candidate], trained: Se
     broken = {one.setting for one in trained if one.outcome in BROKEN}
     pool: dict[Setting, Setting] = {}
     for setting in (*known, *settings):
-        pool.setdefault(replace(setting, gradient_checkpointing=False, accumulation=1), setting)
-    return [setting for setting in pool.values() if setting not in broken]
+        if setting not in broken:
+            pool.setdefault(replace(setting, gradient_checkpointing=False, accumulation=1), setting)
+    return list(pool.values())
 
 
 def verdict(
@@ -134,8 +135,10 @@ def verdict(
     if not candidates:
         return None
     noise = model.noise_factor if model else 1.0
-    compared = _compared([one for one in trained if one.checks], noise)
-    chosen, rule = _choice(question, candidates, compared, model)
+    compared = _compared([one for one in trained if one.checks and one.outcome not in BROKEN], noise)
+    broken = {question.steps_key(one.setting) for one in trained if one.setting and one.outcome in BROKEN}
+    working = {key: one for key, one in candidates.items() if key not in broken}
+    chosen, rule = _choice(question, working or candidates, compared, model)
     plan = question.plan.chosen.setting
     changes = {
         name: (word(value), word(asdict(chosen.setting)[name]))

@@ -213,7 +213,7 @@ def _train(question: Question, studies: Studies, deadline: float, watcher: scree
 
 def _longest_training(studies: Studies) -> float:
     """Seconds of the longest training that ended; infinite where none did."""
-    records = (*studies.trainings.records(), *studies.finals.records())
+    records = (*studies.trainings.records(), *studies.finals.records(), *studies.baseline.records())
     return max((record.notes["wall_seconds"] for record in records if record.state == "complete"), default=math.inf)
 
 

@@ -14,7 +14,7 @@ from attfc_planner.tune.claim import Record
 from attfc_planner.tune.question import Question
 from attfc_planner.tune.scaling import NUM_CHECKS
 from attfc_planner.tune.ties import Accuracy, mean_accuracy, over_seeds
-from attfc_train.search_summary import TrainedSetting, TrainingRecord
+from attfc_train.search_summary import MOST_TRAININGS, TrainedSetting, TrainingRecord
 
 SEED = "seed"
 """Knob of the studies whose trials have a seed; the others train with seed 0."""
@@ -35,6 +35,11 @@ class Run:
 
     checks: dict[int, Accuracy]
     finished: bool
+
+    @property
+    def reach(self) -> tuple[bool, int]:
+        """Larger for what got further; a training may be cut after its last check, before it ended."""
+        return self.finished, len(self.checks)
 
 
 @dataclass(frozen=True)
@@ -108,8 +113,9 @@ def _trained(setting: Setting | None, group: Sequence[Record]) -> Trained:
     runs: dict[int, Run] = {}
     for record in group:
         seed, checks = record.indices.get(SEED, 0), checks_of(record)
-        if checks and (seed not in runs or len(checks) > len(runs[seed].checks)):
-            runs[seed] = Run(checks, record.state == "complete" and NUM_CHECKS in checks)
+        run = Run(checks, record.state == "complete" and NUM_CHECKS in checks)
+        if checks and (seed not in runs or run.reach > runs[seed].reach):
+            runs[seed] = run
     rates = [record.notes["images_per_second"] for record in group if "images_per_second" in record.notes]
     outcomes = [str(record.notes.get("outcome", record.state)) for record in group]
     outcome = next((one for one in outcomes if one in BROKEN), outcomes[-1])
@@ -117,7 +123,7 @@ def _trained(setting: Setting | None, group: Sequence[Record]) -> Trained:
 
 
 def training_records(trained: Sequence[Trained], full_fc: Trained | None, beside: Setting | None) -> tuple[TrainingRecord, ...]:
-    """What ``best.json`` keeps, one for every seed; the full FC layer's are the last.
+    """What ``best.json`` keeps, one for every seed, the latest `MOST_TRAININGS`; the full FC layer's are the last.
 
     Args:
         beside: the setting that the full FC layer was trained beside.
@@ -127,7 +133,7 @@ def training_records(trained: Sequence[Trained], full_fc: Trained | None, beside
         return ()
     finished = [run for one in (*known, full_fc) for run in one.runs if run.finished]
     pairs = [(one, run) for one in (*known, full_fc) for run in one.runs]
-    return tuple(_record(one.setting or beside, one.setting is None, run, finished) for one, run in pairs)
+    return tuple(_record(one.setting or beside, one.setting is None, run, finished) for one, run in pairs[-MOST_TRAININGS:])
 
 
 def _record(setting: Setting, full_fc: bool, run: Run, finished: Sequence[Run]) -> TrainingRecord:

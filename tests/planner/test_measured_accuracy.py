@@ -23,7 +23,7 @@ from tests.planner.fakes import make_gpu
 from tests.planner.measured import full_fc, imagined, random_accuracy, recorded_trainings, training
 
 SETTING = Setting(1.0, 3.3, 128, 1, False)
-SPLITS = 30
+SPLITS = 60
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +63,7 @@ def test_intervals_hold_on_settings_that_were_held_out(all_seeds: bool) -> None:
     def covered(share: float) -> float:
         return float(np.mean([abs(came - expected) <= share * half for expected, half, came in rows]))
 
-    assert 0.90 <= covered(1.0) <= 0.99, "95 % is claimed; 19 settings cannot tell it from 90 to 99"
+    assert 0.90 <= covered(1.0) <= 0.96, "95 % is claimed; of 19 settings one is missed with every seed (C = 5 %, R = 1)"
     assert 0.72 <= covered(1.2816 / Z) <= 0.92, "80 %"
     assert covered(0.5) < 0.85, "an interval of half the width would not do"
 

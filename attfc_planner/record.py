@@ -21,7 +21,7 @@ def load() -> None:
     with keeping_all():
         import torch._dynamo  # noqa: F401  # FakeTensorMode's, which else imports it when it is first used
 
-        import attfc_planner.recorder  # noqa: F401
+        import attfc_planner.recorder  # noqa: F401  # likewise
 
 
 def record(profile: TrainProfile, batches: Sequence[TrainProfile], device: torch.device | None = None) -> Trace:

@@ -143,7 +143,7 @@ class MeasuredAccuracy:
             pairs_variance: of its log odds, from the number of pairs (`Training.variance`).
         """
         found = self._posterior.of(np.array(features(profile)), 1)
-        accuracy = _accuracy(found.mean)
+        accuracy = accuracy_of(found.mean)
         deviation = math.sqrt(found.deviation**2 + self.noise_factor * pairs_variance)
         return accuracy, Z * accuracy * (1 - accuracy) * deviation
 
@@ -215,8 +215,14 @@ def _posterior(trainings: Sequence[Training]) -> _Posterior:
     return _Posterior(mean, second - np.outer(mean, mean), weights @ priors, float(weights @ owns), float(weights @ factors))
 
 
-def _accuracy(log_odds: float) -> float:
+def accuracy_of(log_odds: float) -> float:
+    """In (0, 1)."""
     return 1 / (1 + math.exp(-log_odds))
+
+
+def log_odds_of(accuracy: float) -> float:
+    """Inverse of `accuracy_of`."""
+    return math.log(accuracy / (1 - accuracy))
 
 
 def features(profile: TrainProfile) -> tuple[float, ...]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
-from attfc_planner.measured_accuracy import FEWEST_SETTINGS, MeasuredAccuracy, Training
+from attfc_planner.measured_accuracy import FEWEST_SETTINGS, MeasuredAccuracy, Training, log_odds_of
 from attfc_planner.search.space import Setting
 from attfc_train.errors import ProfileError
 from attfc_train.profile import AttFCSettings, FullFCSettings, HeadSettings, TrainProfile
@@ -56,5 +54,4 @@ def _training(base: TrainProfile, record: TrainingRecord) -> Training:
     profile = Setting(**record.setting.model_dump()).applied_to(base)
     if record.full_fc:
         profile = profile.model_copy(update={"head": FullFCSettings(margin=profile.head.margin)})
-    log_odds = math.log(record.accuracy / (1 - record.accuracy))
-    return Training(profile, log_odds, record.pairs_variance, record.projection_variance)
+    return Training(profile, log_odds_of(record.accuracy), record.pairs_variance, record.projection_variance)

@@ -114,7 +114,7 @@ class Finals:
 
     def _try(self, claim: Claim) -> None:
         question, seed, standing = self.trial.question, claim.indices[SEED], self.standing()
-        setting = question.space.at({name: index for name, index in claim.indices.items() if name != SEED})
+        setting = setting_of(question, claim.indices)
         name = f"{words(setting)}, seed {seed}"
         if standing.model is not None and standing.full_fc is not None:
             run = next(run for run in standing.full_fc.runs if run.finished)
@@ -138,7 +138,7 @@ def used_seeds(
     they are interrupted."""
     used: dict[Setting, set[int]] = {setting: set() for setting in wanted}
     for record in (*halved, *finals):
-        setting = setting_of(question, record)
+        setting = setting_of(question, record.indices)
         if setting in used and "dropped" not in record.notes:
             used[setting].add(record.indices.get(SEED, 0))
     return used

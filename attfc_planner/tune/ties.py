@@ -12,8 +12,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-Z = 1.96
-"""95 %, two-sided."""
+from attfc_planner.measured_accuracy import Z, log_odds_of
 
 
 @dataclass(frozen=True)
@@ -31,7 +30,7 @@ class Accuracy:
     @property
     def log_odds(self) -> float:
         """Of `value`, which is kept one standard error away from 0 and 1."""
-        return math.log(self._inside / (1 - self._inside))
+        return log_odds_of(self._inside)
 
     @property
     def log_odds_variance(self) -> float:

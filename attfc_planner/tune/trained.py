@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-from attfc_planner.measured_accuracy import MeasuredAccuracy
+from attfc_planner.measured_accuracy import MeasuredAccuracy, accuracy_of
 from attfc_planner.search.space import Setting
 from attfc_planner.search.tuned import measured_accuracy
-from attfc_planner.tune.claim import Record
+from attfc_planner.tune.claim import Indices, Record
 from attfc_planner.tune.question import Question
 from attfc_planner.tune.scaling import NUM_CHECKS
 from attfc_planner.tune.ties import Accuracy, mean_accuracy, over_seeds
@@ -82,7 +81,7 @@ def trained_settings(question: Question, records: Sequence[Record]) -> list[Trai
     groups: dict[Setting, list[Record]] = {}
     for record in records:
         if "dropped" not in record.notes:
-            groups.setdefault(setting_of(question, record), []).append(record)
+            groups.setdefault(setting_of(question, record.indices), []).append(record)
     return [_trained(setting, group) for setting, group in groups.items()]
 
 
@@ -94,12 +93,16 @@ def trained_full_fc(records: Sequence[Record]) -> Trained | None:
 
 def without_seed(record: Record) -> Record:
     """A trial of the finals with the knobs of the other studies."""
-    return replace(record, indices={name: index for name, index in record.indices.items() if name != SEED})
+    return replace(record, indices=_unseeded(record.indices))
 
 
-def setting_of(question: Question, record: Record) -> Setting:
-    """Whatever its seed."""
-    return question.space.at(without_seed(record).indices)
+def setting_of(question: Question, indices: Indices) -> Setting:
+    """Of a trial, whatever its seed."""
+    return question.space.at(_unseeded(indices))
+
+
+def _unseeded(indices: Indices) -> Indices:
+    return {name: index for name, index in indices.items() if name != SEED}
 
 
 def checks_of(record: Record) -> dict[int, Accuracy]:
@@ -144,7 +147,7 @@ def _record(setting: Setting, full_fc: bool, run: Run, finished: Sequence[Run]) 
     return TrainingRecord(
         setting=TrainedSetting(**{name: value for name, value in asdict(setting).items() if name != "backbone"}),
         full_fc=full_fc,
-        accuracy=1 / (1 + math.exp(-odds)),
+        accuracy=accuracy_of(odds),
         pairs_variance=accuracy.log_odds_variance,
         projection_variance=gain_variance,
     )

@@ -173,7 +173,7 @@ def test_the_fewest_seeds_come_first(tuning: Tuning, monkeypatch: pytest.MonkeyP
     tuning.train(by_queue(0.86, 0.84))
     fixed = finalists(tuning.asked, tuning.standing())[:2]
     monkeypatch.setattr(finals, "finalists", lambda *_: fixed)
-    halved = {setting_of(tuning.asked, record) for record in tuning.study.records()}
+    halved = {setting_of(tuning.asked, record.indices) for record in tuning.study.records()}
     counts = {str(one): int(one in halved) for one in fixed} | {"full FC": 1}
     names = {one.applied_to(tuning.asked.base).head.model_dump_json(include={"queue_length"}): str(one) for one in fixed}
     assert len(names) == 2
@@ -234,7 +234,7 @@ def test_seeds_that_are_taken(tuning: Tuning) -> None:
     """Stage B takes seed 0, also where it stopped early."""
     tuning.train(by_queue(0.86, 0.84))
     halved = tuning.study.records()
-    wanted = [setting_of(tuning.asked, record) for record in halved]
+    wanted = [setting_of(tuning.asked, record.indices) for record in halved]
     tuning.finals.enqueue(tuning.asked.space.indices(wanted[0]) | {SEED: 3}, "a test")
     used = used_seeds(tuning.asked, wanted, halved, tuning.finals.records())
     assert used[wanted[0]] == {0, 3}

@@ -4,6 +4,7 @@ The rule: of the settings whose short trainings ran to the end, all that are sta
 equally good; of these the fastest is taken, and of those as fast (`EQUAL_SPEED`) the most accurate. Without a finished training
 the plan's own rule is applied to measured speed and memory, with the accuracy prior. How far trainings of one setting differ is
 taken from the regression over all of them where there is one (`attfc_planner.measured_accuracy`), else from the pairs alone.
+What crashed or ran out of memory with any seed is not chosen while anything else works.
 """
 
 from __future__ import annotations

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from attfc_planner.option_checks import backbones, check_limits, check_output, check_values, size_of_data
-from attfc_planner.tune_cli import tune
+from attfc_planner.commands.option_checks import backbones, check_limits, check_output, check_values, size_of_data
 from attfc_train.exits import run_and_exit
 
 if TYPE_CHECKING:
-    from attfc_planner.choose import Preference
-    from attfc_train.profile import Precision
+    from attfc_planner.search.choose import Preference
+    from attfc_train.profile.profile import Precision
 
 MAX_EPOCHS = 100_000
 
@@ -81,9 +80,9 @@ def plan(
     check_output(output)
     num_ids, num_images = size_of_data(data, ids, images)
 
-    from attfc_planner.plan import PlanRequest
-    from attfc_planner.plan_and_train import plan_and_train
-    from attfc_train.profile_file import load_profile
+    from attfc_planner.commands.plan import plan_and_train
+    from attfc_planner.plan.plan import PlanRequest
+    from attfc_train.profile.file import load_profile
 
     request = PlanRequest(
         num_ids=num_ids,
@@ -113,7 +112,7 @@ def gpus(card: Annotated[str | None, typer.Argument(help="Show this card's figur
     from rich.console import Console
 
     from attfc_planner.gpu.catalog import get_card, load_catalog
-    from attfc_planner.screen import show_card, show_catalog
+    from attfc_planner.screens.plan import show_card, show_catalog
 
     if card is None:
         show_catalog(Console(), load_catalog())
@@ -133,7 +132,7 @@ def explain(
     if plot is not None:
         _check_plot(plot, profile)
 
-    from attfc_planner.commands import explain_file
+    from attfc_planner.commands.explain import explain_file
 
     explain_file(Console(), profile, gpu, plot)
 
@@ -155,7 +154,7 @@ def fit(
         check_values(name, 112, 1, precision)
     _check_storage(storage)
 
-    from attfc_planner.commands import fit_gpu
+    from attfc_planner.commands.fit import fit_gpu
 
     fit_gpu(Console(), gpu, backbone, share, storage, cast("Precision | None", precision))
 
@@ -175,7 +174,7 @@ def report(
     if output.suffix.lower() not in (".html", ".htm"):
         raise UsageError("--output must be an .html file", f"'{output}'", "Example: -o report.html.")
 
-    from attfc_planner.commands import report_file
+    from attfc_planner.commands.report import report_file
 
     report_file(Console(), profile, output, study, run)
 
@@ -187,12 +186,64 @@ def calibrate(
     """Measure real train steps on this device, for sharper plans; a GPU does it by itself when it is first used."""
     from rich.console import Console
 
-    from attfc_planner.first_use import calibrate_device
+    from attfc_planner.commands.calibrate import calibrate_device
 
     calibrate_device(Console(), gpu)
 
 
-app.command()(tune)
+@app.command()
+def tune(
+    data: Annotated[str, typer.Option(help="Data set, as for a plan; some of its identities are held out.")],
+    val: Annotated[list[str] | None, typer.Option(help="Verification set instead of held-out identities. Repeatable.")] = None,
+    gpu: Annotated[str, typer.Option(help="auto or cpu: the device that is here.")] = "auto",
+    trials: Annotated[int, typer.Option(help="Settings whose real train steps are run.", min=1)] = 40,
+    hours: Annotated[float, typer.Option(help="Hours that this process takes in all.", min=0.001, max=1000)] = 2.0,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            help="postgresql://..., sqlite:///FILE or journal:FILE, for many workers; else a journal beside --output."
+        ),
+    ] = None,
+    study: Annotated[str | None, typer.Option(help="Name in the storage; else backbone and identities.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the study that is there.")] = False,
+    output: Annotated[Path, typer.Option(help="Where the training profile is written.")] = Path("best.json"),
+    backbone: Annotated[str, typer.Option(help="Feature encoder: r18, r34, r50, r100, r200, mbf or tiny.")] = "r50",
+    image_size: Annotated[int, typer.Option(help="Height and width of the images.", min=32, max=512)] = 112,
+    precision: Annotated[str | None, typer.Option(help="bf16, fp16 or fp32; without it the best of the device.")] = None,
+    epochs: Annotated[float, typer.Option(help="Passes over the images of the full run.", min=0.001)] = 5.0,
+    max_accuracy_drop: Annotated[
+        float, typer.Option(help="Points that the accuracy may lie below a full FC layer.", min=0)
+    ] = 1.0,
+    prefer: Annotated[
+        str, typer.Option(help="speed, balanced or accuracy: what the plan, and a tuning without trainings, chooses.")
+    ] = "balanced",
+    seed: Annotated[int, typer.Option(help="Seed of the search.", min=0, max=2**32 - 1)] = 0,
+) -> None:
+    """Plan, then try settings with real train steps and short trainings on --data, and write best.json."""
+    check_values(backbone, image_size, epochs, precision)
+    check_limits(prefer, None, None)
+    check_output(output)
+    num_ids, num_images = size_of_data(data, None, None)
+
+    from attfc_planner.commands import tune as session
+    from attfc_planner.plan.plan import PlanRequest
+
+    request = PlanRequest(
+        num_ids=num_ids,
+        num_images=num_images,
+        data_path=data,
+        backbone=backbone,
+        image_size=image_size,
+        precision=cast("Precision | None", precision),
+        epochs=epochs,
+        max_accuracy_drop=max_accuracy_drop,
+        prefer=cast("Preference", prefer),
+        val=tuple(val or ()),
+        num_trials=trials,
+        seed=seed,
+        command=shlex.join(["attfc-plan", *sys.argv[1:]]),
+    )
+    session.tune(request, session.TuneOptions(gpu, output, hours, storage, study, resume))
 
 
 def _asked_to_train() -> bool:

@@ -1,7 +1,7 @@
 """The setting of torch's caching allocator on CUDA that plans are made for; what CUDA reads when torch is imported is set here.
 
 With expandable segments a freed block's neighbours merge, and what the allocator reserves stays close to what is in use: the
-planner's replay (`attfc_planner.allocator`) assumes them. A user's own setting stays, and is told apart.
+planner's replay (`attfc_planner.memory.allocator`) assumes them. A user's own setting stays, and is told apart.
 """
 
 from __future__ import annotations

@@ -15,8 +15,8 @@ from attfc_train.exits import check_device, run_and_exit
 if TYPE_CHECKING:
     import torch
 
-    from attfc_train.out_of_memory import OnOom
-    from attfc_train.profile import TrainProfile
+    from attfc_train.profile.profile import TrainProfile
+    from attfc_train.run.out_of_memory import OnOom
 
 app = typer.Typer(
     help="Train face recognition with the AttFC container: one GPU, millions of identities.",
@@ -64,7 +64,7 @@ def train(
         return
     from rich.console import Console
 
-    from attfc_train import run
+    from attfc_train.run import run
 
     sources = [name for name in given if name in ("--profile", "--preset", "--resume")]
     if len(sources) != 1:
@@ -97,7 +97,7 @@ def evaluate(
     """Verification accuracy, TAR at FAR and speed of a trained model."""
     from rich.console import Console
 
-    from attfc_train.report_model import report_model
+    from attfc_train.run.evaluate_model import report_model
 
     report_model(run_folder, val or [], which, _device(device), Console(), at_least)
 
@@ -105,7 +105,7 @@ def evaluate(
 @app.command()
 def presets() -> None:
     """List the shipped profiles."""
-    from attfc_train.profile_file import load_preset, preset_names
+    from attfc_train.profile.file import load_preset, preset_names
 
     for name in preset_names():
         typer.echo(f"{name:14s} {load_preset(name).description}")
@@ -128,7 +128,7 @@ def _load(
     profile: Path | None, preset: str | None, data: str | None, val: list[str] | None, override: list[str] | None
 ) -> TrainProfile:
     """The profile with the command line's changes; --data and --val win over --set."""
-    from attfc_train.profile_file import load_preset, load_profile, with_overrides
+    from attfc_train.profile.file import load_preset, load_profile, with_overrides
 
     if preset is not None:
         loaded = load_preset(preset)

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from attfc_train.data.procedural_face import render_face
-from attfc_train.data.recordio_writer import write_recordio
+from attfc_train.data.formats.procedural_face import render_face
+from attfc_train.data.formats.recordio_writer import write_recordio
 
 CACHE = Path(__file__).parents[1] / "runs" / "benchmarks"
 FIRST_STRANGER = 1_000_000

@@ -9,8 +9,8 @@ import hashlib
 import json
 from typing import Any, Final
 
-from attfc_train.profile import DEFAULT_WINDOW_SHARE, TrainProfile
-from attfc_train.profile_file import load_preset
+from attfc_train.profile.file import load_preset
+from attfc_train.profile.profile import DEFAULT_WINDOW_SHARE, TrainProfile
 
 Variant = dict[str, Any]
 

@@ -24,12 +24,12 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from attfc_train.build import build
 from attfc_train.data.batch import Batch
-from attfc_train.log import read_log
-from attfc_train.profile_file import with_overrides
-from attfc_train.run import RunOptions, start
-from attfc_train.step import train_step
+from attfc_train.profile.file import with_overrides
+from attfc_train.run.log import read_log
+from attfc_train.run.run import RunOptions, start
+from attfc_train.step.build import build
+from attfc_train.step.step import train_step
 from benchmarks.face_sets import FaceSet, lfw, synthetic
 from benchmarks.head_variants import FULL, STUDIES, TIMED, Variant, profile_of, settings_digest
 from benchmarks.heads_report import report

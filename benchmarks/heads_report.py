@@ -13,8 +13,8 @@ from typing import Any, Final
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from attfc_train.build import build
 from attfc_train.files import write_text_atomically
+from attfc_train.step.build import build
 from attfc_train.units import Bytes
 from benchmarks.head_variants import STUDIES, Variant, profile_of
 
@@ -44,7 +44,7 @@ def _head_bytes(variant: str) -> Bytes:
 def head_bytes(variant: Variant) -> Bytes:
     """What a head holds while weights are updated: centers or weights, gradient, momentum, maps, and the class encoder.
 
-    Counted on the head that `attfc_train.build` makes for WebFace42M and an r50, on tensors without data.
+    Counted on the head that `attfc_train.step.build` makes for WebFace42M and an r50, on tensors without data.
     """
     return _head_bytes(json.dumps(variant, sort_keys=True))
 

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from attfc_train.losses import IMPLEMENTATIONS, Margin
-from attfc_train.memory_use import memory_use
+from attfc_train.run.memory_use import memory_use
 from benchmarks.capacity import container
 from benchmarks.provenance import provenance, quantiles, save
 

@@ -9,9 +9,9 @@ from itertools import product
 from typing import Literal
 
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.plan import PlanRequest, base_profile
-from attfc_planner.search.space import Setting
-from attfc_train.profile import Precision, TrainProfile
+from attfc_planner.knobs.space import Setting
+from attfc_planner.plan.plan import PlanRequest, base_profile
+from attfc_train.profile.profile import Precision, TrainProfile
 from attfc_train.units import GIB, Bytes
 
 Kind = Literal["cuda", "cpu"]

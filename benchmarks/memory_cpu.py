@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attfc_planner.evaluation import evaluation_structure
+from attfc_planner.calibrate.real_steps import run_real_steps
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.memory import MemoryModel, peak_of
-from attfc_planner.real_steps import run_real_steps
-from attfc_planner.record import record, record_evaluation
-from attfc_planner.trace import Trace
-from attfc_train.profile import TrainProfile
+from attfc_planner.memory.model import MemoryModel, peak_of
+from attfc_planner.trace.evaluation import evaluation_structure
+from attfc_planner.trace.history import Trace
+from attfc_planner.trace.record import record, record_evaluation
+from attfc_train.profile.profile import TrainProfile
 from attfc_train.units import Bytes
 from benchmarks.memory_cases import Case
 

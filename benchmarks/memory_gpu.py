@@ -14,9 +14,9 @@ from dataclasses import asdict
 from typing import Any
 
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.memory import MemoryModel
+from attfc_planner.memory.model import MemoryModel
 from attfc_train.allocator import use_planned
-from attfc_train.prediction import MemoryPrediction
+from attfc_train.profile.prediction import MemoryPrediction
 from attfc_train.units import Bytes
 from benchmarks.memory_cases import CARDS, MATRIX, Case
 from benchmarks.memory_probe import Job

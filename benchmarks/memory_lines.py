@@ -14,24 +14,11 @@ import torch
 import attfc_planner
 import attfc_train
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_train.profile import TrainProfile
+from attfc_train.profile.profile import TrainProfile
 
 Line = dict[str, Any]
 
-_PLANNER_SOURCES = (
-    "memory",
-    "overheads",
-    "allocator",
-    "block_pools",
-    "traces",
-    "record*",
-    "affine",
-    "evaluation",
-    "step_probe",
-    "structure",
-    "trace",
-    "gpu/fingerprint",
-)
+_PLANNER_SOURCES = ("trace/*", "memory/*", "calibrate/real_steps", "calibrate/step_probe", "gpu/fingerprint")
 """Modules that change what is predicted or how it is measured."""
 
 

@@ -21,10 +21,10 @@ from typing import Any, Literal
 
 import torch
 
-from attfc_planner.step_probe import measure
-from attfc_train.memory_use import memory_use
-from attfc_train.out_of_memory import is_out_of_memory, reason
-from attfc_train.profile import TrainProfile
+from attfc_planner.calibrate.step_probe import measure
+from attfc_train.profile.profile import TrainProfile
+from attfc_train.run.memory_use import memory_use
+from attfc_train.run.out_of_memory import is_out_of_memory, reason
 from attfc_train.units import Bytes
 
 FREE_STEPS, CAPPED_STEPS = 1, 0

@@ -2,11 +2,11 @@
 
     python -m benchmarks.predicted_and_measured [--steps 6] [--ids 20000]
 
-The device is calibrated first (`attfc_planner.calibrate`), and judged on sizes that it was not calibrated on; the predictions
-without the calibration stand beside those with it. Every case is the shipped recipe of a backbone at one batch size; its real
-steps run in a fresh process, on random images that lie in memory already (the loader has figures of its own). Memory is
-compared without the terms that are not this process's or are meant to stay free (`foreign`, `headroom`), and on a GPU also
-without the context, which the allocator does not count.
+The device is calibrated first (`attfc_planner.calibrate.calibrate`), and judged on sizes that it was not calibrated on; the
+predictions without the calibration stand beside those with it. Every case is the shipped recipe of a backbone at one batch
+size; its real steps run in a fresh process, on random images that lie in memory already (the loader has figures of its own).
+Memory is compared without the terms that are not this process's or are meant to stay free (`foreign`, `headroom`), and on a GPU
+also without the context, which the allocator does not count.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from typing import Any
 
 import torch
 
-from attfc_planner.calibrate import calibrate, without_data
-from attfc_planner.calibration_runs import CASES as CALIBRATION_CASES
-from attfc_planner.calibration_runs import Case
-from attfc_planner.efficiency import efficiencies_on
+from attfc_planner.calibrate.calibrate import calibrate, without_data
+from attfc_planner.calibrate.cases import CASES as CALIBRATION_CASES
+from attfc_planner.calibrate.cases import Case
+from attfc_planner.calibrate.real_steps import run_real_steps
 from attfc_planner.gpu.detect import find_gpu
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.memory import MemoryModel
-from attfc_planner.plan import choose_precision
-from attfc_planner.real_steps import run_real_steps
-from attfc_planner.speed import step_seconds
-from attfc_train.profile import TrainProfile
+from attfc_planner.memory.model import MemoryModel
+from attfc_planner.plan.plan import choose_precision
+from attfc_planner.speed.efficiency import efficiencies_on
+from attfc_planner.speed.model import step_seconds
+from attfc_train.profile.profile import TrainProfile
 from benchmarks.provenance import provenance, quantiles, save
 
 _CPU_SIZES = {"tiny": (64, 96, 192, 256), "mbf": (112, 6, 12, 16), "r18": (112, 3, 6, 8), "r50": (112, 4, 6, 8)}

@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from attfc_train.log import read_log
-from attfc_train.profile import TrainProfile
-from attfc_train.profile_file import load_preset, load_profile, with_overrides
-from attfc_train.run import RunOptions, start
+from attfc_train.profile.file import load_preset, load_profile, with_overrides
+from attfc_train.profile.profile import TrainProfile
+from attfc_train.run.log import read_log
+from attfc_train.run.run import RunOptions, start
 from benchmarks.head_variants import settings_digest
 from benchmarks.heads import record, recorded
 from benchmarks.provenance import RESULTS, provenance, save

@@ -1,7 +1,8 @@
 """What real train steps on a device taught about it: memory that no trace sees, and the efficiencies that it really reaches.
 
-`attfc_planner.calibrate` makes one, `attfc_planner.gpu.detect` keeps it beside the probes' rates, and a `GpuProfile` carries
-it to `attfc_planner.overheads` and `attfc_planner.efficiency`, which take its figures instead of tables and stated ranges.
+`attfc_planner.calibrate.calibrate` makes one, `attfc_planner.gpu.detect` keeps it beside the probes' rates, and a `GpuProfile`
+carries it to `attfc_planner.memory.overheads` and `attfc_planner.speed.efficiency`, which take its figures instead of tables
+and stated ranges.
 """
 
 from __future__ import annotations
@@ -11,8 +12,8 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from attfc_train.frozen import Frozen
-from attfc_train.profile import Precision
+from attfc_train.profile.document import Frozen
+from attfc_train.profile.profile import Precision
 from attfc_train.units import Bytes, format_bytes
 
 CONTEXT = "context_bytes"

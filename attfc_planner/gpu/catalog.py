@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_train.errors import ProfileError, UsageError
-from attfc_train.profile_file import profiles_folder, read_json
+from attfc_train.profile.file import profiles_folder, read_json
 
 _VENDOR_WORDS = frozenset({"nvidia", "geforce", "tesla", "gpu", "graphics"})
 

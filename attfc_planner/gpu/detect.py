@@ -20,8 +20,8 @@ from attfc_planner.gpu.fingerprint import CpuFingerprint, CudaFingerprint, cpu_f
 from attfc_planner.gpu.measurement_cache import Measured, cache_path, read_cached, write_cached
 from attfc_planner.gpu.profile import Architecture, GpuProfile
 from attfc_train.errors import StorageError, UsageError
-from attfc_train.prediction import Provenance
-from attfc_train.profile import Precision
+from attfc_train.profile.prediction import Provenance
+from attfc_train.profile.profile import Precision
 
 NO_BUS = "a CPU reads its own memory; no bus lies between"
 _PROBED = "measured by a probe on this device"

@@ -17,12 +17,12 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any, Literal
 
-from attfc_planner.cache import cache_folder
+from attfc_planner.gpu.cache_folder import cache_folder
 from attfc_planner.gpu.calibration import Calibration
 from attfc_planner.gpu.profile import TENSOR_FIELD
 from attfc_train.allocator import setting_of, use_planned
 from attfc_train.files import write_text_atomically
-from attfc_train.profile import Precision
+from attfc_train.profile.profile import Precision
 
 MAX_AGE_DAYS = 30
 """Clocks, cooling and drivers change: older measurements are made again."""

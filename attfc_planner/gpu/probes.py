@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import torch
 
-from attfc_train.profile import Precision
+from attfc_train.profile.profile import Precision
 
 DTYPES: dict[str, tuple[Precision, torch.dtype]] = {
     "fp32_flops": ("fp32", torch.float32),

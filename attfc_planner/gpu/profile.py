@@ -12,8 +12,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from attfc_planner.gpu.calibration import Calibration
-from attfc_train.frozen import Frozen
-from attfc_train.profile import Precision
+from attfc_train.profile.document import Frozen
+from attfc_train.profile.profile import Precision
 from attfc_train.units import Bytes, format_bytes
 
 Architecture = Literal["pascal", "volta", "turing", "ampere", "ada", "hopper", "blackwell", "cpu"]
@@ -55,7 +55,7 @@ class GpuProfile(Frozen):
     driver: str | None = None
     measured: dict[str, float] | None = None
     """What was measured on this very device, by name: the probes' rates replace the ceilings (see `ceiling`), the figures of
-    a calibration replace tables (`attfc_planner.overheads`) and stated ranges (`attfc_planner.efficiency`)."""
+    a calibration replace tables (`attfc_planner.memory.overheads`) and stated ranges (`attfc_planner.speed.efficiency`)."""
     calibration: Calibration | None = None
     """Where the calibrated figures in `measured` are from, and how well they agree."""
     sources: dict[str, str]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from attfc_planner import launch
+from attfc_planner.plan import launch
 from attfc_planner.report import sections
 from attfc_planner.report.page import Section, page
 from attfc_planner.report.study_history import Objective, read_objectives
 from attfc_train.errors import ProfileError
-from attfc_train.profile import TrainProfile
-from attfc_train.profile_file import load_profile
+from attfc_train.profile.file import load_profile
+from attfc_train.profile.profile import TrainProfile
 
 STUDY_ENDINGS = (".study.jsonl", ".tune.jsonl")
 """What ``attfc-plan`` and ``attfc-plan tune`` write beside a profile."""

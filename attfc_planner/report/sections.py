@@ -10,9 +10,9 @@ from html import escape
 from attfc_planner.report.figures import Point, bars, digits, scatter
 from attfc_planner.report.page import Section, pairs, table
 from attfc_planner.report.study_history import LEAST_TRIALS, Objective
-from attfc_train.prediction import Interval, MemoryPrediction, Prediction
-from attfc_train.profile import AttFCSettings, TrainProfile
-from attfc_train.search_summary import FrontPoint, SearchSummary, Value
+from attfc_train.profile.prediction import Interval, MemoryPrediction, Prediction
+from attfc_train.profile.profile import AttFCSettings, TrainProfile
+from attfc_train.profile.search_summary import FrontPoint, SearchSummary, Value
 from attfc_train.units import GIB, MIB, format_bytes
 
 MOST_ROWS = 40

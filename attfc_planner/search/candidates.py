@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol, TypeAlias
 
-from attfc_planner.accuracy import accuracy_prior, midpoint
+from attfc_planner.accuracy.prior import accuracy_prior, midpoint
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.search.space import Setting
-from attfc_planner.speed import SpeedPrediction, predict_speed
-from attfc_planner.trace import OpCost
-from attfc_train.prediction import Interval, MemoryPrediction
-from attfc_train.profile import TrainProfile
+from attfc_planner.knobs.space import Setting
+from attfc_planner.speed.model import SpeedPrediction, predict_speed
+from attfc_planner.trace.history import OpCost
+from attfc_train.profile.prediction import Interval, MemoryPrediction
+from attfc_train.profile.profile import TrainProfile
 from attfc_train.units import Bytes
 
 
 class MemoryEstimator(Protocol):
-    """What the search needs of `attfc_planner.memory.MemoryModel`."""
+    """What the search needs of `attfc_planner.memory.model.MemoryModel`."""
 
     def estimate(self, profile: TrainProfile) -> MemoryPrediction:
         """Peak memory to about 1 %, in milliseconds."""

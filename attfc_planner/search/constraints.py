@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attfc_planner.accuracy import midpoint
+from attfc_planner.accuracy.prior import midpoint
+from attfc_planner.knobs.space import LEAST_PART, Setting
 from attfc_planner.search.candidates import Candidate
-from attfc_planner.search.space import LEAST_PART, Setting
-from attfc_train.search_summary import ConstraintSlack
+from attfc_train.profile.search_summary import ConstraintSlack
 from attfc_train.units import GIB, MIB, Bytes
 
 LEAST_BATCHES = 8

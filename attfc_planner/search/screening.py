@@ -14,9 +14,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
+from attfc_planner.knobs.space import SearchSpace, Setting
 from attfc_planner.search.candidates import Candidate, Evaluate
 from attfc_planner.search.constraints import Limits, is_sound, memory_excess_mib, missing_hours
-from attfc_planner.search.space import SearchSpace, Setting
 
 STORED_BYTES = {"fp32": 4, "bf16": 2, "fp8": 1, "int8": 1, None: 4}
 """Of a component of a center."""

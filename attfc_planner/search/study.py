@@ -18,11 +18,11 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
+from attfc_planner.knobs.space import CATEGORIES, SearchSpace, Setting
 from attfc_planner.search.candidates import Candidate, Evaluate
 from attfc_planner.search.constraints import Limits, constraints, indivisible, is_feasible
 from attfc_planner.search.plainest import NEGLIGIBLE_POINTS, NEGLIGIBLE_SPEED, plainest
 from attfc_planner.search.screening import cells, screen
-from attfc_planner.search.space import CATEGORIES, SearchSpace, Setting
 from attfc_train.errors import StorageError
 from attfc_train.files import write_atomically
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from attfc_planner.measured_accuracy import FEWEST_SETTINGS, MeasuredAccuracy, Training, log_odds_of
-from attfc_planner.search.space import Setting
+from attfc_planner.accuracy.regression import FEWEST_SETTINGS, MeasuredAccuracy, Training, log_odds_of
+from attfc_planner.knobs.space import Setting
 from attfc_train.errors import ProfileError
-from attfc_train.profile import AttFCSettings, FullFCSettings, HeadSettings, TrainProfile
-from attfc_train.search_summary import TrainingRecord
+from attfc_train.profile.profile import AttFCSettings, FullFCSettings, HeadSettings, TrainProfile
+from attfc_train.profile.search_summary import TrainingRecord
 
 
 def tuned_accuracy(profile: TrainProfile) -> MeasuredAccuracy | None:

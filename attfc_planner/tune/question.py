@@ -7,16 +7,16 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from typing import Any
 
-from attfc_planner import plan as planning
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.plan import MakeModel, Plan, PlanRequest, base_profile, limits_of, make_plan, precisions
+from attfc_planner.knobs.space import SearchSpace, Setting, space_for
+from attfc_planner.plan import plan as planning
+from attfc_planner.plan.plan import MakeModel, Plan, PlanRequest, base_profile, limits_of, make_plan, precisions
 from attfc_planner.search.candidates import Candidate, Evaluate, Evaluator, MemoryEstimator, without_queue_length
 from attfc_planner.search.constraints import Limits
-from attfc_planner.search.space import SearchSpace, Setting, space_for
-from attfc_planner.speed import SpeedPrediction
+from attfc_planner.speed.model import SpeedPrediction
 from attfc_planner.tune.holdout import Split, split
-from attfc_train.prediction import Interval, MemoryPrediction
-from attfc_train.profile import TrainProfile
+from attfc_train.profile.prediction import Interval, MemoryPrediction
+from attfc_train.profile.profile import TrainProfile
 from attfc_train.units import Bytes
 
 SIZES = ("dcc_share", "batch_size", "queue_length")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from attfc_train.profile import TrainProfile
+from attfc_train.profile.profile import TrainProfile
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,9 +20,9 @@ from torch import Tensor
 from attfc_train.data.batch import Batch
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.reader import ImageReader
-from attfc_train.data.sampler import AttentionSampler, Draw
+from attfc_train.data.sampling.sampler import AttentionSampler, Draw
 from attfc_train.errors import DataError
-from attfc_train.profile import MAX_DEFAULT_WORKERS
+from attfc_train.profile.profile import MAX_DEFAULT_WORKERS
 from attfc_train.units import Bytes, Seconds
 
 _IMAGES_PER_TASK: Final = 32

@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfc_train.data.dataset import FaceDataset
-from attfc_train.data.hashing import hashed
 from attfc_train.data.identity_index import IdentityIndex
-from attfc_train.data.permutation import permuted
+from attfc_train.data.sampling.hashing import hashed
+from attfc_train.data.sampling.permutation import permuted
 from attfc_train.errors import UsageError
 
 _SPEC = re.compile(r"(?P<data>.+)@(?P<first>\d{1,12}):(?P<stop>\d{1,12})", re.ASCII)

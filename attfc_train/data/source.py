@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from attfc_train.data.dataset import FaceDataset
-from attfc_train.data.folder import FolderFaces
+from attfc_train.data.formats.folder import FolderFaces
+from attfc_train.data.formats.recordio import RecordIOFaces
+from attfc_train.data.formats.synthetic import PREFIX, SyntheticFaces
 from attfc_train.data.part import PartOfFaces, part_of_spec
-from attfc_train.data.recordio import RecordIOFaces
-from attfc_train.data.synthetic import PREFIX, SyntheticFaces
 from attfc_train.errors import DataError, UsageError
 
 _KINDS = (

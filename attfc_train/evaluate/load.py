@@ -12,7 +12,7 @@ from attfc_train.errors import DataError, UsageError, VerificationSetError
 from attfc_train.evaluate.bins import read_bin
 from attfc_train.evaluate.drawn_pairs import pairs_from_dataset
 from attfc_train.evaluate.verification_set import VerificationSet
-from attfc_train.profile import NUM_DRAWN_PAIRS
+from attfc_train.profile.profile import NUM_DRAWN_PAIRS
 
 
 def load_verification(spec: str, image_size: int, *, num_pairs: int = NUM_DRAWN_PAIRS, seed: int = 0) -> VerificationSet:

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from attfc_train.heads.attention import generate_class_centers
-from attfc_train.heads.container import DynamicClassContainer
+from attfc_train.heads.containers.container import DynamicClassContainer
+from attfc_train.heads.containers.health import freshness
 from attfc_train.heads.head import Enqueue, HeadOutput
-from attfc_train.heads.health import freshness
 from attfc_train.losses import EMPTY, ContainerLoss, Margin, Negatives
 
 

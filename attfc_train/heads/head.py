@@ -8,8 +8,8 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from attfc_train.heads.health import Freshness
-from attfc_train.heads.slot_storage import Writes
+from attfc_train.heads.containers.health import Freshness
+from attfc_train.heads.containers.slot_storage import Writes
 from attfc_train.losses.margin import Margin
 
 

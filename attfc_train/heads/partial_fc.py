@@ -16,7 +16,7 @@ from attfc_train.heads.cosines import cosines
 from attfc_train.heads.head import Enqueue, HeadOutput
 from attfc_train.losses.margin import Margin
 from attfc_train.losses.reference import classification_loss
-from attfc_train.optim import SparseRows
+from attfc_train.optim.sgd import SparseRows
 
 _SEED_STRIDE = 0x9E3779B1
 """Odd: runs of different seeds draw from places far apart among the 2^32 keys."""

@@ -2,8 +2,8 @@
 
 The rule: a profile that an older attfc wrote must mean the same today. A new key with a default that keeps the former
 behaviour, or a wider range, needs no new number. A key that is renamed, removed, made narrower or given another meaning or
-default raises `attfc_train.profile.SCHEMA_VERSION`, and older profiles are then refused. In both cases write the file again:
-``python -m tests.architecture.test_schema``.
+default raises `attfc_train.profile.profile.SCHEMA_VERSION`, and older profiles are then refused. In both cases write the file
+again: ``python -m tests.architecture.test_schema``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from attfc_planner.gpu.catalog import load_catalog
-from attfc_train.profile import SCHEMA_VERSION, TrainProfile
-from attfc_train.profile_file import load_preset, preset_names, profiles_folder
+from attfc_train.profile.file import load_preset, preset_names, profiles_folder
+from attfc_train.profile.profile import SCHEMA_VERSION, TrainProfile
 
 FROZEN = Path(__file__).with_name("train_profile.schema.json")
 

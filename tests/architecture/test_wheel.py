@@ -58,7 +58,7 @@ def test_contents(wheel: Path) -> None:
 
 def test_the_installed_profiles_are_found(installed: Callable[..., str]) -> None:
     code = (
-        "import attfc_train.profile_file as file; from attfc_planner.gpu.catalog import load_catalog; "
+        "import attfc_train.profile.file as file; from attfc_planner.gpu.catalog import load_catalog; "
         "print(file.profiles_folder(), len(load_catalog()), *map(file.load_preset, file.preset_names()))"
     )
     output = installed("-c", code)

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 from attfc_train import cli
-from attfc_train.data.procedural_face import render_face
-from attfc_train.data.recordio_writer import write_recordio
+from attfc_train.data.formats.procedural_face import render_face
+from attfc_train.data.formats.recordio_writer import write_recordio
 from attfc_train.errors import AttfcError
 
 DOCUMENT: dict[str, Any] = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from attfc_train.data.recordio_writer import write_recordio
+from attfc_train.data.formats.recordio_writer import write_recordio
 from attfc_train.errors import AttfcError, DataError, UsageError, VerificationSetError
 from tests.cli.conftest import Refusal, face
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from attfc_train import cli, run
+from attfc_train import cli
 from attfc_train.errors import StorageError, UsageError
+from attfc_train.run import run
 from tests.cli.conftest import Refusal
 
 ProfileFile = Callable[..., Path]

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from attfc_planner import cli, plan
+from attfc_planner import cli
 from attfc_planner.gpu import detect
+from attfc_planner.plan import plan
 from attfc_train.errors import AttfcError, DataError, InfeasiblePlanError, ProfileError, StorageError, UsageError
-from attfc_train.profile_file import load_preset, profiles_folder, save_profile
+from attfc_train.profile.file import load_preset, profiles_folder, save_profile
 from tests.cli.conftest import Refusal
 from tests.planner.fakes import FakeMemoryModel
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from attfc_train.errors import DeviceMemoryError, ProfileError, UsageError
-from attfc_train.profile_file import MAX_PROFILE_BYTES, preset_names
+from attfc_train.profile.file import MAX_PROFILE_BYTES, preset_names
 from tests.cli.conftest import DOCUMENT, Refusal
 
 ProfileFile = Callable[..., Path]

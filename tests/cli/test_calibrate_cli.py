@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-import attfc_planner.calibrate as calibrate_module
+import attfc_planner.calibrate.calibrate as calibrate_module
 from attfc_planner import cli
-from attfc_planner.calibration_runs import Case
+from attfc_planner.calibrate.cases import Case
+from attfc_planner.calibrate.real_steps import RealSteps
 from attfc_planner.gpu import detect
 from attfc_planner.gpu.detect import find_gpu
-from attfc_planner.real_steps import RealSteps
 from attfc_train.errors import DeviceMemoryError, StorageError, UsageError
 from attfc_train.units import GIB
 from tests.cli.conftest import Refusal
@@ -86,12 +86,12 @@ def test_runs_that_come_to_nothing_are_told(monkeypatch: pytest.MonkeyPatch, ref
 
 
 def test_a_result_that_cannot_be_kept_is_an_error(monkeypatch: pytest.MonkeyPatch, refusal: Refusal) -> None:
-    from attfc_planner import first_use
+    from attfc_planner.commands import calibrate as command
 
     def fail(*_: object) -> None:
         raise StorageError("'cache' must be writable", "no space", "Free disk space.")
 
-    monkeypatch.setattr(first_use, "store_calibration", fail)
-    monkeypatch.setattr(calibrate_module, "calibrate", lambda device, tell: type("Result", (), {"calibration": None}))
-    monkeypatch.setattr("attfc_planner.calibrate_screen.show_calibration", lambda console, result: None)
+    monkeypatch.setattr(command, "store_calibration", fail)
+    monkeypatch.setattr(command, "calibrate", lambda device, tell: type("Result", (), {"calibration": None}))
+    monkeypatch.setattr(command, "show_calibration", lambda console, result: None)
     refuse(refusal, StorageError, "must be writable")

@@ -56,7 +56,7 @@ def test_a_full_disk_while_the_record_is_written(profile_file: Callable[..., Pat
     (output / "log.jsonl").symlink_to("/dev/full")
     arguments = ("--profile", profile_file(), "--output", output, "--device", "cpu")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("attfc_train.log._keep_until", lambda path, step: None)  # would replace the link
+        patch.setattr("attfc_train.run.log._keep_until", lambda path, step: None)  # would replace the link
         refusal(StorageError, "log.jsonl' must be writable, but got No space left on device", *arguments)
 
 

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import torch
 
-from attfc_train import cli, loop, start_check
+from attfc_train import cli
 from attfc_train.errors import DeviceMemoryError
-from attfc_train.log import read_log
 from attfc_train.phase import phase
-from attfc_train.state import TrainState
-from attfc_train.step import train_step
+from attfc_train.run import loop
+from attfc_train.run import preflight as start_check
+from attfc_train.run.log import read_log
+from attfc_train.step.state import TrainState
+from attfc_train.step.step import train_step
 from attfc_train.units import GIB, MIB
 from tests.cli.conftest import Refusal
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from attfc_planner import cli, plan
+from attfc_planner import cli
 from attfc_planner.gpu import detect
+from attfc_planner.plan import plan
 from attfc_train.errors import AttfcError, InfeasiblePlanError, ProfileError, StorageError, UsageError
-from attfc_train.profile_file import load_profile
+from attfc_train.profile.file import load_profile
 from tests.planner.fakes import FakeMemoryModel
 
 Outcome = tuple[int, str, str]
@@ -222,7 +223,7 @@ def test_gpus_lists_all_cards_and_one_with_its_sources(call: Call) -> None:
 
 
 def test_train_launches_the_trainer_and_compares(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    from attfc_planner import launch
+    from attfc_planner.plan import launch
 
     def pretend(arguments: list[str]) -> int:
         assert arguments[-2:] == ["--device", "cpu"]
@@ -241,8 +242,8 @@ def test_train_launches_the_trainer_and_compares(call: Call, monkeypatch: pytest
 
 
 def test_memory_that_others_took_since_is_planned_for(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    from attfc_planner import launch
     from attfc_planner.gpu import fingerprint
+    from attfc_planner.plan import launch
 
     launched: list[list[str]] = []
     monkeypatch.setattr(launch, "launch", lambda arguments: launched.append(arguments) or 0)

@@ -9,9 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from attfc_planner import cli, commands, explain
+from attfc_planner import cli
+from attfc_planner.commands import commands
+from attfc_planner.explain import explain
+from attfc_planner.explain.variations import variations
 from attfc_planner.gpu import detect
-from attfc_planner.knobs import variations
 from attfc_train.errors import ProfileError, StorageError, UsageError
 from tests.cli.conftest import Refusal
 from tests.planner.fakes import FakeMemoryModel

@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 
-from attfc_planner import cli, plan
+from attfc_planner import cli
+from attfc_planner.calibrate.real_steps import RealSteps
+from attfc_planner.commands import tune as session
 from attfc_planner.gpu import detect
-from attfc_planner.real_steps import RealSteps
-from attfc_planner.tune import session
-from attfc_planner.tune.short_training import ShortTraining
+from attfc_planner.plan import plan
+from attfc_planner.tune.stages.short_training import ShortTraining
 from attfc_train.errors import AttfcError, DataError, StorageError, UsageError, VerificationSetError
-from attfc_train.profile_file import load_profile
+from attfc_train.profile.file import load_profile
 from attfc_train.units import GIB
 from tests.planner.fakes import FakeMemoryModel
 

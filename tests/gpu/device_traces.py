@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from attfc_planner.allocator import CachingAllocator
-from attfc_planner.block_pools import Block
+from attfc_planner.memory.allocator import CachingAllocator
+from attfc_planner.memory.blocks import Block
 from attfc_train.units import Bytes
 
 _RESERVES = {"segment_alloc": 1, "segment_map": 1, "segment_free": -1, "segment_unmap": -1}
@@ -15,7 +15,7 @@ _RESERVES = {"segment_alloc": 1, "segment_map": 1, "segment_free": -1, "segment_
 
 @dataclass(frozen=True, slots=True)
 class Recording:
-    """Allocations as `attfc_planner.allocator.replay` wants them, and what was reserved meanwhile."""
+    """Allocations as `attfc_planner.memory.allocator.replay` wants them, and what was reserved meanwhile."""
 
     events: list[int]
     """``i`` allocates block i, ``~i`` frees it."""

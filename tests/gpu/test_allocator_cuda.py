@@ -20,11 +20,11 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 # The allocator reads its setting once, and only a new process has reserved nothing yet.
 SCRIPT = """
 import json, sys, torch
-from attfc_train.build import build
+from attfc_train.step.build import build
 from attfc_train.data.batch import Batch
 from attfc_train.evaluate.embed import embed_batches
-from attfc_train.profile import TrainProfile
-from attfc_train.step import train_step
+from attfc_train.profile.profile import TrainProfile
+from attfc_train.step.step import train_step
 profile, cuda = TrainProfile.model_validate_json(sys.stdin.read()), torch.device("cuda")
 torch.cuda.init()
 torch.cuda.memory._record_memory_history(max_entries=1_000_000, context=None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attfc_planner.real_steps import run_real_steps
+from attfc_planner.calibrate.real_steps import run_real_steps
 from attfc_train.units import GIB, MIB
 from benchmarks.memory_probe import steps_on
 from tests.train.profiles import small_profile

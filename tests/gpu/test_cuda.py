@@ -7,12 +7,12 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from attfc_train.build import build
 from attfc_train.heads.class_sample import draw_classes
 from attfc_train.losses import IMPLEMENTATIONS, Margin
-from attfc_train.out_of_memory import in_smaller_parts, release
-from attfc_train.state import TrainState
-from attfc_train.step import train_step
+from attfc_train.run.out_of_memory import in_smaller_parts, release
+from attfc_train.step.build import build
+from attfc_train.step.state import TrainState
+from attfc_train.step.step import train_step
 from tests.train.losses.test_container_loss import problem
 from tests.train.profiles import HEADS, random_batch, small_profile
 

@@ -1,4 +1,4 @@
-"""A slow, obvious caching allocator: flat lists, no neighbours, no sorted index. It judges `attfc_planner.allocator`.
+"""A slow, obvious caching allocator: flat lists, no neighbours, no sorted index. It judges `attfc_planner.memory.allocator`.
 
 Written from the rules (see that module's docstring), not from its code. Every question scans all memory again.
 """

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
-from attfc_planner.measured_accuracy import MeasuredAccuracy, Training
-from attfc_planner.search.space import Setting
-from attfc_train.profile import FullFCSettings, TrainProfile
+from attfc_planner.accuracy.regression import MeasuredAccuracy, Training
+from attfc_planner.knobs.space import Setting
+from attfc_train.profile.profile import FullFCSettings, TrainProfile
 from benchmarks.head_variants import profile_of
 
 RECORDED = Path(__file__).parents[2] / "benchmarks/results/heads.jsonl"

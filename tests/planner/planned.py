@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from attfc_planner.plan import Plan, PlanRequest, make_plan
+from attfc_planner.plan.plan import Plan, PlanRequest, make_plan
 from attfc_planner.search.candidates import MemoryEstimator
 from attfc_train.units import GIB
 from tests.planner.fakes import FakeMemoryModel, make_gpu

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from attfc_train.data.batch import Batch
-from attfc_train.profile import (
+from attfc_train.profile.profile import (
     AttFCSettings,
     FullFCSettings,
     HeadSettings,

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attfc_planner.allocator import CachingAllocator, OutOfDeviceMemory, replay, smallest_capacity
-from attfc_planner.block_pools import Block
+from attfc_planner.memory.allocator import CachingAllocator, OutOfDeviceMemory, replay, smallest_capacity
+from attfc_planner.memory.blocks import Block
 from attfc_train.units import MIB
 from tests.oracle import allocator_oracle as oracle
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from attfc_planner.fake_results import FakeResults
+from attfc_planner.trace.fake_results import FakeResults
 
 aten = torch.ops.aten
 

@@ -9,10 +9,10 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from attfc_train.prediction import Interval, MemoryPrediction, MemoryTerm, Prediction, Provenance
-from attfc_train.profile import TrainProfile
-from attfc_train.profile_file import save_profile
-from attfc_train.search_summary import ConstraintSlack, FrontPoint, SearchSummary
+from attfc_train.profile.file import save_profile
+from attfc_train.profile.prediction import Interval, MemoryPrediction, MemoryTerm, Prediction, Provenance
+from attfc_train.profile.profile import TrainProfile
+from attfc_train.profile.search_summary import ConstraintSlack, FrontPoint, SearchSummary
 from attfc_train.units import GIB
 
 

@@ -17,7 +17,7 @@ from attfc_planner.report.build import report_html
 from attfc_planner.report.figures import Point, bars, scatter
 from attfc_planner.report.study_history import LEAST_TRIALS, Objective, Trial, read_objectives
 from attfc_train.errors import ProfileError, StorageError
-from attfc_train.profile_file import save_profile
+from attfc_train.profile.file import save_profile
 from tests.planner.report.conftest import planned_profile, write_study
 
 VOID = {"meta", "line", "circle", "path", "text"} - {"text"}

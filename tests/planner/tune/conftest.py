@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from attfc_planner import plan
+from attfc_planner.plan import plan
 from attfc_planner.tune import question
 from attfc_planner.tune.question import Question
-from attfc_planner.tune.storage import Store, open_storage
-from tests.planner.tune.fake_worker import fake_question
+from attfc_planner.tune.studies.storage import Store, open_storage
+from tests.planner.tune.studies.fake_worker import fake_question
 from tests.planner.tune.tuning import Tuning
 
 

@@ -6,22 +6,22 @@ import time
 from collections.abc import Callable
 from typing import Literal
 
-from attfc_planner.tune.budget import Scale
-from attfc_planner.tune.finals import MOST_SEEDS, Finals, Standing, seeded_knobs
+from attfc_planner.commands.tune import Studies
 from attfc_planner.tune.question import Question
-from attfc_planner.tune.result import Verdict, contenders, measured_candidates, verdict
-from attfc_planner.tune.scaling import NUM_CHECKS
-from attfc_planner.tune.session import Studies
-from attfc_planner.tune.short_training import OnCheck, ShortTraining
-from attfc_planner.tune.storage import Store
-from attfc_planner.tune.study import SharedStudy
-from attfc_planner.tune.trained import SEED, training_records
-from attfc_planner.tune.training_trial import TrainingTrial, recorded_beside
-from attfc_planner.tune.trainings import FIRST_CUT, HALVING, Trainings
-from attfc_planner.tune.tuned_profile import tuned_profile
-from attfc_train.profile import AttFCSettings, TrainProfile
-from tests.planner.tune.fake_worker import Silent
-from tests.planner.tune.test_steps import took, trials
+from attfc_planner.tune.stages.budget import Scale
+from attfc_planner.tune.stages.finals import MOST_SEEDS, Finals, Standing, seeded_knobs
+from attfc_planner.tune.stages.scaling import NUM_CHECKS
+from attfc_planner.tune.stages.short_training import OnCheck, ShortTraining
+from attfc_planner.tune.stages.training_trial import TrainingTrial, recorded_beside
+from attfc_planner.tune.stages.trainings import FIRST_CUT, HALVING, Trainings
+from attfc_planner.tune.studies.storage import Store
+from attfc_planner.tune.studies.study import SharedStudy
+from attfc_planner.tune.verdict.result import Verdict, contenders, measured_candidates, verdict
+from attfc_planner.tune.verdict.trained import SEED, training_records
+from attfc_planner.tune.verdict.tuned_profile import tuned_profile
+from attfc_train.profile.profile import AttFCSettings, TrainProfile
+from tests.planner.tune.stages.test_steps import took, trials
+from tests.planner.tune.studies.fake_worker import Silent
 
 Accurate = Callable[[TrainProfile], float]
 SCALE = Scale(30, 3.0, 6)

@@ -5,7 +5,7 @@ import torch
 
 from attfc_train.backbones import BACKBONES, build_backbone
 from attfc_train.errors import ProfileError
-from attfc_train.profile import BACKBONE_NAMES
+from attfc_train.profile.profile import BACKBONE_NAMES
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attfc_train.data.procedural_face import render_face
+from attfc_train.data.formats.procedural_face import render_face
 
 
 def encoded_face(identity: int, image: int, size: int = 48, kind: str = "JPEG") -> bytes:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from attfc_train.data.decode import MAX_SIDE, decode
-from attfc_train.data.procedural_face import render_face
+from attfc_train.data.formats.procedural_face import render_face
 from attfc_train.errors import DataError
 
 

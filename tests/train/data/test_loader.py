@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from attfc_train.data.batch import Batch
+from attfc_train.data.formats.synthetic import SyntheticFaces
 from attfc_train.data.loader import AttentionLoader
 from attfc_train.data.reader import GREY, ImageReader
-from attfc_train.data.sampler import AttentionSampler
-from attfc_train.data.synthetic import SyntheticFaces
+from attfc_train.data.sampling.sampler import AttentionSampler
 from attfc_train.errors import DataError
 
 LABELS = [0] * 6 + [1] * 5 + [2] * 4 + [3]

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from attfc_train.data.formats.synthetic import SyntheticFaces
 from attfc_train.data.part import PartOfFaces, may_share_identities, part_of_spec
 from attfc_train.data.source import open_dataset
-from attfc_train.data.synthetic import SyntheticFaces
 from tests.contracts.dataset_contract import DatasetContract
 
 

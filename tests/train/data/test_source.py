@@ -2,12 +2,12 @@ from __future__ import annotations
 
 import pytest
 
-from attfc_train.data.folder import FolderFaces
+from attfc_train.data.formats.folder import FolderFaces
+from attfc_train.data.formats.recordio import RecordIOFaces
+from attfc_train.data.formats.recordio_writer import write_recordio
+from attfc_train.data.formats.synthetic import SyntheticFaces
 from attfc_train.data.part import PartOfFaces
-from attfc_train.data.recordio import RecordIOFaces
-from attfc_train.data.recordio_writer import write_recordio
 from attfc_train.data.source import open_dataset
-from attfc_train.data.synthetic import SyntheticFaces
 from attfc_train.errors import DataError, UsageError
 
 

@@ -9,15 +9,15 @@ import torch
 from rich.console import Console
 from torch.nn.functional import normalize
 
-from attfc_planner.recorder import record_steps
-from attfc_train import run
+from attfc_planner.trace.recorder import record_steps
 from attfc_train.heads.attfc import AttFCHead
-from attfc_train.heads.container import DynamicClassContainer, FifoContainer, IdentityContainer
-from attfc_train.heads.health import Freshness, freshness
-from attfc_train.heads.slot_storage import commit
-from attfc_train.log import read_log
+from attfc_train.heads.containers.container import DynamicClassContainer, FifoContainer, IdentityContainer
+from attfc_train.heads.containers.health import Freshness, freshness
+from attfc_train.heads.containers.slot_storage import commit
 from attfc_train.losses import IMPLEMENTATIONS, Margin, Negatives
-from attfc_train.profile import DataSettings
+from attfc_train.profile.profile import DataSettings
+from attfc_train.run import run
+from attfc_train.run.log import read_log
 from tests.train.profiles import small_profile
 
 

@@ -10,8 +10,8 @@ import torch
 
 from attfc_train.heads import AttFCHead
 from attfc_train.heads.attention import generate_class_centers
-from attfc_train.heads.container import FifoContainer
-from attfc_train.heads.slot_storage import commit
+from attfc_train.heads.containers.container import FifoContainer
+from attfc_train.heads.containers.slot_storage import commit
 from attfc_train.losses import IMPLEMENTATIONS
 from attfc_train.losses.margin import Margin, MarginKind
 

@@ -10,13 +10,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attfc_planner.record import record
-from attfc_train.build import build
+from attfc_planner.trace.record import record
 from attfc_train.heads import FullFCHead, PartialFCHead
 from attfc_train.losses import Margin
-from attfc_train.optim import SGD
-from attfc_train.profile import FullFCSettings, OptimSettings, PartialFCSettings
-from attfc_train.step import train_step
+from attfc_train.optim.sgd import SGD
+from attfc_train.profile.profile import FullFCSettings, OptimSettings, PartialFCSettings
+from attfc_train.step.build import build
+from attfc_train.step.step import train_step
 from tests.oracle.partial_fc_oracle import PartialFCOracle
 from tests.train.profiles import random_batch, small_profile
 

@@ -1,0 +1,185 @@
+"""Calibration: real train steps on the device that is here, and what they teach about memory and speed.
+
+The runs (`attfc_planner.calibrate.cases`) are predicted and measured; the fits (`attfc_planner.calibrate.memory_regression`,
+`attfc_planner.calibrate.speed_regression`) become a `Calibration`. Then everything is predicted once more with it, by the code
+that plans use, for the residuals that the headroom follows from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Literal, Protocol
+
+from attfc_planner.calibrate.cases import CASES, Case
+from attfc_planner.calibrate.memory_regression import MemoryRun, fit_cpu, fit_cuda, margin
+from attfc_planner.calibrate.real_steps import RealSteps, run_real_steps
+from attfc_planner.calibrate.speed_regression import SpeedFit, TimedRun, fit_speed
+from attfc_planner.gpu.calibration import Calibration
+from attfc_planner.gpu.profile import GpuProfile
+from attfc_planner.memory.model import MemoryModel
+from attfc_planner.plan.plan import choose_precision
+from attfc_planner.speed.efficiency import efficiencies_on
+from attfc_planner.speed.model import step_seconds
+from attfc_planner.trace.history import OpCost
+from attfc_train.errors import DeviceMemoryError, UsageError
+from attfc_train.profile.prediction import MemoryPrediction
+from attfc_train.profile.profile import Precision, TrainProfile
+from attfc_train.units import Bytes, format_bytes
+
+LEAST_RUNS = 3
+"""Fewer cannot tell a margin from luck."""
+TIMEOUT_SECONDS = 120.0
+"""For one run."""
+
+
+class RunSteps(Protocol):
+    """`attfc_planner.calibrate.real_steps.run_real_steps`, or what a test puts in its place."""
+
+    def __call__(self, profile: TrainProfile, kind: Literal["cuda", "cpu"], *, steps: int, timeout: float) -> RealSteps:
+        """Real steps."""
+        ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """One calibration run, measured and then predicted with the calibration."""
+
+    case: Case
+    profile: TrainProfile
+    memory: MemoryRun
+    costs: tuple[OpCost, ...]
+    predicted_bytes: Bytes = 0
+    """Headroom left out."""
+    predicted_seconds: float = 0.0
+
+    @property
+    def measured_bytes(self) -> Bytes:
+        """The allocator's peak, on a CPU the process's."""
+        real = self.memory.real
+        return (real.process_bytes if real.reserved_bytes is None else real.reserved_bytes) or 0
+
+    @property
+    def measured_seconds(self) -> float:
+        """Median step."""
+        return self.memory.real.step_seconds or 0.0
+
+
+@dataclass(frozen=True)
+class Calibrated:
+    """A calibration and what it was made of."""
+
+    before: GpuProfile
+    """The device as its probes alone know it."""
+    gpu: GpuProfile
+    """The device with the calibration."""
+    calibration: Calibration
+    runs: tuple[Run, ...]
+    fit: SpeedFit
+    failed: tuple[str, ...]
+    """One line for each run that came to nothing."""
+
+
+def calibrate(
+    gpu: GpuProfile,
+    *,
+    run_steps: RunSteps | None = None,
+    make_model: Callable[[TrainProfile, GpuProfile, Bytes], MemoryModel] = MemoryModel,
+    cases: Sequence[Case] | None = None,
+    tell: Callable[[str], object] = lambda _: None,
+) -> Calibrated:
+    """Measures a device that is here.
+
+    Args:
+        gpu: with probed rates; a former calibration is left aside.
+        run_steps: None: `run_real_steps`.
+        cases: None: those of the kind of device.
+        tell: is told what is going on.
+
+    Raises:
+        DeviceMemoryError: fewer than `LEAST_RUNS` runs fit into the memory that is free.
+        UsageError: fewer than that came to an end.
+    """
+    before = gpu.without_calibration()
+    precision = choose_precision(None, before)
+    wanted = [(case, case.profile(before, precision)) for case in (CASES[gpu.kind] if cases is None else cases)]
+    model = make_model(wanted[0][1], before, before.capacity_bytes)
+    tell("tracing the runs")
+    model.prepare_exact(profile for _, profile in wanted)
+    fitting = [(case, profile) for case, profile in wanted if model.exact(profile).total_bytes <= before.capacity_bytes]
+    if len(fitting) < LEAST_RUNS:
+        raise _too_full(before, len(fitting))
+    runs, failed = _measured(fitting, model, run_steps or run_real_steps, tell)
+    if len(runs) < LEAST_RUNS:
+        raise _too_few(before, runs, failed)
+    calibration, fit = _fitted(runs, model, precision)
+    after = before.calibrated(calibration)
+    return Calibrated(before, after, calibration, _predicted(runs, model.on(after), precision), fit, tuple(failed))
+
+
+def _measured(
+    wanted: Sequence[tuple[Case, TrainProfile]], model: MemoryModel, run_steps: RunSteps, tell: Callable[[str], object]
+) -> tuple[list[Run], list[str]]:
+    """The runs that came to an end, and why others did not."""
+    runs, failed = [], []
+    for number, (case, profile) in enumerate(wanted, 1):
+        tell(f"run {number} of {len(wanted)}: {case.label}")
+        real = run_steps(profile, model.gpu.kind, steps=case.steps, timeout=TIMEOUT_SECONDS)
+        trace = model.run(profile)
+        run = Run(case, profile, MemoryRun(trace, real), trace.costs[-1])
+        if real.outcome == "ran" and run.measured_seconds and run.measured_bytes:
+            runs.append(run)
+        else:
+            failed.append(f"{case.label}: {real.outcome}, {real.reason or 'no figures'}")
+    return runs, failed
+
+
+def _fitted(runs: Sequence[Run], model: MemoryModel, precision: Precision) -> tuple[Calibration, SpeedFit]:
+    """The figures, and the margin from what they predict for the runs themselves."""
+    device = model.gpu
+    fit = fit_speed([TimedRun(run.costs, run.measured_seconds) for run in runs], device, precision)
+    memory = (fit_cuda if device.kind == "cuda" else fit_cpu)([run.memory for run in runs])
+    draft = Calibration(
+        date=datetime.now(UTC).date().isoformat(),
+        precision=precision,
+        num_runs=len(runs),
+        memory=memory,
+        residual_bytes=0,
+        residual_share=0,
+        speed=fit.values,
+        speed_error=fit.largest_error,
+    )
+    drafted = _predicted(runs, model.on(device.calibrated(draft)), precision)
+    predicted, measured = [run.predicted_bytes for run in drafted], [run.measured_bytes for run in drafted]
+    misses = [abs(one - other) for one, other in zip(predicted, measured, strict=True)]
+    shares = [miss / size for miss, size in zip(misses, measured, strict=True)]
+    update = {"memory": {**memory, **margin(predicted, measured)}, "residual_bytes": max(misses), "residual_share": max(shares)}
+    return draft.model_copy(update=update), fit
+
+
+def _predicted(runs: Sequence[Run], model: MemoryModel, precision: Precision) -> tuple[Run, ...]:
+    """The runs with what `model`, whose device is calibrated, predicts for them."""
+    assert model.gpu.calibration is not None
+    table = efficiencies_on(model.gpu.kind, model.gpu.calibration.speed)
+    times = [step_seconds(run.costs, model.gpu, precision, table)[0].middle for run in runs]
+    sizes = [without_data(model.exact(run.profile)) for run in runs]
+    return tuple(
+        replace(run, predicted_bytes=size, predicted_seconds=time) for run, size, time in zip(runs, sizes, times, strict=True)
+    )
+
+
+def without_data(memory: MemoryPrediction) -> Bytes:
+    """What real steps measure: they have no loader, whose batches lie in a CPU's memory too."""
+    return memory.measured_bytes - sum(term.bytes for term in memory.terms if term.name == "data")
+
+
+def _too_full(gpu: GpuProfile, fitting: int) -> DeviceMemoryError:
+    free = f"{format_bytes(gpu.capacity_bytes - gpu.foreign_bytes)} free, which is enough for {fitting}"
+    rule = f"at least {LEAST_RUNS} runs of a calibration must fit into the free memory of {gpu.name}"
+    return DeviceMemoryError(rule, free, "Stop what else runs on it, then: attfc-plan calibrate.")
+
+
+def _too_few(gpu: GpuProfile, runs: Sequence[Run], failed: Sequence[str]) -> UsageError:
+    rule = f"at least {LEAST_RUNS} runs of a calibration must end on {gpu.name}"
+    return UsageError(rule, f"{len(runs)} ({failed[0]})", "See that nothing else uses it, then: attfc-plan calibrate.")

@@ -1,0 +1,97 @@
+"""Real train steps of a profile on the device that is here, each time in a new process: what they take of memory and time.
+
+A process of its own has a clean context and allocator, its peak is nobody else's, and it may die: running out of memory, or out
+of time, is a result and no error. The program that it runs is `attfc_planner.calibrate.step_probe`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from attfc_train.allocator import use_planned
+from attfc_train.errors import DeviceMemoryError
+from attfc_train.profile.profile import TrainProfile
+from attfc_train.units import Bytes
+
+Outcome = Literal["ran", "out of memory", "out of time", "failed"]
+
+
+@dataclass(frozen=True)
+class RealSteps:
+    """What came of them; figures are None where the run ended early or the device does not tell."""
+
+    outcome: Outcome
+    reason: str = ""
+    """The last line of what the process said where it did not run to the end."""
+    seconds: tuple[float, ...] = ()
+    """Of each timed step; the first two steps are not timed."""
+    allocated_bytes: Bytes | None = None
+    """CUDA: peak of the blocks that tensors lay in."""
+    reserved_bytes: Bytes | None = None
+    """CUDA: peak of what the allocator held."""
+    context_bytes: Bytes | None = None
+    """CUDA: device memory beside the allocator's that came with this process. CPU: the process before the first tensor."""
+    process_bytes: Bytes | None = None
+    """All that this process took of the device at its peak; CPU: the resident set's."""
+
+    @property
+    def step_seconds(self) -> float | None:
+        """Median."""
+        return statistics.median(self.seconds) if self.seconds else None
+
+
+def run_real_steps(
+    profile: TrainProfile,
+    kind: Literal["cuda", "cpu"],
+    *,
+    steps: int = 6,
+    capacity_bytes: Bytes | None = None,
+    evaluate: bool = True,
+    timeout: float = 300,
+) -> RealSteps:
+    """Runs `steps` + 2 train steps on random images, and then an evaluation of two batches.
+
+    Args:
+        profile: resolved.
+        kind: the device of this machine.
+        capacity_bytes: the most that the allocator may hold of a GPU, its context not included, to play a smaller card;
+            ignored on a CPU.
+        evaluate: whether the evaluation runs too.
+        timeout: seconds after which the process is killed.
+    """
+    command = [sys.executable, "-m", "attfc_planner.calibrate.step_probe", "--device", kind, "--steps", str(steps)]
+    command += ["--capacity", str(capacity_bytes)] if capacity_bytes is not None else []
+    command += [] if evaluate else ["--no-evaluation"]
+    # NVML counts devices by PCI bus, CUDA by speed unless told: the same number must mean the same card.
+    environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **os.environ}
+    use_planned(environment)
+    try:
+        child = subprocess.run(
+            command,
+            input=profile.model_dump_json(),
+            capture_output=True,
+            text=True,
+            env=environment,
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return RealSteps("out of time", f"no end after {timeout:.0f} s")
+    return _result(child)
+
+
+def _result(child: subprocess.CompletedProcess[str]) -> RealSteps:
+    if child.returncode == 0:
+        document: dict[str, Any] = json.loads(child.stdout.splitlines()[-1])
+        return RealSteps("ran", **{**document, "seconds": tuple(document["seconds"])})
+    said = (child.stderr.strip().splitlines() or [f"exit code {child.returncode}"])[-1][:300]
+    if child.returncode == DeviceMemoryError.exit_code or child.returncode == -signal.SIGKILL:  # by the kernel, on a CPU
+        return RealSteps("out of memory", said)
+    return RealSteps("failed", said)

@@ -1,0 +1,129 @@
+"""Efficiencies fitted to the measured step times of real runs: least squares of log times, regularised by the stated ranges.
+
+A run tells about what limits it and little about the rest, and runs are few, so every efficiency is drawn to the geometric
+middle of its stated range, as if the range were one standard deviation to either side. The model is the prediction's own
+(`attfc_planner.speed.model.step_seconds`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attfc_planner.gpu.profile import GpuProfile
+from attfc_planner.speed.efficiency import Range, efficiencies, efficiencies_on
+from attfc_planner.speed.model import step_seconds
+from attfc_planner.trace.history import OpCost
+from attfc_train.profile.profile import Precision
+
+NOISE = 0.1
+"""Relative error of a measured step time, the model's own included: less would trust few runs too much."""
+_ITERATIONS, _DIFFERENCE, _LONGEST_STEP = 12, 1e-4, 1.0
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class TimedRun:
+    """A step's operators, and how long it took."""
+
+    costs: tuple[OpCost, ...]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class SpeedFit:
+    """What the runs say."""
+
+    values: dict[str, float]
+    """By names out of `attfc_planner.gpu.calibration.SPEED_FIELDS`."""
+    errors: tuple[float, ...]
+    """For each run, its time predicted from all the others over its measured time, less 1."""
+
+    @property
+    def largest_error(self) -> float:
+        """Of a time or of its inverse, whichever is further off."""
+        return max(max(error, 1 / (1 + error) - 1) for error in self.errors)
+
+
+def fit_speed(runs: Sequence[TimedRun], gpu: GpuProfile, precision: Precision) -> SpeedFit:
+    """Fits all runs for the figures, and all but one for each run's error.
+
+    Args:
+        runs: at least two, in `precision`.
+        gpu: the device, whose rates `attfc_planner.gpu.probes` have measured.
+    """
+    problem = _Problem(gpu, precision)
+    errors = []
+    for place, run in enumerate(runs):
+        others = problem.solved([*runs[:place], *runs[place + 1 :]])
+        errors.append(float(np.exp(problem.log_seconds([run], others)[0]) / run.seconds - 1))
+    return SpeedFit(problem.values(problem.solved(runs)), tuple(errors))
+
+
+class _Problem:
+    """Unknowns: logarithms of efficiencies and of the launch time, over the middles of their stated ranges.
+
+    The loss has one for its arithmetic and its bandwidth. The optimiser streams whole tensors and costs the same at every batch
+    size: without a bandwidth of its own, small batches would blame the rest for it. Depthwise convolutions reach far less.
+    """
+
+    def __init__(self, gpu: GpuProfile, precision: Precision) -> None:
+        self._gpu, self._precision = gpu, precision
+        stated = efficiencies(gpu.kind)
+        self._ranges = (
+            *(stated.arithmetic[name] for name in ("conv", "matmul", "loss")),
+            *(stated.bandwidth[name] for name in ("depthwise", "optimizer", "default")),
+            stated.launch_seconds,
+        )
+        self._loss_bandwidth = stated.bandwidth["loss"]
+        self._spread = np.array([_spread(one) for one in self._ranges])
+
+    def values(self, shifts: Floats) -> dict[str, float]:
+        """Efficiencies, from the unknowns [7]."""
+        conv, matmul, loss, depthwise, optimizer, bandwidth, launch = (
+            one.middle * float(np.exp(shift)) for one, shift in zip(self._ranges, shifts, strict=True)
+        )
+        return {
+            "conv_efficiency": conv,
+            "matmul_efficiency": matmul,
+            "loss_efficiency": loss,
+            "loss_bandwidth_efficiency": self._loss_bandwidth.middle * float(np.exp(shifts[2])),
+            "depthwise_bandwidth_efficiency": depthwise,
+            "optimizer_bandwidth_efficiency": optimizer,
+            "bandwidth_efficiency": bandwidth,
+            "launch_seconds": launch,
+        }
+
+    def log_seconds(self, runs: Sequence[TimedRun], shifts: Floats) -> Floats:
+        """[runs]"""
+        table = efficiencies_on(self._gpu.kind, self.values(shifts))
+        return np.log([step_seconds(run.costs, self._gpu, self._precision, table)[0].middle for run in runs])
+
+    def solved(self, runs: Sequence[TimedRun]) -> Floats:
+        """[7], by Gauss and Newton; the best point seen, as the larger of two times has a kink."""
+        target = np.log([run.seconds for run in runs])
+        shifts = best = np.zeros(len(self._ranges))
+        least = np.inf
+        for _ in range(_ITERATIONS):
+            times = self.log_seconds(runs, shifts)
+            wrong = np.concatenate([(target - times) / NOISE, -shifts / self._spread])
+            if float(wrong @ wrong) < least:
+                least, best = float(wrong @ wrong), shifts
+            slopes = np.vstack([self._slopes(runs, shifts, times) / NOISE, np.diag(1 / self._spread)])
+            step = np.linalg.lstsq(slopes, wrong, rcond=None)[0]
+            shifts = shifts + np.clip(step, -_LONGEST_STEP, _LONGEST_STEP)
+        return best
+
+    def _slopes(self, runs: Sequence[TimedRun], shifts: Floats, times: Floats) -> Floats:
+        """[runs, 7], by differences."""
+        moved = shifts + _DIFFERENCE * np.eye(len(shifts))
+        return np.array([(self.log_seconds(runs, row) - times) / _DIFFERENCE for row in moved]).T
+
+
+def _spread(stated: Range) -> float:
+    """Half the width of a range, in logarithms."""
+    return float(abs(np.log(stated.high / stated.low)) / 2)

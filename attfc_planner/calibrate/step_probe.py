@@ -1,0 +1,101 @@
+"""The program that `attfc_planner.calibrate.real_steps` starts: trains a few steps of the profile on stdin, and prints what
+they took.
+
+Exit code 10 where the device's memory does not do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from typing import Any
+
+import torch
+
+from attfc_planner.gpu.fingerprint import foreign_bytes
+from attfc_train.data.batch import Batch
+from attfc_train.errors import DeviceMemoryError
+from attfc_train.evaluate.embed import embed_batches
+from attfc_train.exits import run_and_exit
+from attfc_train.optim.precision import prepare_device
+from attfc_train.profile.profile import TrainProfile
+from attfc_train.run.memory_use import forget_peak, memory_use
+from attfc_train.run.out_of_memory import observed
+from attfc_train.step.build import build
+from attfc_train.step.state import TrainState
+from attfc_train.step.step import train_step
+from attfc_train.units import Bytes
+
+UNTIMED = 2
+"""First steps: kernels are chosen, and momentum is born."""
+
+
+def measure(
+    profile: TrainProfile, device: torch.device, *, steps: int, capacity: Bytes | None, evaluate: bool
+) -> dict[str, Any]:
+    """The fields of `attfc_planner.calibrate.real_steps.RealSteps`."""
+    held_before = foreign_bytes("cuda") if device.type == "cuda" else None  # by the driver: there is no context yet
+    base = memory_use(device).current if device.type == "cpu" else 0
+    if capacity is not None and device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, capacity / total))  # the current device: this one has no index
+    prepare_device(device, profile.run.precision)
+    state, batch, seconds = build(profile, device), Batch.example(profile, device), []
+    batch.query.random_(0, 256)
+    batch.references.random_(0, 256)
+    for step in range(steps + UNTIMED):
+        if step == 1:
+            forget_peak(device)  # as the loop does: what choosing kernels took is given back
+        begin = time.perf_counter()
+        train_step(state, batch).loss.item()
+        seconds.append(time.perf_counter() - begin)
+    if evaluate:
+        _evaluate(state, batch)
+    return {"seconds": seconds[UNTIMED:], **_memory(device, base, held_before)}
+
+
+def _evaluate(state: TrainState, batch: Batch) -> None:
+    device = batch.query.device
+    part = batch.query[: state.profile.optim.micro_batch_size]  # as many as the loop evaluates at a time
+    images = (torch.zeros_like(part) for _ in range(2))
+    sums, _ = embed_batches(state.feature_encoder, images, device, state.profile.run.precision)
+    sums.sum().item()
+
+
+def _memory(device: torch.device, base: Bytes, held_before: Bytes | None) -> dict[str, Bytes | None]:
+    use = memory_use(device)
+    if device.type == "cpu":
+        return {"context_bytes": base, "process_bytes": use.peak}
+    held_now, context = foreign_bytes("cuda"), None
+    if held_before is not None and held_now is not None:
+        context = max(0, held_now - held_before - torch.cuda.memory_reserved(device))
+    return {
+        "allocated_bytes": use.peak_in_tensors,
+        "reserved_bytes": use.peak,
+        "context_bytes": context,
+        "process_bytes": None if context is None else use.peak + context,
+    }
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(prog="python -m attfc_planner.calibrate.step_probe", description=__doc__)
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cpu")
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--capacity", type=int, help="bytes that the GPU's allocator may hold")
+    parser.add_argument("--no-evaluation", action="store_true")
+    options = parser.parse_args()
+    profile, device = TrainProfile.model_validate_json(sys.stdin.read()), torch.device(options.device)
+    try:
+        measured = measure(profile, device, steps=options.steps, capacity=options.capacity, evaluate=not options.no_evaluation)
+    except RuntimeError as error:
+        failure = observed(error, device)
+        where = f"{failure.message} in phase '{failure.phase}'" if failure.phase else failure.message
+        raise DeviceMemoryError("the steps must fit into the device's memory", where, "Take less.") from error
+    sys.stdout.write(json.dumps(measured) + "\n")
+
+
+if __name__ == "__main__":
+    run_and_exit(main)

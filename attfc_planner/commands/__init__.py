@@ -1,0 +1,1 @@
+"""The commands of attfc-plan, one file each, once their options are checked."""

@@ -1,0 +1,30 @@
+"""What ``attfc-plan calibrate`` does once its options are checked."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from attfc_planner.calibrate.calibrate import calibrate
+from attfc_planner.gpu.detect import find_gpu, store_calibration
+from attfc_planner.screens.calibrate import show_calibration
+from attfc_train.errors import UsageError
+
+
+def calibrate_device(console: Console, word: str) -> None:
+    """Measures the device that is here, shows what was found and keeps it for later plans.
+
+    Raises:
+        UsageError: `word` is neither ``auto`` nor ``cpu``: what is not here cannot be measured.
+        StorageError: the result cannot be kept.
+    """
+    if word.lower() not in ("auto", "cpu"):
+        rule = "--gpu must be 'auto' or 'cpu', because only a device that is here can be measured"
+        raise UsageError(rule, f"'{word}'", "Run it where the device is.")
+    device, note = find_gpu(word)
+    if note:
+        console.print(note.replace("planning for", "calibrating"), highlight=False, soft_wrap=True)
+    with console.status("Calibrating ...") as status:
+        result = calibrate(device, tell=lambda text: status.update(f"Calibrating, {text} ..."))
+    show_calibration(console, result)
+    path = store_calibration(device, result.calibration)
+    console.print(f"Stored for later plans: {path}", highlight=False, soft_wrap=True)

@@ -1,0 +1,33 @@
+"""What ``attfc-plan explain`` does once its options are checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from attfc_planner.commands.device import device_for, device_of_plan
+from attfc_planner.explain.explain import differences, explain, explained_profile
+from attfc_planner.memory.model import MemoryModel
+from attfc_planner.plan.plan import installed_versions
+from attfc_planner.screens.explain import show_explanation
+from attfc_planner.screens.timeline_svg import timeline_svg
+from attfc_planner.search.tuned import tuned_accuracy
+from attfc_train.files import write_text_atomically
+from attfc_train.profile.file import load_profile
+from attfc_train.profile.profile import AttFCSettings
+
+
+def explain_file(console: Console, path: Path, gpu_word: str | None, plot: Path | None) -> None:
+    """Explains the profile at `path` for its own GPU or for another, and draws the step to `plot`."""
+    document = load_profile(path)
+    gpu = device_of_plan(console, document.provenance) if gpu_word is None else device_for(console, gpu_word)
+    profile = explained_profile(document, gpu)
+    measured = tuned_accuracy(profile) if isinstance(profile.head, AttFCSettings) else None
+    with console.status("Tracing the train step, and once more for every knob ..."):
+        explained = explain(profile, gpu, MemoryModel(profile, gpu, gpu.capacity_bytes), measured)
+    show_explanation(console, explained, differences(document, explained.memory, gpu, installed_versions()))
+    if plot is not None:
+        title = f"{document.name}: memory over one train step on {gpu.name}"
+        write_text_atomically(plot, timeline_svg(explained.timeline, explained.room_bytes, title))
+        console.print(f"Written: {plot}", highlight=False, soft_wrap=True)

@@ -1,0 +1,25 @@
+"""What ``attfc-plan fit`` does once its options are checked."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from attfc_planner.commands.device import device_for
+from attfc_planner.explain.capacity import BACKBONES, FitRequest, fits
+from attfc_planner.memory.model import MemoryModel
+from attfc_planner.plan.plan import PlanRequest, base_profile, choose_precision
+from attfc_planner.screens.capacity import show_fits
+from attfc_train.profile.profile import Precision
+
+
+def fit_gpu(
+    console: Console, gpu_word: str, backbones: list[str] | None, share: float, storage: str, precision: Precision | None
+) -> None:
+    """Shows how many identities fit the GPU."""
+    gpu = device_for(console, gpu_word)
+    chosen = choose_precision(precision, gpu)
+    request = FitRequest(tuple(dict.fromkeys(backbones or BACKBONES)), share, storage, chosen)
+    base = base_profile(PlanRequest(num_ids=2, precision=chosen), gpu)
+    with console.status("Tracing the train step of every backbone where it was not traced before ..."):
+        found = fits(request, gpu, MemoryModel(base, gpu, gpu.capacity_bytes))
+    show_fits(console, found, request, gpu)

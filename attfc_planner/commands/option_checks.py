@@ -1,0 +1,97 @@
+"""What the options of several commands must be, asked before any work; nothing heavy is loaded by this file itself."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+MAX_EPOCHS = 100_000
+MAX_LIMIT = 1_000_000
+
+
+def size_of_data(data: str | None, ids: int | None, images: int | None) -> tuple[int, int | None]:
+    """Identities and images: from the data set where there is one, else from the options."""
+    from attfc_train.errors import UsageError
+
+    if data is None:
+        if ids is None:
+            raise UsageError("--ids or --data must be given", "neither", "Example: attfc-plan --gpu auto --ids 2059906.")
+        return ids, images
+    from attfc_train.data.source import open_dataset
+
+    index = open_dataset(data).index
+    for option, wanted, found in (("--ids", ids, index.num_ids), ("--images", images, index.num_images)):
+        if wanted not in (None, found):
+            raise UsageError(f"{option} must agree with --data ({found:,})", f"{wanted:,}", f"Leave {option} out.")
+    return index.num_ids, index.num_images
+
+
+def check_values(backbone: str, image_size: int, epochs: float, precision: str | None) -> None:
+    """Whether these values make sense on any device.
+
+    Raises:
+        UsageError: they do not.
+    """
+    from attfc_train.errors import UsageError
+    from attfc_train.profile.profile import BACKBONE_NAMES
+
+    if backbone not in BACKBONE_NAMES:
+        raise UsageError("--backbone must be a known name", f"'{backbone}'", f"Choose one of: {', '.join(BACKBONE_NAMES)}.")
+    if not epochs <= MAX_EPOCHS:
+        raise UsageError(f"--epochs must be at most {MAX_EPOCHS:,}", f"{epochs:g}", "Face data sets take 5 to 40.")
+    if image_size % 16:
+        raise UsageError("--image-size must be a multiple of 16", str(image_size), "Faces are usually 112.")
+    if precision not in (None, "bf16", "fp16", "fp32"):
+        raise UsageError("--precision must be bf16, fp16 or fp32", f"'{precision}'", "Leave it out to choose the best.")
+
+
+def check_limits(prefer: str, max_hours: float | None, max_memory: float | None) -> None:
+    """Whether preference and limits make sense.
+
+    Raises:
+        UsageError: they do not.
+    """
+    from attfc_train.errors import UsageError
+
+    if prefer not in ("speed", "balanced", "accuracy"):
+        raise UsageError("--prefer must be speed, balanced or accuracy", f"'{prefer}'", "Leave it out for balanced.")
+    for option, value in (("--max-hours", max_hours), ("--max-memory", max_memory)):
+        if value is not None and not value <= MAX_LIMIT:
+            raise UsageError(f"{option} must be at most {MAX_LIMIT:,}", f"{value:g}", "Leave it out for no limit.")
+
+
+def backbones(wanted: list[str] | None) -> list[str]:
+    """The backbones to choose from; ``any`` stands for all that the accuracy prior can compare."""
+    from attfc_planner.accuracy.prior import BACKBONE
+    from attfc_train.errors import UsageError
+
+    names = list(dict.fromkeys(wanted or ["r50"]))
+    if "any" in names and len(names) > 1:
+        raise UsageError("--backbone any stands for all", f"'{', '.join(names)}'", "Give 'any' alone, or the names alone.")
+    if names == ["any"]:
+        return list(BACKBONE)
+    unknown = [name for name in names if name not in BACKBONE]
+    if len(names) > 1 and unknown:
+        comparable = ", ".join(BACKBONE)
+        raise UsageError(
+            f"--backbone given more than once must have published figures to compare ({comparable})",
+            f"'{unknown[0]}'",
+            "Plan for it alone.",
+        )
+    return names
+
+
+def check_output(output: Path, option: str = "--output") -> None:
+    """Whether the plan can be written, asked before any work; what fails later all the same is reported then."""
+    from attfc_train.errors import StorageError
+
+    folder = next(folder for folder in output.absolute().parents if folder.exists())
+    if output.is_dir():
+        reason = "a folder"
+    elif not folder.is_dir():
+        reason = f"'{folder}', which is a file"
+    elif not os.access(folder, os.W_OK):
+        reason = f"no permission in '{folder}'"
+    else:
+        return
+    raise StorageError(f"'{output}' must be writable", reason, f"Choose another {option}.")

@@ -1,0 +1,1 @@
+"""Why a profile needs its memory, what each knob changes, how many identities fit."""

@@ -1,0 +1,206 @@
+"""Why a profile needs the memory that it needs: its terms, its peak, its step over time, and what every knob would change.
+
+Nothing here is interpolated: the profile and every variation of it are traced as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+from attfc_planner.accuracy.prior import SOURCE, Part, accuracy_parts, accuracy_prior, midpoint
+from attfc_planner.accuracy.regression import MeasuredAccuracy
+from attfc_planner.explain.variations import Variation, variations
+from attfc_planner.gpu.profile import GpuProfile
+from attfc_planner.memory.model import peak_of
+from attfc_planner.memory.timeline import LiveStorage, Timeline, largest_alive, timeline_of
+from attfc_planner.speed.model import SpeedPrediction, predict_speed
+from attfc_planner.trace.history import Trace
+from attfc_train.errors import ProfileError
+from attfc_train.profile.file import resolve_profile
+from attfc_train.profile.prediction import MemoryPrediction, MemoryTerm
+from attfc_train.profile.profile import BACKBONE_NAMES, TrainProfile
+from attfc_train.units import Bytes, format_bytes
+
+NUM_STORAGES = 8
+MOST_IDS = 2**40
+"""Bytes of a tensor over all of them still fit 64 bits."""
+
+GROUPS = {
+    "kept between steps": ("weights", "class encoder", "momentum", "container"),
+    "comes and goes within a step": (
+        "activations",
+        "gradients",
+        "input",
+        "loss",
+        "convolution workspace",
+        "embeddings",
+        "setup",
+    ),
+    "beside the tensors": ("context", "workspace", "foreign", "data"),
+    "reserve": ("fragmentation", "headroom"),
+}
+"""Heading -> names of terms."""
+
+
+class ExactMemory(Protocol):
+    """What an explanation needs of `attfc_planner.memory.model.MemoryModel`."""
+
+    def prepare_exact(self, profiles: Iterable[TrainProfile]) -> None:
+        """Traces many profiles at once."""
+        ...
+
+    def exact(self, profile: TrainProfile) -> MemoryPrediction:
+        """Peak memory from two real steps of exactly this profile."""
+        ...
+
+    def history(self, profile: TrainProfile) -> Trace:
+        """These steps."""
+        ...
+
+
+@dataclass(frozen=True)
+class KnobChange:
+    """What one knob changes, turned alone."""
+
+    name: str
+    bytes_changed: Bytes
+    """Of the predicted total; negative frees memory."""
+    time_changed: float
+    """Of the predicted time per image, as a share: 0.09 is 9 % slower."""
+    points_changed: float | None
+    """Of the middle of the accuracy's interval; None where it does not look at the knob."""
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Everything that `attfc-plan explain` shows."""
+
+    profile: TrainProfile
+    gpu: GpuProfile
+    memory: MemoryPrediction
+    speed: SpeedPrediction
+    timeline: Timeline
+    room_bytes: Bytes
+    """What the budget leaves for the step's tensors: the budget less all terms that are no tensors."""
+    peak_in_step: bool
+    """False: the fullest instant of all is in the construction or the first step, and the timeline stays below it."""
+    storages: tuple[LiveStorage, ...]
+    """The largest at the peak."""
+    knobs: tuple[KnobChange, ...]
+    """Those that free most first."""
+    accuracy_parts: tuple[Part, ...]
+    """Of the prior, or of the regression over a tuning's trainings."""
+    accuracy_source: str
+
+
+def explained_profile(profile: TrainProfile, gpu: GpuProfile) -> TrainProfile:
+    """The profile with everything in it a number.
+
+    Raises:
+        ProfileError: the backbone or the identities are not known, they are more than a tensor can count, or the device lacks
+            the precision.
+    """
+    num_ids = profile.data.num_ids
+    if profile.model.backbone not in BACKBONE_NAMES:
+        names = ", ".join(BACKBONE_NAMES)
+        raise ProfileError("model.backbone must be a known name", f"'{profile.model.backbone}'", f"Choose one of: {names}.")
+    if num_ids is None:
+        raise ProfileError("data.num_ids must be known to explain a profile", "none", "Write it with attfc-plan --ids.")
+    if num_ids > MOST_IDS:
+        raise ProfileError(f"data.num_ids must be at most {MOST_IDS:,} to be traced", f"{num_ids:,}", "Plan for fewer.")
+    if not gpu.supports(profile.run.precision):
+        rule = f"run.precision must be one that {gpu.name} has"
+        raise ProfileError(rule, f"'{profile.run.precision}'", "Choose another --gpu, or plan for this one.")
+    resolved = resolve_profile(profile, num_ids, profile.data.num_images or 0)
+    if resolved.dcc_size > MOST_IDS:
+        raise ProfileError(f"head.dcc_size must be at most {MOST_IDS:,} to be traced", f"{resolved.dcc_size:,}", "Use fewer.")
+    return resolved
+
+
+def explain(
+    profile: TrainProfile, gpu: GpuProfile, model: ExactMemory, measured: MeasuredAccuracy | None = None
+) -> Explanation:
+    """Traces a profile and all its variations, and says what is in them.
+
+    Args:
+        profile: resolved; its precision must be one that `gpu` supports.
+        measured: what trainings say of accuracy, in the prior's place.
+    """
+    changes = variations(profile, gpu)
+    model.prepare_exact([profile, *(change.profile for change in changes)])
+    memory, history = model.exact(profile), model.history(profile)
+    speed = predict_speed(profile, gpu, history.costs[-1])
+    peak, timeline = peak_of(history, history.nbytes), timeline_of(history)
+    tensors = sum(peak.alive.values())
+    points = partial(_points, measured=measured)
+
+    def gained(change: Variation) -> float | None:
+        return points(change.profile) - points(profile) if measured or change.in_prior else None
+
+    knobs = [_change(change, memory.total_bytes, speed, gained(change), gpu, model) for change in changes]
+    return Explanation(
+        profile=profile,
+        gpu=gpu,
+        memory=memory,
+        speed=speed,
+        timeline=timeline,
+        room_bytes=memory.budget_bytes - (memory.total_bytes - tensors),
+        peak_in_step=timeline.peak_bytes == tensors,
+        storages=largest_alive(history, peak.event, NUM_STORAGES),
+        knobs=tuple(sorted(knobs, key=lambda knob: (knob.bytes_changed, knob.name))),
+        accuracy_parts=measured.parts(profile) if measured else accuracy_parts(profile),
+        accuracy_source=measured.source(profile) if measured else SOURCE,
+    )
+
+
+def _points(profile: TrainProfile, measured: MeasuredAccuracy | None) -> float:
+    """Points relative to a full FC layer."""
+    return midpoint(measured.interval(profile) if measured else accuracy_prior(profile))
+
+
+def grouped_terms(memory: MemoryPrediction) -> dict[str, list[MemoryTerm]]:
+    """The terms that are not zero under the headings of `GROUPS`, the largest of each first."""
+    known = {name for names in GROUPS.values() for name in names}
+    assert all(term.name in known for term in memory.terms), "a term that no heading has"
+    terms = sorted((term for term in memory.terms if term.bytes), key=lambda term: -term.bytes)
+    groups = {heading: [term for term in terms if term.name in names] for heading, names in GROUPS.items()}
+    return {heading: found for heading, found in groups.items() if found}
+
+
+def differences(profile: TrainProfile, now: MemoryPrediction, gpu: GpuProfile, versions: dict[str, str]) -> tuple[str, ...]:
+    """What is not as the profile's own prediction says, a line each; none where it still holds.
+
+    Args:
+        versions: of ``attfc`` and ``torch``, as installed.
+    """
+    stored, origin = profile.prediction, profile.provenance
+    if stored is None or origin is None:
+        return ("The profile holds no prediction to compare with.",)
+    if origin.gpu != gpu.name:
+        return (f"The profile was planned for {origin.gpu}; this is about {gpu.name}.",)
+    then = {term.name: term.bytes for term in stored.memory.terms}
+    today = {term.name: term.bytes for term in now.terms}
+    names = [name for name in {**then, **today} if then.get(name, 0) != today.get(name, 0)]
+    if not names:
+        return ()
+    lines = [f"{name}: {format_bytes(then.get(name, 0))} then, {format_bytes(today.get(name, 0))} now" for name in names]
+    planned = {"attfc": origin.attfc_version, "torch": origin.torch_version}
+    lines += [f"{name}: {planned[name]} then, {here} now" for name, here in versions.items() if planned[name] != here]
+    totals = f"{format_bytes(stored.memory.total_bytes)} then, {format_bytes(now.total_bytes)} now"
+    return (f"The profile's own prediction is not what is computed now: {totals}.", *lines)
+
+
+def _change(
+    change: Variation, total: Bytes, speed: SpeedPrediction, points_changed: float | None, gpu: GpuProfile, model: ExactMemory
+) -> KnobChange:
+    memory, history = model.exact(change.profile), model.history(change.profile)
+    then = predict_speed(change.profile, gpu, history.costs[-1])
+    return KnobChange(
+        name=change.name,
+        bytes_changed=memory.total_bytes - total,
+        time_changed=midpoint(speed.images_per_second) / midpoint(then.images_per_second) - 1,
+        points_changed=points_changed,
+    )

@@ -1,0 +1,79 @@
+"""The knobs of a training profile, each turned alone: the question behind "what would free memory?"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from attfc_planner.gpu.profile import GpuProfile
+from attfc_planner.knobs.space import SearchSpace
+from attfc_train.profile.profile import AttFCSettings, Precision, TrainProfile
+
+
+@dataclass(frozen=True)
+class Variation:
+    """The profile with one knob turned."""
+
+    name: str
+    """Knob, value now and value then, such as ``batch size 512 -> 384``."""
+    profile: TrainProfile
+    in_prior: bool = True
+    """Whether the accuracy prior looks at this knob."""
+
+
+def variations(profile: TrainProfile, gpu: GpuProfile) -> tuple[Variation, ...]:
+    """Every knob that can be turned: no setting that the schema or the device refuses.
+
+    Args:
+        profile: resolved.
+    """
+    return (*_network(profile), *_batch(profile), *_head(profile), *_precision(profile, gpu))
+
+
+def _network(profile: TrainProfile) -> Iterator[Variation]:
+    now = profile.model.gradient_checkpointing
+    name = "no gradient checkpointing" if now else "gradient checkpointing"
+    yield Variation(name, _with(profile, "model", gradient_checkpointing=not now))
+
+
+def _batch(profile: TrainProfile) -> Iterator[Variation]:
+    """The next smaller batch size of the search, and the same batch in twice as many parts."""
+    size, parts = profile.optim.batch_size, profile.optim.accumulation
+    smaller = [one for one in SearchSpace().batch_size if one < size and one % parts == 0 and one >= 2 * parts]
+    if smaller:
+        yield Variation(f"batch size {size} -> {smaller[-1]}", _with(profile, "optim", batch_size=smaller[-1]))
+    if size % (2 * parts) == 0 and size >= 4 * parts:
+        yield Variation(f"accumulation {parts} -> {2 * parts}", _with(profile, "optim", accumulation=2 * parts))
+
+
+def _head(profile: TrainProfile) -> Iterator[Variation]:
+    head = profile.head
+    if not isinstance(head, AttFCSettings):
+        return
+    size, half = profile.dcc_size, profile.dcc_size // 2
+    if half:
+        yield Variation(f"DCC size {size:,} -> {half:,}", _with(profile, "head", dcc_size=half))
+    for storage in ("bf16", "int8"):
+        if storage != head.storage:
+            yield Variation(f"storage {head.storage} -> {storage}", _with(profile, "head", storage=storage))
+    now = head.num_references
+    least = 1 if head.policy == "fifo" else 0
+    for references in sorted({now - 1, least}, reverse=True):
+        if least <= references < now:
+            yield Variation(f"references {now} -> {references}", _with(profile, "head", num_references=references))
+
+
+def _precision(profile: TrainProfile, gpu: GpuProfile) -> Iterator[Variation]:
+    """From 32 bits to the best 16 that the device has, or back."""
+    now = profile.run.precision
+    wanted: tuple[Precision, ...] = ("bf16", "fp16") if now == "fp32" else ("fp32",)
+    supported = [precision for precision in wanted if gpu.supports(precision)]
+    if supported:
+        name = f"precision {now} -> {supported[0]}"
+        yield Variation(name, _with(profile, "run", precision=supported[0]), in_prior=False)
+
+
+def _with(profile: TrainProfile, section: str, **values: Any) -> TrainProfile:
+    """A copy with other values in one section."""
+    return profile.model_copy(update={section: getattr(profile, section).model_copy(update=values)})

@@ -1,0 +1,137 @@
+"""A simulator of PyTorch's caching allocator: how much memory a sequence of allocations *reserves*, not only uses.
+
+Facts are read from ``c10/cuda/CUDACachingAllocator.cpp`` and ``AllocatorConfig.h`` of torch 2.12, one stream, default settings
+but for ``expandable_segments``:
+
+* a request is rounded up to 512 bytes; up to 1 MiB is served by the small pool, more by the large pool;
+* a pool takes the smallest free block that is large enough, lowest address first, and splits off what is left over;
+* native: a segment is one cudaMalloc of 2 MiB (small pool), 20 MiB (requests below 10 MiB) or the request rounded up to
+  2 MiB; a remainder is split off from 512 bytes (small pool) or above 1 MiB (large pool);
+* expandable: a pool is one range of addresses whose pages (2 MiB small, 20 MiB large) are mapped when needed; a block that
+  could still grow counts as being as large as it could become when the best fit is chosen; every remainder is split off;
+* when the device has no room, cached blocks are given back (native: whole segments; expandable: whole pages) and the request is
+  tried once more. That is a *retry*; a plan that needs none never stalls on one.
+
+Native segments reserve 11 to 18 % more than this workload uses; that is why attfc-train sets expandable ones.
+
+Not modelled: several streams, ``roundup_power2_divisions``, ``max_split_size_mb``, garbage collection, CUDA graph pools.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from attfc_planner.memory.blocks import ENDLESS, ROUNDING, SMALL_REQUEST, Block, ExpandablePool, NativePool, Pool
+from attfc_train.units import MIB, Bytes
+
+
+class OutOfDeviceMemory(Exception):
+    """The simulated device has no room for a request, not even after the cache was given back."""
+
+
+class CachingAllocator:
+    """Two pools over one device.
+
+    Args:
+        expandable: ``expandable_segments:True`` (what attfc-train sets) or the native segments.
+        capacity: bytes that may be reserved; None means without end.
+    """
+
+    def __init__(self, expandable: bool = True, capacity: Bytes | None = None) -> None:
+        kind = ExpandablePool if expandable else NativePool
+        self._small, self._large = kind(small=True), kind(small=False)
+        self._capacity = ENDLESS if capacity is None else capacity
+        self.allocated: Bytes = 0
+        self.peak_allocated: Bytes = 0
+        self.peak_reserved: Bytes = 0
+        self.num_retries = 0
+
+    @property
+    def reserved(self) -> Bytes:
+        """Bytes held from the device now."""
+        return self._small.reserved + self._large.reserved
+
+    def malloc(self, nbytes: Bytes) -> Block:
+        """A used block of at least `nbytes` > 0.
+
+        Raises:
+            OutOfDeviceMemory: no room, not even after a retry.
+        """
+        size = -(-nbytes // ROUNDING) * ROUNDING
+        pool = self._small if size <= SMALL_REQUEST else self._large
+        block = pool.take(size) or self._grow(pool, size)
+        self.allocated += block.size
+        if self.allocated > self.peak_allocated:
+            self.peak_allocated = self.allocated
+        return block
+
+    def free(self, block: Block) -> None:
+        """Returns a block to the pool that it came from."""
+        self.allocated -= block.size
+        (self._small if block.small else self._large).give(block)
+
+    def blocks(self) -> Iterator[Block]:
+        """All used and cached blocks."""
+        yield from self._small.blocks()
+        yield from self._large.blocks()
+
+    def _grow(self, pool: Pool, size: Bytes) -> Block:
+        block = pool.grow(size, self._capacity - self.reserved)
+        if block is None:
+            self.num_retries += 1
+            self._small.release()
+            self._large.release()
+            block = pool.grow(size, self._capacity - self.reserved)
+            if block is None:
+                raise OutOfDeviceMemory(f"{size} bytes beside {self.reserved} of {self._capacity}")
+        self.peak_reserved = max(self.peak_reserved, self.reserved)
+        return block
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """What a sequence of events did to the allocator."""
+
+    peak_reserved: Bytes
+    peak_allocated: Bytes
+    num_retries: int
+
+
+def replay(events: Sequence[int], sizes: Sequence[Bytes], expandable: bool = True, capacity: Bytes | None = None) -> Replay:
+    """Runs events through a fresh allocator.
+
+    Args:
+        events: ``i`` allocates storage i, ``~i`` (that is, -i-1) frees it.
+        sizes: bytes of storage i; a storage of 0 bytes takes no memory.
+
+    Raises:
+        OutOfDeviceMemory: the events do not fit into `capacity`.
+    """
+    allocator = CachingAllocator(expandable, capacity)
+    malloc, free = allocator.malloc, allocator.free
+    held: dict[int, Block] = {}
+    for event in events:
+        if event < 0:
+            block = held.pop(~event, None)
+            if block is not None:
+                free(block)
+        elif sizes[event] > 0:
+            held[event] = malloc(sizes[event])
+    return Replay(allocator.peak_reserved, allocator.peak_allocated, allocator.num_retries)
+
+
+def smallest_capacity(
+    events: Sequence[int], sizes: Sequence[Bytes], expandable: bool = True, tolerance: Bytes = 2 * MIB
+) -> Bytes:
+    """The least capacity, to within `tolerance`, that these events survive, retries included: the hard floor of a plan."""
+    free_run = replay(events, sizes, expandable)
+    low, high = free_run.peak_allocated - 1, free_run.peak_reserved
+    while high - low > tolerance:
+        middle = (low + high) // 2
+        try:
+            replay(events, sizes, expandable, middle)
+            high = middle
+        except OutOfDeviceMemory:
+            low = middle
+    return high

@@ -1,0 +1,260 @@
+"""Blocks of device memory and the two ways in which the caching allocator gets them: whole segments, or pages of one range.
+
+The rules and their source are listed in `attfc_planner.memory.allocator`; sizes and addresses are bytes.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from bisect import bisect_left, insort
+from collections.abc import Iterator
+
+from attfc_train.units import MIB, Bytes
+
+ROUNDING: Bytes = 512
+SMALL_REQUEST: Bytes = MIB
+SMALL_SEGMENT: Bytes = 2 * MIB
+LARGE_SEGMENT: Bytes = 20 * MIB
+LARGE_REQUEST: Bytes = 10 * MIB
+SEGMENT_ROUNDING: Bytes = 2 * MIB
+ENDLESS: Bytes = 1 << 60
+"""Stands for the address range of an expandable segment, which is larger than the device's memory."""
+
+
+class Block:
+    """A run of addresses in one segment: used, free (cached) or, in an expandable segment, not mapped."""
+
+    __slots__ = ("address", "free", "mapped", "next", "previous", "size", "small")
+
+    def __init__(self, address: int, size: Bytes, small: bool) -> None:
+        self.address, self.size, self.small = address, size, small
+        self.free = self.mapped = True
+        self.previous: Block | None = None
+        self.next: Block | None = None
+
+    def cut(self, size: Bytes) -> Block:
+        """Keeps the first `size` bytes and returns the rest as a new neighbour in the same state."""
+        rest = Block(self.address + size, self.size - size, self.small)
+        rest.free, rest.mapped = self.free, self.mapped
+        rest.previous, rest.next = self, self.next
+        if rest.next is not None:
+            rest.next.previous = rest
+        self.next, self.size = rest, size
+        return rest
+
+    def absorb_next(self) -> None:
+        """Joins the next block to this one."""
+        gone = self.next
+        assert gone is not None, "a block without a neighbour cannot grow"
+        self.size += gone.size
+        self.next = gone.next
+        if self.next is not None:
+            self.next.previous = self
+
+
+class Pool(ABC):
+    """Free blocks in order of size, then address; subclasses say where new ones come from and where old ones go."""
+
+    def __init__(self, small: bool) -> None:
+        self.small = small
+        self.reserved: Bytes = 0
+        self._cached: list[tuple[Bytes, int, Block]] = []
+        self._split_from: Bytes = ROUNDING
+
+    def take(self, size: Bytes) -> Block | None:
+        """The best fitting free block, cut to `size` where the remainder is worth keeping; None without one."""
+        cached = self._cached
+        index = bisect_left(cached, (size,))
+        if index == len(cached):
+            return None
+        return self._use(cached.pop(self._best(index))[2], size)
+
+    def give(self, block: Block) -> None:
+        """Takes a used block back and joins it with its free neighbours."""
+        block.free = True
+        self._insert(self._join(block))
+
+    @abstractmethod
+    def grow(self, size: Bytes, room: Bytes) -> Block | None:
+        """A used block of new memory, reserving at most `room` bytes; None where that is too little."""
+
+    @abstractmethod
+    def release(self) -> None:
+        """Gives cached memory back to the device."""
+
+    @abstractmethod
+    def blocks(self) -> Iterator[Block]:
+        """All blocks, segment by segment, by rising address."""
+
+    def _best(self, index: int) -> int:
+        return index
+
+    def _use(self, block: Block, size: Bytes) -> Block:
+        if block.size - size >= self._split_from:
+            self._insert(block.cut(size))
+        block.free = False
+        return block
+
+    def _join(self, block: Block) -> Block:
+        """Merges a free block, which is not in the list, with neighbours that are free and in the same state."""
+        after, before = block.next, block.previous
+        if after is not None and after.free and after.mapped is block.mapped:
+            self._remove(after)
+            block.absorb_next()
+        if before is not None and before.free and before.mapped is block.mapped:
+            self._remove(before)
+            before.absorb_next()
+            return before
+        return block
+
+    def _insert(self, block: Block) -> None:
+        insort(self._cached, (block.size, block.address, block))
+
+    def _remove(self, block: Block) -> None:
+        del self._cached[bisect_left(self._cached, (block.size, block.address))]
+
+
+class NativePool(Pool):
+    """Every segment is one cudaMalloc."""
+
+    def __init__(self, small: bool) -> None:
+        super().__init__(small)
+        self._split_from = ROUNDING if small else SMALL_REQUEST + 1
+        self._segments: dict[int, Block] = {}
+        self._num_segments = 0
+
+    def grow(self, size: Bytes, room: Bytes) -> Block | None:
+        """A new segment; its address only orders it after the older ones."""
+        segment_size = self._segment_size(size)
+        if segment_size > room:
+            return None
+        self._num_segments += 1
+        block = Block(self._num_segments * ENDLESS, segment_size, self.small)
+        self._segments[block.address] = block
+        self.reserved += segment_size
+        return self._use(block, size)
+
+    def release(self) -> None:
+        """Gives back the segments that are one free block."""
+        for entry in [entry for entry in self._cached if entry[2].previous is None and entry[2].next is None]:
+            self._cached.remove(entry)
+            del self._segments[entry[1]]
+            self.reserved -= entry[0]
+
+    def blocks(self) -> Iterator[Block]:
+        """All blocks, segment by segment."""
+        for first in self._segments.values():
+            yield from _chain(first)
+
+    def _segment_size(self, size: Bytes) -> Bytes:
+        if self.small:
+            return SMALL_SEGMENT
+        return LARGE_SEGMENT if size < LARGE_REQUEST else -(-size // SEGMENT_ROUNDING) * SEGMENT_ROUNDING
+
+
+class ExpandablePool(Pool):
+    """One range of addresses, of which pages are mapped and unmapped."""
+
+    def __init__(self, small: bool) -> None:
+        super().__init__(small)
+        self._page = SMALL_SEGMENT if small else LARGE_SEGMENT
+        self._first = Block(0, ENDLESS, small)
+        self._first.mapped = False
+        self._holes = [(0, self._first)]
+
+    def grow(self, size: Bytes, room: Bytes) -> Block | None:
+        """Maps pages behind the lowest run of free addresses that is long enough."""
+        limit = self.reserved + room
+        block = self._lowest_run(size)
+        if not block.mapped and not self._map(block, size, limit):
+            return None
+        while block.size < size:
+            hole = block.next
+            assert hole is not None, "the range of addresses has no end"
+            if not self._map(hole, size - block.size, limit):
+                return None
+        self._remove(block)
+        return self._use(block, size)
+
+    def release(self) -> None:
+        """Unmaps the whole pages inside of free blocks."""
+        for _, _, block in list(self._cached):
+            first = -(-block.address // self._page) * self._page
+            end = (block.address + block.size) // self._page * self._page
+            if first < end:
+                self._unmap(block, first, end)
+
+    def blocks(self) -> Iterator[Block]:
+        """All blocks but those not mapped."""
+        return (block for block in _chain(self._first) if block.mapped)
+
+    def _best(self, index: int) -> int:
+        """Prefers a block that cannot grow, even if it is larger now (the allocator's ``expandable_size``)."""
+        cached = self._cached
+        while index + 1 < len(cached) and _reach(cached[index + 1][2]) < _reach(cached[index][2]):
+            index += 1
+        return index
+
+    def _lowest_run(self, size: Bytes) -> Block:
+        for _, hole in self._holes:
+            before = hole.previous
+            start = before if before is not None and before.free else hole
+            if _free_run(start) >= size:
+                return start
+        raise AssertionError("the range of addresses has no end")
+
+    def _map(self, hole: Block, size: Bytes, limit: Bytes) -> bool:
+        """Maps the pages of a hole's first `size` bytes, which join free neighbours; False where `limit` does not allow it."""
+        mapped = min(-(-size // self._page) * self._page, hole.size)
+        if self.reserved + mapped > limit:
+            return False
+        del self._holes[bisect_left(self._holes, (hole.address,))]
+        if mapped < hole.size:
+            rest = hole.cut(mapped)
+            insort(self._holes, (rest.address, rest))
+        hole.mapped = True
+        self.reserved += mapped
+        self._insert(self._join(hole))
+        return True
+
+    def _unmap(self, block: Block, first: int, end: int) -> None:
+        self._remove(block)
+        if end < block.address + block.size:
+            self._insert(block.cut(end - block.address))
+        if first > block.address:
+            rest = block.cut(first - block.address)
+            self._insert(block)
+            block = rest
+        block.mapped = False
+        self.reserved -= block.size
+        self._insert_hole(block)
+
+    def _insert_hole(self, hole: Block) -> None:
+        after, before = hole.next, hole.previous
+        if after is not None and not after.mapped:
+            del self._holes[bisect_left(self._holes, (after.address,))]
+            hole.absorb_next()
+        if before is not None and not before.mapped:
+            before.absorb_next()
+        else:
+            insort(self._holes, (hole.address, hole))
+
+
+def _reach(block: Block) -> Bytes:
+    """How large a free block could become by mapping what follows it."""
+    after = block.next
+    return block.size + after.size if after is not None and not after.mapped else block.size
+
+
+def _free_run(block: Block | None) -> Bytes:
+    run = 0
+    while block is not None and block.free:
+        run += block.size
+        block = block.next
+    return run
+
+
+def _chain(block: Block | None) -> Iterator[Block]:
+    while block is not None:
+        yield block
+        block = block.next

@@ -1,0 +1,178 @@
+"""How much memory a training profile needs on a device, term by term.
+
+``need = context + foreign + what the allocator reserves for the run + workspaces + headroom``. The run's part is the replay
+of a trace of the real train step, and of an evaluation after it (`attfc_planner.trace.store`), through the simulated allocator
+(`attfc_planner.memory.allocator`, with the expandable segments that attfc-train switches on), its terms are the bytes alive at
+the instant of the peak; what the allocator reserves beyond them is the term ``fragmentation``. On a CPU there is no caching
+allocator, and the terms are the process's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from copy import copy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attfc_planner.gpu.profile import GpuProfile
+from attfc_planner.memory.allocator import replay, smallest_capacity
+from attfc_planner.memory.blocks import ROUNDING
+from attfc_planner.memory.overheads import convolution_source, convolution_workspaces, headroom, unseen_terms
+from attfc_planner.trace.history import CATEGORIES, OpCost, Trace
+from attfc_planner.trace.store import Traces
+from attfc_train.allocator import PLANNED
+from attfc_train.profile.prediction import MemoryPrediction, MemoryTerm
+from attfc_train.profile.profile import TrainProfile
+from attfc_train.units import Bytes
+
+WORKSPACE = "convolution workspace"
+_KEPT = {"weights", "momentum", "class encoder", "container"}
+"""Whose bytes live from one step to the next."""
+_RARE = {"setup", "embeddings"}
+"""Terms of the construction and of the evaluation, which are seldom the peak."""
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """The instant of a history at which most bytes are in use."""
+
+    alive: dict[str, Bytes]
+    """Requested bytes by category."""
+    phase: str
+    operator: str
+    event: int
+    """Index into the history's events."""
+
+    @property
+    def passing(self) -> Bytes:
+        """Bytes of what comes and goes within a step."""
+        return sum(num_bytes for name, num_bytes in self.alive.items() if name not in _KEPT)
+
+
+class MemoryModel:
+    """Predicts memory for variants of a profile on one device.
+
+    Args:
+        base: a resolved profile; the space that is searched lies around it, and its structure is traced first.
+        gpu: the device.
+        budget_bytes: what may be used; it is only reported beside the prediction.
+        cache_dir: where traces are kept; None: ``$ATTFC_CACHE_DIR`` or the user's cache folder.
+    """
+
+    def __init__(self, base: TrainProfile, gpu: GpuProfile, budget_bytes: Bytes, cache_dir: Path | None = None) -> None:
+        self.base, self.gpu, self.budget_bytes = base, gpu, budget_bytes
+        self._traces = Traces(cache_dir)
+
+    def on(self, gpu: GpuProfile) -> MemoryModel:
+        """The same traces on another device."""
+        other = copy(self)
+        other.gpu = gpu
+        return other
+
+    def estimate(self, profile: TrainProfile) -> MemoryPrediction:
+        """The prediction from the traces of the profile's structure: milliseconds once these exist."""
+        return self._predicted(profile, self._run(profile, self._traces.estimated(profile)))
+
+    def exact(self, profile: TrainProfile) -> MemoryPrediction:
+        """The prediction from two real train steps of exactly this profile."""
+        self._traces.prepare_exact([profile])  # the steps and the evaluation beside each other
+        return self._predicted(profile, self.run(profile), always_replayed=True)
+
+    def history(self, profile: TrainProfile) -> Trace:
+        """The train steps that `exact` is computed from, with the bytes that convolution workspaces take on the device."""
+        trace = self._traces.exact(profile)
+        return trace.with_sizes(self._sizes(trace))
+
+    def run(self, profile: TrainProfile) -> Trace:
+        """All that `exact` replays: train steps and an evaluation; ``convolution workspace`` storages hold the bytes moved."""
+        return self._run(profile, self._traces.exact(profile))
+
+    def op_costs(self, profile: TrainProfile) -> tuple[OpCost, ...]:
+        """FLOPs and bytes of one train step, by operator and phase."""
+        return self._traces.costs(profile)
+
+    def prepare(self, profiles: Iterable[TrainProfile]) -> None:
+        """Traces the structures of many profiles at once, which is faster than one by one."""
+        self._traces.prepare(profiles)
+
+    def prepare_exact(self, profiles: Iterable[TrainProfile]) -> None:
+        """Traces many profiles for `exact` and `history` at once."""
+        self._traces.prepare_exact(profiles)
+
+    def floor_bytes(self, profile: TrainProfile) -> Bytes:
+        """The least device memory with which the run survives at all, by giving cached memory back again and again.
+
+        Below `estimate`, because it has no headroom and allows the allocator's retries, which are slow.
+        """
+        trace = self._run(profile, self._traces.estimated(profile))
+        sizes = self._sizes(trace)
+        peak = peak_of(trace, sizes)
+        tensors = sum(peak.alive.values())
+        unseen = sum(term.bytes for term in unseen_terms(profile, self.gpu, peak.passing))
+        return unseen + (tensors if self.gpu.kind == "cpu" else smallest_capacity(trace.events, sizes.tolist()))
+
+    def _run(self, profile: TrainProfile, steps: Trace) -> Trace:
+        """Train steps and then an evaluation, through one allocator and beside what training keeps.
+
+        Whether or not the profile has verification sets: they may be given when training starts.
+        """
+        return steps.followed_by(self._traces.evaluation(profile))
+
+    def _predicted(self, profile: TrainProfile, trace: Trace, always_replayed: bool = False) -> MemoryPrediction:
+        sizes = self._sizes(trace)
+        peak = peak_of(trace, sizes)
+        tensors = sum(peak.alive.values())
+        terms = [*_traced_terms(peak, self.gpu), *unseen_terms(profile, self.gpu, peak.passing)]
+        # What is over the budget without fragmentation needs no replay to be refused, and a search asks about many of those.
+        if self.gpu.kind == "cuda" and (always_replayed or sum(term.bytes for term in terms) <= self.budget_bytes):
+            terms.append(_fragmentation(replay(trace.events, sizes.tolist()).peak_reserved - tensors))
+        terms.append(headroom(sum(term.bytes for term in terms), self.gpu))
+        return MemoryPrediction(
+            terms=tuple(terms),
+            budget_bytes=self.budget_bytes,
+            peak_phase=peak.phase,
+            peak_operator=peak.operator,
+            allocator=PLANNED if self.gpu.kind == "cuda" else None,
+        )
+
+    def _sizes(self, trace: Trace) -> NDArray[np.int64]:
+        """Bytes of all storages, convolution workspaces included."""
+        sizes = trace.nbytes.copy()
+        rows = np.array(trace.categories) == WORKSPACE
+        sizes[rows] = convolution_workspaces(sizes[rows], self.gpu)
+        return sizes
+
+
+def peak_of(trace: Trace, sizes: NDArray[np.int64]) -> Peak:
+    """Finds the peak of a history whose storages have these sizes."""
+    events = np.array(trace.events, np.int64)
+    births = events >= 0
+    storages = np.where(births, events, ~events)
+    rounded = -(-sizes // ROUNDING) * ROUNDING
+    top = int(np.argmax(np.cumsum(np.where(births, 1, -1) * rounded[storages])))
+    alive = np.zeros(len(sizes), bool)
+    alive[storages[: top + 1]] = births[: top + 1]
+    categories = np.array(trace.categories)
+    last = int(storages[top])
+    return Peak(
+        {name: int(sizes[alive & (categories == name)].sum()) for name in CATEGORIES}, trace.phases[last], trace.ops[last], top
+    )
+
+
+def _traced_terms(peak: Peak, gpu: GpuProfile) -> list[MemoryTerm]:
+    """One term a category; those that only show up now and then are left out when they are zero."""
+    terms = []
+    for name, num_bytes in peak.alive.items():
+        if name == WORKSPACE:
+            if num_bytes:
+                terms.append(MemoryTerm(name=name, bytes=num_bytes, source=convolution_source(gpu)))
+        elif num_bytes or name not in _RARE:
+            terms.append(MemoryTerm(name=name, bytes=num_bytes, source="traced"))
+    return terms
+
+
+def _fragmentation(num_bytes: Bytes) -> MemoryTerm:
+    return MemoryTerm(name="fragmentation", bytes=num_bytes, source="traced: replay through the allocator, expandable segments")

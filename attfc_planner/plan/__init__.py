@@ -1,0 +1,1 @@
+"""The plan: request, search, choice, best.json, launch."""

@@ -1,0 +1,194 @@
+"""What a plan looks like on the screen: rich tables, 80 columns and up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.panel import Panel
+from rich.table import Table
+from rich.text import Text
+
+from attfc_planner.gpu.profile import GpuProfile
+from attfc_planner.screens.front_table import front_table
+from attfc_train.profile.prediction import Interval, MemoryPrediction, Prediction
+from attfc_train.units import MIB, format_bytes, format_seconds
+
+if TYPE_CHECKING:  # `attfc-plan gpus` draws without the search and its numpy and optuna
+    from attfc_planner.plan.plan import Plan
+
+_COLORS = (
+    "cyan",
+    "green",
+    "yellow",
+    "magenta",
+    "blue",
+    "red",
+    "bright_cyan",
+    "bright_green",
+    "bright_yellow",
+    "bright_magenta",
+)
+
+
+def show_plan(console: Console, plan: Plan, next_command: str) -> None:
+    """Prints the chosen setting, its memory, speed and accuracy, the runners-up and what to type next."""
+    prediction = plan.profile.prediction
+    assert prediction is not None
+    console.print(_device_line(plan.gpu))
+    console.print(Panel(_setting_table(plan), title="Chosen setting", title_align="left"))
+    console.print(Panel(memory_view(prediction.memory, console.width - 4), title=_memory_title(prediction), title_align="left"))
+    console.print(Panel(_expectations(prediction), title="Expected", title_align="left"))
+    table = front_table(plan.search.front, plan.chosen, plan.runners_up)
+    console.print(Panel(table, title="Pareto front and runners-up", title_align="left"))
+    console.print(_searched_line(plan), highlight=False)
+    console.print(Text("Next: ") + Text(next_command, style="bold"), soft_wrap=True)
+
+
+def show_catalog(console: Console, cards: Iterable[GpuProfile]) -> None:
+    """One line a card."""
+    table = Table(box=None, pad_edge=False)
+    table.add_column("--gpu")
+    for title in ("memory", "GB/s", "bf16", "fp16", "fp32"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("name", overflow="fold")
+    for card in cards:
+        rates = (card.bf16_flops, card.fp16_flops, card.fp32_flops)
+        numbers = (format_bytes(card.capacity_bytes), f"{card.memory_bandwidth_bytes_per_second / 1e9:.0f}", *map(_tera, rates))
+        table.add_row(card.slug, *numbers, card.name.removeprefix("NVIDIA "))
+    console.print(table)
+    console.print("bf16, fp16, fp32: dense TFLOP/s with fp32 accumulation. Sources: 'attfc-plan gpus NAME'.", highlight=False)
+
+
+def show_card(console: Console, card: GpuProfile) -> None:
+    """One card's figures, each with its source."""
+    table = Table(box=None, pad_edge=False, title=card.name, title_justify="left")
+    for title in ("figure", "value", "source"):
+        table.add_column(title, overflow="fold")
+    for field, source in card.sources.items():
+        table.add_row(field, _figure(field, getattr(card, field)), source)
+    console.print(table)
+
+
+def show_comparison(console: Console, rows: list[tuple[str, str, str]]) -> None:
+    """Predicted beside measured."""
+    table = Table(title="Predicted and measured", title_justify="left", box=None, pad_edge=False)
+    for title in ("", "predicted", "measured"):
+        table.add_column(title)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def memory_view(memory: MemoryPrediction, width: int) -> RenderableType:
+    """A bar over the whole budget, and the terms with their sources."""
+    terms = sorted((term for term in memory.terms if term.bytes), key=lambda term: -term.bytes)
+    bar, table = Text(), Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(style="dim", overflow="fold")
+    total = max(memory.budget_bytes, memory.total_bytes)
+    drawn = passed = 0
+    for index, term in enumerate(terms):
+        color = _COLORS[index % len(_COLORS)]
+        passed += term.bytes
+        end = round(width * passed / total)
+        bar.append("█" * (end - drawn), style=color)
+        drawn = end
+        table.add_row(Text("■ ", style=color) + Text(term.name, style="default"), f"{term.bytes / MIB:,.0f} MiB", term.source)
+    bar.append("░" * max(0, width - drawn), style="dim")
+    return Group(bar, table, Text(f"peak in phase '{memory.peak_phase}' ({memory.peak_operator})", style="dim"))
+
+
+def interval(band: Interval, digits: int = 0, sign: bool = False) -> str:
+    """``'1,200 to 1,850'``."""
+    plus = "+" if sign else ""
+    return f"{band.low:{plus},.{digits}f} to {band.high:{plus},.{digits}f}"
+
+
+def _figure(field: str, value: float) -> str:
+    """``('fp32_flops', 8.1e12) -> '8,100 G'``."""
+    if field == "capacity_bytes":
+        return format_bytes(int(value))
+    return f"{value / 1e9:,.6g} G" if value >= 1e9 else f"{value:g}"
+
+
+def _digits(rate: float) -> int:
+    """A CPU's images per second need a decimal."""
+    return 1 if rate < 100 else 0
+
+
+def _device_line(gpu: GpuProfile) -> Text:
+    used = f", {format_bytes(gpu.foreign_bytes)} of it in use by others" if gpu.foreign_bytes else ""
+    return Text(f"{gpu.name}: {format_bytes(gpu.capacity_bytes)}{used} ({gpu.source})", style="bold")
+
+
+def _setting_table(plan: Plan) -> Table:
+    profile, setting = plan.profile, plan.chosen.setting
+    parts = f" in {setting.accumulation} parts of {setting.part_size:.0f}" if setting.accumulation > 1 else ""
+    rows = (
+        ("identities, backbone", f"{profile.num_ids:,}, {profile.model.backbone} at {profile.run.precision}"),
+        ("DCC size", f"{profile.dcc_size:,} slots ({setting.dcc_share:.0%} of the identities), {setting.storage}"),
+        ("queue length", f"{setting.queue_length:g} (averaged)"),
+        ("batch size", f"{setting.batch_size}{parts}, learning rate {profile.optim.learning_rate:g}"),
+        ("references", f"{setting.num_references} per query"),
+        ("gradient checkpointing", "yes" if setting.gradient_checkpointing else "no"),
+    )
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in rows:
+        table.add_row(name, Text(value, style="bold"))
+    return table
+
+
+def _memory_title(prediction: Prediction) -> str:
+    memory = prediction.memory
+    free = memory.budget_bytes - memory.total_bytes
+    return f"Memory: {format_bytes(memory.total_bytes)} of {format_bytes(memory.budget_bytes)}, {format_bytes(free)} left"
+
+
+def _expectations(prediction: Prediction) -> Table:
+    hours = prediction.hours_per_epoch
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    rows = (
+        (
+            "images/s",
+            interval(prediction.images_per_second, _digits(prediction.images_per_second.high)),
+            prediction.images_per_second.source,
+        ),
+        ("limited by", prediction.limited_by, ""),
+        ("time per epoch", _duration(hours) if hours else "unknown: give --images or --data", ""),
+        ("time to train", _duration(prediction.hours) if prediction.hours else "unknown likewise", ""),
+        (
+            _accuracy_name(prediction),
+            f"{interval(prediction.accuracy, 2, sign=True)} points against full FC",
+            prediction.accuracy.source,
+        ),
+    )
+    for name, value, source in rows:
+        table.add_row(name, Text(value, style="bold") + Text(f"\n{source}" if source else "", style="dim not bold"))
+    return table
+
+
+def _accuracy_name(prediction: Prediction) -> str:
+    return "accuracy prior" if prediction.accuracy.source.startswith("prior") else "accuracy"
+
+
+def _duration(hours: Interval) -> str:
+    return f"{format_seconds(hours.low * 3600)} to {format_seconds(hours.high * 3600)}"
+
+
+def _searched_line(plan: Plan) -> Text:
+    search = plan.profile.search
+    assert search is not None
+    return Text(
+        f"Searched {search.num_settings:,} settings, {len(search.front)} on the Pareto front, {plan.search.num_trials} Optuna "
+        f"trials. Rule: {search.rule}",
+        style="dim",
+    )
+
+
+def _tera(rate: float | None) -> str:
+    return f"{rate / 1e12:.1f}" if rate else "-"

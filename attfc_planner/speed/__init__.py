@@ -1,0 +1,1 @@
+"""Images per second, from operators' costs over a device's ceilings."""

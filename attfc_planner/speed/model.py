@@ -1,0 +1,199 @@
+"""Images per second of one train step on a device, from its operators' FLOPs and bytes over the device's ceilings.
+
+Each operator takes the longer of its arithmetic and its memory traffic; the operators of a step run one after another. Copying
+the batch to the device and decoding the next images run beside the step, so the slowest of the three decides. Every ceiling
+is multiplied by an efficiency (`attfc_planner.speed.efficiency`): a stated range, or what a calibration on the device found
+with the error that it had, so the result is an interval.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from attfc_planner.gpu.calibration import Calibration
+from attfc_planner.gpu.profile import TENSOR_FIELD, GpuProfile
+from attfc_planner.speed.efficiency import ASSUMED_CORES, DECODED_PER_CORE_SECOND, Efficiencies, Range, efficiencies_on
+from attfc_planner.trace.history import OpCost
+from attfc_train.profile.prediction import Interval
+from attfc_train.profile.profile import MAX_DEFAULT_WORKERS, Precision, TrainProfile
+from attfc_train.units import Bytes
+
+_GROUP_OF_PHASE = {
+    "references": "class encoder",
+    "forward": "feature encoder",
+    "backward": "feature encoder",
+    "loss": "loss",
+    "enqueue": "loss",
+    "update": "optimiser",
+    "momentum": "optimiser",
+}
+
+
+@dataclass(frozen=True)
+class SpeedTerm:
+    """Seconds per step of one part of the step, pessimistic (`slow`) and optimistic (`fast`), and what bounds it."""
+
+    name: str
+    bound: str
+    slow: float
+    fast: float
+
+    @property
+    def middle(self) -> float:
+        """Geometric mean."""
+        return float((self.slow * self.fast) ** 0.5)
+
+
+@dataclass(frozen=True)
+class SpeedPrediction:
+    """Speed of one setting on one device."""
+
+    images_per_second: Interval
+    limited_by: str
+    loader_images_per_second: Interval
+    """Queries whose images the host decodes in a second; `images_per_second` is never more."""
+
+
+def predict_speed(profile: TrainProfile, gpu: GpuProfile, costs: Iterable[OpCost]) -> SpeedPrediction:
+    """Queries per second while training.
+
+    Args:
+        profile: resolved; its precision must be one that `gpu` supports.
+        costs: FLOPs and bytes of one train step of `profile`.
+    """
+    calibration = calibration_for(gpu, profile.run.precision)
+    speed, error = (calibration.speed, calibration.speed_error) if calibration else (None, 0.0)
+    step, terms = step_seconds(costs, gpu, profile.run.precision, efficiencies_on(gpu.kind, speed, error))
+    batch_size = profile.optim.batch_size
+    transfer = _transfer(profile, gpu)
+    decoding = _decoding(profile, gpu)
+    slow = _together(gpu, step.slow, transfer.slow, decoding.slow)
+    fast = _together(gpu, step.fast, transfer.fast, decoding.fast)
+    rate = Interval(low=_rounded(batch_size / slow), high=_rounded(batch_size / fast), source=_source(gpu, calibration))
+    loader = Interval(
+        low=_rounded(batch_size / decoding.slow), high=_rounded(batch_size / decoding.fast), source=decoding.bound
+    )
+    return SpeedPrediction(rate, _limit(step, transfer, decoding, terms), loader)
+
+
+def calibration_for(gpu: GpuProfile, precision: Precision) -> Calibration | None:
+    """The device's calibration, if it is about this precision."""
+    return gpu.calibration if gpu.calibration is not None and gpu.calibration.precision == precision else None
+
+
+def step_seconds(
+    costs: Iterable[OpCost], gpu: GpuProfile, precision: Precision, table: Efficiencies
+) -> tuple[SpeedTerm, tuple[SpeedTerm, ...]]:
+    """One train step on a batch that is on the device already, and the parts that it consists of."""
+    terms, launches = _step_terms(costs, gpu, precision, table)
+    return _whole_step(terms, launches, gpu, table), terms
+
+
+def hours_per_epoch(images_per_second: Interval, num_images: int | None) -> Interval | None:
+    """Hours to see `num_images` once; None where their number is not known."""
+    if num_images is None:
+        return None
+    low, high = (_rounded(num_images / rate / 3600) for rate in (images_per_second.high, images_per_second.low))
+    return Interval(low=low, high=high, source=f"{num_images:,} images / images per second")
+
+
+def _step_terms(
+    costs: Iterable[OpCost], gpu: GpuProfile, precision: Precision, table: Efficiencies
+) -> tuple[tuple[SpeedTerm, ...], int]:
+    """Device seconds by part of the step and bound, and the number of operators."""
+    sums: dict[tuple[str, str], list[float]] = {}
+    ceilings = {kind: _ceilings(kind, gpu, precision) for kind in table.arithmetic}
+    if table.calibrated:  # its efficiencies are shares of one ceiling
+        ceilings = {kind: Range(ceiling.middle, ceiling.middle) for kind, ceiling in ceilings.items()}
+    bandwidth = gpu.ceiling("memory_bandwidth_bytes_per_second")
+    launches = 0
+    for cost in costs:
+        launches += cost.count
+        share = table.bandwidth.get(cost.kind, table.bandwidth["default"])
+        traffic = Range(cost.bytes_read_written / (bandwidth * share.low), cost.bytes_read_written / (bandwidth * share.high))
+        work = _arithmetic(cost, ceilings, table)
+        bound = "arithmetic" if work.low + work.high > traffic.low + traffic.high else "memory bandwidth"
+        seconds = sums.setdefault((_GROUP_OF_PHASE.get(cost.phase, "input"), bound), [0.0, 0.0])
+        seconds[0] += max(work.low, traffic.low)
+        seconds[1] += max(work.high, traffic.high)
+    return tuple(SpeedTerm(name, bound, *seconds) for (name, bound), seconds in sums.items()), launches
+
+
+def _arithmetic(cost: OpCost, ceilings: dict[str, Range], table: Efficiencies) -> Range:
+    if not cost.flops:
+        return Range(0.0, 0.0)
+    kind = cost.kind if cost.kind in ceilings else "matmul"
+    ceiling, share = ceilings[kind], table.arithmetic[kind]
+    return Range(cost.flops / (ceiling.low * share.low), cost.flops / (ceiling.high * share.high))
+
+
+def _ceilings(kind: str, gpu: GpuProfile, precision: Precision) -> Range:
+    """FLOP/s. The loss is fp32 in every precision, on the tensor cores (TF32) at best; so are fp32 convolutions by default."""
+    fp32 = gpu.ceiling("fp32_flops")
+    best = max(fp32, gpu.ceiling("tf32_flops")) if gpu.tf32_flops else fp32
+    if kind == "loss" or precision == "fp32":
+        return Range(best if kind in ("conv", "depthwise") else fp32, best)
+    rate = gpu.ceiling(TENSOR_FIELD[precision])
+    return Range(rate, rate)
+
+
+def _whole_step(terms: tuple[SpeedTerm, ...], launches: int, gpu: GpuProfile, table: Efficiencies) -> SpeedTerm:
+    """On a GPU, launching hides behind the work; on a CPU it adds."""
+    launch = table.launch_seconds
+    slow, fast = sum(term.slow for term in terms), sum(term.fast for term in terms)
+    if gpu.kind == "cpu":
+        return SpeedTerm("step", "", slow + launches * launch.low, fast + launches * launch.high)
+    host = SpeedTerm("kernel launches", "host", launches * launch.low, launches * launch.high)
+    name = "kernel launches" if host.middle > (slow * fast) ** 0.5 else "step"
+    return SpeedTerm(name, "host", max(slow, host.slow), max(fast, host.fast))
+
+
+def _together(gpu: GpuProfile, *seconds: float) -> float:
+    """Beside a GPU the host works in parallel; on a CPU the same cores do one after the other."""
+    return sum(seconds) if gpu.kind == "cpu" else max(seconds)
+
+
+def _transfer(profile: TrainProfile, gpu: GpuProfile) -> SpeedTerm:
+    """Copying the uint8 images to the device; a CPU needs no copy."""
+    num_bytes = input_bytes(profile) if gpu.kind == "cuda" else 0
+    rate = gpu.ceiling("pcie_bytes_per_second")
+    return SpeedTerm("input copy", "PCIe", num_bytes / (rate * 0.5), num_bytes / (rate * 0.9))
+
+
+def _decoding(profile: TrainProfile, gpu: GpuProfile) -> SpeedTerm:
+    """Decoding one batch's queries and references with the loader's threads, at most one a core.
+
+    A pixel of a larger image costs the same as one of 112 x 112.
+    """
+    workers = profile.data.num_workers or MAX_DEFAULT_WORKERS
+    cores = min(gpu.num_cores or ASSUMED_CORES, workers)
+    images = profile.optim.batch_size * (1 + profile.num_references) * (profile.model.image_size / 112) ** 2
+    known = f"{cores} cores" if gpu.num_cores else f"{cores} cores assumed"
+    per_core = DECODED_PER_CORE_SECOND
+    return SpeedTerm("image decoding", known, images / (cores * per_core.low), images / (cores * per_core.high))
+
+
+def input_bytes(profile: TrainProfile) -> Bytes:
+    """One batch of uint8 RGB images, references included."""
+    return profile.optim.batch_size * (1 + profile.num_references) * 3 * profile.model.image_size**2
+
+
+def _limit(step: SpeedTerm, transfer: SpeedTerm, decoding: SpeedTerm, terms: tuple[SpeedTerm, ...]) -> str:
+    slowest = max(step, transfer, decoding, key=lambda term: term.middle)
+    if slowest is step and step.name == "step":
+        slowest = max(terms, key=lambda term: term.middle)
+    return f"{slowest.name} ({slowest.bound})"
+
+
+def _source(gpu: GpuProfile, calibration: Calibration | None) -> str:
+    ceilings = "measured" if gpu.measured else "datasheet"
+    counted = f"operators' FLOPs and bytes over the {ceilings} ceilings of {gpu.name}"
+    if calibration is not None:
+        return f"{counted}, times efficiencies {calibration.speed_source}"
+    return f"{counted}, times stated efficiency ranges; not calibrated"
+
+
+def _rounded(value: float) -> float:
+    """Four significant digits."""
+    return float(f"{value:.4g}")

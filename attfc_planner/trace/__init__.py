@@ -1,0 +1,1 @@
+"""Traces of the real train step: recorded on fake tensors, scaled, cached."""

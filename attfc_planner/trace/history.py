@@ -1,0 +1,96 @@
+"""What two real train steps allocate, in order: storages, the events that make and free them, and the cost of the operators.
+
+This module holds the data and imports no torch, so that a plan whose traces are cached starts at once;
+`attfc_planner.trace.record` makes new ones.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    pass
+
+OpKind: TypeAlias = Literal["conv", "depthwise", "matmul", "norm", "elementwise", "optimizer", "loss", "other"]
+
+CATEGORIES = (
+    "weights",
+    "gradients",
+    "momentum",
+    "class encoder",
+    "container",
+    "input",
+    "loss",
+    "activations",
+    "embeddings",
+    "setup",
+    "convolution workspace",
+)
+"""Whose bytes a storage holds; ``setup`` is what only the construction needs, ``embeddings`` what an
+evaluation collects until its last batch."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpCost:
+    """One operator in one phase of the step, summed over its calls."""
+
+    name: str
+    kind: OpKind
+    phase: str
+    flops: int
+    """Multiply-adds count twice; only those of convolutions and matrix products."""
+    bytes_read_written: int
+    """Every tensor that goes in or comes out, once."""
+    count: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Trace:
+    """The construction and some train steps as one history; S storages.
+
+    ``convolution workspace`` storages are no tensors: each lives during one convolution and holds the bytes of its input and
+    output, from which `attfc_planner.memory.overheads` makes the size of a workspace.
+    """
+
+    events: tuple[int, ...]
+    """``i`` allocates storage i, ``~i`` frees it; storages are numbered in the order of their birth."""
+    nbytes: NDArray[np.int64]
+    """[S]"""
+    ops: tuple[str, ...]
+    """[S], the operator that made the storage."""
+    phases: tuple[str, ...]
+    """[S], the phase in which it was made (`attfc_train.phase`)."""
+    categories: tuple[str, ...]
+    """[S], out of `CATEGORIES`."""
+    steps: tuple[int, ...]
+    """Where in `events` each step starts."""
+    costs: tuple[tuple[OpCost, ...], ...]
+    """For each step."""
+
+    def births(self, step: int) -> range:
+        """The storages made in a step; -1 is the construction's."""
+        marks = [self._storages_before(mark) for mark in (0, *self.steps, len(self.events))]
+        return range(marks[step + 1], marks[step + 2])
+
+    def with_sizes(self, nbytes: NDArray[np.int64]) -> Trace:
+        """The same history with other sizes."""
+        return replace(self, nbytes=nbytes)
+
+    def followed_by(self, other: Trace) -> Trace:
+        """Both histories as one, in which `steps` and `costs` are this one's."""
+        num = len(self.nbytes)
+        return replace(
+            self,
+            events=(*self.events, *(event + num if event >= 0 else event - num for event in other.events)),
+            nbytes=np.concatenate([self.nbytes, other.nbytes]),
+            ops=self.ops + other.ops,
+            phases=self.phases + other.phases,
+            categories=self.categories + other.categories,
+        )
+
+    def _storages_before(self, mark: int) -> int:
+        return sum(event >= 0 for event in self.events[:mark])

@@ -1,0 +1,104 @@
+"""FLOPs and bytes of the operators of a step, as they pass the dispatcher."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch._ops import OpOverload
+
+from attfc_planner.trace.history import OpCost, OpKind
+from attfc_train.phase import current_phase
+
+_KINDS: dict[str, OpKind] = {
+    "convolution": "conv",
+    "convolution_backward": "conv",
+    "depthwise_convolution": "depthwise",
+    "depthwise_convolution_backward": "depthwise",
+    "mm": "matmul",
+    "addmm": "matmul",
+    "addmm_": "matmul",
+    "bmm": "matmul",
+    "baddbmm": "matmul",
+}
+_LEFT_FACTOR = {"mm": 0, "addmm": 1, "bmm": 0, "baddbmm": 1}
+"""Which argument of a matrix product is the left factor."""
+_KIND_OF_PHASE: dict[str | None, OpKind] = {
+    "loss": "loss",
+    "enqueue": "loss",
+    "update": "optimizer",
+    "momentum": "optimizer",
+}
+_DEPTHWISE = {"convolution": "depthwise_convolution", "convolution_backward": "depthwise_convolution_backward"}
+"""Operator -> its name where every channel is convolved alone: few FLOPs for the bytes, so it has a kind of its own."""
+_MOVERS = {"clone", "copy_", "_to_copy", "cat", "stack", "where", "flip", "fill_", "zero_", "masked_fill_"}
+_SPARSE = {"index", "index_select", "gather", "index_copy_", "index_fill_", "index_add_", "index_put_", "scatter_"}
+"""These touch only the addressed rows of their first argument."""
+
+
+class CostTally:
+    """Sums costs by operator and phase."""
+
+    def __init__(self) -> None:
+        self._sums: dict[tuple[str, str], list[int]] = {}
+        self._kinds: dict[tuple[str, str], OpKind] = {}
+
+    def add(self, func: OpOverload[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Counts one call."""
+        name, phase = func._schema.name.removeprefix("aten::"), current_phase() or "input"
+        key = (_DEPTHWISE.get(name, name) if _is_depthwise(name, args) else name, phase)
+        sums = self._sums.get(key)
+        if sums is None:
+            sums = self._sums[key] = [0, 0, 0]
+            self._kinds[key] = _kind(func, *key)
+        sums[0] += _flops(name, args, result)
+        sums[1] += _bytes_moved(name, args, kwargs, result)
+        sums[2] += 1
+
+    def costs(self) -> tuple[OpCost, ...]:
+        """What was counted, in the order of first appearance."""
+        return tuple(OpCost(name, self._kinds[name, phase], phase, *sums) for (name, phase), sums in self._sums.items())
+
+
+def _kind(func: OpOverload[Any, Any], name: str, phase: str) -> OpKind:
+    kind = _KIND_OF_PHASE.get(phase) or _KINDS.get(name)
+    if kind is None and "batch_norm" in name:
+        kind = "norm"
+    if kind is None:
+        tags = {str(tag) for tag in func.tags}
+        pointwise = "pointwise" in " ".join(tags) or name in _MOVERS or name.startswith("_foreach")
+        kind = "elementwise" if pointwise or name.endswith(("_backward", "_")) else "other"
+    return kind
+
+
+def _is_depthwise(name: str, args: tuple[Any, ...]) -> bool:
+    """Whether a convolution has as many groups as output channels, and more than one."""
+    if name not in _DEPTHWISE:
+        return False
+    weight, groups = (args[1], args[-1]) if name == "convolution" else (args[2], args[-2])
+    return bool(weight.shape[1] == 1 and weight.shape[0] > 1 and groups == weight.shape[0])
+
+
+def _flops(name: str, args: tuple[Any, ...], result: Any) -> int:
+    """As `torch.utils.flop_counter` counts them, but for the backward of a convolution: its formula ignores groups."""
+    if name == "convolution":
+        weight = args[1]
+        return 2 * int(result.numel() * weight.numel() // weight.shape[0])
+    if name == "convolution_backward":
+        gradient, weight, wanted = args[0], args[2], args[-1]
+        places = gradient.numel() // gradient.shape[1]
+        return 2 * int(weight.numel() * places * sum(wanted[:2]))  # as many as the forward, for input and weight each
+    left = _LEFT_FACTOR.get(name.removesuffix("_"))
+    return 0 if left is None else 2 * int(result.numel() * args[left].shape[-1])
+
+
+def _bytes_moved(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> int:
+    if name in _SPARSE:
+        return 2 * _nbytes(args[1:]) + 2 * (0 if name.endswith("_") else _nbytes(result))
+    return _nbytes(args) + (_nbytes(tuple(kwargs.values())) if kwargs else 0) + _nbytes(result)
+
+
+def _nbytes(value: Any) -> int:
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    return sum(map(_nbytes, value)) if isinstance(value, tuple | list) else 0

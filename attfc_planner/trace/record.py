@@ -1,0 +1,55 @@
+"""The way to a new trace: loads torch only where a step must really be traced."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from attfc_planner.trace.history import Trace
+from attfc_planner.trace.no_gc import keeping_all
+from attfc_train.profile.profile import TrainProfile
+
+if TYPE_CHECKING:
+    import torch
+
+
+def load() -> None:
+    """Imports what tracing needs, seconds of work; before workers are forked it is done once for all of them."""
+    if "attfc_planner.trace.recorder" in sys.modules:
+        return
+    with keeping_all():
+        import torch._dynamo  # noqa: F401  # FakeTensorMode's, which else imports it when it is first used
+
+        import attfc_planner.trace.recorder  # noqa: F401  # likewise
+
+
+def record(profile: TrainProfile, batches: Sequence[TrainProfile], device: torch.device | None = None) -> Trace:
+    """Builds a state and runs one train step for every batch.
+
+    Args:
+        profile: resolved.
+        batches: each step's example batch is that of such a profile; only batch size and references may differ.
+        device: where to run for real; None traces with fake tensors, which compute and hold nothing.
+    """
+    load()
+    from attfc_planner.trace.recorder import record_steps
+
+    return record_steps(profile, batches, device)
+
+
+def record_evaluation(profile: TrainProfile, batch_sizes: Sequence[int], device: torch.device | None = None) -> list[Trace]:
+    """Embeds two batches of each size as verification does, with the feature encoder alone, which is not in the traces.
+
+    Args:
+        profile: resolved; only the model and the precision count.
+        batch_sizes: images in a forward pass.
+        device: as in `record`.
+
+    Returns:
+        One trace a size; its two steps are the two batches.
+    """
+    load()
+    from attfc_planner.trace.recorder import record_batches
+
+    return record_batches(profile, batch_sizes, device)

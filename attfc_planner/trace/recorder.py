@@ -1,0 +1,270 @@
+"""Runs train steps, or an evaluation, and writes down every storage that they make and free.
+
+They run on ``cpu`` under FakeTensorMode: the dispatcher sees the same operators as on a GPU and autocast works, while
+nothing is computed or held (fake ``cuda`` tensors need a driver for backward). Fallback kernels are off, so an operator
+without a shape rule is an error and not a silent real computation. What kernels allocate inside themselves is not visible
+here; `attfc_planner.memory.overheads` has those terms.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from itertools import groupby, pairwise
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from attfc_planner.trace.fake_results import FakeResults
+from attfc_planner.trace.history import Trace
+from attfc_planner.trace.no_gc import no_collection
+from attfc_planner.trace.op_costs import CostTally
+from attfc_train.backbones import build_backbone
+from attfc_train.data.batch import Batch
+from attfc_train.evaluate.embed import embed_batches
+from attfc_train.phase import current_phase
+from attfc_train.profile.profile import TrainProfile
+from attfc_train.step.build import build
+from attfc_train.step.state import TrainState
+from attfc_train.step.step import train_step
+
+_DEVICE = torch.ops.prim.device.default
+_CONVOLUTIONS = {"convolution", "convolution_backward"}
+_CATEGORY_OF_PHASE = {"loss": "loss", "build": "setup"}
+
+
+class _Traits(NamedTuple):
+    """What the recorder must know of an operator, read from its schema once."""
+
+    name: str
+    makes_storage: bool
+    makes_only_new: bool
+    """Tensors with storages of their own, and nothing else."""
+    is_view: bool
+    """Always: without autograd, composite operators such as ``to`` come here too, which may copy or return what they got."""
+    in_place: bool
+    """Writes values only: with fake tensors there are none, and the call can be left out."""
+    costs: bool
+
+    @classmethod
+    def of(cls, func: OpOverload[Any, Any]) -> _Traits:
+        name = func._schema.name.removeprefix("aten::")
+        question = func.namespace == "prim"  # such as prim::device
+        in_place = name.endswith("_") and torch.Tag.inplace_view not in func.tags and len(func._schema.returns) <= 1
+        news = [value.alias_info is None for value in func._schema.returns]
+        fresh = any(news) and not question
+        makes_storage = fresh or name == "lift_fresh"  # torch.tensor(0): a storage that no operator was seen to make
+        only_new = all(news) and fresh and name != "lift_fresh"
+        is_view = func.is_view and not torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+        costs = not question and not func.is_view
+        return cls(name, makes_storage, only_new, is_view, in_place and not makes_storage, costs)
+
+
+class Recorder(TorchDispatchMode):
+    """Sees every operator's results and the death of every storage (by reference count, exactly as in a real run)."""
+
+    def __init__(self, fake: bool) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's
+        self._fake, self._results = fake, FakeResults()
+        self.events: list[int] = []
+        self.nbytes: list[int] = []
+        self.ops: list[str] = []
+        self.phases: list[str] = []
+        self.categories: list[str] = []
+        self.steps: list[int] = []
+        self.tallies: list[CostTally] = []
+        self._alive: dict[int, tuple[int, object]] = {}
+        self._traits: dict[OpOverload[Any, Any], _Traits] = {}
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Nothing here is compiled; the guard against it would cost as much as the recorder itself."""
+        return False
+
+    def __torch_dispatch__(
+        self, func: OpOverload[Any, Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Runs the operator, then looks at what came out."""
+        if func is _DEVICE and self._fake:
+            return args[0].fake_device  # as FakeTensorMode answers it, and it is asked more often than anything else
+        kwargs = kwargs or {}
+        traits = self._traits.get(func)
+        if traits is None:
+            traits = self._traits[func] = _Traits.of(func)
+        result = self._fake_result(traits, func, args, kwargs) if self._fake else func(*args, **kwargs)
+        if traits.makes_storage:
+            for tensor in (result,) if isinstance(result, Tensor) else tensors_in(result):
+                self._notice(tensor, traits.name)
+            if traits.name in _CONVOLUTIONS:
+                self._convolution_workspace(traits.name, args[:2], result)
+        if traits.costs and self.tallies:
+            self.tallies[-1].add(func, args, kwargs, result)
+        return result
+
+    def _fake_result(self, traits: _Traits, func: OpOverload[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        if traits.in_place:
+            return args[0] if func._schema.returns else None
+        if traits.is_view:
+            return self._results.view(func, args, kwargs)
+        return self._results.new(func, args, kwargs) if traits.makes_only_new else func(*args, **kwargs)
+
+    def begin_step(self) -> None:
+        """Everything from here on belongs to the next step."""
+        self.steps.append(len(self.events))
+        self.tallies.append(CostTally())
+
+    def tag(self, category: str, tensor: Tensor) -> None:
+        """Says whose bytes a living tensor holds."""
+        entry = self._alive.get(tensor.untyped_storage()._cdata)
+        if entry is not None:
+            self.categories[entry[0]] = category
+
+    def tag_all(self, category: str) -> None:
+        """`tag` for every living storage."""
+        for index, _ in self._alive.values():
+            self.categories[index] = category
+
+    def trace(self) -> Trace:
+        """Everything so far."""
+        return Trace(
+            tuple(self._ordered_events()),
+            np.array(self.nbytes, np.int64),
+            tuple(self.ops),
+            tuple(self.phases),
+            tuple(self.categories),
+            tuple(self.steps),
+            tuple(tally.costs() for tally in self.tallies),
+        )
+
+    def _ordered_events(self) -> list[int]:
+        """The events with every run of frees in order: autocast drops its weights in the order of a hash table."""
+        ordered: list[int] = []
+        for begin, end in pairwise([0, *self.steps, len(self.events)]):
+            for births, run in groupby(self.events[begin:end], key=lambda event: event >= 0):
+                alike = list(run)
+                ordered += alike if births else sorted(alike)
+        return ordered
+
+    def _notice(self, tensor: Tensor, name: str) -> None:
+        storage = tensor.untyped_storage()
+        key, nbytes = storage._cdata, storage.nbytes()
+        if nbytes == 0 or key in self._alive:
+            return
+        if self._fake and name == "native_batch_norm" and tensor.dim() == 1 and tensor.element_size() == 2:
+            nbytes *= 2  # the shape rule says half precision, but kernels keep the batch's statistics in fp32
+        index = self._born(name, nbytes)
+
+        def died(_: object) -> None:
+            self._alive.pop(key, None)
+            self.events.append(~index)
+
+        self._alive[key] = index, weakref.ref(storage, died)
+
+    def _born(self, name: str, nbytes: int, category: str | None = None) -> int:
+        index, phase = len(self.nbytes), current_phase() or "input"
+        self.events.append(index)
+        self.nbytes.append(nbytes)
+        self.ops.append(name)
+        self.phases.append(phase)
+        self.categories.append(category or _CATEGORY_OF_PHASE.get(phase, "activations"))
+        return index
+
+    def _convolution_workspace(self, name: str, inputs: tuple[Tensor, ...], result: Any) -> None:
+        outputs = (result,) if name == "convolution" else inputs[:1]
+        moved = (inputs[0] if name == "convolution" else inputs[1], *outputs)
+        nbytes = sum(tensor.numel() * tensor.element_size() for tensor in moved)
+        self.events.append(~self._born(name, nbytes, "convolution workspace"))
+
+
+def record_steps(profile: TrainProfile, batches: Sequence[TrainProfile], device: torch.device | None = None) -> Trace:
+    """See `attfc_planner.trace.history.record`."""
+    substrate: AbstractContextManager[object] = nullcontext() if device else FakeTensorMode(allow_fallback_kernels=False)
+    fake, device = device is None, device or torch.device("cpu")
+    with no_collection(), substrate, Recorder(fake) as recorder:
+        state = build(profile, device)
+        _tag_state(recorder, state)
+        for example in batches:
+            recorder.begin_step()
+            batch = Batch.example(example, device)
+            for tensor in (batch.query, batch.references, batch.flips, batch.labels):
+                recorder.tag("input", tensor)
+            train_step(state, batch)
+            del batch
+        trace: Trace = recorder.trace()
+        del state
+    return trace
+
+
+def record_batches(profile: TrainProfile, batch_sizes: Sequence[int], device: torch.device | None = None) -> list[Trace]:
+    """See `attfc_planner.trace.record.record_evaluation`."""
+    substrate: AbstractContextManager[object] = nullcontext() if device else FakeTensorMode(allow_fallback_kernels=False)
+    fake, device, traces = device is None, device or torch.device("cpu"), []
+    with no_collection(), substrate:
+        model = profile.model
+        encoder = build_backbone(
+            model.backbone,
+            embedding_size=model.embedding_size,
+            image_size=model.image_size,
+            gradient_checkpointing=model.gradient_checkpointing,
+            device=device,
+        )
+        for batch_size in batch_sizes:
+            with Recorder(fake) as recorder:
+                embed_batches(encoder, _evaluated(recorder, profile, batch_size, device), device, profile.run.precision)
+            traces.append(recorder.trace())
+    return traces
+
+
+def _evaluated(recorder: Recorder, profile: TrainProfile, batch_size: int, device: torch.device) -> Iterator[Tensor]:
+    """Two batches; each is a step of the trace, and its images are born in it, as by the copy to the device."""
+    size = profile.model.image_size
+    for _ in range(2):
+        recorder.begin_step()
+        images = torch.zeros(batch_size, 3, size, size, dtype=torch.uint8, device=device)
+        recorder.tag("input", images)
+        yield images
+        del images  # the consumer decides how long they live
+
+
+def _tag_state(recorder: Recorder, state: TrainState) -> None:
+    """Names the owners of everything that outlives a step, and arranges for gradients to be named when they are born."""
+    recorder.tag_all("weights")  # a few scalars of the run beside the weights
+    learned = [*state.feature_encoder.parameters(), *state.head.parameters()]
+    for tensor in (*learned, *state.feature_encoder.buffers()):
+        recorder.tag("weights", tensor)
+    for tensor in state.head.buffers():
+        recorder.tag("container", tensor)
+    if state.class_encoder:
+        encoder = state.class_encoder.class_encoder
+        for tensor in (*encoder.parameters(), *encoder.buffers()):
+            recorder.tag("class encoder", tensor)
+    for tensor in tensors_in(state.optimizer.state_dict()):
+        recorder.tag("momentum", tensor)
+    for parameter in learned:
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(_gradient_tagger(recorder))
+
+
+def _gradient_tagger(recorder: Recorder) -> Callable[[Tensor], None]:
+    def hook(parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            recorder.tag("gradients", parameter.grad)
+
+    return hook
+
+
+def tensors_in(value: object) -> Iterator[Tensor]:
+    """All tensors in nested tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, tuple | list):
+        for item in value:
+            yield from tensors_in(item)
+    elif isinstance(value, dict):
+        yield from tensors_in(list(value.values()))

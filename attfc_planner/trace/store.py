@@ -1,0 +1,187 @@
+"""The traces of many profiles: from memory, from disk, or made now, several at a time."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+import warnings
+from collections.abc import Iterable
+from concurrent.futures import Future, ProcessPoolExecutor
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+from attfc_planner.gpu.cache_folder import cache_folder
+from attfc_planner.trace.affine import BASE, AffineTrace, HeadModel, NotAffine, learn, learn_head, with_other_head
+from attfc_planner.trace.disk_cache import TraceCache
+from attfc_planner.trace.evaluation import EvaluationModel, evaluation_structure, learn_evaluation, traced_evaluation
+from attfc_planner.trace.history import OpCost, Trace
+from attfc_planner.trace.record import load, record
+from attfc_planner.trace.scaled import scaled_costs, scaled_trace, stand_in
+from attfc_planner.trace.structure import head_structure, is_direct, knobs_of, structure_of, with_knobs, with_map
+from attfc_train.profile.profile import TrainProfile
+
+_Job: TypeAlias = tuple[Literal["head", "network", "evaluation", "exact"], TrainProfile, HeadModel | None]
+_Result: TypeAlias = HeadModel | AffineTrace | EvaluationModel | Trace | None
+
+
+class Traces:
+    """Traces of profiles, each made at most once.
+
+    Args:
+        cache_dir: where traces are kept; None: the user's cache folder.
+    """
+
+    def __init__(self, cache_dir: Path | None = None) -> None:
+        self._cache = TraceCache(cache_dir or cache_folder())
+        self._heads: dict[TrainProfile, HeadModel | None] = {}
+        self._networks: dict[TrainProfile, AffineTrace | None] = {}
+        self._evaluations: dict[TrainProfile, EvaluationModel | None] = {}
+        self._exact: dict[TrainProfile, Trace] = {}
+
+    def estimated(self, profile: TrainProfile) -> Trace:
+        """The profile's trace computed from those of its structure; traced itself where the structure is not affine."""
+        affine = self._network(_structure(profile))
+        return self.exact(profile) if affine is None else scaled_trace(affine, profile)
+
+    def exact(self, profile: TrainProfile) -> Trace:
+        """Two train steps of exactly these numbers."""
+        profile = _plain(profile)
+        if not self._find_exact(profile):
+            self._exact[profile] = record(profile, [profile, profile])
+            self._cache.store(self._exact[profile], profile)
+        return self._exact[profile]
+
+    def evaluation(self, profile: TrainProfile) -> Trace:
+        """What an evaluation adds to what training holds."""
+        structure, batch_size = evaluation_structure(profile), profile.optim.micro_batch_size
+        if not self._find_evaluation(structure):
+            self._run([("evaluation", structure, None)])
+        model = self._evaluations[structure]
+        return traced_evaluation(structure, batch_size) if model is None else model.at(batch_size)
+
+    def costs(self, profile: TrainProfile) -> tuple[OpCost, ...]:
+        """Costs of the operators of a step."""
+        affine = self._network(_structure(profile))
+        return self.exact(profile).costs[-1] if affine is None else scaled_costs(affine, profile)
+
+    def prepare(self, profiles: Iterable[TrainProfile]) -> None:
+        """Makes everything that `estimated` and `evaluation` will need for these profiles, on all cores."""
+        structures = dict.fromkeys(map(_structure, profiles))
+        evaluations = dict.fromkeys(map(evaluation_structure, structures))
+        missing = [structure for structure in structures if not self._find_network(structure)]
+        traced = dict.fromkeys(with_map(one, BASE) if is_direct(one) else one for one in missing)
+        heads = dict.fromkeys(head_structure(structure) for structure in (*traced, *missing))
+        first: list[_Job] = [("head", head, None) for head in heads if not self._find_head(head)]
+        self._run(first + [("evaluation", one, None) for one in evaluations if not self._find_evaluation(one)])
+        jobs = [structure for structure in traced if not self._find_network(structure)]
+        self._run([("network", structure, self._heads[head_structure(structure)]) for structure in jobs])
+        for structure in missing:
+            if is_direct(structure):
+                self._networks[structure] = self._derived(structure)
+
+    def prepare_exact(self, profiles: Iterable[TrainProfile]) -> None:
+        """Makes everything that `exact` and `evaluation` will need for these profiles, on all cores."""
+        plain = dict.fromkeys(map(_plain, profiles))
+        evaluations = dict.fromkeys(map(evaluation_structure, plain))
+        jobs: list[_Job] = [("exact", profile, None) for profile in plain if not self._find_exact(profile)]
+        self._run(jobs + [("evaluation", one, None) for one in evaluations if not self._find_evaluation(one)])
+
+    def _find_exact(self, profile: TrainProfile) -> bool:
+        if profile not in self._exact:
+            found = self._cache.load(Trace, profile)
+            if found is not None:
+                self._exact[profile] = found
+        return profile in self._exact
+
+    def _network(self, structure: TrainProfile) -> AffineTrace | None:
+        if not self._find_network(structure):
+            self.prepare([structure])
+        return self._networks[structure]
+
+    def _find_network(self, structure: TrainProfile) -> bool:
+        if structure not in self._networks:
+            found = self._cache.load(AffineTrace, structure)
+            if found is not None:
+                self._networks[structure] = found
+        return structure in self._networks
+
+    def _find_head(self, head: TrainProfile) -> bool:
+        if head not in self._heads:
+            found = self._cache.load(HeadModel, head)
+            if found is not None:
+                self._heads[head] = found
+        return head in self._heads
+
+    def _find_evaluation(self, structure: TrainProfile) -> bool:
+        if structure not in self._evaluations:
+            found = self._cache.load(EvaluationModel, structure)
+            if found is not None:
+                self._evaluations[structure] = found
+        return structure in self._evaluations
+
+    def _derived(self, direct: TrainProfile) -> AffineTrace | None:
+        """A slot for everyone: the trace with a map, without the map."""
+        mapped = with_map(direct, BASE)
+        network, own = self._networks[mapped], self._heads[head_structure(mapped)]
+        other = self._heads[head_structure(direct)]
+        if network is None or own is None or other is None:
+            return None
+        try:
+            derived = with_other_head(network, own, other)
+        except NotAffine:
+            return None
+        self._cache.store(derived, direct)
+        return derived
+
+    def _run(self, jobs: list[_Job]) -> None:
+        for job, result in zip(jobs, _results(jobs), strict=True):
+            if result is not None:
+                self._cache.store(result, job[1])
+            match job[0], result:
+                case "head", HeadModel() | None:
+                    self._heads[job[1]] = result
+                case "network", AffineTrace() | None:
+                    self._networks[job[1]] = result
+                case "evaluation", EvaluationModel() | None:
+                    self._evaluations[job[1]] = result
+                case _, Trace():
+                    self._exact[job[1]] = result
+
+
+def _structure(profile: TrainProfile) -> TrainProfile:
+    """What is traced for a profile."""
+    return structure_of(stand_in(profile), BASE)
+
+
+def _plain(profile: TrainProfile) -> TrainProfile:
+    """The profile without what cannot matter to a trace."""
+    return with_knobs(structure_of(profile, BASE), knobs_of(profile))
+
+
+def _results(jobs: list[_Job]) -> list[_Result]:
+    """The jobs' results in order, from one forked worker per core."""
+    workers = min(len(jobs), os.cpu_count() or 1, 4)
+    if workers < 2 or not sys.platform.startswith("linux"):
+        return [_result(job) for job in jobs]
+    load()
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: fork beside threads; the child starts none
+            futures: list[Future[_Result]] = [pool.submit(_result, job) for job in jobs]
+        return [future.result() for future in futures]
+
+
+def _result(job: _Job) -> _Result:
+    """A trace, or a learned head or network; None where it cannot be learned, and every profile must be traced itself."""
+    kind, structure, head = job
+    if kind == "exact":
+        return record(structure, [structure, structure])
+    try:
+        if kind == "evaluation":
+            return learn_evaluation(structure)
+        if kind == "head":
+            return learn_head(structure)
+        return None if head is None else learn(structure, head)
+    except NotAffine:
+        return None

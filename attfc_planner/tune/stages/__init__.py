@@ -1,0 +1,1 @@
+"""The stages of a tuning: real steps, short trainings, finals."""

@@ -1,0 +1,141 @@
+"""One short training in a process of its own: ``attfc-train`` with a profile, watched through its record.
+
+Like `attfc_planner.plan.launch`, but limited in time, silent, and stopped early where its evaluations say so.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeAlias
+
+from attfc_train.errors import DeviceMemoryError
+from attfc_train.profile.file import save_profile
+from attfc_train.profile.profile import TrainProfile
+from attfc_train.run.log import read_log
+from attfc_train.units import Bytes
+
+Outcome = Literal["finished", "stopped", "out of time", "out of memory", "failed"]
+Sets: TypeAlias = tuple[tuple[float, int], ...]
+"""Accuracy and number of pairs of each verification set."""
+
+POLL_SECONDS = 0.25
+PATIENCE_SECONDS = 30.0
+"""How long a training that was told to stop may take to save and leave."""
+
+
+@dataclass(frozen=True)
+class ShortTraining:
+    """What came of it."""
+
+    outcome: Outcome
+    reason: str = ""
+    seconds: float = 0.0
+    """Of the whole process."""
+    images_per_second: float | None = None
+    peak_bytes: Bytes | None = None
+
+
+OnCheck: TypeAlias = Callable[[int, Sets], bool]
+"""Called with the step and the accuracies of every evaluation; True stops the training."""
+
+
+class Train(Protocol):
+    """`run_short_training`; a test may give another."""
+
+    def __call__(
+        self, profile: TrainProfile, kind: Literal["cuda", "cpu"], *, timeout: float, on_check: OnCheck
+    ) -> ShortTraining:
+        """Trains."""
+        ...
+
+
+def run_short_training(
+    profile: TrainProfile, kind: Literal["cuda", "cpu"], *, timeout: float, on_check: OnCheck
+) -> ShortTraining:
+    """Trains `profile`, which names its data and verification sets, and throws the model away.
+
+    Args:
+        timeout: seconds after which the process is stopped.
+    """
+    begin = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="attfc-tune-") as name:
+        folder = Path(name)
+        save_profile(profile, folder / "profile.json")
+        with _started(folder, kind) as child:
+            stopped = _watch(child, folder / "run", len(profile.run.val), begin + timeout, on_check)
+        return _result(folder, child.returncode, stopped, time.monotonic() - begin)
+
+
+@contextlib.contextmanager
+def _started(folder: Path, kind: str) -> Iterator[subprocess.Popen[bytes]]:
+    """The trainer; when this is left, it is gone."""
+    arguments = ["--profile", str(folder / "profile.json"), "--output", str(folder / "run"), "--device", kind]
+    command = [sys.executable, "-m", "attfc_planner.tune.stages.leash", *arguments, "--on-oom", "fail"]
+    with (folder / "output").open("wb") as output, (folder / "errors").open("wb") as errors:
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
+        try:
+            yield child
+        finally:
+            _end(child)
+
+
+def _watch(child: subprocess.Popen[bytes], run: Path, num_sets: int, deadline: float, on_check: OnCheck) -> Outcome | None:
+    """Follows the record; why the child was stopped, None where it ended by itself."""
+    seen = 0
+    while True:
+        ended = child.poll() is not None
+        checks = _checks(run, num_sets)
+        for step in list(checks)[seen:]:
+            seen += 1
+            if on_check(step, checks[step]) and not ended:
+                return "stopped"
+        if ended:
+            return None
+        if time.monotonic() > deadline:
+            return "out of time"
+        time.sleep(POLL_SECONDS)
+
+
+def _checks(run: Path, num_sets: int) -> Mapping[int, Sets]:
+    """Step -> accuracies, of the evaluations that are complete."""
+    found: dict[int, list[tuple[float, int]]] = {}
+    for event in read_log(run):
+        if event["event"] == "evaluate":
+            found.setdefault(event["step"], []).append((event["accuracy"], event["num_pairs"]))
+    return {step: tuple(sets) for step, sets in found.items() if len(sets) == num_sets}
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """SIGTERM, on which the trainer leaves after its step, and SIGKILL where it does not."""
+    if child.poll() is None:
+        child.send_signal(signal.SIGTERM)
+        try:
+            child.wait(PATIENCE_SECONDS)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            child.wait()
+
+
+def _result(folder: Path, code: int, stopped: Outcome | None, seconds: float) -> ShortTraining:
+    end: dict[str, Any] = next((event for event in reversed(read_log(folder / "run")) if event["event"] == "end"), {})
+    rate, peak = end.get("images_per_second"), end.get("peak_memory_bytes")
+    facts: dict[str, Any] = {"seconds": seconds, "images_per_second": rate, "peak_bytes": peak}
+    if stopped is not None and not end:
+        return ShortTraining(stopped, **facts)
+    if code == 0:
+        return ShortTraining("finished", **facts)
+    said = (_lines(folder / "errors") or _lines(folder / "output") or [f"exit code {code}"])[-1][:300]
+    no_memory = code in (DeviceMemoryError.exit_code, -signal.SIGKILL)  # by the kernel, on a CPU
+    return ShortTraining("out of memory" if no_memory else "failed", said, **facts)
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8", errors="replace").strip().splitlines()

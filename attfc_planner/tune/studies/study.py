@@ -1,0 +1,226 @@
+"""A study that several processes and machines work on: no trial is run twice, none is lost, dead workers' trials run again.
+
+Trials are always enqueued first, with their setting, and then claimed: both are atomic in every Optuna storage. Should two
+workers enqueue one setting at the same moment, the lower number is run and the other is dropped by whoever claims it; so is
+what exceeds the wanted number of trials. A claimed trial carries its worker and a heartbeat; a trial whose worker died is
+failed, and its setting is enqueued once more. All of that follows from what the storage holds, so it does not matter who does
+it, or whether two do. TPE's suggestions come from a copy of the study in memory, and are enqueued like the others.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.distributions import IntDistribution
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from attfc_planner.tune.studies.claim import CUT, DIED, Claim, Indices, Record, record_of
+from attfc_planner.tune.studies.storage import Store, quiet
+from attfc_planner.tune.studies.worker import is_alive, this_worker
+
+FEWEST_FOR_IMPORTANCE = 10
+
+
+class SharedStudy:
+    """One study of a storage.
+
+    Args:
+        knobs: name -> number of values.
+        metrics: names of the objectives, all to be maximised.
+        halving: prune by successive halving with this factor, from the report `first_cut` on (one objective only).
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        name: str,
+        knobs: Mapping[str, int],
+        metrics: Sequence[str],
+        halving: int | None = None,
+        first_cut: int = 1,
+    ) -> None:
+        self._store, self._storage, self._knobs = store, store.backend, dict(knobs)
+        self._directions = [StudyDirection.MAXIMIZE] * len(metrics)
+        pruner = optuna.pruners.SuccessiveHalvingPruner(first_cut, halving) if halving else optuna.pruners.NopPruner()
+        with quiet():
+            self._study = optuna.create_study(
+                storage=store.backend,
+                study_name=name,
+                directions=self._directions,
+                load_if_exists=True,
+                pruner=pruner,
+                sampler=optuna.samplers.RandomSampler(seed=0),  # every value of a trial is fixed when it is enqueued
+            )
+            if self._study.metric_names is None:
+                self._study.set_metric_names(list(metrics))
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What was noted about the whole study."""
+        return dict(self._study.user_attrs)
+
+    def note(self, **facts: Any) -> None:
+        """Notes facts about the whole study."""
+        for key, value in facts.items():
+            self._study.set_user_attr(key, value)
+
+    def records(self) -> list[Record]:
+        """All trials by number."""
+        return [record_of(trial) for trial in self._trials()]
+
+    def enqueue(self, indices: Indices, why: str, **facts: Any) -> None:
+        """Makes a trial for whoever claims it; setting and facts are there at once."""
+        self._study.enqueue_trial(indices, user_attrs={"why": why, **facts})
+
+    def claim(self, limit: int = 2**31) -> Claim | None:
+        """Takes the next waiting trial; None where there is none. At most `limit` settings are run."""
+        for waiting in self._trials():
+            if waiting.state == TrialState.WAITING and self._take(waiting):
+                claim = self._begin(waiting)
+                dropped = _why_not(record_of(waiting), self.records(), limit)
+                if dropped is None:
+                    return claim
+                claim.note(dropped=dropped)
+                claim.prune()
+        return None
+
+    def is_running(self) -> bool:
+        """Whether anybody is at work, or something waits for it."""
+        return any(record.state in ("running", "waiting") for record in self.records())
+
+    def bury(self) -> int:
+        """Fails the trials of workers that are no more, and enqueues again what is to be run again; how many it failed."""
+        buried = 0
+        for trial in self._trials():
+            if trial.state == TrialState.RUNNING and not _lives(trial):
+                with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError, ValueError):
+                    self._storage.set_trial_user_attr(trial._trial_id, "outcome", DIED)
+                    buried += bool(self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL))
+        for indices in lost(self.records()):
+            self.enqueue(indices, "again, because the worker of its first trial ended")
+        return buried
+
+    def suggest(self, seed: int, excess: Callable[[Indices], float | None], attempts: int = 30) -> Indices | None:
+        """A setting from multivariate TPE; None where nothing acceptable came up.
+
+        Args:
+            excess: of a setting: at most 0 where it may be tried, above 0 by how much it does not fit, None: tried already.
+        """
+        with quiet():
+            sampler = optuna.samplers.TPESampler(multivariate=True, seed=seed)
+            copy = optuna.create_study(directions=self._directions, sampler=sampler)
+            copy.add_trials([self._known(record, trial) for record, trial in self._counted()])
+            for _ in range(attempts):
+                trial = copy.ask()
+                indices = {name: trial.suggest_int(name, 0, size - 1) for name, size in self._knobs.items()}
+                misses = excess(indices)
+                if misses is not None and misses <= 0:
+                    return indices
+                if misses is not None:
+                    trial.set_constraint("memory", misses)
+                copy.tell(trial, state=TrialState.FAIL if misses is None else TrialState.PRUNED)
+        return None
+
+    def importances(self, value: Callable[[Record], float | None], others: Iterable[Record] = ()) -> dict[str, float] | str:
+        """Share of each knob in what makes `value` high (PED-ANOVA), or why that cannot be said.
+
+        Args:
+            others: trials of another study with this one's knobs.
+        """
+        judged = [(record, found) for record in (*self.records(), *others) if (found := value(record)) is not None]
+        if len(judged) < FEWEST_FOR_IMPORTANCE:
+            return f"{len(judged)} trials; it takes {FEWEST_FOR_IMPORTANCE}"
+        varied = [name for name in self._knobs if len({record.indices[name] for record, _ in judged}) > 1]
+        if not varied or len({found for _, found in judged}) == 1:
+            return "nothing varied"
+        with quiet():
+            copy = optuna.create_study(direction="maximize")
+            spaces = self._spaces()
+            copy.add_trials(create_trial(value=found, params=record.indices, distributions=spaces) for record, found in judged)
+            evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=max(0.1, 2.5 / len(judged)))
+            found_shares = optuna.importance.get_param_importances(copy, evaluator=evaluator, params=varied, normalize=False)
+        total = sum(found_shares.values())
+        if not total > 0:
+            return "no knob stands out"
+        return {name: share / total for name, share in found_shares.items()}
+
+    def _trials(self) -> list[FrozenTrial]:
+        return self._study.get_trials(deepcopy=False)
+
+    def _counted(self) -> Iterator[tuple[Record, FrozenTrial]]:
+        for trial in self._trials():
+            record = record_of(trial)
+            if record.counts and record.indices:
+                yield record, trial
+
+    def _take(self, waiting: FrozenTrial) -> bool:
+        try:
+            with self._store.exclusive():
+                return self._storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
+        except optuna.exceptions.UpdateFinishedTrialError:
+            return False
+
+    def _begin(self, waiting: FrozenTrial) -> Claim:
+        trial = Trial(self._study, waiting._trial_id)
+        trial.set_user_attr("worker", this_worker().document())
+        trial.set_user_attr("beat", time.time())
+        indices = record_of(waiting).indices
+        for name in indices:
+            trial.suggest_int(name, 0, self._knobs[name] - 1)
+        return Claim(self._study, trial, indices)
+
+    def _spaces(self) -> dict[str, Any]:
+        return {name: IntDistribution(0, size - 1) for name, size in self._knobs.items()}
+
+    def _known(self, record: Record, trial: FrozenTrial) -> FrozenTrial:
+        """For the sampler: what ran with its result, what is about to run as running, so that it suggests something else."""
+        state = trial.state if trial.state.is_finished() else TrialState.RUNNING
+        return create_trial(
+            state=state,
+            values=trial.values,
+            params=record.indices,
+            distributions=self._spaces(),
+            constraints=trial.constraints or None,
+        )
+
+
+def study_names(store: Store) -> set[str]:
+    """Of all studies that it holds."""
+    with quiet():
+        return set(optuna.get_all_study_names(store.backend))
+
+
+def lost(records: Iterable[Record]) -> list[Indices]:
+    """Settings that must be enqueued again: nothing stands for them, and they were interrupted, or their worker died once."""
+    groups: dict[tuple[tuple[str, int], ...], list[Record]] = {}
+    for record in records:
+        if "dropped" not in record.notes:
+            groups.setdefault(record.key, []).append(record)
+    return [group[0].indices for group in groups.values() if _is_lost(group)]
+
+
+def _is_lost(group: list[Record]) -> bool:
+    outcomes = [record.notes.get("outcome") for record in group]
+    if any(record.counts for record in group) or not set(outcomes) <= {DIED, CUT}:
+        return False
+    return outcomes.count(DIED) < 2
+
+
+def _why_not(claimed: Record, records: Iterable[Record], limit: int) -> str | None:
+    """Why a claimed trial is not to be run; the same answer whoever asks and whenever."""
+    earlier = [record for record in records if record.number < claimed.number and record.counts]
+    twin = next((record for record in earlier if record.key == claimed.key), None)
+    if twin is not None:
+        return f"the setting is that of trial {twin.number}"
+    return "there are trials enough" if len({record.key for record in earlier}) >= limit else None
+
+
+def _lives(trial: FrozenTrial) -> bool:
+    """A trial that was claimed a moment ago may not carry its worker yet."""
+    begun = trial.datetime_start.timestamp() if trial.datetime_start else None
+    return is_alive(trial.user_attrs.get("worker"), trial.user_attrs.get("beat", begun), time.time())

@@ -1,0 +1,1 @@
+"""From the trials of all stages to one setting."""

@@ -1,0 +1,189 @@
+"""What the short trainings showed: by setting and seed, and as records of ``best.json``, early ends carried on to the end."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+
+from attfc_planner.accuracy.regression import MeasuredAccuracy, accuracy_of
+from attfc_planner.knobs.space import Setting
+from attfc_planner.search.tuned import measured_accuracy
+from attfc_planner.tune.question import Question
+from attfc_planner.tune.stages.scaling import NUM_CHECKS
+from attfc_planner.tune.studies.claim import Indices, Record
+from attfc_planner.tune.verdict.ties import Accuracy, mean_accuracy, over_seeds
+from attfc_train.profile.search_summary import MOST_TRAININGS, TrainedSetting, TrainingRecord
+
+SEED = "seed"
+"""Knob of the studies whose trials have a seed; the others train with seed 0."""
+BROKEN = ("failed", "out of memory")
+"""Outcomes after which a setting is not tried again."""
+PROGRESS_DEVIATION = 0.2
+"""Standard deviation of what different settings still gain in log odds after the first ninth, before it is known better: real
+faces, `tiny`: 0.61, 0.92 and 0.76."""
+PROGRESS_WEIGHT = 2
+"""How many gains that assumption counts as."""
+MOST_LOG_ODDS = 13.0
+"""An accuracy that is carried on stays within 1e-6 of 0 and 1."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training with one seed."""
+
+    checks: dict[int, Accuracy]
+    finished: bool
+
+    @property
+    def reach(self) -> tuple[bool, int]:
+        """Larger for what got further; a training may be cut after its last check, before it ended."""
+        return self.finished, len(self.checks)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """The short trainings of one setting, or of the full FC layer."""
+
+    setting: Setting | None
+    """None: the full FC layer."""
+    runs: tuple[Run, ...]
+    """One a seed."""
+    outcome: str
+    """Of the last trial; of one that crashed or ran out of memory, where one did."""
+    images_per_second: float | None
+    """Of the last that ended by itself, data loading included."""
+
+    @property
+    def checks(self) -> dict[int, Accuracy]:
+        """Check -> the mean over the seeds that reached it."""
+        reached = sorted({check for run in self.runs for check in run.checks})
+        return {check: over_seeds([run.checks[check] for run in self.runs if check in run.checks]) for check in reached}
+
+    @property
+    def num_finished(self) -> int:
+        """Seeds that ran to the end."""
+        return sum(run.finished for run in self.runs)
+
+    @property
+    def finished(self) -> bool:
+        """Whether any seed ran to the end."""
+        return self.num_finished > 0
+
+    @property
+    def accuracy(self) -> Accuracy | None:
+        """At the last check."""
+        return self.checks[max(self.checks)] if self.checks else None
+
+
+def trained_settings(question: Question, records: Sequence[Record]) -> list[Trained]:
+    """One for every setting of the trials, in the order of their first trials."""
+    groups: dict[Setting, list[Record]] = {}
+    for record in records:
+        if "dropped" not in record.notes:
+            groups.setdefault(setting_of(question, record.indices), []).append(record)
+    return [_trained(setting, group) for setting, group in groups.items()]
+
+
+def trained_full_fc(records: Sequence[Record]) -> Trained | None:
+    """The full FC layer, where a training of it ended."""
+    found = _trained(None, [record for record in records if "dropped" not in record.notes]) if records else None
+    return found if found is not None and found.finished else None
+
+
+def without_seed(record: Record) -> Record:
+    """A trial of the finals with the knobs of the other studies."""
+    return replace(record, indices=_unseeded(record.indices))
+
+
+def setting_of(question: Question, indices: Indices) -> Setting:
+    """Of a trial, whatever its seed."""
+    return question.space.at(_unseeded(indices))
+
+
+def _unseeded(indices: Indices) -> Indices:
+    return {name: index for name, index in indices.items() if name != SEED}
+
+
+def checks_of(record: Record) -> dict[int, Accuracy]:
+    """Check -> accuracy, as a training's trial recorded them."""
+    noted = record.notes.get("checks", {})
+    return {int(check): mean_accuracy((accuracy, pairs) for accuracy, pairs in sets) for check, sets in noted.items()}
+
+
+def _trained(setting: Setting | None, group: Sequence[Record]) -> Trained:
+    """A seed that was cut and trained again counts once, as far as it got at best."""
+    runs: dict[int, Run] = {}
+    for record in group:
+        seed, checks = record.indices.get(SEED, 0), checks_of(record)
+        run = Run(checks, record.state == "complete" and NUM_CHECKS in checks)
+        if checks and (seed not in runs or run.reach > runs[seed].reach):
+            runs[seed] = run
+    rates = [record.notes["images_per_second"] for record in group if "images_per_second" in record.notes]
+    outcomes = [str(record.notes.get("outcome", record.state)) for record in group]
+    outcome = next((one for one in outcomes if one in BROKEN), outcomes[-1])
+    return Trained(setting, tuple(runs.values()), outcome, rates[-1] if rates else None)
+
+
+def training_records(trained: Sequence[Trained], full_fc: Trained | None, beside: Setting | None) -> tuple[TrainingRecord, ...]:
+    """What ``best.json`` keeps, one for every seed, the latest `MOST_TRAININGS`; the full FC layer's are the last.
+
+    Args:
+        beside: the setting that the full FC layer was trained beside.
+    """
+    known = [one for one in trained if one.runs]
+    if not known or full_fc is None or beside is None:
+        return ()
+    finished = [run for one in (*known, full_fc) for run in one.runs if run.finished]
+    pairs = [(one, run) for one in (*known, full_fc) for run in one.runs]
+    return tuple(_record(one.setting or beside, one.setting is None, run, finished) for one, run in pairs[-MOST_TRAININGS:])
+
+
+def _record(setting: Setting, full_fc: bool, run: Run, finished: Sequence[Run]) -> TrainingRecord:
+    check = max(run.checks)
+    accuracy = run.checks[check]
+    gain, gain_variance = _gain(check, finished)
+    odds = min(max(accuracy.log_odds + gain, -MOST_LOG_ODDS), MOST_LOG_ODDS)
+    return TrainingRecord(
+        setting=TrainedSetting(**{name: value for name, value in asdict(setting).items() if name != "backbone"}),
+        full_fc=full_fc,
+        accuracy=accuracy_of(odds),
+        pairs_variance=accuracy.log_odds_variance,
+        projection_variance=gain_variance,
+    )
+
+
+def _gain(check: int, finished: Sequence[Run]) -> tuple[float, float]:
+    """Log odds that trainings gain from a check to the end, the mean and the variance for another setting's."""
+    if check == NUM_CHECKS:
+        return 0.0, 0.0
+    gains = [one.checks[NUM_CHECKS].log_odds - one.checks[check].log_odds for one in finished if check in one.checks]
+    if not gains:
+        return 0.0, PROGRESS_DEVIATION**2
+    mean = statistics.fmean(gains)
+    squares = sum((gain - mean) ** 2 for gain in gains) + PROGRESS_WEIGHT * _expected_variance(check)
+    return mean, squares / (len(gains) - 1 + PROGRESS_WEIGHT) * (1 + 1 / len(gains))
+
+
+def _expected_variance(check: int) -> float:
+    """Less is left to differ in, the later the check."""
+    return PROGRESS_DEVIATION**2 * (1 - check / NUM_CHECKS)
+
+
+def regression(
+    question: Question, trained: Sequence[Trained], full_fc: Trained | None, beside: Setting | None, num_ids: int
+) -> MeasuredAccuracy | None:
+    """What the trainings say of every setting, in the prior's place; None where they are too few.
+
+    Args:
+        beside: see `training_records`.
+        num_ids: identities of the short trainings.
+    """
+    return measured_accuracy(question.base, training_records(trained, full_fc, beside), trained_on(question, num_ids))
+
+
+def trained_on(question: Question, num_ids: int) -> str:
+    """In a few words."""
+    split = question.split
+    verified = f"pairs of {split.num_held_out:,} held-out ones" if split.num_held_out else ", ".join(split.val)
+    return f"short trainings on {num_ids:,} of {question.request.num_ids:,} identities, verified on {verified}"

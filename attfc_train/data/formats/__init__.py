@@ -1,0 +1,1 @@
+"""Data set formats: RecordIO, a folder per identity, computed faces."""

@@ -1,0 +1,73 @@
+"""Writes RecordIO data sets in InsightFace's layout, byte for byte as MXNet would."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from attfc_train.data.formats.record_frames import HEADER_BYTES, MAX_LENGTH, framed, image_header
+from attfc_train.data.formats.recordio import EXACT_FLOAT
+from attfc_train.errors import UsageError
+from attfc_train.files import write_atomically, write_text_atomically
+
+
+def write_recordio(path: Path, labels: ArrayLike, encoded_images: Iterable[bytes]) -> None:
+    """Writes ``X.rec``, ``X.idx`` and, beside them, ``property``; each appears whole or not at all, the index last.
+
+    Args:
+        path: the ``.rec`` file.
+        labels: int [N], each at least 0; the images of an identity follow each other.
+        encoded_images: N image files' bytes; read one at a time.
+
+    Raises:
+        UsageError: the labels are not grouped, are more than 2**24 (which this layout cannot number exactly), do not match the
+            images, or an image is as large as 512 MiB.
+        StorageError: a file cannot be written.
+    """
+    numbers = np.asarray(labels, dtype=np.int64)
+    bounds = _identity_bounds(numbers)
+    lines: list[str] = []
+
+    def write(file: BinaryIO) -> None:
+        for key, payload in _payloads(numbers, bounds, encoded_images):
+            lines.append(f"{key}\t{file.tell()}\n")
+            file.write(framed(payload))
+
+    write_atomically(path, write)
+    write_text_atomically(path.with_name("property"), f"{numbers.max() + 1},112,112\n")
+    write_text_atomically(path.with_suffix(".idx"), "".join(lines))
+
+
+def _identity_bounds(labels: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where each identity's images start, and the end of the last."""
+    starts = np.flatnonzero(np.diff(labels, prepend=-1))
+    if labels.size == 0 or labels.min() < 0 or np.unique(labels[starts]).size != starts.size:
+        raise UsageError("labels must be numbers from 0, grouped by identity", "others", "Sort the images by identity.")
+    if labels.size + starts.size + 1 > EXACT_FLOAT or labels.max() > EXACT_FLOAT:
+        got = f"{labels.size} images of {starts.size} identities"
+        raise UsageError(
+            "InsightFace's layout can number 2**24 records", got, "Write several data sets, or use im2rec's layout."
+        )
+    return np.append(starts, labels.size)
+
+
+def _payloads(
+    labels: NDArray[np.int64], bounds: NDArray[np.int64], encoded_images: Iterable[bytes]
+) -> Iterator[tuple[int, bytes]]:
+    """Keys and payloads in the order of the file: images, identities, the header."""
+    num_images, num_ids = labels.size, bounds.size - 1
+    count = 0
+    for count, image in enumerate(encoded_images, start=1):
+        if count > num_images or len(image) > MAX_LENGTH - HEADER_BYTES:
+            raise UsageError("images must be as many as labels and below 512 MiB", f"image {count}", "Check both lists.")
+        yield count, image_header(float(labels[count - 1]), count) + image
+    if count < num_images:
+        raise UsageError("images must be as many as labels", f"{count} and {num_images}", "Check both lists.")
+    for identity in range(num_ids):
+        key = num_images + 1 + identity
+        yield key, image_header((float(bounds[identity] + 1), float(bounds[identity + 1] + 1)), key)
+    yield 0, image_header((float(num_images + 1), float(num_images + 1 + num_ids)), 0, 1)

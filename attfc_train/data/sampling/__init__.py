@@ -1,0 +1,1 @@
+"""Which images a step sees: permutation, residency order, references, hashing."""

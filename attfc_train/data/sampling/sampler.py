@@ -1,0 +1,122 @@
+"""Which images a step sees: a function of (seed, epoch, place) and of nothing else.
+
+Nothing is stored and nothing is consumed, so a run can start at any step, on any number of workers, and draw the same batches.
+Legend: N images, B queries per step, R references per query.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attfc_train.data.identity_index import IdentityIndex
+from attfc_train.data.sampling.hashing import UInts, below, hashed, uniform
+from attfc_train.data.sampling.permutation import permuted
+from attfc_train.data.sampling.residency import ResidencyOrder
+
+_QUERY, _REFERENCE, _FLIP = 1, 2, 3
+_MAX_STREAM: Final = 2**53
+
+Int64s = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Draw:
+    """One step's images, by position in the data set."""
+
+    query: Int64s
+    """int64 [B]."""
+    references: Int64s
+    """int64 [R, B]: images of the query's identity."""
+    flips: NDArray[np.bool_]
+    """bool [1 + R, B]: which are mirrored; row 0 is the query's."""
+    labels: Int64s
+    """int64 [B]."""
+
+
+class AttentionSampler:
+    """Draws queries and, for each, references of its identity.
+
+    * ``permutation``: an epoch is a permutation of all images; batches run across the ends of epochs, so none is dropped.
+      References are other images of the identity: distinct where it has enough, in turn where it has fewer, and the query
+      itself only where it has no other.
+    * ``residency``: as ``permutation``, but an identity's images come close together (see `ResidencyOrder`).
+    * ``reference``: as the released AttFC code. Queries are independent uniform draws; references too, within the identity,
+      so they can repeat and can equal the query.
+    """
+
+    def __init__(
+        self,
+        index: IdentityIndex,
+        seed: int,
+        batch_size: int,
+        num_references: int,
+        draw: Literal["residency", "permutation", "reference"] = "permutation",
+        flip_probability: float = 0.5,
+        window: int | None = None,
+    ) -> None:
+        """A sampler without state; see `TrainProfile` for the arguments.
+
+        Args:
+            window: identities open at a time with ``residency``; None, or all of them, is ``permutation``.
+        """
+        assert batch_size >= 1, "batches hold images"
+        assert num_references >= 0, "references are counted"
+        self._index = index
+        self._seed = seed
+        self.batch_size = batch_size
+        self.num_references = num_references
+        self._draw = draw
+        narrow = draw == "residency" and window is not None and window < index.num_ids
+        self._residency = ResidencyOrder(index, seed, window or 1) if narrow else None
+        self._flip_probability = flip_probability
+
+    def draw_step(self, step: int) -> Draw:
+        """What step `step`, counted from 0, trains on."""
+        assert 0 <= step < _MAX_STREAM // self.batch_size, "steps are counted from 0"
+        stream = step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)
+        query = self._queries(stream)
+        labels = self._index.labels_of(query)
+        views = np.arange(1 + self.num_references)[:, None]
+        flips = uniform(hashed(self._seed, _FLIP, stream[None], views)) < self._flip_probability
+        return Draw(query, self._references(stream, query, labels), flips, labels)
+
+    def _queries(self, stream: Int64s) -> Int64s:
+        """The images at these places of the endless chain of epochs."""
+        if self._draw == "reference":
+            return below(hashed(self._seed, _QUERY, stream), self._index.num_images)  # independent, with replacement
+        if self._residency:
+            return self._residency.images(stream)
+        epochs, places = np.divmod(stream, self._index.num_images)
+        return permuted(places, self._index.num_images, hashed(self._seed, _QUERY, epochs))
+
+    def _references(self, stream: Int64s, query: Int64s, labels: Int64s) -> Int64s:
+        """int64 [R, B]."""
+        starts = self._index.offsets[labels]
+        counts = self._index.offsets[labels + 1] - starts
+        turns = np.arange(self.num_references, dtype=np.int64)[:, None]
+        if self._draw == "reference":
+            ranks = below(hashed(self._seed, _REFERENCE, stream[None], turns), counts)
+            return self._members(starts + ranks)
+        keys = hashed(self._seed, _REFERENCE, stream)
+        others = np.maximum(counts - 1, 1)
+        return self._others(starts, counts, query, _chosen(turns, others, keys))
+
+    def _others(self, starts: Int64s, counts: Int64s, query: Int64s, ranks: Int64s) -> Int64s:
+        """The images at `ranks` among each identity's images other than the query; members ascend within an identity."""
+        behind = self._members(starts + ranks) >= query
+        return self._members(starts + np.minimum(ranks + behind, counts - 1))
+
+    def _members(self, places: Int64s) -> Int64s:
+        """Image positions as int64."""
+        return np.asarray(self._index.members[places], dtype=np.int64)
+
+
+def _chosen(turns: Int64s, others: Int64s, keys: UInts) -> Int64s:
+    """Ranks int64 [R, B] in [0, others[b]): the first R of a random order, from its start again where R is larger."""
+    num_turns, num_queries = turns.shape[0], others.shape[0]
+    places = (turns % others).reshape(-1)
+    return permuted(places, np.tile(others, num_turns), np.tile(keys, num_turns)).reshape(num_turns, num_queries)

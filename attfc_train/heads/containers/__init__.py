@@ -1,0 +1,1 @@
+"""The dynamic class container: slots, their storage, resizing, health and staleness."""

@@ -1,0 +1,236 @@
+"""The dynamic class container (DCC): the rotating set of class centers that stands in for the FC layer (DESIGN 5).
+
+Two policies. `FifoContainer` is the paper's ring: every batch overwrites the oldest slots, an identity may hold several.
+`IdentityContainer` gives an identity one slot, refreshes it in place as a running mean, and evicts the slot that was updated
+longest ago. Both work on the device with static shapes: no host sync, no loop over samples, nothing that depends on values.
+
+A batch larger than the container counts as its last C samples. Legend: B samples, C slots, D dimensions.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from attfc_train.heads.containers.slot_storage import SlotStorage, StorageType, Writes, commit
+from attfc_train.losses import EMPTY
+
+RANDOM = -2
+"""Label of a slot that holds a random unit vector: scored as a negative by everyone, the identity of nobody."""
+
+_NEVER_EVICT = torch.iinfo(torch.int64).max
+
+
+class DynamicClassContainer(nn.Module, ABC):
+    """What every container holds, and what a head and a log line ask of it."""
+
+    slot_labels: Tensor
+    """int64 [C]: identity, `EMPTY` (not scored) or `RANDOM` (scored, nobody's)."""
+    last_update: Tensor
+    """int32 [C]: the optimiser step that wrote the slot last; -1: none did."""
+
+    def __init__(
+        self, dcc_size: int, embedding_size: int, label: int, storage: StorageType, device: torch.device | None
+    ) -> None:
+        super().__init__()
+        self.centers = SlotStorage(dcc_size, embedding_size, storage, device=device)
+        self.register_buffer("slot_labels", torch.full((dcc_size,), label, device=device))
+        self.register_buffer("last_update", torch.full((dcc_size,), -1, dtype=torch.int32, device=device))
+
+    @property
+    def slots(self) -> Tensor:
+        """[C, D]: unit vectors, once multiplied with `slot_scales` where there are scales."""
+        return self.centers.values
+
+    @property
+    def slot_scales(self) -> Tensor | None:
+        """fp32 [C], or None where the storage needs none."""
+        return self.centers.scales
+
+    @abstractmethod
+    def find(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The slot of each label, int64 [B] (any valid one where there is none), and whether there is one, bool [B]."""
+
+    def stands_for(self, labels: Tensor) -> Tensor:
+        """Whether a slot is scored in place of each identity's new centers, bool [B]: then those would count it twice."""
+        return self.find(labels)[1]
+
+    @abstractmethod
+    def positive(self, query: Tensor, fresh: Tensor | None, labels: Tensor) -> Tensor:
+        """What the samples are scored against as their own class.
+
+        Args:
+            query: unit vectors [B, D]. fresh: their new centers, unit [B, D]; None: only what is stored counts.
+
+        Returns:
+            unit [B, D]; any finite vector where nothing is stored and nothing is fresh.
+        """
+
+    def enqueue(self, centers: Tensor, labels: Tensor, step: int) -> None:
+        """Stores fp32 unit vectors [B, D] of identities [B] at optimiser step `step`."""
+        commit(self.prepare_enqueue(centers, labels, step))
+
+    @abstractmethod
+    def prepare_enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Writes:
+        """Everything of `enqueue` that needs memory; the container changes when the writes are made."""
+
+
+class FifoContainer(DynamicClassContainer):
+    """The paper's ring buffer; starts full of random unit vectors, as the released code does."""
+
+    def __init__(
+        self, dcc_size: int, embedding_size: int, storage: StorageType = "fp32", *, device: torch.device | None = None
+    ) -> None:
+        super().__init__(dcc_size, embedding_size, RANDOM, storage, device)
+        self.centers.randomise()
+        self.position = 0
+
+    def get_extra_state(self) -> dict[str, int]:
+        """The ring position, for ``state_dict``."""
+        return {"position": self.position}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        """Restores the ring position."""
+        self.position = state["position"]
+
+    def find(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The newest slot of each label; a search through all slots, for the log (nothing else needs to know)."""
+        size, ordered = self.slot_labels.shape[0], labels.sort().values
+        place = torch.searchsorted(ordered, self.slot_labels).clamp_(max=labels.shape[0] - 1)
+        rank = torch.arange(size, device=labels.device).sub_(self.position).remainder_(size)  # 0: the oldest
+        rank.masked_fill_(ordered[place] != self.slot_labels, -1)
+        newest = torch.full_like(labels, -1).scatter_reduce_(0, place, rank, "amax")[torch.searchsorted(ordered, labels)]
+        return (newest + self.position) % size, newest >= 0
+
+    def stands_for(self, labels: Tensor) -> Tensor:
+        """None: a slot is what an identity once was, and its new center joins it."""
+        return torch.zeros_like(labels, dtype=torch.bool)
+
+    def positive(self, query: Tensor, fresh: Tensor | None, labels: Tensor) -> Tensor:  # noqa: ARG002  # nothing else counts
+        """The fresh centers."""
+        assert fresh is not None, "the fifo policy needs references"
+        return fresh
+
+    def prepare_enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Writes:
+        """Overwrites the oldest slots, wrapping around."""
+        size = self.slot_labels.shape[0]
+        centers, labels = centers[-size:], labels[-size:]
+        index = (torch.arange(labels.shape[0], device=labels.device) + self.position) % size
+        return [
+            *self.centers.writes(index, self.centers.rounded(index, centers)),
+            partial(self.slot_labels.index_copy_, 0, index, labels),
+            partial(self.last_update.index_fill_, 0, index, step),
+            partial(setattr, self, "position", (self.position + labels.shape[0]) % size),
+        ]
+
+
+class IdentityContainer(DynamicClassContainer):
+    """One slot per identity with a running mean of its last centers: center <- normalise((L-1)/L center + 1/L new).
+
+    With C >= identities the slot *is* the label. Otherwise a map identity -> slot (int32 per identity) finds it, and new
+    identities take empty slots first, then those updated longest ago (ties: the lower slot). Several samples of one
+    identity in a batch are averaged and refresh its slot once.
+
+    Args:
+        num_ids: identities. dcc_size: C. queue_length: L >= 1; 1 keeps only the newest center.
+    """
+
+    def __init__(
+        self,
+        num_ids: int,
+        dcc_size: int,
+        embedding_size: int,
+        queue_length: float,
+        storage: StorageType = "fp32",
+        *,
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__(dcc_size, embedding_size, EMPTY, storage, device)
+        self.blend = 1.0 / queue_length
+        # The last entry belongs to nobody: writes that must not happen go there.
+        self.slot_of: Tensor | None
+        mapped = dcc_size < num_ids
+        self.register_buffer("slot_of", torch.full((num_ids + 1,), -1, dtype=torch.int32, device=device) if mapped else None)
+
+    def find(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """See `DynamicClassContainer.find`."""
+        if self.slot_of is None:
+            return labels, self.slot_labels[labels] == labels
+        slot = self.slot_of[labels].long()
+        return slot.clamp_min(0), slot >= 0
+
+    def positive(self, query: Tensor, fresh: Tensor | None, labels: Tensor) -> Tensor:  # noqa: ARG002  # see the subclass
+        """What the slot will hold; without fresh centers, what it holds."""
+        slot, resident = self.find(labels)
+        return self.centers.read(slot) if fresh is None else self._blended(slot, resident, fresh)
+
+    def prepare_enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Writes:
+        """See `DynamicClassContainer.prepare_enqueue`."""
+        size = self.slot_labels.shape[0]
+        identities, means, first = _mean_per_identity(centers[-size:], labels[-size:])
+        slot, resident = self.find(identities)
+        claims: Writes = []
+        if self.slot_of is not None:
+            slot, claims = self._claim(identities, slot, resident, first)
+        return [
+            *claims,
+            *self._refresh(slot, resident, means, step),
+            partial(self.slot_labels.index_copy_, 0, slot, identities),
+            partial(self.last_update.index_fill_, 0, slot, step),
+        ]
+
+    def _refresh(self, slot: Tensor, resident: Tensor, means: Tensor, step: int) -> Writes:
+        """Writes the centers of a batch, [B, D]; `resident`: the slot already held this identity."""
+        # Small moves of a running mean must not be lost to rounding; a center that is replaced has none.
+        step_of_noise = step if self.blend < 1 else None
+        return self.centers.writes(slot, self.centers.rounded(slot, self._blended(slot, resident, means), step_of_noise))
+
+    def _blended(self, slot: Tensor, resident: Tensor, fresh: Tensor) -> Tensor:
+        """The running means after one more center each, unit [B, D]."""
+        means = torch.lerp(self.centers.read(slot), fresh, self.blend)
+        return normalize(torch.where(resident[:, None], means, fresh), dim=1)
+
+    def _claim(self, identities: Tensor, slot: Tensor, resident: Tensor, first: Tensor) -> tuple[Tensor, Writes]:
+        """A slot for every identity; new ones evict. `first` [B] maps repeated rows to the row they repeat."""
+        assert self.slot_of is not None
+        size, nobody = self.slot_labels.shape[0], self.slot_of.shape[0] - 1
+        new = ~resident & (first == torch.arange(first.shape[0], device=first.device))
+        victims = self._oldest(torch.where(resident, slot, size), identities.shape[0])
+        slot = torch.where(new, victims[(new.cumsum(0) - 1).clamp_min(0)], slot)[first]
+        evicted = self.slot_labels[slot]
+        return slot, [
+            partial(self.slot_of.index_fill_, 0, torch.where(new & (evicted >= 0), evicted, nobody), -1),
+            partial(self.slot_of.index_copy_, 0, identities, slot.int()),
+        ]
+
+    def _oldest(self, refreshed: Tensor, count: int) -> Tensor:
+        """The `count` slots updated longest ago, oldest first, those in `refreshed` (C = none) last."""
+        size = self.slot_labels.shape[0]
+        # Unique keys make the order, and so the whole run, reproducible: topk does not say how it breaks ties.
+        key = torch.arange(size + 1, device=refreshed.device)
+        key[:size].add_(self.last_update, alpha=size)
+        key.index_fill_(0, refreshed, _NEVER_EVICT)
+        return key[:size].topk(count, largest=False, sorted=True).indices
+
+
+def _mean_per_identity(centers: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Groups a batch by identity with static shapes.
+
+    Returns:
+        identities [B], unit mean centers [B, D], and `first` int64 [B]: rows past the number of groups repeat row 0
+        (their `first` is 0), every other row is its own.
+    """
+    num = labels.shape[0]
+    ordered, order = labels.sort(stable=True)
+    starts = torch.ones_like(ordered, dtype=torch.bool)
+    torch.ne(ordered[1:], ordered[:-1], out=starts[1:])
+    group = starts.cumsum(0) - 1
+    sums = torch.zeros_like(centers).index_add_(0, group, centers[order])
+    identities = torch.zeros_like(ordered).scatter_(0, group, ordered)
+    rows = torch.arange(num, device=labels.device)
+    first = torch.where(rows <= group[-1], rows, 0)
+    return identities[first], normalize(sums, dim=1)[first], first

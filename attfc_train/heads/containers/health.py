@@ -1,0 +1,64 @@
+"""How a container is doing: what it holds, how old that is, and how far it is from what would be stored today.
+
+`Freshness` compares the batch that is about to be enqueued with what its identities have stored: device scalars out of the
+train step. `Occupancy` looks at all slots, and waits for the device: for log lines, outside the step.
+Legend: B samples, C slots, D dimensions.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from attfc_train.heads.containers.container import DynamicClassContainer, IdentityContainer
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """fp32 scalars on the device; NaN where too few of the batch's identities hold a slot."""
+
+    conflicts: Tensor
+    """Share of the samples whose identity holds a slot."""
+    cosine: Tensor
+    """Mean cosine between their stored centers and their fresh ones. An identity's images differ, so it stays below 1."""
+    cosine_per_step: Tensor
+    """Slope of that cosine against the stored center's age in steps (least squares over the batch): what age alone costs."""
+    age: Tensor
+    """Mean age in steps of these stored centers: less than that of all slots where the images come in the residency order."""
+
+
+@dataclass(frozen=True, slots=True)
+class Occupancy:
+    """Counts and ages; an age is the number of optimiser steps since the slot was written."""
+
+    filled: int
+    """Slots that hold an identity's center."""
+    identities: int
+    """Distinct ones among them."""
+    mean_age: float
+    max_age: int
+
+
+def freshness(container: DynamicClassContainer, centers: Tensor, labels: Tensor, step: int) -> Freshness:
+    """Compares fresh centers, unit [B, D], with the stored ones that they are about to replace or refresh."""
+    slot, resident = container.find(labels)
+    counted = resident.float()
+    num = counted.sum()
+    cosine = (container.centers.read(slot) * centers).sum(1)
+    age = (step - container.last_update[slot]).float()
+    mean_cosine, mean_age = (cosine * counted).sum() / num, (age * counted).sum() / num
+    deviation = (age - mean_age) * counted
+    slope = (deviation * cosine).sum() / deviation.square().sum()
+    return Freshness(num / labels.shape[0], mean_cosine, slope, mean_age)
+
+
+def occupancy(container: DynamicClassContainer, step: int) -> Occupancy:
+    """Looks at all slots after `step` optimiser steps; the temporaries are a few integers per slot."""
+    held = container.slot_labels >= 0
+    filled = int(held.sum())
+    single = isinstance(container, IdentityContainer)
+    identities = filled if single else int(torch.unique(container.slot_labels[held]).numel())
+    ages = (step - 1 - container.last_update).masked_fill_(~held, 0)
+    return Occupancy(filled, identities, int(ages.sum()) / max(1, filled), int(ages.max()))

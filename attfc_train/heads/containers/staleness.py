@@ -1,0 +1,83 @@
+"""Says when the stored centers are too old for the speed at which the encoder moves, and which setting helps.
+
+The rule joins age and drift. Among a batch's identities, `attfc_train.heads.containers.health.Freshness` measures how much
+cosine with a fresh center a stored one loses per step of age. Times the mean age at which a batch finds its centers, that is
+the agreement that age has cost; what identities' images differ by costs the old and the new alike and drops out. In the
+residency order the slots of identities that are not being visited are older still; they serve as negatives only, and that costs
+no accuracy (README, "Heads compared"). Centers count as stale when age has cost more than `LARGEST_LOSS` of the agreement that
+a center of age 0 would have, in the mean of the log lines of `LEAST_SAMPLES` samples during which the container was not filling
+up. On LFW the `tiny` preset loses up to 0.33 in its first 50 steps, while the container still fills, and from then on 0.23
+falling to 0.1; at a quarter of the batch size and without momentum it was 0.5.
+
+Agreement that is gone has no slope left. So below `LEAST_COSINE`, in the mean of the same lines, nothing is left of it; an
+encoder that has learned nothing yet looks the same, and the warning says so.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+from attfc_train.profile.profile import AttFCSettings
+
+LARGEST_LOSS = 1 / 3
+LEAST_COSINE = 0.05
+"""Strangers' centers agree about as much: random directions in 512 dimensions by 0.04."""
+LEAST_LINES, LEAST_SAMPLES = 5, 640
+"""What is averaged: with 128 samples one line's loss is uncertain by a few hundredths of a cosine, with 4 by a few tenths."""
+LINES_BETWEEN_WARNINGS = 50
+
+
+class StalenessWatch:
+    """Looks at one log line after another, each of a batch of `batch_size`."""
+
+    def __init__(self, batch_size: int) -> None:
+        self._filled = -1.0
+        self._lines: deque[tuple[float, float]] = deque(maxlen=max(LEAST_LINES, LEAST_SAMPLES // batch_size))
+        self._silent_lines = 0
+
+    def observe(self, filled: float, age: float, cosine: float, cosine_per_step: float) -> float | None:
+        """The share of the agreement that age has cost when it is time to warn, 1 for all; the arguments are a log line's."""
+        self._silent_lines -= 1
+        if filled != self._filled:
+            self._filled = filled
+            self._lines.clear()
+        elif cosine == cosine and cosine_per_step == cosine_per_step:  # neither is NaN
+            self._lines.append((-cosine_per_step * age, cosine))
+        if len(self._lines) != self._lines.maxlen or self._silent_lines > 0:
+            return None
+        share = self._lost_share()
+        if share <= LARGEST_LOSS:
+            return None
+        self._silent_lines = LINES_BETWEEN_WARNINGS
+        return share
+
+    def _lost_share(self) -> float:
+        """Over the lines; not positive where older centers agree no less."""
+        lost = sum(line[0] for line in self._lines)
+        left = sum(line[1] for line in self._lines)
+        if left < LEAST_COSINE * len(self._lines):
+            return 1.0
+        return lost / (lost + left) if lost > 0 else 0.0
+
+
+def stale_text(head: AttFCSettings, momentum: float, age: float, share: float) -> str:
+    """The warning: what was found and the setting that dominates it. `momentum` is the class encoder's at this step."""
+    found = f"in the {age:,.0f} steps until a batch needs them again, they lose {share:.0%} of their agreement with fresh ones"
+    if share >= 1:
+        found = (
+            f"{age:,.0f} steps old on average when a batch needs them, they agree with fresh ones no more than strangers' do "
+            f"(as they also would if the encoder had learned nothing yet)"
+        )
+    # What a slot holds is older than its last refresh: by L - 1 refreshes as a running mean, by 0 to L - 1 as a mean of L.
+    earlier = (head.queue_length - 1) / (2 if head.queue_mode == "stored" else 1)
+    remembered = 1 / (1 - momentum)
+    if head.num_references and remembered < age:
+        remedy = f"the class encoder forgets in {remembered:,.0f} steps: raise head.encoder_momentum"
+    elif earlier > 1:
+        remedy = (
+            f"with a queue of {head.queue_length:g} what they hold was made {earlier:.1f} refreshes before that, on average: "
+            f"lower head.queue_length"
+        )
+    else:
+        remedy = "age is slots over batch: raise optim.batch_size or lower head.dcc_size"
+    return f"warning: centers are stale: {found}; {remedy}"

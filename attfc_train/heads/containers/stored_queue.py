@@ -1,0 +1,93 @@
+"""The stored queue: a slot keeps its identity's last L class centers, and a sample's positive attends over them (DESIGN 2).
+
+The center of a slot, which everyone else is scored against, is the mean of what its queue holds, so scoring costs C x D
+whatever L is; memory is C x (L + 1) x D. Legend: B samples, C slots, D dimensions, L the queue length.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from attfc_train.heads.attention import generate_class_centers
+from attfc_train.heads.containers.container import IdentityContainer
+from attfc_train.heads.containers.slot_storage import SlotStorage, StorageType, Writes, commit
+
+
+class StoredQueueContainer(IdentityContainer):
+    """An `IdentityContainer` whose slots remember the last L generated class centers (GCCs) one by one.
+
+    A sample's positive is the attention of its query over what the queue will hold: the fresh GCC and the newest L - 1
+    stored ones; without fresh ones, all that are stored. With L = 1 that is the averaged queue of length 1.
+
+    Args:
+        queue_length: L. temperature: of the attention. Others: see `IdentityContainer`.
+    """
+
+    enqueued: Tensor
+    """int32 [C]: GCCs stored since the slot got its identity; the next one goes to place ``enqueued % L``."""
+
+    def __init__(
+        self,
+        num_ids: int,
+        dcc_size: int,
+        embedding_size: int,
+        queue_length: int,
+        temperature: float,
+        storage: StorageType = "fp32",
+        *,
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__(num_ids, dcc_size, embedding_size, queue_length, storage, device=device)
+        self.queue_length, self.temperature = queue_length, temperature
+        self.queue = SlotStorage(dcc_size * queue_length, embedding_size, storage, device=device)
+        self.register_buffer("enqueued", torch.zeros(dcc_size, dtype=torch.int32, device=device))
+
+    def positive(self, query: Tensor, fresh: Tensor | None, labels: Tensor) -> Tensor:
+        """See the class."""
+        slot, resident = self.find(labels)
+        queue, present = self._queue_of(slot, resident)
+        if fresh is not None:
+            self._put_fresh(queue, present, self._next_place(slot, resident), fresh)
+        return normalize(generate_class_centers(query, queue, self.temperature, present), dim=1)
+
+    def _refresh(self, slot: Tensor, resident: Tensor, means: Tensor, step: int) -> Writes:  # noqa: ARG002  # nothing is blended
+        """Puts the new GCCs in place of the oldest, and the means of the queues into the centers."""
+        enqueued, place = torch.where(resident, self.enqueued[slot], 0), self._next_place(slot, resident)
+        rows = slot * self.queue_length + place
+        rounded = self.queue.rounded(rows, means)
+        queue, present = self._queue_of(slot, resident)
+        self._put_fresh(queue, present, place, rounded.widened())
+        return [
+            *self.queue.writes(rows, rounded),
+            partial(self.enqueued.index_copy_, 0, slot, enqueued + 1),
+            *self._average(slot, queue, present),
+        ]
+
+    def average_queues(self, slot: Tensor) -> None:
+        """Makes the centers of filled slots [B] the means of their queues."""
+        commit(self._average(slot, *self._queue_of(slot, torch.ones_like(slot, dtype=torch.bool))))
+
+    def _average(self, slot: Tensor, queue: Tensor, present: Tensor) -> Writes:
+        """The means of `queue` [L, B, D] where something is `present` [L, B], as the centers of slots [B]."""
+        means = normalize((queue * present[..., None]).sum(0), dim=1)
+        return self.centers.writes(slot, self.centers.rounded(slot, means))
+
+    def _put_fresh(self, queue: Tensor, present: Tensor, place: Tensor, fresh: Tensor) -> None:
+        """Puts fresh GCCs [B, D] in `place` [B] of copies of the queues, in place."""
+        queue.scatter_(0, place[None, :, None].expand_as(queue[:1]), fresh[None])
+        present.scatter_(0, place[None], True)
+
+    def _next_place(self, slot: Tensor, resident: Tensor) -> Tensor:
+        """Where in its queue each identity's next GCC goes, int64 [B]."""
+        return torch.where(resident, self.enqueued[slot].long() % self.queue_length, 0)
+
+    def _queue_of(self, slot: Tensor, resident: Tensor) -> tuple[Tensor, Tensor]:
+        """The queues of slots [B], unit fp32 [L, B, D], and which places hold something, bool [L, B]."""
+        places = torch.arange(self.queue_length, device=slot.device)[:, None]
+        rows = slot * self.queue_length + places
+        queue = self.queue.read(rows.flatten()).view(*rows.shape, -1)
+        return queue, (places < self.enqueued[slot]) & resident

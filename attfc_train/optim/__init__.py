@@ -1,0 +1,1 @@
+"""What moves weights: SGD, schedules, the class encoder's momentum, numeric precision."""

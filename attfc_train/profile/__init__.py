@@ -1,0 +1,1 @@
+"""The training profile: the document that decides a run, as schema and as file."""

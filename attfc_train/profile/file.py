@@ -1,0 +1,168 @@
+"""Training profiles as files: ``best.json``, the shipped presets, and ``--set`` overrides."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from attfc_train.errors import ProfileError, UsageError
+from attfc_train.files import write_text_atomically
+from attfc_train.profile.profile import SCHEMA_VERSION, TrainProfile
+
+MAX_PROFILE_BYTES = 4 * 1024**2
+
+
+def profiles_folder() -> Path:
+    """The shipped ``profiles/``: inside the installed package, or at the repository's top."""
+    packaged = Path(__file__).parents[1] / "_profiles"
+    return packaged if packaged.is_dir() else Path(__file__).parents[2] / "profiles"
+
+
+def preset_names() -> list[str]:
+    """Names that ``--preset`` takes, sorted."""
+    return sorted(path.stem for path in (profiles_folder() / "presets").glob("*.json"))
+
+
+def load_preset(name: str) -> TrainProfile:
+    """The shipped preset `name`.
+
+    Raises:
+        ProfileError: there is none of that name.
+    """
+    if name not in preset_names():
+        raise ProfileError("--preset must be a shipped preset", f"'{name}'", f"Choose from: {', '.join(preset_names())}.")
+    return load_profile(profiles_folder() / "presets" / f"{name}.json")
+
+
+def load_profile(path: Path) -> TrainProfile:
+    """Reads and checks a training profile.
+
+    Raises:
+        ProfileError: no such file, not JSON, another schema version, an unknown key, or a value outside its range.
+    """
+    return parse_profile(read_json(path), str(path))
+
+
+def read_json(path: Path) -> Any:
+    """A bounded JSON file.
+
+    Raises:
+        ProfileError: missing, too large or not JSON.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MAX_PROFILE_BYTES + 1)
+        if len(content) > MAX_PROFILE_BYTES:
+            raise ProfileError(f"'{path}' must be a profile of at most 4 MiB", "a larger file", "Check the path.")
+        return json.loads(content.decode())
+    except OSError as error:
+        raise ProfileError(f"'{path}' must be a readable profile", str(error.strerror), "Check the path.") from error
+    except (ValueError, RecursionError) as error:
+        raise ProfileError(f"'{path}' must be JSON", str(error)[:120], "Write it again with attfc-plan.") from error
+
+
+def parse_profile(document: Any, where: str) -> TrainProfile:
+    """A checked profile from parsed JSON; `where` names it in messages."""
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if version != SCHEMA_VERSION:
+        raise ProfileError(
+            f"'{where}' must have schema_version {SCHEMA_VERSION}",
+            repr(version),
+            "Write it again with this version's attfc-plan.",
+        )
+    try:
+        json.dumps(document, ensure_ascii=False).encode()
+        return TrainProfile.model_validate(document)
+    except UnicodeEncodeError as error:
+        got = ascii(error.object[error.start - 20 if error.start > 20 else 0 : error.end])
+        raise ProfileError(f"'{where}' must hold text that UTF-8 can express", got, "Rename what it names.") from error
+    except ValidationError as error:
+        raise ProfileError(f"'{where}' must be a valid profile", _first_problem(error), "Correct or re-create it.") from error
+
+
+def resolve_profile(profile: TrainProfile, num_ids: int, num_images: int) -> TrainProfile:
+    """`profile` with the numbers of the data set (see `TrainProfile.resolve`).
+
+    Raises:
+        ProfileError: the profile breaks a rule with these numbers.
+    """
+    try:
+        return profile.resolve(num_ids, num_images)
+    except (ValidationError, OverflowError) as error:
+        rule = f"the profile must fit the data set's {num_ids} identities and {num_images} images"
+        problem = _first_problem(error) if isinstance(error, ValidationError) else f"{profile.run.epochs:g} epochs"
+        raise ProfileError(rule, problem, "Correct it, or use --set.") from error
+
+
+def save_profile(profile: TrainProfile, path: Path) -> None:
+    """Writes `profile` atomically as indented JSON."""
+    write_text_atomically(path, profile.model_dump_json(indent=2) + "\n")
+
+
+def with_overrides(profile: TrainProfile, assignments: Iterable[str]) -> TrainProfile:
+    """`profile` with ``section.key=value`` assignments applied (the command line's ``--set``); values are JSON or plain text.
+
+    Another ``head.kind`` keeps the margin and nothing else of the head. A prediction made for other settings is dropped.
+
+    Raises:
+        UsageError: not an assignment, or no such section.
+        ProfileError: the result breaks a rule of the schema.
+    """
+    document = profile.model_dump(mode="json")
+    assignments = list(assignments)
+    if any(assignment.startswith("run.epochs=") for assignment in assignments):
+        document["run"]["steps"] = None  # a number of steps would win over the epochs that were just asked for
+    _change_head(document, assignments)
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        node, leaf = _parent_of(document, key)
+        if not equals or node is None:
+            raise UsageError(
+                "--set must look like section.key=value", f"'{assignment}'", "Example: --set optim.batch_size=256."
+            )
+        node[leaf] = _json_or_text(text)
+    changed = parse_profile(document, "profile with --set")
+    same = _predicted_settings(changed) == _predicted_settings(profile)
+    return changed if same else changed.model_copy(update={"prediction": None})
+
+
+def _change_head(document: dict[str, Any], assignments: list[str]) -> None:
+    """Drops what belongs to the old kind of head, before any assignment: their order does not matter."""
+    head = document["head"]
+    kinds = [_json_or_text(one.partition("=")[2]) for one in assignments if one.startswith("head.kind=")]
+    if kinds and kinds[-1] != head["kind"]:
+        document["head"] = {"kind": kinds[-1], "margin": head["margin"]}
+
+
+def _predicted_settings(profile: TrainProfile) -> tuple[object, ...]:
+    """What a prediction is made for; of other settings it would be wrong."""
+    optim = profile.optim
+    return profile.model, profile.head, optim.batch_size, optim.accumulation, profile.run.precision
+
+
+def _parent_of(document: dict[str, Any], dotted: str) -> tuple[dict[str, Any] | None, str]:
+    *sections, leaf = dotted.split(".")
+    node: Any = document
+    for section in sections:
+        node = node.get(section) if isinstance(node, dict) else None
+    return (node if isinstance(node, dict) and sections else None), leaf
+
+
+def _json_or_text(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _first_problem(error: ValidationError) -> str:
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    place = ".".join(str(part) for part in first["loc"] if part not in ("attfc", "full_fc", "partial_fc"))
+    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    value = "" if isinstance(first["input"], dict) else f" with value {str(first['input'])[:60]!r}"
+    return f"{place or 'profile'}{value}: {first['msg']}{more}"

@@ -1,0 +1,86 @@
+"""What the planner expects of a run and where that is from: the part of a training profile that decides nothing."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, model_validator
+
+from attfc_train.profile.document import Frozen
+from attfc_train.units import Bytes
+
+
+class Interval(Frozen):
+    """A figure with its band; `source` says where it is from."""
+
+    low: float
+    high: float
+    source: str
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low <= high must hold, but got {self.low} and {self.high}")
+        return self
+
+
+class MemoryTerm(Frozen):
+    """One line of the memory table."""
+
+    name: str
+    bytes: Bytes = Field(ge=0)
+    source: str
+    """``traced``, ``table: ...``, ``measured`` or ``rule: ...``."""
+
+
+class MemoryPrediction(Frozen):
+    """What one train step needs at its peak; the terms add up to `total_bytes`."""
+
+    terms: tuple[MemoryTerm, ...]
+    budget_bytes: Bytes = Field(ge=0)
+    peak_phase: str
+    peak_operator: str
+    allocator: str | None = None
+    """CUDA: the ``PYTORCH_ALLOC_CONF`` that is assumed. None: for a CPU, which has no caching allocator."""
+
+    @property
+    def total_bytes(self) -> Bytes:
+        """Sum of all terms, headroom included."""
+        return sum(term.bytes for term in self.terms)
+
+    def without(self, *names: str) -> Bytes:
+        """Sum of the terms that have other names."""
+        return sum(term.bytes for term in self.terms if term.name not in names)
+
+    @property
+    def measured_bytes(self) -> Bytes:
+        """What of it a run measures as its peak (`attfc_train.run.memory_use`): the resident set on a CPU, on a GPU what the
+        allocator reserved, so not the context; neither has other processes or headroom."""
+        return self.without("foreign", "headroom", *(["context"] if self.allocator else []))
+
+
+class Prediction(Frozen):
+    """What the planner expects of the run."""
+
+    memory: MemoryPrediction
+    images_per_second: Interval
+    hours_per_epoch: Interval | None
+    """None where the number of images is not known."""
+    limited_by: str
+    hours: Interval | None = None
+    """To train all epochs; None where the number of images is not known."""
+    accuracy: Interval
+    """Points of verification accuracy relative to a full FC layer; a prior until `tune` has measured."""
+
+
+class Provenance(Frozen):
+    """Where a profile comes from."""
+
+    attfc_version: str
+    torch_version: str
+    created: str
+    gpu: str
+    gpu_source: str
+    command: str
+    seed: int
+    num_trials: int = Field(ge=0)

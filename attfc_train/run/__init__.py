@@ -1,0 +1,1 @@
+"""A run: the loop, what it records and saves, and what it does when memory runs out."""

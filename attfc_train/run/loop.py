@@ -1,0 +1,285 @@
+"""The training loop: steps, and what happens between them (log, evaluate, save, stop).
+
+The host waits for the device only where something is logged, evaluated or saved.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from torch import nn
+
+from attfc_train.data.batch import Batch
+from attfc_train.data.loader import AttentionLoader
+from attfc_train.errors import Interrupted, NonFiniteLossError
+from attfc_train.evaluate.pairs import Verification
+from attfc_train.heads import AttFCHead
+from attfc_train.heads.containers.health import occupancy
+from attfc_train.heads.containers.staleness import StalenessWatch, stale_text
+from attfc_train.interrupt import StopFlag
+from attfc_train.optim import schedule
+from attfc_train.profile.file import save_profile
+from attfc_train.profile.profile import AttFCSettings
+from attfc_train.run.checkpoint import FILE_NAME, save_checkpoint, save_model
+from attfc_train.run.log import RunLog
+from attfc_train.run.memory_use import forget_peak, memory_use
+from attfc_train.run.out_of_memory import OnOom, OutOfMemory, in_smaller_parts, observed, release, too_large
+from attfc_train.run.preflight import prediction_for
+from attfc_train.step.state import TrainState
+from attfc_train.step.step import StepMetrics, train_step
+from attfc_train.units import Bytes, format_bytes
+
+
+class Evaluator(Protocol):
+    """Verification accuracy of a feature encoder on each set, by the set's name."""
+
+    def __call__(self, feature_encoder: nn.Module, *, batch_size: int) -> Mapping[str, Verification]:
+        """Embeds at most `batch_size` images at a time."""
+        ...
+
+
+MODEL_FILE = "model.pt"
+BEST_FILE = "best.pt"
+PROFILE_FILE = "profile.json"
+"""As it trains now."""
+
+
+@dataclass(slots=True)
+class Loop:
+    """One run from `state.step` to its last step; `folder` receives checkpoints and models."""
+
+    state: TrainState
+    loader: AttentionLoader
+    evaluate: Evaluator
+    log: RunLog
+    folder: Path
+    on_oom: OnOom
+    best_accuracy: float | None = None
+    _is_settled: bool = field(default=False, init=False)
+    _clock: _Clock = field(init=False)
+    _staleness: StalenessWatch = field(init=False)
+
+    def run(self) -> None:
+        """Trains to the end, evaluates, saves.
+
+        Raises:
+            Interrupted: after SIGINT or SIGTERM, when the state is safe.
+            NonFiniteLossError, DataError, StorageError, DeviceMemoryError: see `attfc_train.errors`.
+        """
+        state = self.state
+        self._clock = _Clock(self.loader, state.step)
+        self._staleness = StalenessWatch(state.profile.optim.batch_size)
+        with StopFlag() as stop:
+            for batch in self.loader.batches(state.step, state.profile.total_steps):
+                if isinstance(state.head, AttFCHead):
+                    state.head.measures_freshness = self._is_logged(state.step + 1)
+                metrics = self._train_step(batch)
+                if not self._is_settled:
+                    self._settle()
+                self._between_steps(metrics)
+                if stop.received and state.step < state.profile.total_steps:
+                    self._leave(stop.received)
+            self._finish()
+
+    def _train_step(self, batch: Batch) -> StepMetrics:
+        """One step, with as many micro-batches as it takes."""
+        while True:
+            try:
+                return train_step(self.state, batch)
+            except RuntimeError as error:
+                failure = observed(error, self.state.device)
+            # Only here is the error gone, and with it its traceback, whose frames hold the tensors of the failed step.
+            self._shrink(failure)
+
+    def _shrink(self, failure: OutOfMemory) -> None:
+        """Records the failure, undoes the step, and cuts the batch into more parts.
+
+        Raises:
+            DeviceMemoryError: that is not wanted, or not possible.
+        """
+        state = self.state
+        possible = self.on_oom == "shrink" and not state.start.is_committing
+        smaller = in_smaller_parts(state.profile) if possible else None
+        self.log.event(
+            "oom",
+            state.step,
+            phase=failure.phase,
+            accumulation=state.profile.optim.accumulation,
+            next_accumulation=smaller.optim.accumulation if smaller else None,
+            memory_bytes=failure.memory_bytes,
+            predicted_peak_bytes=self._predicted_peak(),
+            message=failure.message,
+        )
+        if smaller is None:
+            saved = (self.folder / FILE_NAME).exists()
+            raise too_large(state, failure, f"--resume {self.folder}" if saved else "Start again")
+        release(state)
+        state.profile, self._is_settled = smaller, False
+        save_profile(smaller, self.folder / PROFILE_FILE)
+        self.log.say(
+            f"step {state.step}: out of memory in phase '{failure.phase}' ({failure.message}). It is repeated, and training "
+            f"goes on, with {smaller.optim.micro_batch_size} queries at a time; to begin so: "
+            f"--set optim.accumulation={smaller.optim.accumulation}"
+        )
+
+    def _predicted_peak(self) -> Bytes | None:
+        """What `memory_use` should find; None without a plan for the settings that train."""
+        memory = prediction_for(self.state.profile, self.state.device.type)
+        return None if memory is None else memory.measured_bytes
+
+    def _settle(self) -> None:
+        """After the first step of a size: what choosing convolutions took is given back, and is neither memory nor time."""
+        self._is_settled = True
+        forget_peak(self.state.device)
+        self._clock.restart(self.state.step)
+
+    def _between_steps(self, metrics: StepMetrics) -> None:
+        step, run, last = self.state.step, self.state.profile.run, self.state.profile.total_steps
+        if self._is_logged(step):
+            self._log(metrics)
+        if step % run.eval_every == 0 and step != last:
+            self._evaluate()
+        if step % run.save_every == 0 and step != last:
+            self._save()
+
+    def _is_logged(self, step: int) -> bool:
+        return step % self.state.profile.run.log_every == 0 or step == self.state.profile.total_steps
+
+    def _log(self, metrics: StepMetrics) -> None:
+        self._check_finite()
+        profile, memory = self.state.profile, memory_use(self.state.device)
+        steps, seconds, waited = self._clock.lap(self.state.step)
+        self.log.step(
+            self.state.step,
+            seconds_left=seconds / steps * (profile.total_steps - self.state.step),
+            loss=metrics.loss.item(),
+            learning_rate=metrics.learning_rate,
+            gradient_norm=metrics.gradient_norm.item(),
+            images_per_second=steps * profile.optim.batch_size / seconds,
+            data_wait_share=waited / seconds,
+            memory_bytes=float(memory.current),
+            peak_memory_bytes=float(memory.peak),
+            **self._container_health(metrics),
+        )
+
+    def _container_health(self, metrics: StepMetrics) -> dict[str, float]:
+        """What a log line says of the container, nothing for a head without one; warns of stale centers."""
+        head = self.state.head
+        if not isinstance(head, AttFCHead) or metrics.freshness is None:
+            return {}
+        held, fresh = occupancy(head.container, self.state.step), metrics.freshness
+        values = {
+            "filled_slots": float(held.filled),
+            "identities_held": float(held.identities),
+            "mean_age_steps": held.mean_age,
+            "max_age_steps": float(held.max_age),
+            "conflict_share": fresh.conflicts.item(),
+            "found_age_steps": fresh.age.item(),
+            "center_cosine": fresh.cosine.item(),
+            "center_cosine_per_step": fresh.cosine_per_step.item(),
+        }
+        keys = ("filled_slots", "found_age_steps", "center_cosine", "center_cosine_per_step")
+        share = self._staleness.observe(*(values[key] for key in keys))
+        settings = self.state.profile.head
+        if share is not None and isinstance(settings, AttFCSettings):
+            momentum = schedule.encoder_momentum(settings, self.state.step)
+            self.log.say(stale_text(settings, momentum, fresh.age.item(), share))
+        return values
+
+    def _check_finite(self) -> None:
+        """Reads the device's flag; names the step and its records."""
+        bad = int(self.state.first_bad_step)
+        if bad < 0:
+            return
+        records = self.loader.records_of_step(bad)
+        shown = ", ".join(records[:8]) + (f" and {len(records) - 8} more" if len(records) > 8 else "")
+        checkpoint = self.folder / FILE_NAME
+        kept = f"The last good checkpoint is {checkpoint}." if checkpoint.exists() else "No checkpoint had been saved yet."
+        raise NonFiniteLossError(
+            "the loss and its gradient must stay finite",
+            f"NaN or infinity at step {bad}; its batch: {shown}",
+            f"{kept} --resume it with --set optim.learning_rate=..., or start anew with more optim.warmup_steps.",
+        )
+
+    def _evaluate(self) -> None:
+        """Verification accuracy of the feature encoder; keeps the best model."""
+        results = self.evaluate(self.state.feature_encoder, batch_size=self.state.profile.optim.micro_batch_size)
+        if not results:
+            return
+        for name, result in results.items():
+            figures = {"accuracy": result.accuracy, "std": result.std, "auc": result.auc, "num_pairs": result.num_pairs}
+            self.log.event("evaluate", self.state.step, set=name, **figures)
+            accuracy = f"{result.accuracy:.2%} ± {result.standard_error:.2%}"
+            self.log.say(f"step {self.state.step}  {name}: {accuracy} on {result.num_pairs:,} pairs")
+        mean = sum(result.accuracy for result in results.values()) / len(results)
+        if self.best_accuracy is None or mean > self.best_accuracy:
+            self.best_accuracy = mean
+            self._check_finite()
+            save_model(self.folder / BEST_FILE, self.state.feature_encoder)
+        self._clock.restart(self.state.step)
+
+    def _save(self) -> None:
+        """A checkpoint, unless the state is damaged: then the last good one stays."""
+        self._check_finite()
+        save_checkpoint(self.folder / FILE_NAME, self.state, self.best_accuracy)
+        self.log.event("save", self.state.step)
+
+    def _leave(self, signal_number: int) -> None:
+        self._save()
+        self.log.event("stop", self.state.step, signal=signal_number)
+        raise Interrupted(
+            signal_number,
+            "training runs to its last step unless interrupted",
+            f"signal {signal_number} at step {self.state.step} of {self.state.profile.total_steps}; the state is saved",
+            f"Continue with: attfc-train --resume {self.folder}",
+        )
+
+    def _finish(self) -> None:
+        self._save()  # before the evaluation, which can take minutes in which the process may be killed
+        self._evaluate()
+        self._save()
+        save_model(self.folder / MODEL_FILE, self.state.feature_encoder)
+        corrupt, memory, predicted = self.loader.corrupt, memory_use(self.state.device), self._predicted_peak()
+        self.log.event(
+            "end",
+            self.state.step,
+            images_per_second=self._clock.overall(self.state),
+            peak_memory_bytes=memory.peak,
+            peak_tensor_bytes=memory.peak_in_tensors,
+            predicted_peak_bytes=predicted,
+            accuracy=self.best_accuracy,
+            corrupt_images=corrupt.replaced,
+            corrupt_examples=list(corrupt.examples),
+        )
+        if predicted is not None:
+            self.log.say(f"peak {format_bytes(memory.peak)}, predicted {format_bytes(predicted)}")
+
+
+class _Clock:
+    """Wall time and data wait between log lines; a lap that an evaluation cut short counts nowhere."""
+
+    def __init__(self, loader: AttentionLoader, step: int) -> None:
+        self._loader = loader
+        self._busy_seconds, self._busy_steps = 0.0, 0
+        self.restart(step)
+
+    def restart(self, step: int) -> None:
+        """Starts a new lap now."""
+        self._step, self._time, self._waited = step, time.perf_counter(), self._loader.wait_seconds
+
+    def lap(self, step: int) -> tuple[int, float, float]:
+        """Steps, seconds and seconds waited for data since the last lap."""
+        seconds = max(time.perf_counter() - self._time, 1e-9)
+        steps, waited = max(1, step - self._step), self._loader.wait_seconds - self._waited
+        self._busy_seconds += seconds
+        self._busy_steps += steps
+        self.restart(step)
+        return steps, seconds, waited
+
+    def overall(self, state: TrainState) -> float:
+        """Images per second of this process's steps."""
+        return self._busy_steps * state.profile.optim.batch_size / max(self._busy_seconds, 1e-9)

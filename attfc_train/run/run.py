@@ -1,0 +1,259 @@
+"""A run from a profile and a data set to a trained model: the table of contents of training."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from attfc_train.allocator import setting_of
+from attfc_train.data.dataset import FaceDataset
+from attfc_train.data.loader import AttentionLoader
+from attfc_train.data.part import may_share_identities
+from attfc_train.data.sampling.sampler import AttentionSampler
+from attfc_train.data.source import open_dataset
+from attfc_train.errors import DataError, DeviceMemoryError, UsageError, VerificationSetError
+from attfc_train.evaluate.embed import evaluate
+from attfc_train.evaluate.load import load_verification_sets
+from attfc_train.optim.precision import prepare_device
+from attfc_train.profile.file import resolve_profile, save_profile, with_overrides
+from attfc_train.profile.profile import TrainProfile
+from attfc_train.run.checkpoint import FILE_NAME as CHECKPOINT_FILE
+from attfc_train.run.checkpoint import load_checkpoint
+from attfc_train.run.log import RunLog
+from attfc_train.run.loop import BEST_FILE, MODEL_FILE, PROFILE_FILE, Evaluator, Loop
+from attfc_train.run.out_of_memory import OnOom, is_out_of_memory, reason
+from attfc_train.run.preflight import check_start, prediction_for
+from attfc_train.step.build import build
+from attfc_train.step.state import TrainState
+
+
+@dataclass(frozen=True, slots=True)
+class RunOptions:
+    """What belongs to this process and not to the run."""
+
+    folder: Path
+    device: torch.device
+    console: Console
+    tensorboard: bool = False
+    on_oom: OnOom = "shrink"
+
+
+def start(profile: TrainProfile, options: RunOptions) -> None:
+    """A new run of `profile` (with ``data.path`` set) in ``options.folder``."""
+    _must_be_new(options.folder)
+    dataset = _open(profile)
+    profile = resolve_profile(profile, dataset.index.num_ids, dataset.index.num_images)
+    evaluator = _evaluator(profile, options.device)
+    _check_start(profile, options)
+    prepare_device(options.device, profile.run.precision)  # before the loss kernels are timed, while the state is built
+    with memory_is_enough(options.device):
+        state = build(profile, options.device)
+        save_profile(profile, options.folder / PROFILE_FILE)
+        _train(state, dataset, evaluator, options)
+
+
+RESUMABLE = (
+    "data.path",
+    "data.num_workers",
+    "data.prefetch_batches",
+    "data.cache_bytes",
+    "data.max_corrupt_share",
+    "model.gradient_checkpointing",
+    "head.dcc_size",
+    "head.storage",
+    "head.queue_mode",
+    "head.queue_length",
+    "optim.accumulation",
+    "optim.learning_rate",
+    "optim.warmup_steps",
+    "optim.weight_decay",
+    "optim.clip_norm",
+    "run.log_every",
+    "run.eval_every",
+    "run.save_every",
+)
+"""Settings that may change in a resumed run: what is learned and what is drawn stays the same. A container of another size
+or form takes over the newest centers that it has room for (the rule: `attfc_train.heads.containers.resize`); with the draw
+``residency`` fewer slots than the window has identities narrow it: another order of images from the resumed step on."""
+
+
+def resume(options: RunOptions, assignments: Sequence[str] = ()) -> None:
+    """Goes on with the run in ``options.folder`` from its last checkpoint, as if it had never stopped.
+
+    Args:
+        assignments: ``section.key=value`` for keys of `RESUMABLE`.
+    """
+    checkpoint = load_checkpoint(options.folder)
+    profile = _changed(checkpoint.profile, assignments)
+    if checkpoint.step >= profile.total_steps and (options.folder / MODEL_FILE).exists():
+        options.console.print(f"The run in {options.folder} has done its {checkpoint.step:,} steps.", markup=False)
+        return
+    dataset = _open(profile)
+    trained, found = checkpoint.profile.data.num_images, dataset.index.num_images
+    if trained != found:
+        got = f"{found}; the run was started with {trained}"
+        raise DataError(f"'{dataset.name}' must have the same images as before", got, "Restore the data, or start a new run.")
+    evaluator = _evaluator(profile, options.device)
+    best_accuracy = checkpoint.best_accuracy
+    _check_start(profile, options)
+    prepare_device(options.device, profile.run.precision)  # before the loss kernels are timed, while the state is built
+    with memory_is_enough(options.device):
+        state = build(profile, options.device)
+        kept = checkpoint.restore(state)
+        if kept is not None:
+            options.console.print(f"container: {kept.kept:,} of {kept.saved:,} centers kept", highlight=False)
+        del checkpoint  # a second copy of everything, which would stay to the end
+        _train(state, dataset, evaluator, options, best_accuracy)
+
+
+def _check_start(profile: TrainProfile, options: RunOptions) -> None:
+    def say(text: str) -> None:
+        options.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    check_start(profile, options.device, setting_of(os.environ), options.on_oom == "fail", say)
+
+
+def _changed(profile: TrainProfile, assignments: Sequence[str]) -> TrainProfile:
+    for assignment in assignments:
+        key = assignment.partition("=")[0]
+        if key not in RESUMABLE:
+            remedy = f"These can change: {', '.join(RESUMABLE)}. For others start a new run."
+            raise UsageError("--resume keeps what decides the run", f"--set {key}", remedy)
+    return with_overrides(profile, assignments)
+
+
+@contextmanager
+def memory_is_enough(device: torch.device) -> Iterator[None]:
+    """Reports what runs out of memory inside it.
+
+    Raises:
+        DeviceMemoryError: instead of the errors of PyTorch's allocators.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DeviceMemoryError(
+            f"the model, the head and a batch must fit into the memory of {device}",
+            reason(error),
+            "Lower head.dcc_size or optim.batch_size, or ask attfc-plan for settings that fit.",
+        ) from error
+
+
+def _must_be_new(folder: Path) -> None:
+    """Nothing that took long to make is ever overwritten."""
+    if os.path.exists(folder / CHECKPOINT_FILE):
+        remedy = f"Continue it with --resume {folder}, or choose another --output."
+        raise UsageError("--output must be a new folder", f"'{folder}', which holds a run", remedy)
+    models = [name for name in (MODEL_FILE, BEST_FILE) if os.path.exists(folder / name)]
+    if models:
+        raise UsageError("--output must be a new folder", f"'{folder}', which holds {models[0]}", "Choose another --output.")
+
+
+def _open(profile: TrainProfile) -> FaceDataset:
+    """The profile's data set, which must be the one that was planned for."""
+    if profile.data.path is None:
+        raise UsageError(
+            "--data must name the training data", "none", "Example: --data faces/train.rec or --data synthetic:500x20."
+        )
+    dataset = open_dataset(profile.data.path)
+    planned, found = profile.data.num_ids, dataset.index.num_ids
+    if planned is not None and planned != found:
+        raise DataError(
+            f"'{profile.data.path}' must have the {planned} identities of the profile (data.num_ids, --ids)",
+            f"{found}",
+            "Plan again with --data, or give the data set that the profile was made for.",
+        )
+    return dataset
+
+
+def _evaluator(profile: TrainProfile, device: torch.device) -> Evaluator:
+    """Loads the verification sets now, so that a bad one stops the run before it starts."""
+    data = profile.data.path or ""
+    for val in profile.run.val:
+        if may_share_identities(data, val):
+            got = f"'{val}', which is in --data '{data}'"
+            remedy = "Give other people's images, or parts of one data set: --data FACES@0:900 --val FACES@900:1000."
+            raise VerificationSetError("--val must hold people that are not trained on", got, remedy)
+    return partial(
+        evaluate,
+        verification_sets=load_verification_sets(profile.run.val, profile.model.image_size),
+        image_size=profile.model.image_size,
+        device=device,
+        precision=profile.run.precision,
+    )
+
+
+def _train(
+    state: TrainState,
+    dataset: FaceDataset,
+    evaluator: Evaluator,
+    options: RunOptions,
+    best_accuracy: float | None = None,
+) -> None:
+    profile = state.profile
+    predicted = prediction_for(profile, options.device.type)
+    log = RunLog(options.folder, profile.total_steps, state.step, tensorboard=options.tensorboard, console=options.console)
+    with log:
+        log.event(
+            "resume" if state.step else "start",
+            state.step,
+            profile=profile.name,
+            device=str(options.device),
+            torch=torch.__version__,
+            data=dataset.name,
+            num_ids=profile.num_ids,
+            num_images=dataset.index.num_images,
+            accumulation=profile.optim.accumulation,
+            predicted_peak_bytes=None if predicted is None else predicted.measured_bytes,
+            allocator=setting_of(os.environ) if options.device.type == "cuda" else None,
+        )
+        if state.step:
+            save_profile(profile, options.folder / PROFILE_FILE)  # with what this command changed
+        log.say(_headline(profile, dataset, options))
+        loader = _loader(profile, dataset, options.device)
+        Loop(state, loader, evaluator, log, options.folder, options.on_oom, best_accuracy).run()
+
+
+def _loader(profile: TrainProfile, dataset: FaceDataset, device: torch.device) -> AttentionLoader:
+    data = profile.data
+    sampler = AttentionSampler(
+        dataset.index,
+        seed=profile.run.seed,
+        batch_size=profile.optim.batch_size,
+        num_references=profile.num_references,
+        draw=data.draw,
+        window=profile.window,
+        flip_probability=data.flip_probability,
+    )
+    return AttentionLoader(
+        dataset,
+        sampler,
+        image_size=profile.model.image_size,
+        num_workers=data.num_workers,
+        prefetch_batches=data.prefetch_batches,
+        cache_bytes=data.cache_bytes,
+        max_corrupt_share=data.max_corrupt_share,
+        pin_memory=device.type == "cuda",
+    )
+
+
+def _headline(profile: TrainProfile, dataset: FaceDataset, options: RunOptions) -> str:
+    head = (
+        f"{profile.head.kind}, {profile.dcc_size:,} slots, R={profile.num_references}"
+        if profile.dcc_size
+        else profile.head.kind
+    )
+    return (
+        f"{profile.name}: {profile.model.backbone} on {dataset.name} ({profile.num_ids:,} identities, "
+        f"{dataset.index.num_images:,} images), {head}, batch {profile.optim.batch_size}, {profile.run.precision}, "
+        f"{profile.total_steps:,} steps on {options.device} -> {options.folder}"
+    )

@@ -1,0 +1,1 @@
+"""THE train step, the state it changes, and how both are built and undone."""

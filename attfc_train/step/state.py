@@ -1,0 +1,93 @@
+"""Everything a run is made of: what is saved, and what is only there while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from attfc_train.heads import AttFCHead, Head
+from attfc_train.heads.containers.resize import Kept, refill
+from attfc_train.optim.class_encoder import MomentumEncoder
+from attfc_train.optim.precision import LossScaler
+from attfc_train.optim.sgd import SGD
+from attfc_train.profile.profile import TrainProfile
+from attfc_train.step.rollback import StepStart
+
+
+@dataclass(slots=True)
+class TrainState:
+    """Built by `attfc_train.step.build.build` only, changed by `attfc_train.step.step.train_step` only."""
+
+    profile: TrainProfile
+    """Resolved; of its settings only ``optim.accumulation`` may change in a run (see `attfc_train.run.out_of_memory`)."""
+    device: torch.device
+    feature_encoder: nn.Module
+    class_encoder: MomentumEncoder | None
+    """None without references."""
+    head: Head
+    optimizer: SGD
+    scaler: LossScaler | None
+    """None unless the precision is fp16."""
+    step: int = 0
+    """Optimiser steps done; the sampler's position is step x batch_size."""
+    first_bad_step: Tensor = field(default_factory=lambda: torch.tensor(-1))
+    """int64 scalar on the device: the first step whose loss or gradient was not finite; -1: none."""
+    start: StepStart = field(init=False)
+    """Where the step under way began."""
+
+    def __post_init__(self) -> None:
+        self.start = StepStart(self._changed_before_commit())
+
+    def _changed_before_commit(self) -> Iterator[Tensor]:
+        yield from self.feature_encoder.buffers()
+        if self.class_encoder:
+            yield from self.class_encoder.class_encoder.buffers()
+        if self.scaler:
+            yield from self.scaler.state_dict().values()
+
+    def undo_step(self) -> None:
+        """After a step that failed before its commit: the state in which it began, and none of its gradients."""
+        assert not self.start.is_committing, "a commit cannot be undone"
+        self.optimizer.forget_gradients()
+        self.start.go_back()
+
+    def saved(self) -> dict[str, Any]:
+        """The state dict of a checkpoint: tensors, ints and dicts of them only."""
+        return {
+            "step": self.step,
+            "feature_encoder": self.feature_encoder.state_dict(),
+            "class_encoder": self.class_encoder.class_encoder.state_dict() if self.class_encoder else None,
+            "head": self.head.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "scaler": self.scaler.state_dict() if self.scaler else None,
+        }
+
+    def restore(self, saved: dict[str, Any], other_container: bool = False) -> Kept | None:
+        """The inverse of `saved`, in place; raises KeyError, RuntimeError or ValueError where architectures differ.
+
+        Args:
+            other_container: the saved container has another size or form (see `attfc_train.heads.containers.resize`).
+
+        Returns:
+            How much of such a container was kept.
+        """
+        self.feature_encoder.load_state_dict(saved["feature_encoder"])
+        if self.class_encoder:
+            self.class_encoder.class_encoder.load_state_dict(saved["class_encoder"])
+        kept = self._refill_container(saved["head"]) if other_container else None
+        if kept is None:
+            self.head.load_state_dict(saved["head"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        if self.scaler:
+            self.scaler.load_state_dict(saved["scaler"])
+        self.step = int(saved["step"])
+        return kept
+
+    def _refill_container(self, saved: dict[str, Any]) -> Kept:
+        assert isinstance(self.head, AttFCHead)
+        prefix = "container."
+        return refill(self.head.container, {key.removeprefix(prefix): value for key, value in saved.items()})

@@ -1,0 +1,203 @@
+"""A calibration is kept beside the probes' rates, found by later plans in the same surroundings, and made unasked on a GPU."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import attfc_planner.calibrate.calibrate as calibrate_module
+from attfc_planner.commands import commands
+from attfc_planner.commands import plan as plan_and_train
+from attfc_planner.gpu import detect, measurement_cache
+from attfc_planner.gpu.calibration import Calibration
+from attfc_planner.gpu.detect import find_gpu, present_gpu, store_calibration
+from attfc_planner.gpu.fingerprint import CpuFingerprint, CudaFingerprint
+from attfc_planner.gpu.profile import GpuProfile
+from attfc_planner.plan.plan import PlanRequest
+from attfc_train.errors import DeviceMemoryError, StorageError
+from attfc_train.units import GIB
+from tests.planner.calibrate.fakes import make_calibration
+
+RATES = {"fp32_flops": 1e11, "memory_bandwidth_bytes_per_second": 2e10}
+CARD_RATES = {**RATES, "fp16_flops": 1e14, "bf16_flops": 1e14, "pcie_bytes_per_second": 2e10}
+FOUND = CudaFingerprint("NVIDIA GeForce RTX 4090", 24 * GIB, GIB, "580.1", 8.9, 400.0, None)
+
+
+@pytest.fixture(autouse=True)
+def _probes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty cache, probes that take no time, and a host whose free memory stays."""
+    monkeypatch.setattr(detect, "cpu_fingerprint", lambda: CpuFingerprint("A processor", 4, 32 * GIB, 24 * GIB))
+    monkeypatch.setenv("ATTFC_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(detect, "_probed", lambda kind, precisions: dict(CARD_RATES if kind == "cuda" else RATES))
+
+
+@pytest.fixture
+def card(monkeypatch: pytest.MonkeyPatch) -> GpuProfile:
+    """An RTX 4090 that is here."""
+    monkeypatch.setattr(detect, "cuda_fingerprint", lambda: FOUND)
+    return find_gpu("auto")[0]
+
+
+@pytest.mark.usefixtures("card")
+@pytest.mark.parametrize("word", ["auto", "cpu"])
+def test_what_was_stored_is_found_by_the_next_plan(word: str) -> None:
+    device = find_gpu(word)[0]
+    assert device.calibration is None
+    path = store_calibration(device, make_calibration())
+    assert path.is_file()
+    again = find_gpu(word)[0]
+    assert again.calibration == make_calibration()
+    assert (again.measured or {})["context_bytes"] == 300 * 2**20
+    assert again.ceiling("fp32_flops") == RATES["fp32_flops"]
+    assert again.without_calibration() == device
+    assert again.source.endswith("calibration of 2026-01-02")
+    store_calibration(again, make_calibration(date="2026-02-03"))
+    assert find_gpu(word)[0].source.endswith("calibration of 2026-02-03")
+    assert store_calibration(again, make_calibration()) == path, "one file for one device"
+
+
+@pytest.mark.parametrize("change", ["threads", "allocator", "cudnn", "torch", "driver"])
+def test_other_surroundings_have_another_calibration(change: str, card: GpuProfile, monkeypatch: pytest.MonkeyPatch) -> None:
+    store_calibration(card, make_calibration())
+    found = FOUND
+    if change == "threads":
+        monkeypatch.setenv("OMP_NUM_THREADS", "57")
+    elif change == "allocator":
+        monkeypatch.setenv("PYTORCH_ALLOC_CONF", "backend:native")
+    elif change == "cudnn":
+        monkeypatch.setattr(measurement_cache, "_cudnn_version", lambda: "99.9")
+    elif change == "torch":
+        monkeypatch.setattr(measurement_cache, "version", lambda name: "3.0")
+    else:
+        found = CudaFingerprint(**{**FOUND.__dict__, "driver": "590.2"})
+    assert present_gpu(found).calibration is None
+
+
+def test_the_version_of_cudnn_is_that_of_torchs_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        measurement_cache, "requires", lambda name: ["numpy", 'nvidia-cudnn-cu13==9.9; sys_platform == "linux"']
+    )
+    monkeypatch.setattr(measurement_cache, "version", lambda name: {"nvidia-cudnn-cu13": "9.9"}[name])
+    assert measurement_cache._cudnn_version() == "9.9"
+    monkeypatch.setattr(measurement_cache, "requires", lambda name: None)
+    assert measurement_cache._cudnn_version() == "torch's own"
+
+
+DAMAGED: list[Any] = [
+    5,
+    {"date": "2026-01-02"},
+    {**make_calibration().model_dump(), "date": "yesterday"},
+    {**make_calibration().model_dump(), "speed": {"conv_efficiency": 0.5}},
+    {**make_calibration().model_dump(), "memory": {"context_bytes": -1.0}},
+    {**make_calibration().model_dump(), "memory": {"favourite_bytes": 1.0}},
+    {**make_calibration().model_dump(), "num_runs": 0},
+]
+
+
+@pytest.mark.parametrize("node", DAMAGED)
+def test_a_damaged_calibration_counts_as_none_and_the_rates_stay(node: object, card: GpuProfile) -> None:
+    path = store_calibration(card, make_calibration())
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps({**document, "calibration": node}))
+    found = find_gpu("auto")[0]
+    assert found.calibration is None
+    assert found.measured == CARD_RATES
+
+
+def test_a_folder_that_cannot_be_written_is_told(card: GpuProfile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ATTFC_CACHE_DIR", str(tmp_path / "file"))
+    with pytest.raises(StorageError, match="must be writable"):
+        store_calibration(card, make_calibration())
+
+
+class FakeCalibrate:
+    """In place of `attfc_planner.calibrate.calibrate.calibrate`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
+        self.devices: list[GpuProfile] = []
+        self.error = error
+        monkeypatch.setattr(calibrate_module, "calibrate", self)
+
+    def __call__(self, device: GpuProfile, tell: Any) -> Any:
+        self.devices.append(device)
+        tell("run 1 of 1")
+        if self.error is not None:
+            raise self.error
+        calibration: Calibration = make_calibration()
+        return type("Result", (), {"calibration": calibration, "gpu": device.calibrated(calibration)})
+
+
+def planned_for(monkeypatch: pytest.MonkeyPatch, word: str) -> GpuProfile:
+    """The device that a plan is made for, at which everything stops."""
+    asked: list[GpuProfile] = []
+
+    def stop(request: PlanRequest, device: GpuProfile) -> None:
+        asked.append(device)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(plan_and_train.plan, "make_plan", stop)
+    with pytest.raises(KeyboardInterrupt):
+        plan_and_train.plan_and_train(PlanRequest(num_ids=100), word, Path("best.json"), False, lambda: False)
+    return asked[0]
+
+
+@pytest.mark.usefixtures("card")
+def test_a_present_gpu_is_calibrated_once_by_the_first_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeCalibrate(monkeypatch)
+    assert planned_for(monkeypatch, "auto").calibration == make_calibration()
+    assert planned_for(monkeypatch, "auto").calibration == make_calibration()
+    assert len(fake.devices) == 1
+
+
+@pytest.mark.usefixtures("card")
+def test_a_card_of_the_catalogue_and_a_cpu_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeCalibrate(monkeypatch)
+    for word in ("rtx-4090", "t4", "cpu"):
+        assert planned_for(monkeypatch, word).calibration is None
+    assert fake.devices == []
+
+
+def test_a_profile_that_was_measured_elsewhere_is_not(
+    card: GpuProfile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    fake = FakeCalibrate(monkeypatch)
+    path = tmp_path / "card.json"
+    path.write_text(
+        card.model_copy(update={"name": "NVIDIA H100", "slug": "h100", "aliases": ()}).model_dump_json(exclude_none=True)
+    )
+    assert planned_for(monkeypatch, str(path)).measured == card.measured
+    assert fake.devices == []
+
+
+@pytest.mark.usefixtures("card")
+def test_explain_and_fit_take_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeCalibrate(monkeypatch)
+    assert commands._told(Console(), find_gpu("auto")).calibration == make_calibration()
+    assert len(fake.devices) == 1
+
+
+@pytest.mark.parametrize("error", [DeviceMemoryError("three runs must fit", "1", "Free it."), OSError("no processes left")])
+@pytest.mark.usefixtures("card")
+def test_a_failure_costs_a_line_and_no_plan(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    FakeCalibrate(monkeypatch, error)
+    assert planned_for(monkeypatch, "auto").calibration is None
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "Warning" in line]
+    assert str(error) in line
+
+
+@pytest.mark.usefixtures("card")
+def test_what_cannot_be_stored_is_used_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    FakeCalibrate(monkeypatch)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ATTFC_CACHE_DIR", str(tmp_path / "file"))
+    assert planned_for(monkeypatch, "auto").calibration == make_calibration()
+    assert "for this plan only: " in capsys.readouterr().out

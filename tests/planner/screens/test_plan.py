@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from attfc_planner.plan.plan import Plan, PlanRequest, make_plan
+from attfc_planner.screens.plan import memory_view, show_plan
+from attfc_train.profile.prediction import MemoryPrediction, MemoryTerm
+from attfc_train.units import GIB
+from tests.planner.fakes import FakeMemoryModel, make_gpu
+
+
+def plan(num_images: int | None = 42_474_557) -> Plan:
+    request = PlanRequest(num_ids=2_059_906, num_images=num_images)
+    return make_plan(request, make_gpu(foreign_bytes=GIB), lambda *_: FakeMemoryModel())
+
+
+def shown(made: Plan, width: int) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    show_plan(console, made, "attfc-train --profile best.json")
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("width", [60, 80, 120, 200])
+def test_the_screen_shows_everything_that_was_promised(width: int) -> None:
+    made = plan()
+    text = shown(made, width)
+    for piece in (
+        "DCC size",
+        "queue length",
+        "batch size",
+        "references",
+        "gradient checkpointing",
+        "time per epoch",
+        "time to train",
+    ):
+        assert piece in text
+    for piece in (
+        "accuracy prior",
+        "not measured on your data",
+        "Pareto front and runners-up",
+        "Rule: balanced",
+        "1.00 GiB of it in use by others",
+        "█",
+        "░",
+    ):
+        assert piece in " ".join(text.replace("│", " ").split())
+    for term in made.chosen.memory.terms:
+        assert f"■ {term.name}" in text
+    assert text.rstrip().endswith("attfc-train --profile best.json")
+    assert max(map(len, text.splitlines())) <= max(width, 120)
+
+
+def test_without_images_the_hours_are_not_invented() -> None:
+    assert "unknown: give --images or --data" in shown(plan(None), 100)
+
+
+def test_the_bar_is_as_wide_as_the_budget() -> None:
+    terms = (MemoryTerm(name="a", bytes=GIB, source="x"), MemoryTerm(name="b", bytes=GIB, source="x"))
+    memory = MemoryPrediction(terms=terms, budget_bytes=4 * GIB, peak_phase="backward", peak_operator="mm")
+    console = Console(file=io.StringIO(), width=40, color_system=None)
+    console.print(memory_view(memory, 40))
+    bar = console.file.getvalue().splitlines()[0]  # type: ignore[attr-defined]
+    assert bar == "█" * 20 + "░" * 20

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import pytest
+
+from attfc_planner.gpu.catalog import get_card
+from attfc_planner.speed.efficiency import DECODED_PER_CORE_SECOND, efficiencies
+from attfc_planner.speed.model import hours_per_epoch, input_bytes, predict_speed
+from attfc_planner.trace.history import OpCost
+from attfc_train.profile.prediction import Interval
+from attfc_train.profile.profile import AttFCSettings, OptimSettings, RunSettings, TrainProfile
+from tests.planner.fakes import make_gpu
+
+CONV = OpCost("convolution", "conv", "forward", 10**13, 10**9, 100)
+
+
+def profile(batch_size: int = 128, references: int = 0, precision: str = "bf16") -> TrainProfile:
+    head = AttFCSettings(num_references=references)
+    return TrainProfile(
+        head=head,
+        optim=OptimSettings(batch_size=batch_size),
+        run=RunSettings(precision=precision, steps=1),  # type: ignore[arg-type]
+    ).resolve(1000)
+
+
+def test_arithmetic_bounds_a_large_convolution() -> None:
+    speed = predict_speed(profile(), make_gpu(num_cores=64), [CONV])
+    share = efficiencies("cuda").arithmetic["conv"]
+    assert speed.images_per_second.low == pytest.approx(128 / (1e13 / (160e12 * share.low)), rel=1e-3)
+    assert speed.images_per_second.high == pytest.approx(128 / (1e13 / (160e12 * share.high)), rel=1e-3)
+    assert speed.limited_by == "feature encoder (arithmetic)"
+
+
+def test_memory_traffic_bounds_an_operator_without_flops() -> None:
+    speed = predict_speed(profile(), make_gpu(num_cores=64), [OpCost("add", "elementwise", "backward", 0, 10**11, 10)])
+    assert speed.limited_by == "feature encoder (memory bandwidth)"
+    assert speed.images_per_second.high == pytest.approx(128 / 0.1 * efficiencies("cuda").bandwidth["default"].high, rel=1e-3)
+
+
+def test_the_loss_is_fp32_whatever_the_precision() -> None:
+    loss = OpCost("addmm", "loss", "loss", 10**13, 10**6, 10)
+    fast, slow = (predict_speed(profile(precision=name), make_gpu(num_cores=64), [loss]) for name in ("bf16", "fp32"))
+    assert fast.images_per_second == slow.images_per_second
+
+
+def test_references_cost_decoding_and_copying() -> None:
+    assert input_bytes(profile(references=2)) == 3 * input_bytes(profile())
+    many = OpCost("add", "elementwise", "backward", 0, 10**6, 1)
+    speed = predict_speed(profile(references=2), make_gpu(), [many])
+    assert speed.limited_by == "image decoding (8 cores assumed)"
+
+
+@pytest.mark.parametrize(("cores", "workers", "helping"), [(64, 0, 16), (64, 32, 32), (4, 0, 4), (4, 32, 4), (64, 2, 2)])
+def test_images_are_decoded_by_the_loaders_threads(cores: int, workers: int, helping: int) -> None:
+    base = profile()
+    own = base.model_copy(update={"data": base.data.model_copy(update={"num_workers": workers})})
+    speed = predict_speed(own, make_gpu(num_cores=cores), [])
+    assert speed.limited_by == f"image decoding ({helping} cores)"
+    assert speed.images_per_second.high == pytest.approx(helping * DECODED_PER_CORE_SECOND.high, rel=1e-3)
+
+
+def test_many_small_operators_are_bound_by_launching_them() -> None:
+    speed = predict_speed(
+        profile(batch_size=2), make_gpu(num_cores=64), [OpCost("add", "elementwise", "backward", 0, 10**6, 10**5)]
+    )
+    assert speed.limited_by == "kernel launches (host)"
+
+
+def test_a_cpu_does_one_after_the_other() -> None:
+    gpu = make_gpu(kind="cpu", architecture="cpu", num_cores=2)
+    alone = predict_speed(profile(precision="fp32"), gpu, [CONV]).images_per_second
+    assert alone.high < 128 / (1e13 / 40e12 / efficiencies("cpu").arithmetic["conv"].high)
+
+
+def test_measured_ceilings_replace_the_datasheets() -> None:
+    half = make_gpu(num_cores=64, measured={"bf16_flops": 80e12})
+    fast, slow = (predict_speed(profile(), gpu, [CONV]).images_per_second for gpu in (make_gpu(num_cores=64), half))
+    assert slow.high == pytest.approx(fast.high / 2, rel=1e-3)
+    assert "measured" in slow.source
+
+
+def test_hours_per_epoch_turn_the_interval_around() -> None:
+    hours = hours_per_epoch(Interval(low=1000, high=2000, source=""), 7_200_000)
+    assert hours is not None
+    assert (hours.low, hours.high) == (1, 2)
+    assert hours_per_epoch(Interval(low=1, high=2, source=""), None) is None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("card", "backbone", "num_ids", "batch_size", "published"),
+    [("rtx-4090", "r100", 93_431, 128, 798), ("v100-32", "r50", 16_000, 64, 600), ("v100-32", "r100", 45_000, 128, 483)],
+)
+def test_published_training_speeds_lie_inside(card: str, backbone: str, num_ids: int, batch_size: int, published: int) -> None:
+    """InsightFace's figures for full FC layers; a card's share of the identities where eight cards share them."""
+    from attfc_planner.memory.model import MemoryModel
+    from attfc_train.profile.profile import FullFCSettings, ModelSettings
+
+    gpu = get_card(card)
+    full_fc = TrainProfile(
+        model=ModelSettings(backbone=backbone),
+        head=FullFCSettings(),
+        optim=OptimSettings(batch_size=batch_size),
+        run=RunSettings(precision="fp16", steps=1),
+    ).resolve(num_ids)
+    speed = predict_speed(full_fc, gpu, MemoryModel(full_fc, gpu, gpu.capacity_bytes).op_costs(full_fc)).images_per_second
+    assert speed.low < published < speed.high

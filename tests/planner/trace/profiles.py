@@ -1,0 +1,63 @@
+"""Small profiles and devices for the tests of the memory model."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from attfc_planner.gpu.profile import GpuProfile
+from attfc_train.profile.profile import (
+    AttFCSettings,
+    FullFCSettings,
+    HeadSettings,
+    ModelSettings,
+    OptimSettings,
+    PartialFCSettings,
+    Precision,
+    RunSettings,
+    TrainProfile,
+)
+from attfc_train.units import GIB
+
+
+def small_profile(
+    head: dict[str, Any] | None = None,
+    *,
+    backbone: str = "tiny",
+    checkpointing: bool = False,
+    precision: Precision = "fp32",
+    batch_size: int = 8,
+    accumulation: int = 1,
+    num_ids: int = 300,
+    image_size: int = 64,
+) -> TrainProfile:
+    """A small profile; `head` holds settings of the AttFC head, or {} with "kind" for another."""
+    return TrainProfile(
+        model=ModelSettings(backbone=backbone, image_size=image_size, embedding_size=64, gradient_checkpointing=checkpointing),
+        head=_head(head or {}),
+        optim=OptimSettings(batch_size=batch_size, accumulation=accumulation),
+        run=RunSettings(steps=100, precision=precision),
+    ).resolve(num_ids)
+
+
+def _head(settings: dict[str, Any]) -> HeadSettings:
+    match settings.get("kind"):
+        case "full_fc":
+            return FullFCSettings()
+        case "partial_fc":
+            return PartialFCSettings(sample_rate=settings["sample_rate"])
+    return AttFCSettings.model_validate({"dcc_size": 100, "chunk_slots": 32, "num_references": 1, **settings})
+
+
+def device(kind: Literal["cuda", "cpu"] = "cuda", **changes: Any) -> GpuProfile:
+    """A device with round figures."""
+    numbers: dict[str, Any] = {
+        "capacity_bytes": 24 * GIB,
+        "memory_bandwidth_bytes_per_second": 1e12,
+        "fp32_flops": 80e12,
+        "pcie_bytes_per_second": 25e9,
+        **changes,
+    }
+    sources = {name: "test" for name, value in numbers.items() if isinstance(value, int | float)}
+    architecture = "ada" if kind == "cuda" else "cpu"
+    document = {"name": "Test", "slug": "test", "kind": kind, "architecture": architecture, **numbers, "sources": sources}
+    return GpuProfile.model_validate(document)

@@ -1,0 +1,80 @@
+"""FLOPs: as torch counts them where it is right, and the groups that it forgets."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from attfc_planner.trace.history import OpCost
+from attfc_planner.trace.op_costs import CostTally
+
+
+class Tallied(TorchDispatchMode):
+    """Tallies every operator."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tally = CostTally()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.tally.add(func, args, kwargs or {}, result)
+        return result
+
+
+def convolution(groups: int, channels: int = 8, stride: int = 1) -> torch.Tensor:
+    """A convolution's sum, its input with a gradient."""
+    layer = torch.nn.Conv2d(channels, 2 * channels if groups == 1 else channels, 3, stride, 1, groups=groups, bias=False)
+    return layer(torch.ones(2, channels, 6, 6, requires_grad=True)).sum()
+
+
+def costs(groups: int, **settings: int) -> dict[str, OpCost]:
+    with Tallied() as tallied:
+        convolution(groups, **settings).backward()  # type: ignore[no-untyped-call]
+    return {cost.name: cost for cost in tallied.tally.costs() if "convolution" in cost.name}
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_dense_convolutions_cost_what_torch_counts(stride: int) -> None:
+    found = costs(1, stride=stride)
+    counter = FlopCounterMode(display=False)
+    with counter:
+        convolution(1, stride=stride).backward()  # type: ignore[no-untyped-call]
+    assert set(found) == {"convolution", "convolution_backward"}
+    assert sum(cost.flops for cost in found.values()) == counter.get_total_flops()
+    assert {cost.kind for cost in found.values()} == {"conv"}
+
+
+def test_every_channel_alone_costs_as_much_backward_as_forward_for_input_and_weight_each() -> None:
+    found = costs(8)
+    assert {name: cost.kind for name, cost in found.items()} == {
+        "depthwise_convolution": "depthwise",
+        "depthwise_convolution_backward": "depthwise",
+    }
+    assert found["depthwise_convolution"].flops == 2 * 2 * 8 * 6 * 6 * 9, (
+        "two per multiply-add, batch, channels, places, kernel"
+    )
+    assert found["depthwise_convolution_backward"].flops == 2 * found["depthwise_convolution"].flops
+
+
+def test_groups_of_several_channels_are_convolutions_like_others() -> None:
+    found = costs(2)
+    assert {cost.kind for cost in found.values()} == {"conv"}
+    assert found["convolution_backward"].flops == 2 * found["convolution"].flops
+
+
+def test_matrix_products_cost_what_torch_counts() -> None:
+    left, right, batch = torch.ones(3, 5), torch.ones(5, 7), torch.ones(2, 3, 5)
+    with Tallied() as tallied, FlopCounterMode(display=False) as counter:
+        total = torch.addmm(left @ right, left, right)
+        torch.baddbmm(torch.bmm(batch, right.expand(2, 5, 7)), batch, right.expand(2, 5, 7))
+    found = {cost.name: cost.flops for cost in tallied.tally.costs() if cost.flops}
+    assert set(found) == {"mm", "addmm", "bmm", "baddbmm"}
+    assert sum(found.values()) == counter.get_total_flops()
+    with Tallied() as tallied:
+        total.addmm_(left, right)
+    assert [cost.flops for cost in tallied.tally.costs()] == [found["addmm"]], "torch does not count what works in place"

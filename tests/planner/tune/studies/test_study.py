@@ -1,0 +1,125 @@
+"""What several workers may do to one study at once, one after the other."""
+
+from __future__ import annotations
+
+from attfc_planner.tune.studies.claim import CUT, DIED, Record, State
+from attfc_planner.tune.studies.storage import Store
+from attfc_planner.tune.studies.study import SharedStudy, lost
+from attfc_planner.tune.studies.worker import Worker, machine
+
+KNOBS = {"size": 8, "kind": 3}
+
+
+def study(store: Store, halving: int | None = None) -> SharedStudy:
+    return SharedStudy(store, "study", KNOBS, ("accuracy",), halving)
+
+
+def record(number: int, state: State, size: int = 0, **notes: object) -> Record:
+    return Record(number, {"size": size}, state, (), notes)
+
+
+def test_of_twins_the_first_is_run(store: Store) -> None:
+    one, other = study(store), study(store)
+    one.enqueue({"size": 1, "kind": 2}, "first")
+    other.enqueue({"size": 1, "kind": 2}, "at the same moment")
+    claim = one.claim()
+    assert claim is not None
+    assert (claim.number, claim.indices) == (0, {"size": 1, "kind": 2})
+    assert other.claim() is None
+    claim.complete((1.0,))
+    assert [one.counts for one in one.records()] == [True, False]
+    assert one.records()[1].notes["dropped"] == "the setting is that of trial 0"
+
+
+def test_no_more_settings_than_wanted(store: Store) -> None:
+    one = study(store)
+    for size in range(4):
+        one.enqueue({"size": size, "kind": 0}, "surplus")
+    claims = [one.claim(limit=2) for _ in range(4)]
+    assert [claim is not None for claim in claims] == [True, True, False, False]
+
+
+def test_a_dead_workers_trial_is_run_once_more_and_no_more(store: Store) -> None:
+    one = study(store)
+    one.enqueue({"size": 1, "kind": 2}, "first")
+    for number in (0, 1):
+        claim = one.claim()
+        assert claim is not None
+        assert claim.number == number
+        claim.note(worker=Worker(machine(), 2**22 + 1, 1).document())  # beyond any process number
+        assert one.bury() == 1
+        assert one.bury() == 0
+    assert [(found.state, found.notes.get("outcome")) for found in one.records()] == [("failed", DIED)] * 2
+    claim.complete((1.0,))  # too late, and harmless
+    claim.note(outcome="ran")
+    assert one.records()[1].state == "failed"
+
+
+def test_a_living_workers_trial_is_left_alone(store: Store) -> None:
+    one = study(store)
+    one.enqueue({"size": 1, "kind": 2}, "first")
+    claim = one.claim()
+    assert claim is not None
+    assert one.bury() == 0
+    assert one.is_running()
+
+
+def test_what_is_lost() -> None:
+    died, cut = {"outcome": DIED}, {"outcome": CUT}
+    assert lost([record(0, "failed", **died)]) == [{"size": 0}]
+    assert lost([record(0, "failed", **cut), record(1, "failed", **cut), record(2, "failed", **cut)]) == [{"size": 0}]
+    assert lost([record(0, "failed", **died), record(1, "failed", **died)]) == []
+    assert lost([record(0, "failed", **died), record(1, "waiting")]) == []
+    assert lost([record(0, "failed", outcome="failed")]) == []
+    assert lost([record(0, "pruned", dropped="twin")]) == []
+
+
+def test_halving_lets_the_better_go_on(store: Store) -> None:
+    one = study(store, halving=3)
+    wanted = []
+    for size, value in enumerate((0.9, 0.8, 0.7, 0.95)):
+        one.enqueue({"size": size, "kind": 0}, "training")
+        claim = one.claim()
+        assert claim is not None
+        wanted.append(not claim.report(value, 1))
+        claim.prune()
+    assert wanted == [True, False, False, True]
+
+
+def test_suggestions_keep_away_from_what_is_refused(store: Store) -> None:
+    one = study(store)
+    found = one.suggest(0, lambda indices: 1.0 if indices["size"] > 1 else 0.0)
+    assert found is not None
+    assert found["size"] <= 1
+    assert one.suggest(0, lambda indices: None) is None
+    assert one.suggest(3, lambda indices: 0.0) == one.suggest(3, lambda indices: 0.0), "the same seed, the same setting"
+
+
+def test_importance_is_given_or_why_not(store: Store) -> None:
+    one = study(store)
+    assert one.importances(lambda found: 1.0) == "0 trials; it takes 10"
+    for size in range(8):
+        for kind in range(3):
+            one.enqueue({"size": size, "kind": kind}, "grid")
+            claim = one.claim()
+            assert claim is not None
+            claim.complete((float(size),))
+    shares = one.importances(lambda found: found.values[0])
+    assert isinstance(shares, dict)
+    assert shares["size"] > 0.9
+    assert sum(shares.values()) == 1
+    assert one.importances(lambda found: 1.0) == "nothing varied"
+
+
+def test_the_journal_is_a_plain_optuna_study(store: Store) -> None:
+    import optuna
+
+    one = study(store)
+    one.enqueue({"size": 1, "kind": 2}, "first")
+    claim = one.claim()
+    assert claim is not None
+    claim.constrain({"memory": -0.5})
+    claim.complete((0.7,))
+    loaded = optuna.load_study(study_name="study", storage=store.backend)
+    assert loaded.best_params == {"size": 1, "kind": 2}
+    assert loaded.best_trial.constraints == {"memory": -0.5}

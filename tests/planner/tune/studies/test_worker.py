@@ -1,0 +1,33 @@
+"""Whether a recorded worker still lives."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from attfc_planner.tune.studies.worker import SILENT_SECONDS, Worker, is_alive, machine, this_worker
+
+
+def test_this_process_lives_however_silent() -> None:
+    assert is_alive(this_worker().document(), None, 1e9)
+
+
+def test_an_ended_process_does_not_live() -> None:
+    code = "import json; from attfc_planner.tune.studies.worker import this_worker; print(json.dumps(this_worker().document()))"
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    import json
+
+    assert not is_alive(json.loads(said), 1e9, 1e9), "a heartbeat of this very moment does not matter here"
+
+
+def test_a_number_that_is_used_again_is_another_process() -> None:
+    own = this_worker()
+    assert not is_alive(Worker(machine(), own.pid, own.started - 1).document(), 1e9, 1e9)
+
+
+def test_elsewhere_the_heartbeat_decides() -> None:
+    other = Worker("another:1:2", 1, 1).document()
+    assert is_alive(other, 1e9 - SILENT_SECONDS + 1, 1e9)
+    assert not is_alive(other, 1e9 - SILENT_SECONDS - 1, 1e9)
+    assert not is_alive(other, None, 1e9)
+    assert not is_alive("nonsense", None, 1e9)

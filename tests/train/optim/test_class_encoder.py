@@ -1,0 +1,105 @@
+"""The momentum encoder against a loop over the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from attfc_train.backbones import build_backbone
+from attfc_train.optim.class_encoder import BufferPolicy, MomentumEncoder, make_class_encoder
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Threads cost more than they bring at these sizes."""
+    former = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(former)
+
+
+def build() -> nn.Module:
+    cpu = torch.device("cpu")
+    return build_backbone("tiny", embedding_size=8, image_size=32, gradient_checkpointing=False, device=cpu)
+
+
+def moved(encoder: nn.Module) -> None:
+    """Gives parameters and running statistics new values, as a training step does."""
+    encoder(torch.randn(4, 3, 32, 32))
+    with torch.no_grad():
+        for parameter in encoder.parameters():
+            parameter.add_(torch.randn_like(parameter))
+
+
+def test_copy_has_the_values_but_no_gradient_and_trains_its_statistics() -> None:
+    feature = build()
+    moved(feature)
+    copy = make_class_encoder(build, feature)
+    expected = feature.state_dict()
+    assert all(torch.equal(value, expected[key]) for key, value in copy.state_dict().items())
+    assert copy.training
+    assert not any(parameter.requires_grad for parameter in copy.parameters())
+    assert {p.data_ptr() for p in copy.parameters()}.isdisjoint(p.data_ptr() for p in feature.parameters())
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9, 0.999])
+def test_parameters_follow_the_formula(momentum: float) -> None:
+    feature = build()
+    copy = make_class_encoder(build, feature)
+    follower = MomentumEncoder(copy, feature)
+    expected = [parameter.clone().double() for parameter in copy.parameters()]
+    for _ in range(3):
+        moved(feature)
+        follower.update(momentum)
+        for old, new in zip(expected, feature.parameters(), strict=True):
+            old.copy_(momentum * old + (1 - momentum) * new)
+    for old, actual in zip(expected, copy.parameters(), strict=True):
+        torch.testing.assert_close(actual, old.float(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("policy", ["own", "average", "copy"])
+def test_buffers_follow_their_policy(policy: BufferPolicy) -> None:
+    torch.manual_seed(0)
+    feature = build()
+    copy = make_class_encoder(build, feature)
+    follower = MomentumEncoder(copy, feature, policy)
+    moved(feature)
+    before = {name: buffer.clone() for name, buffer in copy.named_buffers()}
+    follower.update(0.75)
+    for name, source in feature.named_buffers():
+        actual = copy.get_buffer(name)
+        expected = {"own": before[name], "copy": source, "average": 0.75 * before[name] + 0.25 * source}[policy]
+        torch.testing.assert_close(actual, source if policy == "average" and source.dtype == torch.int64 else expected)
+    running = copy.get_buffer("bn.running_mean").clone()
+    with torch.no_grad():
+        copy(torch.randn(4, 3, 32, 32))
+    assert torch.equal(running, copy.get_buffer("bn.running_mean")) == (policy != "own")
+
+
+def test_an_update_sees_parameters_that_were_loaded_or_moved_later() -> None:
+    feature, other = build(), build()
+    copy = make_class_encoder(build, feature)
+    follower = MomentumEncoder(copy, feature)
+    feature.load_state_dict(other.state_dict())
+    follower.update(0.0)
+    assert all(torch.equal(a, b) for a, b in zip(copy.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("policy", ["own", "average", "copy"])
+def test_runs_on_fake_tensors(policy: BufferPolicy) -> None:
+    with FakeTensorMode(allow_fallback_kernels=False):
+        feature = build()
+        follower = MomentumEncoder(make_class_encoder(build, feature), feature, policy)
+        follower.update(0.999)
+        with torch.no_grad():
+            assert follower.class_encoder(torch.zeros(4, 3, 32, 32)).shape == (4, 8)
+
+
+def test_another_architecture_is_refused() -> None:
+    feature = build_backbone("tiny", embedding_size=16, image_size=32, gradient_checkpointing=False, device=torch.device("cpu"))
+    with pytest.raises(AssertionError, match="differ"):
+        make_class_encoder(build, feature)

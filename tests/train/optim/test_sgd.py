@@ -1,0 +1,120 @@
+"""Our SGD against torch's; clipping against torch's; schedules at their corners."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from attfc_train.optim import schedule
+from attfc_train.optim.precision import LossScaler
+from attfc_train.optim.sgd import SGD, SparseRows, clip_gradients
+from attfc_train.profile.profile import AttFCSettings, MarginSettings, OptimSettings
+
+
+def twins() -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
+    torch.manual_seed(0)
+    left = [torch.nn.Parameter(torch.randn(shape)) for shape in [(3, 4), (5,), (2, 2, 2)]]
+    return left, [torch.nn.Parameter(parameter.detach().clone()) for parameter in left]
+
+
+def test_sgd_equals_torch() -> None:
+    ours, theirs = twins()
+    optimizer = SGD(ours, momentum=0.9, weight_decay=0.01)
+    oracle = torch.optim.SGD(theirs, lr=0.1, momentum=0.9, weight_decay=0.01)
+    for _ in range(4):
+        for left, right in zip(ours, theirs, strict=True):
+            right.grad = torch.randn_like(right)
+            left.grad = right.grad.clone()
+        norm = clip_gradients(ours, 1.0)
+        torch.testing.assert_close(norm, torch.nn.utils.clip_grad_norm_(theirs, 1.0))
+        optimizer.step(0.1)
+        oracle.step()
+    for left, right in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(left, right)
+        assert left.grad is None
+
+
+@pytest.mark.parametrize("overflow", [0.0, 1.0])
+def test_sgd_skips_by_arithmetic(overflow: float) -> None:
+    ours, theirs = twins()
+    optimizer, plain = SGD(ours, 0.9, 0.01), SGD(theirs, 0.9, 0.01)
+    for left, right in zip(ours, theirs, strict=True):
+        left.grad, right.grad = torch.ones_like(left), torch.ones_like(right)
+    if overflow:
+        ours[0].grad.fill_(torch.nan)  # type: ignore[union-attr]
+        before = [parameter.detach().clone() for parameter in ours]
+        optimizer.step(0.1, torch.tensor(overflow))
+        assert all(torch.equal(left, right) for left, right in zip(ours, before, strict=True))
+        assert all(buffer.abs().max() == 0 for buffer in optimizer.buffers)
+    else:
+        optimizer.step(0.1, torch.tensor(overflow))
+        plain.step(0.1)
+        for left, right in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(left, right)
+
+
+@pytest.mark.parametrize("overflow", [None, 0.0, 1.0])
+def test_selected_rows_move_as_parameters_do(overflow: float | None) -> None:
+    """The same rows as a parameter of their own; the state dict holds their momentum behind that of whole parameters."""
+    torch.manual_seed(0)
+    sparse, whole, index = SparseRows(torch.randn(9, 4)), torch.nn.Parameter(torch.randn(3)), torch.tensor([7, 2, 5])
+    left = SGD([whole], 0.9, 0.01, [sparse])
+    left.buffers[1].normal_()
+    alone = torch.nn.Parameter(sparse.weight[index])
+    right = SGD([alone], 0.9, 0.01)
+    right.load_state_dict({"buffers": [left.state_dict()["buffers"][1][index]]})
+    for _ in range(3):
+        sparse.select(index)
+        gradient = torch.randn(3, 4)
+        whole.grad, sparse.rows.grad, alone.grad = torch.ones(3), gradient.clone(), gradient.clone()
+        assert [each.shape for each in left.gradients] == [(3,), (3, 4)]
+        for optimizer in (left, right):
+            optimizer.step(0.1, None if overflow is None else torch.tensor(overflow))
+        assert torch.equal(sparse.weight[index], alone)
+        assert torch.equal(left.buffers[1][index], right.buffers[0])
+
+
+def test_rows_are_selected_before_they_are_used() -> None:
+    sparse = SparseRows(torch.randn(5, 2))
+    with pytest.raises(AssertionError, match="selected at the beginning"):
+        sparse.rows  # noqa: B018  # the property is what is tested
+
+
+def test_loss_scaler_follows_grad_scaler() -> None:
+    scaler = LossScaler(torch.device("cpu"), initial_scale=8.0, growth_interval=2)
+    scales = []
+    for value in (1.0, 1.0, torch.inf, 1.0):
+        gradient = torch.tensor([value])
+        found = scaler.unscale([gradient])
+        scales.append((scaler.scale.item(), found.item()))
+    assert scales == [(8.0, 0.0), (16.0, 0.0), (8.0, 1.0), (8.0, 0.0)]
+
+
+@pytest.mark.parametrize(("kind", "middle"), [("cosine", 0.5), ("polynomial", 0.25)])
+def test_learning_rate(kind: str, middle: float) -> None:
+    optim = OptimSettings(learning_rate=2.0, schedule=kind, polynomial_power=2, warmup_steps=10)  # type: ignore[arg-type]
+    rates = [schedule.learning_rate(optim, step, 110) for step in range(111)]
+    assert rates[0] == pytest.approx(2.0 / 11)
+    assert rates[10] == 2.0
+    assert rates[60] == pytest.approx(2.0 * middle)
+    assert rates[110] == 0
+    assert all(earlier > later for earlier, later in itertools.pairwise(rates[10:]))
+
+
+def test_margin_and_momentum_ramps() -> None:
+    settings = MarginSettings(margin=0.4, ramp_steps=100)
+    assert [schedule.margin(settings, step).margin for step in (0, 50, 100, 200)] == pytest.approx([0, 0.2, 0.4, 0.4])
+    head = AttFCSettings(encoder_momentum=0.999, encoder_momentum_ramp_steps=10)
+    assert schedule.encoder_momentum(head, 0) == pytest.approx(0.9)
+    assert schedule.encoder_momentum(head, 5) == pytest.approx(1 - math.sqrt(0.1 * 0.001))
+    assert schedule.encoder_momentum(head, 10) == 0.999
+    assert schedule.encoder_momentum(AttFCSettings(), 0) == 0.999
+
+
+def test_factors_need_the_combined_margin() -> None:
+    assert MarginSettings(kind="combined", multiplier=1.2, cosine_margin=0.1).multiplier == 1.2
+    with pytest.raises(ValueError, match="use kind 'combined'"):
+        MarginSettings(kind="arcface", cosine_margin=0.1)

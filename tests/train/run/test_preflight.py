@@ -1,0 +1,130 @@
+"""What is free is compared with what was planned, and so is the allocator's setting."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from attfc_train import allocator
+from attfc_train.errors import DeviceMemoryError
+from attfc_train.profile.file import with_overrides
+from attfc_train.profile.prediction import Interval, MemoryPrediction, MemoryTerm, Prediction, Provenance
+from attfc_train.profile.profile import TrainProfile
+from attfc_train.run.preflight import check_start, free_memory, prediction_for, replan_command, shortage
+from attfc_train.units import GIB, MIB
+
+CUDA, CPU = torch.device("cuda"), torch.device("cpu")
+SIZES = {"activations": 10, "context": 1, "foreign": 2, "headroom": 1}
+
+
+def planned(kind: str = "cuda", command: str = "attfc-plan --gpu rtx-4090 --ids 100") -> TrainProfile:
+    """11 GiB beside context and other processes, one of them headroom."""
+    terms = tuple(MemoryTerm(name=name, bytes=size * GIB, source="a test") for name, size in SIZES.items())
+    setting = allocator.PLANNED if kind == "cuda" else None
+    memory = MemoryPrediction(terms=terms, budget_bytes=24 * GIB, peak_phase="loss", peak_operator="mm", allocator=setting)
+    band = Interval(low=1, high=2, source="a test")
+    prediction = Prediction(memory=memory, images_per_second=band, hours_per_epoch=None, limited_by="it", accuracy=band)
+    facts = dict.fromkeys(("attfc_version", "torch_version", "created", "gpu", "gpu_source"), "a test")
+    origin = Provenance(**facts, command=command, seed=0, num_trials=1)
+    return TrainProfile(prediction=prediction, provenance=origin)
+
+
+def said(profile: TrainProfile, free_gib: float | None, *, stop: bool = False, **changes: Any) -> list[str]:
+    lines: list[str] = []
+    free = None if free_gib is None else round(free_gib * GIB)
+    arguments: dict[str, Any] = {"device": CUDA, "allocator_setting": allocator.PLANNED, **changes}
+    check_start(profile, stop=stop, say=lines.append, free=lambda _: free, **arguments)
+    return lines
+
+
+def test_enough_is_enough() -> None:
+    assert said(planned(), 11) == []
+    assert said(planned(), None) == []
+    assert said(TrainProfile(), 0, stop=True) == []
+    assert said(planned("cpu"), 0, stop=True) == []  # a plan for another kind of device
+
+
+def test_another_process_took_three_gib(monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = "GPU:0\nprocess       4321 uses     3072.000 MB GPU memory"
+    monkeypatch.setattr(torch.cuda, "list_gpu_processes", lambda _: listed)
+    (line,) = said(planned(), 8)
+    assert line.startswith("The plan needs 11.00 GiB, but cuda has 8.00 GiB free, 3,072 MiB too few (process 4321: 3,072 MiB)")
+    assert line.endswith("To plan for what is free: attfc-plan --ids 100 --gpu auto")
+    with pytest.raises(DeviceMemoryError, match=r"needs 11.00 GiB of cuda, but got 8.00 GiB free.*4321.*--on-oom shrink"):
+        said(planned(), 8, stop=True)
+
+
+@pytest.mark.parametrize("listed", ["no", "pynvml module not found, please install", "GPU:0\nno processes are running"])
+def test_nvml_may_not_tell(listed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def processes(_: torch.device) -> str:
+        if listed == "no":
+            raise RuntimeError("Insufficient Permissions")
+        return listed
+
+    monkeypatch.setattr(torch.cuda, "list_gpu_processes", processes)
+    assert "MiB too few: steps" in said(planned(), 8)[0]
+
+
+def test_headroom_alone_stops_nobody() -> None:
+    (line,) = said(planned("cpu"), 10.5, stop=True, device=CPU)
+    assert "512 MiB too few: only its headroom is cut" in line
+    assert shortage(prediction_for(planned(), "cuda"), 10 * GIB).step_fits  # type: ignore[arg-type, union-attr]
+    assert not shortage(prediction_for(planned(), "cuda"), 10 * GIB - MIB).step_fits  # type: ignore[arg-type, union-attr]
+
+
+@pytest.mark.parametrize(
+    ("command", "again"),
+    [
+        ("attfc-plan --gpu 'RTX 4090' --data 'my faces' --train", "attfc-plan --data 'my faces' --train --gpu auto"),
+        ("attfc-plan --ids 5 --gpu=t4", "attfc-plan --ids 5 --gpu auto"),
+        ("attfc-plan --gpu", "attfc-plan --gpu auto"),
+        ("attfc-plan 'unclosed", "attfc-plan --gpu auto"),
+    ],
+)
+def test_the_command_that_plans_again(command: str, again: str) -> None:
+    assert replan_command(planned(command=command)) == again
+
+
+def test_another_allocator_setting_is_told() -> None:
+    (line,) = said(planned(), 20, allocator_setting="max_split_size_mb:128")
+    assert "predicted for PYTORCH_ALLOC_CONF=expandable_segments:True; with 'max_split_size_mb:128'" in line
+    assert "with torch's own" in said(planned(), 20, allocator_setting="")[0]
+    assert said(planned(), 20, allocator_setting="garbage_collection_threshold:0.8, expandable_segments:true") == []
+
+
+def test_the_planned_allocator_is_used_unless_the_user_chose() -> None:
+    for given, expected in (
+        ({}, allocator.PLANNED),
+        ({"PYTORCH_ALLOC_CONF": "a:1"}, "a:1"),
+        ({"PYTORCH_CUDA_ALLOC_CONF": "b:2"}, "b:2"),
+    ):
+        environment = dict(given)
+        allocator.use_planned(environment)
+        assert allocator.setting_of(environment) == expected
+
+
+def test_a_prediction_is_of_one_setting() -> None:
+    profile = planned()
+    assert with_overrides(profile, ["run.log_every=5", "optim.learning_rate=0.05", "optim.batch_size=128"]) == (
+        profile.model_copy(
+            update={
+                "run": profile.run.model_copy(update={"log_every": 5}),
+                "optim": profile.optim.model_copy(update={"learning_rate": 0.05}),
+            }
+        )
+    )
+    for change in ("optim.accumulation=2", "optim.batch_size=64", "head.dcc_size=7", "run.precision=fp32"):
+        assert with_overrides(profile, [change]).prediction is None
+
+
+def test_free_memory_of_this_machine(tmp_path: Path) -> None:
+    free = free_memory(CPU)
+    assert free is None or free > 64 * MIB
+    memory = prediction_for(planned(), "cuda")
+    assert memory is not None
+    assert memory.measured_bytes == 10 * GIB
+    assert json.loads(memory.model_dump_json())["allocator"] == allocator.PLANNED

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from attfc_planner import cli
-from attfc_planner.commands import commands
+from attfc_planner.commands import fit as fit_command
 from attfc_planner.explain import explain
 from attfc_planner.explain.variations import variations
 from attfc_planner.gpu import detect
@@ -35,11 +35,11 @@ ORIGIN = {
 def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No GPU, and an empty folder to be in."""
     monkeypatch.setattr(detect, "cuda_fingerprint", lambda: None)
-    monkeypatch.setattr(commands, "fits", lambda request, gpu, _: fits(request, gpu, FakeMemoryModel(gpu.capacity_bytes)))
+    monkeypatch.setattr(fit_command, "fits", lambda request, gpu, _: fits(request, gpu, FakeMemoryModel(gpu.capacity_bytes)))
     monkeypatch.chdir(tmp_path)
 
 
-fits = commands.fits
+fits = fit_command.fits
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

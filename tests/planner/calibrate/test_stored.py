@@ -9,8 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-import attfc_planner.calibrate.calibrate as calibrate_module
-from attfc_planner.commands import commands
+from attfc_planner.commands import device as device_command
 from attfc_planner.commands import plan as plan_and_train
 from attfc_planner.gpu import detect, measurement_cache
 from attfc_planner.gpu.calibration import Calibration
@@ -121,7 +120,7 @@ class FakeCalibrate:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, error: Exception | None = None) -> None:
         self.devices: list[GpuProfile] = []
         self.error = error
-        monkeypatch.setattr(calibrate_module, "calibrate", self)
+        monkeypatch.setattr(device_command, "calibrate", self)
 
     def __call__(self, device: GpuProfile, tell: Any) -> Any:
         self.devices.append(device)
@@ -177,7 +176,7 @@ def test_a_profile_that_was_measured_elsewhere_is_not(
 @pytest.mark.usefixtures("card")
 def test_explain_and_fit_take_the_same_way(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = FakeCalibrate(monkeypatch)
-    assert commands._told(Console(), find_gpu("auto")).calibration == make_calibration()
+    assert device_command.device_for(Console(), "auto").calibration == make_calibration()
     assert len(fake.devices) == 1
 
 

@@ -28,7 +28,8 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
 from attfc_train.files import write_text_atomically
-from attfc_train.losses import IMPLEMENTATIONS, Margin
+from attfc_train.losses.container_loss import IMPLEMENTATIONS
+from attfc_train.losses.margin import Margin
 from benchmarks.provenance import RESULTS, provenance, quantiles
 
 MARGIN, SCALE, CHUNK, DIM = Margin("arcface", 0.5), 64.0, 8192, 512

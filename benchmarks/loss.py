@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy, normalize
 
-from attfc_train.losses import IMPLEMENTATIONS, Margin
+from attfc_train.losses.container_loss import IMPLEMENTATIONS
+from attfc_train.losses.margin import Margin
 from attfc_train.run.memory_use import memory_use
 from benchmarks.capacity import container
 from benchmarks.provenance import provenance, quantiles, save

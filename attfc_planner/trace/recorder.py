@@ -25,7 +25,7 @@ from attfc_planner.trace.fake_results import FakeResults
 from attfc_planner.trace.history import Trace
 from attfc_planner.trace.no_gc import no_collection
 from attfc_planner.trace.op_costs import CostTally
-from attfc_train.backbones import build_backbone
+from attfc_train.backbones.kinds import build_backbone
 from attfc_train.data.batch import Batch
 from attfc_train.evaluate.embed import embed_batches
 from attfc_train.phase import current_phase

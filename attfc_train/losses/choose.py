@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from attfc_train.errors import ProfileError
-from attfc_train.losses import IMPLEMENTATIONS, ContainerLoss, Margin
+from attfc_train.losses.container_loss import IMPLEMENTATIONS, ContainerLoss
+from attfc_train.losses.margin import Margin
 
 LossKernel = Literal["auto", "chunked", "triton"]
 

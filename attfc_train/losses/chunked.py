@@ -62,4 +62,4 @@ def _shift(logits: Tensor, maximum: Tensor, total: Tensor, weighted: Tensor) -> 
 
 
 container_loss = partial(streaming_loss, score_slots)
-"""See `attfc_train.losses.ContainerLoss`."""
+"""See `attfc_train.losses.container_loss.ContainerLoss`."""

@@ -31,7 +31,7 @@ def container_loss(
     chunk: int,  # noqa: ARG001  # one signature for every implementation
     more: Negatives | None = None,
 ) -> Tensor:
-    """See `attfc_train.losses.ContainerLoss`; needs [B, C + 1] logits, and autograd differentiates it."""
+    """See `attfc_train.losses.container_loss.ContainerLoss`; needs [B, C + 1] logits, and autograd differentiates it."""
     wide = query.double() if query.dtype == torch.float64 else query.float()
     target = margined((wide * positive.to(wide.dtype)).sum(1), margin)
     centers = slots.to(wide.dtype)

@@ -58,7 +58,7 @@ class Scorer(Protocol):
         scale: float,
         chunk: int,
     ) -> Partial:
-        """Arguments as in `attfc_train.losses.ContainerLoss`, but `query` [B, D] is fp32 or wider."""
+        """Arguments as in `attfc_train.losses.container_loss.ContainerLoss`, but `query` [B, D] is fp32 or wider."""
         ...
 
 
@@ -137,7 +137,7 @@ def streaming_loss(
     chunk: int,
     more: Negatives | None = None,
 ) -> Tensor:
-    """Loss and gradient in one pass by way of `score`; see `attfc_train.losses.ContainerLoss` for the rest."""
+    """Loss and gradient in one pass by way of `score`; see `attfc_train.losses.container_loss.ContainerLoss` for the rest."""
     with torch.no_grad():
         wide = query.double() if query.dtype == torch.float64 else query.float()
         part = score(wide, slots, slot_scales, slot_labels, labels, scale, chunk)

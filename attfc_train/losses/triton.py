@@ -105,7 +105,7 @@ def score_slots(
 
 
 container_loss = partial(streaming_loss, score_slots)
-"""See `attfc_train.losses.ContainerLoss`."""
+"""See `attfc_train.losses.container_loss.ContainerLoss`."""
 
 
 def _block_and_padding(dim: int, dtype: torch.dtype) -> tuple[int, int]:

@@ -64,7 +64,7 @@ MAX_DEFAULT_WORKERS = 16
 NUM_DRAWN_PAIRS = 6000
 """Pairs that are drawn from a data set given as ``--val``: as many as LFW has."""
 BACKBONE_NAMES = ("r18", "r34", "r50", "r100", "r200", "mbf", "tiny")
-"""The keys of `attfc_train.backbones.BACKBONES`, for those that must not import torch."""
+"""The keys of `attfc_train.backbones.kinds.BACKBONES`, for those that must not import torch."""
 
 
 class ModelSettings(Frozen):

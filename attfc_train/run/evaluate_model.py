@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from attfc_train.backbones import build_backbone
+from attfc_train.backbones.kinds import build_backbone
 from attfc_train.errors import AttfcError, UsageError, VerificationSetError
 from attfc_train.evaluate.embed import evaluate
 from attfc_train.evaluate.load import load_verification_sets

@@ -17,7 +17,7 @@ from attfc_train.data.batch import Batch
 from attfc_train.data.loader import AttentionLoader
 from attfc_train.errors import Interrupted, NonFiniteLossError
 from attfc_train.evaluate.pairs import Verification
-from attfc_train.heads import AttFCHead
+from attfc_train.heads.attfc.head import AttFCHead
 from attfc_train.heads.containers.health import occupancy
 from attfc_train.heads.containers.staleness import StalenessWatch, stale_text
 from attfc_train.interrupt import StopFlag

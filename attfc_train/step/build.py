@@ -5,11 +5,14 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from attfc_train.backbones import build_backbone
-from attfc_train.heads import AttFCHead, FullFCHead, Head, PartialFCHead
+from attfc_train.backbones.kinds import build_backbone
+from attfc_train.heads.attfc.head import AttFCHead
 from attfc_train.heads.containers.container import DynamicClassContainer, FifoContainer, IdentityContainer
 from attfc_train.heads.containers.slot_storage import DTYPES, LARGEST
 from attfc_train.heads.containers.stored_queue import StoredQueueContainer
+from attfc_train.heads.full_fc.head import FullFCHead
+from attfc_train.heads.head import Head
+from attfc_train.heads.partial_fc.head import PartialFCHead
 from attfc_train.losses.choose import Workload, choose
 from attfc_train.optim.class_encoder import MomentumEncoder, make_class_encoder
 from attfc_train.optim.precision import LossScaler

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attfc_train.heads import AttFCHead, Head
+from attfc_train.heads.attfc.head import AttFCHead
 from attfc_train.heads.containers.resize import Kept, refill
+from attfc_train.heads.head import Head
 from attfc_train.optim.class_encoder import MomentumEncoder
 from attfc_train.optim.precision import LossScaler
 from attfc_train.optim.sgd import SGD

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 
 from attfc_train.data.batch import Batch, normalised
-from attfc_train.heads import HeadOutput
 from attfc_train.heads.containers.health import Freshness
 from attfc_train.heads.containers.slot_storage import commit
+from attfc_train.heads.head import HeadOutput
 from attfc_train.optim import schedule
 from attfc_train.optim.precision import MOST_SKIPPED, autocast
 from attfc_train.optim.sgd import clip_gradients

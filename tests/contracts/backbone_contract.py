@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from attfc_train.backbones import build_backbone
+from attfc_train.backbones.kinds import build_backbone
 
 CPU = torch.device("cpu")
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from attfc_train.heads.class_sample import draw_classes
-from attfc_train.losses import IMPLEMENTATIONS, Margin
+from attfc_train.heads.partial_fc.class_sample import draw_classes
+from attfc_train.losses.container_loss import IMPLEMENTATIONS
+from attfc_train.losses.margin import Margin
 from attfc_train.run.out_of_memory import in_smaller_parts, release
 from attfc_train.step.build import build
 from attfc_train.step.state import TrainState

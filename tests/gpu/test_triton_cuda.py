@@ -12,7 +12,9 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from attfc_train.losses import IMPLEMENTATIONS, Margin, choose
+from attfc_train.losses import choose
+from attfc_train.losses.container_loss import IMPLEMENTATIONS
+from attfc_train.losses.margin import Margin
 from tests.train.losses.test_container_loss import loss_and_gradient, problem, stored
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from attfc_train.heads.containers.slot_storage import SlotStorage, StorageType, Writes, commit
-from attfc_train.losses import EMPTY
+from attfc_train.losses.streaming import EMPTY
 
 RANDOM = -2
 """Label of a slot that holds a random unit vector: scored as a negative by everyone, the identity of nobody."""

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attfc_train.backbones import BACKBONES, build_backbone
+from attfc_train.backbones.kinds import BACKBONES, build_backbone
 from attfc_train.errors import ProfileError
 from attfc_train.profile.profile import BACKBONE_NAMES
 

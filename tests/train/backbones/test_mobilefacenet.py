@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attfc_train.backbones import build_backbone
+from attfc_train.backbones.kinds import build_backbone
 from tests.contracts.backbone_contract import BackboneContract, millions_and_giga_macs
 
 

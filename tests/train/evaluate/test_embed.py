@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attfc_train.backbones import build_backbone
+from attfc_train.backbones.kinds import build_backbone
 from attfc_train.errors import VerificationSetError
 from attfc_train.evaluate.embed import embed, evaluate
 from attfc_train.evaluate.load import load_verification, load_verification_sets

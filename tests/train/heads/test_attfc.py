@@ -10,11 +10,13 @@ from rich.console import Console
 from torch.nn.functional import normalize
 
 from attfc_planner.trace.recorder import record_steps
-from attfc_train.heads.attfc import AttFCHead
+from attfc_train.heads.attfc.head import AttFCHead
 from attfc_train.heads.containers.container import DynamicClassContainer, FifoContainer, IdentityContainer
 from attfc_train.heads.containers.health import Freshness, freshness
 from attfc_train.heads.containers.slot_storage import commit
-from attfc_train.losses import IMPLEMENTATIONS, Margin, Negatives
+from attfc_train.losses.container_loss import IMPLEMENTATIONS
+from attfc_train.losses.margin import Margin
+from attfc_train.losses.streaming import Negatives
 from attfc_train.profile.profile import DataSettings
 from attfc_train.run import run
 from attfc_train.run.log import read_log
@@ -121,7 +123,7 @@ def test_only_logged_steps_measure_and_the_trace_of_memory_does(tmp_path: Path, 
         steps.append(step)
         return freshness(container, centers, labels, step)
 
-    monkeypatch.setattr("attfc_train.heads.attfc.freshness", counted)
+    monkeypatch.setattr("attfc_train.heads.attfc.head.freshness", counted)
     profile = small_profile("fifo", steps=5)
     record_steps(profile, [profile, profile])
     assert steps == [0, 1]

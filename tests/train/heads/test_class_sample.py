@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attfc_train.heads.class_sample import draw_classes, num_sampled, put_positives
+from attfc_train.heads.partial_fc.class_sample import draw_classes, num_sampled, put_positives
 
 CPU = torch.device("cpu")
 

@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attfc_planner.trace.record import record
-from attfc_train.heads import FullFCHead, PartialFCHead
-from attfc_train.losses import Margin
+from attfc_train.heads.full_fc.head import FullFCHead
+from attfc_train.heads.partial_fc.head import PartialFCHead
+from attfc_train.losses.margin import Margin
 from attfc_train.optim.sgd import SGD
 from attfc_train.profile.profile import FullFCSettings, OptimSettings, PartialFCSettings
 from attfc_train.step.build import build

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from attfc_train.errors import ProfileError
-from attfc_train.losses import IMPLEMENTATIONS, choose
+from attfc_train.losses import choose
+from attfc_train.losses.container_loss import IMPLEMENTATIONS
 
 CPU = torch.device("cpu")
 WORK = choose.Workload(4, 300, 16, torch.int8, scaled=True, scale=64.0, chunk=64)

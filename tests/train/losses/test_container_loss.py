@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from attfc_train.losses import EMPTY, IMPLEMENTATIONS, Margin, Negatives
 from attfc_train.losses.chunked import score_slots
-from attfc_train.losses.streaming import Partial, merge
+from attfc_train.losses.container_loss import IMPLEMENTATIONS
+from attfc_train.losses.margin import Margin
+from attfc_train.losses.streaming import EMPTY, Negatives, Partial, merge
 
 MARGINS = [
     Margin("arcface", 0.5),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attfc_train.losses import Margin
+from attfc_train.losses.margin import Margin
 
 COSINES = torch.linspace(-0.999, 0.999, 41, dtype=torch.float64)
 EXACT = [

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from attfc_train.losses import EMPTY, IMPLEMENTATIONS, Margin, Negatives
+from attfc_train.losses.container_loss import IMPLEMENTATIONS
+from attfc_train.losses.margin import Margin
+from attfc_train.losses.streaming import EMPTY, Negatives
 from tests.train.losses.test_container_loss import MARGINS, loss_and_gradient, problem, stored
 
 pytest.importorskip("triton", reason="needs triton, which CUDA builds of torch bring")

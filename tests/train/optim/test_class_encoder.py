@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from attfc_train.backbones import build_backbone
+from attfc_train.backbones.kinds import build_backbone
 from attfc_train.optim.class_encoder import BufferPolicy, MomentumEncoder, make_class_encoder
 
 

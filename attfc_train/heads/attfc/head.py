@@ -10,7 +10,9 @@ from attfc_train.heads.attention import generate_class_centers
 from attfc_train.heads.containers.container import DynamicClassContainer
 from attfc_train.heads.containers.health import freshness
 from attfc_train.heads.head import Enqueue, HeadOutput
-from attfc_train.losses import EMPTY, ContainerLoss, Margin, Negatives
+from attfc_train.losses.container_loss import ContainerLoss
+from attfc_train.losses.margin import Margin
+from attfc_train.losses.streaming import EMPTY, Negatives
 
 
 class AttFCHead(nn.Module):

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from attfc_train.heads.class_sample import draw_classes, num_sampled, put_positives
 from attfc_train.heads.cosines import cosines
 from attfc_train.heads.head import Enqueue, HeadOutput
+from attfc_train.heads.partial_fc.class_sample import draw_classes, num_sampled, put_positives
 from attfc_train.losses.margin import Margin
 from attfc_train.losses.reference import classification_loss
 from attfc_train.optim.sgd import SparseRows

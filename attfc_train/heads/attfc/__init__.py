@@ -1,0 +1,1 @@
+"""The AttFC head (arXiv 2503.06839)."""

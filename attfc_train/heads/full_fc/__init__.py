@@ -1,0 +1,1 @@
+"""The full classification layer, the baseline."""

@@ -1,0 +1,64 @@
+"""Margin softmax losses behind one front door.
+
+``ContainerLoss`` is one signature with several implementations, in a dict that everyone can see: ``reference`` holds all
+logits and is the truth, ``chunked`` runs on any device, ``triton`` on CUDA; `choose` takes the faster one.
+Legend: B samples, C slots, D dimensions.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from attfc_train.losses import chunked, reference
+from attfc_train.losses.margin import Margin
+from attfc_train.losses.streaming import Negatives
+
+
+class ContainerLoss(Protocol):
+    """Sum over samples of weight x cross entropy of the positive against every slot (AttFC, DESIGN 5 steps 5-6)."""
+
+    def __call__(
+        self,
+        query: Tensor,
+        positive: Tensor,
+        weights: Tensor,
+        slots: Tensor,
+        slot_scales: Tensor | None,
+        slot_labels: Tensor,
+        labels: Tensor,
+        margin: Margin,
+        scale: float,
+        chunk: int,
+        more: Negatives | None = None,
+    ) -> Tensor:
+        """A scalar; differentiable with respect to `query` only.
+
+        Args:
+            query: [B, D] unit vectors, any float dtype; accumulation is fp32 (fp64 for fp64).
+            positive: [B, D] unit vectors, each sample's class center; no gradient.
+            weights: [B]; 1 / B each for a mean, 0 leaves a sample out.
+            slots: [C, D], fp32, fp64, bf16, fp16, float8_e4m3fn or int8; no gradient.
+            slot_scales: fp32 [C]; the center of slot c, a unit vector, is slots[c] * slot_scales[c]. None: slots[c] itself.
+            slot_labels: int64 [C]; `EMPTY` slots are not scored, a sample's own identity has probability exactly 0.
+            labels: int64 [B].
+            margin: margin on the positive cosine. scale: s.
+            chunk: slots scored at a time where the implementation works in chunks.
+            more: negatives beside the container.
+        """
+        ...
+
+
+def _triton(*arguments: Any, **named: Any) -> Tensor:
+    """Loads the kernel when it is first used: triton is not everywhere."""
+    from attfc_train.losses import triton
+
+    return triton.container_loss(*arguments, **named)
+
+
+IMPLEMENTATIONS: dict[str, ContainerLoss] = {
+    "chunked": chunked.container_loss,
+    "reference": reference.container_loss,
+    "triton": _triton,
+}

@@ -14,12 +14,14 @@ from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 
 import numpy as np
-from numpy.typing import NDArray
 
+from attfc_planner.trace.align import Floats, Integers, NotAffine, aligned_costs, aligned_sizes, names_of, rows_of, step_sizes
 from attfc_planner.trace.history import OpCost, Trace
 from attfc_planner.trace.record import record
 from attfc_planner.trace.structure import Knobs, knobs_of, with_knobs
-from attfc_train.profile.profile import AttFCSettings, PartialFCSettings, TrainProfile
+from attfc_train.heads.attfc.settings import AttFCSettings
+from attfc_train.heads.partial_fc.settings import PartialFCSettings
+from attfc_train.profile.profile import TrainProfile
 
 SMALL, LARGE, LARGER = 22, 34, 46
 """Micro-batch sizes of the steps of a trace; the third tells B x B, a batch scored against itself, from B."""
@@ -33,13 +35,6 @@ COST_TERMS = ("1", "B", "RB", "C", "BC", "chunks", "B chunks", "N", "BN", "BB")
 _NUM_NETWORK_TERMS = 3
 """The first terms, 1, B and RB, are those of the encoders."""
 _NEGLIGIBLE = 1e-6
-
-Integers = NDArray[np.int64]
-Floats = NDArray[np.float64]
-
-
-class NotAffine(Exception):
-    """Traces of one structure do not line up, or do not lie on a plane."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -89,11 +84,11 @@ def learn_head(structure: TrainProfile) -> HeadModel:
     steps = [_steps(point, first=point == points[0]) for point in points]
     traces = [_traced(structure, *point_steps) for point_steps in steps]
     knobs = [step for point_steps in steps for step in point_steps]
-    sizes = np.concatenate([_aligned_sizes(traces[0], trace) for trace in traces])
+    sizes = np.concatenate([aligned_sizes(traces[0], trace) for trace in traces])
     coefficients = _fitted_sizes(knobs, sizes)
     special = np.any(coefficients[:, _NUM_NETWORK_TERMS:] != 0, axis=1)
-    cost_keys, costs = _aligned_costs([cost for trace in traces for cost in trace.costs])
-    names = _names(traces[0], range(len(special)))
+    cost_keys, costs = aligned_costs([cost for trace in traces for cost in trace.costs])
+    names = names_of(traces[0], range(len(special)))
     return HeadModel(
         tuple(name for name, is_special in zip(names, special.tolist(), strict=True) if is_special),
         coefficients[special],
@@ -110,13 +105,14 @@ def learn(structure: TrainProfile, head: HeadModel) -> AffineTrace:
     """
     steps = _network_steps(knobs_of(structure))
     trace = _traced(structure, *steps)
-    sizes = _step_sizes(trace)
-    names = _names(trace, range(sizes.shape[1]))
-    found = _found(names, sizes, head, steps)
+    sizes = step_sizes(trace)
+    names = names_of(trace, range(sizes.shape[1]))
+    expected = head.coefficients @ np.array([_size_terms(step) for step in steps], np.int64).T
+    rows = rows_of(head.names, expected, names, sizes.T)
     coefficients = np.zeros((len(names), head.coefficients.shape[1]), np.int64)
-    others = np.setdiff1d(np.arange(len(names)), found)
+    others = np.setdiff1d(np.arange(len(names)), rows)
     coefficients[others, :_NUM_NETWORK_TERMS] = _multiples(steps, sizes[:, others])
-    coefficients[found] = head.coefficients
+    coefficients[rows] = head.coefficients
     cost_keys, cost_coefficients = _network_costs(trace, steps, head)
     return AffineTrace(trace, _both_steps(trace, coefficients), cost_keys, cost_coefficients)
 
@@ -169,18 +165,6 @@ def _multiples(steps: Sequence[Knobs], sizes: Integers) -> Integers:
     if missing.any():
         raise NotAffine("a size is no multiple of the batch")
     return result
-
-
-def _found(names: Sequence[tuple[str, str]], sizes: Integers, head: HeadModel, steps: Sequence[Knobs]) -> list[int]:
-    """Where the head's storages are among those of a network."""
-    expected = (head.coefficients @ np.array([_size_terms(step) for step in steps], np.int64).T).tolist()
-    wanted = [(name, *pair) for name, pair in zip(head.names, expected, strict=True)]
-    keys = [(name, *pair) for name, pair in zip(names, sizes.T.tolist(), strict=True)]
-    known = set(wanted)
-    found = [index for index, key in enumerate(keys) if key in known]
-    if [keys[index] for index in found] != wanted:
-        raise NotAffine("the head's allocations are not those that it makes on the smallest backbone")
-    return found
 
 
 def _both_steps(trace: Trace, coefficients: Integers) -> Integers:
@@ -255,72 +239,9 @@ def _solved(terms: Floats, values: Floats) -> Floats:
     return result
 
 
-def _step_sizes(trace: Trace) -> Integers:
-    """[steps, storages of the construction and of one step]: bytes; all steps must make the same storages."""
-    setup, first = trace.births(-1), trace.births(0)
-    rows = []
-    for births in (trace.births(step) for step in range(len(trace.steps))):
-        if _names(trace, births) != _names(trace, first):
-            raise NotAffine("two steps make different storages")
-        rows.append(np.concatenate([trace.nbytes[: setup.stop], trace.nbytes[births.start : births.stop]]))
-    return np.array(rows)
-
-
-def _names(trace: Trace, births: range) -> list[tuple[str, str]]:
-    part = slice(births.start, births.stop)
-    return list(zip(trace.ops[part], trace.phases[part], strict=True))
-
-
-def _aligned_sizes(base: Trace, other: Trace) -> Integers:
-    """The sizes in `other` of the storages that `base` also makes; `other` may score more chunks per pass."""
-    wanted, names = _names(base, range(base.births(0).stop)), _names(other, range(other.births(0).stop))
-    chosen: list[int] = []
-    position = 0
-    for run in _runs(wanted):
-        chosen += _aligned_run(wanted, run, names, position)
-        position = chosen[-1] + 1
-    if position != len(names):
-        raise NotAffine("a trace has storages that the base has not")
-    return _step_sizes(other)[:, chosen]
-
-
-def _runs(names: Sequence[tuple[str, str]]) -> list[range]:
-    """Stretches of one phase."""
-    starts = [index for index in range(len(names)) if index == 0 or names[index][1] != names[index - 1][1]]
-    return [range(start, end) for start, end in zip(starts, [*starts[1:], len(names)], strict=True)]
-
-
-def _aligned_run(wanted: Sequence[tuple[str, str]], run: range, names: Sequence[tuple[str, str]], position: int) -> list[int]:
-    """Indices into `names` from `position` on: a common beginning, whatever `names` repeats, a common end."""
-    phase, end = wanted[run.start][1], position
-    while end < len(names) and names[end][1] == phase:
-        end += 1
-    extra = end - position - len(run)
-    if extra < 0:
-        raise NotAffine("a trace has fewer storages than the base")
-    common = 0
-    while common < len(run) and wanted[run.start + common] == names[position + common]:
-        common += 1
-    if list(wanted[run.start + common : run.stop]) != list(names[position + common + extra : end]):
-        raise NotAffine("the storages of two traces differ")
-    return [position + index + (extra if index >= common else 0) for index in range(len(run))]
-
-
-def _aligned_costs(steps: Sequence[Sequence[OpCost]]) -> tuple[tuple[OpCost, ...], Floats]:
-    """The first step's operators and [steps, operators, 3] figures."""
-    if any(_cost_names(step) != _cost_names(steps[0]) for step in steps):
-        raise NotAffine("two steps call different operators")
-    figures = [[(cost.flops, cost.bytes_read_written, cost.count) for cost in step] for step in steps]
-    return tuple(steps[0]), np.array(figures, np.float64)
-
-
-def _cost_names(step: Sequence[OpCost]) -> list[tuple[str, str]]:
-    return [(cost.name, cost.phase) for cost in step]
-
-
 def _network_costs(trace: Trace, steps: Sequence[Knobs], head: HeadModel) -> tuple[tuple[OpCost, ...], Floats]:
     """The head's costs, plus the network's beyond the smallest backbone's: affine in the images that a phase sees."""
-    keys, costs = _aligned_costs(trace.costs)
+    keys, costs = aligned_costs(trace.costs)
     terms = np.array([_cost_terms(step) for step in steps])
     shares = {name: share for name, (_, share) in _costs_by_name(head.cost_keys, head.cost_coefficients).items()}
     coefficients = np.zeros((len(keys), 3, terms.shape[1]))

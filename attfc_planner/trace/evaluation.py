@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from attfc_planner.trace.affine import LARGE, SMALL, NotAffine
+from attfc_planner.trace.affine import LARGE, SMALL
+from attfc_planner.trace.align import NotAffine
 from attfc_planner.trace.history import Trace
 from attfc_planner.trace.record import record_evaluation
-from attfc_train.profile.profile import NUM_DRAWN_PAIRS, DataSettings, FullFCSettings, ModelSettings, RunSettings, TrainProfile
+from attfc_train.heads.full_fc.settings import FullFCSettings
+from attfc_train.profile.profile import NUM_DRAWN_PAIRS, DataSettings, ModelSettings, RunSettings, TrainProfile
 
 NUM_IMAGES = 2 * NUM_DRAWN_PAIRS
 """Images of a verification set: drawn pairs have this many at most, and so have LFW's and the usual ``.bin`` files."""

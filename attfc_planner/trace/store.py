@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 from attfc_planner.gpu.cache_folder import cache_folder
-from attfc_planner.trace.affine import BASE, AffineTrace, HeadModel, NotAffine, learn, learn_head, with_other_head
+from attfc_planner.trace.affine import BASE, AffineTrace, HeadModel, learn, learn_head, with_other_head
+from attfc_planner.trace.align import NotAffine
 from attfc_planner.trace.disk_cache import TraceCache
 from attfc_planner.trace.evaluation import EvaluationModel, evaluation_structure, learn_evaluation, traced_evaluation
 from attfc_planner.trace.history import OpCost, Trace

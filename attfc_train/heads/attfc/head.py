@@ -12,7 +12,7 @@ from attfc_train.heads.containers.health import freshness
 from attfc_train.heads.head import Enqueue, HeadOutput
 from attfc_train.losses.container_loss import ContainerLoss
 from attfc_train.losses.margin import Margin
-from attfc_train.losses.streaming import EMPTY, Negatives
+from attfc_train.losses.slots import EMPTY, Slots
 
 
 class AttFCHead(nn.Module):
@@ -66,8 +66,6 @@ class AttFCHead(nn.Module):
             positive,
             weights,
             self.container.slots,
-            self.container.slot_scales,
-            self.container.slot_labels,
             labels,
             margin,
             self.scale,
@@ -83,9 +81,9 @@ class AttFCHead(nn.Module):
         centers = normalize(generate_class_centers(query, references.float(), self.temperature), dim=1)
         return centers, self.container.positive(query, centers, labels)
 
-    def _fresh(self, centers: Tensor, labels: Tensor) -> Negatives:
+    def _fresh(self, centers: Tensor, labels: Tensor) -> Slots:
         """The micro-batch's centers for which no slot stands."""
-        return Negatives(centers, torch.where(self.container.stands_for(labels), EMPTY, labels))
+        return Slots(centers, None, torch.where(self.container.stands_for(labels), EMPTY, labels))
 
     @torch.no_grad()
     def prepare_enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Enqueue:

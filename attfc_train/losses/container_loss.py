@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attfc_train.losses import chunked, reference
 from attfc_train.losses.margin import Margin
-from attfc_train.losses.slots import Slots
+from attfc_train.losses.streaming import Negatives
 
 
 class ContainerLoss(Protocol):
@@ -24,12 +24,14 @@ class ContainerLoss(Protocol):
         query: Tensor,
         positive: Tensor,
         weights: Tensor,
-        slots: Slots,
+        slots: Tensor,
+        slot_scales: Tensor | None,
+        slot_labels: Tensor,
         labels: Tensor,
         margin: Margin,
         scale: float,
         chunk: int,
-        more: Slots | None = None,
+        more: Negatives | None = None,
     ) -> Tensor:
         """A scalar; differentiable with respect to `query` only.
 
@@ -37,11 +39,13 @@ class ContainerLoss(Protocol):
             query: [B, D] unit vectors, any float dtype; accumulation is fp32 (fp64 for fp64).
             positive: [B, D] unit vectors, each sample's class center; no gradient.
             weights: [B]; 1 / B each for a mean, 0 leaves a sample out.
-            slots: the container's. Empty ones are not scored; a sample's own identity has probability exactly 0.
+            slots: [C, D], fp32, fp64, bf16, fp16, float8_e4m3fn or int8; no gradient.
+            slot_scales: fp32 [C]; the center of slot c, a unit vector, is slots[c] * slot_scales[c]. None: slots[c] itself.
+            slot_labels: int64 [C]; `EMPTY` slots are not scored, a sample's own identity has probability exactly 0.
             labels: int64 [B].
             margin: margin on the positive cosine. scale: s.
             chunk: slots scored at a time where the implementation works in chunks.
-            more: negatives beside the container, at most a micro-batch.
+            more: negatives beside the container.
         """
         ...
 

@@ -8,15 +8,13 @@ running statistics matter only to those who export it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-BufferPolicy: TypeAlias = Literal["own", "average", "copy"]
-"""Running statistics of the class encoder: of its own forward passes (as AttFC's released code does), averaged like
-the weights (as DCQ's does), or the feature encoder's newest."""
+from attfc_train.heads.settings import BufferPolicy
 
 _Named: TypeAlias = tuple[str, Tensor]
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from attfc_train.errors import ProfileError, UsageError
 from attfc_train.files import write_text_atomically
+from attfc_train.heads.kinds import HEADS
 from attfc_train.profile.profile import SCHEMA_VERSION, TrainProfile
 
 MAX_PROFILE_BYTES = 4 * 1024**2
@@ -162,7 +163,7 @@ def _json_or_text(text: str) -> Any:
 def _first_problem(error: ValidationError) -> str:
     problems = error.errors(include_url=False)
     first = problems[0]
-    place = ".".join(str(part) for part in first["loc"] if part not in ("attfc", "full_fc", "partial_fc"))
+    place = ".".join(str(part) for part in first["loc"] if part not in HEADS)
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     value = "" if isinstance(first["input"], dict) else f" with value {str(first['input'])[:60]!r}"
     return f"{place or 'profile'}{value}: {first['msg']}{more}"

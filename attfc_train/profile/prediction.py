@@ -6,7 +6,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from attfc_train.profile.document import Frozen
+from attfc_train.document import Frozen
 from attfc_train.units import Bytes
 
 

@@ -8,13 +8,14 @@ model that sees both.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias, Union
 
 from pydantic import Field, model_validator
 
-from attfc_train.profile.document import Frozen
-from attfc_train.profile.names import Precision as Precision
-from attfc_train.profile.names import StorageName as StorageName
+from attfc_train.document import Frozen, Precision
+from attfc_train.heads.attfc.settings import AttFCSettings
+from attfc_train.heads.kinds import HEADS
+from attfc_train.heads.settings import HeadSettings
 from attfc_train.profile.prediction import Prediction, Provenance
 from attfc_train.profile.search_summary import SearchSummary
 from attfc_train.units import Bytes
@@ -77,100 +78,10 @@ class ModelSettings(Frozen):
     gradient_checkpointing: bool = False
 
 
-class MarginSettings(Frozen):
-    """Margin on the positive cosine: ArcFace (radians on the angle), CosFace (on the cosine) or both and a factor."""
-
-    kind: Literal["arcface", "cosface", "combined"] = "arcface"
-    """``combined``: cos(multiplier x theta + margin) - cosine_margin, which ArcFace's paper calls m1, m2 and m3."""
-    margin: float = Field(0.5, ge=0, lt=1.5)
-    multiplier: float = Field(1.0, ge=1, le=4)
-    """m1 of a ``combined`` margin."""
-    cosine_margin: float = Field(0.0, ge=0, lt=1)
-    """m3 of a ``combined`` margin."""
-    scale: float = Field(64.0, gt=0, le=256)
-    gradient: Literal["straight_through", "exact"] = "straight_through"
-    """``straight_through``: d loss / d cosine = s (p - onehot), as released ArcFace code has it; ``exact``: the derivative."""
-    ramp_steps: int = Field(0, ge=0)
-    """The margin grows linearly from none over this many steps."""
-
-    @model_validator(mode="after")
-    def _factors_belong_to_combined(self) -> Self:
-        if self.kind != "combined" and (self.multiplier, self.cosine_margin) != (1, 0):
-            raise ValueError(
-                f"multiplier and cosine_margin need kind 'combined', but got kind {self.kind!r}, "
-                f"{self.multiplier:g} and {self.cosine_margin:g}; use kind 'combined' or leave them out"
-            )
-        return self
-
-
-class AttFCSettings(Frozen):
-    """The AttFC head (arXiv 2503.06839): a container of generated class centers instead of a weight matrix."""
-
-    kind: Literal["attfc"] = "attfc"
-    margin: MarginSettings = MarginSettings()
-    policy: Literal["identity", "fifo"] = "identity"
-    """``fifo``: the paper's ring; ``identity``: one slot per identity, least recently updated evicted."""
-    dcc_size: int | None = Field(None, ge=1)
-    """Slots C. None: `dcc_share` of the identities."""
-    dcc_share: float = Field(1.0, gt=0, le=1)
-    queue_length: float = Field(3.3, ge=1, le=1000)
-    """L of the averaged queue: center <- normalise((L-1)/L center + 1/L gcc). 1 = only the newest center, as published."""
-    queue_mode: Literal["averaged", "stored"] = "averaged"
-    """``averaged``: a running mean per slot; ``stored``: the last L centers themselves, which the positive attends over."""
-    storage: StorageName = "fp32"
-    """Type of the stored centers: 4, 2, 1 or 1 bytes per dimension; the 8-bit types have a scale per slot."""
-    num_references: int = Field(1, ge=0, le=16)
-    """R images per query for its class center; 0: no class encoder, the query's own detached feature refreshes its slot."""
-    batch_negatives: bool = True
-    """A micro-batch's new centers of identities without a slot (``fifo``: all) are its negatives too; false as published."""
-    attention_temperature: float = Field(1.0, ge=1e-3)
-    encoder_momentum: float = Field(0.999, ge=0, lt=1)
-    encoder_momentum_ramp_steps: int = Field(0, ge=0)
-    """The momentum starts at 0.9 and approaches `encoder_momentum` (1 - momentum falls geometrically) over this many steps."""
-    batchnorm_buffers: Literal["own", "average", "copy"] = "own"
-    """Running statistics of the class encoder: its own forward passes', averaged like the weights, or the feature encoder's."""
-    chunk_slots: int = Field(8192, ge=16, le=2**24)
-    """Slots scored at a time by the streaming loss; batch_size x chunk_slots floats are its scratch memory."""
-    loss_kernel: Literal["auto", "chunked", "triton"] = "auto"
-    """Streaming loss: ``triton`` (CUDA only), ``chunked`` (any device), or on CUDA whichever is measured to be faster."""
-
-    @model_validator(mode="after")
-    def _policy_rules(self) -> Self:
-        if self.policy == "fifo" and self.queue_length != 1:
-            raise ValueError(f"policy 'fifo' needs queue_length 1, but got {self.queue_length:g}; use policy 'identity'")
-        if self.policy == "fifo" and self.num_references == 0:
-            raise ValueError("policy 'fifo' needs num_references >= 1, but got 0; use policy 'identity'")
-        return self
-
-    @model_validator(mode="after")
-    def _stored_queue_rules(self) -> Self:
-        if self.queue_mode == "stored" and self.policy != "identity":
-            raise ValueError(f"queue_mode 'stored' needs policy 'identity', but got {self.policy!r}; use queue_mode 'averaged'")
-        if self.queue_mode == "stored" and not self.queue_length.is_integer():
-            raise ValueError(
-                f"queue_mode 'stored' needs a whole queue_length, but got {self.queue_length:g}; "
-                f"use {round(self.queue_length)} or queue_mode 'averaged'"
-            )
-        return self
-
-
-class FullFCSettings(Frozen):
-    """A learned weight matrix over all identities: the baseline."""
-
-    kind: Literal["full_fc"] = "full_fc"
-    margin: MarginSettings = MarginSettings()
-
-
-class PartialFCSettings(Frozen):
-    """A learned weight matrix of which every step scores and updates a sample (Partial FC, arXiv 2203.15565)."""
-
-    kind: Literal["partial_fc"] = "partial_fc"
-    margin: MarginSettings = MarginSettings()
-    sample_rate: float = Field(0.2, gt=0, le=1)
-    """Share of the identities that a step scores: those of the batch and uniformly drawn others, at least `batch_size`."""
-
-
-HeadSettings = Annotated[AttFCSettings | FullFCSettings | PartialFCSettings, Field(discriminator="kind")]
+if TYPE_CHECKING:
+    AnyHead: TypeAlias = HeadSettings
+else:  # which kinds there are is known when `HEADS` is read; to a type checker they are all `HeadSettings`
+    AnyHead = Annotated[Union[tuple(kind.settings for kind in HEADS.values())], Field(discriminator="kind")]  # noqa: UP007  # made of a dict
 
 
 MAX_ACCUMULATION = 1024
@@ -227,7 +138,7 @@ class TrainProfile(Frozen):
     description: str = ""
     data: DataSettings = DataSettings()
     model: ModelSettings = ModelSettings()
-    head: HeadSettings = AttFCSettings()
+    head: AnyHead = AttFCSettings()
     optim: OptimSettings = OptimSettings()
     run: RunSettings = RunSettings()
     prediction: Prediction | None = None
@@ -245,16 +156,15 @@ class TrainProfile(Frozen):
 
     @model_validator(mode="after")
     def _slots_within_identities(self) -> Self:
-        head, num_ids = self.head, self.data.num_ids
-        limited = isinstance(head, AttFCSettings) and head.policy == "identity" and head.dcc_size and num_ids
-        if limited and self.dcc_size > (num_ids or 0):
-            raise ValueError(f"head.dcc_size must be at most data.num_ids, but got {self.dcc_size} and {num_ids}")
+        problem = None if self.data.num_ids is None else self.head.problem_with(self.data.num_ids)
+        if problem is not None:
+            raise ValueError(problem)
         return self
 
     @property
     def num_references(self) -> int:
         """References per query; 0 for heads without a class encoder."""
-        return self.head.num_references if isinstance(self.head, AttFCSettings) else 0
+        return self.head.references_per_query
 
     @property
     def num_ids(self) -> int:
@@ -271,7 +181,7 @@ class TrainProfile(Frozen):
     @property
     def dcc_size(self) -> int:
         """Slots of a resolved profile; 0 for heads without a container."""
-        return (self.head.dcc_size or 0) if isinstance(self.head, AttFCSettings) else 0
+        return self.head.num_slots
 
     @property
     def window(self) -> int | None:
@@ -290,9 +200,7 @@ class TrainProfile(Frozen):
         """
         num_images = num_images or self.data.num_images
         data = self.data.model_copy(update={"num_ids": num_ids, "num_images": num_images})
-        head, run = self.head, self.run
-        if isinstance(head, AttFCSettings) and head.dcc_size is None:
-            head = head.model_copy(update={"dcc_size": max(1, min(num_ids, round(head.dcc_share * num_ids)))})
+        head, run = self.head.resolved(num_ids), self.run
         if run.steps is None and num_images is not None:
             run = run.model_copy(update={"steps": max(1, round(run.epochs * num_images / self.optim.batch_size))})
         return TrainProfile.model_validate(self.model_copy(update={"data": data, "head": head, "run": run}).model_dump())

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from attfc_train.profile.document import Frozen
-from attfc_train.profile.names import Precision, StorageName
+from attfc_train.document import Frozen, Precision, StorageName, Value
 from attfc_train.units import Bytes
-
-Value = bool | int | float | str
 
 
 class ConstraintSlack(Frozen):

@@ -19,7 +19,7 @@ from torch import nn
 from attfc_train.errors import CheckpointError
 from attfc_train.files import write_atomically
 from attfc_train.heads.containers.resize import Kept
-from attfc_train.profile.profile import AttFCSettings, TrainProfile
+from attfc_train.profile.profile import TrainProfile
 from attfc_train.step.state import TrainState
 
 FORMAT = 2
@@ -53,7 +53,7 @@ class Checkpoint:
             CheckpointError: `state` has another architecture.
         """
         try:
-            kept = state.restore(self.state, container_form(self.profile) != container_form(state.profile))
+            kept = state.restore(self.state, self.profile.head.container_form != state.profile.head.container_form)
             torch.set_rng_state(self.rng["cpu"])
             if state.device.type == "cuda" and "cuda" in self.rng:
                 torch.cuda.set_rng_state(self.rng["cuda"], state.device)
@@ -62,14 +62,6 @@ class Checkpoint:
                 f"'{self.path}' must hold the architecture of the profile", _short(error), "Resume with the run's own folder."
             ) from error
         return kept
-
-
-def container_form(profile: TrainProfile) -> tuple[object, ...]:
-    """The settings of a container that decide what its tensors look like; they may change between two processes of a run."""
-    head = profile.head
-    if not isinstance(head, AttFCSettings):
-        return ()
-    return head.dcc_size, head.storage, head.queue_mode, head.queue_length if head.queue_mode == "stored" else None
 
 
 def save_checkpoint(path: Path, state: TrainState, best_accuracy: float | None) -> None:

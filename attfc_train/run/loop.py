@@ -17,13 +17,8 @@ from attfc_train.data.batch import Batch
 from attfc_train.data.loader import AttentionLoader
 from attfc_train.errors import Interrupted, NonFiniteLossError
 from attfc_train.evaluate.pairs import Verification
-from attfc_train.heads.attfc.head import AttFCHead
-from attfc_train.heads.containers.health import occupancy
-from attfc_train.heads.containers.staleness import StalenessWatch, stale_text
 from attfc_train.interrupt import StopFlag
-from attfc_train.optim import schedule
 from attfc_train.profile.file import save_profile
-from attfc_train.profile.profile import AttFCSettings
 from attfc_train.run.checkpoint import FILE_NAME, save_checkpoint, save_model
 from attfc_train.run.log import RunLog
 from attfc_train.run.memory_use import forget_peak, memory_use
@@ -61,7 +56,6 @@ class Loop:
     best_accuracy: float | None = None
     _is_settled: bool = field(default=False, init=False)
     _clock: _Clock = field(init=False)
-    _staleness: StalenessWatch = field(init=False)
 
     def run(self) -> None:
         """Trains to the end, evaluates, saves.
@@ -72,11 +66,9 @@ class Loop:
         """
         state = self.state
         self._clock = _Clock(self.loader, state.step)
-        self._staleness = StalenessWatch(state.profile.optim.batch_size)
         with StopFlag() as stop:
             for batch in self.loader.batches(state.step, state.profile.total_steps):
-                if isinstance(state.head, AttFCHead):
-                    state.head.measures_freshness = self._is_logged(state.step + 1)
+                state.head.observes = self._is_logged(state.step + 1)
                 metrics = self._train_step(batch)
                 if not self._is_settled:
                     self._settle()
@@ -151,8 +143,12 @@ class Loop:
 
     def _log(self, metrics: StepMetrics) -> None:
         self._check_finite()
-        profile, memory = self.state.profile, memory_use(self.state.device)
+        profile = self.state.profile
+        memory = memory_use(self.state.device)
+        health = self.state.head.health(self.state.step, metrics.observed)
         steps, seconds, waited = self._clock.lap(self.state.step)
+        if health.warning is not None:
+            self.log.say(health.warning)
         self.log.step(
             self.state.step,
             seconds_left=seconds / steps * (profile.total_steps - self.state.step),
@@ -163,32 +159,8 @@ class Loop:
             data_wait_share=waited / seconds,
             memory_bytes=float(memory.current),
             peak_memory_bytes=float(memory.peak),
-            **self._container_health(metrics),
+            **health.values,
         )
-
-    def _container_health(self, metrics: StepMetrics) -> dict[str, float]:
-        """What a log line says of the container, nothing for a head without one; warns of stale centers."""
-        head = self.state.head
-        if not isinstance(head, AttFCHead) or metrics.freshness is None:
-            return {}
-        held, fresh = occupancy(head.container, self.state.step), metrics.freshness
-        values = {
-            "filled_slots": float(held.filled),
-            "identities_held": float(held.identities),
-            "mean_age_steps": held.mean_age,
-            "max_age_steps": float(held.max_age),
-            "conflict_share": fresh.conflicts.item(),
-            "found_age_steps": fresh.age.item(),
-            "center_cosine": fresh.cosine.item(),
-            "center_cosine_per_step": fresh.cosine_per_step.item(),
-        }
-        keys = ("filled_slots", "found_age_steps", "center_cosine", "center_cosine_per_step")
-        share = self._staleness.observe(*(values[key] for key in keys))
-        settings = self.state.profile.head
-        if share is not None and isinstance(settings, AttFCSettings):
-            momentum = schedule.encoder_momentum(settings, self.state.step)
-            self.log.say(stale_text(settings, momentum, fresh.age.item(), share))
-        return values
 
     def _check_finite(self) -> None:
         """Reads the device's flag; names the step and its records."""

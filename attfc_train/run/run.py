@@ -247,13 +247,8 @@ def _loader(profile: TrainProfile, dataset: FaceDataset, device: torch.device) -
 
 
 def _headline(profile: TrainProfile, dataset: FaceDataset, options: RunOptions) -> str:
-    head = (
-        f"{profile.head.kind}, {profile.dcc_size:,} slots, R={profile.num_references}"
-        if profile.dcc_size
-        else profile.head.kind
-    )
     return (
         f"{profile.name}: {profile.model.backbone} on {dataset.name} ({profile.num_ids:,} identities, "
-        f"{dataset.index.num_images:,} images), {head}, batch {profile.optim.batch_size}, {profile.run.precision}, "
-        f"{profile.total_steps:,} steps on {options.device} -> {options.folder}"
+        f"{dataset.index.num_images:,} images), {profile.head.describe()}, batch {profile.optim.batch_size}, "
+        f"{profile.run.precision}, {profile.total_steps:,} steps on {options.device} -> {options.folder}"
     )

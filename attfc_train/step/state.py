@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attfc_train.heads.attfc.head import AttFCHead
-from attfc_train.heads.containers.resize import Kept, refill
+from attfc_train.heads.containers.resize import Kept
 from attfc_train.heads.head import Head
 from attfc_train.optim.class_encoder import MomentumEncoder
 from attfc_train.optim.precision import LossScaler
+from attfc_train.optim.schedule import RateController
 from attfc_train.optim.sgd import SGD
 from attfc_train.profile.profile import TrainProfile
+from attfc_train.step.ranks import Ranks
 from attfc_train.step.rollback import StepStart
 
 
@@ -26,11 +27,13 @@ class TrainState:
     profile: TrainProfile
     """Resolved; of its settings only ``optim.accumulation`` may change in a run (see `attfc_train.run.out_of_memory`)."""
     device: torch.device
+    ranks: Ranks
     feature_encoder: nn.Module
     class_encoder: MomentumEncoder | None
     """None without references."""
     head: Head
     optimizer: SGD
+    rates: RateController
     scaler: LossScaler | None
     """None unless the precision is fp16."""
     step: int = 0
@@ -64,6 +67,7 @@ class TrainState:
             "class_encoder": self.class_encoder.class_encoder.state_dict() if self.class_encoder else None,
             "head": self.head.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "rates": self.rates.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler else None,
         }
 
@@ -79,16 +83,12 @@ class TrainState:
         self.feature_encoder.load_state_dict(saved["feature_encoder"])
         if self.class_encoder:
             self.class_encoder.class_encoder.load_state_dict(saved["class_encoder"])
-        kept = self._refill_container(saved["head"]) if other_container else None
+        kept = self.head.take_over(saved["head"]) if other_container else None
         if kept is None:
             self.head.load_state_dict(saved["head"])
         self.optimizer.load_state_dict(saved["optimizer"])
+        self.rates.load_state_dict(saved.get("rates", {}))  # a checkpoint of the first release has none
         if self.scaler:
             self.scaler.load_state_dict(saved["scaler"])
         self.step = int(saved["step"])
         return kept
-
-    def _refill_container(self, saved: dict[str, Any]) -> Kept:
-        assert isinstance(self.head, AttFCHead)
-        prefix = "container."
-        return refill(self.head.container, {key.removeprefix(prefix): value for key, value in saved.items()})

@@ -11,21 +11,19 @@ changes before.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from attfc_train.data.batch import Batch, normalised
-from attfc_train.heads.containers.health import Freshness
 from attfc_train.heads.containers.slot_storage import commit
 from attfc_train.heads.head import HeadOutput
 from attfc_train.optim import schedule
 from attfc_train.optim.precision import MOST_SKIPPED, autocast
 from attfc_train.optim.sgd import clip_gradients
 from attfc_train.phase import phase
-from attfc_train.profile.profile import AttFCSettings
 from attfc_train.step.state import TrainState
 
 
@@ -38,8 +36,8 @@ class StepMetrics:
     gradient_norm: Tensor
     """L2 norm of the feature encoder's gradient before clipping, fp32."""
     learning_rate: float
-    freshness: Freshness | None
-    """Of the container, as the step found it; None for heads without one, and unless `AttFCHead.measures_freshness`."""
+    observed: Mapping[str, Tensor]
+    """What the head observed of the step, by the log's names; empty unless `Head.observes`."""
 
 
 def train_step(state: TrainState, batch: Batch) -> StepMetrics:
@@ -62,32 +60,37 @@ def train_step(state: TrainState, batch: Batch) -> StepMetrics:
         loss = torch.stack([output.loss for output in outputs]).sum()
         update, norm, rate = _prepare_update(state, loss)
     with phase("enqueue"):
-        enqueue = state.head.prepare_enqueue(torch.cat([output.centers for output in outputs]), batch.labels, state.step)
+        centers = torch.cat([output.centers for output in outputs])
+        ranks = state.ranks
+        enqueue = state.head.prepare_enqueue(ranks.gathered(centers), ranks.gathered(batch.labels), state.step)
     state.start.begin_commit()
     with phase("update"):
         update()
     with phase("enqueue"):
         commit(enqueue.writes)
+    state.rates.observe(loss)
     state.step += 1
     state.start.end_commit()
-    return StepMetrics(loss, norm, rate, enqueue.freshness)
+    return StepMetrics(loss, norm, rate, enqueue.observed)
 
 
 def _update_class_encoder(state: TrainState) -> None:
-    if state.class_encoder:
-        assert isinstance(state.profile.head, AttFCSettings)
-        state.class_encoder.update(schedule.encoder_momentum(state.profile.head, state.step))
+    wanted = state.profile.head.class_encoder
+    if state.class_encoder and wanted:
+        state.class_encoder.update(wanted.momentum_at(state.step))
 
 
 def _forward(state: TrainState, part: Batch, weights: Tensor) -> HeadOutput:
     """References, queries and loss of one micro-batch."""
-    precision, head = state.profile.run.precision, state.profile.head
+    precision = state.profile.run.precision
     with phase("references"), torch.no_grad(), autocast(state.device, precision):
         references = _reference_features(state, part)
     with phase("forward"), autocast(state.device, precision):
         features = state.feature_encoder(normalised(part.query, part.flips[0]))
     with phase("loss"):
-        return state.head(features, references, part.labels, weights, schedule.margin(head.margin, state.step))
+        margin = schedule.margin(state.profile.head.margin, state.step)
+        output: HeadOutput = state.head(features, references, part.labels, weights, margin)
+    return output
 
 
 def _reference_features(state: TrainState, part: Batch) -> Tensor:
@@ -103,9 +106,10 @@ def _reference_features(state: TrainState, part: Batch) -> Tensor:
 def _prepare_update(state: TrainState, loss: Tensor) -> tuple[Callable[[], None], Tensor, float]:
     """Unscale, clip the feature encoder; then SGD, and whether the step was finite. The commit, gradient norm and rate."""
     profile = state.profile
+    state.ranks.average(state.optimizer.gradients)
     overflow = state.scaler.unscale(state.optimizer.gradients) if state.scaler else None
     norm = clip_gradients(state.feature_encoder.parameters(), profile.optim.clip_norm)
-    rate = schedule.learning_rate(profile.optim, state.step, profile.total_steps)
+    rate = state.rates.rate(state.step)
     update = state.optimizer.prepare(rate, overflow)
     bad = ~torch.isfinite(loss if state.scaler else loss + norm)
     if state.scaler:

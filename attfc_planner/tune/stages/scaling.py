@@ -18,8 +18,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from attfc_train.optim.schedule import FIRST_MOMENTUM
-from attfc_train.profile.profile import AttFCSettings, FullFCSettings, TrainProfile
+from attfc_train.heads.attfc.settings import AttFCSettings
+from attfc_train.heads.full_fc.settings import FullFCSettings
+from attfc_train.heads.settings import FIRST_MOMENTUM
+from attfc_train.profile.profile import TrainProfile
 
 FASTEST_FORGETTING = 1 - FIRST_MOMENTUM
 """Largest 1 - m' of a short run: where a ramp of the momentum starts, too."""

@@ -2,21 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from attfc_train.heads.attention import generate_class_centers
-from attfc_train.heads.containers.container import DynamicClassContainer
-from attfc_train.heads.containers.health import freshness
-from attfc_train.heads.head import Enqueue, HeadOutput
+from attfc_train.heads.attfc.settings import AttFCSettings
+from attfc_train.heads.containers.container import DynamicClassContainer, FifoContainer, IdentityContainer
+from attfc_train.heads.containers.health import freshness, occupancy
+from attfc_train.heads.containers.resize import Kept, refill
+from attfc_train.heads.containers.slot_storage import DTYPES, LARGEST
+from attfc_train.heads.containers.staleness import StalenessWatch, stale_text
+from attfc_train.heads.containers.stored_queue import StoredQueueContainer
+from attfc_train.heads.head import Enqueue, Head, HeadOutput, Health
+from attfc_train.heads.kinds import HeadSite
+from attfc_train.losses.choose import Workload, choose
 from attfc_train.losses.container_loss import ContainerLoss
 from attfc_train.losses.margin import Margin
 from attfc_train.losses.slots import EMPTY, Slots
 
 
-class AttFCHead(nn.Module):
-    """Scores queries against generated class centers (DESIGN 5 steps 4-7).
+class AttFCHead(Head):
+    """Scores queries against generated class centers (docs/methods.md, steps 4 to 7).
 
     The positive of a sample is made of what its slot will hold: its GCC, and what is stored of its identity (with the fifo
     policy, and with queue length 1, that is the GCC itself, as published). Without references (R = 0) it is made of what is
@@ -27,7 +38,7 @@ class AttFCHead(nn.Module):
 
     Args:
         container: where centers live. loss: an implementation of the container loss, to which scale s and chunk are passed.
-        temperature: of the attention.
+        temperature: of the attention. watch: says when what is stored is stale; None: nobody does.
     """
 
     def __init__(
@@ -40,16 +51,17 @@ class AttFCHead(nn.Module):
         temperature: float,
         chunk: int,
         batch_negatives: bool,
+        watch: StalenessWatch | None = None,
     ) -> None:
         super().__init__()
         self.container, self.loss = container, loss
         self.num_references, self.temperature = num_references, temperature
         self.scale, self.chunk, self.batch_negatives = scale, chunk, batch_negatives
-        self.measures_freshness = True
-        """For the log alone, and with a ring a search through all slots: the loop asks for it in the steps that it logs."""
+        self.watch = watch
 
-    def begin_step(self, labels: Tensor, step: int) -> Tensor:  # noqa: ARG002  # scores what it holds
+    def begin_step(self, labels: Tensor, step: int) -> Tensor:
         """1 / B each; without references only identities that hold a slot count."""
+        del step
         counted = torch.ones_like(labels, dtype=torch.float32)
         if self.num_references == 0:
             counted = self.container.find(labels)[1].float()
@@ -87,6 +99,59 @@ class AttFCHead(nn.Module):
 
     @torch.no_grad()
     def prepare_enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Enqueue:
-        """See `Head.prepare_enqueue`."""
-        before = freshness(self.container, centers, labels, step) if self.measures_freshness else None
-        return Enqueue(self.container.prepare_enqueue(centers, labels, step), before)
+        """See `Head.prepare_enqueue`; observes how the batch's centers differ from what is stored of its identities."""
+        observed = freshness(self.container, centers, labels, step).by_name() if self.observes else {}
+        return Enqueue(self.container.prepare_enqueue(centers, labels, step), observed)
+
+    def health(self, step: int, observed: Mapping[str, Tensor]) -> Health:
+        """Say what the container holds, how old and how fresh that is, and warn of stale centers."""
+        if not observed:
+            return Health()
+        held = occupancy(self.container, step)
+        values = {
+            "filled_slots": float(held.filled),
+            "identities_held": float(held.identities),
+            "mean_age_steps": held.mean_age,
+            "max_age_steps": float(held.max_age),
+            **{name: value.item() for name, value in observed.items()},
+        }
+        return Health(values, self.watch.warning(step, values) if self.watch else None)
+
+    def take_over(self, saved: dict[str, Any]) -> Kept:
+        """See `Head.take_over`; the rule is that of `attfc_train.heads.containers.resize`."""
+        prefix = "container."
+        return refill(self.container, {key.removeprefix(prefix): value for key, value in saved.items()})
+
+
+def build(settings: AttFCSettings, site: HeadSite, device: torch.device) -> AttFCHead:
+    """Build the head for a run: the loss is chosen first, because measuring it needs memory."""
+    slot_type = DTYPES[settings.storage]
+    work = Workload(
+        batch_size=site.micro_batch_size,
+        dcc_size=settings.num_slots,
+        embedding_size=site.embedding_size,
+        slot_type=slot_type,
+        scaled=slot_type in LARGEST,
+        scale=settings.margin.scale,
+        chunk=settings.chunk_slots,
+    )
+    return AttFCHead(
+        loss=choose(settings.loss_kernel, device, work),
+        container=_build_container(settings, site, device),
+        num_references=settings.num_references,
+        scale=settings.margin.scale,
+        temperature=settings.attention_temperature,
+        chunk=settings.chunk_slots,
+        batch_negatives=settings.batch_negatives,
+        watch=StalenessWatch(site.batch_size, partial(stale_text, settings)),
+    )
+
+
+def _build_container(settings: AttFCSettings, site: HeadSite, device: torch.device) -> DynamicClassContainer:
+    slots, dim, storage = settings.num_slots, site.embedding_size, settings.storage
+    if settings.policy == "fifo":
+        return FifoContainer(slots, dim, storage, device=device)
+    if settings.queue_mode == "averaged":
+        return IdentityContainer(site.num_ids, slots, dim, settings.queue_length, storage, device=device)
+    length, temperature = int(settings.queue_length), settings.attention_temperature
+    return StoredQueueContainer(site.num_ids, slots, dim, length, temperature, storage, device=device)

@@ -28,6 +28,15 @@ class Freshness:
     age: Tensor
     """Mean age in steps of these stored centers: less than that of all slots where the images come in the residency order."""
 
+    def by_name(self) -> dict[str, Tensor]:
+        """Return the scalars by the names that the log gives them."""
+        return {
+            "conflict_share": self.conflicts,
+            "found_age_steps": self.age,
+            "center_cosine": self.cosine,
+            "center_cosine_per_step": self.cosine_per_step,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Occupancy:

@@ -15,9 +15,11 @@ encoder that has learned nothing yet looks the same, and the warning says so.
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from collections.abc import Callable, Mapping
 
-from attfc_train.profile.profile import AttFCSettings
+from attfc_train.heads.attfc.settings import AttFCSettings
 
 LARGEST_LOSS = 1 / 3
 LEAST_COSINE = 0.05
@@ -28,12 +30,23 @@ LINES_BETWEEN_WARNINGS = 50
 
 
 class StalenessWatch:
-    """Looks at one log line after another, each of a batch of `batch_size`."""
+    """Looks at one log line after another, each of a batch of `batch_size`.
 
-    def __init__(self, batch_size: int) -> None:
+    Args:
+        text: makes the warning from the step, the centers' age and the share of agreement that it has cost.
+    """
+
+    def __init__(self, batch_size: int, text: Callable[[int, float, float], str]) -> None:
+        self._text = text
         self._filled = -1.0
         self._lines: deque[tuple[float, float]] = deque(maxlen=max(LEAST_LINES, LEAST_SAMPLES // batch_size))
         self._silent_lines = 0
+
+    def warning(self, step: int, line: Mapping[str, float]) -> str | None:
+        """Return the warning that a log line's values give cause for, when it is time for one."""
+        age = line["found_age_steps"]
+        share = self.observe(line["filled_slots"], age, line["center_cosine"], line["center_cosine_per_step"])
+        return None if share is None else self._text(step, age, share)
 
     def observe(self, filled: float, age: float, cosine: float, cosine_per_step: float) -> float | None:
         """The share of the agreement that age has cost when it is time to warn, 1 for all; the arguments are a log line's."""
@@ -60,8 +73,8 @@ class StalenessWatch:
         return lost / (lost + left) if lost > 0 else 0.0
 
 
-def stale_text(head: AttFCSettings, momentum: float, age: float, share: float) -> str:
-    """The warning: what was found and the setting that dominates it. `momentum` is the class encoder's at this step."""
+def stale_text(head: AttFCSettings, step: int, age: float, share: float) -> str:
+    """Return the warning: what was found, and the setting that dominates it."""
     found = f"in the {age:,.0f} steps until a batch needs them again, they lose {share:.0%} of their agreement with fresh ones"
     if share >= 1:
         found = (
@@ -70,8 +83,9 @@ def stale_text(head: AttFCSettings, momentum: float, age: float, share: float) -
         )
     # What a slot holds is older than its last refresh: by L - 1 refreshes as a running mean, by 0 to L - 1 as a mean of L.
     earlier = (head.queue_length - 1) / (2 if head.queue_mode == "stored" else 1)
-    remembered = 1 / (1 - momentum)
-    if head.num_references and remembered < age:
+    encoder = head.class_encoder
+    remembered = 1 / (1 - encoder.momentum_at(step)) if encoder else math.inf
+    if remembered < age:
         remedy = f"the class encoder forgets in {remembered:,.0f} steps: raise head.encoder_momentum"
     elif earlier > 1:
         remedy = (

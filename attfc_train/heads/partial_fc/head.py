@@ -7,22 +7,26 @@ those of a full layer, and momentum moves and decay shrinks every row at every s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from attfc_train.heads.cosines import cosines
-from attfc_train.heads.head import Enqueue, HeadOutput
+from attfc_train.heads.head import Head, HeadOutput
+from attfc_train.heads.kinds import HeadSite
 from attfc_train.heads.partial_fc.class_sample import draw_classes, num_sampled, put_positives
+from attfc_train.heads.partial_fc.settings import PartialFCSettings
+from attfc_train.heads.sparse_rows import SparseRows
 from attfc_train.losses.margin import Margin
 from attfc_train.losses.reference import classification_loss
-from attfc_train.optim.sgd import SparseRows
 
 _SEED_STRIDE = 0x9E3779B1
 """Odd: runs of different seeds draw from places far apart among the 2^32 keys."""
 
 
-class PartialFCHead(nn.Module):
+class PartialFCHead(Head):
     """Margin softmax over K of the rows of a weight matrix [num_ids, D], initialised like the full layer.
 
     K is ``round(sample_rate * num_ids)``, but at least the batch size. A step scores every class of its batch; uniformly drawn
@@ -61,13 +65,26 @@ class PartialFCHead(nn.Module):
         self.rows.select(classes)
         return torch.full_like(labels, 1 / batch_size, dtype=torch.float32)
 
-    def forward(self, features: Tensor, references: Tensor, labels: Tensor, weights: Tensor, margin: Margin) -> HeadOutput:  # noqa: ARG002  # the protocol's
-        """See `Head.__call__`; references are not used, and there is nothing to remember."""
+    def forward(self, features: Tensor, references: Tensor, labels: Tensor, weights: Tensor, margin: Margin) -> HeadOutput:
+        """See `Head.forward`; references are not used, and there is nothing to remember."""
+        del references
         query = normalize(features.float(), dim=1)
         labels = self.place[labels].long()
         loss = classification_loss(cosines(query, self.rows.rows), labels, weights, margin, self.scale)
         return HeadOutput(loss, query.detach()[:0])
 
-    def prepare_enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Enqueue:  # noqa: ARG002  # the protocol's
-        """Learned centers need no queue."""
-        return Enqueue([])
+    def sparse_rows(self) -> Sequence[SparseRows]:
+        """Return the weight, whose sampled rows a step trains."""
+        return (self.rows,)
+
+
+def build(settings: PartialFCSettings, site: HeadSite, device: torch.device) -> PartialFCHead:
+    """Build the layer for a run."""
+    return PartialFCHead(
+        site.num_ids,
+        site.embedding_size,
+        sample_rate=settings.sample_rate,
+        seed=site.seed,
+        scale=settings.margin.scale,
+        device=device,
+    )

@@ -10,7 +10,8 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from attfc_train.backbones.kinds import build_backbone
-from attfc_train.optim.class_encoder import BufferPolicy, MomentumEncoder, make_class_encoder
+from attfc_train.heads.settings import BufferPolicy
+from attfc_train.optim.class_encoder import MomentumEncoder, make_class_encoder
 
 
 @pytest.fixture(autouse=True)

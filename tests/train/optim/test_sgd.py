@@ -8,10 +8,13 @@ import math
 import pytest
 import torch
 
+from attfc_train.heads.attfc.settings import AttFCSettings
+from attfc_train.heads.settings import ClassEncoder, MarginSettings
+from attfc_train.heads.sparse_rows import SparseRows
 from attfc_train.optim import schedule
 from attfc_train.optim.precision import LossScaler
-from attfc_train.optim.sgd import SGD, SparseRows, clip_gradients
-from attfc_train.profile.profile import AttFCSettings, MarginSettings, OptimSettings
+from attfc_train.optim.sgd import SGD, clip_gradients
+from attfc_train.profile.profile import OptimSettings
 
 
 def twins() -> tuple[list[torch.nn.Parameter], list[torch.nn.Parameter]]:
@@ -107,11 +110,12 @@ def test_learning_rate(kind: str, middle: float) -> None:
 def test_margin_and_momentum_ramps() -> None:
     settings = MarginSettings(margin=0.4, ramp_steps=100)
     assert [schedule.margin(settings, step).margin for step in (0, 50, 100, 200)] == pytest.approx([0, 0.2, 0.4, 0.4])
-    head = AttFCSettings(encoder_momentum=0.999, encoder_momentum_ramp_steps=10)
-    assert schedule.encoder_momentum(head, 0) == pytest.approx(0.9)
-    assert schedule.encoder_momentum(head, 5) == pytest.approx(1 - math.sqrt(0.1 * 0.001))
-    assert schedule.encoder_momentum(head, 10) == 0.999
-    assert schedule.encoder_momentum(AttFCSettings(), 0) == 0.999
+    encoder = AttFCSettings(encoder_momentum=0.999, encoder_momentum_ramp_steps=10).class_encoder
+    assert encoder is not None
+    assert encoder.momentum_at(0) == pytest.approx(0.9)
+    assert encoder.momentum_at(5) == pytest.approx(1 - math.sqrt(0.1 * 0.001))
+    assert encoder.momentum_at(10) == 0.999
+    assert ClassEncoder(0.999, 0, "own").momentum_at(0) == 0.999
 
 
 def test_factors_need_the_combined_margin() -> None:

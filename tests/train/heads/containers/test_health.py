@@ -10,10 +10,10 @@ import torch
 from hypothesis import given, settings
 from torch.nn.functional import normalize
 
+from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.heads.containers.container import FifoContainer
 from attfc_train.heads.containers.health import Occupancy, freshness, occupancy
 from attfc_train.heads.containers.staleness import LEAST_LINES, LINES_BETWEEN_WARNINGS, StalenessWatch, stale_text
-from attfc_train.profile.profile import AttFCSettings
 from tests.oracle.container_oracle import IdentityOracle
 from tests.train.heads.containers.test_container import DIM, History, centers_for, histories, make_identity
 
@@ -49,7 +49,7 @@ def test_a_ring_counts_its_identities() -> None:
     for step, labels in enumerate([[1, 2], [2, 3]]):
         container.enqueue(centers_for(labels, generator), torch.tensor(labels), step)
     assert occupancy(container, 2) == Occupancy(4, 3, 0.5, 1)
-    newest = container.slots.values[2:3]
+    newest = container.slots[2:3]
     found = freshness(container, torch.cat([newest, newest]), torch.tensor([2, 7]), 2)
     assert found.conflicts == 0.5
     assert found.cosine == pytest.approx(1)
@@ -78,35 +78,39 @@ def test_drift_is_measured_by_age() -> None:
     assert few.age.item() == pytest.approx(np.mean(range(1, 11))), "of the batch's own, not of all slots"
 
 
+def watch_of(batch_size: int) -> StalenessWatch:
+    return StalenessWatch(batch_size, lambda *_: "stale")
+
+
 def observed(watch: StalenessWatch, lines: int, filled: float = 100, slope: float = -0.01, cosine: float = 0.4) -> list[bool]:
     return [watch.observe(filled, 30.0, cosine, slope) is not None for _ in range(lines)]
 
 
 def test_stale_centers_are_said_once_in_a_while() -> None:
-    told = observed(StalenessWatch(128), 2 * LINES_BETWEEN_WARNINGS)
+    told = observed(watch_of(128), 2 * LINES_BETWEEN_WARNINGS)
     assert told.index(True) == LEAST_LINES  # the first line still counts as filling
     assert sum(told) == 2
 
 
 def test_small_batches_need_more_lines() -> None:
-    assert observed(StalenessWatch(16), 60).index(True) == 640 // 16
+    assert observed(watch_of(16), 60).index(True) == 640 // 16
 
 
 def test_no_false_alarm() -> None:
-    assert not any(observed(StalenessWatch(128), 40, slope=-0.005))
-    assert not any(observed(StalenessWatch(128), 40, slope=0.01))
-    assert not any(observed(StalenessWatch(128), 40, slope=0.02)), "older ones agree more: noise, not age"
-    assert not any(observed(StalenessWatch(128), 40, slope=math.nan, cosine=math.nan))
-    watch = StalenessWatch(128)
+    assert not any(observed(watch_of(128), 40, slope=-0.005))
+    assert not any(observed(watch_of(128), 40, slope=0.01))
+    assert not any(observed(watch_of(128), 40, slope=0.02)), "older ones agree more: noise, not age"
+    assert not any(observed(watch_of(128), 40, slope=math.nan, cosine=math.nan))
+    watch = watch_of(128)
     assert not any(observed(watch, 1, filled=100 + line)[0] for line in range(40)), "while the container fills"
 
 
 @pytest.mark.parametrize(("cosine", "slope"), [(0.01, -1e-6), (0.01, 1e-3), (0.0, 0.0), (-0.1, -1e-3), (-0.1, 1e-2)])
 def test_agreement_that_is_gone_has_no_slope_but_is_said(cosine: float, slope: float) -> None:
-    watch = StalenessWatch(128)
+    watch = watch_of(128)
     told = [share for _ in range(100) if (share := watch.observe(100, 1000.0, cosine, slope)) is not None]
     assert told == [1.0, 1.0]
-    text = stale_text(AttFCSettings(), 0.999, 1000.0, 1.0)
+    text = stale_text(AttFCSettings(), 0, 1000.0, 1.0)
     assert "1,000 steps old on average when a batch needs them, they agree with fresh ones no more than strangers' do" in text
     filling = (watch.observe(100 + line, 1000.0, cosine, slope) for line in range(100))
     assert not any(filling)
@@ -128,6 +132,6 @@ def test_agreement_that_is_gone_has_no_slope_but_is_said(cosine: float, slope: f
     ],
 )
 def test_the_warning_names_the_knob(settings: dict[str, object], momentum: float, knob: str) -> None:
-    text = stale_text(AttFCSettings.model_validate(settings), momentum, 40.0, 0.5)
+    text = stale_text(AttFCSettings.model_validate({**settings, "encoder_momentum": momentum}), 0, 40.0, 0.5)
     assert knob in text
     assert "in the 40 steps until a batch needs them again, they lose 50% of" in text

@@ -1,0 +1,57 @@
+"""The kinds of heads: a new one is its folder and a line here.
+
+Free of torch: the module that builds a head is loaded when one is built.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from attfc_train.heads.attfc.settings import AttFCSettings
+from attfc_train.heads.full_fc.settings import FullFCSettings
+from attfc_train.heads.partial_fc.settings import PartialFCSettings
+from attfc_train.heads.settings import HeadSettings
+
+if TYPE_CHECKING:
+    import torch
+
+    from attfc_train.heads.head import Head
+
+
+@dataclass(frozen=True, slots=True)
+class HeadKind:
+    """One kind of head."""
+
+    settings: type[HeadSettings]
+    """Whose ``kind`` is the key in `HEADS`."""
+    module: str
+    """Holds ``build(settings, site, device) -> Head``."""
+
+
+HEADS: dict[str, HeadKind] = {
+    "attfc": HeadKind(AttFCSettings, "attfc_train.heads.attfc.head"),
+    "full_fc": HeadKind(FullFCSettings, "attfc_train.heads.full_fc.head"),
+    "partial_fc": HeadKind(PartialFCSettings, "attfc_train.heads.partial_fc.head"),
+}
+"""Kind -> settings and where the head is built."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeadSite:
+    """Where a head is built: the numbers of a run that it may need, and nothing of a profile."""
+
+    num_ids: int
+    embedding_size: int
+    batch_size: int
+    """Queries of an optimiser step on this device."""
+    micro_batch_size: int
+    """Queries of one forward pass."""
+    seed: int
+
+
+def build_head(settings: HeadSettings, site: HeadSite, device: torch.device) -> Head:
+    """Build a fresh head of the settings' kind on `device`."""
+    head: Head = importlib.import_module(HEADS[settings.kind].module).build(settings, site, device)
+    return head

@@ -1,0 +1,164 @@
+"""What the settings of every head tell about themselves, free of torch.
+
+A kind of head is a folder: its settings, a subclass of `HeadSettings`, stand beside the head. Nobody else asks of which class
+settings are: they ask the settings.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Literal, NamedTuple, Self, TypeAlias
+
+from pydantic import Field, model_validator
+
+from attfc_train.document import Frozen, Value
+from attfc_train.heads.knob import Knob
+
+BufferPolicy: TypeAlias = Literal["own", "average", "copy"]
+"""Running statistics of a class encoder: of its own forward passes (as AttFC's released code does), averaged like the weights
+(as DCQ's does), or the feature encoder's newest."""
+FIRST_MOMENTUM = 0.9
+"""Where a ramped momentum starts: a young feature encoder moves too fast for a copy that lags 1,000 steps."""
+
+
+class MarginSettings(Frozen):
+    """Margin on the positive cosine: ArcFace (radians on the angle), CosFace (on the cosine) or both and a factor."""
+
+    kind: Literal["arcface", "cosface", "combined"] = "arcface"
+    """``combined``: cos(multiplier x theta + margin) - cosine_margin, which ArcFace's paper calls m1, m2 and m3."""
+    margin: float = Field(0.5, ge=0, lt=1.5)
+    multiplier: float = Field(1.0, ge=1, le=4)
+    """m1 of a ``combined`` margin."""
+    cosine_margin: float = Field(0.0, ge=0, lt=1)
+    """m3 of a ``combined`` margin."""
+    scale: float = Field(64.0, gt=0, le=256)
+    gradient: Literal["straight_through", "exact"] = "straight_through"
+    """``straight_through``: d loss / d cosine = s (p - onehot), as released ArcFace code has it; ``exact``: the derivative."""
+    ramp_steps: int = Field(0, ge=0)
+    """The margin grows linearly from none over this many steps."""
+
+    @model_validator(mode="after")
+    def _factors_belong_to_combined(self) -> Self:
+        if self.kind != "combined" and (self.multiplier, self.cosine_margin) != (1, 0):
+            raise ValueError(
+                f"multiplier and cosine_margin need kind 'combined', but got kind {self.kind!r}, "
+                f"{self.multiplier:g} and {self.cosine_margin:g}; use kind 'combined' or leave them out"
+            )
+        return self
+
+
+class ClassEncoder(NamedTuple):
+    """The class encoder that a head asks for: a momentum copy of the feature encoder."""
+
+    momentum: float
+    """At the end of its ramp."""
+    ramp_steps: int
+    """Optimiser steps over which the momentum approaches `momentum`."""
+    buffers: BufferPolicy
+
+    def momentum_at(self, step: int) -> float:
+        """Return a step's momentum m: over the ramp 1 - m falls geometrically from 0.1 to its final value."""
+        if step >= self.ramp_steps or self.momentum <= FIRST_MOMENTUM:
+            return self.momentum
+        first, last = 1 - FIRST_MOMENTUM, 1 - self.momentum
+        return 1 - first * math.pow(last / first, step / self.ramp_steps)
+
+
+class Refusal(NamedTuple):
+    """What keeps settings from being searched: rule, value and remedy of an error."""
+
+    rule: str
+    got: str
+    remedy: str
+
+
+class HeadSettings(Frozen):
+    """The settings of one kind of head, and what they mean for everybody else.
+
+    The defaults here are those of a head with learned centers: no container, no references, no class encoder, no knobs. A kind
+    overrides what is different.
+    """
+
+    kind: str
+    margin: MarginSettings = MarginSettings()
+
+    @property
+    def references_per_query(self) -> int:
+        """R: images per query that the class encoder sees."""
+        return 0
+
+    @property
+    def num_slots(self) -> int:
+        """C of resolved settings; 0 without a container."""
+        return 0
+
+    @property
+    def class_encoder(self) -> ClassEncoder | None:
+        """The class encoder that the head needs, if any."""
+        return None
+
+    @property
+    def container_form(self) -> tuple[object, ...]:
+        """The settings that decide what the container's tensors look like; they may change between two processes of a run."""
+        return ()
+
+    def resolved(self, num_ids: int) -> Self:
+        """Return the settings in which everything that depends on the number of identities is a number."""
+        del num_ids
+        return self
+
+    def problem_with(self, num_ids: int) -> str | None:
+        """Return why the settings do not fit so many identities, as a sentence; None where they do."""
+        del num_ids
+        return None
+
+    def describe(self) -> str:
+        """Return resolved settings in a few words, for a headline."""
+        return self.kind
+
+    def rows(self) -> tuple[tuple[str, str], ...]:
+        """Return name and text of each line of a table about the head."""
+        return (("head", self.kind),)
+
+    @classmethod
+    def knobs(cls) -> tuple[Knob, ...]:
+        """Return what a search may turn beside the knobs that every training has."""
+        return ()
+
+    def search_refusal(self) -> Refusal | None:
+        """Return why these settings cannot be the start of a search; None where they can."""
+        return None
+
+    def turned(self, values: Mapping[str, Value], num_ids: int, steps: float) -> Self:
+        """Return the settings with other values of their knobs, for a run of so many steps.
+
+        Ramps end within the run: the margin's in its first half.
+
+        Args:
+            values: by the names of `knobs`; a knob that is left out stays.
+            steps: of the run; a number above all others where its length is not known.
+        """
+        del num_ids
+        ramp = min(self.margin.ramp_steps, int(0.5 * steps))
+        return self.model_copy(update={**values, "margin": self.margin.model_copy(update={"ramp_steps": ramp})})
+
+    def variations(self) -> Iterator[tuple[str, Self]]:
+        """Yield resolved settings with one knob turned, each with its name, value now and value then."""
+        return iter(())
+
+    def shortened(self, num_ids: int, short_ids: int, time: float) -> Self:
+        """Return the settings of a short run that behaves alike.
+
+        Args:
+            num_ids: identities of the full run. short_ids: of the short one.
+            time: steps of the short run over those of the full one.
+        """
+        del num_ids, short_ids
+        ramp = round(self.margin.ramp_steps * time)
+        return self.model_copy(update={"margin": self.margin.model_copy(update={"ramp_steps": ramp})})
+
+    def ratios(self, num_ids: int, batch_size: int, steps: int) -> dict[str, float]:
+        """Return what a full run and its short one must have alike, by name, beyond what every training has."""
+        del num_ids, batch_size, steps
+        return {}

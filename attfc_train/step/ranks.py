@@ -1,0 +1,36 @@
+"""The processes that train together, as the train step sees them: one for now.
+
+Everything that several GPUs will have to exchange goes through this object, so that no signature changes when they come. For
+one process each method returns what it got and dispatches no operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """A process among `size` equal ones."""
+
+    rank: int = 0
+    size: int = 1
+
+    def __post_init__(self) -> None:
+        assert (self.rank, self.size) == (0, 1), "several processes cannot train together yet"
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process speaks for all: it logs, saves and evaluates."""
+        return self.rank == 0
+
+    def average(self, gradients: Sequence[Tensor]) -> None:
+        """Make gradients their mean over all processes, in place."""
+        del gradients
+
+    def gathered(self, rows: Tensor) -> Tensor:
+        """Return the rows of all processes, those of rank 0 first."""
+        return rows

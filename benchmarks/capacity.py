@@ -30,6 +30,7 @@ from torch.nn.functional import cross_entropy, normalize
 from attfc_train.files import write_text_atomically
 from attfc_train.losses.container_loss import IMPLEMENTATIONS
 from attfc_train.losses.margin import Margin
+from attfc_train.losses.slots import Slots
 from benchmarks.provenance import RESULTS, provenance, quantiles
 
 MARGIN, SCALE, CHUNK, DIM = Margin("arcface", 0.5), 64.0, 8192, 512
@@ -46,13 +47,10 @@ NO_DEVICE = 2
 Case = dict[str, Any]
 
 
-def naive(inputs: dict[str, Tensor | None], scale: float) -> Tensor:
+def naive(inputs: dict[str, Any], scale: float) -> Tensor:
     """All logits in the slots' type, softmax in fp32, autograd."""
-    query, slots, labels = inputs["query"], inputs["slots"], inputs["labels"]
-    assert query is not None
-    assert slots is not None
-    assert labels is not None
-    cosines = query.to(slots.dtype) @ slots.t()
+    query, slots, labels = inputs["query"], inputs["slots"].values, inputs["labels"]
+    cosines: Tensor = query.to(slots.dtype) @ slots.t()
     positive = cosines.gather(1, labels[:, None])
     target = positive + (MARGIN.apply(positive.float()).to(positive.dtype) - positive).detach()
     return cross_entropy(cosines.scatter(1, labels[:, None], target).float() * scale, labels)
@@ -74,17 +72,17 @@ LOSSES: dict[str, Callable[[dict[str, Any], float], Tensor]] = {
 }
 
 
-def container(size: int, dim: int, slot_type: torch.dtype, device: torch.device) -> dict[str, Tensor | None]:
+def container(size: int, dim: int, slot_type: torch.dtype, device: torch.device) -> Slots:
     """Random centers, made in pieces so that no wider copy of the whole exists."""
-    slots = torch.empty(size, dim, dtype=slot_type, device=device)
+    values = torch.empty(size, dim, dtype=slot_type, device=device)
     scales = torch.empty(size, device=device) if slot_type == torch.int8 else None
     for start in range(0, size, PIECE):
         piece = normalize(torch.randn(min(PIECE, size - start), dim, device=device), dim=1)
         if scales is not None:
             scales[start : start + len(piece)] = piece.abs().amax(1) / 127
             piece = (piece / scales[start : start + len(piece), None]).round()
-        slots[start : start + len(piece)] = piece.to(slot_type)
-    return {"slots": slots, "slot_scales": scales, "slot_labels": torch.arange(size, device=device)}
+        values[start : start + len(piece)] = piece.to(slot_type)
+    return Slots(values, scales, torch.arange(size, device=device))
 
 
 def queries(batch: int, dim: int, device: torch.device) -> dict[str, Tensor]:
@@ -134,7 +132,7 @@ def measure(name: str, inputs: dict[str, Any], rate: float, device: torch.device
         added = _added_bytes(work, device)
     except Exception as error:  # a case that does not fit or compile is a result, not the end of the table
         return {"failed": f"{type(error).__name__}: {error}"[:300]}
-    (batch, dim), size = inputs["query"].shape, len(inputs["slots"])
+    (batch, dim), size = inputs["query"].shape, inputs["slots"].size
     return {"seconds": times, "share_of_matrix_rate": 4 * batch * size * dim / times["p50"] / rate, "added_bytes": added}
 
 
@@ -185,7 +183,7 @@ def run(path: Path, device: torch.device, dim: int, batches: tuple[int, ...], si
         for (name, batch), key in keys.items():
             if key not in result["cases"]:
                 reason = plan(name, batch, size, slot_type, left)
-                inputs = {**queries(batch, dim, device), **slots}
+                inputs = {**queries(batch, dim, device), "slots": slots}
                 budget = 0.0 if smoke else CASE_SECONDS
                 case = {"left_out": reason} if reason else measure(name, inputs, rate, device, budget)
                 result["cases"][key] = {**case, **measured}

@@ -24,6 +24,7 @@ from torch.nn.functional import cross_entropy, normalize
 
 from attfc_train.losses.container_loss import IMPLEMENTATIONS
 from attfc_train.losses.margin import Margin
+from attfc_train.losses.slots import Slots
 from attfc_train.run.memory_use import memory_use
 from benchmarks.capacity import container
 from benchmarks.provenance import provenance, quantiles, save
@@ -39,10 +40,9 @@ def problem(batch: int, slots: int, dim: int, slot_type: torch.dtype) -> dict[st
     query = normalize(torch.randn(batch, dim), dim=1)
     made = container(slots, dim, slot_type, torch.device("cpu"))
     return {
-        **made,
         "query": query.requires_grad_(),
         "positive": normalize(query.detach() + 0.05 * torch.randn(batch, dim), dim=1),
-        "slot_labels": torch.arange(slots) + batch // 2,
+        "slots": Slots(made.values, made.scales, made.labels + batch // 2),
         "labels": torch.arange(batch),
     }
 
@@ -50,8 +50,8 @@ def problem(batch: int, slots: int, dim: int, slot_type: torch.dtype) -> dict[st
 def released(inputs: dict[str, Any]) -> Tensor:
     """What the released head does, with all its temporaries."""
     query, positive = inputs["query"], inputs["positive"]
-    negatives = query @ inputs["slots"].clone().t()
-    difference = inputs["labels"].float()[:, None] - inputs["slot_labels"].float()
+    negatives = query @ inputs["slots"].values.clone().t()
+    difference = inputs["labels"].float()[:, None] - inputs["slots"].labels.float()
     mask = (difference == 0).float()
     negatives = negatives * (1 - mask) + (-1e9) * mask
     logits = torch.cat([(query * positive).sum(1, keepdim=True), negatives], dim=1).clamp(-1, 1)

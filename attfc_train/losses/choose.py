@@ -18,6 +18,7 @@ from torch.nn.functional import normalize
 from attfc_train.errors import ProfileError
 from attfc_train.losses.container_loss import IMPLEMENTATIONS, ContainerLoss
 from attfc_train.losses.margin import Margin
+from attfc_train.losses.slots import Slots
 
 LossKernel = Literal["auto", "chunked", "triton"]
 
@@ -88,7 +89,7 @@ def _require_triton(device: torch.device, work: Workload) -> None:
         _release(device)
 
 
-def _problem(device: torch.device, work: Workload) -> dict[str, Tensor | None]:
+def _problem(device: torch.device, work: Workload) -> dict[str, Any]:
     """Random unit vectors, from a generator of its own: measuring must not change how the run is initialised.
 
     A query's center is a stranger to it, as at the start of a run: were it near, the loss would be 0, and nothing to compare.
@@ -98,37 +99,36 @@ def _problem(device: torch.device, work: Workload) -> dict[str, Tensor | None]:
     def vectors(rows: int) -> Tensor:
         return normalize(torch.randn(rows, work.embedding_size, device=device, generator=generator), dim=1)
 
-    query, centers = vectors(work.batch_size), vectors(min(work.dcc_size, MAX_SLOTS))
+    query = vectors(work.batch_size)
+    centers = vectors(min(work.dcc_size, MAX_SLOTS))
     scales = centers.abs().amax(1) / 100 if work.scaled else None
+    values = (centers if scales is None else centers.div_(scales[:, None])).to(work.slot_type)
     return {
         "query": query,
         "positive": vectors(work.batch_size),
         "weights": query.new_full((work.batch_size,), 1 / work.batch_size),
-        "slots": (centers if scales is None else centers.div_(scales[:, None])).to(work.slot_type),
-        "slot_scales": scales,
-        "slot_labels": torch.arange(len(centers), device=device),
+        "slots": Slots(values, scales, torch.arange(len(centers), device=device)),
         "labels": torch.arange(work.batch_size, device=device),
     }
 
 
-def _run(name: str, inputs: dict[str, Tensor | None], work: Workload) -> tuple[Tensor, Tensor]:
+def _run(name: str, inputs: dict[str, Any], work: Workload) -> tuple[Tensor, Tensor]:
     """Loss and gradient, over several chunks: a kernel leaves a single one to torch, and it is the kernel that is asked for."""
-    assert inputs["query"] is not None
     query = inputs["query"].detach().requires_grad_()
     chunk = max(1, min(work.chunk, MAX_SLOTS // 2, work.dcc_size // 2))
-    rest: dict[str, Any] = {key: value for key, value in inputs.items() if key != "query"}
+    rest = {key: value for key, value in inputs.items() if key != "query"}
     loss = IMPLEMENTATIONS[name](query=query, **rest, margin=Margin("arcface", 0.5), scale=work.scale, chunk=chunk)
     (gradient,) = torch.autograd.grad(loss, query)
     return loss.detach(), gradient
 
 
-def _difference(inputs: dict[str, Tensor | None], work: Workload) -> float:
+def _difference(inputs: dict[str, Any], work: Workload) -> float:
     """Of loss or gradient, relative, whichever is larger; NaN where one is."""
     pairs = zip(_run("triton", inputs, work), _run("chunked", inputs, work), strict=True)
     return max(float((found - expected).norm() / expected.norm()) for found, expected in pairs)
 
 
-def _seconds(name: str, inputs: dict[str, Tensor | None], work: Workload) -> float:
+def _seconds(name: str, inputs: dict[str, Any], work: Workload) -> float:
     """Of one forward and backward pass: the best of a few."""
     times = []
     for _ in range(REPEATS):

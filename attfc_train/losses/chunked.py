@@ -12,23 +12,22 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from attfc_train.losses.streaming import EMPTY, MAX_UNSHIFTED_SCALE, Partial, finite, streaming_loss
+from attfc_train.losses.slots import EMPTY, Slots
+from attfc_train.losses.streaming import MAX_UNSHIFTED_SCALE, Partial, finite, streaming_loss
 
 
-def score_slots(
-    query: Tensor, slots: Tensor, slot_scales: Tensor | None, slot_labels: Tensor, labels: Tensor, scale: float, chunk: int
-) -> Partial:
+def score_slots(query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk: int) -> Partial:
     """See `attfc_train.losses.streaming.Scorer`; the scratch memory is `chunk` slots and `chunk` x B logits of query's type."""
     num, dim = query.shape
     shifted = scale > MAX_UNSHIFTED_SCALE
     maximum = query.new_full((num,), -torch.inf if shifted else 0.0)
     total, weighted = query.new_zeros(num), query.new_zeros(dim, num)
     queries = query.t().contiguous()
-    if not len(slots):
+    if not slots.size:
         return Partial(maximum, total, weighted.t())
-    pieces = slots.split(chunk)  # all views at once: hundreds of chunks cost a call each for every view of one
-    scale_columns = [None] * len(pieces) if slot_scales is None else slot_scales[:, None].split(chunk)
-    for piece, scale_column, owners in zip(pieces, scale_columns, slot_labels[:, None].split(chunk), strict=True):
+    pieces = slots.values.split(chunk)  # all views at once: hundreds of chunks cost a call each for every view of one
+    scale_columns = [None] * len(pieces) if slots.scales is None else slots.scales[:, None].split(chunk)
+    for piece, scale_column, owners in zip(pieces, scale_columns, slots.labels[:, None].split(chunk), strict=True):
         centers = piece.to(query.dtype)
         scales = None if scale_column is None else scale_column.to(query.dtype)
         logits = _logits(queries, centers, scales, owners, labels, scale)

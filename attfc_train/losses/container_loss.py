@@ -13,7 +13,7 @@ from torch import Tensor
 
 from attfc_train.losses import chunked, reference
 from attfc_train.losses.margin import Margin
-from attfc_train.losses.streaming import Negatives
+from attfc_train.losses.slots import Slots
 
 
 class ContainerLoss(Protocol):
@@ -24,14 +24,12 @@ class ContainerLoss(Protocol):
         query: Tensor,
         positive: Tensor,
         weights: Tensor,
-        slots: Tensor,
-        slot_scales: Tensor | None,
-        slot_labels: Tensor,
+        slots: Slots,
         labels: Tensor,
         margin: Margin,
         scale: float,
         chunk: int,
-        more: Negatives | None = None,
+        more: Slots | None = None,
     ) -> Tensor:
         """A scalar; differentiable with respect to `query` only.
 
@@ -39,13 +37,11 @@ class ContainerLoss(Protocol):
             query: [B, D] unit vectors, any float dtype; accumulation is fp32 (fp64 for fp64).
             positive: [B, D] unit vectors, each sample's class center; no gradient.
             weights: [B]; 1 / B each for a mean, 0 leaves a sample out.
-            slots: [C, D], fp32, fp64, bf16, fp16, float8_e4m3fn or int8; no gradient.
-            slot_scales: fp32 [C]; the center of slot c, a unit vector, is slots[c] * slot_scales[c]. None: slots[c] itself.
-            slot_labels: int64 [C]; `EMPTY` slots are not scored, a sample's own identity has probability exactly 0.
+            slots: the container's. Empty ones are not scored; a sample's own identity has probability exactly 0.
             labels: int64 [B].
             margin: margin on the positive cosine. scale: s.
             chunk: slots scored at a time where the implementation works in chunks.
-            more: negatives beside the container.
+            more: negatives beside the container, at most a micro-batch.
         """
         ...
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from attfc_train.losses.margin import Margin
-from attfc_train.losses.streaming import EMPTY, Negatives
+from attfc_train.losses.slots import EMPTY, Slots
 
 
 def margined(cosine: Tensor, margin: Margin) -> Tensor:
@@ -22,25 +22,22 @@ def container_loss(
     query: Tensor,
     positive: Tensor,
     weights: Tensor,
-    slots: Tensor,
-    slot_scales: Tensor | None,
-    slot_labels: Tensor,
+    slots: Slots,
     labels: Tensor,
     margin: Margin,
     scale: float,
     chunk: int,  # noqa: ARG001  # one signature for every implementation
-    more: Negatives | None = None,
+    more: Slots | None = None,
 ) -> Tensor:
     """See `attfc_train.losses.container_loss.ContainerLoss`; needs [B, C + 1] logits, and autograd differentiates it."""
     wide = query.double() if query.dtype == torch.float64 else query.float()
     target = margined((wide * positive.to(wide.dtype)).sum(1), margin)
-    centers = slots.to(wide.dtype)
-    if slot_scales is not None:
-        centers = centers * slot_scales[:, None]
+    centers = slots.centers(wide.dtype)
+    owners = slots.labels
     if more is not None:
-        centers = torch.cat([centers, more.centers.to(wide.dtype)])
-        slot_labels = torch.cat([slot_labels, more.labels])
-    masked = (slot_labels == EMPTY) | (slot_labels == labels[:, None])
+        centers = torch.cat([centers, more.centers(wide.dtype)])
+        owners = torch.cat([owners, more.labels])
+    masked = (owners == EMPTY) | (owners == labels[:, None])
     negatives = (wide @ centers.t()).masked_fill(masked, -torch.inf)
     logits = torch.cat([target[:, None], negatives], dim=1) * scale
     return -(torch.log_softmax(logits, dim=1)[:, 0] * weights).sum()

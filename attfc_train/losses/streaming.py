@@ -10,15 +10,14 @@ Legend: B samples, C slots, D dimensions, S sets of slots.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from attfc_train.losses.margin import Margin
+from attfc_train.losses.slots import Slots
 
-EMPTY = -1
-"""Label of a slot that holds nothing: it is not scored."""
 MAX_UNSHIFTED_SCALE = 66.0
 """Cosines are at most 1, so that up to this s no maximum needs to be kept: exp(66) x 10^9 slots is 5 x 10^37, a seventh of the
 largest fp32 number, and exp(-66) is a normal one."""
@@ -36,28 +35,10 @@ class Partial:
     """[B, D], sum of exp(logit - maximum) x center."""
 
 
-class Negatives(NamedTuple):
-    """Class centers beside the container that are scored as further slots."""
-
-    centers: Tensor
-    """[E, D] unit vectors, any float dtype."""
-    labels: Tensor
-    """int64 [E]; `EMPTY` is not scored."""
-
-
 class Scorer(Protocol):
     """Softmax statistics of every sample over all slots that are neither empty nor of the sample's own identity."""
 
-    def __call__(
-        self,
-        query: Tensor,
-        slots: Tensor,
-        slot_scales: Tensor | None,
-        slot_labels: Tensor,
-        labels: Tensor,
-        scale: float,
-        chunk: int,
-    ) -> Partial:
+    def __call__(self, query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk: int) -> Partial:
         """Arguments as in `attfc_train.losses.container_loss.ContainerLoss`, but `query` [B, D] is fp32 or wider."""
         ...
 
@@ -128,22 +109,20 @@ def streaming_loss(
     query: Tensor,
     positive: Tensor,
     weights: Tensor,
-    slots: Tensor,
-    slot_scales: Tensor | None,
-    slot_labels: Tensor,
+    slots: Slots,
     labels: Tensor,
     margin: Margin,
     scale: float,
     chunk: int,
-    more: Negatives | None = None,
+    more: Slots | None = None,
 ) -> Tensor:
     """Loss and gradient in one pass by way of `score`; see `attfc_train.losses.container_loss.ContainerLoss` for the rest."""
     with torch.no_grad():
         wide = query.double() if query.dtype == torch.float64 else query.float()
-        part = score(wide, slots, slot_scales, slot_labels, labels, scale, chunk)
+        part = score(wide, slots, labels, scale, chunk)
         if more is not None:
-            num = more.labels.shape[0]  # no more than a micro-batch: one chunk
-            part = _union(part, score(wide, more.centers, None, more.labels, labels, scale, num))
+            # No more than a micro-batch: one chunk.
+            part = _union(part, score(wide, more, labels, scale, more.size))
         value, gradient = loss_and_gradient(part, wide, positive.to(wide.dtype), weights, margin, scale)
     loss: Tensor = _WithGradient.apply(query, value, gradient)  # type: ignore[no-untyped-call]  # torch's
     return loss

@@ -25,7 +25,8 @@ import triton.language as tl
 from torch import Tensor
 
 from attfc_train.losses import chunked
-from attfc_train.losses.streaming import EMPTY, MAX_UNSHIFTED_SCALE, Partial, merge, streaming_loss
+from attfc_train.losses.slots import EMPTY, Slots
+from attfc_train.losses.streaming import MAX_UNSHIFTED_SCALE, Partial, merge, streaming_loss
 
 MAX_DIM = 1024
 MAX_SPLIT_BYTES = 40 * 1024**2
@@ -57,48 +58,41 @@ def supports(query: Tensor, slots: Tensor) -> bool:
     return on_device and slots.dtype in _OPERAND and query.dtype != torch.float64 and query.shape[1] <= MAX_DIM
 
 
-def score_slots(
-    query: Tensor,
-    slots: Tensor,
-    slot_scales: Tensor | None,
-    slot_labels: Tensor,
-    labels: Tensor,
-    scale: float,
-    chunk: int,
-) -> Partial:
+def score_slots(query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk: int) -> Partial:
     """See `attfc_train.losses.streaming.Scorer`; no host sync, scratch memory S x B x D floats (`MAX_SPLIT_BYTES`).
 
     A single chunk of fp32 slots, such as this batch's centers beside the container, is one small product: it goes to torch,
     so that nothing has to be compiled and tuned for it in the first step.
     """
-    if slots.dtype == torch.float32 and slots.shape[0] <= chunk:
-        return chunked.score_slots(query, slots, slot_scales, slot_labels, labels, scale, chunk)
-    assert supports(query, slots), f"no kernel for {query.dtype} queries, {slots.dtype} slots, D = {query.shape[1]}"
+    slot_type = slots.values.dtype
+    if slot_type == torch.float32 and slots.size <= chunk:
+        return chunked.score_slots(query, slots, labels, scale, chunk)
+    assert supports(query, slots.values), f"no kernel for {query.dtype} queries, {slot_type} slots, D = {query.shape[1]}"
     num, dim = query.shape
-    block, padded = _block_and_padding(dim, slots.dtype)
-    splits, per_split = _splits(num, slots.shape[0], dim, block, query.device)
+    block, padded = _block_and_padding(dim, slot_type)
+    splits, per_split = _splits(num, slots.size, dim, block, query.device)
     parts = Partial(query.new_empty(splits, num), query.new_empty(splits, num), query.new_empty(splits, num, dim))
     with torch.cuda.device(query.device) if query.is_cuda else contextlib.nullcontext():
         _score[(triton.cdiv(num, block), splits)](
-            query.to(_OPERAND[slots.dtype]).contiguous(),
-            slots.contiguous(),
-            slot_labels if slot_scales is None else slot_scales.float(),
-            slot_labels,
+            query.to(_OPERAND[slot_type]).contiguous(),
+            slots.values.contiguous(),
+            slots.labels if slots.scales is None else slots.scales.float(),
+            slots.labels,
             labels,
             parts.maximum,
             parts.total,
             parts.weighted,
             num,
-            slots.shape[0],
+            slots.size,
             per_split,
             scale / math.log(2),
             DIM=dim,
             PADDED=padded,
             BLOCK=block,
-            SCALED=slot_scales is not None,
-            SHIFTED=slots.dtype == torch.float16 or scale > MAX_UNSHIFTED_SCALE,
-            TYPE=_TRITON_TYPE[_OPERAND[slots.dtype]],
-            PRECISION="tf32x3" if slots.dtype == torch.float32 else "ieee",
+            SCALED=slots.scales is not None,
+            SHIFTED=slot_type == torch.float16 or scale > MAX_UNSHIFTED_SCALE,
+            TYPE=_TRITON_TYPE[_OPERAND[slot_type]],
+            PRECISION="tf32x3" if slot_type == torch.float32 else "ieee",
             enable_fp_fusion=True,
         )
     return merge(parts)

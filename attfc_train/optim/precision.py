@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attfc_train.profile.profile import Precision
+from attfc_train.document import Precision
 
 AUTOCAST_DTYPE: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -44,15 +44,14 @@ def test_large_containers_are_int8_and_naive_is_left_out(tmp_path: Path) -> None
 
 def test_int8_container_is_what_its_scales_say() -> None:
     made = capacity.container(40, 16, torch.int8, CPU)
-    assert made["slots"] is not None
-    assert made["slot_scales"] is not None
-    lengths = (made["slots"].float() * made["slot_scales"][:, None]).norm(dim=1)
+    assert made.values.dtype == torch.int8
+    lengths = made.centers(torch.float32).norm(dim=1)
     torch.testing.assert_close(lengths, torch.ones(40), rtol=0.02, atol=0)
 
 
 def test_a_failing_case_is_a_result() -> None:
     pytest.importorskip("triton")
-    inputs = {**capacity.queries(2, 16, CPU), **capacity.container(50, 16, torch.float64, CPU)}
+    inputs = {**capacity.queries(2, 16, CPU), "slots": capacity.container(50, 16, torch.float64, CPU)}
     assert "no kernel" in capacity.measure("triton", inputs, 1.0, CPU, 0.0)["failed"]
 
 

@@ -14,7 +14,7 @@ from attfc_train.run.out_of_memory import in_smaller_parts, release
 from attfc_train.step.build import build
 from attfc_train.step.state import TrainState
 from attfc_train.step.step import train_step
-from tests.train.losses.test_container_loss import problem
+from tests.train.losses.test_container_loss import as_float, converted, problem
 from tests.train.profiles import HEADS, random_batch, small_profile
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -61,9 +61,7 @@ def test_the_streaming_loss_on_cuda_equals_the_truth() -> None:
     inputs = problem(33, 507, 64)
     margin = Margin("arcface", 0.5)
     truth = IMPLEMENTATIONS["reference"](**inputs, margin=margin, scale=64.0, chunk=100)
-    moved = {
-        key: value.detach().to(CUDA, torch.float32 if value.is_floating_point() else None) for key, value in inputs.items()
-    }
+    moved = converted(converted(inputs, as_float(torch.float32)), lambda value: value.detach().to(CUDA))
     found = IMPLEMENTATIONS["chunked"](**moved, margin=margin, scale=64.0, chunk=100)
     torch.testing.assert_close(found.cpu().double(), truth.detach(), rtol=1e-4, atol=1e-3)
 

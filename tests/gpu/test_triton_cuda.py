@@ -15,7 +15,8 @@ from torch.nn.functional import normalize
 from attfc_train.losses import choose
 from attfc_train.losses.container_loss import IMPLEMENTATIONS
 from attfc_train.losses.margin import Margin
-from tests.train.losses.test_container_loss import loss_and_gradient, problem, stored
+from attfc_train.losses.slots import EMPTY, Slots
+from tests.train.losses.test_container_loss import converted, loss_and_gradient, problem, stored
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 pytest.importorskip("triton", reason="needs triton, which CUDA builds of torch bring")
@@ -27,7 +28,7 @@ CONFIGURATIONS = 8
 
 def on_device(num: int, size: int, dim: int, dtype: torch.dtype) -> dict[str, Any]:
     inputs = stored(problem(num, size, dim, dtype=torch.float32), dtype)
-    return {key: value.detach().to(CUDA) for key, value in inputs.items()}
+    return converted(inputs, lambda value: value.detach().to(CUDA))
 
 
 def relative_difference(inputs: dict[str, Any]) -> float:
@@ -72,11 +73,11 @@ def test_offsets_beyond_32_bits() -> None:
     if torch.cuda.mem_get_info()[0] < 12 * 2**30:
         pytest.skip("needs 12 GiB of free GPU memory")
     inputs = on_device(16, 77, dim, torch.int8)
-    slots = torch.zeros(size, dim, dtype=torch.int8, device=CUDA)
-    slots[-77:] = inputs["slots"]
-    scales, labels = torch.ones(size, device=CUDA), torch.full((size,), -1, device=CUDA)
-    scales[-77:], labels[-77:] = inputs["slot_scales"], inputs["slot_labels"]
-    large = {**inputs, "slots": slots, "slot_scales": scales, "slot_labels": labels}
+    last, values = inputs["slots"], torch.zeros(size, dim, dtype=torch.int8, device=CUDA)
+    values[-77:] = last.values
+    scales, labels = torch.ones(size, device=CUDA), torch.full((size,), EMPTY, device=CUDA)
+    scales[-77:], labels[-77:] = last.scales, last.labels
+    large = {**inputs, "slots": Slots(values, scales, labels)}
     for found, expected in zip(*(loss_and_gradient("triton", each, ARCFACE, 0) for each in (large, inputs)), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
@@ -113,9 +114,9 @@ def test_choosing_measures_and_leaves_nothing_behind() -> None:
 def test_a_tiny_container_on_the_device() -> None:
     query = normalize(torch.randn(3, 8, device=CUDA), dim=1).requires_grad_()
     labels = torch.arange(3, device=CUDA)
-    rest = {"positive": query.detach(), "weights": torch.ones(3, device=CUDA), "slot_scales": None, "slot_labels": labels}
+    weights, slots = torch.ones(3, device=CUDA), Slots(query.detach(), None, labels)
     losses = [
-        loss(query=query, **rest, slots=query.detach(), labels=labels, margin=ARCFACE, scale=64.0, chunk=2)
+        loss(query, query.detach(), weights, slots, labels, ARCFACE, 64.0, 2)
         for loss in (IMPLEMENTATIONS["triton"], IMPLEMENTATIONS["chunked"])
     ]
     torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-4)

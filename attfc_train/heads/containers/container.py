@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from attfc_train.heads.containers.slot_storage import SlotStorage, StorageType, Writes, commit
-from attfc_train.losses.streaming import EMPTY
+from attfc_train.losses.slots import EMPTY, Slots
 
 RANDOM = -2
 """Label of a slot that holds a random unit vector: scored as a negative by everyone, the identity of nobody."""
@@ -42,14 +42,9 @@ class DynamicClassContainer(nn.Module, ABC):
         self.register_buffer("last_update", torch.full((dcc_size,), -1, dtype=torch.int32, device=device))
 
     @property
-    def slots(self) -> Tensor:
-        """[C, D]: unit vectors, once multiplied with `slot_scales` where there are scales."""
-        return self.centers.values
-
-    @property
-    def slot_scales(self) -> Tensor | None:
-        """fp32 [C], or None where the storage needs none."""
-        return self.centers.scales
+    def slots(self) -> Slots:
+        """The class centers as a loss scores them; views of the buffers."""
+        return Slots(self.centers.values, self.centers.scales, self.slot_labels)
 
     @abstractmethod
     def find(self, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ from attfc_train.heads.containers.health import Freshness, freshness
 from attfc_train.heads.containers.slot_storage import commit
 from attfc_train.losses.container_loss import IMPLEMENTATIONS
 from attfc_train.losses.margin import Margin
-from attfc_train.losses.streaming import Negatives
+from attfc_train.losses.slots import Slots
 from attfc_train.profile.profile import DataSettings
 from attfc_train.run import run
 from attfc_train.run.log import read_log
@@ -94,9 +94,8 @@ def test_all_new_centers_join_a_ring_which_nobody_searches(monkeypatch: pytest.M
     features, references = torch.randn(3, 16), torch.randn(1, 3, 16)
     weights, margin = head.begin_step(labels, 1), Margin("cosface", 0.1)
     found = head(features, references, labels, weights, margin)
-    query, slots, slot_labels = normalize(features, dim=1), head.container.slots, head.container.slot_labels
-    more = Negatives(found.centers, labels)
-    expected = head.loss(query, found.centers, weights, slots, None, slot_labels, labels, margin, 16.0, 3, more)
+    query, more = normalize(features, dim=1), Slots(found.centers, None, labels)
+    expected = head.loss(query, found.centers, weights, head.container.slots, labels, margin, 16.0, 3, more)
     torch.testing.assert_close(found.loss, expected)
     head.observes = False
     assert head.prepare_enqueue(found.centers, labels, 1).observed == {}

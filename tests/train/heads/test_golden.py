@@ -20,7 +20,7 @@ from attfc_train.losses.margin import Margin, MarginKind
 def test_released_code(golden: Path, kind: MarginKind, index: int) -> None:
     record = np.load(golden / f"attfc_{kind}.npz")
     container = FifoContainer(*record["init_centers"].shape)
-    container.slots.copy_(torch.from_numpy(record["init_centers"]))
+    container.slots.values.copy_(torch.from_numpy(record["init_centers"]))
     head = AttFCHead(
         container,
         loss=IMPLEMENTATIONS["chunked"],
@@ -47,6 +47,6 @@ def check_step(head: AttFCHead, record: dict[str, np.ndarray], step: int, margin
     expected = record[f"grad_{step}"]
     np.testing.assert_allclose(gradient, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
     commit(head.prepare_enqueue(output.centers, labels, step).writes)
-    np.testing.assert_allclose(head.container.slots, record[f"centers_{step}"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(head.container.slots.values, record[f"centers_{step}"], rtol=1e-5, atol=1e-6)
     # The released ring starts with random negatives that match no label; the record writes them as -1.
     np.testing.assert_array_equal(head.container.slot_labels.clamp_min(-1), record[f"slot_labels_{step}"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,7 +16,8 @@ from torch.nn.functional import normalize
 from attfc_train.losses.chunked import score_slots
 from attfc_train.losses.container_loss import IMPLEMENTATIONS
 from attfc_train.losses.margin import Margin
-from attfc_train.losses.streaming import EMPTY, Negatives, Partial, merge
+from attfc_train.losses.slots import EMPTY, Slots
+from attfc_train.losses.streaming import Partial, merge
 
 MARGINS = [
     Margin("arcface", 0.5),
@@ -28,7 +31,7 @@ ANYWHERE = ("reference", "chunked")
 """The implementations that need neither triton nor a GPU."""
 
 
-def problem(num: int, size: int, dim: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> dict[str, Tensor]:
+def problem(num: int, size: int, dim: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> dict[str, Any]:
     generator = torch.Generator().manual_seed(seed)
 
     def vectors(rows: int) -> Tensor:
@@ -39,25 +42,46 @@ def problem(num: int, size: int, dim: int, seed: int = 0, dtype: torch.dtype = t
         "query": query.requires_grad_(),
         "positive": normalize(query.detach() + vectors(num), dim=1),
         "weights": torch.rand(num, generator=generator, dtype=torch.float64).to(dtype),
-        "slots": vectors(size),
-        "slot_scales": torch.rand(size, generator=generator) + 0.5,
-        "slot_labels": torch.randint(EMPTY, 6, (size,), generator=generator),
+        "slots": Slots(
+            values=vectors(size),
+            scales=torch.rand(size, generator=generator) + 0.5,
+            labels=torch.randint(EMPTY, 6, (size,), generator=generator),
+        ),
         "labels": torch.randint(0, 6, (num,), generator=generator),
     }
 
 
-def beside(inputs: dict[str, Any], count: int) -> Negatives:
+def part_of(slots: Slots, part: slice) -> Slots:
+    return Slots(slots.values[part], None if slots.scales is None else slots.scales[part], slots.labels[part])
+
+
+def converted(inputs: dict[str, Any], convert: Callable[[Tensor], Tensor]) -> dict[str, Any]:
+    """Return the problem with `convert` applied to each of its tensors."""
+    slots: Slots = inputs["slots"]
+    scales = None if slots.scales is None else convert(slots.scales)
+    tensors = {key: convert(value) for key, value in inputs.items() if key != "slots"}
+    return {**tensors, "slots": Slots(convert(slots.values), scales, convert(slots.labels))}
+
+
+def as_float(dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """Return a conversion of floating-point tensors to `dtype`."""
+    return lambda value: value.to(dtype) if value.is_floating_point() else value
+
+
+def beside(inputs: dict[str, Any], count: int) -> Slots:
     """`count` of the slots once more, as negatives beside the container: some of them empty, some of a sample's identity."""
-    return Negatives(inputs["slots"][:count], inputs["slot_labels"].flip(0)[:count])
+    slots: Slots = inputs["slots"]
+    return Slots(slots.values[:count], None, slots.labels.flip(0)[:count])
 
 
 def stored(inputs: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
     """The problem with its slots in `dtype`, 8-bit ones with the scale that uses all of its range."""
-    slots = inputs["slots"]
+    slots: Slots = inputs["slots"]
     largest = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}.get(dtype, 1.0)
-    scales = slots.abs().amax(1) / largest if largest > 1 else slots.new_ones(len(slots))
-    slots = slots / scales[:, None]
-    return {**inputs, "slots": (slots.round() if dtype == torch.int8 else slots).to(dtype), "slot_scales": scales.float()}
+    scales = slots.values.abs().amax(1) / largest if largest > 1 else slots.values.new_ones(slots.size)
+    values = slots.values / scales[:, None]
+    values = (values.round() if dtype == torch.int8 else values).to(dtype)
+    return {**inputs, "slots": Slots(values, scales.float(), slots.labels)}
 
 
 def loss_and_gradient(
@@ -105,9 +129,8 @@ def test_exact_mode_passes_gradcheck(name: str, margin: Margin) -> None:
 def test_negatives_beside_the_container_are_as_good_as_slots(name: str) -> None:
     """A sample's own identity and empty ones among them are not scored; the rest count like any slot."""
     inputs = problem(6, 20, 8)
-    inputs["slots"], inputs["slot_scales"] = inputs["slots"] * inputs["slot_scales"][:, None], None
-    parts = {**inputs, "slots": inputs["slots"][:13], "slot_labels": inputs["slot_labels"][:13]}
-    parts["more"] = Negatives(inputs["slots"][13:], inputs["slot_labels"][13:])
+    inputs["slots"] = Slots(inputs["slots"].centers(torch.float64), None, inputs["slots"].labels)
+    parts = {**inputs, "slots": part_of(inputs["slots"], slice(13)), "more": part_of(inputs["slots"], slice(13, None))}
     for whole, split in zip(*(loss_and_gradient(name, each, MARGINS[0], 4) for each in (inputs, parts)), strict=True):
         torch.testing.assert_close(split, whole)
 
@@ -117,9 +140,9 @@ def test_straight_through_gradient_is_p_minus_onehot() -> None:
     inputs, margin = problem(5, 13, 8), Margin("arcface", 0.5)
     inputs["weights"] = torch.full((5,), 1 / 5, dtype=torch.float64)
     query = inputs["query"].detach()
-    masked = (inputs["slot_labels"] == EMPTY) | (inputs["slot_labels"] == inputs["labels"][:, None])
+    masked = (inputs["slots"].labels == EMPTY) | (inputs["slots"].labels == inputs["labels"][:, None])
     positive = (query * inputs["positive"]).sum(1)
-    centers = inputs["slots"] * inputs["slot_scales"][:, None]
+    centers = inputs["slots"].centers(torch.float64)
     logits = torch.cat([margin.apply(positive)[:, None], (query @ centers.t()).masked_fill(masked, -torch.inf)], 1) * 64
     error = torch.softmax(logits, 1) - torch.eye(14, dtype=torch.float64)[0]
     expected = 64 / 5 * (error[:, :1] * inputs["positive"] + error[:, 1:] @ centers)
@@ -130,9 +153,8 @@ def test_straight_through_gradient_is_p_minus_onehot() -> None:
 def test_error_budget_against_fp64(dtype: torch.dtype) -> None:
     """The streaming pass may be no worse than computing all logits in the same precision."""
     inputs, margin = problem(32, 507, 64), Margin("arcface", 0.5)
-    low = {key: value.to(dtype) if value.is_floating_point() else value for key, value in inputs.items()}
-    exact_inputs = {key: value.double() if value.is_floating_point() else value for key, value in low.items()}
-    truth = loss_and_gradient("reference", exact_inputs, margin, 128)
+    low = converted(inputs, as_float(dtype))
+    truth = loss_and_gradient("reference", converted(low, as_float(torch.float64)), margin, 128)
     naive, fast = loss_and_gradient("reference", low, margin, 128), loss_and_gradient("chunked", low, margin, 128)
     for truly, naively, quickly in zip(truth, naive, fast, strict=True):
         budget = (naively.double() - truly).abs().max() + 2e-6 * truly.abs().max()
@@ -142,8 +164,8 @@ def test_error_budget_against_fp64(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", [torch.int8, torch.float8_e4m3fn, torch.float16, torch.bfloat16])
 def test_slots_of_fewer_bits_are_scored_as_what_they_hold(dtype: torch.dtype) -> None:
     inputs = stored(problem(9, 70, 33, dtype=torch.float32), dtype)
-    centers = inputs["slots"].float() * inputs["slot_scales"][:, None]
-    expected = loss_and_gradient("reference", {**inputs, "slots": centers, "slot_scales": None}, MARGINS[0], 16)
+    centers = Slots(inputs["slots"].values.float() * inputs["slots"].scales[:, None], None, inputs["slots"].labels)
+    expected = loss_and_gradient("reference", {**inputs, "slots": centers}, MARGINS[0], 16)
     for name in ANYWHERE:
         found = loss_and_gradient(name, inputs, MARGINS[0], 16)
         torch.testing.assert_close(found[0], expected[0], rtol=1e-5, atol=1e-5)
@@ -153,7 +175,8 @@ def test_slots_of_fewer_bits_are_scored_as_what_they_hold(dtype: torch.dtype) ->
 @pytest.mark.parametrize("label", [EMPTY, 3])
 def test_a_sample_without_negatives_only_sees_its_positive(label: int) -> None:
     inputs = problem(3, 20, 8)
-    inputs["labels"], inputs["slot_labels"] = torch.full((3,), 3), torch.full((20,), label)
+    inputs["labels"] = torch.full((3,), 3)
+    inputs["slots"] = replace(inputs["slots"], labels=torch.full((20,), label))
     loss, gradient = loss_and_gradient("chunked", inputs, Margin("arcface", 0.5), 7)
     assert loss == 0
     assert gradient.abs().max() == 0
@@ -164,17 +187,14 @@ def test_a_sample_without_negatives_only_sees_its_positive(label: int) -> None:
 def test_extreme_cosines_stay_finite(sign: float, margin: Margin) -> None:
     inputs = problem(4, 9, 8, dtype=torch.float32)
     inputs["positive"] = sign * inputs["query"].detach()
-    inputs["slots"] = -sign * inputs["query"].detach()[torch.arange(9) % 4]
-    inputs["slot_labels"] = torch.full((9,), 5)
+    opposite = -sign * inputs["query"].detach()[torch.arange(9) % 4]
+    inputs["slots"] = Slots(opposite, inputs["slots"].scales, torch.full((9,), 5))
     inputs["labels"] = torch.zeros(4, dtype=torch.int64)
     loss, gradient = loss_and_gradient("chunked", inputs, margin, 4)
     assert loss.isfinite()
     assert gradient.isfinite().all()
     if margin.kind == "cosface":  # a formula without an arccosine, whose slope at the ends is its own matter
-        wide = {
-            key: value.double() if value is not None and value.is_floating_point() else value for key, value in inputs.items()
-        }
-        expected = loss_and_gradient("reference", wide, margin, 4)
+        expected = loss_and_gradient("reference", converted(inputs, as_float(torch.float64)), margin, 4)
         torch.testing.assert_close((loss.double(), gradient.double()), expected, rtol=1e-4, atol=1e-4)
 
 
@@ -190,10 +210,10 @@ def test_zero_weight_leaves_a_sample_out() -> None:
 def test_partials_of_two_halves_merge_to_the_whole(cut: int, chunk: int, scale: float) -> None:
     """With and without a shift by the running maximum."""
     inputs = problem(5, 41, 8, dtype=torch.float32)
-    query, *per_slot, labels = (inputs[key].detach() for key in ("query", "slots", "slot_scales", "slot_labels", "labels"))
-    whole = score_slots(query, *per_slot, labels, scale, chunk)
-    halves = ([each[part] for each in per_slot] for part in (slice(cut), slice(cut, None)))
-    merged = merge(stacked([score_slots(query, *half, labels, scale, chunk) for half in halves]))
+    query, slots, labels = inputs["query"].detach(), inputs["slots"], inputs["labels"]
+    whole = score_slots(query, slots, labels, scale, chunk)
+    halves = (part_of(slots, part) for part in (slice(cut), slice(cut, None)))
+    merged = merge(stacked([score_slots(query, half, labels, scale, chunk) for half in halves]))
     torch.testing.assert_close(merged.maximum, whole.maximum)
     torch.testing.assert_close(merged.total, whole.total)
     torch.testing.assert_close(merged.weighted, whole.weighted)
@@ -219,7 +239,8 @@ def test_merging_with_nothing_changes_nothing() -> None:
 def test_a_row_of_conflicts_costs_nothing_however_bad_its_positive(dtype: torch.dtype, scale: float) -> None:
     """With the positive alone its probability is 1; at the smallest cosine and the largest margin too."""
     inputs = problem(3, 10, 8, dtype=dtype)
-    inputs |= {"slot_labels": torch.full((10,), 2), "labels": torch.full((3,), 2), "positive": -inputs["query"].detach()}
+    inputs |= {"labels": torch.full((3,), 2), "positive": -inputs["query"].detach()}
+    inputs["slots"] = replace(inputs["slots"], labels=torch.full((10,), 2))
     loss, gradient = loss_and_gradient("chunked", inputs, Margin("cosface", 0.9), 4, scale)
     assert loss.item() == 0
     assert not gradient.any()
@@ -228,12 +249,8 @@ def test_a_row_of_conflicts_costs_nothing_however_bad_its_positive(dtype: torch.
 @given(st.integers(0, 99), st.sampled_from([1.0, 30.0, 64.0, 66.0, 67.0, 256.0]))
 def test_single_precision_stays_within_its_budget_at_every_scale(seed: int, scale: float) -> None:
     inputs = problem(5, 40, 16, seed, torch.float32)
-    inputs["slot_scales"] = None
-    wide = {
-        key: value.double() if isinstance(value, Tensor) and value.is_floating_point() else value
-        for key, value in inputs.items()
-    }
-    expected = loss_and_gradient("reference", wide, MARGINS[0], 7, scale)
+    inputs["slots"] = replace(inputs["slots"], scales=None)
+    expected = loss_and_gradient("reference", converted(inputs, as_float(torch.float64)), MARGINS[0], 7, scale)
     naive = loss_and_gradient("reference", inputs, MARGINS[0], 7, scale)
     found = loss_and_gradient("chunked", inputs, MARGINS[0], 7, scale)
     for truth, plain, ours in zip(expected, naive, found, strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -11,8 +12,8 @@ from torch.nn.functional import normalize
 
 from attfc_train.losses.container_loss import IMPLEMENTATIONS
 from attfc_train.losses.margin import Margin
-from attfc_train.losses.streaming import EMPTY, Negatives
-from tests.train.losses.test_container_loss import MARGINS, loss_and_gradient, problem, stored
+from attfc_train.losses.slots import EMPTY, Slots
+from tests.train.losses.test_container_loss import MARGINS, as_float, converted, loss_and_gradient, problem, stored
 
 pytest.importorskip("triton", reason="needs triton, which CUDA builds of torch bring")
 
@@ -22,21 +23,21 @@ ARCFACE = Margin("arcface", 0.5)
 
 
 def on_device(inputs: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    return {key: value.detach().to(DEVICE) for key, value in stored(inputs, dtype).items()}
+    return converted(stored(inputs, dtype), lambda value: value.detach().to(DEVICE))
 
 
 def in_fp64(inputs: dict[str, Any]) -> dict[str, Any]:
     """The same values, 8-bit slots multiplied out."""
-    wide = {key: value.double() if value.is_floating_point() else value for key, value in inputs.items()}
-    return {**wide, "slots": inputs["slots"].double() * wide["slot_scales"][:, None], "slot_scales": None}
+    wide, slots = converted(inputs, as_float(torch.float64)), inputs["slots"]
+    return {**wide, "slots": Slots(slots.centers(torch.float64), None, slots.labels)}
 
 
 def naive(inputs: dict[str, Any], dtype: torch.dtype, scale: float) -> tuple[Tensor, Tensor]:
     """Straight-forward mixed precision: both products in `dtype`. Log-sum-exp of the negatives, gradient."""
     wide = torch.promote_types(dtype, torch.float32)
     query = inputs["query"].to(dtype)
-    centers = (inputs["slots"].to(wide) * inputs["slot_scales"][:, None]).to(dtype)
-    masked = (inputs["slot_labels"] == EMPTY) | (inputs["slot_labels"] == inputs["labels"][:, None])
+    centers = inputs["slots"].centers(wide).to(dtype)
+    masked = (inputs["slots"].labels == EMPTY) | (inputs["slots"].labels == inputs["labels"][:, None])
     target = ARCFACE.apply((query.to(wide) * inputs["positive"]).sum(1)) * scale
     negatives = (query @ centers.t()).to(wide).masked_fill(masked, -torch.inf) * scale
     error = torch.softmax(torch.cat([target[:, None], negatives], 1), 1)
@@ -48,7 +49,7 @@ def streamed(inputs: dict[str, Any], scale: float) -> tuple[Tensor, Tensor]:
     """The same two by the kernel."""
     from attfc_train.losses import triton as kernel
 
-    part = kernel.score_slots(*(inputs[key] for key in ("query", "slots", "slot_scales", "slot_labels", "labels")), scale, 0)
+    part = kernel.score_slots(inputs["query"], inputs["slots"], inputs["labels"], scale, 0)
     return part.maximum + part.total.log(), loss_and_gradient("triton", inputs, ARCFACE, 0, scale)[1]
 
 
@@ -57,8 +58,7 @@ def streamed(inputs: dict[str, Any], scale: float) -> tuple[Tensor, Tensor]:
 def test_error_budget_against_fp64(dtype: torch.dtype, scale: float) -> None:
     """No worse than the straight-forward computation in the type of the tensor cores' operands; sizes fit no block."""
     inputs = on_device(problem(37, 507, 40, dtype=torch.float32), dtype)
-    wide = in_fp64(inputs)
-    truth = naive({**wide, "slot_scales": torch.ones_like(wide["positive"][:1, 0])}, torch.float64, scale)
+    truth = naive(in_fp64(inputs), torch.float64, scale)
     operands = dtype if dtype in (torch.float32, torch.float16) else torch.bfloat16
     for truly, naively, quickly in zip(truth, naive(inputs, operands, scale), streamed(inputs, scale), strict=True):
         budget = (naively.double() - truly).norm() + 4e-6 * truly.norm()
@@ -86,8 +86,9 @@ def test_sizes_that_fit_no_block(num: int, size: int, dim: int) -> None:
 
 
 def test_slots_without_scales() -> None:
-    inputs = {**on_device(problem(5, 70, 16, dtype=torch.float32), torch.bfloat16), "slot_scales": None}
-    ones = {**inputs, "slot_scales": torch.ones(70, device=DEVICE)}
+    scaled = on_device(problem(5, 70, 16, dtype=torch.float32), torch.bfloat16)
+    ones = {**scaled, "slots": replace(scaled["slots"], scales=torch.ones(70, device=DEVICE))}
+    inputs = {**scaled, "slots": replace(scaled["slots"], scales=None)}
     for left, right in zip(*(loss_and_gradient("triton", each, ARCFACE, 0) for each in (inputs, ones)), strict=True):
         assert torch.equal(left, right)
 
@@ -96,10 +97,8 @@ def test_slots_without_scales() -> None:
 @pytest.mark.parametrize("label", [EMPTY, 3])
 def test_a_sample_without_negatives_only_sees_its_positive(label: int, scale: float) -> None:
     inputs = on_device(problem(3, 200, 8, dtype=torch.float32), torch.bfloat16)
-    inputs["labels"], inputs["slot_labels"] = (
-        torch.full_like(inputs["labels"], 3),
-        torch.full_like(inputs["slot_labels"], label),
-    )
+    inputs["labels"] = torch.full_like(inputs["labels"], 3)
+    inputs["slots"] = replace(inputs["slots"], labels=torch.full_like(inputs["slots"].labels, label))
     loss, gradient = loss_and_gradient("triton", inputs, ARCFACE, 0, scale)
     assert loss == 0
     assert gradient.abs().max() == 0
@@ -117,10 +116,10 @@ def test_extreme_cosines(sign: float, scale: float) -> None:
     query = inputs["query"].detach()
     inputs |= {
         "positive": sign * query,
-        "slots": -sign * query[torch.arange(150) % 4],
+        "slots": Slots(-sign * query[torch.arange(150) % 4], None, torch.full_like(inputs["slots"].labels, 5)),
         "labels": torch.zeros_like(inputs["labels"]),
     }
-    inputs = on_device({**inputs, "slot_labels": torch.full_like(inputs["slot_labels"], 5)}, torch.float32)
+    inputs = on_device(inputs, torch.float32)
     truth = loss_and_gradient("reference", in_fp64(inputs), margin, 0, scale)
     found = loss_and_gradient("triton", inputs, margin, 0, scale)
     torch.testing.assert_close(found[0].double(), truth[0], rtol=1e-5, atol=1e-5)
@@ -129,7 +128,7 @@ def test_extreme_cosines(sign: float, scale: float) -> None:
 
 def test_negatives_beside_the_container() -> None:
     inputs = on_device(problem(9, 90, 16, dtype=torch.float32), torch.bfloat16)
-    extra = Negatives(inputs["positive"], inputs["labels"])
+    extra = Slots(inputs["positive"], None, inputs["labels"])
     truth = loss_and_gradient("reference", {**inputs, "more": extra}, ARCFACE, 64)
     found = loss_and_gradient("triton", {**inputs, "more": extra}, ARCFACE, 64)
     torch.testing.assert_close(found[0], truth[0], rtol=0.01, atol=0.01)
@@ -155,5 +154,5 @@ def test_what_the_kernel_does_not_do_is_known() -> None:
     assert not kernel.supports(query, slots.double())
     with pytest.raises(AssertionError, match="no kernel"):
         IMPLEMENTATIONS["triton"](
-            query, query, query[:, 0], slots.double(), None, torch.arange(3), torch.arange(2), ARCFACE, 64.0, 8
+            query, query, query[:, 0], Slots(slots.double(), None, torch.arange(3)), torch.arange(2), ARCFACE, 64.0, 8
         )

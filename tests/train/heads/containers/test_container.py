@@ -14,7 +14,7 @@ from torch.nn.functional import normalize
 from attfc_train.heads.containers.container import RANDOM, DynamicClassContainer, FifoContainer, IdentityContainer
 from attfc_train.heads.containers.slot_storage import DTYPES, StorageType
 from attfc_train.heads.containers.stored_queue import StoredQueueContainer
-from attfc_train.losses.streaming import EMPTY
+from attfc_train.losses.slots import EMPTY
 from tests.oracle.container_oracle import FifoOracle, IdentityOracle
 
 DIM, TEMPERATURE = 5, 0.7
@@ -186,7 +186,7 @@ def test_positive_is_what_enqueue_stores() -> None:
         centers = centers_for([2, 5], generator)
         expected = container.positive(centers, centers, labels)
         container.enqueue(centers, labels, step)
-        torch.testing.assert_close(container.slots[labels], expected)
+        torch.testing.assert_close(container.slots.values[labels], expected)
 
 
 @pytest.mark.parametrize("fresh", [True, False])
@@ -200,5 +200,5 @@ def test_queues_of_length_one_are_the_same(fresh: bool) -> None:
         torch.testing.assert_close(found[0][resident], found[1][resident])
         for each in containers:
             each.enqueue(centers, labels, step)
-        torch.testing.assert_close(containers[0].slots, containers[1].slots)
+        torch.testing.assert_close(containers[0].slots.values, containers[1].slots.values)
         assert torch.equal(containers[0].slot_labels, containers[1].slot_labels)

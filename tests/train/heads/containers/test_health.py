@@ -49,7 +49,7 @@ def test_a_ring_counts_its_identities() -> None:
     for step, labels in enumerate([[1, 2], [2, 3]]):
         container.enqueue(centers_for(labels, generator), torch.tensor(labels), step)
     assert occupancy(container, 2) == Occupancy(4, 3, 0.5, 1)
-    newest = container.slots[2:3]
+    newest = container.slots.values[2:3]
     found = freshness(container, torch.cat([newest, newest]), torch.tensor([2, 7]), 2)
     assert found.conflicts == 0.5
     assert found.cosine == pytest.approx(1)

@@ -118,8 +118,8 @@ def test_the_ring_keeps_the_newest(size: int, new_size: int, batches: list[int])
     assert refill(new, old.state_dict()) == Kept(len(expected), len(held))
     assert [label for label in new.slot_labels.tolist() if label != RANDOM] == [label for label, _ in expected]
     for slot, (_, center) in enumerate(expected):
-        torch.testing.assert_close(new.slots[slot], center)
-    torch.testing.assert_close(new.slots.norm(dim=1), torch.ones(new_size))
+        torch.testing.assert_close(new.slots.values[slot], center)
+    torch.testing.assert_close(new.slots.values.norm(dim=1), torch.ones(new_size))
     new.enqueue(centers_for([99], generator), torch.tensor([99]), 9)
     left = [label for label, _ in (expected[1:] if len(expected) == new_size else expected)]
     assert sorted(label for label in new.slot_labels.tolist() if label != RANDOM) == sorted([*left, 99])

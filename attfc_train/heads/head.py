@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from attfc_train.heads.containers.resize import Kept
-from attfc_train.heads.containers.slot_storage import Writes
+from attfc_train.heads.containers.writes import Writes
 from attfc_train.heads.sparse_rows import SparseRows
 from attfc_train.losses.margin import Margin
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from attfc_train.data.batch import Batch, normalised
-from attfc_train.heads.containers.slot_storage import commit
+from attfc_train.heads.containers.writes import commit
 from attfc_train.heads.head import HeadOutput
 from attfc_train.optim import schedule
 from attfc_train.optim.precision import MOST_SKIPPED, autocast

@@ -10,13 +10,14 @@ A batch larger than the container counts as its last C samples. Legend: B sample
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from functools import partial
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from attfc_train.heads.containers.slot_storage import SlotStorage, StorageType, Writes, commit
+from attfc_train.heads.containers.slot_storage import SlotStorage, StorageType
+from attfc_train.heads.containers.writes import IndexCopy, IndexFill, Write, Writes, commit
 from attfc_train.losses.slots import EMPTY, Slots
 
 RANDOM = -2
@@ -117,10 +118,22 @@ class FifoContainer(DynamicClassContainer):
         index = (torch.arange(labels.shape[0], device=labels.device) + self.position) % size
         return [
             *self.centers.writes(index, self.centers.rounded(index, centers)),
-            partial(self.slot_labels.index_copy_, 0, index, labels),
-            partial(self.last_update.index_fill_, 0, index, step),
-            partial(setattr, self, "position", (self.position + labels.shape[0]) % size),
+            IndexCopy(self.slot_labels, index, labels),
+            IndexFill(self.last_update, index, step),
+            _Turn(self, (self.position + labels.shape[0]) % size),
         ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn(Write):
+    """Moves a ring on to its next slot."""
+
+    ring: FifoContainer
+    position: int
+
+    def make(self) -> None:
+        """See `Write.make`."""
+        self.ring.position = self.position
 
 
 class IdentityContainer(DynamicClassContainer):
@@ -174,8 +187,8 @@ class IdentityContainer(DynamicClassContainer):
         return [
             *claims,
             *self._refresh(slot, resident, means, step),
-            partial(self.slot_labels.index_copy_, 0, slot, identities),
-            partial(self.last_update.index_fill_, 0, slot, step),
+            IndexCopy(self.slot_labels, slot, identities),
+            IndexFill(self.last_update, slot, step),
         ]
 
     def _refresh(self, slot: Tensor, resident: Tensor, means: Tensor, step: int) -> Writes:
@@ -198,8 +211,8 @@ class IdentityContainer(DynamicClassContainer):
         slot = torch.where(new, victims[(new.cumsum(0) - 1).clamp_min(0)], slot)[first]
         evicted = self.slot_labels[slot]
         return slot, [
-            partial(self.slot_of.index_fill_, 0, torch.where(new & (evicted >= 0), evicted, nobody), -1),
-            partial(self.slot_of.index_copy_, 0, identities, slot.int()),
+            IndexFill(self.slot_of, torch.where(new & (evicted >= 0), evicted, nobody), -1),
+            IndexCopy(self.slot_of, identities, slot.int()),
         ]
 
     def _oldest(self, refreshed: Tensor, count: int) -> Tensor:

@@ -13,13 +13,12 @@ Legend: N rows, D dimensions, n rows read or written at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from attfc_train.heads.containers.writes import IndexCopy, Writes, commit
 from attfc_train.heads.device_hash import BITS_32, mixed
 
 StorageType = Literal["fp32", "bf16", "fp8", "int8"]
@@ -38,16 +37,6 @@ _LEAST_QUANTUM = 2.0**-9
 """Between neighbours below 2^-6 in float8_e4m3fn; a bf16 component of that size would be 10^-36."""
 _PLUS_ONE, _SIGN_BIT = 0x38, 0x80
 """+1 as a float8_e4m3fn byte, and the bit that makes it -1."""
-
-
-Writes: TypeAlias = list[Callable[[], object]]
-"""Writes in place, in order, whose values are computed: making them allocates nothing, so they cannot fail half-way."""
-
-
-def commit(writes: Writes) -> None:
-    """Makes the writes."""
-    for write in writes:
-        write()
 
 
 class Rounded(NamedTuple):
@@ -131,10 +120,10 @@ class SlotStorage(nn.Module):
         return Rounded(quantised.to(self.values.dtype), scales)
 
     def writes(self, rows: Tensor, vectors: Rounded) -> Writes:
-        """Puts rounded vectors into rows int64 [n]."""
-        writes: Writes = [partial(_indexable(self.values).index_copy_, 0, rows, _indexable(vectors.values))]
+        """Return what puts rounded vectors into rows int64 [n]."""
+        writes: Writes = [IndexCopy(_indexable(self.values), rows, _indexable(vectors.values))]
         if self.scales is not None and vectors.scales is not None:
-            writes.append(partial(self.scales.index_copy_, 0, rows, vectors.scales))
+            writes.append(IndexCopy(self.scales, rows, vectors.scales))
         return writes
 
 

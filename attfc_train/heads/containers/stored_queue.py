@@ -6,15 +6,14 @@ whatever L is; memory is C x (L + 1) x D. Legend: B samples, C slots, D dimensio
 
 from __future__ import annotations
 
-from functools import partial
-
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from attfc_train.heads.attention import generate_class_centers
 from attfc_train.heads.containers.container import IdentityContainer
-from attfc_train.heads.containers.slot_storage import SlotStorage, StorageType, Writes, commit
+from attfc_train.heads.containers.slot_storage import SlotStorage, StorageType
+from attfc_train.heads.containers.writes import IndexCopy, Writes, commit
 
 
 class StoredQueueContainer(IdentityContainer):
@@ -63,7 +62,7 @@ class StoredQueueContainer(IdentityContainer):
         self._put_fresh(queue, present, place, rounded.widened())
         return [
             *self.queue.writes(rows, rounded),
-            partial(self.enqueued.index_copy_, 0, slot, enqueued + 1),
+            IndexCopy(self.enqueued, slot, enqueued + 1),
             *self._average(slot, queue, present),
         ]
 

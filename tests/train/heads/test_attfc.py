@@ -13,7 +13,7 @@ from attfc_planner.trace.recorder import record_steps
 from attfc_train.heads.attfc.head import AttFCHead
 from attfc_train.heads.containers.container import DynamicClassContainer, FifoContainer, IdentityContainer
 from attfc_train.heads.containers.health import Freshness, freshness
-from attfc_train.heads.containers.slot_storage import commit
+from attfc_train.heads.containers.writes import commit
 from attfc_train.losses.container_loss import IMPLEMENTATIONS
 from attfc_train.losses.margin import Margin
 from attfc_train.losses.slots import Slots

@@ -11,7 +11,7 @@ import torch
 from attfc_train.heads.attention import generate_class_centers
 from attfc_train.heads.attfc.head import AttFCHead
 from attfc_train.heads.containers.container import FifoContainer
-from attfc_train.heads.containers.slot_storage import commit
+from attfc_train.heads.containers.writes import commit
 from attfc_train.losses.container_loss import IMPLEMENTATIONS
 from attfc_train.losses.margin import Margin, MarginKind
 

@@ -12,8 +12,17 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch._ops import OpOverload
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, in_kernel_invocation_manager
+
+from attfc_planner.trace.torch_internals import (
+    FakeTensor,
+    FakeTensorMode,
+    Operator,
+    constant_of,
+    fake_device_of,
+    fake_mode_of,
+    in_kernel,
+    storage_key,
+)
 
 
 class _Form(NamedTuple):
@@ -26,7 +35,7 @@ class _Form(NamedTuple):
     device: torch.device
 
     def make(self) -> FakeTensor:
-        with in_kernel_invocation_manager(self.mode):
+        with in_kernel(self.mode):
             element = torch.empty_strided(self.shape, self.stride, dtype=self.dtype, device="meta")
         return FakeTensor(self.mode, element, self.device)
 
@@ -44,18 +53,20 @@ class FakeResults:
     def __init__(self) -> None:
         self._known: dict[tuple[Any, ...], _Forms | None] = {}
 
-    def view(self, func: OpOverload[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def view(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The result of an operator whose results share its first argument's storage."""
         base = args[0]
-        if type(base) is not FakeTensor or base.constant is not None:
+        if type(base) is not FakeTensor or constant_of(base) is not None:
             return func(*args, **kwargs)
-        with in_kernel_invocation_manager(base.fake_mode):
+        mode = fake_mode_of(base)
+        device = fake_device_of(base)
+        with in_kernel(mode):
             result = func(*args, **kwargs)  # the kernel that every device shares: it computes shape, strides and offset
         if isinstance(result, Tensor):
-            return FakeTensor(base.fake_mode, result, base.fake_device)
-        return type(result)(FakeTensor(base.fake_mode, view, base.fake_device) for view in result)
+            return FakeTensor(mode, result, device)
+        return type(result)(FakeTensor(mode, view, device) for view in result)
 
-    def new(self, func: OpOverload[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def new(self, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The result of an operator whose results are new tensors."""
         try:
             key = func, _form_of(args), _form_of(tuple(kwargs.items()))
@@ -76,9 +87,9 @@ class FakeResults:
 def _form_of(value: Any) -> Any:
     """What of an argument a result's form can depend on; not where it lies in its storage."""
     if isinstance(value, FakeTensor):
-        if value.constant is not None:
+        if constant_of(value) is not None:
             raise _Unusual
-        return value.shape, value.stride(), value.dtype, value.fake_device
+        return value.shape, value.stride(), value.dtype, fake_device_of(value)
     if isinstance(value, Tensor):
         raise _Unusual
     return tuple(map(_form_of, value)) if isinstance(value, list | tuple) else (type(value), value)
@@ -87,7 +98,7 @@ def _form_of(value: Any) -> Any:
 def _storages(value: object) -> set[int]:
     """Of all tensors in an argument or a result."""
     if isinstance(value, Tensor):
-        return {value.untyped_storage()._cdata}
+        return {storage_key(value.untyped_storage())}
     return set().union(*map(_storages, value)) if isinstance(value, list | tuple) else set()
 
 
@@ -100,9 +111,9 @@ def _forms_of(result: Any) -> _Forms | None:
 
 
 def _form(result: Any) -> _Form:
-    if type(result) is not FakeTensor or result.constant is not None:
+    if type(result) is not FakeTensor or constant_of(result) is not None:
         raise _Unusual
-    form = _Form(result.fake_mode, result.shape, result.stride(), result.dtype, result.fake_device)
+    form = _Form(fake_mode_of(result), result.shape, result.stride(), result.dtype, fake_device_of(result))
     if result.storage_offset() or form.make().untyped_storage().nbytes() != result.untyped_storage().nbytes():
         raise _Unusual
     return form

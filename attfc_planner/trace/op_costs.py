@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from torch import Tensor
-from torch._ops import OpOverload
 
 from attfc_planner.trace.history import OpCost, OpKind
+from attfc_planner.trace.torch_internals import Operator
 from attfc_train.phase import current_phase
 
 _KINDS: dict[str, OpKind] = {
@@ -43,9 +43,9 @@ class CostTally:
         self._sums: dict[tuple[str, str], list[int]] = {}
         self._kinds: dict[tuple[str, str], OpKind] = {}
 
-    def add(self, func: OpOverload[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
-        """Counts one call."""
-        name, phase = func._schema.name.removeprefix("aten::"), current_phase() or "input"
+    def add(self, func: Operator, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        """Count one call of the operator `func`, whose `name` the caller knows (`torch_internals.name_of`)."""
+        phase = current_phase() or "input"
         key = (_DEPTHWISE.get(name, name) if _is_depthwise(name, args) else name, phase)
         sums = self._sums.get(key)
         if sums is None:
@@ -60,7 +60,7 @@ class CostTally:
         return tuple(OpCost(name, self._kinds[name, phase], phase, *sums) for (name, phase), sums in self._sums.items())
 
 
-def _kind(func: OpOverload[Any, Any], name: str, phase: str) -> OpKind:
+def _kind(func: Operator, name: str, phase: str) -> OpKind:
     kind = _KIND_OF_PHASE.get(phase) or _KINDS.get(name)
     if kind is None and "batch_norm" in name:
         kind = "norm"

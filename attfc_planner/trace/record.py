@@ -19,9 +19,7 @@ def load() -> None:
     if "attfc_planner.trace.recorder" in sys.modules:
         return
     with keeping_all():
-        import torch._dynamo  # noqa: F401  # FakeTensorMode's, which else imports it when it is first used
-
-        import attfc_planner.trace.recorder  # noqa: F401  # likewise
+        import attfc_planner.trace.recorder  # noqa: F401  # for later
 
 
 def record(profile: TrainProfile, batches: Sequence[TrainProfile], device: torch.device | None = None) -> Trace:

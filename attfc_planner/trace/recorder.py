@@ -17,15 +17,22 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Tensor
-from torch._ops import OpOverload
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from attfc_planner.trace.fake_results import FakeResults
 from attfc_planner.trace.history import Trace
 from attfc_planner.trace.no_gc import no_collection
 from attfc_planner.trace.op_costs import CostTally
-from attfc_train.backbones.kinds import build_backbone
+from attfc_planner.trace.torch_internals import (
+    DispatchMode,
+    Operator,
+    fake_device_of,
+    fake_tensors,
+    is_composite,
+    name_of,
+    results_are_new,
+    storage_key,
+)
+from attfc_train.backbones.kinds import build_encoder
 from attfc_train.data.batch import Batch
 from attfc_train.evaluate.embed import embed_batches
 from attfc_train.phase import current_phase
@@ -43,6 +50,7 @@ class _Traits(NamedTuple):
     """What the recorder must know of an operator, read from its schema once."""
 
     name: str
+    returns: bool
     makes_storage: bool
     makes_only_new: bool
     """Tensors with storages of their own, and nothing else."""
@@ -53,24 +61,24 @@ class _Traits(NamedTuple):
     costs: bool
 
     @classmethod
-    def of(cls, func: OpOverload[Any, Any]) -> _Traits:
-        name = func._schema.name.removeprefix("aten::")
+    def of(cls, func: Operator) -> _Traits:
+        name = name_of(func)
+        news = results_are_new(func)
         question = func.namespace == "prim"  # such as prim::device
-        in_place = name.endswith("_") and torch.Tag.inplace_view not in func.tags and len(func._schema.returns) <= 1
-        news = [value.alias_info is None for value in func._schema.returns]
+        in_place = name.endswith("_") and torch.Tag.inplace_view not in func.tags and len(news) <= 1
         fresh = any(news) and not question
         makes_storage = fresh or name == "lift_fresh"  # torch.tensor(0): a storage that no operator was seen to make
         only_new = all(news) and fresh and name != "lift_fresh"
-        is_view = func.is_view and not torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+        is_view = func.is_view and not is_composite(func)
         costs = not question and not func.is_view
-        return cls(name, makes_storage, only_new, is_view, in_place and not makes_storage, costs)
+        return cls(name, bool(news), makes_storage, only_new, is_view, in_place and not makes_storage, costs)
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(DispatchMode):
     """Sees every operator's results and the death of every storage (by reference count, exactly as in a real run)."""
 
     def __init__(self, fake: bool) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch's
+        super().__init__()
         self._fake, self._results = fake, FakeResults()
         self.events: list[int] = []
         self.nbytes: list[int] = []
@@ -80,19 +88,14 @@ class Recorder(TorchDispatchMode):
         self.steps: list[int] = []
         self.tallies: list[CostTally] = []
         self._alive: dict[int, tuple[int, object]] = {}
-        self._traits: dict[OpOverload[Any, Any], _Traits] = {}
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Nothing here is compiled; the guard against it would cost as much as the recorder itself."""
-        return False
+        self._traits: dict[Operator, _Traits] = {}
 
     def __torch_dispatch__(
-        self, func: OpOverload[Any, Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self, func: Operator, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Runs the operator, then looks at what came out."""
         if func is _DEVICE and self._fake:
-            return args[0].fake_device  # as FakeTensorMode answers it, and it is asked more often than anything else
+            return fake_device_of(args[0])  # as FakeTensorMode answers it, and it is asked more often than anything else
         kwargs = kwargs or {}
         traits = self._traits.get(func)
         if traits is None:
@@ -104,12 +107,12 @@ class Recorder(TorchDispatchMode):
             if traits.name in _CONVOLUTIONS:
                 self._convolution_workspace(traits.name, args[:2], result)
         if traits.costs and self.tallies:
-            self.tallies[-1].add(func, args, kwargs, result)
+            self.tallies[-1].add(func, traits.name, args, kwargs, result)
         return result
 
-    def _fake_result(self, traits: _Traits, func: OpOverload[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def _fake_result(self, traits: _Traits, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if traits.in_place:
-            return args[0] if func._schema.returns else None
+            return args[0] if traits.returns else None
         if traits.is_view:
             return self._results.view(func, args, kwargs)
         return self._results.new(func, args, kwargs) if traits.makes_only_new else func(*args, **kwargs)
@@ -121,7 +124,7 @@ class Recorder(TorchDispatchMode):
 
     def tag(self, category: str, tensor: Tensor) -> None:
         """Says whose bytes a living tensor holds."""
-        entry = self._alive.get(tensor.untyped_storage()._cdata)
+        entry = self._alive.get(storage_key(tensor.untyped_storage()))
         if entry is not None:
             self.categories[entry[0]] = category
 
@@ -153,7 +156,7 @@ class Recorder(TorchDispatchMode):
 
     def _notice(self, tensor: Tensor, name: str) -> None:
         storage = tensor.untyped_storage()
-        key, nbytes = storage._cdata, storage.nbytes()
+        key, nbytes = storage_key(storage), storage.nbytes()
         if nbytes == 0 or key in self._alive:
             return
         if self._fake and name == "native_batch_norm" and tensor.dim() == 1 and tensor.element_size() == 2:
@@ -184,7 +187,7 @@ class Recorder(TorchDispatchMode):
 
 def record_steps(profile: TrainProfile, batches: Sequence[TrainProfile], device: torch.device | None = None) -> Trace:
     """See `attfc_planner.trace.history.record`."""
-    substrate: AbstractContextManager[object] = nullcontext() if device else FakeTensorMode(allow_fallback_kernels=False)
+    substrate: AbstractContextManager[object] = nullcontext() if device else fake_tensors()
     fake, device = device is None, device or torch.device("cpu")
     with no_collection(), substrate, Recorder(fake) as recorder:
         state = build(profile, device)
@@ -203,17 +206,10 @@ def record_steps(profile: TrainProfile, batches: Sequence[TrainProfile], device:
 
 def record_batches(profile: TrainProfile, batch_sizes: Sequence[int], device: torch.device | None = None) -> list[Trace]:
     """See `attfc_planner.trace.record.record_evaluation`."""
-    substrate: AbstractContextManager[object] = nullcontext() if device else FakeTensorMode(allow_fallback_kernels=False)
+    substrate: AbstractContextManager[object] = nullcontext() if device else fake_tensors()
     fake, device, traces = device is None, device or torch.device("cpu"), []
     with no_collection(), substrate:
-        model = profile.model
-        encoder = build_backbone(
-            model.backbone,
-            embedding_size=model.embedding_size,
-            image_size=model.image_size,
-            gradient_checkpointing=model.gradient_checkpointing,
-            device=device,
-        )
+        encoder = build_encoder(profile.model, device)
         for batch_size in batch_sizes:
             with Recorder(fake) as recorder:
                 embed_batches(encoder, _evaluated(recorder, profile, batch_size, device), device, profile.run.precision)

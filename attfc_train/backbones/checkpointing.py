@@ -12,7 +12,6 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
 
@@ -35,7 +34,11 @@ def run_block(block: nn.Module, x: Tensor, checkpointing: bool) -> Tensor:
 @contextmanager
 def _still_statistics(block: nn.Module) -> Iterator[None]:
     """BatchNorm layers inside `block` keep their buffers as they are."""
-    layers = [module for module in block.modules() if isinstance(module, _BatchNorm)]
+    layers = [
+        module
+        for module in block.modules()
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm)
+    ]
     former = [(layer.momentum, layer.num_batches_tracked) for layer in layers]
     try:
         for layer in layers:

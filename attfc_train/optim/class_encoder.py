@@ -12,9 +12,9 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from attfc_train.heads.settings import BufferPolicy
+from attfc_train.optim.torch_internals import foreach_copy_, foreach_lerp_
 
 _Named: TypeAlias = tuple[str, Tensor]
 
@@ -65,9 +65,9 @@ class MomentumEncoder:
         Args:
             momentum: in [0, 1); 0 copies the feature encoder.
         """
-        torch._foreach_lerp_(*self._averaged, 1.0 - momentum)
+        foreach_lerp_(*self._averaged, 1.0 - momentum)
         if self._copied[0]:
-            torch._foreach_copy_(*self._copied)
+            foreach_copy_(*self._copied)
 
 
 def _paired(targets: Iterable[_Named], sources: Iterable[_Named]) -> list[tuple[Tensor, Tensor]]:
@@ -81,5 +81,5 @@ def _paired(targets: Iterable[_Named], sources: Iterable[_Named]) -> list[tuple[
 
 def _still_statistics(encoder: nn.Module) -> None:
     for module in encoder.modules():
-        if isinstance(module, _BatchNorm):
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm):
             module.momentum = 0.0

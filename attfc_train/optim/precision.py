@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from attfc_train.document import Precision
+from attfc_train.optim.torch_internals import unscale_and_check_, update_scale_
 
 AUTOCAST_DTYPE: dict[Precision, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -51,8 +52,8 @@ class LossScaler:
             fp32 scalar: 1 where any gradient was not finite, else 0.
         """
         found = torch.zeros_like(self.scale)
-        torch._amp_foreach_non_finite_check_and_unscale_(list(gradients), found, self.scale.reciprocal())
-        torch._amp_update_scale_(self.scale, self.growth_tracker, found, 2.0, 0.5, self.growth_interval)
+        unscale_and_check_(list(gradients), found, self.scale.reciprocal())
+        update_scale_(self.scale, self.growth_tracker, found, 2.0, 0.5, self.growth_interval)
         self.scale.clamp_min_(2.0**-14)  # a scale of 0 would make every later gradient NaN
         self.skipped.add_(1).mul_(found.int())
         return found

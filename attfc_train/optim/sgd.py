@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from attfc_train.heads.sparse_rows import SparseRows
+from attfc_train.optim.torch_internals import foreach_add_, foreach_mul_, foreach_norm
 
 
 class SGD:
@@ -89,17 +90,17 @@ class SGD:
         self, weights: list[Tensor], buffers: list[Tensor], rate: float, keep: Tensor | None, decay: Tensor | None
     ) -> None:
         gradients = [_gradient(weight) for weight in weights]
-        torch._foreach_add_(gradients, weights, alpha=self.weight_decay)
+        foreach_add_(gradients, weights, alpha=self.weight_decay)
         if keep is None or decay is None:
-            torch._foreach_mul_(buffers, self.momentum)
-            torch._foreach_add_(buffers, gradients)
-            torch._foreach_add_(weights, buffers, alpha=-rate)
+            foreach_mul_(buffers, self.momentum)
+            foreach_add_(buffers, gradients)
+            foreach_add_(weights, buffers, alpha=-rate)
             return
         for gradient in gradients:
             gradient.nan_to_num_(0.0, 0.0, 0.0)
-        torch._foreach_mul_(buffers, decay)
-        torch._foreach_mul_(gradients, keep)
-        torch._foreach_add_(buffers, gradients)
+        foreach_mul_(buffers, decay)
+        foreach_mul_(gradients, keep)
+        foreach_add_(buffers, gradients)
         for weight, buffer in zip(weights, buffers, strict=True):
             weight.addcmul_(buffer, keep, value=-rate)
 
@@ -117,8 +118,8 @@ class SGD:
 def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
     """Scales gradients in place so that their joint L2 norm is at most `max_norm`; returns the norm before, a scalar."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    norm: Tensor = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    torch._foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp_max(1.0))
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(foreach_norm(gradients)))
+    foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp_max(1.0))
     return norm
 
 

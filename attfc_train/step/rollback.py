@@ -12,6 +12,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from attfc_train.optim.torch_internals import foreach_copy_
+
 
 class StepStart:
     """Copies of some small tensors.
@@ -50,7 +52,7 @@ class StepStart:
         if not self.is_kept:
             return
         for views, kept in zip(self._live, self._kept, strict=True):
-            torch._foreach_copy_(views, list(kept.split([view.numel() for view in views])))
+            foreach_copy_(views, list(kept.split([view.numel() for view in views])))
 
     def begin_commit(self) -> None:
         """There is no way back any more."""

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from attfc_planner.trace.history import OpCost
 from attfc_planner.trace.op_costs import CostTally
+from attfc_planner.trace.torch_internals import DispatchMode, name_of
 
 
-class Tallied(TorchDispatchMode):
+class Tallied(DispatchMode):
     """Tallies every operator."""
 
     def __init__(self) -> None:
@@ -22,7 +22,7 @@ class Tallied(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        self.tally.add(func, args, kwargs or {}, result)
+        self.tally.add(func, name_of(func), args, kwargs or {}, result)
         return result
 
 

@@ -7,7 +7,7 @@ the released code is written for 112 x 112 only, this one takes any multiple of 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -95,12 +95,3 @@ class IResNet(nn.Module):
 def _stage(in_channels: int, channels: int, num_blocks: int, device: torch.device) -> nn.Sequential:
     first = IBasicBlock(in_channels, channels, 2, device)
     return nn.Sequential(first, *(IBasicBlock(channels, channels, 1, device) for _ in range(num_blocks - 1)))
-
-
-def iresnet(blocks: Sequence[int]) -> Callable[[int, int, bool, torch.device], IResNet]:
-    """A builder of IResNets with these blocks per stage."""
-
-    def build(embedding_size: int, image_size: int, gradient_checkpointing: bool, device: torch.device) -> IResNet:
-        return IResNet(blocks, embedding_size, image_size, gradient_checkpointing, device)
-
-    return build

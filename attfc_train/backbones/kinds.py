@@ -1,42 +1,100 @@
-"""The feature encoders by name.
+"""The feature encoders by name: a new one is its file and a line here.
 
-Every builder makes a module that maps float32 [B, 3, H, W] in [-1, 1] to un-normalised float32 embeddings [B, D]. It takes
-plain numbers, creates its parameters on the given device, also under FakeTensorMode, and needs nothing of the host
-in its forward pass. Autocast is the caller's; the last layers stay in float32.
+Free of torch: the module that holds a backbone is loaded when one is built.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
+from collections.abc import Mapping
+from pkgutil import resolve_name
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-import torch
-from torch import nn
-
-from attfc_train.backbones.iresnet import iresnet
-from attfc_train.backbones.mobilefacenet import MobileFaceNet
-from attfc_train.backbones.tiny import Tiny
 from attfc_train.errors import ProfileError
 
-Builder: TypeAlias = Callable[[int, int, bool, torch.device], nn.Module]
-"""(embedding_size, image_size, gradient_checkpointing, device) -> backbone."""
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
-BACKBONES: dict[str, Builder] = {
-    "r18": iresnet((2, 2, 2, 2)),
-    "r34": iresnet((3, 4, 6, 3)),
-    "r50": iresnet((3, 4, 14, 3)),
-    "r100": iresnet((3, 13, 30, 3)),
-    "r200": iresnet((6, 26, 60, 6)),
-    "mbf": MobileFaceNet,
-    "tiny": Tiny,
+
+class Builder(Protocol):
+    """What makes a backbone, such as its class.
+
+    It takes plain numbers, creates its parameters on the given device, also under FakeTensorMode, and makes a module that maps
+    float32 [B, 3, H, W] in [-1, 1] to un-normalised float32 embeddings [B, D]. The forward pass needs nothing of the host.
+    Autocast is the caller's; the last layers stay in float32.
+    """
+
+    def __call__(
+        self, *, embedding_size: int, image_size: int, gradient_checkpointing: bool, device: torch.device, **options: Any
+    ) -> nn.Module:
+        """Return a freshly initialised backbone in train mode; see `build_backbone`."""
+        ...
+
+
+class BackboneKind(NamedTuple):
+    """One kind of backbone."""
+
+    builder: str
+    """Where its `Builder` is: ``module:name``."""
+    options: Mapping[str, Any] = {}
+    """What it takes beyond the arguments of every builder."""
+
+
+def _iresnet(*blocks: int) -> BackboneKind:
+    return BackboneKind("attfc_train.backbones.iresnet:IResNet", {"blocks": blocks})
+
+
+BACKBONES: dict[str, BackboneKind] = {
+    "r18": _iresnet(2, 2, 2, 2),
+    "r34": _iresnet(3, 4, 6, 3),
+    "r50": _iresnet(3, 4, 14, 3),
+    "r100": _iresnet(3, 13, 30, 3),
+    "r200": _iresnet(6, 26, 60, 6),
+    "mbf": BackboneKind("attfc_train.backbones.mobilefacenet:MobileFaceNet"),
+    "tiny": BackboneKind("attfc_train.backbones.tiny:Tiny"),
 }
 """``r18`` ... ``r200``: InsightFace's IResNets; ``mbf``: its MobileFaceNet; ``tiny``: for CPUs at 64x64."""
+
+
+class EncoderSettings(Protocol):
+    """The settings that decide what a feature encoder is, as a profile's ``model`` has them."""
+
+    @property
+    def backbone(self) -> str:
+        """A key of `BACKBONES`."""
+        ...
+
+    @property
+    def embedding_size(self) -> int:
+        """D."""
+        ...
+
+    @property
+    def image_size(self) -> int:
+        """H = W in pixels."""
+        ...
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether activations are computed again in the backward pass; makes no difference without one."""
+        ...
+
+
+def build_encoder(model: EncoderSettings, device: torch.device) -> nn.Module:
+    """Return the freshly initialised encoder of a profile's ``model``; see `build_backbone`."""
+    return build_backbone(
+        model.backbone,
+        embedding_size=model.embedding_size,
+        image_size=model.image_size,
+        gradient_checkpointing=model.gradient_checkpointing,
+        device=device,
+    )
 
 
 def build_backbone(
     name: str, *, embedding_size: int, image_size: int, gradient_checkpointing: bool, device: torch.device
 ) -> nn.Module:
-    """A freshly initialised backbone in train mode.
+    """Return a freshly initialised backbone in train mode.
 
     Args:
         name: a key of `BACKBONES`.
@@ -48,7 +106,14 @@ def build_backbone(
     Raises:
         ProfileError: no backbone has this name.
     """
-    builder = BACKBONES.get(name)
-    if builder is None:
+    kind = BACKBONES.get(name)
+    if kind is None:
         raise ProfileError("model.backbone must be a known name", f"'{name}'", f"Choose one of: {', '.join(BACKBONES)}.")
-    return builder(embedding_size, image_size, gradient_checkpointing, device)
+    builder: Builder = resolve_name(kind.builder)
+    return builder(
+        embedding_size=embedding_size,
+        image_size=image_size,
+        gradient_checkpointing=gradient_checkpointing,
+        device=device,
+        **kind.options,
+    )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias, Union
 
 from pydantic import Field, model_validator
 
+from attfc_train.backbones.kinds import BACKBONES
 from attfc_train.document import Frozen, Precision
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.heads.kinds import HEADS
@@ -64,8 +65,8 @@ MAX_DEFAULT_WORKERS = 16
 """Decoding threads where ``data.num_workers`` is 0 and there are more cores."""
 NUM_DRAWN_PAIRS = 6000
 """Pairs that are drawn from a data set given as ``--val``: as many as LFW has."""
-BACKBONE_NAMES = ("r18", "r34", "r50", "r100", "r200", "mbf", "tiny")
-"""The keys of `attfc_train.backbones.kinds.BACKBONES`, for those that must not import torch."""
+BACKBONE_NAMES = tuple(BACKBONES)
+"""What ``model.backbone`` may be."""
 
 
 class ModelSettings(Frozen):

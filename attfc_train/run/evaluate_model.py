@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from attfc_train.backbones.kinds import build_backbone
+from attfc_train.backbones.kinds import build_encoder
 from attfc_train.errors import AttfcError, UsageError, VerificationSetError
 from attfc_train.evaluate.embed import evaluate
 from attfc_train.evaluate.load import load_verification_sets
@@ -46,13 +46,7 @@ def report_model(
     model = profile.model
     verification_sets = load_verification_sets(specs, model.image_size)
     with memory_is_enough(device):
-        encoder = build_backbone(
-            model.backbone,
-            embedding_size=model.embedding_size,
-            image_size=model.image_size,
-            gradient_checkpointing=False,
-            device=device,
-        )
+        encoder = build_encoder(model, device)
         load_model(path, encoder)
         results = evaluate(
             encoder,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from attfc_train.backbones.kinds import build_backbone
+from attfc_train.backbones.kinds import build_encoder
 from attfc_train.heads.kinds import HeadSite, build_head
 from attfc_train.optim.class_encoder import MomentumEncoder, make_class_encoder
 from attfc_train.optim.precision import LossScaler
@@ -27,7 +27,7 @@ def build(profile: TrainProfile, device: torch.device, ranks: Ranks = ALONE) -> 
     """
     torch.manual_seed(profile.run.seed)
     with phase("build"):
-        feature_encoder = _build_encoder(profile, device).train()
+        feature_encoder = build_encoder(profile.model, device).train()
         head = build_head(profile.head, _site(profile), device)
         learned = [*feature_encoder.parameters(), *head.parameters()]
         return TrainState(
@@ -54,20 +54,9 @@ def _site(profile: TrainProfile) -> HeadSite:
     )
 
 
-def _build_encoder(profile: TrainProfile, device: torch.device) -> nn.Module:
-    model = profile.model
-    return build_backbone(
-        model.backbone,
-        embedding_size=model.embedding_size,
-        image_size=model.image_size,
-        gradient_checkpointing=model.gradient_checkpointing,
-        device=device,
-    )
-
-
 def _build_class_encoder(profile: TrainProfile, feature_encoder: nn.Module, device: torch.device) -> MomentumEncoder | None:
     wanted = profile.head.class_encoder
     if wanted is None:
         return None
-    class_encoder = make_class_encoder(lambda: _build_encoder(profile, device), feature_encoder)
+    class_encoder = make_class_encoder(lambda: build_encoder(profile.model, device), feature_encoder)
     return MomentumEncoder(class_encoder, feature_encoder, wanted.buffers)

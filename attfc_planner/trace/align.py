@@ -7,6 +7,7 @@ chunks repeat what a chunk makes. Whatever does not line up raises `NotAffine`; 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import SequenceMatcher
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +21,7 @@ Name = tuple[str, str]
 
 
 class NotAffine(Exception):
-    """Traces of one structure do not line up, or do not lie on a plane."""
+    """A structure whose traces do not line up, or whose sizes are no affine functions of the knobs."""
 
 
 def names_of(trace: Trace, births: range) -> list[Name]:
@@ -35,7 +36,8 @@ def step_sizes(trace: Trace) -> Integers:
     Raises:
         NotAffine: two steps make different storages.
     """
-    setup, first = trace.births(-1), trace.births(0)
+    setup = trace.births(-1)
+    first = trace.births(0)
     rows = []
     for births in (trace.births(step) for step in range(len(trace.steps))):
         if names_of(trace, births) != names_of(trace, first):
@@ -95,6 +97,21 @@ def rows_of(head_names: Sequence[Name], head_sizes: Integers, names: Sequence[Na
     return rows
 
 
+def rows_in(own: Sequence[Name], other: Sequence[Name]) -> list[int]:
+    """Return where the storages of a head that allocates less stand among those of one that allocates more.
+
+    Raises:
+        NotAffine: `other` is not `own` with some names left out.
+    """
+    # own   = a b c d e
+    # other = a   c d      ->  rows 0, 2, 3
+    blocks = SequenceMatcher(None, own, other, autojunk=False).get_matching_blocks()
+    rows = [row for block in blocks for row in range(block.a, block.a + block.size)]
+    if len(rows) != len(other):
+        raise NotAffine("the other head makes storages that this one does not make")
+    return rows
+
+
 def _runs(names: Sequence[Name]) -> list[range]:
     """Return the stretches of one phase."""
     starts = [index for index in range(len(names)) if index == 0 or names[index][1] != names[index - 1][1]]
@@ -108,6 +125,7 @@ def _aligned_run(wanted: Sequence[Name], run: range, names: Sequence[Name], posi
     `names` = a c d c d z there are two extra; the common beginning is a c d, so the indices are 0, 1, 2, and z's is 3 + 2.
     """
     phase = wanted[run.start][1]
+    # The same stretch of `names` is [position, end).
     end = position
     while end < len(names) and names[end][1] == phase:
         end += 1

@@ -1,0 +1,238 @@
+"""README.md and docs/ say what is there: commands parse, settings and files exist, links lead somewhere, exit codes hold."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import shlex
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer.main
+from typer.core import TyperGroup
+
+import attfc_planner.cli
+import attfc_train.cli
+from attfc_train import errors
+from attfc_train.errors import AttfcError, Interrupted
+from tests.architecture.modules import PACKAGES, ROOT
+from tests.architecture.test_imports import ROW_OF
+
+README = ROOT / "README.md"
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+DOCUMENTS = [README, ROOT / "CONTRIBUTING.md", *PAGES]
+MAX_README_LINES = 150
+
+CLASSES = {name: error for name, error in inspect.getmembers(errors, inspect.isclass) if issubclass(error, AttfcError)}
+ROW = re.compile(r"^\| *([\d, ]+?) *\| *(\w+) *\| *(.*?) *\|$", re.MULTILINE)
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
+CODE_SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
+COMMAND = re.compile(r"attfc-(?:plan|train)(?: |$)")
+OPTION = re.compile(r"--[a-z][a-z-]*")
+SETTING = re.compile(r"(?:data|model|head|optim|run)(?:\.[a-z_]+)+(?<!\.py)(?<!\.pt)")
+
+GROUPS: dict[str, TyperGroup] = {}
+for _name, _app in {"attfc-plan": attfc_planner.cli.app, "attfc-train": attfc_train.cli.app}.items():
+    _group = typer.main.get_command(_app)
+    assert isinstance(_group, TyperGroup)
+    GROUPS[_name] = _group
+
+documents = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+
+
+def text_of(document: Path) -> str:
+    return document.read_text(encoding="utf-8")
+
+
+def code_lines(document: Path) -> list[str]:
+    """The lines of indented code."""
+    return [line.strip() for line in text_of(document).splitlines() if line.startswith("    ")]
+
+
+def code_spans(document: Path) -> list[str]:
+    """Code within the text, on one line each."""
+    prose = "\n".join(line for line in text_of(document).splitlines() if not line.startswith("    "))
+    return [" ".join(span.split()) for span in CODE_SPAN.findall(prose)]
+
+
+def commands(document: Path) -> list[str]:
+    """Every command line of ours that is quoted."""
+    quoted = [*(line.removeprefix("$ ") for line in code_lines(document)), *code_spans(document)]
+    return [line for line in quoted if COMMAND.match(line)]
+
+
+def parse(command_line: str) -> None:
+    """Parse a command line as the program would, without running it; a missing required argument is no error here."""
+    program, *arguments = shlex.split(command_line, comments=True)
+    command: Any = GROUPS[program]
+    if arguments and not arguments[0].startswith("-"):  # options of the group itself are refused before a command
+        assert arguments[0] in command.commands, f"no command {arguments[0]}"
+        command, arguments = command.commands[arguments[0]], arguments[1:]
+    try:
+        context = command.make_context(program, arguments)
+    except Exception as error:
+        if type(error).__name__ != "MissingParameter":
+            raise
+    else:
+        assert not context.args, context.args
+
+
+def anchors(document: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    prose = "\n".join(line for line in text_of(document).splitlines() if not line.startswith("    "))
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in HEADING.findall(prose)}
+
+
+def test_every_error_and_its_code_are_listed() -> None:
+    """Catches another number in docs/errors.md, and an error class without a row."""
+    listed = {name: codes for codes, name, _ in ROW.findall(text_of(ROOT / "docs" / "errors.md"))}
+    assert listed.pop("Interrupted") == f"{128 + signal.SIGINT}, {128 + signal.SIGTERM}"
+    assert listed == {name: str(error.exit_code) for name, error in CLASSES.items() if error is not Interrupted}
+
+
+def test_every_error_has_its_own_code() -> None:
+    codes = [error.exit_code for error in CLASSES.values() if error is not Interrupted]
+    assert len(set(codes)) == len(codes)
+    assert all(0 < code < 126 for code in codes), "126 and above belong to the shell"
+    assert Interrupted(signal.SIGTERM, "a", "b", "c").exit_code == 143
+
+
+def test_an_error_is_one_line() -> None:
+    assert str(AttfcError("the rule\nmust hold", "a\tvalue", "Do this.")) == "the rule must hold, but got a value. Do this."
+
+
+def test_the_readme_is_short() -> None:
+    """Catches a page of docs/ that is pasted back."""
+    assert len(text_of(README).splitlines()) <= MAX_README_LINES
+
+
+@documents
+def test_nothing_is_left_to_fill_in(document: Path) -> None:
+    """Catches a line ``SOME_FIGURE``, and ``TODO``."""
+    assert re.findall(r"^[A-Z]+_[A-Z]+$|\bTODO\b|\bTBD\b|\bFIXME\b", text_of(document), re.MULTILINE) == []
+
+
+@documents
+def test_links_lead_somewhere(document: Path) -> None:
+    """Catches ``(docs/plannig.md)``, and ``(planning.md#a-refusal)`` once that heading is another one."""
+    broken = []
+    for link in LINK.findall(text_of(document)):
+        if "://" in link:
+            continue
+        name, _, anchor = link.partition("#")
+        target = (document.parent / name).resolve() if name else document
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+def test_every_page_is_in_the_index() -> None:
+    """Catches a new page that nobody finds."""
+    assert {f"{page.name}" for page in PAGES} - {"README.md"} <= set(LINK.findall(text_of(ROOT / "docs" / "README.md")))
+
+
+@documents
+def test_commands_parse(document: Path) -> None:
+    """Catches ``attfc-plan --gpus``, ``attfc-plan tune --ids 7`` (another command's option) and ``attfc-train presents``."""
+    broken = []
+    for line in commands(document):
+        try:
+            parse(line)
+        except Exception as error:
+            broken.append(f"{line}: {error}")
+    assert broken == []
+
+
+def test_commands_are_found() -> None:
+    """Catches a pattern that matches nothing any more, so that every command would pass."""
+    assert "attfc-plan --gpu rtx-4090 --ids 2059906 --images 42474557" in commands(README)
+    assert len({line for document in DOCUMENTS for line in commands(document)}) >= 20
+    with pytest.raises(AssertionError, match="no command"):
+        parse("attfc-train presents")
+
+
+@documents
+def test_options_in_the_text_exist(document: Path) -> None:
+    """Catches `` `--prefers` ``: an option that no command has."""
+    known = {
+        option for group in GROUPS.values() for command in (group, *group.commands.values()) for option in _options(command)
+    }
+    spans = [span for span in code_spans(document) if span.startswith("--")]
+    assert {option for span in spans for option in OPTION.findall(span)} - known == set()
+
+
+def _options(command: Any) -> Iterator[str]:
+    for parameter in command.params:
+        yield from (*parameter.opts, *parameter.secondary_opts)
+
+
+@documents
+def test_settings_exist(document: Path) -> None:
+    """Catches ``data.windows_share``, in the text and behind ``--set``."""
+    schema = json.loads(text_of(ROOT / "tests" / "architecture" / "train_profile.schema.json"))
+    spans = code_spans(document)
+    named = {span.partition("=")[0] for span in spans if SETTING.fullmatch(span.partition("=")[0])}
+    named |= set(re.findall(r"--set (\w+(?:\.\w+)+)=", text_of(document)))
+    assert named - {"section.key"} - set(_settings(schema, schema, "")) == set()
+
+
+def _settings(schema: dict[str, Any], node: dict[str, Any], prefix: str) -> Iterator[str]:
+    """Dotted names of everything below a node; of a union, of all its members."""
+    if "$ref" in node:
+        node = schema["$defs"][node["$ref"].rpartition("/")[2]]
+    for member in (*node.get("anyOf", ()), *node.get("oneOf", ())):
+        yield from _settings(schema, member, prefix)
+    for name, child in node.get("properties", {}).items():
+        yield f"{prefix}{name}"
+        yield from _settings(schema, child, f"{prefix}{name}.")
+
+
+@documents
+def test_modules_and_files_exist(document: Path) -> None:
+    """Catches ``python -m benchmarks.tunes``, and ``attfc_train/steps/step.py`` in the text."""
+    names = {name.replace(".", "/") + ".py" for name in re.findall(r"python -m (benchmarks\.\w+)", text_of(document))}
+    tops = (*PACKAGES, "tests", "profiles", "benchmarks", "docs")
+    names |= {span for span in code_spans(document) if span.startswith(tuple(f"{top}/" for top in tops))}
+    assert [name for name in sorted(names) if not (ROOT / name).exists()] == []
+
+
+def test_the_number_of_cards_is_right() -> None:
+    """Catches a card more or less in profiles/gpus/."""
+    counts = {int(count) for document in DOCUMENTS for count in re.findall(r"(\d+) (?:known )?cards", text_of(document))}
+    assert counts == {len(list((ROOT / "profiles" / "gpus").glob("*.json")))}
+
+
+def rooms() -> list[tuple[str, str]]:
+    """The tree in docs/architecture.md: dotted name of every room, and the text behind it."""
+    listed, package = [], ""
+    for line in re.findall(r"^ {4}.*$", text_of(ROOT / "docs" / "architecture.md").split("## Rooms")[1], re.MULTILINE):
+        name, _, text = line.strip().partition(" ")
+        if not line.startswith("     "):
+            package = name.rstrip("/")
+        else:
+            listed.append((f"{package}.{name.removesuffix('.py').rstrip('/')}", text.strip()))
+    return listed
+
+
+def test_every_room_is_named() -> None:
+    """Catches a new room, and one that is gone. The packages' own ``__init__`` are no rooms."""
+    assert {name for name, _ in rooms()} == set(ROW_OF) - set(PACKAGES)
+
+
+def test_rooms_stand_in_the_order_of_the_import_table() -> None:
+    """Catches ``losses/`` below ``heads/``: a room above another one may not import it."""
+    rows = [ROW_OF[name] for name, _ in rooms()]
+    assert rows == sorted(rows)
+
+
+def test_every_room_has_its_text() -> None:
+    """Catches a room without a word, and a folder in the text that is not in the room: ``tune/  stage/ of trials``."""
+    for name, text in rooms():
+        assert text, name
+        folder = ROOT / name.replace(".", "/")
+        assert [inner for inner in re.findall(r"(?<![\w/])[a-z_]+/", text) if not (folder / inner).is_dir()] == [], name

@@ -1,7 +1,7 @@
-"""Which implementation of the container loss a run uses: decided once, on the host, while the run is built.
+"""The choice of a run's implementation of the container loss: made once, on the host, while the run is built.
 
-On CUDA the kernel is timed against the chunked pass on a small container of the run's shapes, and held against its result
-first. Everywhere else, and so wherever a step is traced, it is the chunked pass without any measuring.
+On CUDA the kernel is held against the chunked pass and timed against it, on a small container of the run's shapes. Everywhere
+else, and so wherever a step is traced, the chunked pass is taken without any measuring.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TOLERANCE = 0.03
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What decides which implementation is faster."""
+    """The figures of a run that decide which implementation is faster."""
 
     batch_size: int
     """Queries scored at a time."""
@@ -46,7 +46,7 @@ class Workload:
 
 
 def choose(kernel: LossKernel, device: torch.device, work: Workload) -> ContainerLoss:
-    """The implementation for a run; host side, synchronises.
+    """Return the implementation for a run; host side, synchronises.
 
     Raises:
         ProfileError: `kernel` is ``triton`` and it cannot run here.
@@ -60,15 +60,15 @@ def choose(kernel: LossKernel, device: torch.device, work: Workload) -> Containe
 
 
 def fastest(device: torch.device, work: Workload) -> str:
-    """``triton`` where it runs, agrees with ``chunked`` and is faster, else ``chunked``; warns where it ought to have run."""
+    """Return ``triton`` if it runs, agrees with ``chunked`` and is faster, else ``chunked``; warn if it failed or disagrees."""
     try:
         inputs = _problem(device, work)
-        apart = _difference(inputs, work)
-        if not apart <= TOLERANCE:
-            _fall_back(f"its result differs by {apart:.1%}")
+        difference = _difference(inputs, work)
+        if not difference <= TOLERANCE:  # so written, a NaN falls back too
+            _fall_back(f"its result differs by {difference:.1%}")
             return "chunked"
         seconds = {name: _seconds(name, inputs, work) for name in ("chunked", "triton")}
-    except Exception as error:  # a compiler, a driver, a missing package: nothing of it may stop a run that has another way
+    except Exception as error:  # a compiler, a driver, a missing package: a run that has another way must not stop
         _fall_back(f"{type(error).__name__}: {error}")
         return "chunked"
     finally:
@@ -77,7 +77,7 @@ def fastest(device: torch.device, work: Workload) -> str:
 
 
 def _require_triton(device: torch.device, work: Workload) -> None:
-    """Runs the kernel once, which also tunes it on a small container instead of in the first step."""
+    """Run the kernel once, which also tunes it on a small container instead of in the first step."""
     rule, remedy = "head.loss_kernel 'triton' needs a CUDA device and a working triton", "Set head.loss_kernel to 'auto'."
     if device.type != "cuda":
         raise ProfileError(rule, f"the device {device}", remedy)
@@ -90,9 +90,10 @@ def _require_triton(device: torch.device, work: Workload) -> None:
 
 
 def _problem(device: torch.device, work: Workload) -> dict[str, Any]:
-    """Random unit vectors, from a generator of its own: measuring must not change how the run is initialised.
+    """Return random unit vectors, from a generator of its own: measuring must not change how the run is initialised.
 
-    A query's center is a stranger to it, as at the start of a run: were it near, the loss would be 0, and nothing to compare.
+    A query and its center are unrelated, as at the start of a run: near each other they would make the loss 0, with nothing to
+    compare.
     """
     generator = torch.Generator(device).manual_seed(0)
 
@@ -113,7 +114,7 @@ def _problem(device: torch.device, work: Workload) -> dict[str, Any]:
 
 
 def _run(name: str, inputs: dict[str, Any], work: Workload) -> tuple[Tensor, Tensor]:
-    """Loss and gradient, over several chunks: a kernel leaves a single one to torch, and it is the kernel that is asked for."""
+    """Return loss and gradient over several chunks: a single one would go to torch, even where the kernel is asked for."""
     query = inputs["query"].detach().requires_grad_()
     chunk = max(1, min(work.chunk, MAX_SLOTS // 2, work.dcc_size // 2))
     rest = {key: value for key, value in inputs.items() if key != "query"}
@@ -123,13 +124,14 @@ def _run(name: str, inputs: dict[str, Any], work: Workload) -> tuple[Tensor, Ten
 
 
 def _difference(inputs: dict[str, Any], work: Workload) -> float:
-    """Of loss or gradient, relative, whichever is larger; NaN where one is."""
+    """Return the relative difference of loss or gradient, whichever is larger; NaN where one is."""
     pairs = zip(_run("triton", inputs, work), _run("chunked", inputs, work), strict=True)
-    return max(float((found - expected).norm() / expected.norm()) for found, expected in pairs)
+    differences = [(actual - expected).norm() / expected.norm() for actual, expected in pairs]
+    return float(torch.stack(differences).max())  # Python's max would pass over a NaN that comes second
 
 
 def _seconds(name: str, inputs: dict[str, Any], work: Workload) -> float:
-    """Of one forward and backward pass: the best of a few."""
+    """Return the time of one forward and backward pass: the best of a few."""
     times = []
     for _ in range(REPEATS):
         start = time.perf_counter()
@@ -147,6 +149,6 @@ def _fall_back(reason: str) -> None:
 
 
 def _release(device: torch.device) -> None:
-    """Gives the measurement's memory back to the device: the run's own must not be fragmented by it."""
+    """Give the measurement's memory back to the device: the run's own must not be fragmented by it."""
     if device.type == "cuda":
         torch.cuda.empty_cache()

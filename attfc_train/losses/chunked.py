@@ -1,8 +1,9 @@
 """The streaming container loss in plain torch: matrix products over chunks of slots, on any device.
 
-A running sum and weighted sum of slots per sample walk over the slots once; see `attfc_train.losses.streaming`. Everything is
-kept transposed, [K, B] and [D, B]: with the few queries as the right-hand operand both products need no packing of the slots'
-transpose (on CPUs 1.4 times faster). Legend: B samples, C slots, D dimensions, K slots in a chunk.
+The statistics of `attfc_train.losses.streaming` are kept transposed, [K, B] and [D, B]: with the few queries as the right-hand
+operand neither product needs a packed transpose of the slots (1.4 times faster on CPUs).
+
+Legend: B samples, C slots, D dimensions, K slots in a chunk.
 """
 
 from __future__ import annotations
@@ -17,15 +18,17 @@ from attfc_train.losses.streaming import MAX_UNSHIFTED_SCALE, Partial, finite, s
 
 
 def score_slots(query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk: int) -> Partial:
-    """See `attfc_train.losses.streaming.Scorer`; the scratch memory is `chunk` slots and `chunk` x B logits of query's type."""
+    """Return the statistics (`Scorer`); the scratch memory is `chunk` slots and `chunk` x B logits of the query's type."""
     num, dim = query.shape
     shifted = scale > MAX_UNSHIFTED_SCALE
     maximum = query.new_full((num,), -torch.inf if shifted else 0.0)
-    total, weighted = query.new_zeros(num), query.new_zeros(dim, num)
+    total = query.new_zeros(num)
+    weighted = query.new_zeros(dim, num)
     queries = query.t().contiguous()
     if not slots.size:
         return Partial(maximum, total, weighted.t())
-    pieces = slots.values.split(chunk)  # all views at once: hundreds of chunks cost a call each for every view of one
+    # All views at once: slicing each chunk would cost a call per chunk and tensor.
+    pieces = slots.values.split(chunk)
     scale_columns = [None] * len(pieces) if slots.scales is None else slots.scales[:, None].split(chunk)
     for piece, scale_column, owners in zip(pieces, scale_columns, slots.labels[:, None].split(chunk), strict=True):
         centers = piece.to(query.dtype)
@@ -33,6 +36,7 @@ def score_slots(query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk
         logits = _logits(queries, centers, scales, owners, labels, scale)
         if shifted:
             maximum = _shift(logits, maximum, total, weighted)
+        # total += sum_c e^(z_c - M);  weighted += sum_c e^(z_c - M) values_c scales_c.
         weights = logits.exp_()
         total.add_(weights.sum(0))
         weighted.addmm_(centers.t(), weights if scales is None else weights.mul_(scales))
@@ -40,7 +44,8 @@ def score_slots(query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk
 
 
 def _logits(queries: Tensor, centers: Tensor, scales: Tensor | None, owners: Tensor, labels: Tensor, scale: float) -> Tensor:
-    """[K, B] of centers [K, D], their labels [K, 1] and queries [D, B]; -inf: the slot is empty or the sample's own."""
+    """Return logits [K, B] of centers [K, D], their labels [K, 1] and queries [D, B]; -inf: empty, or the sample's own."""
+    # z = s scales_c (values_c . f) + (-inf where empty): without scales one fused product.
     empty = queries.new_zeros(owners.shape).masked_fill_(owners == EMPTY, -torch.inf)
     if scales is None:
         logits = torch.addmm(empty, centers, queries, alpha=scale)
@@ -50,7 +55,8 @@ def _logits(queries: Tensor, centers: Tensor, scales: Tensor | None, owners: Ten
 
 
 def _shift(logits: Tensor, maximum: Tensor, total: Tensor, weighted: Tensor) -> Tensor:
-    """Raises the running maximum [B] to that of `logits`; makes all three relative to it, in place."""
+    """Return the running maximum [B] raised to that of `logits`; make all three tensors relative to it, in place."""
+    # M' = max(M, max z);  z <- z - M';  total and weighted were relative to M: times e^(M - M').
     higher = torch.maximum(maximum, logits.amax(0))
     shift = finite(higher)
     logits.sub_(shift)

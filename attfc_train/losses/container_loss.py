@@ -1,8 +1,7 @@
-"""Margin softmax losses behind one front door.
+"""The container loss: one signature, and its implementations by name.
 
-``ContainerLoss`` is one signature with several implementations, in a dict that everyone can see: ``reference`` holds all
-logits and is the truth, ``chunked`` runs on any device, ``triton`` on CUDA; `choose` takes the faster one.
-Legend: B samples, C slots, D dimensions.
+``reference`` holds all logits and is the truth, ``chunked`` runs on any device, ``triton`` on CUDA;
+`attfc_train.losses.choose` takes the faster one. Legend: B samples, D dimensions.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from attfc_train.losses.slots import Slots
 
 
 class ContainerLoss(Protocol):
-    """Sum over samples of weight x cross entropy of the positive against every slot (AttFC, DESIGN 5 steps 5-6)."""
+    """Sum over samples of weight x cross entropy of the positive against every slot (AttFC; docs/methods.md, step 6)."""
 
     def __call__(
         self,
@@ -31,7 +30,7 @@ class ContainerLoss(Protocol):
         chunk: int,
         more: Slots | None = None,
     ) -> Tensor:
-        """A scalar; differentiable with respect to `query` only.
+        """Return the loss, a scalar; differentiable with respect to `query` only.
 
         Args:
             query: [B, D] unit vectors, any float dtype; accumulation is fp32 (fp64 for fp64).
@@ -47,7 +46,7 @@ class ContainerLoss(Protocol):
 
 
 def _triton(*arguments: Any, **named: Any) -> Tensor:
-    """Loads the kernel when it is first used: triton is not everywhere."""
+    """Load the kernel when it is first used: triton is not everywhere."""
     from attfc_train.losses import triton
 
     return triton.container_loss(*arguments, **named)

@@ -1,8 +1,7 @@
 """Angular margins on the positive cosine: ArcFace (arXiv 1801.07698), CosFace (arXiv 1801.09414) and both combined.
 
-Both ways of differentiating are first-class, because results depend on it: the released ArcFace code of this field edits
-the cosine under ``no_grad``, so that its gradient is that of the identity (``straight_through``); ``exact`` is the derivative.
-For CosFace the two are the same.
+Results depend on how the margin is differentiated, so there are two ways. ``straight_through``: the released ArcFace code of
+this field edits the cosine under ``no_grad``, so the slope is 1. ``exact``: the derivative. For CosFace both are the same.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ MarginKind = Literal["arcface", "cosface", "combined"]
 MarginGradient = Literal["straight_through", "exact"]
 
 _MIN_SINE = 1e-4
-"""Keeps the derivative with respect to the angle finite at cosine = +-1."""
+"""Keeps the slope finite at cosine = +-1, where d theta / d cosine = -1 / sin(theta) is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +35,7 @@ class Margin:
     cosine_margin: float = 0.0
 
     def grown(self, share: float) -> Margin:
-        """The margin on its way from none at all (share 0) to itself (share 1)."""
+        """Return the margin on its way from none at all (share 0) to itself (share 1)."""
         return replace(
             self,
             margin=self.margin * share,
@@ -45,26 +44,31 @@ class Margin:
         )
 
     def apply(self, cosine: Tensor) -> Tensor:
-        """The margined cosine, fp32 or wider, same shape; carries no gradient of its own (see `slope`)."""
+        """Return phi(cosine), fp32 or wider, same shape; its gradient is `slope`, not that of this expression."""
         if self.kind == "cosface":
             return cosine - self.margin
         if self.kind == "combined":
             return torch.cos(self._angle(cosine)) - self.cosine_margin
+        # cos(theta + m) = cos(theta) cos(m) - sin(theta) sin(m): no arccosine, which is inaccurate near +-1.
         return cosine * math.cos(self.margin) - _sine(cosine) * math.sin(self.margin)
 
     def slope(self, cosine: Tensor) -> Tensor:
-        """d phi / d cosine as the chosen gradient mode defines it, same shape as `cosine`."""
+        """Return d phi / d cosine as the gradient mode defines it, same shape as `cosine`."""
         if self.kind == "cosface" or self.gradient == "straight_through":
             return torch.ones_like(cosine)
+        # d phi / d cos = (d phi / d theta) (d theta / d cos), and d theta / d cos = -1 / sin(theta).
         sine = _sine(cosine).clamp_min(_MIN_SINE)
         if self.kind == "combined":
+            # d/d theta [cos(m1 theta + m2) - m3] = -m1 sin(m1 theta + m2).
             return self.multiplier * torch.sin(self._angle(cosine)) / sine
+        # d/d theta cos(theta + m) = -sin(theta + m) = -(sin(theta) cos(m) + cos(theta) sin(m)).
         return math.cos(self.margin) + cosine / sine * math.sin(self.margin)
 
     def _angle(self, cosine: Tensor) -> Tensor:
-        """m1 theta + m2 of a combined margin."""
+        """Return m1 theta + m2 of a combined margin."""
         return torch.acos(cosine.clamp(-1, 1)) * self.multiplier + self.margin
 
 
 def _sine(cosine: Tensor) -> Tensor:
+    # sin(theta) = sqrt(1 - cos^2), not negative on [0, pi]; rounding may leave a cosine just above 1.
     return (1 - cosine * cosine).clamp_min(0).sqrt()

@@ -1,4 +1,4 @@
-"""The container loss with all logits in memory: slow, obvious, the truth that the streaming pass is held against.
+"""The container loss with all logits in memory: slow, obvious, the truth for the streaming pass.
 
 Legend: B samples, C slots, D dimensions.
 """
@@ -13,8 +13,10 @@ from attfc_train.losses.slots import EMPTY, Slots
 
 
 def margined(cosine: Tensor, margin: Margin) -> Tensor:
-    """The margin as an autograd expression: its value is ``margin.apply``, its derivative ``margin.slope``."""
-    value, slope = margin.apply(cosine.detach()), margin.slope(cosine.detach())
+    """Return phi(cosine) with the value ``margin.apply`` and the derivative ``margin.slope``, same shape as `cosine`."""
+    # phi(c0) + slope (c - c0) with c0 = c as a constant: the bracket is 0, its derivative 1.
+    value = margin.apply(cosine.detach())
+    slope = margin.slope(cosine.detach())
     return value + slope * (cosine - cosine.detach())
 
 
@@ -29,7 +31,7 @@ def container_loss(
     chunk: int,  # noqa: ARG001  # one signature for every implementation
     more: Slots | None = None,
 ) -> Tensor:
-    """See `attfc_train.losses.container_loss.ContainerLoss`; needs [B, C + 1] logits, and autograd differentiates it."""
+    """Return the loss (`ContainerLoss`) of [B, C + 1] logits; autograd differentiates it."""
     wide = query.double() if query.dtype == torch.float64 else query.float()
     target = margined((wide * positive.to(wide.dtype)).sum(1), margin)
     centers = slots.centers(wide.dtype)
@@ -44,7 +46,7 @@ def container_loss(
 
 
 def classification_loss(cosines: Tensor, labels: Tensor, weights: Tensor, margin: Margin, scale: float) -> Tensor:
-    """Margin softmax over the columns of a full classification layer.
+    """Return the margin softmax loss over the columns of a classification layer, a scalar.
 
     Args:
         cosines: [B, num_ids]. labels: int64 [B]. weights: [B], which sum to 1 for a mean.

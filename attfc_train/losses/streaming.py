@@ -1,8 +1,12 @@
-"""The container loss from softmax statistics: B x C is never held (DESIGN 5, "the loss is attention").
+"""The container loss from softmax statistics: the B x C logits never exist (docs/methods.md, "The loss is attention").
 
-With the slots as keys and values, softmax(s f W^T) W is the gradient with respect to f and the log-sum-exp is the loss; the
-slots carry no gradient. So one pass over the slots that keeps a maximum, a sum and a weighted sum of slots per sample is
-enough for both. How the pass is made is a `Scorer`'s business (`chunked`, `triton`); the rest stands here, once.
+Slots carry no gradient. With the slots W as keys and values, softmax(s f W^T) W gives the gradient with respect to the query f,
+and the log-sum-exp of the same pass gives the loss. So one pass over the slots is enough for both; it keeps three numbers or
+vectors per sample, over the slots c with logits z_c = s f . c:
+
+    maximum = max z_c,   total = sum exp(z_c - maximum),   weighted = sum exp(z_c - maximum) c
+
+A `Scorer` makes the pass (`attfc_train.losses.chunked`, `attfc_train.losses.triton`); the rest stands here, once.
 
 Legend: B samples, C slots, D dimensions, S sets of slots.
 """
@@ -19,16 +23,16 @@ from attfc_train.losses.margin import Margin
 from attfc_train.losses.slots import Slots
 
 MAX_UNSHIFTED_SCALE = 66.0
-"""Cosines are at most 1, so that up to this s no maximum needs to be kept: exp(66) x 10^9 slots is 5 x 10^37, a seventh of the
-largest fp32 number, and exp(-66) is a normal one."""
+"""Largest s at which no maximum is kept. Cosines are at most 1, and exp(66) x 10^9 slots is 5 x 10^37: a seventh of the largest
+fp32 number; exp(-66) is a normal one."""
 
 
 @dataclass(slots=True)
 class Partial:
-    """Softmax statistics of a set of slots, fp32 (fp64 for fp64 inputs); see `merge` for several sets."""
+    """Softmax statistics of a set of slots, fp32 (fp64 for fp64 inputs)."""
 
     maximum: Tensor
-    """[B], what the exponents below are relative to: the largest logit (-inf where no slot was scored), or 0 throughout."""
+    """[B], subtracted from all exponents: the largest logit (-inf where no slot was scored), or 0 throughout."""
     total: Tensor
     """[B], sum of exp(logit - maximum)."""
     weighted: Tensor
@@ -36,39 +40,45 @@ class Partial:
 
 
 class Scorer(Protocol):
-    """Softmax statistics of every sample over all slots that are neither empty nor of the sample's own identity."""
+    """One pass over the slots that are neither empty nor of the sample's own identity."""
 
     def __call__(self, query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk: int) -> Partial:
-        """Arguments as in `attfc_train.losses.container_loss.ContainerLoss`, but `query` [B, D] is fp32 or wider."""
+        """Return the statistics; see `attfc_train.losses.container_loss.ContainerLoss`, but `query` is fp32 or wider."""
         ...
 
 
 def finite(maximum: Tensor) -> Tensor:
-    """What may be subtracted from logits: where all are masked any finite number will do, and 0 keeps exp(-inf) = 0."""
+    """Return a maximum [B] that can be subtracted: 0 where every logit is -inf, so that exp(-inf - 0) = 0 and not NaN."""
     return torch.where(maximum == -torch.inf, 0.0, maximum)
 
 
 def merge(parts: Partial) -> Partial:
-    """The statistics of the union of S disjoint sets of slots: halves, splits of a kernel, or shards on other devices.
+    """Return the statistics of the union of S disjoint sets of slots: chunks, splits of a kernel, or shards on other devices.
 
     Args:
         parts: stacked statistics [S, B], [S, B] and [S, B, D]; `weighted` is overwritten, so that no copy of it is made.
     """
+    # M = max_s M_s;  total = sum_s total_s exp(M_s - M), weighted likewise. A set without a scored slot has M_s = -inf: share 0.
     maximum = parts.maximum.amax(0)
     share = torch.exp(parts.maximum - finite(maximum))
     return Partial(maximum, (parts.total * share).sum(0), parts.weighted.mul_(share[..., None]).sum(0))
 
 
 def _union(one: Partial, other: Partial) -> Partial:
-    """`merge` of two."""
-    both = zip((one.maximum, one.total, one.weighted), (other.maximum, other.total, other.weighted), strict=True)
-    return merge(Partial(*(torch.stack(pair) for pair in both)))
+    """Return `merge` of two."""
+    return merge(
+        Partial(
+            torch.stack([one.maximum, other.maximum]),
+            torch.stack([one.total, other.total]),
+            torch.stack([one.weighted, other.weighted]),
+        )
+    )
 
 
 def loss_and_gradient(
     part: Partial, query: Tensor, positive: Tensor, weights: Tensor, margin: Margin, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """Adds the positive to the statistics of the negatives; overwrites ``part.weighted``.
+    """Add the positive to the statistics of the negatives; overwrites ``part.weighted``.
 
     Args:
         part: of all slots. query, positive: [B, D], fp32 or wider. weights: [B]. scale: s.
@@ -76,21 +86,26 @@ def loss_and_gradient(
     Returns:
         The scalar loss and its gradient [B, D] with respect to `query`.
     """
+    # The logit of the positive: t = s phi(cos).
     cosine = (query * positive).sum(1)
     target = margin.apply(cosine) * scale
+    # With m = max(M, t): Z = total e^(M - m) + e^(t - m), and log-sum-exp = m + log Z. A sample without a negative (total 0)
+    # must have m = t, whatever M is: then Z = 1 and its loss is exactly 0.
     scored = part.total > 0
     maximum = torch.where(scored, torch.maximum(part.maximum, target), target)
     rest = torch.exp(torch.where(scored, part.maximum - maximum, -torch.inf))
     total = part.total * rest + torch.exp(target - maximum)
-    # d loss / d logit is p for a negative, p - 1 for the positive; both times scale, and the margin's slope.
+    # d loss / d z_c = p_c for a negative; sum_c p_c c = weighted e^(M - m) / Z.
+    # d loss / d t = p_t - 1 for the positive; d t / d query = s phi'(cos) positive.
     pull = (torch.exp(target - maximum) / total - 1) * margin.slope(cosine)
     gradient = part.weighted.mul_((rest / total)[:, None]).addcmul_(positive, pull[:, None])
+    # loss = log-sum-exp - t.
     loss = ((maximum + total.log() - target) * weights).sum()
     return loss, gradient.mul_((weights * scale)[:, None])
 
 
 class _WithGradient(torch.autograd.Function):
-    """A loss whose gradient is known already, [B, D]."""
+    """A loss whose gradient [B, D] with respect to the query is computed already."""
 
     @staticmethod
     def forward(ctx: Any, query: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
@@ -116,7 +131,10 @@ def streaming_loss(
     chunk: int,
     more: Slots | None = None,
 ) -> Tensor:
-    """Loss and gradient in one pass by way of `score`; see `attfc_train.losses.container_loss.ContainerLoss` for the rest."""
+    """Return the loss by one pass of `score`, which gives the gradient too.
+
+    See `attfc_train.losses.container_loss.ContainerLoss` for the arguments.
+    """
     with torch.no_grad():
         wide = query.double() if query.dtype == torch.float64 else query.float()
         part = score(wide, slots, labels, scale, chunk)

@@ -72,11 +72,29 @@ def wrong(*, weights: Tensor, **rest: Any) -> Tensor:
     return IMPLEMENTATIONS["chunked"](weights=1.1 * weights, **rest)
 
 
+class _NanGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor) -> Tensor:  # the signature is torch's
+        return loss.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # the signature is torch's
+        return gradients[0] * torch.nan
+
+
+def without_gradient(**arguments: Any) -> Tensor:
+    """The right loss; its gradient is NaN."""
+    loss: Tensor = _NanGradient.apply(IMPLEMENTATIONS["chunked"](**arguments))
+    return loss
+
+
 def broken(**_: Any) -> Tensor:
     raise RuntimeError("no compiler")
 
 
-@pytest.mark.parametrize(("kernel", "reason"), [(wrong, "differs by 10"), (broken, "no compiler")])
+@pytest.mark.parametrize(
+    ("kernel", "reason"), [(wrong, "differs by 10"), (without_gradient, "differs by nan"), (broken, "no compiler")]
+)
 def test_a_kernel_that_fails_is_left_out_with_a_warning(
     kernel: Callable[..., Tensor], reason: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -58,7 +58,7 @@ def merge(parts: Partial) -> Partial:
     Args:
         parts: stacked statistics [S, B], [S, B] and [S, B, D]; `weighted` is overwritten, so that no copy of it is made.
     """
-    # M = max_s M_s;  total = sum_s total_s exp(M_s - M), weighted likewise. A set without a scored slot has M_s = -inf: share 0.
+    # M = max_s M_s;  total = sum_s total_s e^(M_s - M), weighted likewise. A set without a scored slot has M_s = -inf: share 0.
     maximum = parts.maximum.amax(0)
     share = torch.exp(parts.maximum - finite(maximum))
     return Partial(maximum, (parts.total * share).sum(0), parts.weighted.mul_(share[..., None]).sum(0))

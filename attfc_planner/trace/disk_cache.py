@@ -32,7 +32,7 @@ Stored = TypeVar("Stored", Trace, HeadModel, AffineTrace, EvaluationModel)
 
 
 class TraceCache:
-    """Finds and keeps traces by kind and profile.
+    """A folder of traces by kind and profile.
 
     Args:
         folder: created when first written.
@@ -42,7 +42,7 @@ class TraceCache:
         self.folder = folder
 
     def load(self, kind: type[Stored], profile: TrainProfile) -> Stored | None:
-        """What was stored for this profile under this very code, or None."""
+        """Return what was stored for this profile under this very code, or None."""
         try:
             document = json.loads(gzip.decompress(self._path(kind, profile).read_bytes()))
             return _DECODERS[kind](document)  # type: ignore[no-any-return]  # a decoder per kind
@@ -50,7 +50,7 @@ class TraceCache:
             return None
 
     def store(self, value: Trace | HeadModel | AffineTrace | EvaluationModel, profile: TrainProfile) -> None:
-        """Keeps a trace, if the folder can be written."""
+        """Keep a trace, if the folder can be written."""
         content = gzip.compress(json.dumps(_ENCODERS[type(value)](value), separators=(",", ":")).encode(), 1)
         try:
             write_atomically(self._path(type(value), profile), lambda file: file.write(content))

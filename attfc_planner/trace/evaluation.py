@@ -1,4 +1,4 @@
-"""What an evaluation allocates on the device beside what training holds: learned once a network, exact for every batch size.
+"""An evaluation's allocations beside what training holds: learned once a network, exact for every batch size.
 
 Two batches are traced (`attfc_planner.trace.record`); a real evaluation has as many as verification sets make necessary, and
 all of them allocate the same. Only the embeddings add up from batch to batch: their storages of the first batch stand for those
@@ -33,13 +33,13 @@ class EvaluationModel:
     """[S, 2]: bytes that do not depend on the batch, and bytes per image of a batch."""
 
     def at(self, batch_size: int) -> Trace:
-        """The evaluation of `NUM_IMAGES` images, at most `batch_size` at a time."""
+        """Return the evaluation of `NUM_IMAGES` images, at most `batch_size` at a time."""
         sizes = self.coefficients @ np.array([1, batch_size], np.int64)
         return _of_all_images(self.skeleton.with_sizes(sizes), batch_size)
 
 
 def evaluation_structure(profile: TrainProfile) -> TrainProfile:
-    """The one profile that stands for all that evaluate alike: without gradients, checkpointing does not matter."""
+    """Return the one profile that stands for all that evaluate alike: without gradients, checkpointing does not matter."""
     model = profile.model
     return TrainProfile(
         data=DataSettings(num_ids=2),
@@ -50,7 +50,7 @@ def evaluation_structure(profile: TrainProfile) -> TrainProfile:
 
 
 def learn_evaluation(structure: TrainProfile) -> EvaluationModel:
-    """Traces an evaluation with two batch sizes.
+    """Trace an evaluation with two batch sizes, and fit its storages' sizes.
 
     Raises:
         NotAffine: a size is neither constant nor a multiple of the batch.
@@ -58,6 +58,7 @@ def learn_evaluation(structure: TrainProfile) -> EvaluationModel:
     small, large = (_collected(trace) for trace in record_evaluation(structure, [SMALL, LARGE]))
     if (small.events, small.ops) != (large.events, large.ops):
         raise NotAffine("two batch sizes make different storages")
+    # A storage has either constant bytes or bytes an image: size = c0 + c1 B with one of the two zero.
     constant = small.nbytes == large.nbytes
     per_image = np.where(constant, 0, small.nbytes // SMALL)
     coefficients = np.stack([np.where(constant, small.nbytes, 0), per_image], axis=1)
@@ -68,12 +69,14 @@ def learn_evaluation(structure: TrainProfile) -> EvaluationModel:
 
 
 def traced_evaluation(structure: TrainProfile, batch_size: int) -> Trace:
-    """`EvaluationModel.at`, traced with this very batch size."""
+    """Return what `EvaluationModel.at` returns, traced with this very batch size."""
     return _of_all_images(_collected(record_evaluation(structure, [batch_size])[0]), batch_size)
 
 
 def _collected(trace: Trace) -> Trace:
-    """The trace with the category of what adds up: the first batch's storages that go only after the last one was made."""
+    """Return the trace with the category ``embeddings`` for what adds up from batch to batch."""
+    # The embeddings wait for the last batch, and then are joined (``cat``). So: of all that is freed after the last birth, what
+    # an operator made that also made such a storage in the first batch.
     last = max(index for index, event in enumerate(trace.events) if event >= 0)
     kept = {~event for event in trace.events[last:] if event < 0}
     names = {trace.ops[index] for index in trace.births(0) if index in kept} | {"cat"}
@@ -85,9 +88,11 @@ def _collected(trace: Trace) -> Trace:
 
 
 def _of_all_images(trace: Trace, batch_size: int) -> Trace:
-    """Two batches stretched to all: what the first leaves behind counts for all but the last, the results for all."""
-    batches = max(2, -(-NUM_IMAGES // batch_size))
-    first, second = trace.births(0), trace.births(1)
+    """Return a trace of two batches stretched to all: all but the last leave behind what the first does."""
+    batches = max(2, -(-NUM_IMAGES // batch_size))  # rounded up
+    first = trace.births(0)
+    second = trace.births(1)
+    # first batch's embeddings: 1 -> batches - 1;  joined ones, of the two batches that were traced: 2 -> batches.
     sizes = trace.nbytes.copy()
     for index, (category, name) in enumerate(zip(trace.categories, trace.ops, strict=True)):
         if category == "embeddings" and index in first:

@@ -1,4 +1,4 @@
-"""What two real train steps allocate, in order: storages, the events that make and free them, and the cost of the operators.
+"""The history of two real train steps: storages, the events that make and free them, and the cost of the operators.
 
 This module holds the data and imports no torch, so that a plan whose traces are cached starts at once;
 `attfc_planner.trace.record` makes new ones.
@@ -7,13 +7,10 @@ This module holds the data and imports no torch, so that a plan whose traces are
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-
-if TYPE_CHECKING:
-    pass
 
 OpKind: TypeAlias = Literal["conv", "depthwise", "matmul", "norm", "elementwise", "optimizer", "loss", "other"]
 
@@ -72,16 +69,17 @@ class Trace:
     """For each step."""
 
     def births(self, step: int) -> range:
-        """The storages made in a step; -1 is the construction's."""
+        """Return the storages made in a step; -1 is the construction's."""
         marks = [self._storages_before(mark) for mark in (0, *self.steps, len(self.events))]
         return range(marks[step + 1], marks[step + 2])
 
     def with_sizes(self, nbytes: NDArray[np.int64]) -> Trace:
-        """The same history with other sizes."""
+        """Return the same history with other sizes."""
         return replace(self, nbytes=nbytes)
 
     def followed_by(self, other: Trace) -> Trace:
-        """Both histories as one, in which `steps` and `costs` are this one's."""
+        """Return both histories as one, in which `steps` and `costs` are this one's."""
+        # Storage i of the other becomes i + num. Its free ~i = -i - 1 becomes ~(i + num) = ~i - num.
         num = len(self.nbytes)
         return replace(
             self,

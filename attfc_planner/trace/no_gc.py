@@ -1,4 +1,4 @@
-"""When Python looks for reference cycles: not during imports, which leave none and take a fifth longer, nor during a trace."""
+"""Times without a search for reference cycles: imports, which leave none and take a fifth longer with it, and traces."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def no_collection() -> Iterator[None]:
-    """Objects die where reference counts say so, and nowhere else."""
+    """Let objects die where reference counts say so, and nowhere else."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -21,7 +21,7 @@ def no_collection() -> Iterator[None]:
 
 @contextmanager
 def keeping_all() -> Iterator[None]:
-    """`no_collection` for objects that are made to stay: afterwards they are old, and collections seldom visit them."""
+    """Do as `no_collection` does for objects that are made to stay: afterwards collections seldom visit them."""
     with no_collection():
         yield
         gc.freeze()

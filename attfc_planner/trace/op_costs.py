@@ -37,7 +37,7 @@ _SPARSE = {"index", "index_select", "gather", "index_copy_", "index_fill_", "ind
 
 
 class CostTally:
-    """Sums costs by operator and phase."""
+    """Sums of costs by operator and phase."""
 
     def __init__(self) -> None:
         self._sums: dict[tuple[str, str], list[int]] = {}
@@ -49,18 +49,20 @@ class CostTally:
         key = (_DEPTHWISE.get(name, name) if _is_depthwise(name, args) else name, phase)
         sums = self._sums.get(key)
         if sums is None:
-            sums = self._sums[key] = [0, 0, 0]
+            sums = [0, 0, 0]
+            self._sums[key] = sums
             self._kinds[key] = _kind(func, *key)
         sums[0] += _flops(name, args, result)
         sums[1] += _bytes_moved(name, args, kwargs, result)
         sums[2] += 1
 
     def costs(self) -> tuple[OpCost, ...]:
-        """What was counted, in the order of first appearance."""
+        """Return what was counted, in the order of first appearance."""
         return tuple(OpCost(name, self._kinds[name, phase], phase, *sums) for (name, phase), sums in self._sums.items())
 
 
 def _kind(func: Operator, name: str, phase: str) -> OpKind:
+    """Return the kind by phase, else by name, else by torch's tags: what streams whole tensors is elementwise."""
     kind = _KIND_OF_PHASE.get(phase) or _KINDS.get(name)
     if kind is None and "batch_norm" in name:
         kind = "norm"
@@ -72,27 +74,35 @@ def _kind(func: Operator, name: str, phase: str) -> OpKind:
 
 
 def _is_depthwise(name: str, args: tuple[Any, ...]) -> bool:
-    """Whether a convolution has as many groups as output channels, and more than one."""
+    """Return whether a convolution has as many groups as output channels, and more than one."""
     if name not in _DEPTHWISE:
         return False
+    # ``convolution(input, weight, ..., groups)``; ``convolution_backward(gradient, input, weight, ..., groups, output_mask)``.
+    # A weight is [channels out, channels in / groups, height, width].
     weight, groups = (args[1], args[-1]) if name == "convolution" else (args[2], args[-2])
     return bool(weight.shape[1] == 1 and weight.shape[0] > 1 and groups == weight.shape[0])
 
 
 def _flops(name: str, args: tuple[Any, ...], result: Any) -> int:
-    """As `torch.utils.flop_counter` counts them, but for the backward of a convolution: its formula ignores groups."""
+    """Return FLOPs as `torch.utils.flop_counter` counts them; its formula for the backward of a convolution ignores groups."""
+    # Every output element is a sum over one filter, [channels in / groups, height, width], at 2 FLOPs a term.
     if name == "convolution":
         weight = args[1]
         return 2 * int(result.numel() * weight.numel() // weight.shape[0])
     if name == "convolution_backward":
-        gradient, weight, wanted = args[0], args[2], args[-1]
+        # The forward's FLOPs are 2 * weight elements * output places; the gradients of input and weight take as many each.
+        gradient = args[0]
+        weight = args[2]
+        output_mask = args[-1]
         places = gradient.numel() // gradient.shape[1]
-        return 2 * int(weight.numel() * places * sum(wanted[:2]))  # as many as the forward, for input and weight each
+        return 2 * int(weight.numel() * places * sum(output_mask[:2]))
+    # [m, k] @ [k, n]: m n sums over k.
     left = _LEFT_FACTOR.get(name.removesuffix("_"))
     return 0 if left is None else 2 * int(result.numel() * args[left].shape[-1])
 
 
 def _bytes_moved(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> int:
+    """Return the bytes of every tensor that goes in or comes out; of a sparse operator those of the rows, read and written."""
     if name in _SPARSE:
         return 2 * _nbytes(args[1:]) + 2 * (0 if name.endswith("_") else _nbytes(result))
     return _nbytes(args) + (_nbytes(tuple(kwargs.values())) if kwargs else 0) + _nbytes(result)

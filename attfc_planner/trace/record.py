@@ -1,4 +1,4 @@
-"""The way to a new trace: loads torch only where a step must really be traced."""
+"""The way to a new trace, which loads torch only where a step must really be traced."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def load() -> None:
-    """Imports what tracing needs, seconds of work; before workers are forked it is done once for all of them."""
+    """Import what tracing needs, which takes seconds; before workers are forked, once for all of them."""
     if "attfc_planner.trace.recorder" in sys.modules:
         return
     with keeping_all():
@@ -23,7 +23,7 @@ def load() -> None:
 
 
 def record(profile: TrainProfile, batches: Sequence[TrainProfile], device: torch.device | None = None) -> Trace:
-    """Builds a state and runs one train step for every batch.
+    """Build a state, run one train step for every batch, and return the trace.
 
     Args:
         profile: resolved.
@@ -37,7 +37,7 @@ def record(profile: TrainProfile, batches: Sequence[TrainProfile], device: torch
 
 
 def record_evaluation(profile: TrainProfile, batch_sizes: Sequence[int], device: torch.device | None = None) -> list[Trace]:
-    """Embeds two batches of each size as verification does, with the feature encoder alone, which is not in the traces.
+    """Embed two batches of each size as verification does, and return the traces, without the feature encoder itself.
 
     Args:
         profile: resolved; only the model and the precision count.

@@ -1,4 +1,4 @@
-"""Runs train steps, or an evaluation, and writes down every storage that they make and free.
+"""Recording of train steps, or of an evaluation: every storage that they make and free, in order.
 
 They run on ``cpu`` under FakeTensorMode: the dispatcher sees the same operators as on a GPU and autocast works, while
 nothing is computed or held (fake ``cuda`` tensors need a driver for backward). Fallback kernels are off, so an operator
@@ -47,27 +47,30 @@ _CATEGORY_OF_PHASE = {"loss": "loss", "build": "setup"}
 
 
 class _Traits(NamedTuple):
-    """What the recorder must know of an operator, read from its schema once."""
+    """Facts about an operator that the recorder needs at every call, read from its schema once."""
 
     name: str
     returns: bool
     makes_storage: bool
     makes_only_new: bool
-    """Tensors with storages of their own, and nothing else."""
+    """Whether the results are tensors with storages of their own, and nothing else."""
     is_view: bool
-    """Always: without autograd, composite operators such as ``to`` come here too, which may copy or return what they got."""
+    """Whether the result is a view at every call. Without autograd, composite operators such as ``to`` come here too; they may
+    copy, or return what they got."""
     in_place: bool
-    """Writes values only: with fake tensors there are none, and the call can be left out."""
+    """Whether it writes values only: fake tensors have none, and the call can be left out."""
     costs: bool
 
     @classmethod
     def of(cls, func: Operator) -> _Traits:
         name = name_of(func)
         news = results_are_new(func)
-        question = func.namespace == "prim"  # such as prim::device
+        question = func.namespace == "prim"  # such as prim::device: its result is new, and no tensor
+        # ``t_`` and its like change shape and strides in place: not values only, so they must be called.
         in_place = name.endswith("_") and torch.Tag.inplace_view not in func.tags and len(news) <= 1
         fresh = any(news) and not question
-        makes_storage = fresh or name == "lift_fresh"  # torch.tensor(0): a storage that no operator was seen to make
+        # torch.tensor(0) fills a storage before any mode sees it; lift_fresh, by its schema a view, brings it here.
+        makes_storage = fresh or name == "lift_fresh"
         only_new = all(news) and fresh and name != "lift_fresh"
         is_view = func.is_view and not is_composite(func)
         costs = not question and not func.is_view
@@ -75,11 +78,16 @@ class _Traits(NamedTuple):
 
 
 class Recorder(DispatchMode):
-    """Sees every operator's results and the death of every storage (by reference count, exactly as in a real run)."""
+    """A mode that sees every operator's results, and the death of every storage by reference count, as in a real run.
+
+    Args:
+        fake: whether the operators get fake tensors; then most calls are answered without asking torch.
+    """
 
     def __init__(self, fake: bool) -> None:
         super().__init__()
-        self._fake, self._results = fake, FakeResults()
+        self._fake = fake
+        self._results = FakeResults()
         self.events: list[int] = []
         self.nbytes: list[int] = []
         self.ops: list[str] = []
@@ -87,15 +95,16 @@ class Recorder(DispatchMode):
         self.categories: list[str] = []
         self.steps: list[int] = []
         self.tallies: list[CostTally] = []
+        # Key of a living storage -> its index, and the weak reference that tells of its death. The storage itself is not kept.
         self._alive: dict[int, tuple[int, object]] = {}
         self._traits: dict[Operator, _Traits] = {}
 
     def __torch_dispatch__(
         self, func: Operator, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Runs the operator, then looks at what came out."""
-        if func is _DEVICE and self._fake:
-            return fake_device_of(args[0])  # as FakeTensorMode answers it, and it is asked more often than anything else
+        """Run the operator, and write down the storages that came out."""
+        if func is _DEVICE and self._fake:  # asked more often than anything else
+            return fake_device_of(args[0])
         kwargs = kwargs or {}
         traits = self._traits.get(func)
         if traits is None:
@@ -118,23 +127,23 @@ class Recorder(DispatchMode):
         return self._results.new(func, args, kwargs) if traits.makes_only_new else func(*args, **kwargs)
 
     def begin_step(self) -> None:
-        """Everything from here on belongs to the next step."""
+        """Count everything from here on to the next step."""
         self.steps.append(len(self.events))
         self.tallies.append(CostTally())
 
     def tag(self, category: str, tensor: Tensor) -> None:
-        """Says whose bytes a living tensor holds."""
+        """Say whose bytes a living tensor holds."""
         entry = self._alive.get(storage_key(tensor.untyped_storage()))
         if entry is not None:
             self.categories[entry[0]] = category
 
     def tag_all(self, category: str) -> None:
-        """`tag` for every living storage."""
+        """Say of every living storage whose bytes it holds."""
         for index, _ in self._alive.values():
             self.categories[index] = category
 
     def trace(self) -> Trace:
-        """Everything so far."""
+        """Return everything so far."""
         return Trace(
             tuple(self._ordered_events()),
             np.array(self.nbytes, np.int64),
@@ -146,7 +155,11 @@ class Recorder(DispatchMode):
         )
 
     def _ordered_events(self) -> list[int]:
-        """The events with every run of frees in order: autocast drops its weights in the order of a hash table."""
+        """Return the events with every run of frees in order.
+
+        Autocast drops its copies of the weights in the order of a hash table of addresses, which differs from run to run. The
+        frees of a run happen at one instant between two births, so their order changes no peak.
+        """
         ordered: list[int] = []
         for begin, end in pairwise([0, *self.steps, len(self.events)]):
             for births, run in groupby(self.events[begin:end], key=lambda event: event >= 0):
@@ -155,14 +168,18 @@ class Recorder(DispatchMode):
         return ordered
 
     def _notice(self, tensor: Tensor, name: str) -> None:
+        """Write down a result's storage, unless it is known already, as that of a view is."""
         storage = tensor.untyped_storage()
-        key, nbytes = storage_key(storage), storage.nbytes()
+        key = storage_key(storage)
+        nbytes = storage.nbytes()
         if nbytes == 0 or key in self._alive:
             return
+        # The shape rule of BatchNorm says that the batch's mean and deviation are in half precision; kernels keep them in fp32.
         if self._fake and name == "native_batch_norm" and tensor.dim() == 1 and tensor.element_size() == 2:
-            nbytes *= 2  # the shape rule says half precision, but kernels keep the batch's statistics in fp32
+            nbytes *= 2
         index = self._born(name, nbytes)
 
+        # torch keeps one Python object for a storage, as long as the storage lives: its death is the storage's own.
         def died(_: object) -> None:
             self._alive.pop(key, None)
             self.events.append(~index)
@@ -170,7 +187,8 @@ class Recorder(DispatchMode):
         self._alive[key] = index, weakref.ref(storage, died)
 
     def _born(self, name: str, nbytes: int, category: str | None = None) -> int:
-        index, phase = len(self.nbytes), current_phase() or "input"
+        index = len(self.nbytes)
+        phase = current_phase() or "input"
         self.events.append(index)
         self.nbytes.append(nbytes)
         self.ops.append(name)
@@ -179,17 +197,18 @@ class Recorder(DispatchMode):
         return index
 
     def _convolution_workspace(self, name: str, inputs: tuple[Tensor, ...], result: Any) -> None:
-        outputs = (result,) if name == "convolution" else inputs[:1]
-        moved = (inputs[0] if name == "convolution" else inputs[1], *outputs)
+        """Write down a storage with the bytes of a convolution's input and output, born and freed during the call."""
+        # ``convolution(input, ...) -> output``; ``convolution_backward(gradient of the output, input, ...)``.
+        moved = (inputs[0], result) if name == "convolution" else (inputs[1], inputs[0])
         nbytes = sum(tensor.numel() * tensor.element_size() for tensor in moved)
         self.events.append(~self._born(name, nbytes, "convolution workspace"))
 
 
 def record_steps(profile: TrainProfile, batches: Sequence[TrainProfile], device: torch.device | None = None) -> Trace:
-    """See `attfc_planner.trace.history.record`."""
-    substrate: AbstractContextManager[object] = nullcontext() if device else fake_tensors()
-    fake, device = device is None, device or torch.device("cpu")
-    with no_collection(), substrate, Recorder(fake) as recorder:
+    """See `attfc_planner.trace.record.record`."""
+    fake = device is None
+    device = device or torch.device("cpu")
+    with no_collection(), _tensors(fake), Recorder(fake) as recorder:
         state = build(profile, device)
         _tag_state(recorder, state)
         for example in batches:
@@ -206,9 +225,10 @@ def record_steps(profile: TrainProfile, batches: Sequence[TrainProfile], device:
 
 def record_batches(profile: TrainProfile, batch_sizes: Sequence[int], device: torch.device | None = None) -> list[Trace]:
     """See `attfc_planner.trace.record.record_evaluation`."""
-    substrate: AbstractContextManager[object] = nullcontext() if device else fake_tensors()
-    fake, device, traces = device is None, device or torch.device("cpu"), []
-    with no_collection(), substrate:
+    fake = device is None
+    device = device or torch.device("cpu")
+    traces = []
+    with no_collection(), _tensors(fake):
         encoder = build_encoder(profile.model, device)
         for batch_size in batch_sizes:
             with Recorder(fake) as recorder:
@@ -217,8 +237,12 @@ def record_batches(profile: TrainProfile, batch_sizes: Sequence[int], device: to
     return traces
 
 
+def _tensors(fake: bool) -> AbstractContextManager[object]:
+    return fake_tensors() if fake else nullcontext()
+
+
 def _evaluated(recorder: Recorder, profile: TrainProfile, batch_size: int, device: torch.device) -> Iterator[Tensor]:
-    """Two batches; each is a step of the trace, and its images are born in it, as by the copy to the device."""
+    """Yield two batches; each is a step of the trace, and its images are born in it, as by the copy to the device."""
     size = profile.model.image_size
     for _ in range(2):
         recorder.begin_step()
@@ -229,7 +253,7 @@ def _evaluated(recorder: Recorder, profile: TrainProfile, batch_size: int, devic
 
 
 def _tag_state(recorder: Recorder, state: TrainState) -> None:
-    """Names the owners of everything that outlives a step, and arranges for gradients to be named when they are born."""
+    """Name the owners of everything that outlives a step, and have gradients named when they are born."""
     recorder.tag_all("weights")  # a few scalars of the run beside the weights
     learned = [*state.feature_encoder.parameters(), *state.head.parameters()]
     for tensor in (*learned, *state.feature_encoder.buffers()):
@@ -256,7 +280,7 @@ def _gradient_tagger(recorder: Recorder) -> Callable[[Tensor], None]:
 
 
 def tensors_in(value: object) -> Iterator[Tensor]:
-    """All tensors in nested tuples, lists and dicts."""
+    """Yield all tensors in nested tuples, lists and dicts."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, tuple | list):

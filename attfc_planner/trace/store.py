@@ -9,12 +9,12 @@ import warnings
 from collections.abc import Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from attfc_planner.gpu.cache_folder import cache_folder
 from attfc_planner.trace.affine import BASE, AffineTrace, HeadModel, learn, learn_head, with_other_head
 from attfc_planner.trace.align import NotAffine
-from attfc_planner.trace.disk_cache import TraceCache
+from attfc_planner.trace.disk_cache import Stored, TraceCache
 from attfc_planner.trace.evaluation import EvaluationModel, evaluation_structure, learn_evaluation, traced_evaluation
 from attfc_planner.trace.history import OpCost, Trace
 from attfc_planner.trace.record import load, record
@@ -41,90 +41,77 @@ class Traces:
         self._exact: dict[TrainProfile, Trace] = {}
 
     def estimated(self, profile: TrainProfile) -> Trace:
-        """The profile's trace computed from those of its structure; traced itself where the structure is not affine."""
+        """Return the profile's trace, computed from those of its structure; traced itself where that is not affine."""
         affine = self._network(_structure(profile))
         return self.exact(profile) if affine is None else scaled_trace(affine, profile)
 
     def exact(self, profile: TrainProfile) -> Trace:
-        """Two train steps of exactly these numbers."""
+        """Return the trace of two train steps of exactly these numbers."""
         profile = _plain(profile)
-        if not self._find_exact(profile):
+        if not self._has(self._exact, Trace, profile):
             self._exact[profile] = record(profile, [profile, profile])
             self._cache.store(self._exact[profile], profile)
         return self._exact[profile]
 
     def evaluation(self, profile: TrainProfile) -> Trace:
-        """What an evaluation adds to what training holds."""
-        structure, batch_size = evaluation_structure(profile), profile.optim.micro_batch_size
-        if not self._find_evaluation(structure):
+        """Return the trace of an evaluation beside what training holds."""
+        structure = evaluation_structure(profile)
+        if not self._has(self._evaluations, EvaluationModel, structure):
             self._run([("evaluation", structure, None)])
         model = self._evaluations[structure]
+        batch_size = profile.optim.micro_batch_size
         return traced_evaluation(structure, batch_size) if model is None else model.at(batch_size)
 
     def costs(self, profile: TrainProfile) -> tuple[OpCost, ...]:
-        """Costs of the operators of a step."""
+        """Return the costs of the operators of a step."""
         affine = self._network(_structure(profile))
         return self.exact(profile).costs[-1] if affine is None else scaled_costs(affine, profile)
 
     def prepare(self, profiles: Iterable[TrainProfile]) -> None:
-        """Makes everything that `estimated` and `evaluation` will need for these profiles, on all cores."""
+        """Make everything that `estimated` and `evaluation` will need for these profiles, on all cores."""
         structures = dict.fromkeys(map(_structure, profiles))
-        evaluations = dict.fromkeys(map(evaluation_structure, structures))
-        missing = [structure for structure in structures if not self._find_network(structure)]
-        traced = dict.fromkeys(with_map(one, BASE) if is_direct(one) else one for one in missing)
+        missing = [structure for structure in structures if not self._has(self._networks, AffineTrace, structure)]
+        # A container with a slot for everyone is never traced with its network: it is the one with a map, without the map.
+        traced = dict.fromkeys(with_map(structure, BASE) if is_direct(structure) else structure for structure in missing)
+        # First the heads, on the smallest backbone, then the networks, in which the heads' storages are recognised.
         heads = dict.fromkeys(head_structure(structure) for structure in (*traced, *missing))
-        first: list[_Job] = [("head", head, None) for head in heads if not self._find_head(head)]
-        self._run(first + [("evaluation", one, None) for one in evaluations if not self._find_evaluation(one)])
-        jobs = [structure for structure in traced if not self._find_network(structure)]
-        self._run([("network", structure, self._heads[head_structure(structure)]) for structure in jobs])
+        jobs: list[_Job] = [("head", head, None) for head in heads if not self._has(self._heads, HeadModel, head)]
+        self._run(jobs + self._evaluation_jobs(structures))
+        networks = [structure for structure in traced if not self._has(self._networks, AffineTrace, structure)]
+        self._run([("network", structure, self._heads[head_structure(structure)]) for structure in networks])
         for structure in missing:
             if is_direct(structure):
                 self._networks[structure] = self._derived(structure)
 
     def prepare_exact(self, profiles: Iterable[TrainProfile]) -> None:
-        """Makes everything that `exact` and `evaluation` will need for these profiles, on all cores."""
+        """Make everything that `exact` and `evaluation` will need for these profiles, on all cores."""
         plain = dict.fromkeys(map(_plain, profiles))
-        evaluations = dict.fromkeys(map(evaluation_structure, plain))
-        jobs: list[_Job] = [("exact", profile, None) for profile in plain if not self._find_exact(profile)]
-        self._run(jobs + [("evaluation", one, None) for one in evaluations if not self._find_evaluation(one)])
+        jobs: list[_Job] = [("exact", profile, None) for profile in plain if not self._has(self._exact, Trace, profile)]
+        self._run(jobs + self._evaluation_jobs(plain))
 
-    def _find_exact(self, profile: TrainProfile) -> bool:
-        if profile not in self._exact:
-            found = self._cache.load(Trace, profile)
-            if found is not None:
-                self._exact[profile] = found
-        return profile in self._exact
+    def _evaluation_jobs(self, profiles: Iterable[TrainProfile]) -> list[_Job]:
+        structures = dict.fromkeys(map(evaluation_structure, profiles))
+        missing = [structure for structure in structures if not self._has(self._evaluations, EvaluationModel, structure)]
+        return [("evaluation", structure, None) for structure in missing]
 
     def _network(self, structure: TrainProfile) -> AffineTrace | None:
-        if not self._find_network(structure):
+        if not self._has(self._networks, AffineTrace, structure):
             self.prepare([structure])
         return self._networks[structure]
 
-    def _find_network(self, structure: TrainProfile) -> bool:
-        if structure not in self._networks:
-            found = self._cache.load(AffineTrace, structure)
-            if found is not None:
-                self._networks[structure] = found
-        return structure in self._networks
-
-    def _find_head(self, head: TrainProfile) -> bool:
-        if head not in self._heads:
-            found = self._cache.load(HeadModel, head)
-            if found is not None:
-                self._heads[head] = found
-        return head in self._heads
-
-    def _find_evaluation(self, structure: TrainProfile) -> bool:
-        if structure not in self._evaluations:
-            found = self._cache.load(EvaluationModel, structure)
-            if found is not None:
-                self._evaluations[structure] = found
-        return structure in self._evaluations
+    def _has(self, kept: dict[TrainProfile, Any], kind: type[Stored], profile: TrainProfile) -> bool:
+        """Return whether `kept` has a profile's entry, after looking for it on disk."""
+        if profile not in kept:
+            stored = self._cache.load(kind, profile)
+            if stored is not None:
+                kept[profile] = stored
+        return profile in kept
 
     def _derived(self, direct: TrainProfile) -> AffineTrace | None:
-        """A slot for everyone: the trace with a map, without the map."""
+        """Return the trace of a container with a slot for everyone: that with a map, without the map."""
         mapped = with_map(direct, BASE)
-        network, own = self._networks[mapped], self._heads[head_structure(mapped)]
+        network = self._networks[mapped]
+        own = self._heads[head_structure(mapped)]
         other = self._heads[head_structure(direct)]
         if network is None or own is None or other is None:
             return None
@@ -151,17 +138,17 @@ class Traces:
 
 
 def _structure(profile: TrainProfile) -> TrainProfile:
-    """What is traced for a profile."""
+    """Return the structure that is traced for a profile."""
     return structure_of(stand_in(profile), BASE)
 
 
 def _plain(profile: TrainProfile) -> TrainProfile:
-    """The profile without what cannot matter to a trace."""
+    """Return the profile without what cannot matter to a trace."""
     return with_knobs(structure_of(profile, BASE), knobs_of(profile))
 
 
 def _results(jobs: list[_Job]) -> list[_Result]:
-    """The jobs' results in order, from one forked worker per core."""
+    """Return the jobs' results in order, from one forked worker per core."""
     workers = min(len(jobs), os.cpu_count() or 1, 4)
     if workers < 2 or not sys.platform.startswith("linux"):
         return [_result(job) for job in jobs]
@@ -174,7 +161,7 @@ def _results(jobs: list[_Job]) -> list[_Result]:
 
 
 def _result(job: _Job) -> _Result:
-    """A trace, or a learned head or network; None where it cannot be learned, and every profile must be traced itself."""
+    """Return a trace, or a learned head or network; None where every profile must be traced itself."""
     kind, structure, head = job
     if kind == "exact":
         return record(structure, [structure, structure])

@@ -1,8 +1,8 @@
-"""The dynamic class container (DCC): the rotating set of class centers that stands in for the FC layer (DESIGN 5).
+"""The dynamic class container (DCC): the rotating set of class centers that AttFC has in place of the FC layer.
 
-Two policies. `FifoContainer` is the paper's ring: every batch overwrites the oldest slots, an identity may hold several.
-`IdentityContainer` gives an identity one slot, refreshes it in place as a running mean, and evicts the slot that was updated
-longest ago. Both work on the device with static shapes: no host sync, no loop over samples, nothing that depends on values.
+Two policies (docs/methods.md, "Containers"). `FifoContainer` is the paper's ring: every batch overwrites the oldest slots, an
+identity may hold several. `IdentityContainer` gives an identity one slot, refreshes it in place as a running mean, and evicts
+the slot that was updated longest ago. Both work on the device with static shapes: no host sync, no loop over samples.
 
 A batch larger than the container counts as its last C samples. Legend: B samples, C slots, D dimensions.
 """
@@ -27,12 +27,12 @@ _NEVER_EVICT = torch.iinfo(torch.int64).max
 
 
 class DynamicClassContainer(nn.Module, ABC):
-    """What every container holds, and what a head and a log line ask of it."""
+    """The common part of all containers: the buffers, and what a head and a log line ask."""
 
     slot_labels: Tensor
     """int64 [C]: identity, `EMPTY` (not scored) or `RANDOM` (scored, nobody's)."""
     last_update: Tensor
-    """int32 [C]: the optimiser step that wrote the slot last; -1: none did."""
+    """int32 [C]: the last optimiser step that wrote the slot; -1: none did."""
 
     def __init__(
         self, dcc_size: int, embedding_size: int, label: int, storage: StorageType, device: torch.device | None
@@ -49,15 +49,15 @@ class DynamicClassContainer(nn.Module, ABC):
 
     @abstractmethod
     def find(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The slot of each label, int64 [B] (any valid one where there is none), and whether there is one, bool [B]."""
+        """Return the slot of each label, int64 [B] (any valid one where there is none), and whether there is one, bool [B]."""
 
     def stands_for(self, labels: Tensor) -> Tensor:
-        """Whether a slot is scored in place of each identity's new centers, bool [B]: then those would count it twice."""
+        """Return whether each identity is scored by a slot, bool [B]: new centers beside it would count the identity twice."""
         return self.find(labels)[1]
 
     @abstractmethod
     def positive(self, query: Tensor, fresh: Tensor | None, labels: Tensor) -> Tensor:
-        """What the samples are scored against as their own class.
+        """Return the vectors that the samples are scored against as their own class.
 
         Args:
             query: unit vectors [B, D]. fresh: their new centers, unit [B, D]; None: only what is stored counts.
@@ -67,12 +67,12 @@ class DynamicClassContainer(nn.Module, ABC):
         """
 
     def enqueue(self, centers: Tensor, labels: Tensor, step: int) -> None:
-        """Stores fp32 unit vectors [B, D] of identities [B] at optimiser step `step`."""
+        """Store fp32 unit vectors [B, D] of identities [B] at optimiser step `step`."""
         commit(self.prepare_enqueue(centers, labels, step))
 
     @abstractmethod
     def prepare_enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Writes:
-        """Everything of `enqueue` that needs memory; the container changes when the writes are made."""
+        """Compute everything of `enqueue` that needs memory; the container changes when the writes are made."""
 
 
 class FifoContainer(DynamicClassContainer):
@@ -86,33 +86,37 @@ class FifoContainer(DynamicClassContainer):
         self.position = 0
 
     def get_extra_state(self) -> dict[str, int]:
-        """The ring position, for ``state_dict``."""
+        """Return the ring position, for ``state_dict``."""
         return {"position": self.position}
 
     def set_extra_state(self, state: dict[str, int]) -> None:
-        """Restores the ring position."""
+        """Restore the ring position."""
         self.position = state["position"]
 
     def find(self, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """The newest slot of each label; a search through all slots, for the log (nothing else needs to know)."""
-        size, ordered = self.slot_labels.shape[0], labels.sort().values
+        """Return the newest slot of each label; searches all slots, and only the log asks for it."""
+        size = self.slot_labels.shape[0]
+        ordered = labels.sort().values
+        # Where in the sorted batch each slot's identity is, or would be: of equal labels the first.
         place = torch.searchsorted(ordered, self.slot_labels).clamp_(max=labels.shape[0] - 1)
-        rank = torch.arange(size, device=labels.device).sub_(self.position).remainder_(size)  # 0: the oldest
+        # rank(slot) = (slot - position) mod C: 0 is the oldest slot, C - 1 the newest; -1: of no identity in the batch.
+        rank = torch.arange(size, device=labels.device).sub_(self.position).remainder_(size)
         rank.masked_fill_(ordered[place] != self.slot_labels, -1)
+        # Each label's highest rank, and from that its slot: slot = (rank + position) mod C.
         newest = torch.full_like(labels, -1).scatter_reduce_(0, place, rank, "amax")[torch.searchsorted(ordered, labels)]
         return (newest + self.position) % size, newest >= 0
 
     def stands_for(self, labels: Tensor) -> Tensor:
-        """None: a slot is what an identity once was, and its new center joins it."""
+        """Return False for all: a slot is what an identity once was, and its new center joins it."""
         return torch.zeros_like(labels, dtype=torch.bool)
 
     def positive(self, query: Tensor, fresh: Tensor | None, labels: Tensor) -> Tensor:  # noqa: ARG002  # nothing else counts
-        """The fresh centers."""
+        """Return the fresh centers."""
         assert fresh is not None, "the fifo policy needs references"
         return fresh
 
     def prepare_enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Writes:
-        """Overwrites the oldest slots, wrapping around."""
+        """Compute the writes that overwrite the oldest slots, wrapping around."""
         size = self.slot_labels.shape[0]
         centers, labels = centers[-size:], labels[-size:]
         index = (torch.arange(labels.shape[0], device=labels.device) + self.position) % size
@@ -137,7 +141,7 @@ class _Turn(Write):
 
 
 class IdentityContainer(DynamicClassContainer):
-    """One slot per identity with a running mean of its last centers: center <- normalise((L-1)/L center + 1/L new).
+    """One slot per identity with a running mean of its centers: ``center <- normalise((L - 1) / L center + 1 / L new)``.
 
     With C >= identities the slot *is* the label. Otherwise a map identity -> slot (int32 per identity) finds it, and new
     identities take empty slots first, then those updated longest ago (ties: the lower slot). Several samples of one
@@ -159,7 +163,7 @@ class IdentityContainer(DynamicClassContainer):
     ) -> None:
         super().__init__(dcc_size, embedding_size, EMPTY, storage, device)
         self.blend = 1.0 / queue_length
-        # The last entry belongs to nobody: writes that must not happen go there.
+        # The last entry belongs to nobody: static shapes cannot leave a write out, so one that must not happen goes there.
         self.slot_of: Tensor | None
         mapped = dcc_size < num_ids
         self.register_buffer("slot_of", torch.full((num_ids + 1,), -1, dtype=torch.int32, device=device) if mapped else None)
@@ -172,7 +176,7 @@ class IdentityContainer(DynamicClassContainer):
         return slot.clamp_min(0), slot >= 0
 
     def positive(self, query: Tensor, fresh: Tensor | None, labels: Tensor) -> Tensor:  # noqa: ARG002  # see the subclass
-        """What the slot will hold; without fresh centers, what it holds."""
+        """Return what the slot will hold; without fresh centers, what it holds."""
         slot, resident = self.find(labels)
         return self.centers.read(slot) if fresh is None else self._blended(slot, resident, fresh)
 
@@ -192,23 +196,33 @@ class IdentityContainer(DynamicClassContainer):
         ]
 
     def _refresh(self, slot: Tensor, resident: Tensor, means: Tensor, step: int) -> Writes:
-        """Writes the centers of a batch, [B, D]; `resident`: the slot already held this identity."""
-        # Small moves of a running mean must not be lost to rounding; a center that is replaced has none.
-        step_of_noise = step if self.blend < 1 else None
-        return self.centers.writes(slot, self.centers.rounded(slot, self._blended(slot, resident, means), step_of_noise))
+        """Compute the writes of a batch's centers [B, D]; `resident`: the slot already held this identity."""
+        # A running mean may move by less than a quantum, which only stochastic rounding keeps; a replaced center does not move.
+        noise_step = step if self.blend < 1 else None
+        blended = self._blended(slot, resident, means)
+        return self.centers.writes(slot, self.centers.rounded(slot, blended, noise_step))
 
     def _blended(self, slot: Tensor, resident: Tensor, fresh: Tensor) -> Tensor:
-        """The running means after one more center each, unit [B, D]."""
+        """Return the running means after one more center each, unit [B, D]."""
+        # center + (new - center) / L = (L - 1) / L center + 1 / L new.
         means = torch.lerp(self.centers.read(slot), fresh, self.blend)
         return normalize(torch.where(resident[:, None], means, fresh), dim=1)
 
     def _claim(self, identities: Tensor, slot: Tensor, resident: Tensor, first: Tensor) -> tuple[Tensor, Writes]:
-        """A slot for every identity; new ones evict. `first` [B] maps repeated rows to the row they repeat."""
+        """Return a slot for every identity, and the writes to the map; new identities evict.
+
+        Args:
+            identities, slot, resident: [B], as `find` gives them. first: int64 [B], see `_mean_per_identity`.
+        """
         assert self.slot_of is not None
-        size, nobody = self.slot_labels.shape[0], self.slot_of.shape[0] - 1
+        size = self.slot_labels.shape[0]
+        nobody = self.slot_of.shape[0] - 1
+        # A row that repeats another one must not claim a second slot.
         new = ~resident & (first == torch.arange(first.shape[0], device=first.device))
         victims = self._oldest(torch.where(resident, slot, size), identities.shape[0])
+        # The n-th new identity takes the n-th victim, n = cumsum(new) - 1; repeated rows take the slot of the row they repeat.
         slot = torch.where(new, victims[(new.cumsum(0) - 1).clamp_min(0)], slot)[first]
+        # Forget the evicted, then enter the batch. Who takes an empty slot evicts nobody: that write goes to the last entry.
         evicted = self.slot_labels[slot]
         return slot, [
             IndexFill(self.slot_of, torch.where(new & (evicted >= 0), evicted, nobody), -1),
@@ -216,8 +230,9 @@ class IdentityContainer(DynamicClassContainer):
         ]
 
     def _oldest(self, refreshed: Tensor, count: int) -> Tensor:
-        """The `count` slots updated longest ago, oldest first, those in `refreshed` (C = none) last."""
+        """Return the `count` slots updated longest ago, oldest first, those in `refreshed` (C = none) last."""
         size = self.slot_labels.shape[0]
+        # key = C last_update + slot; empty slots (last update -1) come first, those that this batch refreshes last.
         # Unique keys make the order, and so the whole run, reproducible: topk does not say how it breaks ties.
         key = torch.arange(size + 1, device=refreshed.device)
         key[:size].add_(self.last_update, alpha=size)
@@ -226,7 +241,7 @@ class IdentityContainer(DynamicClassContainer):
 
 
 def _mean_per_identity(centers: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Groups a batch by identity with static shapes.
+    """Group a batch by identity with static shapes.
 
     Returns:
         identities [B], unit mean centers [B, D], and `first` int64 [B]: rows past the number of groups repeat row 0
@@ -234,11 +249,14 @@ def _mean_per_identity(centers: Tensor, labels: Tensor) -> tuple[Tensor, Tensor,
     """
     num = labels.shape[0]
     ordered, order = labels.sort(stable=True)
+    # A group starts where a label differs from the one before: labels 3 3 5 9 9 -> starts 1 0 1 1 0 -> groups 0 0 1 2 2.
     starts = torch.ones_like(ordered, dtype=torch.bool)
     torch.ne(ordered[1:], ordered[:-1], out=starts[1:])
     group = starts.cumsum(0) - 1
+    # The mean as a direction: normalise(sum of the group's centers).
     sums = torch.zeros_like(centers).index_add_(0, group, centers[order])
     identities = torch.zeros_like(ordered).scatter_(0, group, ordered)
+    # B rows for G <= B groups: the last B - G rows write what row 0 writes, which changes nothing.
     rows = torch.arange(num, device=labels.device)
     first = torch.where(rows <= group[-1], rows, 0)
     return identities[first], normalize(sums, dim=1)[first], first

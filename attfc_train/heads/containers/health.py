@@ -1,7 +1,7 @@
-"""How a container is doing: what it holds, how old that is, and how far it is from what would be stored today.
+"""The state of a container for the log: what it holds, how old that is, and how far from what would be stored today.
 
 `Freshness` compares the batch that is about to be enqueued with what its identities have stored: device scalars out of the
-train step. `Occupancy` looks at all slots, and waits for the device: for log lines, outside the step.
+train step. `Occupancy` looks at all slots and waits for the device: outside the step.
 Legend: B samples, C slots, D dimensions.
 """
 
@@ -17,7 +17,7 @@ from attfc_train.heads.containers.container import DynamicClassContainer, Identi
 
 @dataclass(frozen=True, slots=True)
 class Freshness:
-    """fp32 scalars on the device; NaN where too few of the batch's identities hold a slot."""
+    """A batch against what is stored of it: fp32 scalars on the device, NaN where too few of its identities hold a slot."""
 
     conflicts: Tensor
     """Share of the samples whose identity holds a slot."""
@@ -51,20 +51,23 @@ class Occupancy:
 
 
 def freshness(container: DynamicClassContainer, centers: Tensor, labels: Tensor, step: int) -> Freshness:
-    """Compares fresh centers, unit [B, D], with the stored ones that they are about to replace or refresh."""
+    """Compare fresh centers, unit [B, D], with the stored ones that they are about to replace or refresh."""
+    # Sums over the samples whose identity holds a slot; the others, with weight 0, are read from any slot.
     slot, resident = container.find(labels)
     counted = resident.float()
     num = counted.sum()
     cosine = (container.centers.read(slot) * centers).sum(1)
     age = (step - container.last_update[slot]).float()
-    mean_cosine, mean_age = (cosine * counted).sum() / num, (age * counted).sum() / num
+    mean_cosine = (cosine * counted).sum() / num
+    mean_age = (age * counted).sum() / num
+    # Least squares: slope = sum (age - mean age) cosine / sum (age - mean age)^2.
     deviation = (age - mean_age) * counted
     slope = (deviation * cosine).sum() / deviation.square().sum()
     return Freshness(num / labels.shape[0], mean_cosine, slope, mean_age)
 
 
 def occupancy(container: DynamicClassContainer, step: int) -> Occupancy:
-    """Looks at all slots after `step` optimiser steps; the temporaries are a few integers per slot."""
+    """Count all slots after `step` optimiser steps; the temporaries are a few integers per slot."""
     held = container.slot_labels >= 0
     filled = int(held.sum())
     single = isinstance(container, IdentityContainer)

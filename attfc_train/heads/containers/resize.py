@@ -1,8 +1,8 @@
-"""A saved container in a container of another size, storage, queue length or queue mode.
+"""Taking over a saved container into one of another size, storage, queue length or queue mode.
 
-The rule: the most recently written slots are kept, the newest first, as many as there is room for; the rest is dropped. What
-is kept stays in the order in which it is overwritten or evicted. A larger container starts its other slots as a new run does:
-empty (identity), random (fifo). Vectors are rounded to the nearest of the new storage; the same storage keeps its bits' values.
+The most recently written slots are kept, as many as there is room for, and stay in the order in which they are overwritten or
+evicted. A larger container starts its other slots as a new run does: empty (identity), random (fifo). Vectors are rounded to
+the nearest of the new storage; the same storage keeps their values.
 
 An averaged queue becomes a stored one that holds its center; a stored queue keeps its newest centers, and becomes an averaged
 one that holds their mean. Legend: C slots, D dimensions, L the queue length, n slots kept.
@@ -25,14 +25,15 @@ _ROWS_AT_A_TIME = 4096
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """How many of the saved centers a container took over."""
+    """The number of saved centers that a container took over."""
 
     kept: int
     saved: int
+    """How many there were."""
 
 
 def refill(container: DynamicClassContainer, saved: dict[str, Any]) -> Kept:
-    """Puts the saved container (a ``state_dict`` on the CPU, of the same policy and D) into a new, unused `container`.
+    """Put the saved container (a ``state_dict`` on the CPU, of the same policy and D) into a new, unused `container`.
 
     Raises:
         KeyError, RuntimeError, ValueError: `saved` is of another policy or embedding size.
@@ -54,19 +55,20 @@ def refill(container: DynamicClassContainer, saved: dict[str, Any]) -> Kept:
 
 
 def _kept_slots(saved: dict[str, Any], size: int) -> Tensor:
-    """The newest `size` saved slots that hold an identity, int64 [n]: the oldest first (fifo), or as they lie (identity)."""
+    """Return the newest `size` saved slots that hold an identity, int64 [n]: oldest first (fifo), or as they lie (identity)."""
     labels: Tensor = saved["slot_labels"]
     if "_extra_state" in saved:
+        # The ring overwrites position, position + 1 .. position - 1, in this order.
         oldest_first = torch.arange(len(labels)).roll(-int(saved["_extra_state"]["position"]))
         return oldest_first[labels[oldest_first] >= 0][-size:]
     held = (labels >= 0).nonzero()[:, 0]
-    # Of slots that were written in the same step the lower one is evicted first, so the higher one is kept.
+    # Of slots written in the same step the lower one is evicted first (`IdentityContainer`), so the higher one is kept.
     newest_last = held[saved["last_update"][held].sort(stable=True).indices]
     return newest_last[-size:].sort().values
 
 
 def _places_for(container: DynamicClassContainer, labels: Tensor) -> Tensor:
-    """Slots for kept identities int64 [n]: the label where every identity has a slot, else the first ones."""
+    """Return slots for kept identities int64 [n]: the label where every identity has a slot, else the first ones."""
     direct = isinstance(container, IdentityContainer) and container.slot_of is None
     return labels if direct else torch.arange(len(labels))
 
@@ -83,20 +85,24 @@ def _copy_rows(saved: SlotStorage, source: Tensor, storage: SlotStorage, target:
 
 
 def _refill_queues(container: StoredQueueContainer, saved: dict[str, Any], source: Tensor, target: Tensor) -> None:
-    """Each slot's newest centers, the oldest first; of an averaged queue its center. The slots' centers are their means."""
+    """Fill each slot's queue with its newest centers, the oldest first; of an averaged queue with its center."""
     length = container.queue_length
     if "enqueued" not in saved:
         _copy_rows(SlotStorage.of(saved, "centers."), source, container.queue, target * length)
         _put(container.enqueued, target, torch.ones(len(target), dtype=torch.int32))
         return
-    queue, enqueued = SlotStorage.of(saved, "queue."), saved["enqueued"][source].long()
+    queue = SlotStorage.of(saved, "queue.")
+    enqueued = saved["enqueued"][source].long()
     saved_length = queue.values.shape[0] // len(saved["slot_labels"])
-    held = enqueued.clamp(max=min(saved_length, length))
+    # Center number i of an identity lies at place i mod L. Of the `enqueued` ones the newest `kept` are taken over, numbers
+    # enqueued - kept .. enqueued - 1; they become numbers 0 .. kept - 1, which the new queue holds at these places.
+    kept = enqueued.clamp(max=min(saved_length, length))
     for place in range(length):
-        there = held > place
-        rows = source * saved_length + (enqueued - held + place) % saved_length
-        _copy_rows(queue, rows[there], container.queue, (target * length + place)[there])
-    _put(container.enqueued, target, held.int())
+        taken = kept > place
+        rows = source * saved_length + (enqueued - kept + place) % saved_length
+        _copy_rows(queue, rows[taken], container.queue, (target * length + place)[taken])
+    _put(container.enqueued, target, kept.int())
+    # A shorter queue has another mean; elsewhere the saved center is it already.
     if length < saved_length:
         _average_queues(container, target)
 

@@ -1,12 +1,11 @@
 """Unit vectors in fp32, bf16, fp8 or int8: rows that are read as fp32 and rounded when they are written.
 
-The 8-bit types keep an fp32 scale per row, chosen so that what is read has length 1 exactly (up to fp32): the quantised row
-q is stored with scale 1 / |q|, so rounding changes a direction, never a norm. bf16 needs no scale; its norms are off by less
-than 2^-8.
+The 8-bit types keep an fp32 scale per row: the quantised row q is stored with scale 1 / |q|, so what is read has length 1 (up
+to fp32), and rounding changes a direction, never a norm. bf16 needs no scale; its norms are off by less than 2^-8.
 
 A running mean moves its rows by little. Rounded to nearest, a move of less than half a quantum is lost, and the mean stalls;
 *stochastic* rounding goes up with the probability of the remainder and is right on average. Its noise is a hash of step, row
-and dimension (no generator, whose state would have to be saved): a resumed run rounds as the uninterrupted one.
+and dimension (a generator's state would have to be saved): a resumed run rounds as the uninterrupted one.
 
 Legend: N rows, D dimensions, n rows read or written at a time.
 """
@@ -30,11 +29,13 @@ DTYPES: dict[StorageType, torch.dtype] = {
     "int8": torch.int8,
 }
 LARGEST = {torch.float8_e4m3fn: 448.0, torch.int8: 127.0}
-"""What the largest component of a row becomes in a type with scales."""
+"""Types with scales: what the largest component of a row becomes."""
 
 _MANTISSA_BITS = {torch.bfloat16: 7, torch.float8_e4m3fn: 3}
-_LEAST_QUANTUM = 2.0**-9
-"""Between neighbours below 2^-6 in float8_e4m3fn; a bf16 component of that size would be 10^-36."""
+_LEAST_FP8_QUANTUM = 2.0**-9
+"""Distance of neighbours below 2^-6 in float8_e4m3fn, where its numbers are subnormal."""
+_LEAST_BF16_QUANTUM = 1e-36
+"""Keeps the division by a quantum finite at 0; components of unit vectors are far above."""
 _PLUS_ONE, _SIGN_BIT = 0x38, 0x80
 """+1 as a float8_e4m3fn byte, and the bit that makes it -1."""
 
@@ -48,7 +49,7 @@ class Rounded(NamedTuple):
     """fp32 [n], or None where the type needs none."""
 
     def widened(self) -> Tensor:
-        """fp32 [n, D]: what reading them gives; a view of fp32 `values`."""
+        """Return what reading them gives, fp32 [n, D]; a view of fp32 `values`."""
         values = self.values.float()
         return values if self.scales is None else values.mul_(self.scales[:, None])
 
@@ -73,13 +74,13 @@ class SlotStorage(nn.Module):
 
     @classmethod
     def of(cls, saved: dict[str, Tensor], prefix: str) -> SlotStorage:
-        """A storage around saved tensors, which it does not copy; `prefix` as in a ``state_dict``."""
+        """Return a storage around saved tensors, which it does not copy; `prefix` as in a ``state_dict``."""
         storage = cls(0, 0)
         storage.values, storage.scales = saved[f"{prefix}values"], saved.get(f"{prefix}scales")
         return storage
 
     def randomise(self) -> None:
-        """Makes every row a random unit vector, in place: a second copy while building would be the peak of the whole run.
+        """Make every row a random unit vector, in place: a second copy while building would be the peak of the whole run.
 
         Gaussian directions; in the 8-bit types random signs, which have the same mean and covariance.
         """
@@ -87,19 +88,21 @@ class SlotStorage(nn.Module):
             self.values.normal_()
             self.values.div_(torch.linalg.vector_norm(self.values, dim=1, keepdim=True, dtype=torch.float32))
             return
+        # A random bit b becomes a sign: 2 b - 1 in int8; in float8, which has no arithmetic, the byte of +1 with sign bit b.
         if self.values.dtype == torch.int8:
             self.values.random_(0, 2).mul_(2).sub_(1)
         else:
             self.values.view(torch.uint8).random_(0, 2).mul_(_SIGN_BIT).add_(_PLUS_ONE)
+        # A vector of D signs has length sqrt(D).
         self.scales.fill_(self.values.shape[1] ** -0.5)
 
     def read(self, rows: Tensor) -> Tensor:
-        """fp32 [n, D] of rows int64 [n]."""
+        """Return rows int64 [n] as fp32 [n, D]."""
         values = _indexable(self.values)[rows].view(self.values.dtype)
         return Rounded(values, None if self.scales is None else self.scales[rows]).widened()
 
     def write(self, rows: Tensor, vectors: Tensor, step: int | None = None) -> None:
-        """Stores fp32 unit vectors [n, D] in rows int64 [n]; equal rows must come with equal vectors.
+        """Store fp32 unit vectors [n, D] in rows int64 [n]; equal rows must come with equal vectors.
 
         Args:
             step: see `rounded`.
@@ -107,7 +110,7 @@ class SlotStorage(nn.Module):
         commit(self.writes(rows, self.rounded(rows, vectors, step)))
 
     def rounded(self, rows: Tensor, vectors: Tensor, step: int | None = None) -> Rounded:
-        """What rows int64 [n] would hold of fp32 unit vectors [n, D].
+        """Return what rows int64 [n] would hold of fp32 unit vectors [n, D].
 
         Args:
             step: round stochastically, with the noise of this optimiser step; None rounds to nearest.
@@ -128,37 +131,43 @@ class SlotStorage(nn.Module):
 
 
 def _indexable(values: Tensor) -> Tensor:
-    """The same bytes in a type that every device can gather and scatter."""
+    """Return the same bytes in a type that every device can gather and scatter."""
     return values.view(torch.uint8) if values.dtype == torch.float8_e4m3fn else values
 
 
 def _quantised(vectors: Tensor, dtype: torch.dtype, noise: Tensor | None) -> Tensor:
-    """fp32 [n, D] of values of `dtype`: rounded up where noise [n, D] says so, without noise to the nearest."""
+    """Return fp32 [n, D] of values of `dtype`: rounded stochastically by noise [n, D], without noise to the nearest."""
     if dtype == torch.float32:
         return vectors
+    # x <- x largest / max |x|: the row uses the whole range of its type.
     largest = LARGEST.get(dtype)
     if largest is not None:
         vectors = vectors * (largest / vectors.abs().amax(1, keepdim=True).clamp_min_(1e-12))
     if noise is not None:
+        # x <- floor(x / q + u) q with u uniform in [0, 1): up with the probability of the remainder, so the mean is x.
         quantum = _quantum(vectors, dtype)
         vectors = (vectors / quantum).add_(noise).floor_().mul_(quantum)
     elif dtype == torch.int8:
         vectors = vectors.round()
     else:
         vectors = vectors.to(dtype).float()
-    return vectors if largest is None else vectors.clamp_(-largest, largest)
+    return vectors if largest is None else vectors.clamp_(-largest, largest)  # rounding up may leave the range
 
 
 def _quantum(vectors: Tensor, dtype: torch.dtype) -> Tensor:
-    """Distance of neighbouring values of `dtype` around each component: a power of two, so that dividing by it is exact."""
+    """Return the distance of neighbouring values of `dtype` around each component: a power of two, so division is exact."""
     if dtype == torch.int8:
         return torch.ones_like(vectors)
+    # The exponent bits of x alone are the fp32 number 2^e <= |x| < 2^(e + 1). With m bits of mantissa, neighbours of x are
+    # 2^(e - m) apart.
     power = (vectors.view(torch.int32) & 0x7F800000).view(torch.float32)
-    return power.mul_(2.0 ** -_MANTISSA_BITS[dtype]).clamp_min_(_LEAST_QUANTUM if dtype in LARGEST else 1e-36)
+    least = _LEAST_FP8_QUANTUM if dtype in LARGEST else _LEAST_BF16_QUANTUM
+    return power.mul_(2.0 ** -_MANTISSA_BITS[dtype]).clamp_min_(least)
 
 
 def _noise(rows: Tensor, dim: int, step: int) -> Tensor:
-    """Uniform fp32 [n, D] out of 0, 1/2^16 .. 1 - 1/2^16: fine enough, and a value that needs no rounding stays as it is."""
+    """Return uniform fp32 [n, D] of 0, 1/2^16 .. 1 - 1/2^16: never 1, so a value that needs no rounding stays as it is."""
+    # u = hash(hash(row + step x odd constant) xor column) / 2^32, of which the upper 16 bits are kept.
     row_keys = mixed((rows + step * 0x9E3779B1) & BITS_32)
     columns = torch.arange(dim, device=rows.device)
     return (mixed(row_keys[:, None] ^ columns) >> 16).float().mul_(2.0**-16)

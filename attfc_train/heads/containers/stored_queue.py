@@ -1,7 +1,9 @@
-"""The stored queue: a slot keeps its identity's last L class centers, and a sample's positive attends over them (DESIGN 2).
+"""The stored queue: a slot keeps its identity's last L class centers, and a sample's positive attends over them.
 
-The center of a slot, which everyone else is scored against, is the mean of what its queue holds, so scoring costs C x D
-whatever L is; memory is C x (L + 1) x D. Legend: B samples, C slots, D dimensions, L the queue length.
+The center of a slot, which everyone else is scored against, is the mean of its queue. So scoring costs C x D whatever L is;
+memory is C x (L + 1) x D (docs/methods.md, "Queue length and queue mode").
+
+Legend: B samples, C slots, D dimensions, L the queue length.
 """
 
 from __future__ import annotations
@@ -41,12 +43,13 @@ class StoredQueueContainer(IdentityContainer):
         device: torch.device | None = None,
     ) -> None:
         super().__init__(num_ids, dcc_size, embedding_size, queue_length, storage, device=device)
-        self.queue_length, self.temperature = queue_length, temperature
+        self.queue_length = queue_length
+        self.temperature = temperature
         self.queue = SlotStorage(dcc_size * queue_length, embedding_size, storage, device=device)
         self.register_buffer("enqueued", torch.zeros(dcc_size, dtype=torch.int32, device=device))
 
     def positive(self, query: Tensor, fresh: Tensor | None, labels: Tensor) -> Tensor:
-        """See the class."""
+        """Return the attention of the queries over the queues as they will be."""
         slot, resident = self.find(labels)
         queue, present = self._queue_of(slot, resident)
         if fresh is not None:
@@ -54,10 +57,14 @@ class StoredQueueContainer(IdentityContainer):
         return normalize(generate_class_centers(query, queue, self.temperature, present), dim=1)
 
     def _refresh(self, slot: Tensor, resident: Tensor, means: Tensor, step: int) -> Writes:  # noqa: ARG002  # nothing is blended
-        """Puts the new GCCs in place of the oldest, and the means of the queues into the centers."""
-        enqueued, place = torch.where(resident, self.enqueued[slot], 0), self._next_place(slot, resident)
+        """Compute the writes of the new GCCs, in place of the oldest, and of the means of the queues, as centers."""
+        # A slot that changes hands starts at place 0 with a count of 0: what it holds of the former identity is not present.
+        enqueued = torch.where(resident, self.enqueued[slot], 0)
+        place = self._next_place(slot, resident)
+        # The queue of slot c is rows c L .. c L + L - 1.
         rows = slot * self.queue_length + place
         rounded = self.queue.rounded(rows, means)
+        # The mean is of the GCCs as they will be read again, so it does not depend on when it is made.
         queue, present = self._queue_of(slot, resident)
         self._put_fresh(queue, present, place, rounded.widened())
         return [
@@ -67,25 +74,25 @@ class StoredQueueContainer(IdentityContainer):
         ]
 
     def average_queues(self, slot: Tensor) -> None:
-        """Makes the centers of filled slots [B] the means of their queues."""
+        """Make the centers of filled slots [B] the means of their queues."""
         commit(self._average(slot, *self._queue_of(slot, torch.ones_like(slot, dtype=torch.bool))))
 
     def _average(self, slot: Tensor, queue: Tensor, present: Tensor) -> Writes:
-        """The means of `queue` [L, B, D] where something is `present` [L, B], as the centers of slots [B]."""
+        """Compute the writes that make the means of `queue` [L, B, D], where `present` [L, B], the centers of slots [B]."""
         means = normalize((queue * present[..., None]).sum(0), dim=1)
         return self.centers.writes(slot, self.centers.rounded(slot, means))
 
     def _put_fresh(self, queue: Tensor, present: Tensor, place: Tensor, fresh: Tensor) -> None:
-        """Puts fresh GCCs [B, D] in `place` [B] of copies of the queues, in place."""
+        """Put fresh GCCs [B, D] at `place` [B] of copies of the queues, in place."""
         queue.scatter_(0, place[None, :, None].expand_as(queue[:1]), fresh[None])
         present.scatter_(0, place[None], True)
 
     def _next_place(self, slot: Tensor, resident: Tensor) -> Tensor:
-        """Where in its queue each identity's next GCC goes, int64 [B]."""
+        """Return where in its queue each identity's next GCC goes, int64 [B]."""
         return torch.where(resident, self.enqueued[slot].long() % self.queue_length, 0)
 
     def _queue_of(self, slot: Tensor, resident: Tensor) -> tuple[Tensor, Tensor]:
-        """The queues of slots [B], unit fp32 [L, B, D], and which places hold something, bool [L, B]."""
+        """Return the queues of slots [B], unit fp32 [L, B, D], and which places hold something, bool [L, B]."""
         places = torch.arange(self.queue_length, device=slot.device)[:, None]
         rows = slot * self.queue_length + places
         queue = self.queue.read(rows.flatten()).view(*rows.shape, -1)

@@ -17,11 +17,14 @@ from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.speed.efficiency import Range, efficiencies, efficiencies_on
 from attfc_planner.speed.model import step_seconds
 from attfc_planner.trace.history import OpCost
-from attfc_train.profile.profile import Precision
+from attfc_train.document import Precision
 
 NOISE = 0.1
 """Relative error of a measured step time, the model's own included: less would trust few runs too much."""
-_ITERATIONS, _DIFFERENCE, _LONGEST_STEP = 12, 1e-4, 1.0
+_ITERATIONS = 12
+_DIFFERENCE = 1e-4
+_LONGEST_STEP = 1.0
+"""Of one unknown in one iteration: a factor e."""
 
 Floats = NDArray[np.float64]
 
@@ -36,7 +39,7 @@ class TimedRun:
 
 @dataclass(frozen=True)
 class SpeedFit:
-    """What the runs say."""
+    """Efficiencies that fit the runs best, and how well they predict a run that they were not fitted to."""
 
     values: dict[str, float]
     """By names out of `attfc_planner.gpu.calibration.SPEED_FIELDS`."""
@@ -45,12 +48,12 @@ class SpeedFit:
 
     @property
     def largest_error(self) -> float:
-        """Of a time or of its inverse, whichever is further off."""
+        """Return the largest relative error of a time or of its inverse, whichever is further off."""
         return max(max(error, 1 / (1 + error) - 1) for error in self.errors)
 
 
 def fit_speed(runs: Sequence[TimedRun], gpu: GpuProfile, precision: Precision) -> SpeedFit:
-    """Fits all runs for the figures, and all but one for each run's error.
+    """Fit all runs for the figures, and all but one for each run's error.
 
     Args:
         runs: at least two, in `precision`.
@@ -65,14 +68,21 @@ def fit_speed(runs: Sequence[TimedRun], gpu: GpuProfile, precision: Precision) -
 
 
 class _Problem:
-    """Unknowns: logarithms of efficiencies and of the launch time, over the middles of their stated ranges.
+    """The least-squares problem of one device and precision.
+
+    Unknowns x: logarithms of efficiencies and of the launch time, over the middles of their stated ranges; the least of
+
+        sum over runs ((log measured - log predicted(x)) / noise)^2  +  sum over unknowns (x_i / spread_i)^2
+
+    is sought. The second sum, a prior, draws what no run tells about to the middle of its range.
 
     The loss has one for its arithmetic and its bandwidth. The optimiser streams whole tensors and costs the same at every batch
     size: without a bandwidth of its own, small batches would blame the rest for it. Depthwise convolutions reach far less.
     """
 
     def __init__(self, gpu: GpuProfile, precision: Precision) -> None:
-        self._gpu, self._precision = gpu, precision
+        self._gpu = gpu
+        self._precision = precision
         stated = efficiencies(gpu.kind)
         self._ranges = (
             *(stated.arithmetic[name] for name in ("conv", "matmul", "loss")),
@@ -80,12 +90,12 @@ class _Problem:
             stated.launch_seconds,
         )
         self._loss_bandwidth = stated.bandwidth["loss"]
-        self._spread = np.array([_spread(one) for one in self._ranges])
+        self._spread = np.array([_spread(stated_range) for stated_range in self._ranges])
 
     def values(self, shifts: Floats) -> dict[str, float]:
-        """Efficiencies, from the unknowns [7]."""
+        """Return the efficiencies for unknowns [7]: middle * exp(x)."""
         conv, matmul, loss, depthwise, optimizer, bandwidth, launch = (
-            one.middle * float(np.exp(shift)) for one, shift in zip(self._ranges, shifts, strict=True)
+            stated.middle * float(np.exp(shift)) for stated, shift in zip(self._ranges, shifts, strict=True)
         )
         return {
             "conv_efficiency": conv,
@@ -99,31 +109,37 @@ class _Problem:
         }
 
     def log_seconds(self, runs: Sequence[TimedRun], shifts: Floats) -> Floats:
-        """[runs]"""
+        """Return the logarithms of the predicted times, [runs]."""
         table = efficiencies_on(self._gpu.kind, self.values(shifts))
         return np.log([step_seconds(run.costs, self._gpu, self._precision, table)[0].middle for run in runs])
 
     def solved(self, runs: Sequence[TimedRun]) -> Floats:
-        """[7], by Gauss and Newton; the best point seen, as the larger of two times has a kink."""
+        """Return the best unknowns [7] that Gauss-Newton steps came by."""
+        # With the residuals r, of the runs and then of the prior, and the slopes J = -dr/dx, the next point is x + d with the
+        # d for which |r - J d|^2 is least. A prediction is made of larger ones of two times, with a kink where these are equal:
+        # steps can overshoot there, so they are clipped, and the best point seen is returned instead of the last.
         target = np.log([run.seconds for run in runs])
-        shifts = best = np.zeros(len(self._ranges))
+        shifts = np.zeros(len(self._ranges))
+        best = shifts
         least = np.inf
         for _ in range(_ITERATIONS):
             times = self.log_seconds(runs, shifts)
-            wrong = np.concatenate([(target - times) / NOISE, -shifts / self._spread])
-            if float(wrong @ wrong) < least:
-                least, best = float(wrong @ wrong), shifts
+            residuals = np.concatenate([(target - times) / NOISE, -shifts / self._spread])
+            squares = float(residuals @ residuals)
+            if squares < least:
+                least = squares
+                best = shifts
             slopes = np.vstack([self._slopes(runs, shifts, times) / NOISE, np.diag(1 / self._spread)])
-            step = np.linalg.lstsq(slopes, wrong, rcond=None)[0]
+            step = np.linalg.lstsq(slopes, residuals, rcond=None)[0]
             shifts = shifts + np.clip(step, -_LONGEST_STEP, _LONGEST_STEP)
         return best
 
     def _slopes(self, runs: Sequence[TimedRun], shifts: Floats, times: Floats) -> Floats:
-        """[runs, 7], by differences."""
+        """Return the slopes of the log times, [runs, 7], by differences."""
         moved = shifts + _DIFFERENCE * np.eye(len(shifts))
         return np.array([(self.log_seconds(runs, row) - times) / _DIFFERENCE for row in moved]).T
 
 
 def _spread(stated: Range) -> float:
-    """Half the width of a range, in logarithms."""
+    """Return half the width of a range, in logarithms: one standard deviation of the prior."""
     return float(abs(np.log(stated.high / stated.low)) / 2)

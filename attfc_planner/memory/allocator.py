@@ -27,7 +27,7 @@ from attfc_train.units import MIB, Bytes
 
 
 class OutOfDeviceMemory(Exception):
-    """The simulated device has no room for a request, not even after the cache was given back."""
+    """A request that the simulated device has no room for, not even after the cache was given back."""
 
 
 class CachingAllocator:
@@ -40,7 +40,8 @@ class CachingAllocator:
 
     def __init__(self, expandable: bool = True, capacity: Bytes | None = None) -> None:
         kind = ExpandablePool if expandable else NativePool
-        self._small, self._large = kind(small=True), kind(small=False)
+        self._small = kind(small=True)
+        self._large = kind(small=False)
         self._capacity = ENDLESS if capacity is None else capacity
         self.allocated: Bytes = 0
         self.peak_allocated: Bytes = 0
@@ -49,34 +50,36 @@ class CachingAllocator:
 
     @property
     def reserved(self) -> Bytes:
-        """Bytes held from the device now."""
+        """Return the bytes held from the device now."""
         return self._small.reserved + self._large.reserved
 
     def malloc(self, nbytes: Bytes) -> Block:
-        """A used block of at least `nbytes` > 0.
+        """Return a used block of at least `nbytes` > 0 bytes.
 
         Raises:
             OutOfDeviceMemory: no room, not even after a retry.
         """
-        size = -(-nbytes // ROUNDING) * ROUNDING
+        size = -(-nbytes // ROUNDING) * ROUNDING  # rounded up
         pool = self._small if size <= SMALL_REQUEST else self._large
         block = pool.take(size) or self._grow(pool, size)
+        # The block's size and not the request's: a remainder that is too small to be split off is allocated, too.
         self.allocated += block.size
         if self.allocated > self.peak_allocated:
             self.peak_allocated = self.allocated
         return block
 
     def free(self, block: Block) -> None:
-        """Returns a block to the pool that it came from."""
+        """Return a block to the pool that it came from."""
         self.allocated -= block.size
         (self._small if block.small else self._large).give(block)
 
     def blocks(self) -> Iterator[Block]:
-        """All used and cached blocks."""
+        """Yield all used and cached blocks."""
         yield from self._small.blocks()
         yield from self._large.blocks()
 
     def _grow(self, pool: Pool, size: Bytes) -> Block:
+        """Return a used block of new memory; without room, give the caches of both pools back and try once more."""
         block = pool.grow(size, self._capacity - self.reserved)
         if block is None:
             self.num_retries += 1
@@ -91,7 +94,7 @@ class CachingAllocator:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """What a sequence of events did to the allocator."""
+    """The marks that a sequence of events left in the allocator."""
 
     peak_reserved: Bytes
     peak_allocated: Bytes
@@ -99,7 +102,7 @@ class Replay:
 
 
 def replay(events: Sequence[int], sizes: Sequence[Bytes], expandable: bool = True, capacity: Bytes | None = None) -> Replay:
-    """Runs events through a fresh allocator.
+    """Run events through a fresh allocator.
 
     Args:
         events: ``i`` allocates storage i, ``~i`` (that is, -i-1) frees it.
@@ -109,7 +112,8 @@ def replay(events: Sequence[int], sizes: Sequence[Bytes], expandable: bool = Tru
         OutOfDeviceMemory: the events do not fit into `capacity`.
     """
     allocator = CachingAllocator(expandable, capacity)
-    malloc, free = allocator.malloc, allocator.free
+    malloc = allocator.malloc  # looked up once: there are ten thousands of events
+    free = allocator.free
     held: dict[int, Block] = {}
     for event in events:
         if event < 0:
@@ -124,9 +128,11 @@ def replay(events: Sequence[int], sizes: Sequence[Bytes], expandable: bool = Tru
 def smallest_capacity(
     events: Sequence[int], sizes: Sequence[Bytes], expandable: bool = True, tolerance: Bytes = 2 * MIB
 ) -> Bytes:
-    """The least capacity, to within `tolerance`, that these events survive, retries included: the hard floor of a plan."""
+    """Return the least capacity, to within `tolerance`, that these events survive, retries included: a plan's hard floor."""
+    # Bisection: `low` never survives, as less than the blocks in use, and `high` does, as all that a free run takes.
     free_run = replay(events, sizes, expandable)
-    low, high = free_run.peak_allocated - 1, free_run.peak_reserved
+    low = free_run.peak_allocated - 1
+    high = free_run.peak_reserved
     while high - low > tolerance:
         middle = (low + high) // 2
         try:

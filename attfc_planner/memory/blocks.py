@@ -27,23 +27,29 @@ class Block:
     __slots__ = ("address", "free", "mapped", "next", "previous", "size", "small")
 
     def __init__(self, address: int, size: Bytes, small: bool) -> None:
-        self.address, self.size, self.small = address, size, small
-        self.free = self.mapped = True
+        self.address = address
+        self.size = size
+        self.small = small
+        self.free = True
+        self.mapped = True
         self.previous: Block | None = None
         self.next: Block | None = None
 
     def cut(self, size: Bytes) -> Block:
-        """Keeps the first `size` bytes and returns the rest as a new neighbour in the same state."""
+        """Keep the first `size` bytes and return the rest as a new neighbour in the same state."""
         rest = Block(self.address + size, self.size - size, self.small)
-        rest.free, rest.mapped = self.free, self.mapped
-        rest.previous, rest.next = self, self.next
+        rest.free = self.free
+        rest.mapped = self.mapped
+        rest.previous = self
+        rest.next = self.next
         if rest.next is not None:
             rest.next.previous = rest
-        self.next, self.size = rest, size
+        self.next = rest
+        self.size = size
         return rest
 
     def absorb_next(self) -> None:
-        """Joins the next block to this one."""
+        """Join the next block to this one."""
         gone = self.next
         assert gone is not None, "a block without a neighbour cannot grow"
         self.size += gone.size
@@ -53,51 +59,59 @@ class Block:
 
 
 class Pool(ABC):
-    """Free blocks in order of size, then address; subclasses say where new ones come from and where old ones go."""
+    """Free blocks in order of size, then address; subclasses say where new ones come from and where old ones go.
+
+    Every free and mapped block is in the list of cached blocks under its present size: it is taken out before its size changes.
+    """
 
     def __init__(self, small: bool) -> None:
         self.small = small
         self.reserved: Bytes = 0
+        # (size, address, block): no two blocks have one address, so blocks themselves are never compared.
         self._cached: list[tuple[Bytes, int, Block]] = []
         self._split_from: Bytes = ROUNDING
 
     def take(self, size: Bytes) -> Block | None:
-        """The best fitting free block, cut to `size` where the remainder is worth keeping; None without one."""
+        """Return the best fitting free block, cut to `size` where the remainder is worth keeping; None without one."""
         cached = self._cached
+        # (size,) sorts before every (size, address, block): the first entry from here on is the smallest that is large enough.
         index = bisect_left(cached, (size,))
         if index == len(cached):
             return None
         return self._use(cached.pop(self._best(index))[2], size)
 
     def give(self, block: Block) -> None:
-        """Takes a used block back and joins it with its free neighbours."""
+        """Take a used block back and join it with its free neighbours."""
         block.free = True
         self._insert(self._join(block))
 
     @abstractmethod
     def grow(self, size: Bytes, room: Bytes) -> Block | None:
-        """A used block of new memory, reserving at most `room` bytes; None where that is too little."""
+        """Return a used block of new memory, reserving at most `room` bytes; None where that is too little."""
 
     @abstractmethod
     def release(self) -> None:
-        """Gives cached memory back to the device."""
+        """Give cached memory back to the device."""
 
     @abstractmethod
     def blocks(self) -> Iterator[Block]:
-        """All blocks, segment by segment, by rising address."""
+        """Yield all blocks, segment by segment, by rising address."""
 
     def _best(self, index: int) -> int:
+        """Return which of the cached blocks from `index` on, all large enough, is taken."""
         return index
 
     def _use(self, block: Block, size: Bytes) -> Block:
+        """Mark a block that is not in the list as used; a large enough remainder becomes a cached block."""
         if block.size - size >= self._split_from:
             self._insert(block.cut(size))
         block.free = False
         return block
 
     def _join(self, block: Block) -> Block:
-        """Merges a free block, which is not in the list, with neighbours that are free and in the same state."""
-        after, before = block.next, block.previous
+        """Merge a free block that is not in the list with neighbours that are free and in the same state; return the whole."""
+        after = block.next
+        before = block.previous
         if after is not None and after.free and after.mapped is block.mapped:
             self._remove(after)
             block.absorb_next()
@@ -115,16 +129,16 @@ class Pool(ABC):
 
 
 class NativePool(Pool):
-    """Every segment is one cudaMalloc."""
+    """A pool in which every segment is one cudaMalloc."""
 
     def __init__(self, small: bool) -> None:
         super().__init__(small)
-        self._split_from = ROUNDING if small else SMALL_REQUEST + 1
+        self._split_from = ROUNDING if small else SMALL_REQUEST + 1  # "above 1 MiB"
         self._segments: dict[int, Block] = {}
         self._num_segments = 0
 
     def grow(self, size: Bytes, room: Bytes) -> Block | None:
-        """A new segment; its address only orders it after the older ones."""
+        """Return a block of a new segment, whose address only orders it after the older ones."""
         segment_size = self._segment_size(size)
         if segment_size > room:
             return None
@@ -135,14 +149,14 @@ class NativePool(Pool):
         return self._use(block, size)
 
     def release(self) -> None:
-        """Gives back the segments that are one free block."""
+        """Give back the segments that are one free block."""
         for entry in [entry for entry in self._cached if entry[2].previous is None and entry[2].next is None]:
             self._cached.remove(entry)
             del self._segments[entry[1]]
             self.reserved -= entry[0]
 
     def blocks(self) -> Iterator[Block]:
-        """All blocks, segment by segment."""
+        """Yield all blocks, segment by segment."""
         for first in self._segments.values():
             yield from _chain(first)
 
@@ -153,19 +167,26 @@ class NativePool(Pool):
 
 
 class ExpandablePool(Pool):
-    """One range of addresses, of which pages are mapped and unmapped."""
+    """A pool in one range of addresses, of which pages are mapped and unmapped.
+
+    Its blocks are used, free and mapped (cached), or free and not mapped (holes). Two cached blocks or two holes are never
+    neighbours; the last block is a hole without end.
+    """
 
     def __init__(self, small: bool) -> None:
         super().__init__(small)
         self._page = SMALL_SEGMENT if small else LARGE_SEGMENT
+        # [(address, hole)] by rising address.
         self._first = Block(0, ENDLESS, small)
         self._first.mapped = False
         self._holes = [(0, self._first)]
 
     def grow(self, size: Bytes, room: Bytes) -> Block | None:
-        """Maps pages behind the lowest run of free addresses that is long enough."""
+        """Map pages in the lowest run of free addresses that is long enough, and return a used block at its start."""
         limit = self.reserved + room
         block = self._lowest_run(size)
+        # A run is cached blocks and holes in turns. What is mapped joins the block before it, so `block` stays the run's first
+        # and grows, hole by hole, until it is large enough.
         if not block.mapped and not self._map(block, size, limit):
             return None
         while block.size < size:
@@ -177,25 +198,30 @@ class ExpandablePool(Pool):
         return self._use(block, size)
 
     def release(self) -> None:
-        """Unmaps the whole pages inside of free blocks."""
+        """Unmap the whole pages inside of free blocks."""
         for _, _, block in list(self._cached):
-            first = -(-block.address // self._page) * self._page
+            first = -(-block.address // self._page) * self._page  # rounded up
             end = (block.address + block.size) // self._page * self._page
             if first < end:
                 self._unmap(block, first, end)
 
     def blocks(self) -> Iterator[Block]:
-        """All blocks but those not mapped."""
+        """Return all blocks but the holes, by rising address."""
         return (block for block in _chain(self._first) if block.mapped)
 
     def _best(self, index: int) -> int:
-        """Prefers a block that cannot grow, even if it is larger now (the allocator's ``expandable_size``)."""
+        """Prefer a block that cannot grow, even if it is larger now (the allocator's ``expandable_size``)."""
         cached = self._cached
         while index + 1 < len(cached) and _reach(cached[index + 1][2]) < _reach(cached[index][2]):
             index += 1
         return index
 
     def _lowest_run(self, size: Bytes) -> Block:
+        """Return the first block of the lowest run of free addresses of at least `size` bytes.
+
+        A run without a hole is one cached block, too small, or `take` would have used it: so every run that counts has a hole,
+        and starts with it or with the cached block before it.
+        """
         for _, hole in self._holes:
             before = hole.previous
             start = before if before is not None and before.free else hole
@@ -204,7 +230,7 @@ class ExpandablePool(Pool):
         raise AssertionError("the range of addresses has no end")
 
     def _map(self, hole: Block, size: Bytes, limit: Bytes) -> bool:
-        """Maps the pages of a hole's first `size` bytes, which join free neighbours; False where `limit` does not allow it."""
+        """Map the pages of a hole's first `size` bytes, which join cached neighbours; return False where `limit` is too low."""
         mapped = min(-(-size // self._page) * self._page, hole.size)
         if self.reserved + mapped > limit:
             return False
@@ -218,6 +244,7 @@ class ExpandablePool(Pool):
         return True
 
     def _unmap(self, block: Block, first: int, end: int) -> None:
+        """Make a hole of the addresses from `first` to `end` of a cached block; what is left at both ends stays cached."""
         self._remove(block)
         if end < block.address + block.size:
             self._insert(block.cut(end - block.address))
@@ -230,7 +257,9 @@ class ExpandablePool(Pool):
         self._insert_hole(block)
 
     def _insert_hole(self, hole: Block) -> None:
-        after, before = hole.next, hole.previous
+        """Put a new hole into the list, joined with the holes beside it."""
+        after = hole.next
+        before = hole.previous
         if after is not None and not after.mapped:
             del self._holes[bisect_left(self._holes, (after.address,))]
             hole.absorb_next()
@@ -241,7 +270,7 @@ class ExpandablePool(Pool):
 
 
 def _reach(block: Block) -> Bytes:
-    """How large a free block could become by mapping what follows it."""
+    """Return how large a free block could become by mapping what follows it."""
     after = block.next
     return block.size + after.size if after is not None and not after.mapped else block.size
 

@@ -1,4 +1,4 @@
-"""How much memory a training profile needs on a device, term by term.
+"""The memory that a training profile needs on a device, term by term.
 
 ``need = context + foreign + what the allocator reserves for the run + workspaces + headroom``. The run's part is the replay
 of a trace of the real train step, and of an evaluation after it (`attfc_planner.trace.store`), through the simulated allocator
@@ -30,7 +30,7 @@ from attfc_train.units import Bytes
 
 WORKSPACE = "convolution workspace"
 _KEPT = {"weights", "momentum", "class encoder", "container"}
-"""Whose bytes live from one step to the next."""
+"""Categories whose bytes live from one step to the next."""
 _RARE = {"setup", "embeddings"}
 """Terms of the construction and of the evaluation, which are seldom the peak."""
 
@@ -48,12 +48,12 @@ class Peak:
 
     @property
     def passing(self) -> Bytes:
-        """Bytes of what comes and goes within a step."""
+        """Return the bytes of what comes and goes within a step."""
         return sum(num_bytes for name, num_bytes in self.alive.items() if name not in _KEPT)
 
 
 class MemoryModel:
-    """Predicts memory for variants of a profile on one device.
+    """A prediction of memory for variants of a profile on one device.
 
     Args:
         base: a resolved profile; the space that is searched lies around it, and its structure is traced first.
@@ -63,47 +63,49 @@ class MemoryModel:
     """
 
     def __init__(self, base: TrainProfile, gpu: GpuProfile, budget_bytes: Bytes, cache_dir: Path | None = None) -> None:
-        self.base, self.gpu, self.budget_bytes = base, gpu, budget_bytes
+        self.base = base
+        self.gpu = gpu
+        self.budget_bytes = budget_bytes
         self._traces = Traces(cache_dir)
 
     def on(self, gpu: GpuProfile) -> MemoryModel:
-        """The same traces on another device."""
+        """Return a model with the same traces for another device."""
         other = copy(self)
         other.gpu = gpu
         return other
 
     def estimate(self, profile: TrainProfile) -> MemoryPrediction:
-        """The prediction from the traces of the profile's structure: milliseconds once these exist."""
+        """Return the prediction from the traces of the profile's structure: milliseconds once these exist."""
         return self._predicted(profile, self._run(profile, self._traces.estimated(profile)))
 
     def exact(self, profile: TrainProfile) -> MemoryPrediction:
-        """The prediction from two real train steps of exactly this profile."""
+        """Return the prediction from two train steps of exactly this profile."""
         self._traces.prepare_exact([profile])  # the steps and the evaluation beside each other
         return self._predicted(profile, self.run(profile), always_replayed=True)
 
     def history(self, profile: TrainProfile) -> Trace:
-        """The train steps that `exact` is computed from, with the bytes that convolution workspaces take on the device."""
+        """Return the train steps behind `exact`, with the bytes that convolution workspaces take on the device."""
         trace = self._traces.exact(profile)
         return trace.with_sizes(self._sizes(trace))
 
     def run(self, profile: TrainProfile) -> Trace:
-        """All that `exact` replays: train steps and an evaluation; ``convolution workspace`` storages hold the bytes moved."""
+        """Return all that `exact` replays; its ``convolution workspace`` storages hold the bytes moved."""
         return self._run(profile, self._traces.exact(profile))
 
     def op_costs(self, profile: TrainProfile) -> tuple[OpCost, ...]:
-        """FLOPs and bytes of one train step, by operator and phase."""
+        """Return FLOPs and bytes of one train step, by operator and phase."""
         return self._traces.costs(profile)
 
     def prepare(self, profiles: Iterable[TrainProfile]) -> None:
-        """Traces the structures of many profiles at once, which is faster than one by one."""
+        """Trace the structures of many profiles at once, which is faster than one by one."""
         self._traces.prepare(profiles)
 
     def prepare_exact(self, profiles: Iterable[TrainProfile]) -> None:
-        """Traces many profiles for `exact` and `history` at once."""
+        """Trace many profiles for `exact` and `history` at once."""
         self._traces.prepare_exact(profiles)
 
     def floor_bytes(self, profile: TrainProfile) -> Bytes:
-        """The least device memory with which the run survives at all, by giving cached memory back again and again.
+        """Return the least device memory with which the run survives, by giving cached memory back again and again.
 
         Below `estimate`, because it has no headroom and allows the allocator's retries, which are slow.
         """
@@ -115,9 +117,9 @@ class MemoryModel:
         return unseen + (tensors if self.gpu.kind == "cpu" else smallest_capacity(trace.events, sizes.tolist()))
 
     def _run(self, profile: TrainProfile, steps: Trace) -> Trace:
-        """Train steps and then an evaluation, through one allocator and beside what training keeps.
+        """Return train steps and then an evaluation, through one allocator and beside what training keeps.
 
-        Whether or not the profile has verification sets: they may be given when training starts.
+        The evaluation is there with or without verification sets in the profile: they may be given when training starts.
         """
         return steps.followed_by(self._traces.evaluation(profile))
 
@@ -139,7 +141,7 @@ class MemoryModel:
         )
 
     def _sizes(self, trace: Trace) -> NDArray[np.int64]:
-        """Bytes of all storages, convolution workspaces included."""
+        """Return the bytes of all storages, convolution workspaces included."""
         sizes = trace.nbytes.copy()
         rows = np.array(trace.categories) == WORKSPACE
         sizes[rows] = convolution_workspaces(sizes[rows], self.gpu)
@@ -147,12 +149,14 @@ class MemoryModel:
 
 
 def peak_of(trace: Trace, sizes: NDArray[np.int64]) -> Peak:
-    """Finds the peak of a history whose storages have these sizes."""
+    """Return the peak of a history whose storages have these sizes."""
+    # in use after event e = sum over events up to e of +size (birth) or -size (free), sizes rounded up as the allocator does.
     events = np.array(trace.events, np.int64)
     births = events >= 0
     storages = np.where(births, events, ~events)
     rounded = -(-sizes // ROUNDING) * ROUNDING
     top = int(np.argmax(np.cumsum(np.where(births, 1, -1) * rounded[storages])))
+    # Of several events about one storage the last one is written last: True where it was its birth.
     alive = np.zeros(len(sizes), bool)
     alive[storages[: top + 1]] = births[: top + 1]
     categories = np.array(trace.categories)
@@ -163,7 +167,7 @@ def peak_of(trace: Trace, sizes: NDArray[np.int64]) -> Peak:
 
 
 def _traced_terms(peak: Peak, gpu: GpuProfile) -> list[MemoryTerm]:
-    """One term a category; those that only show up now and then are left out when they are zero."""
+    """Return one term a category; those that only show up now and then are left out when they are zero."""
     terms = []
     for name, num_bytes in peak.alive.items():
         if name == WORKSPACE:

@@ -35,7 +35,7 @@ HEADROOM_SHARE_UNCALIBRATED = 0.06
 CPU_PROCESS: Bytes = 320 * MIB
 """Python with torch's CPU build imported (230 MiB resident, torch 2.13), and its threads and compiled kernels."""
 CUDA_BUILD_PROCESS: Bytes = 360 * MIB
-"""What a CUDA build of torch adds to that, device or none (665 MiB in all, torch 2.12)."""
+"""A CUDA build of torch adds this, device or none (665 MiB in all, torch 2.12)."""
 CHECKPOINTING_PROCESS: Bytes = 200 * MIB
 """torch's compiler, which `torch.utils.checkpoint` imports at its first call though nothing is compiled (torch 2.13)."""
 CPU_WORKSPACE_SHARE = 0.6
@@ -46,7 +46,7 @@ LEAST_CPU_HEADROOM: Bytes = 256 * MIB
 
 
 def convolution_workspaces(moved: NDArray[np.int64], gpu: GpuProfile) -> NDArray[np.int64]:
-    """Bytes that each convolution takes while it runs.
+    """Return the bytes that each convolution takes while it runs.
 
     cuDNN's choice is not known before the card was asked. Uncalibrated rule: as much as its input and output, at least
     64 MiB; with less room cuDNN chooses a slower way, it does not fail. A calibration multiplies it by a factor.
@@ -62,19 +62,19 @@ def convolution_workspaces(moved: NDArray[np.int64], gpu: GpuProfile) -> NDArray
 
 
 def uncalibrated_workspaces(moved: NDArray[np.int64]) -> NDArray[np.int64]:
-    """The rule of `convolution_workspaces` on a GPU that was not calibrated."""
+    """Apply the rule of `convolution_workspaces` for a GPU that was not calibrated."""
     return np.maximum(moved, LEAST_CONVOLUTION_WORKSPACE)
 
 
 def convolution_source(gpu: GpuProfile) -> str:
-    """Where `convolution_workspaces` is from."""
+    """Return where the figures of `convolution_workspaces` are from."""
     rule = "as much as the convolution's input and output, at least 64 MiB"
     factor = _measured(gpu, CONVOLUTION_FACTOR)
     return f"rule: uncalibrated, {rule}" if factor is None else f"{_source(gpu)}: {factor:g} times {rule}"
 
 
 def unseen_terms(profile: TrainProfile, gpu: GpuProfile, passing: Bytes) -> list[MemoryTerm]:
-    """Everything beside the step's tensors and the headroom.
+    """Return the terms beside the step's tensors and the headroom.
 
     Args:
         passing: bytes of the tensors that come and go within a step, at its peak.
@@ -89,7 +89,12 @@ def unseen_terms(profile: TrainProfile, gpu: GpuProfile, passing: Bytes) -> list
 
 
 def headroom(needed: Bytes, gpu: GpuProfile) -> MemoryTerm:
-    """What is left free for everything that the model does not know, given the sum of all other terms."""
+    """Return the term that is left free for everything that the model does not know.
+
+    Args:
+        needed: the sum of all other terms.
+    """
+    # max(least, share * needed), with both figures from the residuals of a calibration, or else stated.
     measured = _measured(gpu, HEADROOM)
     if measured is not None:
         size = max(int(measured), round((_measured(gpu, HEADROOM_SHARE) or 0) * needed))
@@ -148,8 +153,9 @@ def _cublas(gpu: GpuProfile) -> MemoryTerm:
 
 
 def _host_data(profile: TrainProfile) -> MemoryTerm:
-    """On a CPU the loader's batches, its cache of decoded images and the verification sets lie in the same memory."""
-    data, image = profile.data, 3 * profile.model.image_size**2
+    """Return the loader's batches, its cache of decoded images and the verification sets, which lie in a CPU's own memory."""
+    data = profile.data
+    image = 3 * profile.model.image_size**2  # bytes: uint8 RGB
     batches = data.prefetch_batches * profile.optim.batch_size * (1 + profile.num_references) * image
     cache = min(data.cache_bytes, data.num_images * image) if data.num_images else 0
     verification = len(profile.run.val) * 2 * NUM_DRAWN_PAIRS * image

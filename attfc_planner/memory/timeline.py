@@ -1,4 +1,4 @@
-"""Memory over one train step: the live bytes of every category after each event, the phases, and what lives at one event.
+"""Memory over one train step: the live bytes of every category after each event, the phases, and the storages alive at one.
 
 The axis counts allocations and frees, not seconds: a trace knows the order of things and not their duration.
 """
@@ -52,7 +52,7 @@ class LiveStorage:
     phase: str
     category: str
     num_bytes: Bytes
-    """Of each."""
+    """Bytes of each."""
     count: int
 
 
@@ -70,11 +70,11 @@ class Timeline:
 
     @property
     def peak_bytes(self) -> Bytes:
-        """Live bytes at the peak."""
+        """Return the live bytes at the peak."""
         return int(self.live[self.peak].sum())
 
     def columns(self, count: int) -> Integers:
-        """[count, K]: what is live at the fullest event of each of `count` equal parts, so that no peak is lost."""
+        """Return the live bytes [count, K] at the fullest event of each of `count` equal parts, so that no peak is lost."""
         totals = self.live.sum(axis=1)
         rows = []
         for column in range(count):
@@ -85,13 +85,13 @@ class Timeline:
         return self.live[rows]
 
     def column_of(self, event: int, count: int) -> int:
-        """The part of `columns` that an event belongs to."""
+        """Return the part of `columns` that an event belongs to."""
         starts = [column * len(self.live) // count for column in range(count)]
         return int(np.searchsorted(starts, event, side="right")) - 1
 
 
 def timeline_of(trace: Trace, step: int = -1) -> Timeline:
-    """The timeline of one step.
+    """Return the timeline of one step.
 
     Args:
         trace: with the bytes of every storage (`MemoryModel.history`).
@@ -100,6 +100,8 @@ def timeline_of(trace: Trace, step: int = -1) -> Timeline:
     start = trace.steps[step]
     stop = ([*trace.steps[1:], len(trace.events)])[step]
     births, storages = _unpacked(trace)
+    # live[e, k] = sum over events up to e, about storages of category k, of +size (birth) or -size (free). The sum starts with
+    # the construction, and only then is the step cut out.
     signs = np.where(births, 1, -1)
     kinds = np.array([STACKED.index(category) for category in trace.categories])
     deltas = np.zeros((len(signs), len(STACKED)), np.int64)
@@ -113,7 +115,7 @@ def timeline_of(trace: Trace, step: int = -1) -> Timeline:
 
 
 def largest_alive(trace: Trace, event: int, count: int) -> tuple[LiveStorage, ...]:
-    """The `count` kinds of storages with the largest members that are alive after an event of the trace, largest first."""
+    """Return the `count` kinds of storages with the largest members alive after an event of the trace, largest first."""
     births, storages = _unpacked(trace)
     alive = np.zeros(len(trace.nbytes), bool)
     alive[storages[: event + 1]] = births[: event + 1]
@@ -127,21 +129,25 @@ def largest_alive(trace: Trace, event: int, count: int) -> tuple[LiveStorage, ..
 
 
 def _unpacked(trace: Trace) -> tuple[NDArray[np.bool_], Integers]:
-    """For each event whether it is a birth, and the storage that it is about."""
+    """Return for each event whether it is a birth, and the storage that it is about."""
     events = np.array(trace.events, np.int64)
     births = events >= 0
     return births, np.where(births, events, ~events)
 
 
 def _stretches(trace: Trace, start: int, stop: int) -> tuple[Stretch, ...]:
-    """A free belongs to the phase of the last birth before it; the first frees of a step to that of its first birth."""
+    """Return the phases of a step's events.
+
+    A free belongs to the phase of the last birth before it, the first frees of a step to that of its first birth.
+    """
     events = trace.events[start:stop]
     phase = next((trace.phases[event] for event in events if event >= 0), "input")
     phases = []
     for event in events:
         phase = trace.phases[event] if event >= 0 else phase
         phases.append(phase)
-    stretches, position = [], 0
+    stretches = []
+    position = 0
     for name, run in groupby(phases):
         length = len(list(run))
         stretches.append(Stretch(name, position, position + length))

@@ -1,4 +1,4 @@
-"""How much of a device's ceiling the operators of a training step reach: stated priors, as ranges, or calibrated values.
+"""Shares of a device's ceilings that the operators of a training step reach: stated priors, as ranges, or calibrated values.
 
 The priors are the uncalibrated part of a speed prediction, which is why it is an interval. The GPU ranges were set so that
 published training speeds fall inside: InsightFace's logs and tables (RTX 4090, r100, full FC on MS1MV3, B = 128: 798 images/s;
@@ -23,18 +23,18 @@ class Range:
 
     @property
     def middle(self) -> float:
-        """Geometric mean."""
+        """Return the geometric mean."""
         return float((self.low * self.high) ** 0.5)
 
     @staticmethod
     def around(value: float, error: float) -> Range:
-        """A value that may be off by a relative `error`."""
+        """Return the range of a value that may be off by a relative `error`."""
         return Range(value / (1 + error), value * (1 + error))
 
 
 @dataclass(frozen=True)
 class Efficiencies:
-    """Shares of the arithmetic ceiling by operator kind, shares of the memory bandwidth, and seconds to launch one operator."""
+    """Shares of the arithmetic ceiling and of the memory bandwidth by operator kind, and seconds to launch one operator."""
 
     arithmetic: Mapping[str, Range]
     bandwidth: Mapping[str, Range]
@@ -44,7 +44,7 @@ class Efficiencies:
 
 
 _DEPTHWISE = Range(0.1, 0.8)
-"""Of the arithmetic; what a depthwise convolution reads and writes takes longer on every device."""
+"""Share of the arithmetic; what a depthwise convolution reads and writes takes longer on every device."""
 
 _GPU = Efficiencies(
     arithmetic=MappingProxyType(
@@ -76,12 +76,14 @@ ASSUMED_CORES = 8
 
 
 def efficiencies(kind: Literal["cuda", "cpu"]) -> Efficiencies:
-    """The ranges for a kind of device."""
+    """Return the stated ranges for a kind of device."""
     return _GPU if kind == "cuda" else _CPU
 
 
 def efficiencies_on(kind: Literal["cuda", "cpu"], calibrated: Mapping[str, float] | None, error: float = 0.0) -> Efficiencies:
-    """The calibrated values, each with the same relative error, so that all times have it; without them the stated ranges.
+    """Return the calibrated values, each with the same relative error; without them the stated ranges.
+
+    An error that all values share is the error of every time that is made of them.
 
     Args:
         calibrated: `attfc_planner.gpu.calibration.SPEED_FIELDS` -> value.
@@ -96,6 +98,7 @@ def efficiencies_on(kind: Literal["cuda", "cpu"], calibrated: Mapping[str, float
         "optimizer": "optimizer_bandwidth_efficiency",
         "default": "bandwidth_efficiency",
     }
+    # An efficiency's low end is the slow one, a time's is the fast one: `launch_seconds` is turned round.
     launch = Range.around(calibrated["launch_seconds"], error)
     return Efficiencies(
         {

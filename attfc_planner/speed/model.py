@@ -15,8 +15,9 @@ from attfc_planner.gpu.calibration import Calibration
 from attfc_planner.gpu.profile import TENSOR_FIELD, GpuProfile
 from attfc_planner.speed.efficiency import ASSUMED_CORES, DECODED_PER_CORE_SECOND, Efficiencies, Range, efficiencies_on
 from attfc_planner.trace.history import OpCost
+from attfc_train.document import Precision
 from attfc_train.profile.prediction import Interval
-from attfc_train.profile.profile import MAX_DEFAULT_WORKERS, Precision, TrainProfile
+from attfc_train.profile.profile import MAX_DEFAULT_WORKERS, TrainProfile
 from attfc_train.units import Bytes
 
 _GROUP_OF_PHASE = {
@@ -32,7 +33,7 @@ _GROUP_OF_PHASE = {
 
 @dataclass(frozen=True)
 class SpeedTerm:
-    """Seconds per step of one part of the step, pessimistic (`slow`) and optimistic (`fast`), and what bounds it."""
+    """Seconds of one part of a step, pessimistic (`slow`) and optimistic (`fast`), and what bounds it."""
 
     name: str
     bound: str
@@ -41,7 +42,7 @@ class SpeedTerm:
 
     @property
     def middle(self) -> float:
-        """Geometric mean."""
+        """Return the geometric mean."""
         return float((self.slow * self.fast) ** 0.5)
 
 
@@ -56,7 +57,7 @@ class SpeedPrediction:
 
 
 def predict_speed(profile: TrainProfile, gpu: GpuProfile, costs: Iterable[OpCost]) -> SpeedPrediction:
-    """Queries per second while training.
+    """Return queries per second while training.
 
     Args:
         profile: resolved; its precision must be one that `gpu` supports.
@@ -65,6 +66,7 @@ def predict_speed(profile: TrainProfile, gpu: GpuProfile, costs: Iterable[OpCost
     calibration = calibration_for(gpu, profile.run.precision)
     speed, error = (calibration.speed, calibration.speed_error) if calibration else (None, 0.0)
     step, terms = step_seconds(costs, gpu, profile.run.precision, efficiencies_on(gpu.kind, speed, error))
+    # images/s = B / max(step, copy, decoding), at the slow ends and at the fast ends; on a CPU the sum takes max's place.
     batch_size = profile.optim.batch_size
     transfer = _transfer(profile, gpu)
     decoding = _decoding(profile, gpu)
@@ -78,20 +80,20 @@ def predict_speed(profile: TrainProfile, gpu: GpuProfile, costs: Iterable[OpCost
 
 
 def calibration_for(gpu: GpuProfile, precision: Precision) -> Calibration | None:
-    """The device's calibration, if it is about this precision."""
+    """Return the device's calibration, if it is about this precision."""
     return gpu.calibration if gpu.calibration is not None and gpu.calibration.precision == precision else None
 
 
 def step_seconds(
     costs: Iterable[OpCost], gpu: GpuProfile, precision: Precision, table: Efficiencies
 ) -> tuple[SpeedTerm, tuple[SpeedTerm, ...]]:
-    """One train step on a batch that is on the device already, and the parts that it consists of."""
+    """Return the time of one train step on a batch that is on the device already, and the parts that it consists of."""
     terms, launches = _step_terms(costs, gpu, precision, table)
     return _whole_step(terms, launches, gpu, table), terms
 
 
 def hours_per_epoch(images_per_second: Interval, num_images: int | None) -> Interval | None:
-    """Hours to see `num_images` once; None where their number is not known."""
+    """Return the hours to see `num_images` once; None where their number is not known."""
     if num_images is None:
         return None
     low, high = (_rounded(num_images / rate / 3600) for rate in (images_per_second.high, images_per_second.low))
@@ -101,7 +103,8 @@ def hours_per_epoch(images_per_second: Interval, num_images: int | None) -> Inte
 def _step_terms(
     costs: Iterable[OpCost], gpu: GpuProfile, precision: Precision, table: Efficiencies
 ) -> tuple[tuple[SpeedTerm, ...], int]:
-    """Device seconds by part of the step and bound, and the number of operators."""
+    """Return device seconds by part of the step and bound, and the number of operators."""
+    # Roofline: an operator takes max(FLOPs / (ceiling * share), bytes / (bandwidth * share)) seconds.
     sums: dict[tuple[str, str], list[float]] = {}
     ceilings = {kind: _ceilings(kind, gpu, precision) for kind in table.arithmetic}
     if table.calibrated:  # its efficiencies are shares of one ceiling
@@ -124,12 +127,16 @@ def _arithmetic(cost: OpCost, ceilings: dict[str, Range], table: Efficiencies) -
     if not cost.flops:
         return Range(0.0, 0.0)
     kind = cost.kind if cost.kind in ceilings else "matmul"
-    ceiling, share = ceilings[kind], table.arithmetic[kind]
+    ceiling = ceilings[kind]
+    share = table.arithmetic[kind]
     return Range(cost.flops / (ceiling.low * share.low), cost.flops / (ceiling.high * share.high))
 
 
 def _ceilings(kind: str, gpu: GpuProfile, precision: Precision) -> Range:
-    """FLOP/s. The loss is fp32 in every precision, on the tensor cores (TF32) at best; so are fp32 convolutions by default."""
+    """Return FLOP/s.
+
+    The loss is fp32 in every precision, on the tensor cores (TF32) at best; so are fp32 convolutions by default.
+    """
     fp32 = gpu.ceiling("fp32_flops")
     best = max(fp32, gpu.ceiling("tf32_flops")) if gpu.tf32_flops else fp32
     if kind == "loss" or precision == "fp32":
@@ -139,9 +146,11 @@ def _ceilings(kind: str, gpu: GpuProfile, precision: Precision) -> Range:
 
 
 def _whole_step(terms: tuple[SpeedTerm, ...], launches: int, gpu: GpuProfile, table: Efficiencies) -> SpeedTerm:
-    """On a GPU, launching hides behind the work; on a CPU it adds."""
+    """Return the sum of the parts and the launches: on a GPU launching hides behind the work, on a CPU it adds."""
     launch = table.launch_seconds
-    slow, fast = sum(term.slow for term in terms), sum(term.fast for term in terms)
+    slow = sum(term.slow for term in terms)
+    fast = sum(term.fast for term in terms)
+    # CPU: work + launches.  GPU: max(work, launches), as the host runs ahead of the device until it cannot keep up.
     if gpu.kind == "cpu":
         return SpeedTerm("step", "", slow + launches * launch.low, fast + launches * launch.high)
     host = SpeedTerm("kernel launches", "host", launches * launch.low, launches * launch.high)
@@ -150,19 +159,19 @@ def _whole_step(terms: tuple[SpeedTerm, ...], launches: int, gpu: GpuProfile, ta
 
 
 def _together(gpu: GpuProfile, *seconds: float) -> float:
-    """Beside a GPU the host works in parallel; on a CPU the same cores do one after the other."""
+    """Return the time of several works: beside a GPU the host works in parallel, a CPU does one after the other."""
     return sum(seconds) if gpu.kind == "cpu" else max(seconds)
 
 
 def _transfer(profile: TrainProfile, gpu: GpuProfile) -> SpeedTerm:
-    """Copying the uint8 images to the device; a CPU needs no copy."""
+    """Return the time to copy the uint8 images to the device, at 50 to 90 % of the bus's rate; a CPU needs no copy."""
     num_bytes = input_bytes(profile) if gpu.kind == "cuda" else 0
     rate = gpu.ceiling("pcie_bytes_per_second")
     return SpeedTerm("input copy", "PCIe", num_bytes / (rate * 0.5), num_bytes / (rate * 0.9))
 
 
 def _decoding(profile: TrainProfile, gpu: GpuProfile) -> SpeedTerm:
-    """Decoding one batch's queries and references with the loader's threads, at most one a core.
+    """Return the time to decode one batch's queries and references with the loader's threads, at most one a core.
 
     A pixel of a larger image costs the same as one of 112 x 112.
     """
@@ -175,7 +184,7 @@ def _decoding(profile: TrainProfile, gpu: GpuProfile) -> SpeedTerm:
 
 
 def input_bytes(profile: TrainProfile) -> Bytes:
-    """One batch of uint8 RGB images, references included."""
+    """Return the bytes of one batch of uint8 RGB images, references included."""
     return profile.optim.batch_size * (1 + profile.num_references) * 3 * profile.model.image_size**2
 
 
@@ -195,5 +204,5 @@ def _source(gpu: GpuProfile, calibration: Calibration | None) -> str:
 
 
 def _rounded(value: float) -> float:
-    """Four significant digits."""
+    """Return four significant digits."""
     return float(f"{value:.4g}")

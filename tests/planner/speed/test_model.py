@@ -6,8 +6,9 @@ from attfc_planner.gpu.catalog import get_card
 from attfc_planner.speed.efficiency import DECODED_PER_CORE_SECOND, efficiencies
 from attfc_planner.speed.model import hours_per_epoch, input_bytes, predict_speed
 from attfc_planner.trace.history import OpCost
+from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.profile.prediction import Interval
-from attfc_train.profile.profile import AttFCSettings, OptimSettings, RunSettings, TrainProfile
+from attfc_train.profile.profile import OptimSettings, RunSettings, TrainProfile
 from tests.planner.fakes import make_gpu
 
 CONV = OpCost("convolution", "conv", "forward", 10**13, 10**9, 100)
@@ -93,7 +94,8 @@ def test_hours_per_epoch_turn_the_interval_around() -> None:
 def test_published_training_speeds_lie_inside(card: str, backbone: str, num_ids: int, batch_size: int, published: int) -> None:
     """InsightFace's figures for full FC layers; a card's share of the identities where eight cards share them."""
     from attfc_planner.memory.model import MemoryModel
-    from attfc_train.profile.profile import FullFCSettings, ModelSettings
+    from attfc_train.heads.full_fc.settings import FullFCSettings
+    from attfc_train.profile.profile import ModelSettings
 
     gpu = get_card(card)
     full_fc = TrainProfile(

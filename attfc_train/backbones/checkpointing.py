@@ -16,7 +16,7 @@ from torch.utils.checkpoint import checkpoint
 
 
 def run_block(block: nn.Module, x: Tensor, checkpointing: bool) -> Tensor:
-    """``block(x)``; with `checkpointing` only `x` is kept for the backward pass and the block is run again there.
+    """Return ``block(x)``; with `checkpointing` only `x` is kept for the backward pass and the block is run again there.
 
     The block must be deterministic (no dropout): the random state is not kept.
     """
@@ -33,7 +33,7 @@ def run_block(block: nn.Module, x: Tensor, checkpointing: bool) -> Tensor:
 
 @contextmanager
 def _still_statistics(block: nn.Module) -> Iterator[None]:
-    """BatchNorm layers inside `block` keep their buffers as they are."""
+    """Make BatchNorm layers inside `block` keep their buffers as they are."""
     layers = [
         module
         for module in block.modules()

@@ -1,4 +1,4 @@
-"""Keeps the last layers of a backbone in float32 inside the caller's autocast."""
+"""The last layers of a backbone, in float32 inside the caller's autocast."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 
 def in_full_precision(x: Tensor, *layers: nn.Module) -> Tensor:
-    """Applies `layers` in float32 whatever autocast says around it.
+    """Apply `layers` in float32 whatever autocast says around it.
 
-    The field keeps the embedding layer and its BatchNorm out of half precision (methods 1.4), because the embedding's
-    norm enters the generated class centers.
+    As in the released code of ArcFace and AttFC, the embedding layer and its BatchNorm stay out of half precision; in AttFC the
+    embedding's norm enters the generated class centers.
 
     Args:
         x: float16, bfloat16 or float32 [B, ...].

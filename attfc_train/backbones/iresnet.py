@@ -1,8 +1,8 @@
 """IResNet 18, 34, 50, 100 and 200, the residual networks of ArcFace, interchangeable with InsightFace's weights.
 
-Structure, parameter names and initialisation are those of InsightFace's ``arcface_torch`` (methods 11.1): BN first in every
-block, stride in the second convolution, no pooling, ``BN - flatten - fc - BN`` on top with the last scale frozen at 1. Where
-the released code is written for 112 x 112 only, this one takes any multiple of 16 (``fc`` then has another shape).
+Structure, parameter names and initialisation are those of InsightFace's ``arcface_torch``: BN first in every block, stride in
+the second convolution, no pooling, ``BN - flatten - fc - BN`` on top with the last scale frozen at 1. Where that code is
+written for 112 x 112 only, this one takes any multiple of 16 (``fc`` then has another shape).
 """
 
 from __future__ import annotations

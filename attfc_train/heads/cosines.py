@@ -1,8 +1,14 @@
-"""Cosines to the rows of a learned weight, whose backward pass makes no temporary of the weight's size.
+"""Cosines to the rows of a learned weight, whose backward pass makes no temporary of the weight's size but the gradient.
 
-Through autograd, normalising [K, D] rows makes several such temporaries, where the step's memory peaks. The derivative of a
-cosine through its row's norm needs only one number per row, and that is a sum over the batch of what is there anyway:
-``d row = (G - (unit . G) unit) / norm`` with ``G = g^T query`` and ``unit . G = sum over the batch of g x cosine``.
+Through autograd, normalising [K, D] rows makes several such temporaries, where the step's memory peaks. With
+unit = row / |row|, cosines = query unit^T and their gradient g [B, K]:
+
+    d query = g unit
+    d unit  = G = g^T query
+    d row   = (G - (unit . G) unit) / |row|,   unit . G = sum_b g_b query_b . unit = sum_b g_b cosine_b
+
+so the derivative through the norm needs one number per row, a sum over the batch of what is there anyway.
+Legend: B queries, K rows, D dimensions.
 """
 
 from __future__ import annotations
@@ -13,7 +19,7 @@ import torch
 from torch import Tensor
 
 _LEAST_NORM = 1e-12
-"""As in ``torch.nn.functional.normalize``."""
+"""That of ``torch.nn.functional.normalize``."""
 
 
 class _Cosines(torch.autograd.Function):
@@ -29,12 +35,12 @@ class _Cosines(torch.autograd.Function):
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor]:
         query, unit, norms, cosines = ctx.saved_tensors
         (grad,) = grad_outputs
-        along = (grad * cosines).sum(0)[:, None]
-        of_rows = grad.t() @ query
-        return grad @ unit, of_rows.addcmul_(unit, along, value=-1).div_(norms)
+        along = (grad * cosines).sum(0)[:, None]  # unit . G
+        grad_unit = grad.t() @ query
+        return grad @ unit, grad_unit.addcmul_(unit, along, value=-1).div_(norms)
 
 
 def cosines(query: Tensor, rows: Tensor) -> Tensor:
-    """Cosines [B, K] of unit vectors [B, D] with rows [K, D] of any length, fp32; differentiable in both."""
+    """Return the cosines [B, K] of unit vectors [B, D] with rows [K, D] of any length, fp32; differentiable in both."""
     result: Tensor = _Cosines.apply(query, rows)  # type: ignore[no-untyped-call]  # torch's
     return result

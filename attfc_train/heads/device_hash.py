@@ -1,7 +1,7 @@
-"""Randomness that is computed where it is used: a hash in integer arithmetic, the same bits on every device.
+"""A hash in integer arithmetic: random bits computed where they are used, the same on every device.
 
-A device's generator would draw others than the next device's, and its state would have to be saved; numbers made on the host
-would have to be copied, and a copy from pageable memory makes the host wait for the device.
+A generator's numbers differ between kinds of devices, and its state would have to be saved. Numbers made on the host would have
+to be copied, and a copy from pageable memory makes the host wait for the device.
 """
 
 from __future__ import annotations
@@ -12,11 +12,13 @@ BITS_32 = 0xFFFFFFFF
 
 
 def mixed(keys: Tensor) -> Tensor:
-    """A hash of 32 bits (Wellons's "prospector" search: two rounds of xorshift and multiply), in place.
+    """Return a hash of 32 bits per key, in place; distinct keys have distinct hashes, and that of 0 is 0.
 
     Args:
-        keys: int64 in [0, 2^32). Distinct ones have distinct hashes, 0 that of 0.
+        keys: int64 in [0, 2^32).
     """
+    # Two rounds of k <- (k xor k >> shift) x odd constant mod 2^32, then k xor k >> 15; the constants are of Wellons's
+    # "prospector" search. An int64 holds the product's lower 32 bits whether it overflows or not.
     for shift, factor in ((16, 0x21F0AAAD), (15, 0x735A2D97)):
         keys.bitwise_xor_(keys >> shift).mul_(factor).bitwise_and_(BITS_32)
     return keys.bitwise_xor_(keys >> 15)

@@ -1,8 +1,8 @@
-"""The class encoder: a momentum copy of the feature encoder, as in MoCo, DCQ and AttFC (methods 1.2, step 3).
+"""The class encoder: a momentum copy of the feature encoder, as in MoCo, DCQ and AttFC (docs/methods.md, steps 1 and 2).
 
-``k <- momentum k + (1 - momentum) q`` for every parameter, once per step, *before* the references' forward pass. The
-class encoder has no gradient and stays in train mode, so its embeddings are normalised by the batch's own statistics and its
-running statistics matter only to those who export it.
+``k <- momentum k + (1 - momentum) q`` for every parameter, once per step, *before* the references' forward pass. The class
+encoder has no gradient and stays in train mode: its BatchNorm layers use the batch's own statistics, and their running
+statistics matter only in eval mode, after an export.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _Named: TypeAlias = tuple[str, Tensor]
 
 
 def make_class_encoder(build: Callable[[], nn.Module], feature_encoder: nn.Module) -> nn.Module:
-    """A second encoder with the feature encoder's values, without gradients, in train mode.
+    """Return a second encoder with the feature encoder's values, without gradients, in train mode.
 
     Args:
         build: makes an encoder of the same architecture on the same device; called once.
@@ -36,7 +36,7 @@ def make_class_encoder(build: Callable[[], nn.Module], feature_encoder: nn.Modul
 
 
 class MomentumEncoder:
-    """Keeps a class encoder behind its feature encoder; holds both tensor lists, so that a step walks no module tree.
+    """A class encoder that follows its feature encoder; holds both tensor lists, so that a step walks no module tree.
 
     Args:
         class_encoder: from `make_class_encoder`; changed in place. Unless `buffers` is ``own``, its BatchNorm layers stop
@@ -60,18 +60,19 @@ class MomentumEncoder:
 
     @torch.no_grad()
     def update(self, momentum: float) -> None:
-        """``class <- momentum * class + (1 - momentum) * feature``, in place.
+        """Move the class encoder: ``k <- momentum k + (1 - momentum) q``, in place.
 
         Args:
             momentum: in [0, 1); 0 copies the feature encoder.
         """
+        # k + (1 - momentum) (q - k)
         foreach_lerp_(*self._averaged, 1.0 - momentum)
         if self._copied[0]:
             foreach_copy_(*self._copied)
 
 
 def _paired(targets: Iterable[_Named], sources: Iterable[_Named]) -> list[tuple[Tensor, Tensor]]:
-    """The tensors of both encoders side by side."""
+    """Return the tensors of both encoders side by side."""
     pairs = []
     for (target_name, target), (source_name, source) in zip(targets, sources, strict=True):
         assert (target_name, target.shape) == (source_name, source.shape), "class and feature encoder differ"

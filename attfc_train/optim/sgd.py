@@ -2,7 +2,7 @@
 
 torch's foreach SGD allocates a parameter-sized temporary for the weight decay (166 MiB for r50), exactly where the step's
 memory can peak; its fused form cannot be traced on a machine without the device. These updates are multiply-adds into the
-gradients and buffers that exist anyway.
+gradients and buffers that exist anyway. Legend: N rows of a weight, K of them selected, D dimensions.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ class SGD:
 
     @property
     def gradients(self) -> list[Tensor]:
-        """Gradients of all parameters and selected rows; each must have one."""
+        """The gradients of all parameters and selected rows; each must have one."""
         return [_gradient(tensor) for tensor in self._moved()]
 
     def step(self, rate: float, overflow: Tensor | None = None) -> None:
-        """Updates weights and frees the gradients.
+        """Update the weights and free the gradients.
 
         Args:
             rate: learning rate. overflow: scalar 1 to leave weights and buffers exactly as they are, 0 to update.
@@ -51,18 +51,19 @@ class SGD:
 
     @torch.no_grad()
     def prepare(self, rate: float, overflow: Tensor | None = None) -> Callable[[], None]:
-        """Everything of `step` that needs memory; weights and buffers change when what is returned is called."""
+        """Compute everything of `step` that needs memory; weights and buffers change when the result is called."""
         of_rows = [
             buffer.index_select(0, each.index)
             for each, buffer in zip(self.sparse, self.buffers[len(self.parameters) :], strict=True)
         ]
+        # Without a branch on the device: keep is 1, decay the momentum; after an overflow keep is 0, decay 1.
         keep = None if overflow is None else 1 - overflow
         decay = None if overflow is None or keep is None else self.momentum * keep + overflow
         return partial(self._commit, rate, of_rows, keep, decay)
 
     @torch.no_grad()
     def _commit(self, rate: float, of_rows: list[Tensor], keep: Tensor | None, decay: Tensor | None) -> None:
-        """Allocates nothing, so it cannot fail half-way.
+        """Update weights and buffers; allocates nothing, so it cannot fail half-way.
 
         Args:
             of_rows: [K, D] each, the buffers of selected rows. keep: scalar 0 to leave everything as it is, 1 to update.
@@ -76,26 +77,30 @@ class SGD:
         self.forget_gradients()
 
     def forget_gradients(self) -> None:
-        """Frees them, and the rows that were selected."""
+        """Free the gradients, and the rows that were selected."""
         for parameter in self.parameters:
             parameter.grad = None
         for each in self.sparse:
             each.forget()
 
     def _moved(self) -> list[Tensor]:
-        """What this step updates: whole parameters, then selected rows."""
+        """Return what this step updates: whole parameters, then selected rows."""
         return [*self.parameters, *(each.rows for each in self.sparse)]
 
     def _update(
         self, weights: list[Tensor], buffers: list[Tensor], rate: float, keep: Tensor | None, decay: Tensor | None
     ) -> None:
+        # g <- g + decay w
         gradients = [_gradient(weight) for weight in weights]
         foreach_add_(gradients, weights, alpha=self.weight_decay)
+        # b <- momentum b + g;  w <- w - rate b
         if keep is None or decay is None:
             foreach_mul_(buffers, self.momentum)
             foreach_add_(buffers, gradients)
             foreach_add_(weights, buffers, alpha=-rate)
             return
+        # The same where keep is 1. Where it is 0: b <- 1 b + 0 g and w <- w - 0 rate b, exactly; 0 x inf would be NaN, so the
+        # gradients are made finite first.
         for gradient in gradients:
             gradient.nan_to_num_(0.0, 0.0, 0.0)
         foreach_mul_(buffers, decay)
@@ -105,19 +110,20 @@ class SGD:
             weight.addcmul_(buffer, keep, value=-rate)
 
     def state_dict(self) -> dict[str, Any]:
-        """Momentum buffers in the order of the parameters, then of the sparse weights."""
+        """Return the momentum buffers in the order of the parameters, then of the sparse weights."""
         return {"buffers": self.buffers}
 
     @torch.no_grad()
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restores `state_dict`."""
+        """Restore `state_dict`."""
         for buffer, saved in zip(self.buffers, state["buffers"], strict=True):
             buffer.copy_(saved)
 
 
 def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
-    """Scales gradients in place so that their joint L2 norm is at most `max_norm`; returns the norm before, a scalar."""
+    """Scale gradients in place so that their joint L2 norm is at most `max_norm`; return the norm before, a scalar."""
     gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    # |g| = sqrt(sum_i |g_i|^2);  g <- g min(1, max_norm / |g|), a number of the device: no branch, no wait.
     norm: Tensor = torch.linalg.vector_norm(torch.stack(foreach_norm(gradients)))
     foreach_mul_(gradients, (max_norm / (norm + 1e-6)).clamp_max(1.0))
     return norm

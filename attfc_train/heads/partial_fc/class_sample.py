@@ -1,9 +1,11 @@
-"""Which classes a Partial FC step scores: the batch's own and uniformly drawn others, without repetition.
+"""The classes that a Partial FC step scores: the batch's own and uniformly drawn others, without repetition.
 
-Everything has a static shape and happens on the device. The draw is a function of its key alone, the same on every device:
-a Feistel network permutes the cells of a grid that has hardly more cells than there are classes, and the classes are the
-first of its values. Its round functions are tables of about sqrt(N) hashes, so that a draw of K classes takes K look-ups
-per round, where ``rand(N).topk(K)`` sorts all N. Legend: N classes, K sampled, B labels.
+Everything has a static shape and happens on the device. The draw is a function of its key alone, the same on every device.
+A Feistel network permutes the cells of a grid with hardly more cells than there are classes; the classes are the first of its
+values that are below N. Its round functions are tables of about sqrt(N) hashes, so a draw of K classes takes K look-ups per
+round, where ``rand(N).topk(K)`` sorts all N.
+
+Legend: N classes, K sampled, B labels.
 """
 
 from __future__ import annotations
@@ -16,24 +18,27 @@ from torch import Tensor
 from attfc_train.heads.device_hash import BITS_32, mixed
 
 _ROUNDS = 3
-"""Each moves both halves; Luby and Rackoff's (1988) bound needs two, the third is a margin."""
+"""Each moves row and column, so these are six moves; Luby and Rackoff's (1988) proofs need three or four."""
 
 
 def num_sampled(num_ids: int, sample_rate: float, batch_size: int) -> int:
-    """K: the share of the classes, but never fewer than a batch can have positives, and never more than there are."""
+    """Return K: the share of the classes, at least one per query of the batch, at most all."""
     return min(num_ids, max(round(sample_rate * num_ids), batch_size))
 
 
 def draw_classes(num_ids: int, count: int, key: int, device: torch.device) -> Tensor:
-    """`count` distinct classes of [0, num_ids) in random order, int64 on `device`; a function of `key` mod 2^32 alone."""
+    """Return `count` distinct classes of [0, num_ids) in random order, int64 on `device`; a function of `key` mod 2^32."""
+    # The smallest grid: columns = ceil(sqrt(N)), rows = ceil(N / columns).
     columns = math.isqrt(num_ids - 1) + 1
     rows = -(-num_ids // columns)
     hashes = _hashes(_ROUNDS * (columns + rows), key, device)
     row_steps = (hashes[: _ROUNDS * columns] % rows).int().view(_ROUNDS, columns)
     column_steps = (hashes[_ROUNDS * columns :] % columns).int().view(_ROUNDS, rows)
-    # The grid has fewer than `columns` cells that are no class; with so many to spare, `count` classes are always among them.
+    # rows x columns - N cells are no class. With so many cells to spare, `count` of the permuted ones are always classes.
     cell = torch.arange(count + rows * columns - num_ids, dtype=torch.int32, device=device)
     row, column = cell // columns, cell % columns
+    # A round: row <- row + f(column) mod rows, column <- column + g(row) mod columns. Each line can be undone, so this is a
+    # permutation whatever f and g are.
     for row_step, column_step in zip(row_steps, column_steps, strict=True):
         row = (row + row_step[column]) % rows
         column = (column + column_step[row]) % columns
@@ -41,24 +46,24 @@ def draw_classes(num_ids: int, count: int, key: int, device: torch.device) -> Te
 
 
 def _hashes(count: int, key: int, device: torch.device) -> Tensor:
-    """int64 [count] of 32 random bits each."""
-    # Places are hashed before they meet the key: else the keys of neighbouring steps would give the same hashes rearranged.
+    """Return int64 [count] of 32 random bits each."""
+    # hash(hash(place) xor key): with hash(place xor key), the keys of neighbouring steps would give the same hashes rearranged.
     return mixed(mixed(torch.arange(1, count + 1, device=device)).bitwise_xor_(key & BITS_32))
 
 
 def _first_below(values: Tensor, limit: int, count: int) -> Tensor:
-    """The first `count` of the `values` that are below `limit`; there must be as many."""
+    """Return the first `count` of the `values` that are below `limit`; there must be as many."""
+    # The n-th value below the limit goes to place n = 1 .. count. A static shape: all others go to place 0, which is cut off.
     below = values < limit
     place = below.cumsum(0)
-    # Place 0 takes what is not wanted.
     place = torch.where(below & (place <= count), place, 0)
     return values.new_empty(count + 1).scatter_(0, place, values)[1:]
 
 
 def put_positives(classes: Tensor, labels: Tensor, place: Tensor) -> None:
-    """Puts the classes of `labels` that are missing from `classes` into it, in place of the first others.
+    """Put the classes of `labels` that are missing from `classes` into it, in place of the first that are no label.
 
-    As the order of `classes` is random, the negatives that stay are again uniform.
+    The order of `classes` is random, so the negatives that stay are again uniform.
 
     Args:
         classes: int64 [K], distinct; K is at least the number of distinct labels. labels: int64 [B].
@@ -68,9 +73,10 @@ def put_positives(classes: Tensor, labels: Tensor, place: Tensor) -> None:
     place.index_copy_(0, classes, torch.arange(count, dtype=torch.int32, device=place.device))
     labels = labels.sort().values
     old = place[labels].clamp_max(count - 1).long()
-    # Only what was written above says where a class is; a class that was not drawn has an old entry, which does not lead back.
+    # `place` keeps entries of earlier steps. An entry is of this step if it leads back: classes[place[label]] == label.
     drawn = classes[old] == labels
     free = _free_places(old, drawn, min(count, 2 * labels.shape[0]))
+    # The n-th distinct label that was not drawn takes the n-th free place; its repetitions have the same n.
     first = torch.ones_like(drawn)
     torch.ne(labels[1:], labels[:-1], out=first[1:])
     nth = (first & ~drawn).cumsum(0) - 1
@@ -80,10 +86,11 @@ def put_positives(classes: Tensor, labels: Tensor, place: Tensor) -> None:
 
 
 def _free_places(old: Tensor, drawn: Tensor, limit: int) -> Tensor:
-    """[limit]: the places below `limit` that hold no label, in order, then the others.
+    """Return the places below `limit`, int64 [limit]: those that hold no label, in order, then the others.
 
-    Among 2 B places at most B hold a label, so that there are always enough for those that look for one.
+    With limit = 2 B at most B of them hold a label, so B are free; with limit = K the distinct labels fit, as K is no less.
     """
+    # A stable sort of 0 (free) and 1 (taken); what lies beyond the limit goes to one more entry, which is cut off.
     taken = torch.zeros(limit + 1, dtype=torch.uint8, device=old.device)
     taken.index_fill_(0, torch.where(drawn & (old < limit), old, limit), 1)
     return taken[:limit].argsort(stable=True)

@@ -14,7 +14,7 @@ from attfc_train.exits import run_and_exit
 
 if TYPE_CHECKING:
     from attfc_planner.search.choose import Preference
-    from attfc_train.profile.profile import Precision
+    from attfc_train.document import Precision, StorageName
 
 MAX_EPOCHS = 100_000
 
@@ -81,7 +81,7 @@ def plan(
     num_ids, num_images = size_of_data(data, ids, images)
 
     from attfc_planner.commands.plan import plan_and_train
-    from attfc_planner.plan.plan import PlanRequest
+    from attfc_planner.plan.request import PlanRequest
     from attfc_train.profile.file import load_profile
 
     request = PlanRequest(
@@ -156,7 +156,7 @@ def fit(
 
     from attfc_planner.commands.fit import fit_gpu
 
-    fit_gpu(Console(), gpu, backbone, share, storage, cast("Precision | None", precision))
+    fit_gpu(Console(), gpu, backbone, share, cast("StorageName", storage), cast("Precision | None", precision))
 
 
 @app.command()
@@ -226,7 +226,7 @@ def tune(
     num_ids, num_images = size_of_data(data, None, None)
 
     from attfc_planner.commands import tune as session
-    from attfc_planner.plan.plan import PlanRequest
+    from attfc_planner.plan.request import PlanRequest
 
     request = PlanRequest(
         num_ids=num_ids,
@@ -252,9 +252,10 @@ def _asked_to_train() -> bool:
 
 
 def _check_storage(storage: str) -> None:
+    from attfc_train.document import STORAGES
     from attfc_train.errors import UsageError
 
-    if storage not in ("fp32", "bf16", "fp8", "int8"):
+    if storage not in STORAGES:
         raise UsageError("--storage must be fp32, bf16, fp8 or int8", f"'{storage}'", "fp32 is what a plan uses.")
 
 

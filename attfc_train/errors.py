@@ -1,6 +1,6 @@
 """Errors that a user can act on: each states the rule, what was found and the remedy, and carries an exit code.
 
-The command lines print ``str(error)`` on one line and exit with ``exit_code``; the table in README.md is made of this file.
+The command lines print ``str(error)`` on one line and exit with ``exit_code``; docs/errors.md has the table.
 Programmer invariants are plain ``assert`` statements and do not belong here.
 """
 

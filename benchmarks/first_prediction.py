@@ -25,7 +25,8 @@ import time
 begin = time.perf_counter()
 from attfc_planner.gpu.catalog import get_card
 from attfc_planner.memory.model import MemoryModel
-from attfc_planner.plan.plan import PlanRequest, base_profile
+from attfc_planner.plan.request import PlanRequest
+from attfc_planner.plan.problem import base_profile
 gpu = get_card("rtx-4090")
 base = base_profile(PlanRequest(num_ids=2_059_906), gpu)
 profile = base.model_copy(update={"optim": base.optim.model_copy(update={"batch_size": 128})}).resolve(2_059_906)

@@ -10,8 +10,10 @@ from typing import Literal
 
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.knobs.space import Setting
-from attfc_planner.plan.plan import PlanRequest, base_profile
-from attfc_train.profile.profile import Precision, TrainProfile
+from attfc_planner.plan.problem import base_profile
+from attfc_planner.plan.request import PlanRequest
+from attfc_train.document import Precision
+from attfc_train.profile.profile import TrainProfile
 from attfc_train.units import GIB, Bytes
 
 Kind = Literal["cuda", "cpu"]
@@ -50,7 +52,15 @@ class Case:
         asked = PlanRequest(num_ids=self.num_ids, backbone=self.backbone, image_size=self.image_size, epochs=1)
         base = base_profile(asked, gpu)
         run = base.run.model_copy(update={"precision": self.precision})  # also where a plan would not offer it
-        setting = Setting(self.share, _QUEUE_LENGTH, self.batch_size, 1, self.checkpointing)
+        setting = Setting.of(
+            {
+                "dcc_share": self.share,
+                "queue_length": _QUEUE_LENGTH,
+                "batch_size": self.batch_size,
+                "num_references": 1,
+                "gradient_checkpointing": self.checkpointing,
+            }
+        )
         profile = setting.applied_to(base.model_copy(update={"run": run}))
         return profile.resolve(self.num_ids, 10 * self.num_ids)
 

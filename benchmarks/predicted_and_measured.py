@@ -27,7 +27,7 @@ from attfc_planner.calibrate.real_steps import run_real_steps
 from attfc_planner.gpu.detect import find_gpu
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.memory.model import MemoryModel
-from attfc_planner.plan.plan import choose_precision
+from attfc_planner.plan.request import choose_precision
 from attfc_planner.speed.efficiency import efficiencies_on
 from attfc_planner.speed.model import step_seconds
 from attfc_train.profile.profile import TrainProfile

@@ -14,10 +14,16 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
+from attfc_train.heads.attfc.settings import AttFCSettings
+from attfc_train.heads.full_fc.settings import FullFCSettings
+from attfc_train.heads.partial_fc.settings import PartialFCSettings
+from attfc_train.heads.settings import HeadSettings
 from attfc_train.profile.prediction import Interval
-from attfc_train.profile.profile import AttFCSettings, FullFCSettings, OptimSettings, PartialFCSettings, TrainProfile
+from attfc_train.profile.profile import OptimSettings, TrainProfile
 
 Points = tuple[tuple[float, float], ...]
 
@@ -78,6 +84,9 @@ BACKBONE = {"mbf": -18.8, "r18": -17.56, "r50": -2.66, "r100": 0.0, "r200": 1.01
 BACKBONE_BAND = 0.1
 """Half width as a share of the difference: between the data sets of that table, r50's distance to r100 is 2.66 to 3.18."""
 
+UNKNOWN_BAND = 5.0
+"""Half width in points for a kind of head of which this file knows nothing."""
+
 SOURCE = (
     "prior: Partial FC sampling-rate tables (InsightFace, WF12M/WF42M r100 MFR-ALL), attfc's own small runs for R, L and "
     "eviction, assumed cost of stale centers; not measured on your data"
@@ -118,12 +127,22 @@ def accuracy_parts(profile: TrainProfile, compared_to: str | None = None) -> tup
         compared_to: the backbone of that full FC layer, one of `BACKBONE`; None: the profile's own.
     """
     network = () if compared_to is None else (_backbone(profile.model.backbone, compared_to),)
-    head = profile.head
-    if isinstance(head, FullFCSettings):
-        return network
-    if isinstance(head, PartialFCSettings):
-        return (_coverage(max(head.sample_rate, min(1.0, profile.optim.batch_size / profile.num_ids))), *network)
-    return (*_container_parts(profile, head), *network)
+    return (*PRIORS.get(profile.head.kind, _unknown_parts)(profile, profile.head), *network)
+
+
+def _no_parts(profile: TrainProfile, head: FullFCSettings) -> tuple[Part, ...]:
+    """Return nothing: a full FC layer is the measure."""
+    del profile, head
+    return ()
+
+
+def _sampled_parts(profile: TrainProfile, head: PartialFCSettings) -> tuple[Part, ...]:
+    return (_coverage(max(head.sample_rate, min(1.0, profile.optim.batch_size / profile.num_ids))),)
+
+
+def _unknown_parts(profile: TrainProfile, head: HeadSettings) -> tuple[Part, ...]:
+    del profile
+    return (Part(f"head {head.kind}, of which nothing is known", 0.0, UNKNOWN_BAND),)
 
 
 def _container_parts(profile: TrainProfile, head: AttFCSettings) -> tuple[Part, ...]:
@@ -151,12 +170,28 @@ def _container_parts(profile: TrainProfile, head: AttFCSettings) -> tuple[Part, 
     )
 
 
+PRIORS: dict[str, Callable[[TrainProfile, Any], tuple[Part, ...]]] = {
+    "attfc": _container_parts,
+    "full_fc": _no_parts,
+    "partial_fc": _sampled_parts,
+}
+"""Kind of head -> its contributions, from a profile and its head's settings; a kind that is not here counts as level with a
+full FC layer, in a wide band."""
+
+
 def accuracy_prior(profile: TrainProfile, compared_to: str | None = None) -> Interval:
     """The sum of the parts; their bands, taken as independent, add in quadrature. `compared_to`: see `accuracy_parts`."""
     parts = accuracy_parts(profile, compared_to)
     middle = sum(part.points for part in parts)
     half = math.sqrt(sum(part.half_band**2 for part in parts))
-    return Interval(low=round(middle - half, 3), high=round(middle + half, 3), source=SOURCE)
+    return Interval(low=round(middle - half, 3), high=round(middle + half, 3), source=source_of(profile))
+
+
+def source_of(profile: TrainProfile) -> str:
+    """Return where the prior of a profile is from."""
+    if profile.head.kind in PRIORS:
+        return SOURCE
+    return f"prior: nothing is known of head '{profile.head.kind}', taken as level with full FC; not measured on your data"
 
 
 def midpoint(interval: Interval) -> float:

@@ -18,14 +18,24 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from attfc_planner.accuracy.prior import Part, accuracy_prior, midpoint
+from attfc_planner.accuracy.features import (
+    CONTAINER,
+    FEATURES,
+    LEVEL,
+    POINTS_PER_LOG_ODDS,
+    PRIOR,
+    compared_knobs,
+    feature_names,
+    features,
+)
+from attfc_planner.accuracy.prior import Part
 from attfc_train.profile.prediction import Interval
-from attfc_train.profile.profile import AttFCSettings, TrainProfile
+from attfc_train.profile.profile import TrainProfile
 
 Vector: TypeAlias = npt.NDArray[np.float64]
 
@@ -34,27 +44,6 @@ FEWEST_SETTINGS = 3
 Z = 1.96
 """95 %, two-sided."""
 
-POINTS_PER_LOG_ODDS = 100 * 0.04 * 0.96
-"""Points of accuracy that a small change of the log odds is in a full-length training, whose errors are about 4 %: what the
-prior speaks of, and so the currency of every figure in points."""
-USUAL_QUEUE_LENGTH, USUAL_BATCH_SIZE = 3.3, 128
-ROUNDING = {"fp32": 0.0, "bf16": 0.25, "int8": 0.5, "fp8": 1.0}
-"""How coarse centers are stored, in the order of `attfc_planner.accuracy.prior.STORAGE`; 1 for the coarsest."""
-
-LEVEL, CONTAINER, PRIOR = "level", "container", "prior"
-SLOPES: Final = (
-    "slots",
-    "shorter queue",
-    "longer queue",
-    "no references",
-    "two references",
-    "references x slots",
-    "batch size",
-    "storage",
-    "precision",
-)
-FEATURES: Final = (LEVEL, CONTAINER, PRIOR, *SLOPES)
-_MEAN = np.array([float(name == PRIOR) for name in FEATURES])
 _SPREAD = {LEVEL: 10.0, CONTAINER: 0.5, PRIOR: 0.25}
 """Standard deviation of a coefficient before anything was trained; that of a slope is one of `_SLOPE_SCALES` ..."""
 _CALMER = {"storage": 0.25, "precision": 0.25}
@@ -80,6 +69,11 @@ class Training:
     """Of `log_odds`, from the number of pairs; what seeds add is learned as a factor."""
     projection_variance: float = 0.0
     """Of `log_odds`, where it was not run to the end: not multiplied by that factor."""
+
+    @property
+    def full_fc(self) -> bool:
+        """Whether it is one of the full FC layer, which the others are compared with."""
+        return self.profile.head.kind == "full_fc"
 
 
 @dataclass(frozen=True)
@@ -123,17 +117,24 @@ class MeasuredAccuracy:
     """
 
     def __init__(self, trainings: Sequence[Training], where: str) -> None:
-        settings = [one.profile for one in trainings if isinstance(one.profile.head, AttFCSettings)]
-        references = [one.profile for one in trainings if not isinstance(one.profile.head, AttFCSettings)]
+        settings = [each.profile for each in trainings if not each.full_fc]
+        references = [each.profile for each in trainings if each.full_fc]
         if not references:
             raise ValueError("a regression needs a full FC layer to compare with")
-        self.full_fc, self._where, self.num_settings = references[0], where, len({features(one) for one in settings})
-        self._tried = [_knobs(one) for one in settings]
-        self._posterior = _posterior(trainings)
+        self._names = feature_names(settings[0]) if settings else FEATURES
+        self.full_fc = references[0]
+        self.num_settings = len({self._features(profile) for profile in settings})
+        self._where = where
+        self._tried = [compared_knobs(profile) for profile in settings]
+        self._posterior = _posterior(trainings, self._names)
+
+    def _features(self, profile: TrainProfile) -> tuple[float, ...]:
+        values = features(profile)
+        return tuple(values.get(name, 0.0) for name in self._names)
 
     def difference(self, one: TrainProfile, other: TrainProfile) -> Difference:
         """What changes from `other` to `one`, resolved profiles; their own deviations, which no feature explains, included."""
-        step = np.array(features(one)) - np.array(features(other))
+        step = np.array(self._features(one)) - np.array(self._features(other))
         return self._posterior.of(step, 2 if step.any() else 0)
 
     def expected(self, profile: TrainProfile, pairs_variance: float) -> tuple[float, float]:
@@ -142,7 +143,7 @@ class MeasuredAccuracy:
         Args:
             pairs_variance: of its log odds, from the number of pairs (`Training.variance`).
         """
-        found = self._posterior.of(np.array(features(profile)), 1)
+        found = self._posterior.of(np.array(self._features(profile)), 1)
         accuracy = accuracy_of(found.mean)
         deviation = math.sqrt(found.deviation**2 + self.noise_factor * pairs_variance)
         return accuracy, Z * accuracy * (1 - accuracy) * deviation
@@ -154,8 +155,8 @@ class MeasuredAccuracy:
 
     def parts(self, profile: TrainProfile) -> tuple[Part, ...]:
         """Points against the full FC layer by feature, each with half its 95 % interval."""
-        step, points = np.array(features(profile)) - np.array(features(self.full_fc)), POINTS_PER_LOG_ODDS
-        alone = [(name, self._posterior.of(step * (np.arange(len(step)) == at), 0)) for at, name in enumerate(FEATURES)]
+        step, points = np.array(self._features(profile)) - np.array(self._features(self.full_fc)), POINTS_PER_LOG_ODDS
+        alone = [(name, self._posterior.of(step * (np.arange(len(step)) == at), 0)) for at, name in enumerate(self._names)]
         return tuple(Part(name, points * one.mean, points * Z * one.deviation) for name, one in alone if one.deviation)
 
     def interval(self, profile: TrainProfile) -> Interval:
@@ -176,7 +177,7 @@ class MeasuredAccuracy:
 
     def beyond(self, profile: TrainProfile) -> tuple[str, ...]:
         """The knobs in which `profile` lies outside of what was trained, with the range that was."""
-        knobs = _knobs(profile).items()
+        knobs = compared_knobs(profile).items()
         said = (_said_beyond(name, value, [one[name] for one in self._tried]) for name, value in knobs)
         return tuple(one for one in said if one)
 
@@ -190,23 +191,25 @@ def _said_beyond(name: str, value: float | str, tried: Sequence[float | str]) ->
     return None if low <= value <= high else f"{name} {value:g} ({both} tried)"
 
 
-def _posterior(trainings: Sequence[Training]) -> _Posterior:
+def _posterior(trainings: Sequence[Training], names: Sequence[str]) -> _Posterior:
     """Conjugate for every pair of scale and noise factor, then mixed by how well each explains the trainings."""
-    rows = np.array([features(one.profile) for one in trainings])
-    residual = np.array([one.log_odds for one in trainings]) - rows @ _MEAN
+    values = [features(each.profile) for each in trainings]
+    rows = np.array([[row.get(name, 0.0) for name in names] for row in values])
+    expected = np.array([float(name == PRIOR) for name in names])  # of the coefficients, before any training
+    residual = np.array([each.log_odds for each in trainings]) - rows @ expected
     variances, projections = (
         np.array(column) for column in zip(*((one.variance, one.projection_variance) for one in trainings), strict=True)
     )
     same = (rows[:, None, :] == rows[None, :, :]).all(-1)  # one setting, trained several times
     found = []
     for scale, factor, deviation in itertools.product(_SLOPE_SCALES, _NOISE_FACTORS, _DEVIATIONS):
-        prior = np.array([_SPREAD.get(name, scale * _CALMER.get(name, 1.0)) for name in FEATURES]) ** 2
+        prior = np.array([_SPREAD.get(name, scale * _CALMER.get(name, 1.0)) for name in names]) ** 2
         own = (deviation * scale) ** 2
         total = (rows * prior) @ rows.T + np.diag(factor * variances + projections) + own * same
         gain = np.linalg.solve(total, rows * prior).T
         evidence = -(residual @ np.linalg.solve(total, residual) + np.linalg.slogdet(total)[1]) / 2
         evidence -= (math.log(factor) ** 2 + math.log(scale / _USUAL_SCALE) ** 2) / 2  # expected about 1 and _USUAL_SCALE
-        found.append((evidence, _MEAN + gain @ residual, np.diag(prior) - gain @ (rows * prior), prior, own, factor))
+        found.append((evidence, expected + gain @ residual, np.diag(prior) - gain @ (rows * prior), prior, own, factor))
     evidences, means, covariances, priors, owns, factors = (np.array(column) for column in zip(*found, strict=True))
     weights = np.exp(evidences - evidences.max())
     weights /= weights.sum()
@@ -223,41 +226,3 @@ def accuracy_of(log_odds: float) -> float:
 def log_odds_of(accuracy: float) -> float:
     """Inverse of `accuracy_of`."""
     return math.log(accuracy / (1 - accuracy))
-
-
-def features(profile: TrainProfile) -> tuple[float, ...]:
-    """The regression's features in the order of `FEATURES`; a resolved profile."""
-    batch_size = math.log2(profile.optim.batch_size / USUAL_BATCH_SIZE)
-    head, values = profile.head, dict.fromkeys(FEATURES, 0.0)
-    values |= {LEVEL: 1.0, "batch size": batch_size, "precision": float(profile.run.precision != "fp32")}
-    if isinstance(head, AttFCSettings):
-        share = math.log10(profile.dcc_size / profile.num_ids)
-        length = math.log2(head.queue_length / USUAL_QUEUE_LENGTH)
-        none, two = float(head.num_references == 0), float(head.num_references >= 2)
-        values |= {
-            CONTAINER: 1.0,
-            PRIOR: midpoint(accuracy_prior(profile)) / POINTS_PER_LOG_ODDS,
-            "slots": share,
-            "shorter queue": max(0.0, -length),
-            "longer queue": max(0.0, length),
-            "no references": none,
-            "two references": two,
-            "references x slots": (none - two) * share,
-            "storage": ROUNDING[head.storage],
-        }
-    return tuple(values.values())
-
-
-def _knobs(profile: TrainProfile) -> dict[str, float | str]:
-    """What is compared with what was tried, in the options' and the profile's words."""
-    head = profile.head
-    if not isinstance(head, AttFCSettings):
-        return {}
-    return {
-        "dcc_share": round(profile.dcc_size / profile.num_ids, 4),
-        "queue_length": head.queue_length,
-        "num_references": head.num_references,
-        "batch_size": profile.optim.batch_size,
-        "storage": head.storage,
-        "precision": profile.run.precision,
-    }

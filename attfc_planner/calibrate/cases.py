@@ -12,8 +12,10 @@ from typing import Literal
 
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.knobs.space import Setting
-from attfc_planner.plan.plan import PlanRequest, base_profile
-from attfc_train.profile.profile import Precision, TrainProfile
+from attfc_planner.plan.problem import base_profile
+from attfc_planner.plan.request import PlanRequest
+from attfc_train.document import Precision
+from attfc_train.profile.profile import TrainProfile
 
 _QUEUE_LENGTH = 3.3
 _FEW_IDS_SHARE = 0.3
@@ -40,7 +42,15 @@ class Case:
     def profile(self, gpu: GpuProfile, precision: Precision) -> TrainProfile:
         """The training profile, resolved."""
         request = PlanRequest(self.num_ids, backbone=self.backbone, image_size=self.image_size, precision=precision, epochs=1)
-        setting = Setting(self.dcc_share, _QUEUE_LENGTH, self.batch_size, self.num_references, gradient_checkpointing=False)
+        setting = Setting.of(
+            {
+                "dcc_share": self.dcc_share,
+                "queue_length": _QUEUE_LENGTH,
+                "batch_size": self.batch_size,
+                "num_references": self.num_references,
+                "gradient_checkpointing": False,
+            }
+        )
         return setting.applied_to(base_profile(request, gpu)).resolve(self.num_ids, 10 * self.num_ids)
 
 

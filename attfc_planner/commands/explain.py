@@ -15,7 +15,6 @@ from attfc_planner.screens.timeline_svg import timeline_svg
 from attfc_planner.search.tuned import tuned_accuracy
 from attfc_train.files import write_text_atomically
 from attfc_train.profile.file import load_profile
-from attfc_train.profile.profile import AttFCSettings
 
 
 def explain_file(console: Console, path: Path, gpu_word: str | None, plot: Path | None) -> None:
@@ -23,7 +22,7 @@ def explain_file(console: Console, path: Path, gpu_word: str | None, plot: Path 
     document = load_profile(path)
     gpu = device_of_plan(console, document.provenance) if gpu_word is None else device_for(console, gpu_word)
     profile = explained_profile(document, gpu)
-    measured = tuned_accuracy(profile) if isinstance(profile.head, AttFCSettings) else None
+    measured = tuned_accuracy(profile)
     with console.status("Tracing the train step, and once more for every knob ..."):
         explained = explain(profile, gpu, MemoryModel(profile, gpu, gpu.capacity_bytes), measured)
     show_explanation(console, explained, differences(document, explained.memory, gpu, installed_versions()))

@@ -7,13 +7,19 @@ from rich.console import Console
 from attfc_planner.commands.device import device_for
 from attfc_planner.explain.capacity import BACKBONES, FitRequest, fits
 from attfc_planner.memory.model import MemoryModel
-from attfc_planner.plan.plan import PlanRequest, base_profile, choose_precision
+from attfc_planner.plan.problem import base_profile
+from attfc_planner.plan.request import PlanRequest, choose_precision
 from attfc_planner.screens.capacity import show_fits
-from attfc_train.profile.profile import Precision
+from attfc_train.document import Precision, StorageName
 
 
 def fit_gpu(
-    console: Console, gpu_word: str, backbones: list[str] | None, share: float, storage: str, precision: Precision | None
+    console: Console,
+    gpu_word: str,
+    backbones: list[str] | None,
+    share: float,
+    storage: StorageName,
+    precision: Precision | None,
 ) -> None:
     """Shows how many identities fit the GPU."""
     gpu = device_for(console, gpu_word)

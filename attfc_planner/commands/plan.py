@@ -12,7 +12,9 @@ from attfc_planner.commands.device import device_for
 from attfc_planner.gpu import detect, fingerprint
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.plan import launch, plan
-from attfc_planner.plan.plan import Plan, PlanRequest
+from attfc_planner.plan.plan import Plan
+from attfc_planner.plan.problem import pose
+from attfc_planner.plan.request import PlanRequest
 from attfc_planner.screens.plan import show_comparison, show_plan
 from attfc_train.profile.file import save_profile
 from attfc_train.units import format_bytes
@@ -34,7 +36,7 @@ def plan_and_train(request: PlanRequest, gpu_word: str, output: Path, train: boo
 def _plan_and_show(console: Console, request: PlanRequest, device: GpuProfile, output: Path) -> tuple[Plan, Path]:
     """A plan, and the folder of its run."""
     with console.status("Planning: tracing the train step where it was not traced before ..."):
-        made = plan.make_plan(request, device)
+        made = plan.make_plan(pose(request, device))
     save_profile(made.profile, output)
     if made.search.record is not None:
         made.search.record.save(output.with_name(f"{output.stem}.study.jsonl"))

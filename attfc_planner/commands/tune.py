@@ -21,7 +21,7 @@ from rich.console import Console
 from attfc_planner.calibrate.real_steps import run_real_steps
 from attfc_planner.commands.device import device_for
 from attfc_planner.knobs.space import Setting
-from attfc_planner.plan.plan import PlanRequest
+from attfc_planner.plan.request import PlanRequest
 from attfc_planner.screens import tune as screen
 from attfc_planner.tune.question import Question, ask
 from attfc_planner.tune.stages.budget import Scale, affordable

@@ -12,9 +12,11 @@ from typing import Protocol
 
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.knobs.space import Setting
-from attfc_planner.plan.plan import PlanRequest, base_profile
+from attfc_planner.plan.problem import base_profile
+from attfc_planner.plan.request import PlanRequest
+from attfc_train.document import Precision, StorageName
 from attfc_train.profile.prediction import MemoryPrediction
-from attfc_train.profile.profile import Precision, TrainProfile
+from attfc_train.profile.profile import TrainProfile
 from attfc_train.units import Bytes
 
 GRID = 1000
@@ -52,7 +54,7 @@ class FitRequest:
     backbones: tuple[str, ...] = BACKBONES
     share: float = 1.0
     """Slots / identities."""
-    storage: str = "fp32"
+    storage: StorageName = "fp32"
     precision: Precision = "bf16"
 
 
@@ -100,8 +102,16 @@ class Cell:
         """The resolved profile that a plan would make of this place with so many identities."""
         asked = PlanRequest(num_ids=num_ids, backbone=self.backbone, precision=self.request.precision)
         base = base_profile(asked, self.gpu)
-        base = base.model_copy(update={"head": base.head.model_copy(update={"storage": self.request.storage})})
-        return Setting(self.request.share, QUEUE_LENGTH, self.batch_size, 1, self.gradient_checkpointing).applied_to(base)
+        return Setting.of(
+            {
+                "dcc_share": self.request.share,
+                "queue_length": QUEUE_LENGTH,
+                "batch_size": self.batch_size,
+                "num_references": 1,
+                "gradient_checkpointing": self.gradient_checkpointing,
+                "storage": self.request.storage,
+            }
+        ).applied_to(base)
 
 
 def largest(need: Callable[[int], Bytes], budget: Bytes) -> int:

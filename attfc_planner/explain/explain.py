@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
 
-from attfc_planner.accuracy.prior import SOURCE, Part, accuracy_parts, accuracy_prior, midpoint
+from attfc_planner.accuracy.prior import Part, accuracy_parts, accuracy_prior, midpoint, source_of
 from attfc_planner.accuracy.regression import MeasuredAccuracy
 from attfc_planner.explain.variations import Variation, variations
 from attfc_planner.gpu.profile import GpuProfile
@@ -152,7 +152,7 @@ def explain(
         storages=largest_alive(history, peak.event, NUM_STORAGES),
         knobs=tuple(sorted(knobs, key=lambda knob: (knob.bytes_changed, knob.name))),
         accuracy_parts=measured.parts(profile) if measured else accuracy_parts(profile),
-        accuracy_source=measured.source(profile) if measured else SOURCE,
+        accuracy_source=measured.source(profile) if measured else source_of(profile),
     )
 
 

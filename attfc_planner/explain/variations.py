@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.knobs.space import SearchSpace
-from attfc_train.profile.profile import AttFCSettings, Precision, TrainProfile
+from attfc_planner.knobs.space import BATCH_SIZE
+from attfc_train.document import Precision
+from attfc_train.profile.profile import TrainProfile
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ def _network(profile: TrainProfile) -> Iterator[Variation]:
 def _batch(profile: TrainProfile) -> Iterator[Variation]:
     """The next smaller batch size of the search, and the same batch in twice as many parts."""
     size, parts = profile.optim.batch_size, profile.optim.accumulation
-    smaller = [one for one in SearchSpace().batch_size if one < size and one % parts == 0 and one >= 2 * parts]
+    sizes = cast("tuple[int, ...]", BATCH_SIZE.values)
+    smaller = [other for other in sizes if other < size and other % parts == 0 and other >= 2 * parts]
     if smaller:
         yield Variation(f"batch size {size} -> {smaller[-1]}", _with(profile, "optim", batch_size=smaller[-1]))
     if size % (2 * parts) == 0 and size >= 4 * parts:
@@ -48,20 +50,8 @@ def _batch(profile: TrainProfile) -> Iterator[Variation]:
 
 
 def _head(profile: TrainProfile) -> Iterator[Variation]:
-    head = profile.head
-    if not isinstance(head, AttFCSettings):
-        return
-    size, half = profile.dcc_size, profile.dcc_size // 2
-    if half:
-        yield Variation(f"DCC size {size:,} -> {half:,}", _with(profile, "head", dcc_size=half))
-    for storage in ("bf16", "int8"):
-        if storage != head.storage:
-            yield Variation(f"storage {head.storage} -> {storage}", _with(profile, "head", storage=storage))
-    now = head.num_references
-    least = 1 if head.policy == "fifo" else 0
-    for references in sorted({now - 1, least}, reverse=True):
-        if least <= references < now:
-            yield Variation(f"references {now} -> {references}", _with(profile, "head", num_references=references))
+    for name, head in profile.head.variations():
+        yield Variation(name, profile.model_copy(update={"head": head}))
 
 
 def _precision(profile: TrainProfile, gpu: GpuProfile) -> Iterator[Variation]:

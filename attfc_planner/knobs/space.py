@@ -1,4 +1,4 @@
-"""What the search may choose: the knobs and their values. An ordered knob's index means more or less of one thing.
+"""What the search may choose: a head's knobs and those that every training has, with their values.
 
 A `Setting` is one choice of all knobs; `Setting.applied_to` makes it a training profile. Not searched, and why: the published
 ring (policy ``fifo``) lost 17 points of verification accuracy to one slot per identity (benchmarks/results/heads.md); a stored
@@ -9,13 +9,19 @@ table says what another size than 112 costs.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import astuple, dataclass, fields
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import Any, cast
 
+from attfc_planner.knobs.recipe import run_steps, scaled_learning_rate, warmup_steps
+from attfc_train.document import Precision, Value
 from attfc_train.errors import ProfileError
-from attfc_train.profile.profile import AttFCSettings, OptimSettings, Precision, StorageName, TrainProfile
-
-LARGE_BATCH_WARMUP_STEPS = 2000
+from attfc_train.heads.attfc.settings import AttFCSettings
+from attfc_train.heads.knob import Knob
+from attfc_train.heads.settings import HeadSettings
+from attfc_train.profile.profile import OptimSettings, TrainProfile
 
 LEAST_PART = 32
 """Images in a part of an accumulated batch: BatchNorm sees no more at a time, and with fewer its error grows (Wu and He 2018,
@@ -26,22 +32,65 @@ LEAST_STEPS = 400
 Assumption, from attfc's runs on 6,206 images, which are useful from about 400 steps on."""
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True, order=True, slots=True)
 class Setting:
-    """One point of the search space."""
+    """One point of a search space: a value for every knob, in the space's order."""
 
-    dcc_share: float
-    """DCC size / identities."""
-    queue_length: float
-    batch_size: int
-    num_references: int
-    gradient_checkpointing: bool
-    accumulation: int = 1
-    """Equal parts in which a batch is passed through the network; the optimiser sees the same batch."""
-    storage: StorageName | None = None
-    """Of the centers; None here and below: as the recipe has it."""
-    precision: Precision | None = None
-    backbone: str | None = None
+    names: tuple[str, ...]
+    values: tuple[Value | None, ...]
+    """None: as the recipe has it."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Value | None]) -> Setting:
+        """Make a setting from knob -> value; knobs that are left out stay as the recipe has them."""
+        return cls(tuple(values), tuple(values.values()))
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a knob's value.
+
+        Raises:
+            KeyError: the setting has no such knob.
+        """
+        if name not in self.names:
+            raise KeyError(name)
+        return self.values[self.names.index(name)]
+
+    def get(self, name: str) -> Value | None:
+        """Return a knob's value; None for a knob that the setting does not have."""
+        return self.values[self.names.index(name)] if name in self.names else None
+
+    def document(self) -> dict[str, Value | None]:
+        """Return knob -> value."""
+        return dict(zip(self.names, self.values, strict=True))
+
+    def turned(self, **changes: Value | None) -> Setting:
+        """Return the setting with other values of some of its knobs."""
+        return Setting(self.names, tuple(changes.get(name, value) for name, value in zip(self.names, self.values, strict=True)))
+
+    @property
+    def batch_size(self) -> int:
+        """Queries of an optimiser step."""
+        return cast("int", self["batch_size"])
+
+    @property
+    def accumulation(self) -> int:
+        """Equal parts in which a batch is passed through the network; the optimiser sees the same batch."""
+        return cast("int", self.get("accumulation") or 1)
+
+    @property
+    def gradient_checkpointing(self) -> bool:
+        """Whether activations are computed a second time."""
+        return bool(self.get("gradient_checkpointing"))
+
+    @property
+    def precision(self) -> Precision | None:
+        """Of the encoders."""
+        return cast("Precision | None", self.get("precision"))
+
+    @property
+    def backbone(self) -> str | None:
+        """The feature encoder."""
+        return cast("str | None", self.get("backbone"))
 
     @property
     def part_size(self) -> float:
@@ -51,119 +100,148 @@ class Setting:
     @property
     def divides(self) -> bool:
         """Whether the batch has so many equal parts of at least `LEAST_PART`; a whole batch may be smaller."""
-        return self.accumulation == 1 or (self.batch_size % self.accumulation == 0 and self.part_size >= LEAST_PART)
-
-    def dcc_size(self, num_ids: int) -> int:
-        """Slots."""
-        return max(1, round(self.dcc_share * num_ids))
-
-    def _warmup_steps(self, base: TrainProfile, rate: float) -> int:
-        """The recipe's warm-up, a longer one for large batches, and never more than a tenth of the run."""
-        wanted = LARGE_BATCH_WARMUP_STEPS if rate > 2 * base.optim.learning_rate else base.optim.warmup_steps
-        return min(wanted, _part_of_run(base, self.batch_size, 0.1))
+        parts = self.accumulation
+        return parts == 1 or (self.batch_size % parts == 0 and self.part_size >= LEAST_PART)
 
     def applied_to(self, base: TrainProfile) -> TrainProfile:
-        """`base` (whose data.num_ids is known) with this setting and the learning rate that belongs to its batch size.
-
-        Ramps of the recipe end within the run: the margin's in its first half, the momentum's by its last step.
+        """Return `base` (whose data.num_ids is known) with this setting and the learning rate that belongs to its batch size.
 
         Raises:
-            ProfileError: the recipe's head is not one slot per identity with an averaged queue, which the knobs are about.
+            ProfileError: the recipe's head cannot be searched, or has no such knob.
         """
-        assert isinstance(base.head, AttFCSettings)
-        if (base.head.policy, base.head.queue_mode) != ("identity", "averaged"):
-            raise ProfileError(
-                f"the recipe of a plan, '{base.name}', must have head.policy 'identity' and head.queue_mode 'averaged'",
-                f"'{base.head.policy}' and '{base.head.queue_mode}'",
-                "Plan with averaged queues, then train with --set head.queue_mode=stored --set head.queue_length=3.",
-            )
+        refusal = base.head.search_refusal()
+        if refusal is not None:
+            raise ProfileError(f"the recipe of a plan, '{base.name}', {refusal.rule}", refusal.got, refusal.remedy)
+        turned: dict[str, dict[str, Value]] = {"head": {}, "optim": {}, "model": {}, "run": {}}
+        sections = _sections(type(base.head))
+        for name, value in zip(self.names, self.values, strict=True):
+            if name not in sections:
+                raise ProfileError(f"a setting of head '{base.head.kind}' must be of its knobs", f"'{name}'", "Plan it anew.")
+            if value is not None:
+                turned[sections[name]][name] = value
+        steps = run_steps(base, self.batch_size)
         rate = scaled_learning_rate(self.batch_size, base.optim)
-        margin_ramp = min(base.head.margin.ramp_steps, _part_of_run(base, self.batch_size, 0.5))
-        momentum_ramp = min(base.head.encoder_momentum_ramp_steps, _part_of_run(base, self.batch_size, 1))
-        head = {
-            "dcc_size": self.dcc_size(base.num_ids),
-            "dcc_share": self.dcc_share,
-            "queue_length": self.queue_length,
-            "num_references": self.num_references,
-            "margin": base.head.margin.model_copy(update={"ramp_steps": margin_ramp}),
-            "encoder_momentum_ramp_steps": momentum_ramp,
-            "storage": self.storage or base.head.storage,
-        }
-        optim = {
-            "batch_size": self.batch_size,
-            "accumulation": self.accumulation,
-            "learning_rate": rate,
-            "warmup_steps": self._warmup_steps(base, rate),
-        }
-        backbone = self.backbone or base.model.backbone
-        model = {"gradient_checkpointing": self.gradient_checkpointing, "backbone": backbone}
+        optim = {**turned["optim"], "learning_rate": rate, "warmup_steps": warmup_steps(base, rate, steps)}
         return base.model_copy(
             update={
-                "head": base.head.model_copy(update=head),
+                "head": base.head.turned(turned["head"], base.num_ids, steps),
                 "optim": base.optim.model_copy(update=optim),
-                "model": base.model.model_copy(update=model),
-                "run": base.run.model_copy(update={"precision": self.precision or base.run.precision}),
+                "model": base.model.model_copy(update=turned["model"]),
+                "run": base.run.model_copy(update=turned["run"]),
             }
         )
 
 
-def _part_of_run(base: TrainProfile, batch_size: int, share: float) -> int:
-    """A share of the run's steps where its length is known, else a number above all others."""
-    images, steps = base.data.num_images, base.run.steps
-    if steps is None and images is None:
-        return 2**31
-    return int(share * (steps or base.run.epochs * (images or 0) / batch_size))
+def _batch_row(optim: OptimSettings) -> tuple[str, str]:
+    parts = f" in {optim.accumulation} parts of {optim.micro_batch_size}" if optim.accumulation > 1 else ""
+    return "batch size", f"{optim.batch_size}{parts}, learning rate {optim.learning_rate:g}"
 
 
-def scaled_learning_rate(batch_size: int, recipe: OptimSettings) -> float:
-    """Linear scaling (Goyal et al. 2017, arXiv 1706.02677) from the recipe's rate and batch size (AttFC: 0.1 at 384).
-
-    Beyond twice that rate the profile also gets a longer linear warm-up, as the same paper asks for large batches.
-    """
-    return float(f"{recipe.learning_rate * batch_size / recipe.batch_size:.3g}")
+def _batch_phrase(optim: OptimSettings) -> str:
+    return f"batch size {optim.batch_size}" + (f" in {optim.accumulation} parts" if optim.accumulation > 1 else "")
 
 
-CATEGORIES = ("gradient_checkpointing", "storage", "precision", "backbone")
-"""Knobs without an order."""
+def _batch_cell(optim: OptimSettings) -> str:
+    return f"{optim.batch_size}" if optim.accumulation == 1 else f"{optim.accumulation}x{optim.micro_batch_size}"
+
+
+BATCH_SIZE = Knob(
+    "batch_size",
+    (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048),
+    "optim",
+    place=30,
+    scales=True,
+    column="B",
+    cell=_batch_cell,
+    phrase=_batch_phrase,
+    row=_batch_row,
+)
+GRADIENT_CHECKPOINTING = Knob(
+    "gradient_checkpointing",
+    (False, True),
+    "model",
+    place=50,
+    affects=frozenset({"memory", "speed"}),
+    ordered=False,
+    column="ckpt",
+    cell=lambda model: "yes" if model.gradient_checkpointing else "no",
+    phrase=lambda model: "gradient checkpointing" if model.gradient_checkpointing else "",
+    row=lambda model: ("gradient checkpointing", "yes" if model.gradient_checkpointing else "no"),
+)
+ACCUMULATION = Knob("accumulation", (1, 2, 4, 8, 16), "optim", place=60, affects=frozenset({"memory", "speed"}))
+PRECISION = Knob("precision", (None,), "run", place=80, ordered=False)
+BACKBONE = Knob(
+    "backbone",
+    (None,),
+    "model",
+    place=90,
+    ordered=False,
+    column="net",
+    cell=lambda model: str(model.backbone),
+    phrase=lambda model: str(model.backbone),
+)
+
+COMMON = (BATCH_SIZE, GRADIENT_CHECKPOINTING, ACCUMULATION, PRECISION, BACKBONE)
+"""The knobs that every training has, whatever its head."""
+
+
+@cache
+def knobs_of(head: type[HeadSettings]) -> tuple[Knob, ...]:
+    """Return all knobs of trainings with such a head, in the order of their places."""
+    return tuple(sorted((*head.knobs(), *COMMON), key=lambda knob: knob.place))
+
+
+@cache
+def _sections(head: type[HeadSettings]) -> dict[str, str]:
+    """Return knob -> the section of the profile that holds it."""
+    return {knob.name: knob.section for knob in knobs_of(head)}
+
+
+def shown(knobs: Sequence[Knob]) -> list[Knob]:
+    """Return knobs in the order of lines and columns: the network first, and last what only trades memory for time."""
+    return sorted(knobs, key=lambda knob: (knob is not BACKBONE, "accuracy" not in knob.affects, knob.place))
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Knob name -> its values in order; those in `CATEGORIES` have none. Field names are those of `Setting`."""
+    """Knobs with the values to search, in the order of their places."""
 
-    dcc_share: tuple[float, ...] = (1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
-    queue_length: tuple[float, ...] = (1.0, 2.0, 3.3, 5.0, 8.0)
-    batch_size: tuple[int, ...] = (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048)
-    num_references: tuple[int, ...] = (0, 1, 2)
-    gradient_checkpointing: tuple[bool, ...] = (False, True)
-    accumulation: tuple[int, ...] = (1, 2, 4, 8, 16)
-    storage: tuple[StorageName | None, ...] = ("fp32", "bf16", "int8", "fp8")
-    precision: tuple[Precision | None, ...] = (None,)
-    backbone: tuple[str | None, ...] = (None,)
+    knobs: tuple[Knob, ...] = knobs_of(AttFCSettings)
 
-    @property
-    def knobs(self) -> dict[str, tuple[float | str | None, ...]]:
-        """All knobs by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+    @cached_property
+    def values(self) -> dict[str, tuple[Value | None, ...]]:
+        """Knob -> its values."""
+        return {knob.name: knob.values for knob in self.knobs}
+
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """Of the knobs."""
+        return tuple(self.values)
+
+    def __getitem__(self, name: str) -> Knob:
+        """Return a knob by name."""
+        return next(knob for knob in self.knobs if knob.name == name)
+
+    def narrowed(self, **values: tuple[Value | None, ...]) -> SearchSpace:
+        """Return the space with other values of some of its knobs; names of no knob of it are left aside."""
+        return SearchSpace(tuple(knob.with_values(values.get(knob.name, knob.values)) for knob in self.knobs))
 
     def __len__(self) -> int:
-        """Settings in the space."""
-        size = 1
-        for values in self.knobs.values():
-            size *= len(values)
-        return size
+        """Return the number of settings in the space."""
+        return math.prod(len(values) for values in self.values.values())
 
     def __iter__(self) -> Iterator[Setting]:
-        """Every setting."""
-        return (Setting(*values) for values in itertools.product(*self.knobs.values()))  # type: ignore[arg-type]  # the knobs' own
+        """Iterate over every setting."""
+        names = self.names
+        return (Setting(names, values) for values in itertools.product(*self.values.values()))
 
-    def at(self, indices: dict[str, int]) -> Setting:
-        """The setting at one index per knob."""
-        return Setting(*(values[indices[name]] for name, values in self.knobs.items()))  # type: ignore[arg-type]  # likewise
+    def at(self, indices: Mapping[str, int]) -> Setting:
+        """Return the setting at one index per knob."""
+        return Setting(self.names, tuple(values[indices[name]] for name, values in self.values.items()))
 
     def indices(self, setting: Setting) -> dict[str, int]:
-        """Inverse of `at`."""
-        return {name: values.index(value) for (name, values), value in zip(self.knobs.items(), astuple(setting), strict=True)}
+        """Return the inverse of `at`."""
+        return {name: values.index(setting[name]) for name, values in self.values.items()}
 
 
 def space_for(
@@ -171,24 +249,22 @@ def space_for(
     num_images: int | None = None,
     epochs: float = 1.0,
     *,
+    head: type[HeadSettings] = AttFCSettings,
     precision: tuple[Precision | None, ...] = (None,),
     backbone: tuple[str | None, ...] = (None,),
 ) -> SearchSpace:
-    """The space for a data set: no container of under two slots, no batch that leaves a run fewer than `LEAST_STEPS` steps.
+    """Return the space for a data set: no share of under two identities, no batch that leaves a run fewer than `LEAST_STEPS`.
 
     Args:
         precision, backbone: those to choose from; None: the recipe's.
     """
-    full = SearchSpace()
-    largest = max(full.batch_size[0], epochs * num_images / LEAST_STEPS) if num_images else full.batch_size[-1]
-    return SearchSpace(
-        dcc_share=tuple(share for share in full.dcc_share if share * num_ids >= 2 or share == 1),
-        batch_size=tuple(size for size in full.batch_size if size <= largest),
-        precision=precision,
-        backbone=backbone,
-    )
-
-
-if __name__ == "__main__":
-    space = SearchSpace()
-    print(f"{len(space)} settings; the first: {next(iter(space))}")
+    full = SearchSpace(knobs_of(head))
+    sizes = cast("tuple[int, ...]", BATCH_SIZE.values)
+    largest = max(sizes[0], epochs * num_images / LEAST_STEPS) if num_images else sizes[-1]
+    shares = {
+        knob.name: tuple(share for share in knob.values if cast("float", share) * num_ids >= 2 or share == 1)
+        for knob in full.knobs
+        if knob.is_share
+    }
+    batch_size = tuple(size for size in sizes if size <= largest)
+    return full.narrowed(**shares, batch_size=batch_size, precision=precision, backbone=backbone)

@@ -7,12 +7,14 @@ import shlex
 from collections.abc import Sequence
 from html import escape
 
+from attfc_planner.knobs.space import knobs_of
 from attfc_planner.report.figures import Point, bars, digits, scatter
 from attfc_planner.report.page import Section, pairs, table
 from attfc_planner.report.study_history import LEAST_TRIALS, Objective
+from attfc_train.document import Value
 from attfc_train.profile.prediction import Interval, MemoryPrediction, Prediction
-from attfc_train.profile.profile import AttFCSettings, TrainProfile
-from attfc_train.profile.search_summary import FrontPoint, SearchSummary, Value
+from attfc_train.profile.profile import TrainProfile
+from attfc_train.profile.search_summary import FrontPoint, SearchSummary
 from attfc_train.units import GIB, MIB, format_bytes
 
 MOST_ROWS = 40
@@ -24,7 +26,7 @@ def plan_section(profile: TrainProfile) -> Section:
     rows = [("backbone", f"{profile.model.backbone}, {profile.model.image_size} pixels, {profile.run.precision}")]
     if profile.data.num_ids is not None:
         rows.append(("identities", f"{profile.data.num_ids:,}"))
-    rows += _head_rows(profile)
+    rows += profile.head.rows()
     parts = f" in {profile.optim.accumulation} parts" if profile.optim.accumulation > 1 else ""
     rows.append(("batch", f"{profile.optim.batch_size:,} images{parts}"))
     rows.append(("gradient checkpointing", "on" if profile.model.gradient_checkpointing else "off"))
@@ -32,18 +34,6 @@ def plan_section(profile: TrainProfile) -> Section:
     if profile.prediction is not None:
         rows += _expected_rows(profile.prediction)
     return Section("Plan", pairs(rows))
-
-
-def _head_rows(profile: TrainProfile) -> list[tuple[str, str]]:
-    head = profile.head
-    if not isinstance(head, AttFCSettings):
-        return [("head", head.kind)]
-    slots = f"{head.dcc_size:,}" if head.dcc_size else f"{head.dcc_share:.0%} of the identities"
-    return [
-        ("DCC slots", f"{slots}, {head.storage}, policy {head.policy}"),
-        ("queue", f"{head.queue_mode}, length {head.queue_length:g}"),
-        ("references", str(head.num_references)),
-    ]
 
 
 def _expected_rows(prediction: Prediction) -> list[tuple[str, str]]:
@@ -110,17 +100,9 @@ def front_section(search: SearchSummary, profile: TrainProfile) -> Section:
 
 def _chosen(front: Sequence[FrontPoint], profile: TrainProfile) -> int | None:
     """The point of the front that the profile is, by the knobs that can be read off it."""
-    head = profile.head
     known: dict[str, Value] = {
-        "batch_size": profile.optim.batch_size,
-        "accumulation": profile.optim.accumulation,
-        "gradient_checkpointing": profile.model.gradient_checkpointing,
-        "precision": profile.run.precision,
-        "backbone": profile.model.backbone,
+        knob.name: getattr(getattr(profile, knob.section), knob.name) for knob in knobs_of(type(profile.head))
     }
-    if isinstance(head, AttFCSettings):
-        known |= {"num_references": head.num_references, "queue_length": head.queue_length, "storage": head.storage}
-        known |= {"dcc_share": head.dcc_share}
     for number, one in enumerate(front):
         if all(known.get(name, value) == value for name, value in one.settings.items() if value is not None):
             return number

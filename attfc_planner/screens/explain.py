@@ -9,7 +9,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from attfc_planner.accuracy.prior import ASSUMPTIONS, SOURCE
+from attfc_planner.accuracy.prior import ASSUMPTIONS
 from attfc_planner.explain.explain import Explanation, KnobChange, grouped_terms
 from attfc_planner.screens.plan import interval
 from attfc_planner.screens.timeline_chart import timeline_chart
@@ -133,7 +133,7 @@ def _signed(num_bytes: Bytes) -> str:
 
 
 def _accuracy(explained: Explanation) -> tuple[tuple[str, RenderableType], ...]:
-    if explained.accuracy_source != SOURCE:
+    if not explained.accuracy_source.startswith("prior"):
         return (("Accuracy, from your trainings", _parts(explained)),)
     return (("Accuracy prior", _parts(explained)), ("What the accuracy prior assumes", _assumptions()))
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
+from attfc_planner.knobs.space import knobs_of, shown
+from attfc_train.heads.knob import Knob
 from attfc_train.units import GIB
 
 if TYPE_CHECKING:  # as in `attfc_planner.screens.plan`
@@ -32,23 +34,23 @@ def front_table(front: Sequence[Candidate], chosen: Candidate, others: Mapping[s
     return table
 
 
+def _columns(candidate: Candidate) -> list[Knob]:
+    """Return the knobs that have a column: those that were searched, in the order in which they are shown."""
+    knobs = shown(knobs_of(type(candidate.profile.head)))
+    return [knob for knob in knobs if knob.column and candidate.setting.get(knob.name) is not None]
+
+
 def _titles(chosen: Candidate) -> tuple[str, ...]:
     time = "images/s" if chosen.profile.data.num_images is None else "hours"
-    network = ("net",) if chosen.setting.backbone else ()
-    return (*network, "DCC size", "B", "R", "stored", "ckpt", "GiB", time, "points")
+    return (*(knob.column for knob in _columns(chosen)), "GiB", time, "points")
 
 
 def _cells(candidate: Candidate) -> tuple[str, ...]:
-    setting = candidate.setting
+    profile = candidate.profile
     rate = candidate.images_per_second
-    unknown = candidate.profile.data.num_images is None
+    unknown = profile.data.num_images is None
     return (
-        *((setting.backbone,) if setting.backbone else ()),
-        f"{candidate.profile.dcc_size:,}",
-        f"{setting.batch_size}" if setting.accumulation == 1 else f"{setting.accumulation}x{setting.part_size:.0f}",
-        str(setting.num_references),
-        setting.storage or "",
-        "yes" if setting.gradient_checkpointing else "no",
+        *(knob.cell(getattr(profile, knob.section)) for knob in _columns(candidate)),
         f"{candidate.memory_bytes / GIB:.1f}",
         f"{rate:,.{1 if rate < 100 else 0}f}" if unknown else f"{candidate.hours:,.{1 if candidate.hours < 100 else 0}f}",
         f"{candidate.accuracy_points:+.2f}",

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from attfc_planner.gpu.profile import GpuProfile
+from attfc_planner.knobs.space import knobs_of
 from attfc_planner.screens.front_table import front_table
 from attfc_train.profile.prediction import Interval, MemoryPrediction, Prediction
 from attfc_train.units import MIB, format_bytes, format_seconds
@@ -125,16 +126,12 @@ def _device_line(gpu: GpuProfile) -> Text:
 
 
 def _setting_table(plan: Plan) -> Table:
-    profile, setting = plan.profile, plan.chosen.setting
-    parts = f" in {setting.accumulation} parts of {setting.part_size:.0f}" if setting.accumulation > 1 else ""
-    rows = (
+    profile = plan.profile
+    told = [(knob.row, getattr(profile, knob.section)) for knob in knobs_of(type(profile.head)) if knob.row is not None]
+    rows = [
         ("identities, backbone", f"{profile.num_ids:,}, {profile.model.backbone} at {profile.run.precision}"),
-        ("DCC size", f"{profile.dcc_size:,} slots ({setting.dcc_share:.0%} of the identities), {setting.storage}"),
-        ("queue length", f"{setting.queue_length:g} (averaged)"),
-        ("batch size", f"{setting.batch_size}{parts}, learning rate {profile.optim.learning_rate:g}"),
-        ("references", f"{setting.num_references} per query"),
-        ("gradient checkpointing", "yes" if setting.gradient_checkpointing else "no"),
-    )
+        *(row(section) for row, section in told),
+    ]
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in rows:
         table.add_row(name, Text(value, style="bold"))

@@ -15,7 +15,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from attfc_planner.accuracy.regression import POINTS_PER_LOG_ODDS, MeasuredAccuracy, Z
+from attfc_planner.accuracy.features import POINTS_PER_LOG_ODDS
+from attfc_planner.accuracy.regression import MeasuredAccuracy, Z
+from attfc_planner.knobs.space import knobs_of
 from attfc_planner.screens.plan import interval
 from attfc_planner.tune.question import Question, varied, words
 from attfc_planner.tune.stages.budget import Scale
@@ -183,9 +185,10 @@ def _cells(one: Comparison, is_best: bool, names: list[str]) -> tuple[str, str, 
 
 
 def _told_apart_by(found: Verdict) -> list[str]:
-    """The knobs in which trained settings differ, but for those that only trade memory for time."""
+    """Return the knobs in which trained settings differ, but for those that only trade memory for time."""
     names = varied(one.trained.setting for one in found.comparisons if one.trained.setting is not None)
-    return [name for name in names if name not in ("gradient_checkpointing", "accumulation")]
+    knobs = {knob.name: knob for knob in knobs_of(type(found.chosen.profile.head))}
+    return [name for name in names if "accuracy" in knobs[name].affects]
 
 
 def _percent(accuracy: Accuracy) -> str:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cache, cached_property
 from typing import Protocol, TypeAlias
 
 from attfc_planner.accuracy.prior import accuracy_prior, midpoint
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.knobs.space import Setting
+from attfc_planner.knobs.space import Setting, knobs_of
 from attfc_planner.speed.model import SpeedPrediction, predict_speed
 from attfc_planner.trace.history import OpCost
+from attfc_train.document import Value
+from attfc_train.heads.settings import HeadSettings
 from attfc_train.profile.prediction import Interval, MemoryPrediction
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.units import Bytes
@@ -86,7 +88,7 @@ PredictAccuracy: TypeAlias = Callable[[TrainProfile], Interval]
 
 
 class Evaluator:
-    """Judges settings; the queue length changes neither memory nor speed, so those are computed once for all of its values.
+    """Judges settings; what affects accuracy alone, such as a queue length, needs memory and speed once for all of its values.
 
     Args:
         base: the resolved profile that settings are applied to.
@@ -103,7 +105,8 @@ class Evaluator:
 
     def __call__(self, setting: Setting) -> Candidate:
         """The candidate for `setting`, whose accumulation must divide its batch."""
-        profile, key = setting.applied_to(self._base), without_queue_length(setting)
+        profile = setting.applied_to(self._base)
+        key = alike_in_cost(self._base, setting)
         return Candidate(
             setting, profile, self._accuracy(profile), lambda: self._predicted_speed(key), lambda: self._estimated(key)
         )
@@ -120,6 +123,11 @@ class Evaluator:
         return self._memory[key]
 
 
-def without_queue_length(setting: Setting) -> Setting:
-    """The setting that stands for all that differ from it in queue length only."""
-    return replace(setting, queue_length=2.0)
+def alike_in_cost(base: TrainProfile, setting: Setting) -> Setting:
+    """Return the setting that stands for all that take the same memory and time: they differ in what affects accuracy alone."""
+    return setting.turned(**_stand_ins(type(base.head)))
+
+
+@cache
+def _stand_ins(head: type[HeadSettings]) -> dict[str, Value | None]:
+    return {knob.name: knob.stand_in for knob in knobs_of(head) if knob.affects == {"accuracy"}}

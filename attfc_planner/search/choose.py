@@ -14,6 +14,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Literal, TypeAlias
 
+from attfc_planner.knobs.space import knobs_of, shown
 from attfc_planner.search.candidates import Candidate, MemoryEstimator
 from attfc_planner.search.constraints import Limits, is_feasible
 from attfc_train.profile.prediction import MemoryPrediction
@@ -87,13 +88,8 @@ def runners_up(
 
 
 def describe(candidate: Candidate) -> str:
-    """One line about a setting."""
-    setting = candidate.setting
-    parts = f" in {setting.accumulation} parts" if setting.accumulation > 1 else ""
-    storage = "" if setting.storage in (None, "fp32") else f", centers in {setting.storage}"
-    checkpointing = ", gradient checkpointing" if setting.gradient_checkpointing else ""
-    backbone = f"{setting.backbone}, " if setting.backbone else ""
-    return (
-        f"{backbone}DCC size {candidate.profile.dcc_size:,}, queue length {setting.queue_length:g}, "
-        f"batch size {setting.batch_size}{parts}, {setting.num_references} references{storage}{checkpointing}"
-    )
+    """Return one line about a setting."""
+    profile = candidate.profile
+    searched = [knob for knob in shown(knobs_of(type(profile.head))) if candidate.setting.get(knob.name) is not None]
+    phrases = (knob.phrase(getattr(profile, knob.section)) for knob in searched)
+    return ", ".join(phrase for phrase in phrases if phrase)

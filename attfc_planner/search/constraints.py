@@ -40,9 +40,14 @@ def accuracy_shortfall(candidate: Candidate, limits: Limits) -> float:
 
 def missing_slots(candidate: Candidate) -> float:
     """Slots that a container lacks to hold `LEAST_BATCHES` batches; one with a slot for every identity lacks none."""
-    if candidate.setting.dcc_share == 1:
-        return 0
-    return LEAST_BATCHES * candidate.setting.batch_size - candidate.profile.dcc_size
+    return least_slots(candidate) - candidate.profile.dcc_size if least_slots(candidate) else 0
+
+
+def least_slots(candidate: Candidate) -> int:
+    """Return the slots that a container must have; 0 without one, and for one with a slot for every identity."""
+    profile = candidate.profile
+    spared = not profile.dcc_size or profile.dcc_size >= profile.num_ids
+    return 0 if spared else LEAST_BATCHES * profile.optim.batch_size
 
 
 def missing_hours(candidate: Candidate, limits: Limits) -> float:
@@ -91,7 +96,7 @@ def is_feasible(candidate: Candidate, limits: Limits) -> bool:
 def slacks(candidate: Candidate, limits: Limits) -> tuple[ConstraintSlack, ...]:
     """How much room a feasible candidate leaves, in units that a reader knows."""
     setting = candidate.setting
-    least = 0 if setting.dcc_share == 1 else LEAST_BATCHES * setting.batch_size
+    least = least_slots(candidate)
     part = min(LEAST_PART, setting.batch_size)
     at_most = [
         ("memory", candidate.memory_bytes / GIB, limits.budget_bytes / GIB, "GiB"),

@@ -10,7 +10,7 @@ from attfc_planner.knobs.space import SearchSpace, Setting
 from attfc_planner.search.candidates import Candidate, Evaluate
 from attfc_planner.search.choose import describe
 from attfc_planner.search.constraints import Limits, is_sound, memory_excess_mib
-from attfc_planner.search.screening import STORED_BYTES, cells, screen
+from attfc_planner.search.screening import cells, screen
 from attfc_train.errors import InfeasiblePlanError
 from attfc_train.units import format_bytes
 
@@ -40,32 +40,36 @@ def smallest(
     Args:
         starts: what `cells` gave for these limits, if that is at hand.
     """
-    found: list[Candidate] = []
-    corners = (evaluate(_tightened(space, one.setting)) for one in starts or cells(space, evaluate, limits))
-    for corner in sorted((one for one in corners if is_sound(one, limits)), key=_by_size):
-        if not any(_no_larger(one.setting, corner.setting) for one in found):
-            found.append(corner)
-    return min(found, key=lambda one: (one.memory_bytes, one.setting), default=None)
+    tightest: list[Candidate] = []
+    corners = (evaluate(_tightened(space, start.setting)) for start in starts or cells(space, evaluate, limits))
+    for corner in sorted((one for one in corners if is_sound(one, limits)), key=lambda one: _by_size(space, one.setting)):
+        if not any(_no_larger(space, other.setting, corner.setting) for other in tightest):
+            tightest.append(corner)
+    return min(tightest, key=lambda one: (one.memory_bytes, one.setting), default=None)
 
 
 def _tightened(space: SearchSpace, setting: Setting) -> Setting:
     """The same training in the least memory."""
-    tight = replace(setting, gradient_checkpointing=space.gradient_checkpointing[-1])
-    ways = (replace(tight, accumulation=parts) for parts in space.accumulation)
+    saving = setting.turned(gradient_checkpointing=space["gradient_checkpointing"].values[-1])
+    ways = (saving.turned(accumulation=parts) for parts in space["accumulation"].values)
     return min((way for way in ways if way.divides), key=lambda way: (way.part_size, way.accumulation))
 
 
-def _by_size(candidate: Candidate) -> tuple[object, ...]:
-    setting = candidate.setting
-    width = STORED_BYTES[setting.storage]
-    return setting.dcc_share, setting.num_references, width, setting.part_size, setting.batch_size, setting
+def _sizes(space: SearchSpace, setting: Setting) -> tuple[float, ...]:
+    """Return measures with each of which memory never falls, and which say nothing of checkpointing and accumulation."""
+    return (*(knob.size_of(setting[knob.name]) for knob in space.knobs if knob.size is not None), setting.part_size)
 
 
-def _no_larger(one: Setting, other: Setting) -> bool:
-    pairs = ((STORED_BYTES[one.storage], STORED_BYTES[other.storage]), (one.part_size, other.part_size))
-    same = (one.backbone, one.precision) == (other.backbone, other.precision)
-    more = (one.num_references, other.num_references), (one.batch_size, other.batch_size)
-    return same and all(a <= b for a, b in (*pairs, *more, (one.dcc_share, other.dcc_share)))
+def _by_size(space: SearchSpace, setting: Setting) -> tuple[object, ...]:
+    return *_sizes(space, setting), setting.batch_size, setting
+
+
+def _no_larger(space: SearchSpace, one: Setting, other: Setting) -> bool:
+    """Return whether memory cannot be more; settings that differ in a knob without a size cannot be compared."""
+    kinds = [knob.name for knob in space.knobs if knob.size is None and "accuracy" in knob.affects and not knob.scales]
+    pairs = zip(_sizes(space, one), _sizes(space, other), strict=True)
+    same = all(one[name] == other[name] for name in kinds)
+    return same and one.batch_size <= other.batch_size and all(a <= b for a, b in pairs)
 
 
 def _too_inaccurate(space: SearchSpace, evaluate: Evaluate, limits: Limits, anything: Limits) -> InfeasiblePlanError:

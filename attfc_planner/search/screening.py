@@ -1,25 +1,24 @@
 """The Pareto front of a whole space, exactly, without asking for the memory of most of it.
 
-Three facts make that cheap; a test holds each against plain enumeration. (1) The queue length changes neither memory nor
-speed, and checkpointing and accumulation change no accuracy: so a *cell*, all settings that differ in these only, needs its
-best queue length and its fastest way that fits. (2) More slots and more references are never faster. (3) Memory never falls
-with slots, references, queries at a time, parts, wider storage, or without checkpointing: what was asked once answers for
-many. Cells are tried fastest first; what is no more accurate than a faster one that fits needs no memory.
+Three facts make that cheap; a test holds each against plain enumeration. (1) Some knobs affect accuracy alone (a queue length),
+checkpointing and accumulation do not affect it at all: so a *cell*, all settings that differ in these only, needs its best
+value of the former and its fastest way that fits. (2) More of a knob that `slows` (slots, references) is never faster. (3)
+Memory never falls with the size of a knob (slots, references, width of storage), with queries at a time, with parts, or without
+checkpointing: what was asked once answers for many. Cells are tried fastest first; what is no more accurate than a faster one
+that fits needs no memory.
 """
 
 from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from attfc_planner.knobs.space import SearchSpace, Setting
+from attfc_planner.knobs.space import ACCUMULATION, BATCH_SIZE, GRADIENT_CHECKPOINTING, SearchSpace, Setting
 from attfc_planner.search.candidates import Candidate, Evaluate
 from attfc_planner.search.constraints import Limits, is_sound, memory_excess_mib, missing_hours
-
-STORED_BYTES = {"fp32": 4, "bf16": 2, "fp8": 1, "int8": 1, None: 4}
-"""Of a component of a center."""
+from attfc_train.heads.knob import Knob
 
 _Size: TypeAlias = tuple[float, ...]
 
@@ -32,44 +31,57 @@ def screen(
     Args:
         starts: what `cells` gave for these limits, if that is at hand.
     """
-    border = _Border(limits)
+    border = _Border(space, limits)
     return _front(space, evaluate, border, cells(space, evaluate, limits) if starts is None else starts)
 
 
 def cells(space: SearchSpace, evaluate: Evaluate, limits: Limits) -> list[Candidate]:
     """One candidate for every cell that can be on the front: whole batches without checkpointing, the best queue length."""
     found: dict[tuple[object, ...], list[Candidate]] = {}
+    kinds = [knob.name for knob in space.knobs if "accuracy" in knob.affects and not knob.slows and not _only_learns(knob)]
     for setting in _whole_batches(space, evaluate):
         candidate = evaluate(setting)
         if is_sound(candidate, limits):
-            kind = setting.batch_size, setting.storage, setting.precision, setting.backbone
-            found.setdefault(kind, []).append(candidate)
-    return [candidate for kind in found.values() for candidate in _unbeaten(kind)]
+            found.setdefault(tuple(setting[name] for name in kinds), []).append(candidate)
+    return [candidate for kind in found.values() for candidate in _unbeaten(space, kind)]
+
+
+def _only_learns(knob: Knob) -> bool:
+    return knob.affects == {"accuracy"}
 
 
 def _whole_batches(space: SearchSpace, evaluate: Evaluate) -> Iterator[Setting]:
-    """One setting of each cell. The queue length adds to the accuracy whatever the other knobs are: one is the best for all."""
-    first = {name: values[:1] for name, values in space.knobs.items()}
-    lengths = [evaluate(one) for one in SearchSpace(**{**first, "queue_length": space.queue_length})]  # type: ignore[arg-type]  # likewise
-    best = max(lengths, key=lambda one: (one.accuracy_points, -one.setting.queue_length)).setting.queue_length
-    fixed = {name: first[name] for name in ("gradient_checkpointing", "accumulation")}
-    return iter(SearchSpace(**{**space.knobs, **fixed, "queue_length": (best,)}))  # type: ignore[arg-type]  # the knobs' own
+    """Return one setting of each cell.
 
-
-def _unbeaten(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """Those of one batch size and kind that no other equals in accuracy with fewer slots and references.
-
-    A slot for everyone is kept in any case: it needs no map of identities.
+    A knob that affects accuracy alone adds to it whatever the other knobs are: one of its values is the best for all.
     """
-    kept: list[Candidate] = []
-    for one in sorted(candidates, key=lambda one: (one.setting.dcc_share, one.setting.num_references)):
-        beaten = any(
-            other.accuracy_points >= one.accuracy_points and other.setting.num_references <= one.setting.num_references
-            for other in kept
-        )
-        if not beaten or one.setting.dcc_share == 1:
-            kept.append(one)
-    return kept
+    first = {name: values[:1] for name, values in space.values.items()}
+    fixed = {knob.name: knob.values[:1] for knob in space.knobs if "accuracy" not in knob.affects}
+    for knob in filter(_only_learns, space.knobs):
+        ways = [evaluate(setting) for setting in space.narrowed(**{**first, knob.name: knob.values})]
+        best = max(ways, key=lambda way: (way.accuracy_points, -knob.values.index(way.setting[knob.name])))
+        fixed[knob.name] = (best.setting[knob.name],)
+    return iter(space.narrowed(**fixed))
+
+
+def _unbeaten(space: SearchSpace, candidates: Iterable[Candidate]) -> list[Candidate]:
+    """Return those of one kind that no other equals in accuracy while it is no larger in any knob that slows a step.
+
+    A value that allocates by another rule (`Knob.apart`), such as a slot for everyone, is kept in any case.
+    """
+    slowing = [knob for knob in space.knobs if knob.slows]
+    apart = [(knob.name, knob.apart) for knob in slowing if knob.apart is not None]
+
+    def sizes(candidate: Candidate) -> _Size:
+        return tuple(knob.size_of(candidate.setting[knob.name]) for knob in slowing)
+
+    kept: list[tuple[_Size, Candidate]] = []
+    for size, candidate in sorted(((sizes(each), each) for each in candidates), key=lambda pair: pair[0]):
+        points = candidate.accuracy_points
+        beaten = any(other.accuracy_points >= points and _at_most(smaller, size) for smaller, other in kept)
+        if not beaten or any(candidate.setting[name] == value for name, value in apart):
+            kept.append((size, candidate))
+    return [candidate for _, candidate in kept]
 
 
 def _front(space: SearchSpace, evaluate: Evaluate, border: _Border, starts: Iterable[Candidate]) -> list[Candidate]:
@@ -95,19 +107,20 @@ def slower_ways(space: SearchSpace, setting: Setting, border: _Border) -> Iterat
 
     Every way has one predecessor, and is slower than that; ways that are known not to fit are passed over.
     """
-    if not setting.gradient_checkpointing and setting.accumulation == space.accumulation[0]:
-        yield from _passed(space, replace(setting, gradient_checkpointing=True), border, space.gradient_checkpointing)
-    later = space.accumulation[space.accumulation.index(setting.accumulation) + 1 :]
+    accumulation = space["accumulation"].values
+    if not setting.gradient_checkpointing and setting.accumulation == accumulation[0]:
+        yield from _passed(space, setting.turned(gradient_checkpointing=True), border)
+    later = accumulation[accumulation.index(setting.accumulation) + 1 :]
     for parts in later:
-        way = replace(setting, accumulation=parts)
+        way = setting.turned(accumulation=parts)
         if way.divides:
-            yield from _passed(space, way, border, space.gradient_checkpointing)
+            yield from _passed(space, way, border)
             return
 
 
-def _passed(space: SearchSpace, way: Setting, border: _Border, checkpointing: tuple[bool, ...]) -> Iterator[Setting]:
-    """The way, or those behind it where it is known not to fit."""
-    if way.gradient_checkpointing not in checkpointing:
+def _passed(space: SearchSpace, way: Setting, border: _Border) -> Iterator[Setting]:
+    """Yield the way, or those behind it where it is known not to fit."""
+    if way.gradient_checkpointing not in space["gradient_checkpointing"].values:
         return
     if border.is_known_misfit(way):
         yield from slower_ways(space, way, border)
@@ -130,14 +143,20 @@ class _Waiting:
 class _Border:
     """What is known about what fits."""
 
-    def __init__(self, limits: Limits) -> None:
+    def __init__(self, space: SearchSpace, limits: Limits) -> None:
         self.limits = limits
+        self._sized = [knob for knob in space.knobs if knob.size is not None]
+        ways = {knob.name for knob in (BATCH_SIZE, ACCUMULATION, GRADIENT_CHECKPOINTING)}
+        self._kinds = [
+            knob.name for knob in space.knobs if knob.size is None and knob.name not in ways and not _only_learns(knob)
+        ]
         self._fit: dict[tuple[object, ...], list[_Size]] = {}
         self._misfit: dict[tuple[object, ...], list[_Size]] = {}
 
     def fits(self, candidate: Candidate) -> bool:
-        """Whether it fits the budget: by what is known, else by its memory."""
-        kind, size = _kind(candidate.setting), _size(candidate.setting)
+        """Return whether it fits the budget: by what is known, else by its memory."""
+        kind = self._kind(candidate.setting)
+        size = self._size(candidate.setting)
         if any(_at_most(size, other) for other in self._fit.get(kind, ())):
             return True
         if self.is_known_misfit(candidate.setting):
@@ -147,24 +166,18 @@ class _Border:
         return fits
 
     def is_known_misfit(self, setting: Setting) -> bool:
-        """Whether something of at most its size did not fit."""
-        size = _size(setting)
-        return any(_at_most(other, size) for other in self._misfit.get(_kind(setting), ()))
+        """Return whether something of at most its size did not fit."""
+        size = self._size(setting)
+        return any(_at_most(other, size) for other in self._misfit.get(self._kind(setting), ()))
 
+    def _kind(self, setting: Setting) -> tuple[object, ...]:
+        """Settings of one kind can be compared by size."""
+        return tuple(setting[name] for name in self._kinds)
 
-def _kind(setting: Setting) -> tuple[object, ...]:
-    return setting.backbone, setting.precision
-
-
-def _size(setting: Setting) -> _Size:
-    return (
-        setting.dcc_share,
-        setting.part_size,
-        setting.accumulation,
-        setting.num_references,
-        STORED_BYTES[setting.storage],
-        not setting.gradient_checkpointing,
-    )
+    def _size(self, setting: Setting) -> _Size:
+        """Measures with each of which memory never falls."""
+        sizes = (knob.size_of(setting[knob.name]) for knob in self._sized)
+        return (*sizes, setting.part_size, setting.accumulation, not setting.gradient_checkpointing)
 
 
 def _at_most(one: _Size, other: _Size) -> bool:

@@ -11,18 +11,19 @@ import contextlib
 import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from attfc_planner.knobs.space import CATEGORIES, SearchSpace, Setting
+from attfc_planner.knobs.space import SearchSpace, Setting
 from attfc_planner.search.candidates import Candidate, Evaluate
 from attfc_planner.search.constraints import Limits, constraints, indivisible, is_feasible
 from attfc_planner.search.plainest import NEGLIGIBLE_POINTS, NEGLIGIBLE_SPEED, plainest
 from attfc_planner.search.screening import cells, screen
+from attfc_train.document import Value
 from attfc_train.errors import StorageError
 from attfc_train.files import write_atomically
 
@@ -137,24 +138,24 @@ def _run_study(
 
 
 def _suggested(trial: optuna.Trial, space: SearchSpace) -> Setting:
-    """Ordered knobs are suggested as indices, categories as they are, and what has one value not at all."""
-    chosen: dict[str, object] = {}
-    for name, values in space.knobs.items():
-        if len(values) == 1:
-            chosen[name] = values[0]
-        elif name in CATEGORIES:
-            chosen[name] = trial.suggest_categorical(name, values)
+    """Suggest ordered knobs as indices, others as they are, and what has one value not at all."""
+    chosen: dict[str, Value | None] = {}
+    for knob in space.knobs:
+        if len(knob.values) == 1:
+            chosen[knob.name] = knob.values[0]
+        elif knob.ordered:
+            chosen[knob.name] = knob.values[trial.suggest_int(knob.name, 0, len(knob.values) - 1)]
         else:
-            chosen[name] = values[trial.suggest_int(name, 0, len(values) - 1)]
-    return Setting(**chosen)  # type: ignore[arg-type]  # the knobs' own values
+            chosen[knob.name] = trial.suggest_categorical(knob.name, knob.values)
+    return Setting.of(chosen)
 
 
 def _parameters(space: SearchSpace, setting: Setting) -> dict[str, object]:
-    """Inverse of `_suggested`."""
+    """Return the inverse of `_suggested`."""
     return {
-        name: asdict(setting)[name] if name in CATEGORIES else values.index(asdict(setting)[name])
-        for name, values in space.knobs.items()
-        if len(values) > 1
+        knob.name: knob.values.index(setting[knob.name]) if knob.ordered else setting[knob.name]
+        for knob in space.knobs
+        if len(knob.values) > 1
     }
 
 
@@ -162,7 +163,7 @@ def _record(trial: optuna.Trial, candidate: Candidate, limits: Limits) -> None:
     """Constraints, and what a reader of the journal wants to see beside the objectives."""
     for name, value in constraints(candidate, limits).items():
         trial.set_constraint(name, value)
-    trial.set_user_attr("setting", asdict(candidate.setting))
+    trial.set_user_attr("setting", candidate.setting.document())
     trial.set_user_attr("memory_bytes", candidate.memory_bytes)
     trial.set_user_attr("images_per_second", candidate.images_per_second)
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
-from typing import cast
 
 from attfc_planner.knobs.space import SearchSpace
 from attfc_planner.search.candidates import Candidate
 from attfc_planner.search.choose import Preference, rule
 from attfc_planner.search.constraints import Limits, slacks
-from attfc_train.profile.search_summary import FrontPoint, SearchSummary, Value
+from attfc_train.profile.search_summary import FrontPoint, SearchSummary
 
 
 def summarised(
@@ -22,10 +20,10 @@ def summarised(
     left_out: tuple[str, ...],
 ) -> SearchSummary:
     """What the plan of `winner` was chosen from."""
-    knobs = {name: tuple(value for value in values if value is not None) for name, values in space.knobs.items()}
+    knobs = {name: tuple(value for value in values if value is not None) for name, values in space.values.items()}
     return SearchSummary(
         rule=rule(prefer, limits),
-        knobs={name: cast("tuple[Value, ...]", values) for name, values in knobs.items() if values},
+        knobs={name: values for name, values in knobs.items() if values},
         left_out=left_out,
         num_settings=len(space),
         constraints=slacks(winner, limits),
@@ -34,7 +32,7 @@ def summarised(
 
 
 def _point(candidate: Candidate) -> FrontPoint:
-    settings = {name: value for name, value in asdict(candidate.setting).items() if value is not None}
+    settings = {name: value for name, value in candidate.setting.document().items() if value is not None}
     return FrontPoint(
         settings=settings,
         hours=None if candidate.profile.data.num_images is None else float(f"{candidate.hours:.4g}"),

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from attfc_planner.accuracy.regression import FEWEST_SETTINGS, MeasuredAccuracy, Training, log_odds_of
-from attfc_planner.knobs.space import Setting
+from attfc_planner.knobs.space import Setting, knobs_of
 from attfc_train.errors import ProfileError
-from attfc_train.profile.profile import AttFCSettings, FullFCSettings, HeadSettings, TrainProfile
+from attfc_train.heads.full_fc.settings import FullFCSettings
+from attfc_train.profile.profile import TrainProfile
 from attfc_train.profile.search_summary import TrainingRecord
 
 
@@ -25,7 +26,7 @@ def tuned_accuracy(profile: TrainProfile) -> MeasuredAccuracy | None:
 
 
 def measured_accuracy(base: TrainProfile, records: tuple[TrainingRecord, ...], trained_on: str) -> MeasuredAccuracy | None:
-    """The regression; None without a full FC layer or with fewer than `FEWEST_SETTINGS` settings.
+    """Return the regression; None without a full FC layer, with fewer than `FEWEST_SETTINGS` settings, or for another head.
 
     Raises:
         ProfileError: as `tuned_accuracy`.
@@ -33,25 +34,23 @@ def measured_accuracy(base: TrainProfile, records: tuple[TrainingRecord, ...], t
     Args:
         base: what the settings are applied to, with data.num_ids.
     """
-    settings = {record.setting for record in records if not record.full_fc}
+    recipe = base.model_copy(update={"head": base.head.searchable()})
+    known = {knob.name for knob in knobs_of(type(recipe.head))}
+    if any(set(record.setting) - known for record in records):
+        return None  # the head was another one when it was tuned
+    settings = {Setting.of(record.setting) for record in records if not record.full_fc}
     if len(settings) < FEWEST_SETTINGS or not any(record.full_fc for record in records):
         return None
-    recipe = base.model_copy(update={"head": _with_the_knobs(base.head)})
     try:
         return MeasuredAccuracy([_training(recipe, record) for record in records], trained_on)
-    except (ArithmeticError, ValueError) as error:  # numpy's LinAlgError is one
+    except (ArithmeticError, ValueError) as error:  # numpy's LinAlgError and pydantic's ValidationError are some
         rule = "search.trainings must make a regression"
         raise ProfileError(rule, str(error).splitlines()[0], "Tune again, or remove them.") from error
 
 
-def _with_the_knobs(head: HeadSettings) -> AttFCSettings:
-    """The head that the knobs are about, whatever became of it since (`Setting.applied_to`)."""
-    own = head if isinstance(head, AttFCSettings) else AttFCSettings(margin=head.margin)
-    return own.model_copy(update={"policy": "identity", "queue_mode": "averaged"})
-
-
-def _training(base: TrainProfile, record: TrainingRecord) -> Training:
-    profile = Setting(**record.setting.model_dump()).applied_to(base)
+def _training(recipe: TrainProfile, record: TrainingRecord) -> Training:
+    profile = Setting.of(record.setting).applied_to(recipe)
     if record.full_fc:
         profile = profile.model_copy(update={"head": FullFCSettings(margin=profile.head.margin)})
-    return Training(profile, log_odds_of(record.accuracy), record.pairs_variance, record.projection_variance)
+    odds = log_odds_of(record.accuracy)
+    return Training(profile, odds, record.pairs_variance, record.projection_variance)

@@ -17,24 +17,25 @@ from numpy.typing import NDArray
 
 from attfc_planner.trace.affine import COST_TERMS, SIZE_TERMS, AffineTrace
 from attfc_planner.trace.history import OpCost, Trace
-from attfc_planner.trace.structure import Knobs, knobs_of
-from attfc_train.profile.profile import AttFCSettings, TrainProfile
+from attfc_planner.trace.structure import Knobs, head_structure_of, knobs_of
+from attfc_train.document import STORAGES
+from attfc_train.profile.profile import TrainProfile
 
 _WHOLE = ("input", "momentum", "update", "enqueue")
 """Phases of the step that happen once, whatever the parts."""
 _FIRST_GRADIENT = ("new_empty_strided", "copy_")
 """Operators of the backward pass that give a weight its first gradient."""
 _SLOTS, _CHUNK = SIZE_TERMS.index("C"), SIZE_TERMS.index("K")
-_WIDTH = {"bf16": 2, "fp8": 1, "int8": 1}
 
 
 def stand_in(profile: TrainProfile) -> TrainProfile:
     """The profile to trace for `profile`: one part of the batch, fp32 centers. Itself where these are not known to scale."""
-    head, optim = profile.head, profile.optim
-    if not isinstance(head, AttFCSettings) or (head.policy, head.queue_mode) != ("identity", "averaged"):
+    optim = profile.optim
+    head = head_structure_of(profile.head).stand_in(profile.head)
+    if head is None:
         return profile
     whole = optim.model_copy(update={"accumulation": 1, "batch_size": optim.micro_batch_size})
-    return profile.model_copy(update={"head": head.model_copy(update={"storage": "fp32"}), "optim": whole})
+    return profile.model_copy(update={"head": head, "optim": whole})
 
 
 def scaled_trace(affine: AffineTrace, profile: TrainProfile) -> Trace:
@@ -55,11 +56,12 @@ def scaled_costs(affine: AffineTrace, profile: TrainProfile) -> tuple[OpCost, ..
 
 def _narrowed(affine: AffineTrace, profile: TrainProfile) -> AffineTrace:
     """The trace with centers in the profile's storage."""
-    head, dim = profile.head, profile.model.embedding_size
-    if stand_in(profile) is profile or not isinstance(head, AttFCSettings) or head.storage == "fp32":
+    dim = profile.model.embedding_size
+    storage = head_structure_of(profile.head).storage(profile.head)
+    if stand_in(profile) is profile or storage == "fp32":
         return affine
-    width = _WIDTH[head.storage]
-    scale = 4 if width == 1 else 0
+    width, scaled = STORAGES[storage]
+    scale = 4 if scaled else 0
     trace, coefficients = affine.skeleton, affine.coefficients.copy()
     coefficients[_rows(trace, affine, "zeros", "container", _SLOTS, 4 * dim), _SLOTS] = width * dim + scale
     coefficients[_rows(trace, affine, "new_zeros", "loss", _CHUNK, 4), _CHUNK] += 4 * dim

@@ -1,25 +1,27 @@
 """What of a profile changes the *sequence* of allocations, and what only changes their sizes.
 
 Two profiles of one structure make the same storages in the same order; a storage's size is an exact affine function of a
-few knobs. So a few small traces of a structure predict all its sizes: see `attfc_planner.trace.affine`.
+few sizes. So a few small traces of a structure predict all its sizes: see `attfc_planner.trace.affine`.
+
+What of a head's settings matters is registered by its kind in `STRUCTURES`; of a kind that is not there, everything does.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
-from attfc_train.profile.profile import (
-    AttFCSettings,
-    DataSettings,
-    FullFCSettings,
-    HeadSettings,
-    MarginSettings,
-    ModelSettings,
-    OptimSettings,
-    PartialFCSettings,
-    RunSettings,
-    TrainProfile,
-)
+from attfc_train.document import StorageName
+from attfc_train.heads.attfc.settings import AttFCSettings
+from attfc_train.heads.full_fc.settings import FullFCSettings
+from attfc_train.heads.partial_fc.settings import PartialFCSettings
+from attfc_train.heads.settings import HeadSettings, MarginSettings
+from attfc_train.profile.profile import DataSettings, ModelSettings, OptimSettings, RunSettings, TrainProfile
+
+_OTHER_CHUNK, _MORE_IDENTITIES = 787, 502
+
+Settings = TypeVar("Settings", bound=HeadSettings)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,35 +40,141 @@ class Knobs:
     """R."""
 
 
+class HeadStructure(Generic[Settings]):
+    """How one kind of head allocates. As it stands here: all of its settings but the margin's numbers may matter."""
+
+    knobs: tuple[str, ...] | None = None
+    """The searched knobs of the head that change the sequence of allocations; None: any may."""
+    not_affine = ""
+    """Why sizes are no affine functions of the knobs; empty: they may be."""
+
+    def plain(self, head: Settings) -> Settings:
+        """Return the settings with the default for everything that cannot matter."""
+        return head.model_copy(update={"margin": _plain_margin(head.margin)})
+
+    def chunk(self, head: Settings) -> int:
+        """Return the slots that are scored at a time; 0 where none are."""
+        del head
+        return 0
+
+    def with_knobs(self, head: Settings, knobs: Knobs) -> Settings:
+        """Return the settings with other numbers that scale storages."""
+        del knobs
+        return head
+
+    def is_direct(self, head: Settings, num_ids: int) -> bool:
+        """Return whether a container has a slot for everyone and so keeps no map of identities; N then follows C."""
+        del head, num_ids
+        return False
+
+    def points(self, head: Settings, base: Knobs) -> Sequence[Knobs]:
+        """Return where to trace the head, `base` first, so that everything that scales its storages can be told apart."""
+        del head
+        return base, replace(base, identities=base.identities + _MORE_IDENTITIES)
+
+    def stand_in(self, head: Settings) -> Settings | None:
+        """Return the settings to trace in place of these, whose storage and parts are computed; None: trace these."""
+        del head
+        return None
+
+    def storage(self, head: Settings) -> StorageName:
+        """Return the type of the stored centers, where there is a `stand_in`."""
+        del head
+        return "fp32"
+
+
+class _AttFCStructure(HeadStructure[AttFCSettings]):
+    """A container: no references at all is another structure, and so is a slot for every identity."""
+
+    knobs = ("dcc_share", "num_references")
+
+    def plain(self, head: AttFCSettings) -> AttFCSettings:
+        exact_length = head.queue_mode == "stored" or head.queue_length == 1
+        return AttFCSettings(
+            margin=_plain_margin(head.margin),
+            policy=head.policy,
+            queue_length=head.queue_length if exact_length else 2,
+            queue_mode=head.queue_mode,
+            storage=head.storage,
+            batch_negatives=head.batch_negatives,
+            batchnorm_buffers=head.batchnorm_buffers,
+        )
+
+    def chunk(self, head: AttFCSettings) -> int:
+        return min(head.chunk_slots, head.num_slots)
+
+    def with_knobs(self, head: AttFCSettings, knobs: Knobs) -> AttFCSettings:
+        update = {"dcc_size": knobs.slots, "chunk_slots": knobs.chunk, "num_references": knobs.references}
+        return head.model_copy(update=update)
+
+    def is_direct(self, head: AttFCSettings, num_ids: int) -> bool:
+        return head.policy == "identity" and head.num_slots >= num_ids
+
+    def points(self, head: AttFCSettings, base: Knobs) -> Sequence[Knobs]:
+        """One more chunk, other chunks, and other identities where these are not the slots."""
+        direct = base.slots == base.identities
+        shapes = ((base.slots, base.chunk), (3 * base.chunk, base.chunk), (2 * _OTHER_CHUNK, _OTHER_CHUNK))
+        points = [
+            replace(base, slots=slots, chunk=chunk, identities=slots if direct else base.identities) for slots, chunk in shapes
+        ]
+        more = replace(base, identities=base.identities + _MORE_IDENTITIES)
+        return [*points, more] if head.policy == "identity" and not direct else points
+
+    def stand_in(self, head: AttFCSettings) -> AttFCSettings | None:
+        return head.model_copy(update={"storage": "fp32"}) if head.keeps_means else None
+
+    def storage(self, head: AttFCSettings) -> StorageName:
+        return head.storage
+
+
+class _FullFCStructure(HeadStructure[FullFCSettings]):
+    knobs = ()
+
+
+class _PartialFCStructure(HeadStructure[PartialFCSettings]):
+    not_affine = "a sample of the classes is a rounded share of them, and at least the batch"
+
+
+STRUCTURES: dict[str, HeadStructure[Any]] = {
+    "attfc": _AttFCStructure(),
+    "full_fc": _FullFCStructure(),
+    "partial_fc": _PartialFCStructure(),
+}
+"""Kind of head -> how it allocates."""
+_ANY: HeadStructure[Any] = HeadStructure()
+
+
+def head_structure_of(head: HeadSettings) -> HeadStructure[Any]:
+    """Return how a head allocates."""
+    return STRUCTURES.get(head.kind, _ANY)
+
+
 def knobs_of(profile: TrainProfile) -> Knobs:
-    """The knobs of a resolved profile."""
-    chunk = min(profile.head.chunk_slots, profile.dcc_size) if isinstance(profile.head, AttFCSettings) else 0
+    """Return the knobs of a resolved profile."""
+    chunk = head_structure_of(profile.head).chunk(profile.head)
     return Knobs(profile.optim.micro_batch_size, profile.dcc_size, chunk, profile.num_ids, profile.num_references)
 
 
 def with_knobs(profile: TrainProfile, knobs: Knobs) -> TrainProfile:
-    """The same structure at other knobs; `chunk` is taken as ``chunk_slots``."""
-    head, optim = profile.head, profile.optim
-    if isinstance(head, AttFCSettings):
-        update = {"dcc_size": knobs.slots, "chunk_slots": knobs.chunk, "num_references": knobs.references}
-        head = head.model_copy(update=update)
-    optim = optim.model_copy(update={"batch_size": knobs.batch * optim.accumulation})
+    """Return the same structure at other knobs; `chunk` is taken as ``chunk_slots``."""
+    head = head_structure_of(profile.head).with_knobs(profile.head, knobs)
+    optim = profile.optim.model_copy(update={"batch_size": knobs.batch * profile.optim.accumulation})
     return profile.model_copy(update={"head": head, "optim": optim, "data": DataSettings(num_ids=knobs.identities)})
 
 
 def structure_of(profile: TrainProfile, base: Knobs) -> TrainProfile:
-    """The one profile that stands for all profiles that allocate in the same order.
+    """Return the one profile that stands for all profiles that allocate in the same order.
 
     Everything that cannot matter (names, paths, seeds, rates, lengths) has its default; what can matter is kept. Having no
     references at all is another structure; so is a slot for every identity, where the identity policy keeps no map and N
     follows C.
     """
-    head = profile.head
-    direct = isinstance(head, AttFCSettings) and head.policy == "identity" and profile.dcc_size >= profile.num_ids
+    structure = head_structure_of(profile.head)
+    direct = structure.is_direct(profile.head, profile.num_ids)
     plain = TrainProfile(
         data=DataSettings(num_ids=base.slots if direct else base.identities),
         model=profile.model,
-        head=_head(head),
+        head=structure.plain(profile.head),
         optim=_optim(profile.optim),
         run=RunSettings(precision=profile.run.precision, steps=1000),
     )
@@ -74,37 +182,23 @@ def structure_of(profile: TrainProfile, base: Knobs) -> TrainProfile:
 
 
 def head_structure(structure: TrainProfile) -> TrainProfile:
-    """The same head on the smallest backbone: how sizes depend on the head's knobs does not depend on the network."""
+    """Return the same head on the smallest backbone: how sizes depend on the head's knobs does not depend on the network."""
     model = ModelSettings(backbone="tiny", embedding_size=structure.model.embedding_size, image_size=32)
     return structure.model_copy(update={"model": model})
 
 
 def is_direct(structure: TrainProfile) -> bool:
-    """Whether an identity container has a slot for everyone."""
-    head = structure.head
-    return isinstance(head, AttFCSettings) and head.policy == "identity" and structure.dcc_size == structure.num_ids
+    """Return whether a container has a slot for everyone."""
+    return head_structure_of(structure.head).is_direct(structure.head, structure.num_ids)
 
 
 def with_map(direct: TrainProfile, base: Knobs) -> TrainProfile:
-    """The structure whose container has fewer slots than identities: it allocates the same and a little more."""
+    """Return the structure whose container has fewer slots than identities: it allocates the same and a little more."""
     return with_knobs(direct, replace(knobs_of(direct), identities=base.identities))
 
 
-def _head(head: HeadSettings) -> HeadSettings:
-    margin = MarginSettings(kind=head.margin.kind, gradient=head.margin.gradient)
-    if isinstance(head, FullFCSettings):
-        return FullFCSettings(margin=margin)
-    if isinstance(head, PartialFCSettings):
-        return PartialFCSettings(margin=margin, sample_rate=head.sample_rate)
-    return AttFCSettings(
-        margin=margin,
-        policy=head.policy,
-        queue_length=head.queue_length if head.queue_mode == "stored" or head.queue_length == 1 else 2,
-        queue_mode=head.queue_mode,
-        storage=head.storage,
-        batch_negatives=head.batch_negatives,
-        batchnorm_buffers=head.batchnorm_buffers,
-    )
+def _plain_margin(margin: MarginSettings) -> MarginSettings:
+    return MarginSettings(kind=margin.kind, gradient=margin.gradient)
 
 
 def _optim(optim: OptimSettings) -> OptimSettings:

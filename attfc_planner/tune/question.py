@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.knobs.space import SearchSpace, Setting, space_for
-from attfc_planner.plan import plan as planning
-from attfc_planner.plan.plan import MakeModel, Plan, PlanRequest, base_profile, limits_of, make_plan, precisions
-from attfc_planner.search.candidates import Candidate, Evaluate, Evaluator, MemoryEstimator, without_queue_length
+from attfc_planner.knobs.space import SearchSpace, Setting
+from attfc_planner.plan.plan import Plan, make_plan
+from attfc_planner.plan.problem import Problem, pose
+from attfc_planner.plan.request import PlanRequest
+from attfc_planner.search.candidates import Candidate, alike_in_cost
 from attfc_planner.search.constraints import Limits
 from attfc_planner.speed.model import SpeedPrediction
 from attfc_planner.tune.holdout import Split, split
@@ -19,26 +20,46 @@ from attfc_train.profile.prediction import Interval, MemoryPrediction
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.units import Bytes
 
-SIZES = ("dcc_share", "batch_size", "queue_length")
-"""Knobs that only scale sizes; settings that differ in these alone allocate alike."""
-
-
 FORM = 2
 """Of the trials' knobs and notes: a study that another attfc began may have another."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """The plan, its search space, how a setting is judged before it is tried, and the data."""
+    """The problem, the plan that solves it by prediction, and the data on which it is tried."""
 
-    request: PlanRequest
-    gpu: GpuProfile
+    problem: Problem
     plan: Plan
-    base: TrainProfile
-    space: SearchSpace
-    evaluate: Evaluate
-    limits: Limits
     split: Split
+
+    @property
+    def request(self) -> PlanRequest:
+        """What the user asked for."""
+        return self.problem.request
+
+    @property
+    def gpu(self) -> GpuProfile:
+        """The device, which is here."""
+        return self.problem.gpu
+
+    @property
+    def base(self) -> TrainProfile:
+        """The recipe that settings are applied to."""
+        return self.problem.base
+
+    @property
+    def space(self) -> SearchSpace:
+        """The settings."""
+        return self.problem.space
+
+    @property
+    def limits(self) -> Limits:
+        """What a setting must respect."""
+        return self.problem.limits
+
+    def evaluate(self, setting: Setting) -> Candidate:
+        """Judge a setting by prediction."""
+        return self.problem.evaluate(setting)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -57,44 +78,34 @@ class Question:
             "max accuracy drop": request.max_accuracy_drop,
             "prefer": request.prefer,
             "gpu": self.gpu.name,
-            "space": {name: list(values) for name, values in self.space.knobs.items()},
+            "space": {name: list(values) for name, values in self.space.values.items()},
+            **({} if request.head == "attfc" else {"head": request.head}),  # studies of the first release do not name it
         }
 
     @property
     def knobs(self) -> dict[str, int]:
         """Knob -> number of values."""
-        return {name: len(values) for name, values in self.space.knobs.items()}
+        return {name: len(values) for name, values in self.space.values.items()}
 
     def steps_key(self, setting: Setting) -> Setting:
         """Equal for settings whose train steps take the same time and memory."""
-        return without_queue_length(setting)
+        return alike_in_cost(self.base, setting)
 
     def kind(self, setting: Setting) -> str:
         """Equal for settings that allocate alike but for sizes."""
-        return _listed({name: value for name, value in asdict(setting).items() if name not in SIZES})
+        return _listed({knob.name: setting[knob.name] for knob in self.space.knobs if not knob.scales})
 
 
 def ask(request: PlanRequest, gpu: GpuProfile) -> Question:
-    """Plans, and keeps what the plan was made with; one backbone only.
+    """Plan, and keep what the plan was made with; one backbone only.
 
     Raises:
-        what `make_plan` and `attfc_planner.tune.holdout.split` raise.
+        what `pose`, `make_plan` and `attfc_planner.tune.holdout.split` raise.
     """
     assert request.data_path is not None, "tune needs data"
     parts = split(request.data_path, request.num_ids, request.val)
-    models: list[MemoryEstimator] = []
-    plan = make_plan(request, gpu, _keeping(planning.traced_model, models))
-    base, limits = base_profile(request, gpu), limits_of(request, gpu)
-    space = space_for(request.num_ids, request.num_images, request.epochs, precision=precisions(request.precision, gpu)[0])
-    return Question(request, gpu, plan, base, space, Evaluator(base, gpu, models[0]), limits, parts)
-
-
-def _keeping(make_model: MakeModel, models: list[MemoryEstimator]) -> MakeModel:
-    def made(base: TrainProfile, gpu: GpuProfile, budget_bytes: Bytes, profiles: tuple[TrainProfile, ...]) -> MemoryEstimator:
-        models.append(make_model(base, gpu, budget_bytes, profiles))
-        return models[-1]
-
-    return made
+    problem = pose(request, gpu)
+    return Question(problem, make_plan(problem), parts)
 
 
 def with_measured(candidate: Candidate, images_per_second: Interval, memory: Callable[[], MemoryPrediction]) -> Candidate:
@@ -124,12 +135,12 @@ def headroom(memory: MemoryPrediction) -> Bytes:
 
 def words(setting: Setting, names: Collection[str] | None = None) -> str:
     """``dcc_share 0.5, batch_size 128, ...``: the knobs' names as the study has them; all, or those in `names`."""
-    return _listed({name: value for name, value in asdict(setting).items() if names is None or name in names})
+    return _listed({name: value for name, value in setting.document().items() if names is None or name in names})
 
 
 def varied(settings: Iterable[Setting]) -> list[str]:
     """Knobs in which the settings are not all alike."""
-    documents = [asdict(setting) for setting in settings]
+    documents = [setting.document() for setting in settings]
     return [name for name in (documents[0] if documents else ()) if len({document[name] for document in documents}) > 1]
 
 

@@ -41,6 +41,8 @@ class Knob:
     """A measure of a value with which memory never falls; None: values cannot be compared so."""
     slows: bool = False
     """Whether a larger `size` is never faster."""
+    is_share: bool = False
+    """Whether a value is a share of the identities."""
     apart: Value | None = None
     """A value that allocates by another rule than the others, so that a search never drops it as larger than they are."""
     stand_in: Value | None = None

@@ -130,6 +130,16 @@ class HeadSettings(Frozen):
         """Return why these settings cannot be the start of a search; None where they can."""
         return None
 
+    def searchable(self) -> Self:
+        """Return the nearest settings that can be the start of a search."""
+        return self
+
+    def value_of(self, knob: str, num_ids: int) -> Value:
+        """Return the value of one of `knobs` in resolved settings."""
+        del num_ids
+        value: Value = getattr(self, knob)
+        return value
+
     def turned(self, values: Mapping[str, Value], num_ids: int, steps: float) -> Self:
         """Return the settings with other values of their knobs, for a run of so many steps.
 

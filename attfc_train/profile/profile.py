@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias, Union
 from pydantic import Field, model_validator
 
 from attfc_train.backbones.kinds import BACKBONES
-from attfc_train.document import Frozen, Precision
+from attfc_train.document import Frozen, Precision, Value
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.heads.kinds import HEADS
 from attfc_train.heads.settings import HeadSettings
@@ -60,7 +60,7 @@ class DataSettings(Frozen):
 
 
 DEFAULT_WINDOW_SHARE = 0.3
-"""Of the identities: narrower than the slots need where all have one, because it was no worse (README, "Heads compared")."""
+"""Of the identities: narrower than the slots need where all have one, because it was no worse (docs/heads-compared.md)."""
 MAX_DEFAULT_WORKERS = 16
 """Decoding threads where ``data.num_workers`` is 0 and there are more cores."""
 NUM_DRAWN_PAIRS = 6000
@@ -162,6 +162,12 @@ class TrainProfile(Frozen):
             raise ValueError(problem)
         return self
 
+    @model_validator(mode="after")
+    def _trainings_are_of_settings(self) -> Self:
+        for setting in {tuple(record.setting.items()) for record in (self.search.trainings if self.search else ())}:
+            _check_setting({name: value for name, value in setting if value is not None})
+        return self
+
     @property
     def num_references(self) -> int:
         """References per query; 0 for heads without a class encoder."""
@@ -205,3 +211,17 @@ class TrainProfile(Frozen):
         if run.steps is None and num_images is not None:
             run = run.model_copy(update={"steps": max(1, round(run.epochs * num_images / self.optim.batch_size))})
         return TrainProfile.model_validate(self.model_copy(update={"data": data, "head": head, "run": run}).model_dump())
+
+
+def _check_setting(values: dict[str, Value]) -> None:
+    """Check what a file says of a setting that was trained: knobs of one kind of head, and of the other sections.
+
+    Raises:
+        ValueError: no head has such knobs, or a value is out of its range.
+    """
+    for section in (OptimSettings, ModelSettings, RunSettings):
+        section.model_validate({name: values.pop(name) for name in list(values) if name in section.model_fields})
+    kinds = [kind.settings for kind in HEADS.values() if values.keys() <= {knob.name for knob in kind.settings.knobs()}]
+    if not kinds:
+        raise ValueError(f"search.trainings must be of the knobs of one head, but got {', '.join(values)}"[:200])
+    kinds[0].model_validate(values)

@@ -6,9 +6,11 @@ second search.
 
 from __future__ import annotations
 
+from typing import Annotated, TypeAlias
+
 from pydantic import Field
 
-from attfc_train.document import Frozen, Precision, StorageName, Value
+from attfc_train.document import Frozen, Value
 from attfc_train.units import Bytes
 
 
@@ -41,25 +43,14 @@ MOST_TRAININGS = 500
 """In one file: a regression over them takes seconds."""
 
 
-class TrainedSetting(Frozen):
-    """The knobs of one setting that was trained (`attfc_planner.knobs.space.Setting`)."""
-
-    dcc_share: float = Field(gt=0, le=1)
-    queue_length: float = Field(ge=1, le=1000)
-    batch_size: int = Field(ge=1, le=2**20)
-    num_references: int = Field(ge=0, le=64)
-    gradient_checkpointing: bool
-    accumulation: int = Field(ge=1, le=2**20)
-    storage: StorageName | None = None
-    """None here and below: the recipe's."""
-    precision: Precision | None = None
+Name: TypeAlias = Annotated[str, Field(max_length=64)]
 
 
 class TrainingRecord(Frozen):
     """One short training of a setting, or of a full FC layer: what accuracies are predicted from after a tuning."""
 
-    setting: TrainedSetting
-    """Of a full FC layer the one that it was trained beside."""
+    setting: dict[Name, bool | int | float | Name | None] = Field(max_length=64)
+    """Knob -> value, None: the recipe's. Of a full FC layer the setting that it was trained beside."""
     full_fc: bool
     accuracy: float = Field(ge=1e-6, le=1 - 1e-6)
     """Of verification at the end; where it was stopped early, what the others' progress makes of it."""

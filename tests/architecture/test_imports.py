@@ -26,8 +26,8 @@ attfc_train.evaluate
 attfc_train.run
 attfc_train.cli
 
-attfc_planner attfc_planner.gpu attfc_planner.accuracy
-attfc_planner.trace attfc_planner.knobs
+attfc_planner attfc_planner.gpu attfc_planner.knobs
+attfc_planner.trace attfc_planner.accuracy
 attfc_planner.memory attfc_planner.speed
 attfc_planner.search
 attfc_planner.plan

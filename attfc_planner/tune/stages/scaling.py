@@ -18,13 +18,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.heads.full_fc.settings import FullFCSettings
-from attfc_train.heads.settings import FIRST_MOMENTUM
 from attfc_train.profile.profile import TrainProfile
-
-FASTEST_FORGETTING = 1 - FIRST_MOMENTUM
-"""Largest 1 - m' of a short run: where a ramp of the momentum starts, too."""
 
 NUM_CHECKS = 9
 """Evaluations of a short run, evenly spaced; its steps are a multiple of it. Successive halving decides at the third."""
@@ -67,7 +62,8 @@ def shortened(full: TrainProfile, num_ids: int, num_images: int, epochs: float |
     optim = whole.optim.model_copy(update={"warmup_steps": min(round(whole.optim.warmup_steps * time), steps - 1)})
     run = whole.run.model_copy(update={"steps": steps, "eval_every": steps // NUM_CHECKS, "save_every": 10**9, "val": ()})
     data = whole.data.model_copy(update={"path": None, "num_ids": num_ids, "num_images": num_images})
-    parts = {"data": data, "head": _shortened_head(whole, num_ids, time), "optim": optim, "run": run}
+    head = whole.head.shortened(full.num_ids, num_ids, time)
+    parts = {"data": data, "head": head, "optim": optim, "run": run}
     return TrainProfile.model_validate(whole.model_copy(update={**parts, "prediction": None, "provenance": None}).model_dump())
 
 
@@ -85,23 +81,14 @@ def ratios(full: TrainProfile, short: TrainProfile) -> tuple[Ratio, ...]:
 
 def _ratios(profile: TrainProfile) -> dict[str, float]:
     head, steps = profile.head, profile.total_steps
-    found = {
+    own = head.ratios(profile.num_ids, profile.optim.batch_size, steps)
+    return {
         "passes over the images": _epochs(profile),
         "batch size": float(profile.optim.batch_size),
         "warm-up / run": profile.optim.warmup_steps / steps,
         "margin ramp / run": head.margin.ramp_steps / steps,
+        **own,
     }
-    if isinstance(head, AttFCSettings):
-        forgetting = 1 - head.encoder_momentum
-        found |= {
-            "coverage C / N": profile.dcc_size / profile.num_ids,
-            "age of centers (C / B) x (1 - m)": profile.dcc_size / profile.optim.batch_size * forgetting,
-            "run in time constants T x (1 - m)": steps * forgetting,
-            "momentum ramp / run": head.encoder_momentum_ramp_steps / steps,
-            "references R": float(head.num_references),
-            "queue length L": head.queue_length,
-        }
-    return found
 
 
 def _epochs(profile: TrainProfile) -> float:
@@ -113,19 +100,3 @@ def _epochs(profile: TrainProfile) -> float:
 def _steps(epochs: float, num_images: int, batch_size: int) -> int:
     """A multiple of `NUM_CHECKS`, the nearest."""
     return NUM_CHECKS * max(1, round(epochs * num_images / batch_size / NUM_CHECKS))
-
-
-def _shortened_head(full: TrainProfile, num_ids: int, time: float) -> AttFCSettings:
-    head = full.head
-    assert isinstance(head, AttFCSettings), "plans are made for AttFC heads"
-    share = num_ids / full.num_ids
-    slots = max(1, min(num_ids, round(full.dcc_size * share)))
-    slower = max(FASTEST_FORGETTING, 1 - head.encoder_momentum)  # a profile may forget faster than any short run would
-    forgetting = min((1 - head.encoder_momentum) / share, slower)
-    changes = {
-        "dcc_size": slots,
-        "encoder_momentum": 1 - forgetting,
-        "encoder_momentum_ramp_steps": round(head.encoder_momentum_ramp_steps * time),
-        "margin": head.margin.model_copy(update={"ramp_steps": round(head.margin.ramp_steps * time)}),
-    }
-    return head.model_copy(update=changes)

@@ -232,7 +232,7 @@ def neighbours(question: Question, setting: Setting) -> Iterator[Setting]:
     """Settings one step away in one knob that respect every constraint but memory."""
     space = question.space
     here = space.indices(setting)
-    for name, values in space.knobs.items():
+    for name, values in space.values.items():
         for index in (here[name] - 1, here[name] + 1):
             if 0 <= index < len(values):
                 near = space.at({**here, name: index})

@@ -10,7 +10,7 @@ What crashed or ran out of memory with any seed is not chosen while anything els
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from attfc_planner.accuracy.prior import midpoint
@@ -112,16 +112,26 @@ def finals_pool(question: Question, candidates: Sequence[Candidate], trained: Se
     """What may become a finalist: settings that run, at every queue length; of those that learn alike what was trained, else
     the fastest. Nothing whose training crashed or ran out of memory."""
     fastest = sorted(candidates, key=lambda one: -one.images_per_second)
-    lengths = question.space.queue_length
-    settings = [replace(one.setting, queue_length=length) for one in fastest for length in lengths]
-    runs = {question.steps_key(one.setting) for one in candidates}
-    known = [one.setting for one in trained if one.setting is not None and question.steps_key(one.setting) in runs]
-    broken = {one.setting for one in trained if one.outcome in BROKEN}
+    settings = [setting for candidate in fastest for setting in _alike_in_cost(question, candidate.setting)]
+    runs = {question.steps_key(each.setting) for each in candidates}
+    known = [each.setting for each in trained if each.setting is not None and question.steps_key(each.setting) in runs]
+    broken = {each.setting for each in trained if each.outcome in BROKEN}
     pool: dict[Setting, Setting] = {}
     for setting in (*known, *settings):
         if setting not in broken:
-            pool.setdefault(replace(setting, gradient_checkpointing=False, accumulation=1), setting)
+            pool.setdefault(_alike_in_accuracy(question, setting), setting)
     return list(pool.values())
+
+
+def _alike_in_cost(question: Question, setting: Setting) -> list[Setting]:
+    """Return the setting at every value of the knobs that affect accuracy alone."""
+    others = {knob.name: (setting[knob.name],) for knob in question.space.knobs if knob.affects != {"accuracy"}}
+    return list(question.space.narrowed(**others))
+
+
+def _alike_in_accuracy(question: Question, setting: Setting) -> Setting:
+    """Return the setting that stands for all that differ in what does not affect accuracy."""
+    return setting.turned(**{knob.name: knob.values[0] for knob in question.space.knobs if "accuracy" not in knob.affects})
 
 
 def verdict(
@@ -142,9 +152,9 @@ def verdict(
     chosen, rule = _choice(question, working or candidates, compared, model)
     plan = question.plan.chosen.setting
     changes = {
-        name: (word(value), word(asdict(chosen.setting)[name]))
-        for name, value in asdict(plan).items()
-        if value != asdict(chosen.setting)[name]
+        name: (word(value), word(chosen.setting[name]))
+        for name, value in plan.document().items()
+        if value != chosen.setting[name]
     }
     why = _fate(question, steps, candidates, compared, chosen, noise)
     return Verdict(chosen, rule, tuple(compared), full_fc, changes, why, model)

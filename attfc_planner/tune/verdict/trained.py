@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 from attfc_planner.accuracy.regression import MeasuredAccuracy, accuracy_of
 from attfc_planner.knobs.space import Setting
@@ -13,7 +13,7 @@ from attfc_planner.tune.question import Question
 from attfc_planner.tune.stages.scaling import NUM_CHECKS
 from attfc_planner.tune.studies.claim import Indices, Record
 from attfc_planner.tune.verdict.ties import Accuracy, mean_accuracy, over_seeds
-from attfc_train.profile.search_summary import MOST_TRAININGS, TrainedSetting, TrainingRecord
+from attfc_train.profile.search_summary import MOST_TRAININGS, TrainingRecord
 
 SEED = "seed"
 """Knob of the studies whose trials have a seed; the others train with seed 0."""
@@ -145,7 +145,7 @@ def _record(setting: Setting, full_fc: bool, run: Run, finished: Sequence[Run]) 
     gain, gain_variance = _gain(check, finished)
     odds = min(max(accuracy.log_odds + gain, -MOST_LOG_ODDS), MOST_LOG_ODDS)
     return TrainingRecord(
-        setting=TrainedSetting(**{name: value for name, value in asdict(setting).items() if name != "backbone"}),
+        setting={name: value for name, value in setting.document().items() if name != "backbone"},
         full_fc=full_fc,
         accuracy=accuracy_of(odds),
         pairs_variance=accuracy.log_odds_variance,

@@ -133,6 +133,14 @@ class AttFCSettings(HeadSettings):
             "Plan with averaged queues, then train with --set head.queue_mode=stored --set head.queue_length=3.",
         )
 
+    def searchable(self) -> Self:
+        """Return the settings with one slot per identity and an averaged queue."""
+        return self.model_copy(update={"policy": "identity", "queue_mode": "averaged"})
+
+    def value_of(self, knob: str, num_ids: int) -> Value:
+        """See `HeadSettings.value_of`; slots may have been changed without their share."""
+        return round(self.num_slots / num_ids, 4) if knob == "dcc_share" else super().value_of(knob, num_ids)
+
     def turned(self, values: Mapping[str, Value], num_ids: int, steps: float) -> Self:
         """See `HeadSettings.turned`; slots follow their share, and the momentum's ramp ends by the last step."""
         ramps = {"encoder_momentum_ramp_steps": min(self.encoder_momentum_ramp_steps, int(steps))}
@@ -191,6 +199,7 @@ _KNOBS = (
         scales=True,
         size=float,
         slows=True,
+        is_share=True,
         apart=1.0,  # a slot for everyone needs no map of identities
         column="DCC size",
         cell=lambda head: f"{head.num_slots:,}",

@@ -49,6 +49,7 @@ _SAMPLE_RATE = Knob(
     place=10,
     size=float,
     slows=True,
+    is_share=True,
     column="sampled",
     cell=lambda head: f"{head.sample_rate:g}",
     phrase=lambda head: f"sample rate {head.sample_rate:g}",

@@ -7,16 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attfc_planner.accuracy.prior import BACKBONE, accuracy_parts, accuracy_prior, midpoint
-from attfc_train.profile.profile import (
-    BACKBONE_NAMES,
-    AttFCSettings,
-    DataSettings,
-    FullFCSettings,
-    ModelSettings,
-    OptimSettings,
-    PartialFCSettings,
-    TrainProfile,
-)
+from attfc_train.heads.attfc.settings import AttFCSettings
+from attfc_train.heads.full_fc.settings import FullFCSettings
+from attfc_train.heads.partial_fc.settings import PartialFCSettings
+from attfc_train.profile.profile import BACKBONE_NAMES, DataSettings, ModelSettings, OptimSettings, TrainProfile
 
 
 def profile(

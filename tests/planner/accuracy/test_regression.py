@@ -14,15 +14,18 @@ import numpy as np
 import pytest
 
 from attfc_planner.accuracy import regression as measured_accuracy
+from attfc_planner.accuracy.features import FEATURES, POINTS_PER_LOG_ODDS, features
 from attfc_planner.accuracy.prior import accuracy_prior, midpoint
-from attfc_planner.accuracy.regression import FEATURES, POINTS_PER_LOG_ODDS, MeasuredAccuracy, Training, Z, features
-from attfc_planner.knobs.space import Setting
-from attfc_planner.plan.plan import PlanRequest, base_profile
-from attfc_train.profile.profile import AttFCSettings, TrainProfile
+from attfc_planner.accuracy.regression import MeasuredAccuracy, Training, Z
+from attfc_planner.plan.problem import base_profile
+from attfc_planner.plan.request import PlanRequest
+from attfc_train.heads.attfc.settings import AttFCSettings
+from attfc_train.profile.profile import TrainProfile
 from tests.planner.fakes import make_gpu
 from tests.planner.measured import full_fc, imagined, random_accuracy, recorded_trainings, training
+from tests.planner.settings import setting as setting_of
 
-SETTING = Setting(1.0, 3.3, 128, 1, False)
+SETTING = setting_of(1.0, 3.3, 128, 1)
 SPLITS = 60
 
 
@@ -75,20 +78,25 @@ def test_a_fit_is_better_than_the_mean_of_what_was_trained() -> None:
     assert np.abs(missed).mean() < 0.8 * np.abs(came - np.median(came)).mean()
 
 
+def vector(profile: TrainProfile) -> np.ndarray:
+    values = features(profile)
+    return np.array([values.get(name, 0.0) for name in FEATURES])
+
+
 def test_it_agrees_with_another_derivation(base: TrainProfile, monkeypatch: pytest.MonkeyPatch) -> None:
     """Normal equations in the coefficients and one more for every setting's own deviation, for one scale and factor."""
     scale, factor = 0.07, 1.3
     monkeypatch.setattr(measured_accuracy, "_SLOPE_SCALES", np.array([scale]))
     monkeypatch.setattr(measured_accuracy, "_NOISE_FACTORS", np.array([factor]))
     monkeypatch.setattr(measured_accuracy, "_DEVIATIONS", np.array([0.5]))
-    settings = [SETTING, replace(SETTING, queue_length=2.0), replace(SETTING, num_references=0, batch_size=64), SETTING]
+    settings = [SETTING, SETTING.turned(queue_length=2.0), SETTING.turned(num_references=0, batch_size=64), SETTING]
     accuracies = (0.84, 0.82, 0.85, 0.86)
     rows = [training(one.applied_to(base), accuracy) for one, accuracy in zip(settings, accuracies, strict=True)]
     rows.append(training(full_fc(base), 0.83))
     model = MeasuredAccuracy(rows, "a test")
 
     own = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1]], float)
-    design = np.hstack([np.array([features(one.profile) for one in rows]), own])
+    design = np.hstack([np.array([vector(one.profile) for one in rows]), own])
     mean = np.array([float(name == "prior") for name in FEATURES] + [0.0] * 4)
     spread = {"level": 10.0, "container": 0.5, "prior": 0.25}
     calmer = {"storage": 0.25, "precision": 0.25}
@@ -99,8 +107,8 @@ def test_it_agrees_with_another_derivation(base: TrainProfile, monkeypatch: pyte
     posterior = mean + np.linalg.solve(precision, design.T @ weights @ residual)
     covariance = np.linalg.inv(precision)
 
-    new = replace(SETTING, queue_length=5.0).applied_to(base)
-    step = np.array(features(new)) - np.array(features(rows[0].profile))
+    new = SETTING.turned(queue_length=5.0).applied_to(base)
+    step = vector(new) - vector(rows[0].profile)
     found = model.difference(new, rows[0].profile)
     coefficients = slice(0, len(FEATURES))
     assert found.mean == pytest.approx(float(posterior[coefficients] @ step))
@@ -110,8 +118,8 @@ def test_it_agrees_with_another_derivation(base: TrainProfile, monkeypatch: pyte
 
 
 def test_a_knob_that_nobody_turned_keeps_the_priors_word(base: TrainProfile) -> None:
-    model = imagined(base, [SETTING, replace(SETTING, batch_size=64), replace(SETTING, batch_size=96)], lambda _: 0.86)
-    shorter = replace(SETTING, queue_length=1.0).applied_to(base)
+    model = imagined(base, [SETTING, SETTING.turned(batch_size=64), SETTING.turned(batch_size=96)], lambda _: 0.86)
+    shorter = SETTING.turned(queue_length=1.0).applied_to(base)
     usual = SETTING.applied_to(base)
     gap = model.difference(shorter, usual)
     prior = midpoint(accuracy_prior(shorter)) - midpoint(accuracy_prior(usual))
@@ -120,18 +128,18 @@ def test_a_knob_that_nobody_turned_keeps_the_priors_word(base: TrainProfile) -> 
     assert model.beyond(shorter) == ("queue_length 1 (3.3 tried)",)
     assert "beyond what was tried in queue_length 1 (3.3 tried)" in model.source(shorter)
     assert "within what was tried" in model.source(usual)
-    coarse = replace(SETTING, storage="fp8", batch_size=512).applied_to(base)
+    coarse = SETTING.turned(storage="fp8", batch_size=512).applied_to(base)
     assert model.beyond(coarse) == ("batch_size 512 (64 to 128 tried)", "storage fp8 (fp32 tried)")
     assert model.difference(usual, usual).deviation == 0
 
 
 def test_many_trainings_overrule_the_prior(base: TrainProfile) -> None:
     """The prior says that a queue length of 1 costs 3.8 points, 1.0 in log odds; here it gains."""
-    settings = [replace(SETTING, queue_length=length, batch_size=size) for length in (1.0, 3.3) for size in (32, 64, 96, 128)]
+    settings = [SETTING.turned(queue_length=length, batch_size=size) for length in (1.0, 3.3) for size in (32, 64, 96, 128)]
     accuracy = {1.0: 0.90, 3.3: 0.85}
-    few = imagined(base, settings[3:5], lambda one: accuracy[one.queue_length])
-    many = imagined(base, settings, lambda one: accuracy[one.queue_length])
-    shorter, usual = (replace(SETTING, queue_length=length).applied_to(base) for length in (1.0, 3.3))
+    few = imagined(base, settings[3:5], lambda one: accuracy[one["queue_length"]])
+    many = imagined(base, settings, lambda one: accuracy[one["queue_length"]])
+    shorter, usual = (SETTING.turned(queue_length=length).applied_to(base) for length in (1.0, 3.3))
     truth = math.log(0.9 / 0.1) - math.log(0.85 / 0.15)
     gaps = [model.difference(shorter, usual) for model in (few, many)]
     assert -1.0 < gaps[0].mean < gaps[1].mean
@@ -141,9 +149,9 @@ def test_many_trainings_overrule_the_prior(base: TrainProfile) -> None:
 
 def test_parts_add_up_and_a_full_fc_layer_is_the_measure(base: TrainProfile) -> None:
     model = random_accuracy(
-        base, (replace(SETTING, queue_length=q, num_references=r) for q in (1.0, 2.0, 5.0) for r in (0, 1, 2)), 1
+        base, (SETTING.turned(queue_length=q, num_references=r) for q in (1.0, 2.0, 5.0) for r in (0, 1, 2)), 1
     )
-    profile = replace(SETTING, queue_length=2.0, num_references=2, dcc_share=0.3).applied_to(base)
+    profile = SETTING.turned(queue_length=2.0, num_references=2, dcc_share=0.3).applied_to(base)
     band = model.interval(profile)
     assert sum(part.points for part in model.parts(profile)) == pytest.approx(midpoint(band), abs=0.01)
     assert midpoint(model.interval(full_fc(base))) == pytest.approx(0, abs=0.01)
@@ -154,25 +162,25 @@ def test_parts_add_up_and_a_full_fc_layer_is_the_measure(base: TrainProfile) -> 
 def test_a_queue_length_is_worth_the_same_everywhere(base: TrainProfile) -> None:
     """Which the screening of the search counts on; checkpointing and accumulation are worth nothing."""
     settings = [
-        Setting(share, length, size, references, False)
+        setting_of(share, length, size, references)
         for share, length, size, references in itertools.product((1.0, 0.1), (2.0, 5.0), (32, 128), (0, 2))
     ]
     model = random_accuracy(base, settings, 2)
     longer = {
         round(
-            midpoint(model.interval(replace(one, queue_length=8.0).applied_to(base)))
-            - midpoint(model.interval(replace(one, queue_length=1.0).applied_to(base))),
+            midpoint(model.interval(one.turned(queue_length=8.0).applied_to(base)))
+            - midpoint(model.interval(one.turned(queue_length=1.0).applied_to(base))),
             2,
         )
         for one in settings
     }
     assert max(longer) - min(longer) <= 0.011
-    same = replace(SETTING, gradient_checkpointing=True, accumulation=2)
+    same = SETTING.turned(gradient_checkpointing=True, accumulation=2)
     assert model.difference(same.applied_to(base), SETTING.applied_to(base)).deviation == 0
 
 
 def test_fewer_pairs_make_a_wider_interval(base: TrainProfile) -> None:
-    model = imagined(base, [SETTING, replace(SETTING, batch_size=64)], lambda _: 0.86)
+    model = imagined(base, [SETTING, SETTING.turned(batch_size=64)], lambda _: 0.86)
     accuracy, wide = model.expected(SETTING.applied_to(base), 1 / (200 * 0.86 * 0.14))
     assert accuracy == pytest.approx(0.86, abs=0.02)
     assert wide > 2 * model.expected(SETTING.applied_to(base), 1 / (20_000 * 0.86 * 0.14))[1]
@@ -180,7 +188,7 @@ def test_fewer_pairs_make_a_wider_interval(base: TrainProfile) -> None:
 
 def test_an_early_end_speaks_less_and_seeds_do_not_make_it_speak_more(base: TrainProfile) -> None:
     rows = [training(SETTING.applied_to(base), 0.85), training(full_fc(base), 0.84)]
-    shorter = training(replace(SETTING, queue_length=2.0).applied_to(base), 0.88)
+    shorter = training(SETTING.turned(queue_length=2.0).applied_to(base), 0.88)
     certain, early = (
         MeasuredAccuracy([*rows, replace(shorter, projection_variance=variance)], "a test") for variance in (0.0, 0.5)
     )

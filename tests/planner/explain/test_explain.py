@@ -12,9 +12,10 @@ from rich.console import Console
 
 from attfc_planner.explain.explain import Explanation, differences, explain, explained_profile, grouped_terms
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.knobs.space import Setting
 from attfc_planner.memory.model import MemoryModel
-from attfc_planner.plan.plan import PlanRequest, make_plan
+from attfc_planner.plan.plan import make_plan
+from attfc_planner.plan.problem import pose
+from attfc_planner.plan.request import PlanRequest
 from attfc_planner.screens.explain import show_explanation
 from attfc_planner.screens.timeline_svg import timeline_svg
 from attfc_train.errors import ProfileError
@@ -22,6 +23,7 @@ from attfc_train.profile.profile import DataSettings, TrainProfile
 from attfc_train.units import GIB
 from tests.planner.fakes import FakeMemoryModel, make_gpu
 from tests.planner.measured import imagined
+from tests.planner.settings import setting as setting_of
 from tests.planner.trace.profiles import small_profile
 
 
@@ -123,7 +125,7 @@ def test_the_picture_is_one_self_contained_document(explained: Explanation) -> N
 
 def test_differences_are_named_term_by_term() -> None:
     gpu = make_gpu()
-    planned = make_plan(PlanRequest(num_ids=100_000), gpu, lambda *_: FakeMemoryModel()).profile
+    planned = make_plan(pose(PlanRequest(num_ids=100_000), gpu, lambda *_: FakeMemoryModel())).profile
     assert planned.prediction is not None
     now = planned.prediction.memory
     assert planned.provenance is not None
@@ -156,9 +158,9 @@ def test_trainings_take_the_priors_place(
     explained: Explanation, profile: TrainProfile, gpu: GpuProfile, model: MemoryModel
 ) -> None:
     base = profile.resolve(profile.num_ids)
-    usual = Setting(1.0, 3.3, 512, 1, False)
-    settings = [usual, replace(usual, queue_length=2.0), replace(usual, num_references=0)]
-    measured = imagined(base, settings, lambda one: 0.80 if one.num_references == 0 else 0.86)
+    usual = setting_of(1.0, 3.3, 512, 1)
+    settings = [usual, usual.turned(queue_length=2.0), usual.turned(num_references=0)]
+    measured = imagined(base, settings, lambda one: 0.80 if one["num_references"] == 0 else 0.86)
     found = explain(profile, gpu, model, measured)
     assert found.memory == explained.memory
     assert found.accuracy_parts == measured.parts(profile)

@@ -4,17 +4,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attfc_planner.knobs.space import SearchSpace, Setting, scaled_learning_rate, space_for
-from attfc_planner.plan.plan import PlanRequest, base_profile, precisions
+from attfc_planner.knobs.recipe import scaled_learning_rate
+from attfc_planner.knobs.space import SearchSpace, Setting, space_for
+from attfc_planner.plan.problem import base_profile
+from attfc_planner.plan.request import PlanRequest, precisions
 from attfc_planner.search.constraints import indivisible
 from attfc_train.errors import ProfileError
-from attfc_train.profile.profile import AttFCSettings, OptimSettings, TrainProfile
+from attfc_train.heads.attfc.settings import AttFCSettings
+from attfc_train.profile.profile import OptimSettings, TrainProfile
 from tests.planner.fakes import make_gpu
+from tests.planner.settings import setting as setting_of
 
 SPACE = SearchSpace()
-settings = st.fixed_dictionaries({name: st.sampled_from(values) for name, values in SPACE.knobs.items()}).map(
-    lambda chosen: Setting(**chosen)  # type: ignore[arg-type]  # the knobs' own values
-)
+settings = st.fixed_dictionaries({name: st.sampled_from(values) for name, values in SPACE.values.items()}).map(Setting.of)
 
 
 @given(settings.filter(lambda setting: setting.divides), st.integers(2, 10**8))
@@ -24,8 +26,8 @@ def test_every_setting_makes_a_valid_profile(setting: Setting, num_ids: int) -> 
     assert isinstance(profile.head, AttFCSettings)
     assert 1 <= profile.dcc_size <= num_ids
     assert (profile.optim.batch_size, profile.optim.accumulation) == (setting.batch_size, setting.accumulation)
-    assert profile.num_references == setting.num_references
-    assert profile.head.storage == setting.storage
+    assert profile.num_references == setting["num_references"]
+    assert profile.head.storage == setting["storage"]
     assert profile.model.gradient_checkpointing == setting.gradient_checkpointing
     assert profile.run.precision == base.run.precision
 
@@ -40,7 +42,7 @@ def test_a_batch_is_split_into_equal_parts_that_batchnorm_can_bear(setting: Sett
 def test_a_setting_without_storage_keeps_the_recipes() -> None:
     base = base_profile(PlanRequest(num_ids=100), make_gpu())
     base = base.model_copy(update={"head": base.head.model_copy(update={"storage": "int8"})})
-    assert Setting(1.0, 2.0, 128, 1, False).applied_to(base).head.storage == "int8"  # type: ignore[union-attr]
+    assert setting_of(1.0, 2.0, 128, 1, False).applied_to(base).head.storage == "int8"  # type: ignore[union-attr]
 
 
 def test_precisions_that_another_one_equals_are_not_searched() -> None:
@@ -60,7 +62,7 @@ def test_another_container_than_the_plan_is_about_is_refused(head: dict[str, obj
     base = base_profile(PlanRequest(num_ids=100), make_gpu())
     other = base.model_copy(update={"head": base.head.model_copy(update=head)})
     with pytest.raises(ProfileError, match=r"must have head\.policy 'identity' and head\.queue_mode 'averaged'"):
-        Setting(1.0, 2.0, 128, 1, False).applied_to(other)
+        setting_of(1.0, 2.0, 128, 1, False).applied_to(other)
 
 
 def test_the_space_is_counted_right() -> None:
@@ -73,22 +75,22 @@ def test_the_learning_rate_is_attfcs_at_its_batch_size_and_linear() -> None:
     assert scaled_learning_rate(384, recipe) == 0.1
     assert scaled_learning_rate(768, recipe) == 0.2
     base = base_profile(PlanRequest(num_ids=100), make_gpu())
-    warm_up = {size: Setting(1.0, 1.0, size, 1, False).applied_to(base).optim.warmup_steps for size in (384, 768, 1024)}
+    warm_up = {size: setting_of(1.0, 1.0, size, 1, False).applied_to(base).optim.warmup_steps for size in (384, 768, 1024)}
     assert warm_up == {384: base.optim.warmup_steps, 768: base.optim.warmup_steps, 1024: 2000}
 
 
 def test_a_small_data_set_bounds_container_and_batch() -> None:
     small = space_for(num_ids=30, num_images=600)
-    assert min(small.dcc_share) * 30 >= 2
-    assert max(small.batch_size) == 32
-    assert max(space_for(num_ids=30, num_images=6000, epochs=8).batch_size) == 96
-    assert space_for(2, 2).dcc_share == (1.0,)
-    assert space_for(2, 2).batch_size == (32,)
+    assert min(small.values["dcc_share"]) * 30 >= 2
+    assert max(small.values["batch_size"]) == 32
+    assert max(space_for(num_ids=30, num_images=6000, epochs=8).values["batch_size"]) == 96
+    assert space_for(2, 2).values["dcc_share"] == (1.0,)
+    assert space_for(2, 2).values["batch_size"] == (32,)
 
 
 def test_a_short_run_warms_up_for_a_tenth_of_it() -> None:
     base = base_profile(PlanRequest(num_ids=100, num_images=64_000, epochs=2), make_gpu())
-    assert Setting(1.0, 1.0, 128, 1, False).applied_to(base).optim.warmup_steps == 100
+    assert setting_of(1.0, 1.0, 128, 1, False).applied_to(base).optim.warmup_steps == 100
 
 
 def test_ramps_end_within_a_short_run() -> None:
@@ -100,7 +102,7 @@ def test_ramps_end_within_a_short_run() -> None:
     )
 
     def ramps(recipe: TrainProfile) -> tuple[int, int]:
-        head = Setting(1.0, 1.0, 128, 1, False).applied_to(recipe).head
+        head = setting_of(1.0, 1.0, 128, 1, False).applied_to(recipe).head
         assert isinstance(head, AttFCSettings)
         return head.margin.ramp_steps, head.encoder_momentum_ramp_steps
 

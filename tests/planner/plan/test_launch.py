@@ -20,7 +20,9 @@ from attfc_planner.plan.launch import (
     read_end,
     train_arguments,
 )
-from attfc_planner.plan.plan import Plan, PlanRequest, make_plan
+from attfc_planner.plan.plan import Plan, make_plan
+from attfc_planner.plan.problem import pose
+from attfc_planner.plan.request import PlanRequest
 from attfc_train.allocator import PLANNED
 from attfc_train.profile.prediction import Interval, MemoryPrediction, MemoryTerm, Prediction
 from attfc_train.units import GIB
@@ -29,7 +31,7 @@ from tests.planner.fakes import FakeMemoryModel, make_gpu
 
 @pytest.fixture(scope="module")
 def plan() -> Plan:
-    return make_plan(PlanRequest(num_ids=1000), make_gpu(), lambda *_: FakeMemoryModel())
+    return make_plan(pose(PlanRequest(num_ids=1000), make_gpu(), lambda *_: FakeMemoryModel()))
 
 
 def test_a_run_never_gets_the_folder_of_another(tmp_path: Path) -> None:
@@ -49,7 +51,7 @@ def test_what_others_took_since_the_plan_is_missing(plan: Plan) -> None:
     free = plan.gpu.capacity_bytes - plan.profile.prediction.memory.total_bytes
     assert missing_bytes(plan, 0) == missing_bytes(plan, free) == 0
     assert missing_bytes(plan, free + 3 * GIB) == 3 * GIB
-    again = make_plan(PlanRequest(num_ids=1000), held_by_others(plan.gpu, 20 * GIB), lambda *_: FakeMemoryModel())
+    again = make_plan(pose(PlanRequest(num_ids=1000), held_by_others(plan.gpu, 20 * GIB), lambda *_: FakeMemoryModel()))
     assert again.gpu.foreign_bytes == 20 * GIB
     assert again.gpu.sources["foreign_bytes"] == "measured again before the launch"
 

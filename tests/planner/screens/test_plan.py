@@ -5,7 +5,9 @@ import io
 import pytest
 from rich.console import Console
 
-from attfc_planner.plan.plan import Plan, PlanRequest, make_plan
+from attfc_planner.plan.plan import Plan, make_plan
+from attfc_planner.plan.problem import pose
+from attfc_planner.plan.request import PlanRequest
 from attfc_planner.screens.plan import memory_view, show_plan
 from attfc_train.profile.prediction import MemoryPrediction, MemoryTerm
 from attfc_train.units import GIB
@@ -14,7 +16,7 @@ from tests.planner.fakes import FakeMemoryModel, make_gpu
 
 def plan(num_images: int | None = 42_474_557) -> Plan:
     request = PlanRequest(num_ids=2_059_906, num_images=num_images)
-    return make_plan(request, make_gpu(foreign_bytes=GIB), lambda *_: FakeMemoryModel())
+    return make_plan(pose(request, make_gpu(foreign_bytes=GIB), lambda *_: FakeMemoryModel()))
 
 
 def shown(made: Plan, width: int) -> str:

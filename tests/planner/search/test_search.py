@@ -13,7 +13,8 @@ import pytest
 from attfc_planner.accuracy.prior import accuracy_prior
 from attfc_planner.knobs.space import SearchSpace, space_for
 from attfc_planner.memory.model import MemoryModel
-from attfc_planner.plan.plan import PlanRequest, base_profile, limits_of
+from attfc_planner.plan.problem import base_profile
+from attfc_planner.plan.request import PlanRequest, limits_of
 from attfc_planner.search.candidates import Candidate, Evaluator, PredictAccuracy
 from attfc_planner.search.choose import EQUAL_SPEED, TOLERANCE, Preference, choose, pick, runners_up
 from attfc_planner.search.constraints import Limits, constraints, is_feasible
@@ -27,7 +28,7 @@ from tests.planner.fakes import FakeMemoryModel, make_gpu
 from tests.planner.measured import random_accuracy
 from tests.planner.planned import planned
 
-SMALL = SearchSpace(
+SMALL = SearchSpace().narrowed(
     dcc_share=(1.0, 0.3, 0.1, 0.02),
     queue_length=(1.0, 3.3),
     batch_size=(32, 128, 512),
@@ -49,10 +50,10 @@ class Problem:
         self.num_ids = draw.choice([2_000, 93_431, 617_970, 2_059_906, 10_000_000, 40_000_000])
         self.limits = Limits(draw.choice([4, 6, 8, 11, 16, 24, 40, 80]) * GIB, draw.choice([0.15, 0.3, 0.6, 1.0, 2.0, 5.0]))
         self.prefer = draw.choice(list(TOLERANCE))
-        self.space = SearchSpace(
-            dcc_share=(1.0, *sorted(draw.sample(FULL.dcc_share[1:], 3), reverse=True)),
-            queue_length=tuple(sorted(draw.sample(FULL.queue_length, 2))),
-            batch_size=tuple(sorted(draw.sample(FULL.batch_size, 4))),
+        self.space = SearchSpace().narrowed(
+            dcc_share=(1.0, *sorted(draw.sample(FULL.values["dcc_share"][1:], 3), reverse=True)),
+            queue_length=tuple(sorted(draw.sample(FULL.values["queue_length"], 2))),
+            batch_size=tuple(sorted(draw.sample(FULL.values["batch_size"], 4))),
             num_references=draw.choice([(0, 1, 2), (0, 1), (1, 2)]),
             gradient_checkpointing=draw.choice([(False, True), (False,)]),
             accumulation=draw.choice([(1, 2, 4), (1, 2, 8), (1,)]),
@@ -133,8 +134,8 @@ def test_regret_with_traced_memory(gib: float, drop: float, tmp_path_factory: py
     budget = round(gib * GIB)
     gpu = make_gpu(budget)
     base = base_profile(PlanRequest(num_ids=200_000, num_images=IMAGES, backbone="tiny", image_size=64), gpu)
-    space = replace(
-        SMALL, dcc_share=(1.0, 0.1), batch_size=(128, 512), queue_length=(3.3,), accumulation=(1, 2), num_references=(1,)
+    space = SMALL.narrowed(
+        dcc_share=(1.0, 0.1), batch_size=(128, 512), queue_length=(3.3,), accumulation=(1, 2), num_references=(1,)
     )
     model = MemoryModel(base, gpu, budget, tmp_path_factory.getbasetemp() / "traces")
     evaluate, limits = Evaluator(base, gpu, model), Limits(budget, drop)
@@ -185,7 +186,7 @@ def test_the_front_the_slacks_and_the_rule_are_in_the_file(tmp_path: Path) -> No
     assert len(hours) > 2
     assert hours == sorted(hours)  # type: ignore[type-var]
     assert accuracy == sorted(accuracy)
-    chosen = [point for point in found.front if point.settings["dcc_share"] == plan.chosen.setting.dcc_share]
+    chosen = [point for point in found.front if point.settings["dcc_share"] == plan.chosen.setting["dcc_share"]]
     assert plan.chosen.memory_bytes in {point.memory_bytes for point in chosen}
     assert "balanced" in found.rule
     assert "60 hours" in found.rule

@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from attfc_planner.plan import plan
-from attfc_planner.tune import question
+from attfc_planner.plan import problem
 from attfc_planner.tune.question import Question
 from attfc_planner.tune.studies.storage import Store, open_storage
 from tests.planner.tune.studies.fake_worker import fake_question
@@ -18,9 +17,8 @@ from tests.planner.tune.tuning import Tuning
 @pytest.fixture(autouse=True)
 def _put_back(monkeypatch: pytest.MonkeyPatch) -> None:
     """`fake_question` replaces these for good."""
-    monkeypatch.setattr(plan, "traced_model", plan.traced_model)
-    monkeypatch.setattr(plan, "space_for", plan.space_for)
-    monkeypatch.setattr(question, "space_for", question.space_for)
+    monkeypatch.setattr(problem, "traced_model", problem.traced_model)
+    monkeypatch.setattr(problem, "space_for", problem.space_for)
 
 
 @pytest.fixture
@@ -37,4 +35,4 @@ def store(tmp_path: Path) -> Store:
 def tuning(asked: Question, store: Store) -> Tuning:
     request = replace(asked.request, data_path="synthetic:60x5", num_ids=60)
     split = replace(asked.split, whole="synthetic:60x5", num_ids=60, num_held_out=15, val=("synthetic:60x5@45:60",))
-    return Tuning(replace(asked, request=request, split=split), store)
+    return Tuning(replace(asked, problem=replace(asked.problem, request=request), split=split), store)

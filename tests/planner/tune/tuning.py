@@ -19,7 +19,8 @@ from attfc_planner.tune.studies.study import SharedStudy
 from attfc_planner.tune.verdict.result import Verdict, contenders, measured_candidates, verdict
 from attfc_planner.tune.verdict.trained import SEED, training_records
 from attfc_planner.tune.verdict.tuned_profile import tuned_profile
-from attfc_train.profile.profile import AttFCSettings, TrainProfile
+from attfc_train.heads.attfc.settings import AttFCSettings
+from attfc_train.profile.profile import TrainProfile
 from tests.planner.tune.stages.test_steps import took, trials
 from tests.planner.tune.studies.fake_worker import Silent
 

@@ -16,7 +16,8 @@ from attfc_planner.tune.stages.trainings import Trainings
 from attfc_planner.tune.studies.claim import DIED
 from attfc_planner.tune.verdict.result import finals_pool
 from attfc_planner.tune.verdict.trained import SEED, setting_of
-from attfc_train.profile.profile import AttFCSettings, TrainProfile
+from attfc_train.heads.attfc.settings import AttFCSettings
+from attfc_train.profile.profile import TrainProfile
 from tests.planner.tune.tuning import SCALE, Accurate, Tuning, by_queue, is_full_fc
 
 
@@ -47,7 +48,7 @@ def test_finalists_are_trained_with_other_seeds_until_they_have_theirs(tuning: T
     assert sorted(profile.run.seed for profile in after if is_full_fc(profile)) == [1, 2, 3, 4], "it is compared with all"
     trained = [one for one in tuning.standing().trained if one.num_finished == MOST_SEEDS]
     assert len(trained) >= FINALISTS
-    assert any(one.setting and one.setting.queue_length == 5.0 for one in trained)
+    assert any(one.setting and one.setting["queue_length"] == 5.0 for one in trained)
     runs = [(profile.head.model_dump_json(), profile.optim.batch_size, profile.run.seed) for profile in tuning.trained]
     assert len(runs) == len(set(runs)), "nothing is trained twice"
     tuning.play_finals(lambda profile: pytest.fail("all have their seeds"))
@@ -68,15 +69,15 @@ def test_all_seeds_count(tuning: Tuning) -> None:
 
     tuning.train(accurate)
     assert tuning.verdict().comparisons[0].trained.setting is not None
-    assert tuning.verdict().comparisons[0].trained.setting.queue_length == 5.0
+    assert tuning.verdict().comparisons[0].trained.setting["queue_length"] == 5.0
     tuning.play_finals(accurate)
     found = tuning.verdict()
     assert len(flattered) >= 2
     best = found.comparisons[0].trained
     assert best.setting is not None
-    assert best.setting.queue_length != 5.0
+    assert best.setting["queue_length"] != 5.0
     assert best.num_finished == MOST_SEEDS
-    assert found.chosen.setting.queue_length != 5.0
+    assert found.chosen.setting["queue_length"] != 5.0
     width = {one.trained.num_finished: one.trained.checks[NUM_CHECKS].half_width for one in found.comparisons}
     assert width[MOST_SEEDS] < width.get(1, 1.0)
 
@@ -113,11 +114,11 @@ def test_what_was_stopped_early_may_come_back(tuning: Tuning) -> None:
 def test_of_settings_that_learn_alike_one_is_in_the_pool(tuning: Tuning) -> None:
     tuning.train(by_queue(0.86, 0.84))
     standing = tuning.standing()
-    alike = [replace(one, gradient_checkpointing=False, accumulation=1) for one in standing.pool]
+    alike = [one.turned(gradient_checkpointing=False, accumulation=1) for one in standing.pool]
     assert len(alike) == len(set(alike))
     trained = {one.setting for one in standing.trained}
     assert trained <= set(standing.pool)
-    fastest = {replace(one.setting, gradient_checkpointing=False, accumulation=1): one for one in reversed(tuning.measured)}
+    fastest = {one.setting.turned(gradient_checkpointing=False, accumulation=1): one for one in reversed(tuning.measured)}
     assert len(finals_pool(tuning.asked, tuning.measured, [])) >= len(fastest)
 
 
@@ -211,7 +212,7 @@ def test_what_breaks_in_the_finals_is_not_chosen(tuning: Tuning) -> None:
     """Nor does it keep what learns alike out of the finals."""
     tuning.train(by_queue(0.86, 0.80))
     chosen = tuning.verdict().chosen.setting
-    assert chosen.queue_length == 5.0
+    assert chosen["queue_length"] == 5.0
     usual = tuning.trial(by_queue(0.86, 0.80))
 
     def breaks(profile: TrainProfile, kind: Literal["cuda", "cpu"], *, timeout: float, on_check: OnCheck) -> ShortTraining:
@@ -246,5 +247,5 @@ def test_without_a_model_what_ended_best_is_in(tuning: Tuning) -> None:
     standing = replace(tuning.standing(), model=None)
     wanted = finalists(tuning.asked, standing)
     assert wanted
-    assert wanted[0].queue_length == 5.0
+    assert wanted[0]["queue_length"] == 5.0
     assert finalists(tuning.asked, Standing((), (), None, None)) == []

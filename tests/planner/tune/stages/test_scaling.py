@@ -6,16 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attfc_planner.tune.stages.scaling import FASTEST_FORGETTING, NUM_CHECKS, full_fc_beside, ratios, shortened
-from attfc_train.profile.profile import (
-    AttFCSettings,
-    DataSettings,
-    FullFCSettings,
-    MarginSettings,
-    OptimSettings,
-    RunSettings,
-    TrainProfile,
-)
+from attfc_planner.tune.stages.scaling import NUM_CHECKS, full_fc_beside, ratios, shortened
+from attfc_train.heads.attfc.settings import FASTEST_FORGETTING, AttFCSettings
+from attfc_train.heads.full_fc.settings import FullFCSettings
+from attfc_train.heads.settings import MarginSettings
+from attfc_train.profile.profile import DataSettings, OptimSettings, RunSettings, TrainProfile
 
 
 def full_run(num_ids: int = 200_000, images_per_id: int = 20, **head: object) -> TrainProfile:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from attfc_planner.knobs.space import Setting
@@ -13,20 +11,20 @@ from attfc_planner.tune.stages.scaling import NUM_CHECKS
 from attfc_planner.tune.stages.trainings import recorded_scale
 from attfc_planner.tune.verdict.result import against_full_fc, verdict
 from attfc_planner.tune.verdict.tuned_profile import tuned_profile
+from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.profile.file import load_profile, save_profile
-from attfc_train.profile.profile import AttFCSettings
 from tests.planner.tune.tuning import Tuning, by_queue, is_full_fc
 
 
 def length(setting: Setting | None) -> float:
     assert setting is not None
-    return setting.queue_length
+    return setting["queue_length"]
 
 
 def test_the_contenders_differ_in_what_only_trainings_can_tell(tuning: Tuning) -> None:
     assert 3 <= len(tuning.contenders) == len(set(tuning.contenders)) <= 6
     best = tuning.contenders[0]
-    variants = [one for one in tuning.contenders if replace(one, queue_length=best.queue_length) == best]
+    variants = [one for one in tuning.contenders if one.turned(queue_length=best["queue_length"]) == best]
     assert len(variants) >= 2
 
 
@@ -46,7 +44,7 @@ def test_all_see_the_same_people_and_nobody_is_trained_twice(tuning: Tuning) -> 
 def test_a_clear_winner_is_chosen_and_measured(tuning: Tuning, tmp_path) -> None:
     tuning.train(by_queue(0.86, 0.78))
     found = tuning.verdict()
-    assert found.chosen.setting.queue_length == 5.0
+    assert found.chosen.setting["queue_length"] == 5.0
     assert found.tied[0].trained.setting == found.chosen.setting
     assert {length(one.trained.setting) for one in found.tied} == {5.0}
     compared = against_full_fc(found)

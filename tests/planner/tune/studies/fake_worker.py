@@ -14,9 +14,8 @@ from typing import Literal
 
 from attfc_planner.calibrate.real_steps import RealSteps
 from attfc_planner.knobs.space import SearchSpace
-from attfc_planner.plan import plan
-from attfc_planner.plan.plan import PlanRequest
-from attfc_planner.tune import question
+from attfc_planner.plan import problem
+from attfc_planner.plan.request import PlanRequest
 from attfc_planner.tune.question import Question, ask
 from attfc_planner.tune.stages.steps import StepTrials
 from attfc_planner.tune.studies.storage import open_storage, reachable
@@ -26,7 +25,14 @@ from attfc_train.units import GIB
 from tests.planner.fakes import FakeMemoryModel, make_gpu
 
 NAME = "shared"
-SPACE = SearchSpace((1.0, 0.3, 0.1), (2.0, 3.3, 5.0), (32, 128, 512), (0, 1), (False, True), (1, 2), ("fp32", "bf16"))
+SPACE = SearchSpace().narrowed(
+    dcc_share=(1.0, 0.3, 0.1),
+    queue_length=(2.0, 3.3, 5.0),
+    batch_size=(32, 128, 512),
+    num_references=(0, 1),
+    accumulation=(1, 2),
+    storage=("fp32", "bf16"),
+)
 
 
 class Silent:
@@ -44,8 +50,8 @@ class Silent:
 
 def fake_question(capacity_bytes: int = 24 * GIB, num_ids: int = 500_000) -> Question:
     """A plan by formula for a card that nobody has."""
-    plan.traced_model = lambda base, gpu, budget, profiles: FakeMemoryModel(budget)  # type: ignore[assignment]
-    plan.space_for = question.space_for = lambda *_, **__: SPACE  # type: ignore[assignment]
+    problem.traced_model = lambda base, gpu, budget, profiles: FakeMemoryModel(budget)  # type: ignore[assignment]
+    problem.space_for = lambda *_, **__: SPACE  # type: ignore[assignment]
     request = PlanRequest(num_ids=num_ids, num_images=20 * num_ids, data_path="faces", num_trials=1)
     return ask(request, make_gpu(capacity_bytes))
 

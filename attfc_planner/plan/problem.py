@@ -1,0 +1,148 @@
+"""The problem that a search solves: recipe, space, limits and how a setting is judged; plan and tune share one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeAlias
+
+from attfc_planner.accuracy.prior import BACKBONE, accuracy_prior
+from attfc_planner.accuracy.regression import FEWEST_SETTINGS
+from attfc_planner.gpu.profile import GpuProfile
+from attfc_planner.knobs.space import SearchSpace, space_for
+from attfc_planner.plan.request import PlanRequest, choose_precision, limits_of, precisions
+from attfc_planner.search.candidates import Evaluate, Evaluator, MemoryEstimator, PredictAccuracy, alike_in_cost
+from attfc_planner.search.constraints import Limits
+from attfc_planner.search.tuned import tuned_accuracy
+from attfc_planner.trace.structure import head_structure_of
+from attfc_train.errors import ProfileError, UsageError
+from attfc_train.heads.kinds import HEADS
+from attfc_train.profile.file import load_preset
+from attfc_train.profile.profile import TrainProfile
+from attfc_train.units import Bytes
+
+RECIPES = {"tiny": "tiny"}
+DEFAULT_RECIPE = "attfc"
+"""Backbone -> preset that holds its margin, ramps and optimiser settings."""
+
+MakeModel: TypeAlias = Callable[[TrainProfile, GpuProfile, Bytes, tuple[TrainProfile, ...]], MemoryEstimator]
+"""Builds a memory model and prepares it for the structures of the profiles given."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """Everything that a search, and what comes after it, must know."""
+
+    request: PlanRequest
+    gpu: GpuProfile
+    base: TrainProfile
+    """The recipe that settings are applied to."""
+    space: SearchSpace
+    limits: Limits
+    model: MemoryEstimator
+    evaluate: Evaluate
+    left_out: tuple[str, ...]
+    """Values that are not searched, and why."""
+
+
+def pose(request: PlanRequest, gpu: GpuProfile, make_model: MakeModel | None = None) -> Problem:
+    """Make the problem of a request on a device, and trace what the search will need.
+
+    Raises:
+        UsageError: the device cannot train in the precision, or options contradict each other.
+    """
+    base = base_profile(request, gpu)
+    limits = limits_of(request, gpu)
+    precision, left_out = precisions(request.precision, gpu)
+    space = space_for(
+        request.num_ids,
+        request.num_images,
+        request.epochs,
+        head=type(base.head),
+        precision=precision,
+        backbone=request.compared or (None,),
+    )
+    model = (make_model or traced_model)(base, gpu, limits.budget_bytes, structures(space, base))
+    evaluate = Evaluator(base, gpu, model, predict_accuracy(request))
+    return Problem(request, gpu, base, space, limits, model, evaluate, left_out)
+
+
+def predict_accuracy(request: PlanRequest) -> PredictAccuracy:
+    """What a tuning measured on these data, else the prior.
+
+    Raises:
+        UsageError: the tuning was about something else, or trained too little.
+    """
+    if request.tuned is None:
+        return partial(accuracy_prior, compared_to=max(request.compared, key=BACKBONE.__getitem__, default=None))
+    tuned = request.tuned
+    if tuned.head.kind != request.head:
+        remedy = "Give what attfc-plan tune wrote, or leave --tuned out for the prior."
+        raise UsageError(f"--tuned must have the head that was tuned, {request.head}", tuned.head.kind, remedy)
+    told = {
+        "--ids": (tuned.data.num_ids, request.num_ids),
+        "--images": (tuned.data.num_images, request.num_images or tuned.data.num_images),
+        "--backbone": (tuned.model.backbone, ", ".join(request.compared) or request.backbone),
+        "--image-size": (tuned.model.image_size, request.image_size),
+    }
+    for option, (then, now) in told.items():
+        if then != now:
+            rule, remedy = f"--tuned must be about the same {option}", "Tune for this, or leave --tuned out for the prior."
+            raise UsageError(rule, f"{then} there and {now} here", remedy)
+    model = tuned_accuracy(tuned)
+    if model is None:
+        rule = f"--tuned must hold trainings of a full FC layer and {FEWEST_SETTINGS} settings"
+        raise UsageError(rule, f"{len(tuned.search.trainings) if tuned.search else 0} in all", "Tune for more --hours.")
+    return model.interval
+
+
+def traced_model(
+    base: TrainProfile, gpu: GpuProfile, budget_bytes: Bytes, profiles: tuple[TrainProfile, ...]
+) -> MemoryEstimator:
+    """The memory model that traces the real train step, with all structures of the search traced at once."""
+    from attfc_planner.memory.model import MemoryModel
+
+    model = MemoryModel(base, gpu, budget_bytes)
+    try:
+        model.prepare(profiles)
+    except ProfileError as error:
+        if error.rule.startswith("model.backbone"):
+            raise UsageError("--backbone must be a known name", error.got, error.remedy) from error
+        raise
+    return model
+
+
+def structures(space: SearchSpace, base: TrainProfile) -> tuple[TrainProfile, ...]:
+    """Return one profile for every way of allocating that the space holds: all knobs but those that only scale sizes."""
+    kind = head_structure_of(base.head)
+    own = [knob.name for knob in base.head.knobs()] if kind.knobs is None else kind.knobs
+    parts = () if kind.stand_in(base.head) else ("accumulation",)
+    names = {*own, *parts, "gradient_checkpointing", "precision", "backbone"}
+    first = {name: values[:1] for name, values in space.values.items() if name not in names}
+    return tuple(alike_in_cost(base, setting).applied_to(base) for setting in space.narrowed(**first))
+
+
+def base_profile(request: PlanRequest, gpu: GpuProfile) -> TrainProfile:
+    """What the search does not change: the recipe of the backbone's preset, for the data and the length asked for."""
+    recipe = load_preset(RECIPES.get(request.backbone, DEFAULT_RECIPE))
+    data = {"path": request.data_path, "num_ids": request.num_ids, "num_images": request.num_images}
+    model = {"backbone": request.backbone, "image_size": request.image_size}
+    run = {
+        "epochs": request.epochs,
+        "steps": None,
+        "precision": choose_precision(request.precision, gpu),
+        "val": request.val,
+    }
+    head = recipe.head
+    if request.head != head.kind:  # of another kind only the margin is the recipe's
+        head = HEADS[request.head].settings.model_validate({"margin": head.margin})
+    return recipe.model_copy(
+        update={
+            "name": f"{request.backbone}-{request.num_ids}",
+            "head": head,
+            "data": recipe.data.model_copy(update=data),
+            "model": recipe.model.model_copy(update=model),
+            "run": recipe.run.model_copy(update=run),
+        }
+    )

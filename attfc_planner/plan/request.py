@@ -1,0 +1,107 @@
+"""What the user asked for, and what follows from it for a device: limits and precisions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attfc_planner.gpu.profile import TENSOR_FIELD, GpuProfile
+from attfc_planner.search.choose import Preference
+from attfc_planner.search.constraints import Limits
+from attfc_train.document import Precision
+from attfc_train.errors import UsageError
+from attfc_train.profile.profile import TrainProfile
+from attfc_train.units import Bytes, format_bytes
+
+BEST_FIRST: tuple[Precision, ...] = ("bf16", "fp16", "fp32")
+
+
+@dataclass(frozen=True)
+class PlanRequest:
+    """What the user asked for, checked by the command line."""
+
+    num_ids: int
+    num_images: int | None = None
+    data_path: str | None = None
+    backbone: str = "r50"
+    head: str = "attfc"
+    """A key of `attfc_train.heads.kinds.HEADS`."""
+    compared: tuple[str, ...] = ()
+    """Backbones to choose from, `backbone` among them, each known to `attfc_planner.accuracy.prior.BACKBONE`; none: no
+    choice."""
+    image_size: int = 112
+    precision: Precision | None = None
+    """None: bf16 where the device has it, else fp16, else fp32."""
+    epochs: float = 5.0
+    max_accuracy_drop: float = 1.0
+    max_hours: float | None = None
+    """To train all epochs; `num_images` must be known."""
+    max_memory_bytes: Bytes | None = None
+    prefer: Preference = "balanced"
+    tuned: TrainProfile | None = None
+    """What ``attfc-plan tune`` wrote for these data: its trainings take the place of the accuracy prior."""
+    val: tuple[str, ...] = ()
+    num_trials: int = 40
+    seed: int = 0
+    command: str = "attfc-plan"
+
+
+EQUAL_RATES = 0.05
+"""Relative difference of ceilings below which two precisions count as equally fast."""
+
+
+def limits_of(request: PlanRequest, gpu: GpuProfile) -> Limits:
+    """The limits that the options set.
+
+    Raises:
+        UsageError: more memory than the device has, or hours for an unknown number of images.
+    """
+    wanted = request.max_memory_bytes
+    if wanted is not None and wanted > gpu.capacity_bytes:
+        has = format_bytes(gpu.capacity_bytes)
+        raise UsageError(f"--max-memory must be at most the {has} of {gpu.name}", format_bytes(wanted), "Leave it out for all.")
+    if request.max_hours is not None and request.num_images is None:
+        raise UsageError("--max-hours needs the number of images", "none", "Give --images or --data.")
+    budget = min(gpu.capacity_bytes, wanted + gpu.foreign_bytes) if wanted else gpu.capacity_bytes  # others are not charged
+    return Limits(budget, request.max_accuracy_drop, request.max_hours)
+
+
+def precisions(wanted: Precision | None, gpu: GpuProfile) -> tuple[tuple[Precision, ...], tuple[str, ...]]:
+    """The precisions to search, and why the others of the device are not.
+
+    Without a wish, all but those that another one equals in size and arithmetic: of two formats that take as many bytes or
+    fewer, the one with the higher ceiling is faster in every operator, and the accuracy prior knows no difference. Measured
+    ceilings are as good as equal within `EQUAL_RATES`: no probe can tell them apart.
+    """
+    if wanted is not None:
+        return (choose_precision(wanted, gpu),), ()
+    kept: list[Precision] = []
+    left_out = []
+    for one in (precision for precision in BEST_FIRST if gpu.supports(precision)):
+        better = [other for other in kept if gpu.ceiling(TENSOR_FIELD[other]) >= (1 - EQUAL_RATES) * _fastest(one, gpu)]
+        if better:
+            left_out.append(f"precision {one}: {better[0]} takes no more bytes and its arithmetic is no slower on {gpu.name}")
+        else:
+            kept.append(one)
+    return tuple(kept), tuple(left_out)
+
+
+def _fastest(precision: Precision, gpu: GpuProfile) -> float:
+    """FLOP/s at best; fp32 convolutions may use TF32."""
+    rate = gpu.ceiling(TENSOR_FIELD[precision])
+    return max(rate, gpu.ceiling("tf32_flops")) if precision == "fp32" and gpu.tf32_flops else rate
+
+
+def choose_precision(wanted: Precision | None, gpu: GpuProfile) -> Precision:
+    """`wanted` if the device has it; without a wish the best 16-bit format, else fp32.
+
+    Raises:
+        UsageError: the device has no such arithmetic.
+    """
+    supported = [precision for precision in BEST_FIRST if gpu.supports(precision)]
+    if wanted is None:
+        return supported[0]
+    if wanted not in supported:
+        raise UsageError(
+            f"--precision must be one of {', '.join(supported)} on {gpu.name}", wanted, "Leave it out to choose the best."
+        )
+    return wanted

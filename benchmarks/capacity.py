@@ -1,4 +1,4 @@
-"""What the container loss costs on a GPU: time, share of the matrix rate and memory, up to 100 million slots.
+"""The cost of the container loss on a GPU: time, share of the matrix rate and memory, up to 100 million slots.
 
     python -m benchmarks.capacity [--fresh]         # under 6 minutes on an H200; needs a CUDA device
     python -m benchmarks.capacity --cpu-smoke       # tiny sizes on the CPU: shows that the script works, measures nothing
@@ -48,7 +48,7 @@ Case = dict[str, Any]
 
 
 def naive(inputs: dict[str, Any], scale: float) -> Tensor:
-    """All logits in the slots' type, softmax in fp32, autograd."""
+    """Return the loss of all logits in the slots' type, softmax in fp32, for autograd."""
     query, slots, labels = inputs["query"], inputs["slots"].values, inputs["labels"]
     cosines: Tensor = query.to(slots.dtype) @ slots.t()
     positive = cosines.gather(1, labels[:, None])
@@ -57,7 +57,7 @@ def naive(inputs: dict[str, Any], scale: float) -> Tensor:
 
 
 def streaming(name: str) -> Callable[[dict[str, Any], float], Tensor]:
-    """One of our implementations as a function of the problem."""
+    """Return one of our implementations as a function of the problem."""
 
     def loss(inputs: dict[str, Any], scale: float) -> Tensor:
         return IMPLEMENTATIONS[name](**inputs, margin=MARGIN, scale=scale, chunk=CHUNK)
@@ -73,7 +73,7 @@ LOSSES: dict[str, Callable[[dict[str, Any], float], Tensor]] = {
 
 
 def container(size: int, dim: int, slot_type: torch.dtype, device: torch.device) -> Slots:
-    """Random centers, made in pieces so that no wider copy of the whole exists."""
+    """Make random centers, in pieces so that no wider copy of the whole exists."""
     values = torch.empty(size, dim, dtype=slot_type, device=device)
     scales = torch.empty(size, device=device) if slot_type == torch.int8 else None
     for start in range(0, size, PIECE):
@@ -86,7 +86,7 @@ def container(size: int, dim: int, slot_type: torch.dtype, device: torch.device)
 
 
 def queries(batch: int, dim: int, device: torch.device) -> dict[str, Tensor]:
-    """Random unit vectors with identities 0 .. B - 1."""
+    """Make random unit vectors with identities 0 .. B - 1."""
     query = normalize(torch.randn(batch, dim, device=device), dim=1)
     positive = normalize(query + 0.05 * torch.randn_like(query), dim=1)
     weights = torch.full((batch,), 1 / batch, device=device)
@@ -99,7 +99,7 @@ def queries(batch: int, dim: int, device: torch.device) -> dict[str, Tensor]:
 
 
 def seconds_of(work: Callable[[], object], device: torch.device, budget: float) -> list[float]:
-    """Times of `work`, after one warm-up that also tunes and compiles."""
+    """Return times of `work`, after one warm-up that also tunes and compiles."""
     times: list[float] = []
     work()
     _wait(device)
@@ -113,14 +113,14 @@ def seconds_of(work: Callable[[], object], device: torch.device, budget: float) 
 
 
 def matrix_rate(size: int, device: torch.device) -> float:
-    """Operations per second of a square bf16 product, fp32 accumulation."""
+    """Return the operations per second of a square bf16 product, fp32 accumulation."""
     left, right = (torch.randn(size, size, device=device, dtype=torch.bfloat16) for _ in range(2))
     times = seconds_of(lambda: left @ right, device, 2.0)
     return 2 * size**3 / quantiles(times)["p50"]
 
 
 def measure(name: str, inputs: dict[str, Any], rate: float, device: torch.device, budget: float) -> Case:
-    """Time, share of `rate` and added bytes of one forward and backward pass."""
+    """Return time, share of `rate` and added bytes of one forward and backward pass."""
 
     def work() -> Tensor:
         loss = LOSSES[name](inputs, SCALE)
@@ -152,12 +152,12 @@ def _wait(device: torch.device) -> None:
 
 
 def slot_type_for(size: int, dim: int, free_bytes: float) -> torch.dtype:
-    """bf16 while the container takes at most two thirds of the device, else int8."""
+    """Return bf16 while the container takes at most two thirds of the device, else int8."""
     return torch.bfloat16 if 2 * size * dim < free_bytes * 2 / 3 else torch.int8
 
 
 def plan(name: str, batch: int, size: int, slot_type: torch.dtype, free_bytes: float) -> str | None:
-    """Why a case is left out, or None."""
+    """Return why a case is left out, or None."""
     if name == "naive" and slot_type == torch.int8:
         return "needs all slots in bf16"
     if name == "naive" and batch * size * BYTES_PER_NAIVE_LOGIT > free_bytes * 0.9:
@@ -166,7 +166,7 @@ def plan(name: str, batch: int, size: int, slot_type: torch.dtype, free_bytes: f
 
 
 def run(path: Path, device: torch.device, dim: int, batches: tuple[int, ...], sizes: tuple[int, ...], names: list[str]) -> Case:
-    """Measures what `path` does not hold yet, and writes it after every case."""
+    """Measure what `path` does not hold yet, and write it after every case."""
     smoke = device.type != "cuda"
     result: Case = json.loads(path.read_text()) if path.exists() else {"cases": {}}
     rate = matrix_rate(256 if smoke else 8192, device)
@@ -195,7 +195,7 @@ def run(path: Path, device: torch.device, dim: int, batches: tuple[int, ...], si
 
 
 def main() -> None:
-    """Command line."""
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cpu-smoke", action="store_true", help="tiny sizes on the CPU")
     parser.add_argument("--fresh", action="store_true", help="forget what was measured before")

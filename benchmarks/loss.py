@@ -2,10 +2,10 @@
 
     python -m benchmarks.loss [--batch 128 --slots 200000 --dim 512 --repeats 7 --threads 2]
 
-"Released" re-states the arithmetic of methods 1.2, steps 7-12 (clone the container, B x C logits, float mask, -1e9, cat, clamp,
-margin under no_grad, scale, cross entropy); it must agree with ours before anything is timed. Ours: all logits (`reference`)
-and the streaming pass over fp32, bf16 and int8 slots. Each repeat times all of them, in turn; memory is what a forward and
-backward add to the resident set's peak, measured in a fresh child process for each.
+"Released" is the arithmetic of AttFC's released head (clone the container, B x C logits, float mask, -1e9, cat, clamp, margin
+under no_grad, scale, cross entropy); it must agree with ours before anything is timed. Ours: all logits (`reference`) and the
+streaming pass over fp32, bf16 and int8 slots. Each repeat times all of them, in turn; memory is what a forward and backward
+add to the resident set's peak, measured in a fresh child process for each.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ Loss = Callable[[dict[str, Any]], Tensor]
 
 
 def problem(batch: int, slots: int, dim: int, slot_type: torch.dtype) -> dict[str, Any]:
-    """Random unit vectors, the same for every type of slot; a few conflicts."""
+    """Make random unit vectors, the same for every type of slot; a few conflicts."""
     torch.manual_seed(0)
     query = normalize(torch.randn(batch, dim), dim=1)
     made = container(slots, dim, slot_type, torch.device("cpu"))
@@ -48,7 +48,7 @@ def problem(batch: int, slots: int, dim: int, slot_type: torch.dtype) -> dict[st
 
 
 def released(inputs: dict[str, Any]) -> Tensor:
-    """What the released head does, with all its temporaries."""
+    """Return the loss as the released head computes it, with all its temporaries."""
     query, positive = inputs["query"], inputs["positive"]
     negatives = query @ inputs["slots"].values.clone().t()
     difference = inputs["labels"].float()[:, None] - inputs["slots"].labels.float()
@@ -61,13 +61,13 @@ def released(inputs: dict[str, Any]) -> Tensor:
 
 
 def ours(implementation: str, inputs: dict[str, Any]) -> Tensor:
-    """One of our implementations."""
+    """Return the loss by one of our implementations."""
     weights = torch.full((len(inputs["query"]),), 1 / len(inputs["query"]))
     return IMPLEMENTATIONS[implementation](**inputs, weights=weights, margin=MARGIN, scale=SCALE, chunk=8192)
 
 
 def forward_backward(loss: Loss, inputs: dict[str, Any]) -> tuple[float, Tensor, Tensor]:
-    """Seconds, loss and gradient of one forward and backward pass."""
+    """Return seconds, loss and gradient of one forward and backward pass."""
     start = time.perf_counter()
     value = loss(inputs)
     (gradient,) = torch.autograd.grad(value, inputs["query"])
@@ -75,12 +75,11 @@ def forward_backward(loss: Loss, inputs: dict[str, Any]) -> tuple[float, Tensor,
 
 
 def added_memory(name: str, batch: int, slots: int, dim: int) -> int:
-    """Bytes that the pass adds to this process's peak; run in a fresh process."""
+    """Return the bytes that the pass adds to this process's peak; run in a fresh process."""
     slot_type = TYPES.get(name, torch.float32)
     inputs = problem(batch, slots, dim, slot_type)
-    forward_backward(
-        LOSSES[name], problem(batch, 64, dim, slot_type)
-    )  # libraries and threads are there before the baseline is read
+    # Libraries and threads must be there before the baseline is read.
+    forward_backward(LOSSES[name], problem(batch, 64, dim, slot_type))
     before = memory_use(torch.device("cpu")).current
     forward_backward(LOSSES[name], inputs)
     return max(0, memory_use(torch.device("cpu")).peak - before)
@@ -99,7 +98,7 @@ BUDGETS = {"reference": 1e-3, "chunked": 1e-3, "chunked bf16": 0.02, "chunked in
 
 
 def main() -> None:
-    """Command line."""
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name, default in (("batch", 128), ("slots", 200_000), ("dim", 512), ("repeats", 7), ("threads", 2)):
         parser.add_argument(f"--{name}", type=int, default=default)
@@ -124,7 +123,7 @@ def main() -> None:
 
 
 def compare(inputs: dict[str, dict[str, Any]], repeats: int) -> tuple[dict[str, list[float]], dict[str, float]]:
-    """Seconds of each loss in each repeat, after all were held against the released one."""
+    """Return the seconds of each loss in each repeat, and its gradient's difference from the released one, checked first."""
     first = {name: forward_backward(loss, inputs[name]) for name, loss in LOSSES.items()}
     released = first["released"][2]
     differences = {name: float((first[name][2] - released).norm() / released.norm()) for name in BUDGETS}
@@ -138,8 +137,8 @@ def compare(inputs: dict[str, dict[str, Any]], repeats: int) -> tuple[dict[str, 
 
 
 def ratios(slow: list[float], fast: list[float]) -> list[float]:
-    """Of timings that were taken in the same repeat."""
-    return [left / right for left, right in zip(slow, fast, strict=True)]
+    """Return the ratios of timings that were taken in the same repeat."""
+    return [slow_time / fast_time for slow_time, fast_time in zip(slow, fast, strict=True)]
 
 
 if __name__ == "__main__":

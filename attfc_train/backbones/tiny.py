@@ -32,7 +32,8 @@ class Residual(nn.Module):
 
     def __init__(self, channels: int, device: torch.device) -> None:
         super().__init__()
-        first, second = _conv_bn(channels, channels, 1, device), _conv_bn(channels, channels, 1, device)
+        first = _conv_bn(channels, channels, 1, device)
+        second = _conv_bn(channels, channels, 1, device)
         self.layers = nn.Sequential(*first, nn.ReLU(inplace=True), *second)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -78,7 +78,8 @@ def fastest(device: torch.device, work: Workload) -> str:
 
 def _require_triton(device: torch.device, work: Workload) -> None:
     """Run the kernel once, which also tunes it on a small container instead of in the first step."""
-    rule, remedy = "head.loss_kernel 'triton' needs a CUDA device and a working triton", "Set head.loss_kernel to 'auto'."
+    rule = "head.loss_kernel 'triton' needs a CUDA device and a working triton"
+    remedy = "Set head.loss_kernel to 'auto'."
     if device.type != "cuda":
         raise ProfileError(rule, f"the device {device}", remedy)
     try:

@@ -154,7 +154,8 @@ def _configs() -> list[Any]:
 
 def _prune(configs: list[Any], arguments: dict[str, Any], **constants: Any) -> list[Any]:
     """Return the configurations that fit into shared memory and registers; the smallest stays in any case."""
-    query, slots = arguments["query"], arguments["slots"]
+    query = arguments["query"]
+    slots = arguments["slots"]
     limit = triton.runtime.driver.active.utils.get_device_properties(query.device.index)["max_shared_mem"]
     row = constants["PADDED"] * query.element_size()
 

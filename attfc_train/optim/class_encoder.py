@@ -54,7 +54,7 @@ class MomentumEncoder:
             copied = [pair for pair in pairs if buffers == "copy" or not pair[0].is_floating_point()]
             if buffers == "average":
                 averaged += [pair for pair in pairs if pair[0].is_floating_point()]
-        self.class_encoder, self.feature_encoder = class_encoder, feature_encoder
+        self.class_encoder = class_encoder
         self._averaged = [target for target, _ in averaged], [source for _, source in averaged]
         self._copied = [target for target, _ in copied], [source for _, source in copied]
 

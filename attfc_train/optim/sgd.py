@@ -34,7 +34,8 @@ class SGD:
         self.sparse = sparse
         weights = [*self.parameters, *(each.weight for each in sparse)]
         self.buffers = [torch.zeros_like(weight) for weight in weights]
-        self.momentum, self.weight_decay = momentum, weight_decay
+        self.momentum = momentum
+        self.weight_decay = weight_decay
 
     @property
     def gradients(self) -> list[Tensor]:

@@ -62,8 +62,8 @@ def test_the_streaming_loss_on_cuda_equals_the_truth() -> None:
     margin = Margin("arcface", 0.5)
     truth = IMPLEMENTATIONS["reference"](**inputs, margin=margin, scale=64.0, chunk=100)
     moved = converted(converted(inputs, as_float(torch.float32)), lambda value: value.detach().to(CUDA))
-    found = IMPLEMENTATIONS["chunked"](**moved, margin=margin, scale=64.0, chunk=100)
-    torch.testing.assert_close(found.cpu().double(), truth.detach(), rtol=1e-4, atol=1e-3)
+    actual = IMPLEMENTATIONS["chunked"](**moved, margin=margin, scale=64.0, chunk=100)
+    torch.testing.assert_close(actual.cpu().double(), truth.detach(), rtol=1e-4, atol=1e-3)
 
 
 @pytest.mark.parametrize("head", HEADS)

@@ -32,8 +32,8 @@ def on_device(num: int, size: int, dim: int, dtype: torch.dtype) -> dict[str, An
 
 
 def relative_difference(inputs: dict[str, Any]) -> float:
-    found, expected = (loss_and_gradient(name, inputs, ARCFACE, 4096)[1] for name in ("triton", "chunked"))
-    return float((found - expected).norm() / expected.norm())
+    actual, expected = (loss_and_gradient(name, inputs, ARCFACE, 4096)[1] for name in ("triton", "chunked"))
+    return float((actual - expected).norm() / expected.norm())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.float8_e4m3fn], ids=str)
@@ -78,8 +78,8 @@ def test_offsets_beyond_32_bits() -> None:
     scales, labels = torch.ones(size, device=CUDA), torch.full((size,), EMPTY, device=CUDA)
     scales[-77:], labels[-77:] = last.scales, last.labels
     large = {**inputs, "slots": Slots(values, scales, labels)}
-    for found, expected in zip(*(loss_and_gradient("triton", each, ARCFACE, 0) for each in (large, inputs)), strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    for actual, expected in zip(*(loss_and_gradient("triton", each, ARCFACE, 0) for each in (large, inputs)), strict=True):
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_memory_and_no_wait_for_the_host() -> None:

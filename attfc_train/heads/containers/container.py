@@ -118,7 +118,8 @@ class FifoContainer(DynamicClassContainer):
     def prepare_enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Writes:
         """Compute the writes that overwrite the oldest slots, wrapping around."""
         size = self.slot_labels.shape[0]
-        centers, labels = centers[-size:], labels[-size:]
+        centers = centers[-size:]
+        labels = labels[-size:]
         index = (torch.arange(labels.shape[0], device=labels.device) + self.position) % size
         return [
             *self.centers.writes(index, self.centers.rounded(index, centers)),

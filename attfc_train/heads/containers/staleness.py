@@ -1,16 +1,21 @@
-"""Says when the stored centers are too old for the speed at which the encoder moves, and which setting helps.
+"""The warning that stored centers are too old for the speed at which the encoder moves, and which setting helps.
 
-The rule joins age and drift. Among a batch's identities, `attfc_train.heads.containers.health.Freshness` measures how much
-cosine with a fresh center a stored one loses per step of age. Times the mean age at which a batch finds its centers, that is
-the agreement that age has cost; what identities' images differ by costs the old and the new alike and drops out. In the
-residency order the slots of identities that are not being visited are older still; they serve as negatives only, and that costs
-no accuracy (README, "Heads compared"). Centers count as stale when age has cost more than `LARGEST_LOSS` of the agreement that
-a center of age 0 would have, in the mean of the log lines of `LEAST_SAMPLES` samples during which the container was not filling
-up. On LFW the `tiny` preset loses up to 0.33 in its first 50 steps, while the container still fills, and from then on 0.23
-falling to 0.1; at a quarter of the batch size and without momentum it was 0.5.
+The rule joins age and drift. `attfc_train.heads.containers.health.Freshness` measures how much cosine with a fresh center a
+stored one loses per step of age. Over the log lines of the last `LEAST_SAMPLES` samples, while the container is not filling up:
 
-Agreement that is gone has no slope left. So below `LEAST_COSINE`, in the mean of the same lines, nothing is left of it; an
-encoder that has learned nothing yet looks the same, and the warning says so.
+    lost  = - mean(cosine per step x age at which a batch finds its centers)
+    share = lost / (lost + mean cosine)
+
+The denominator is the agreement that a center of age 0 would have. Images of an identity differ, which costs the old and the
+new alike and drops out of the slope. Centers are stale when the share exceeds `LARGEST_LOSS`. On LFW the `tiny` preset loses up
+to 0.33 in its first 50 steps, while the container still fills, then 0.23 falling to 0.1; at a quarter of the batch size and
+without momentum it was 0.5.
+
+Agreement that is gone has no slope left. So where the mean cosine is below `LEAST_COSINE` the share is 1; an encoder that has
+learned nothing yet looks the same, and the warning says so.
+
+In the residency order the slots of identities that are not being visited are older still. They serve as negatives only, which
+costs no accuracy (docs/heads-compared.md).
 """
 
 from __future__ import annotations
@@ -25,12 +30,13 @@ LARGEST_LOSS = 1 / 3
 LEAST_COSINE = 0.05
 """Strangers' centers agree about as much: random directions in 512 dimensions by 0.04."""
 LEAST_LINES, LEAST_SAMPLES = 5, 640
-"""What is averaged: with 128 samples one line's loss is uncertain by a few hundredths of a cosine, with 4 by a few tenths."""
+"""Log lines, and samples in them, to average: one line of 128 samples is uncertain by a few hundredths of a cosine, one of 4 by
+a few tenths."""
 LINES_BETWEEN_WARNINGS = 50
 
 
 class StalenessWatch:
-    """Looks at one log line after another, each of a batch of `batch_size`.
+    """A watch over the log lines of a run, each of a batch of `batch_size`.
 
     Args:
         text: makes the warning from the step, the centers' age and the share of agreement that it has cost.
@@ -49,7 +55,7 @@ class StalenessWatch:
         return None if share is None else self._text(step, age, share)
 
     def observe(self, filled: float, age: float, cosine: float, cosine_per_step: float) -> float | None:
-        """The share of the agreement that age has cost when it is time to warn, 1 for all; the arguments are a log line's."""
+        """Return the share of the agreement that age has cost when it is time to warn, 1 for all; arguments: of a log line."""
         self._silent_lines -= 1
         if filled != self._filled:
             self._filled = filled
@@ -65,7 +71,7 @@ class StalenessWatch:
         return share
 
     def _lost_share(self) -> float:
-        """Over the lines; not positive where older centers agree no less."""
+        """Return the share over the lines; not positive where older centers agree no less."""
         lost = sum(line[0] for line in self._lines)
         left = sum(line[1] for line in self._lines)
         if left < LEAST_COSINE * len(self._lines):
@@ -75,9 +81,11 @@ class StalenessWatch:
 
 def stale_text(head: AttFCSettings, step: int, age: float, share: float) -> str:
     """Return the warning: what was found, and the setting that dominates it."""
-    found = f"in the {age:,.0f} steps until a batch needs them again, they lose {share:.0%} of their agreement with fresh ones"
+    finding = (
+        f"in the {age:,.0f} steps until a batch needs them again, they lose {share:.0%} of their agreement with fresh ones"
+    )
     if share >= 1:
-        found = (
+        finding = (
             f"{age:,.0f} steps old on average when a batch needs them, they agree with fresh ones no more than strangers' do "
             f"(as they also would if the encoder had learned nothing yet)"
         )
@@ -94,4 +102,4 @@ def stale_text(head: AttFCSettings, step: int, age: float, share: float) -> str:
         )
     else:
         remedy = "age is slots over batch: raise optim.batch_size or lower head.dcc_size"
-    return f"warning: centers are stale: {found}; {remedy}"
+    return f"warning: centers are stale: {finding}; {remedy}"

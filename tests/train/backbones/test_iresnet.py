@@ -1,4 +1,4 @@
-"""IResNets against the figures of InsightFace's own (methods 11.1)."""
+"""IResNets against the figures of InsightFace's own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The published setting reproduces what the authors' released head computes, over all recorded steps (DESIGN 9)."""
+"""The published setting reproduces what the authors' released head computes, over all recorded steps."""
 
 from __future__ import annotations
 

@@ -69,13 +69,13 @@ def as_float(dtype: torch.dtype) -> Callable[[Tensor], Tensor]:
 
 
 def beside(inputs: dict[str, Any], count: int) -> Slots:
-    """`count` of the slots once more, as negatives beside the container: some of them empty, some of a sample's identity."""
+    """Return `count` of the slots once more, as negatives beside the container: some empty, some of a sample's identity."""
     slots: Slots = inputs["slots"]
     return Slots(slots.values[:count], None, slots.labels.flip(0)[:count])
 
 
 def stored(inputs: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
-    """The problem with its slots in `dtype`, 8-bit ones with the scale that uses all of its range."""
+    """Return the problem with its slots in `dtype`, 8-bit ones with the scale that uses all of its range."""
     slots: Slots = inputs["slots"]
     largest = {torch.int8: 127.0, torch.float8_e4m3fn: 448.0}.get(dtype, 1.0)
     scales = slots.values.abs().amax(1) / largest if largest > 1 else slots.values.new_ones(slots.size)
@@ -110,9 +110,9 @@ def test_chunked_equals_reference(
     inputs = problem(num, size, dim, seed)
     inputs |= {"more": beside(inputs, more)} if more else {}
     expected = loss_and_gradient("reference", inputs, margin, chunk, scale)
-    found = loss_and_gradient("chunked", inputs, margin, chunk, scale)
-    torch.testing.assert_close(found[0], expected[0], rtol=1e-11, atol=1e-11)
-    torch.testing.assert_close(found[1], expected[1], rtol=1e-8, atol=1e-9)
+    actual = loss_and_gradient("chunked", inputs, margin, chunk, scale)
+    torch.testing.assert_close(actual[0], expected[0], rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(actual[1], expected[1], rtol=1e-8, atol=1e-9)
 
 
 @pytest.mark.parametrize("margin", [margin for margin in MARGINS if margin.gradient == "exact"])
@@ -136,7 +136,7 @@ def test_negatives_beside_the_container_are_as_good_as_slots(name: str) -> None:
 
 
 def test_straight_through_gradient_is_p_minus_onehot() -> None:
-    """methods 1.2: d loss / d cosine = s (p - onehot) / B whatever the margin's derivative is."""
+    """As in the released code: d loss / d cosine = s (p - onehot) / B whatever the margin's derivative is."""
     inputs, margin = problem(5, 13, 8), Margin("arcface", 0.5)
     inputs["weights"] = torch.full((5,), 1 / 5, dtype=torch.float64)
     query = inputs["query"].detach()
@@ -167,9 +167,9 @@ def test_slots_of_fewer_bits_are_scored_as_what_they_hold(dtype: torch.dtype) ->
     centers = Slots(inputs["slots"].values.float() * inputs["slots"].scales[:, None], None, inputs["slots"].labels)
     expected = loss_and_gradient("reference", {**inputs, "slots": centers}, MARGINS[0], 16)
     for name in ANYWHERE:
-        found = loss_and_gradient(name, inputs, MARGINS[0], 16)
-        torch.testing.assert_close(found[0], expected[0], rtol=1e-5, atol=1e-5)
-        torch.testing.assert_close(found[1], expected[1], rtol=1e-4, atol=1e-4)
+        actual = loss_and_gradient(name, inputs, MARGINS[0], 16)
+        torch.testing.assert_close(actual[0], expected[0], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(actual[1], expected[1], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("label", [EMPTY, 3])
@@ -252,6 +252,6 @@ def test_single_precision_stays_within_its_budget_at_every_scale(seed: int, scal
     inputs["slots"] = replace(inputs["slots"], scales=None)
     expected = loss_and_gradient("reference", converted(inputs, as_float(torch.float64)), MARGINS[0], 7, scale)
     naive = loss_and_gradient("reference", inputs, MARGINS[0], 7, scale)
-    found = loss_and_gradient("chunked", inputs, MARGINS[0], 7, scale)
-    for truth, plain, ours in zip(expected, naive, found, strict=True):
+    actual = loss_and_gradient("chunked", inputs, MARGINS[0], 7, scale)
+    for truth, plain, ours in zip(expected, naive, actual, strict=True):
         assert (ours - truth).abs().max() <= 2 * (plain - truth).abs().max() + 1e-6 * truth.abs().max()

@@ -69,9 +69,9 @@ def test_error_budget_against_fp64(dtype: torch.dtype, scale: float) -> None:
 def test_margins_and_gradients(margin: Margin) -> None:
     inputs = on_device(problem(5, 70, 16, dtype=torch.float32), torch.float32)
     truth = loss_and_gradient("reference", in_fp64(inputs), margin, 0)
-    found = loss_and_gradient("triton", inputs, margin, 0)
-    torch.testing.assert_close(found[0].double(), truth[0], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(found[1].double(), truth[1], rtol=1e-4, atol=1e-4)
+    actual = loss_and_gradient("triton", inputs, margin, 0)
+    torch.testing.assert_close(actual[0].double(), truth[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(actual[1].double(), truth[1], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -80,9 +80,9 @@ def test_margins_and_gradients(margin: Margin) -> None:
 def test_sizes_that_fit_no_block(num: int, size: int, dim: int) -> None:
     inputs = on_device(problem(num, size, dim, dtype=torch.float32), torch.float32)
     truth = loss_and_gradient("reference", in_fp64(inputs), ARCFACE, 0)
-    found = loss_and_gradient("triton", inputs, ARCFACE, 0)
-    torch.testing.assert_close(found[0].double(), truth[0], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(found[1].double(), truth[1], rtol=1e-4, atol=2e-4)
+    actual = loss_and_gradient("triton", inputs, ARCFACE, 0)
+    torch.testing.assert_close(actual[0].double(), truth[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(actual[1].double(), truth[1], rtol=1e-4, atol=2e-4)
 
 
 def test_slots_without_scales() -> None:
@@ -121,18 +121,18 @@ def test_extreme_cosines(sign: float, scale: float) -> None:
     }
     inputs = on_device(inputs, torch.float32)
     truth = loss_and_gradient("reference", in_fp64(inputs), margin, 0, scale)
-    found = loss_and_gradient("triton", inputs, margin, 0, scale)
-    torch.testing.assert_close(found[0].double(), truth[0], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(found[1].double(), truth[1], rtol=1e-4, atol=scale * 1e-5)
+    actual = loss_and_gradient("triton", inputs, margin, 0, scale)
+    torch.testing.assert_close(actual[0].double(), truth[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(actual[1].double(), truth[1], rtol=1e-4, atol=scale * 1e-5)
 
 
 def test_negatives_beside_the_container() -> None:
     inputs = on_device(problem(9, 90, 16, dtype=torch.float32), torch.bfloat16)
     extra = Slots(inputs["positive"], None, inputs["labels"])
     truth = loss_and_gradient("reference", {**inputs, "more": extra}, ARCFACE, 64)
-    found = loss_and_gradient("triton", {**inputs, "more": extra}, ARCFACE, 64)
-    torch.testing.assert_close(found[0], truth[0], rtol=0.01, atol=0.01)
-    assert (found[1] - truth[1]).norm() <= 0.02 * truth[1].norm()
+    actual = loss_and_gradient("triton", {**inputs, "more": extra}, ARCFACE, 64)
+    torch.testing.assert_close(actual[0], truth[0], rtol=0.01, atol=0.01)
+    assert (actual[1] - truth[1]).norm() <= 0.02 * truth[1].norm()
 
 
 def test_splits_fill_the_device_within_the_memory_bound() -> None:

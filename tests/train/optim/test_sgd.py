@@ -91,8 +91,8 @@ def test_loss_scaler_follows_grad_scaler() -> None:
     scales = []
     for value in (1.0, 1.0, torch.inf, 1.0):
         gradient = torch.tensor([value])
-        found = scaler.unscale([gradient])
-        scales.append((scaler.scale.item(), found.item()))
+        overflow = scaler.unscale([gradient])
+        scales.append((scaler.scale.item(), overflow.item()))
     assert scales == [(8.0, 0.0), (16.0, 0.0), (8.0, 1.0), (8.0, 0.0)]
 
 

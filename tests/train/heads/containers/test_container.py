@@ -74,8 +74,8 @@ def test_identity_container_equals_dictionary(mode: str, storage: StorageType, h
             check_centers(container, oracle, ERROR[storage])
     if length == 1:
         check_centers(container, oracle, ERROR[storage] * (2 if stored else 1))
-    found = container.find(torch.arange(num_ids))[1]
-    assert [bool(flag) for flag in found] == [label in oracle.held for label in range(num_ids)]
+    actual = container.find(torch.arange(num_ids))[1]
+    assert [bool(flag) for flag in actual] == [label in oracle.held for label in range(num_ids)]
     filled = container.slot_labels >= 0
     np.testing.assert_allclose(held_centers(container)[filled].norm(dim=1), 1, atol=2**-7 if storage == "bf16" else 1e-5)
 
@@ -98,13 +98,13 @@ def check_positives(
     """With fresh centers and without."""
     query = centers_for(labels, generator)
     for fresh in (centers, None):
-        found = container.positive(query, fresh, torch.tensor(labels))
+        actual = container.positive(query, fresh, torch.tensor(labels))
         for row, label in enumerate(labels):
             new = None if fresh is None else fresh[row].double().numpy()
             expected = oracle.positive(query[row].double().numpy(), new, label, TEMPERATURE)
             if expected is not None:
-                np.testing.assert_allclose(found[row], expected, atol=3e-6)
-        assert found.isfinite().all()
+                np.testing.assert_allclose(actual[row], expected, atol=3e-6)
+        assert actual.isfinite().all()
 
 
 @pytest.mark.parametrize("storage", STORAGES)
@@ -195,9 +195,9 @@ def test_queues_of_length_one_are_the_same(fresh: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     for step, drawn in enumerate([[1, 2, 2], [4, 5, 6], [1, 7, 8]]):
         centers, labels = centers_for(drawn, generator), torch.tensor(drawn)
-        found = [each.positive(centers, centers if fresh else None, labels) for each in containers]
+        actual = [each.positive(centers, centers if fresh else None, labels) for each in containers]
         resident = slice(None) if fresh else containers[0].find(labels)[1]
-        torch.testing.assert_close(found[0][resident], found[1][resident])
+        torch.testing.assert_close(actual[0][resident], actual[1][resident])
         for each in containers:
             each.enqueue(centers, labels, step)
         torch.testing.assert_close(containers[0].slots.values, containers[1].slots.values)

@@ -26,16 +26,16 @@ def test_health_equals_dictionary(history: History) -> None:
     generator = torch.Generator().manual_seed(seed)
     for step, labels in enumerate(batches):
         centers = centers_for(labels, generator)
-        found = freshness(container, centers, torch.tensor(labels), step)
+        measured = freshness(container, centers, torch.tensor(labels), step)
         known = [row for row, label in enumerate(labels) if label in oracle.held]
         cosines = [float(centers[row].double().numpy() @ oracle.held[labels[row]][1]) for row in known]
         ages = [step - oracle.held[labels[row]][2] for row in known]
-        assert found.conflicts == pytest.approx(len(known) / len(labels))
-        assert found.cosine.item() == pytest.approx(np.mean(cosines) if known else math.nan, abs=1e-5, nan_ok=True)
+        assert measured.conflicts == pytest.approx(len(known) / len(labels))
+        assert measured.cosine.item() == pytest.approx(np.mean(cosines) if known else math.nan, abs=1e-5, nan_ok=True)
         if len(set(ages)) > 1:
-            assert found.cosine_per_step.item() == pytest.approx(np.polyfit(ages, cosines, 1)[0], abs=1e-4)
+            assert measured.cosine_per_step.item() == pytest.approx(np.polyfit(ages, cosines, 1)[0], abs=1e-4)
         else:
-            assert math.isnan(found.cosine_per_step)
+            assert math.isnan(measured.cosine_per_step)
         container.enqueue(centers, torch.tensor(labels), step)
         oracle.enqueue(centers.double().numpy(), labels, step)
         ages = [step - held[2] for held in oracle.held.values()]
@@ -50,9 +50,9 @@ def test_a_ring_counts_its_identities() -> None:
         container.enqueue(centers_for(labels, generator), torch.tensor(labels), step)
     assert occupancy(container, 2) == Occupancy(4, 3, 0.5, 1)
     newest = container.slots.values[2:3]
-    found = freshness(container, torch.cat([newest, newest]), torch.tensor([2, 7]), 2)
-    assert found.conflicts == 0.5
-    assert found.cosine == pytest.approx(1)
+    measured = freshness(container, torch.cat([newest, newest]), torch.tensor([2, 7]), 2)
+    assert measured.conflicts == 0.5
+    assert measured.cosine == pytest.approx(1)
 
 
 def test_drift_is_measured_by_age() -> None:
@@ -69,11 +69,11 @@ def test_drift_is_measured_by_age() -> None:
     spread = torch.zeros(30, DIM)
     spread[:, 2] = math.tan(math.pi / 3)
     fresh = normalize(centers_at(30) + spread, dim=1)
-    found = freshness(container, fresh, labels, 30)
+    measured = freshness(container, fresh, labels, 30)
     expected = [math.cos(math.pi / 3) * math.cos(0.02 * age) for age in range(1, 31)]
-    assert found.cosine.item() == pytest.approx(np.mean(expected), abs=1e-5)
-    assert found.cosine_per_step.item() == pytest.approx(np.polyfit(range(1, 31), expected, 1)[0], abs=1e-5)
-    assert found.age.item() == pytest.approx(np.mean(range(1, 31)))
+    assert measured.cosine.item() == pytest.approx(np.mean(expected), abs=1e-5)
+    assert measured.cosine_per_step.item() == pytest.approx(np.polyfit(range(1, 31), expected, 1)[0], abs=1e-5)
+    assert measured.age.item() == pytest.approx(np.mean(range(1, 31)))
     few = freshness(container, fresh[20:], labels[20:], 30)
     assert few.age.item() == pytest.approx(np.mean(range(1, 11))), "of the batch's own, not of all slots"
 

@@ -75,9 +75,9 @@ def test_queues_keep_their_newest_centers(history: History, old_length: int, new
         slot = new.find(torch.tensor([label]))[0]
         queue, present = new._queue_of(slot, torch.tensor([True]))
         expected = oracle.queues[label][-min(old_length, new_length) :]
-        found = queue[present].numpy()
-        assert len(found) == len(expected)
-        assert all(np.abs(found - one).max(axis=1).min() < 1e-5 for one in expected)
+        actual = queue[present].numpy()
+        assert len(actual) == len(expected)
+        assert all(np.abs(actual - one).max(axis=1).min() < 1e-5 for one in expected)
         mean = center if new_length >= old_length else normalize(torch.tensor(np.sum(expected, 0))[None], dim=1)[0]
         np.testing.assert_allclose(new.centers.read(slot)[0], mean, atol=2e-6)
         fresh = normalize(torch.ones(1, DIM), dim=1)

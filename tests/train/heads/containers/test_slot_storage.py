@@ -71,11 +71,11 @@ def test_a_running_mean_of_small_moves_does_not_stall(storage: StorageType) -> N
         for container in containers.values():
             container.enqueue(target, labels, step)
         nearest.write(labels, normalize(torch.lerp(nearest.read(labels), target, 1 / 500), dim=1))
-    exact, found = (containers[name].centers.read(labels) for name in ("fp32", storage))
+    exact, actual = (containers[name].centers.read(labels) for name in ("fp32", storage))
     assert (exact * goal).sum(1).min() > 0.97
-    assert (exact * found).sum(1).min() > 0.98
+    assert (exact * actual).sum(1).min() > 0.98
     stalled = (exact * nearest.read(labels)).sum(1)
-    assert stalled.mean() < (exact * found).sum(1).mean()
+    assert stalled.mean() < (exact * actual).sum(1).mean()
     if storage != "bf16":  # whose steps are small enough for most dimensions
         assert stalled.max() < 0.95
 

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from attfc_planner.commands.option_checks import backbones, check_limits, check_output, check_values, size_of_data
+from attfc_planner.commands.option_checks import backbones, check_head, check_limits, check_output, check_values, size_of_data
 from attfc_train.exits import run_and_exit
 
 if TYPE_CHECKING:
     from attfc_planner.search.choose import Preference
     from attfc_train.document import Precision, StorageName
 
-MAX_EPOCHS = 100_000
+Head = Annotated[str, typer.Option(help="Classification head: attfc, or full_fc and partial_fc to compare with.")]
 
 app = typer.Typer(
     help="Plan the training of face recognition with millions of identities on one GPU.",
@@ -42,6 +42,7 @@ def plan(
         list[str] | None,
         typer.Option(help="Feature encoder: r18, r34, r50 (default), r100, r200, mbf, tiny. Repeat it, or 'any', to choose."),
     ] = None,
+    head: Head = "attfc",
     output: Annotated[Path, typer.Option(help="Where the training profile is written.")] = Path("best.json"),
     train: Annotated[bool, typer.Option("--train", help="Train with the plan afterwards; needs --data.")] = False,
     max_accuracy_drop: Annotated[
@@ -76,6 +77,7 @@ def plan(
     compared = backbones(backbone)
     for name in compared:
         check_values(name, image_size, epochs, precision)
+    check_head(head)
     check_limits(prefer, max_hours, max_memory)
     check_output(output)
     num_ids, num_images = size_of_data(data, ids, images)
@@ -89,6 +91,7 @@ def plan(
         num_images=num_images,
         data_path=data,
         backbone=compared[0],
+        head=head,
         compared=tuple(compared) if len(compared) > 1 else (),
         image_size=image_size,
         precision=cast("Precision | None", precision),
@@ -208,6 +211,7 @@ def tune(
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the study that is there.")] = False,
     output: Annotated[Path, typer.Option(help="Where the training profile is written.")] = Path("best.json"),
     backbone: Annotated[str, typer.Option(help="Feature encoder: r18, r34, r50, r100, r200, mbf or tiny.")] = "r50",
+    head: Head = "attfc",
     image_size: Annotated[int, typer.Option(help="Height and width of the images.", min=32, max=512)] = 112,
     precision: Annotated[str | None, typer.Option(help="bf16, fp16 or fp32; without it the best of the device.")] = None,
     epochs: Annotated[float, typer.Option(help="Passes over the images of the full run.", min=0.001)] = 5.0,
@@ -221,6 +225,7 @@ def tune(
 ) -> None:
     """Plan, then try settings with real train steps and short trainings on --data, and write best.json."""
     check_values(backbone, image_size, epochs, precision)
+    check_head(head)
     check_limits(prefer, None, None)
     check_output(output)
     num_ids, num_images = size_of_data(data, None, None)
@@ -233,6 +238,7 @@ def tune(
         num_images=num_images,
         data_path=data,
         backbone=backbone,
+        head=head,
         image_size=image_size,
         precision=cast("Precision | None", precision),
         epochs=epochs,

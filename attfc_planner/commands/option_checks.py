@@ -45,6 +45,19 @@ def check_values(backbone: str, image_size: int, epochs: float, precision: str |
         raise UsageError("--precision must be bf16, fp16 or fp32", f"'{precision}'", "Leave it out to choose the best.")
 
 
+def check_head(head: str) -> None:
+    """Check that a kind of head exists.
+
+    Raises:
+        UsageError: it does not.
+    """
+    from attfc_train.errors import UsageError
+    from attfc_train.heads.kinds import HEADS
+
+    if head not in HEADS:
+        raise UsageError("--head must be a known kind", f"'{head}'", f"Choose one of: {', '.join(HEADS)}.")
+
+
 def check_limits(prefer: str, max_hours: float | None, max_memory: float | None) -> None:
     """Whether preference and limits make sense.
 

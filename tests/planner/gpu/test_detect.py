@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -134,7 +135,12 @@ def test_this_machine_has_a_processor_and_memory() -> None:
     cpu = cpu_fingerprint()
     assert cpu.name
     assert 0 < cpu.available_bytes <= cpu.capacity_bytes
-    assert cpu.num_cores >= 1
+
+
+# Catches `os.cpu_count`, which counts cores that this process may not use.
+def test_cores_are_those_that_this_process_may_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 8})
+    assert cpu_fingerprint().num_cores == 3
 
 
 def test_a_containers_limit_counts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -98,6 +98,7 @@ def check_tiling(allocator: CachingAllocator, held: dict[int, Block]) -> None:
             assert not (block.free and after.free and block.mapped == after.mapped)
 
 
+# Catches neighbours that are not joined: a segment that is not one free block stays reserved, and so does a page in two blocks.
 @settings(max_examples=40, deadline=None)
 @given(program=steps)
 def test_everything_freed_can_be_given_back(program: list[tuple[int, bool, int]]) -> None:
@@ -106,7 +107,10 @@ def test_everything_freed_can_be_given_back(program: list[tuple[int, bool, int]]
         for block in [allocator.malloc(size) for size, _, _ in program]:
             allocator.free(block)
         assert allocator.allocated == 0
-        assert all(block.free for block in allocator.blocks())
+        assert allocator.reserved > 0
+        allocator._small.release()
+        allocator._large.release()
+        assert allocator.reserved == 0
 
 
 @pytest.mark.parametrize(
@@ -129,14 +133,21 @@ def test_expandable_segments_reserve_pages() -> None:
     assert replay([0, 1], [21 * MIB, 21 * MIB]).peak_reserved == 60 * MIB
 
 
-def test_smallest_capacity_lies_between_use_and_reservation() -> None:
-    nbytes = [30 * MIB, 50 * MIB, 70 * MIB, 90 * MIB]
-    events = [0, 1, ~0, 2, ~1, 3, ~2]
-    for expandable in (True, False):
-        result = replay(events, nbytes, expandable)
-        floor = smallest_capacity(events, nbytes, expandable)
-        assert result.peak_allocated <= floor <= result.peak_reserved
-        assert replay(events, nbytes, expandable, floor).num_retries >= (floor < result.peak_reserved)
+# Catches a search that returns an end of its interval: what a free run reserves (100, 88 MiB), or the blocks in use (60 MiB).
+@pytest.mark.parametrize(("expandable", "least"), [(True, 80), (False, 62)])
+def test_smallest_capacity_is_the_first_that_survives(expandable: bool, least: int) -> None:
+    nbytes = [25 * MIB, 15 * MIB, 45 * MIB]
+    events = [0, 1, ~0, 2, ~1]
+
+    def survives(capacity: int) -> bool:
+        try:
+            replay(events, nbytes, expandable, capacity)
+        except OutOfDeviceMemory:
+            return False
+        return True
+
+    assert next(size for size in range(1000) if survives(size * MIB)) == least
+    assert least * MIB <= smallest_capacity(events, nbytes, expandable) <= (least + 2) * MIB
 
 
 def test_zero_bytes_take_nothing() -> None:

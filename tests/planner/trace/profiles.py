@@ -5,17 +5,12 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_train.profile.profile import (
-    AttFCSettings,
-    FullFCSettings,
-    HeadSettings,
-    ModelSettings,
-    OptimSettings,
-    PartialFCSettings,
-    Precision,
-    RunSettings,
-    TrainProfile,
-)
+from attfc_train.document import Precision
+from attfc_train.heads.attfc.settings import AttFCSettings
+from attfc_train.heads.full_fc.settings import FullFCSettings
+from attfc_train.heads.partial_fc.settings import PartialFCSettings
+from attfc_train.heads.settings import HeadSettings
+from attfc_train.profile.profile import ModelSettings, OptimSettings, RunSettings, TrainProfile
 from attfc_train.units import GIB
 
 

@@ -39,6 +39,7 @@ def _still_statistics(block: nn.Module) -> Iterator[None]:
         for module in block.modules()
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d | nn.SyncBatchNorm)
     ]
+    # new = (1 - momentum) old + momentum batch: with momentum 0 the running statistics stay. None counts no batch.
     former = [(layer.momentum, layer.num_batches_tracked) for layer in layers]
     try:
         for layer in layers:

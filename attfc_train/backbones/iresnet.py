@@ -19,7 +19,7 @@ CHANNELS = (64, 128, 256, 512)
 
 
 def _conv(in_channels: int, out_channels: int, kernel: int, stride: int, device: torch.device) -> nn.Conv2d:
-    """A convolution that keeps the size at stride 1, without bias, weights from N(0, 0.1)."""
+    """Return a convolution that keeps the size at stride 1, without bias, weights from N(0, 0.1)."""
     conv = nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, bias=False, device=device)
     nn.init.normal_(conv.weight, 0.0, 0.1)
     return conv

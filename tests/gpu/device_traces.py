@@ -26,7 +26,7 @@ class Recording:
 
 
 def recording_of(device_trace: Sequence[Mapping[str, Any]]) -> Recording:
-    """The history of one device.
+    """Return the history of one device.
 
     A block that was there before the recording began is not known, and its end is left out.
 
@@ -60,7 +60,7 @@ def recording_of(device_trace: Sequence[Mapping[str, Any]]) -> Recording:
 
 
 def simulated_reserved(recording: Recording, expandable: bool) -> list[Bytes]:
-    """What the simulator reserves after each event."""
+    """Return what the simulator reserves after each event."""
     allocator = CachingAllocator(expandable)
     blocks: dict[int, Block] = {}
     reserved = []

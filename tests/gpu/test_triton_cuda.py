@@ -44,7 +44,7 @@ def test_agrees_with_the_chunked_pass(dim: int, dtype: torch.dtype) -> None:
 
 @pytest.fixture
 def only_configuration(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """The kernel with one configuration instead of the fastest."""
+    """Let the kernel run with one configuration instead of the fastest."""
     from attfc_train.losses import triton as kernel
 
     tuner, chosen = kernel._score, kernel._configs()

@@ -122,7 +122,7 @@ class ExpandableOracle:
         return fits[-1] if fits else None
 
     def reach(self, run: Run) -> int:
-        """End of the unmapped addresses behind a free run, less its start."""
+        """Return the end of the unmapped addresses behind a free run, less its start."""
         page, end = self.page[run.arena], run.end
         if end % page or end // page in self.mapped[run.arena]:
             return run.size
@@ -130,7 +130,7 @@ class ExpandableOracle:
         return (min(later) * page if later else 1 << 60) - run.start
 
     def extended(self, arena: int, size: int) -> Run | None:
-        """The lowest address from which `size` bytes are free or unmapped, with at least one unmapped page among them."""
+        """Map `size` bytes from the lowest address where they are free or unmapped, with at least one unmapped page."""
         page = self.page[arena]
         used = sorted((run.start, run.end) for run in self.runs if run.arena == arena and run.state == "used")
         starts = [0] + [end for _, end in used]

@@ -13,7 +13,7 @@ def unit(vector: Vectors) -> Vectors:
 
 
 def attend(query: Vectors, references: list[Vectors], temperature: float) -> Vectors:
-    """The unit mean of references weighted by softmax(cosine / temperature)."""
+    """Return the unit mean of references weighted by softmax(cosine / temperature)."""
     weights = np.exp([float(query @ unit(reference)) / temperature for reference in references])
     return unit(sum(weight * reference for weight, reference in zip(weights / weights.sum(), references, strict=True)))
 
@@ -32,7 +32,7 @@ class FifoOracle:
             self.position = (self.position + 1) % len(self.centers)
 
     def newest_first(self) -> list[int]:
-        """Slots in the order in which they were written last."""
+        """Return the slots, the last written first."""
         size = len(self.centers)
         return [(self.position - 1 - back) % size for back in range(size)]
 
@@ -59,7 +59,7 @@ class IdentityOracle:
                 self.queues[label] = [means[label]]
 
     def positive(self, query: Vectors, fresh: Vectors | None, label: int, temperature: float) -> Vectors | None:
-        """None where nothing is known of the identity."""
+        """Return the positive of a sample; None where nothing is known of the identity."""
         queue = self.queues.get(label, [])
         if self.stored:
             length = int(self.queue_length)
@@ -71,7 +71,7 @@ class IdentityOracle:
         return unit((1 - share) * self.held[label][1] + share * fresh)
 
     def _refreshed(self, label: int, old: Vectors) -> Vectors:
-        """The center once the identity's newest enqueued one counts."""
+        """Return the center once the identity's newest enqueued one counts."""
         if self.stored:
             return unit(sum(self.queues[label][-int(self.queue_length) :]))
         share = 1 / self.queue_length

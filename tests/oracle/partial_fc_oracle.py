@@ -19,7 +19,7 @@ class PartialFCOracle:
         self.momentum, self.weight_decay, self.scale = momentum, weight_decay, scale
 
     def step(self, features: Floats, labels: list[int], classes: list[int], cosine_margin: float, rate: float) -> float:
-        """Scores every sample against `classes` with a CosFace margin and updates their rows; returns the mean loss."""
+        """Score every sample against `classes` with a CosFace margin and update their rows; return the mean loss."""
         gradients = {label: np.zeros(features.shape[1]) for label in classes}
         loss = 0.0
         for feature, label in zip(features, labels, strict=True):
@@ -44,6 +44,6 @@ class PartialFCOracle:
         return np.asarray(row / np.linalg.norm(row))
 
     def _through_norm(self, label: int, gradient: Floats) -> Floats:
-        """From the gradient of the unit vector to that of the row."""
+        """Return the gradient of the row from that of the unit vector."""
         center = self._center(label)
         return np.asarray((gradient - center * (center @ gradient)) / np.linalg.norm(self.rows[label]))

@@ -23,7 +23,7 @@ def fold_accuracies(embeddings: np.ndarray, same: np.ndarray) -> list[float]:
 
 
 def tar_at_far(scores: np.ndarray, same: np.ndarray, far: float) -> float:
-    """Best true accept rate over all thresholds whose false accept rate is at most `far`."""
+    """Return the best true accept rate over all thresholds whose false accept rate is at most `far`."""
     best = 0.0
     for threshold in [*scores, scores.min() - 1]:
         accepted = scores > threshold
@@ -43,7 +43,7 @@ def _accuracy(distances: list[float], same: np.ndarray, chosen: object, threshol
 
 
 def _fold_bounds(num_pairs: int) -> list[tuple[int, int]]:
-    """As scikit-learn's KFold without shuffling: the first ``num_pairs % 10`` folds hold one pair more."""
+    """Return bounds as scikit-learn's KFold without shuffling: the first ``num_pairs % 10`` folds hold one pair more."""
     bounds, start = [], 0
     for fold in range(10):
         stop = start + num_pairs // 10 + (fold < num_pairs % 10)

@@ -83,7 +83,7 @@ class _NanGradient(torch.autograd.Function):
 
 
 def without_gradient(**arguments: Any) -> Tensor:
-    """The right loss; its gradient is NaN."""
+    """Return the right loss; its gradient is NaN."""
     loss: Tensor = _NanGradient.apply(IMPLEMENTATIONS["chunked"](**arguments))
     return loss
 

@@ -27,13 +27,13 @@ def on_device(inputs: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
 
 
 def in_fp64(inputs: dict[str, Any]) -> dict[str, Any]:
-    """The same values, 8-bit slots multiplied out."""
+    """Return the same values, 8-bit slots multiplied out."""
     wide, slots = converted(inputs, as_float(torch.float64)), inputs["slots"]
     return {**wide, "slots": Slots(slots.centers(torch.float64), None, slots.labels)}
 
 
 def naive(inputs: dict[str, Any], dtype: torch.dtype, scale: float) -> tuple[Tensor, Tensor]:
-    """Straight-forward mixed precision: both products in `dtype`. Log-sum-exp of the negatives, gradient."""
+    """Return log-sum-exp of the negatives and gradient by straightforward mixed precision: both products in `dtype`."""
     wide = torch.promote_types(dtype, torch.float32)
     query = inputs["query"].to(dtype)
     centers = inputs["slots"].centers(wide).to(dtype)
@@ -46,7 +46,7 @@ def naive(inputs: dict[str, Any], dtype: torch.dtype, scale: float) -> tuple[Ten
 
 
 def streamed(inputs: dict[str, Any], scale: float) -> tuple[Tensor, Tensor]:
-    """The same two by the kernel."""
+    """Return the same two by the kernel."""
     from attfc_train.losses import triton as kernel
 
     part = kernel.score_slots(inputs["query"], inputs["slots"], inputs["labels"], scale, 0)

@@ -29,7 +29,7 @@ def build() -> nn.Module:
 
 
 def moved(encoder: nn.Module) -> None:
-    """Gives parameters and running statistics new values, as a training step does."""
+    """Give parameters and running statistics new values, as a training step does."""
     encoder(torch.randn(4, 3, 32, 32))
     with torch.no_grad():
         for parameter in encoder.parameters():

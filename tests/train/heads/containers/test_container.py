@@ -170,7 +170,7 @@ def test_state_dict_restores_a_container(size: int, storage: StorageType) -> Non
 
 
 def same_bits(one: DynamicClassContainer, other: DynamicClassContainer) -> bool:
-    """Of every buffer; float8 is compared as bytes."""
+    """Return whether every buffer has the same bits; float8 is compared as bytes."""
     pairs = zip(one.state_dict().items(), other.state_dict().items(), strict=True)
     return all(a == b and bits(left) == bits(right) for (a, left), (b, right) in pairs)
 

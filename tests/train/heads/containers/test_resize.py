@@ -29,7 +29,7 @@ def filled_identity(history: History, length: float, stored: bool) -> tuple[Iden
 
 
 def newest(oracle: IdentityOracle, size: int) -> list[int]:
-    """The identities to keep; of those written in one step the higher slots, which would be evicted later."""
+    """Return the identities to keep; of those written in one step the higher slots, which would be evicted later."""
     return sorted(oracle.held, key=lambda label: (oracle.held[label][2], oracle.held[label][0]))[-size:]
 
 

@@ -34,5 +34,5 @@ def test_a_container_changes_only_when_the_writes_are_made(container: DynamicCla
 
 
 def flat(container: DynamicClassContainer) -> dict[str, torch.Tensor | int]:
-    """The state dict, a ring's position among it as a number."""
+    """Return the state dict, a ring's position among it as a number."""
     return {key: value["position"] if isinstance(value, dict) else value for key, value in container.state_dict().items()}

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from attfc_train.data.batch import normalised
+from attfc_train.document import Precision
 from attfc_train.evaluate.pairs import Verification, verify
 from attfc_train.evaluate.verification_set import VerificationSet
 from attfc_train.optim.precision import autocast
 from attfc_train.phase import phase
-from attfc_train.profile.profile import Precision
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import pytest
 
 from attfc_planner import cli
 from attfc_planner.gpu import detect
-from attfc_planner.plan import plan
+from attfc_planner.plan import problem
 from attfc_train.errors import AttfcError, DataError, InfeasiblePlanError, ProfileError, StorageError, UsageError
 from attfc_train.profile.file import load_preset, profiles_folder, save_profile
 from tests.cli.conftest import Refusal
@@ -21,7 +21,7 @@ from tests.planner.fakes import FakeMemoryModel
 @pytest.fixture(autouse=True)
 def planner(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A memory model by formula, no GPU, and an empty folder to be in."""
-    monkeypatch.setattr(plan, "traced_model", lambda base, gpu, budget, profiles: FakeMemoryModel(budget))
+    monkeypatch.setattr(problem, "traced_model", lambda base, gpu, budget, profiles: FakeMemoryModel(budget))
     monkeypatch.setattr(detect, "cuda_fingerprint", lambda: None)
     monkeypatch.chdir(tmp_path)
 

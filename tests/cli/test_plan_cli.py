@@ -11,7 +11,7 @@ import pytest
 
 from attfc_planner import cli
 from attfc_planner.gpu import detect
-from attfc_planner.plan import plan
+from attfc_planner.plan import problem
 from attfc_train.errors import AttfcError, InfeasiblePlanError, ProfileError, StorageError, UsageError
 from attfc_train.profile.file import load_profile
 from tests.planner.fakes import FakeMemoryModel
@@ -24,7 +24,7 @@ Call = Callable[..., Outcome]
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
     """The real entry point with a memory model by formula and no probes."""
     rates = {"fp32_flops": 1e11, "memory_bandwidth_bytes_per_second": 2e10}
-    monkeypatch.setattr(plan, "traced_model", lambda base, gpu, budget, profiles: FakeMemoryModel(budget))
+    monkeypatch.setattr(problem, "traced_model", lambda base, gpu, budget, profiles: FakeMemoryModel(budget))
     monkeypatch.setattr(detect, "_measured", lambda kind, key, precisions: detect.Measured(dict(rates), "2026-01-02"))
     monkeypatch.setattr(detect, "cuda_fingerprint", lambda: None)
     monkeypatch.chdir(tmp_path)

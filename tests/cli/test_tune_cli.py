@@ -17,7 +17,7 @@ from attfc_planner import cli
 from attfc_planner.calibrate.real_steps import RealSteps
 from attfc_planner.commands import tune as session
 from attfc_planner.gpu import detect
-from attfc_planner.plan import plan
+from attfc_planner.plan import problem
 from attfc_planner.tune.stages.short_training import ShortTraining
 from attfc_train.errors import AttfcError, DataError, StorageError, UsageError, VerificationSetError
 from attfc_train.profile.file import load_profile
@@ -43,7 +43,7 @@ def training(profile: Any, kind: str, *, timeout: float, on_check: Any) -> Short
 def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Call:
     """The real entry point; memory by formula, no probes, and trials that cost nothing."""
     rates = {"fp32_flops": 1e11, "memory_bandwidth_bytes_per_second": 2e10}
-    monkeypatch.setattr(plan, "traced_model", lambda base, gpu, budget, profiles: FakeMemoryModel(budget))
+    monkeypatch.setattr(problem, "traced_model", lambda base, gpu, budget, profiles: FakeMemoryModel(budget))
     monkeypatch.setattr(detect, "_measured", lambda kind, key, precisions: detect.Measured(dict(rates), "2026-01-02"))
     monkeypatch.setattr(detect, "cuda_fingerprint", lambda: None)
     monkeypatch.setattr(session, "run_real_steps", steps)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from attfc_planner.accuracy.regression import MeasuredAccuracy, Training
 from attfc_planner.knobs.space import Setting
-from attfc_train.profile.profile import FullFCSettings, TrainProfile
+from attfc_train.heads.full_fc.settings import FullFCSettings
+from attfc_train.profile.profile import TrainProfile
 from benchmarks.head_variants import profile_of
 
 RECORDED = Path(__file__).parents[2] / "benchmarks/results/heads.jsonl"

@@ -7,16 +7,11 @@ from typing import Any
 import torch
 
 from attfc_train.data.batch import Batch
-from attfc_train.profile.profile import (
-    AttFCSettings,
-    FullFCSettings,
-    HeadSettings,
-    ModelSettings,
-    OptimSettings,
-    PartialFCSettings,
-    RunSettings,
-    TrainProfile,
-)
+from attfc_train.heads.attfc.settings import AttFCSettings
+from attfc_train.heads.full_fc.settings import FullFCSettings
+from attfc_train.heads.partial_fc.settings import PartialFCSettings
+from attfc_train.heads.settings import HeadSettings
+from attfc_train.profile.profile import ModelSettings, OptimSettings, RunSettings, TrainProfile
 
 HEADS: dict[str, HeadSettings] = {
     "full_fc": FullFCSettings(),

@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 
 from attfc_planner.trace.record import record
 from attfc_train.heads.full_fc.head import FullFCHead
+from attfc_train.heads.full_fc.settings import FullFCSettings
 from attfc_train.heads.partial_fc.head import PartialFCHead
+from attfc_train.heads.partial_fc.settings import PartialFCSettings
 from attfc_train.losses.margin import Margin
 from attfc_train.optim.sgd import SGD
-from attfc_train.profile.profile import FullFCSettings, OptimSettings, PartialFCSettings
+from attfc_train.profile.profile import OptimSettings
 from attfc_train.step.build import build
 from attfc_train.step.step import train_step
 from tests.oracle.partial_fc_oracle import PartialFCOracle

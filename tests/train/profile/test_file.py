@@ -7,8 +7,10 @@ import itertools
 import pytest
 
 from attfc_train.errors import ProfileError
+from attfc_train.heads.full_fc.settings import FullFCSettings
+from attfc_train.heads.partial_fc.settings import PartialFCSettings
 from attfc_train.profile.file import load_preset, preset_names, with_overrides
-from attfc_train.profile.profile import FullFCSettings, PartialFCSettings, TrainProfile
+from attfc_train.profile.profile import TrainProfile
 
 
 @pytest.mark.parametrize("preset", preset_names())

@@ -5,24 +5,22 @@ A file that is old, damaged or of other surroundings counts as missing, and ever
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import math
 import os
-import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any, Literal
 
 from attfc_planner.gpu.cache_folder import cache_folder
 from attfc_planner.gpu.calibration import Calibration
 from attfc_planner.gpu.profile import TENSOR_FIELD
+from attfc_planner.gpu.versions import cudnn_version, installed_version
 from attfc_train.allocator import setting_of, use_planned
+from attfc_train.document import Precision
 from attfc_train.files import write_text_atomically
-from attfc_train.profile.profile import Precision
 
 MAX_AGE_DAYS = 30
 """Clocks, cooling and drivers change: older measurements are made again."""
@@ -30,42 +28,33 @@ MAX_AGE_DAYS = 30
 
 @dataclass(frozen=True)
 class Measured:
-    """Probed rates by `GpuProfile` field name (none where the probe cannot run), the day they were probed (ISO 8601), and a
-    calibration, which is about these very rates and ends with them."""
+    """Measurements of a device: the probes' rates, and a calibration, which is about these very rates and ends with them."""
 
     rates: dict[str, float]
+    """By `GpuProfile` field name; none where the probe cannot run."""
     date: str
+    """The day on which the rates were probed (ISO 8601)."""
     calibration: Calibration | None = None
 
     @property
     def source(self) -> str:
-        """For `GpuProfile.sources`."""
+        """Return the entry for `GpuProfile.sources`."""
         return f"probes on this machine, {self.date}"
 
 
 def cache_path(kind: Literal["cuda", "cpu"], device_key: str, precisions: tuple[Precision, ...]) -> Path:
-    """Where measurements of a device lie: a file for it, its driver, attfc, torch, cuDNN, allocator setting and threads."""
+    """Return the file of a device's measurements: one for it, its driver, attfc, torch, cuDNN, allocator and threads."""
     environment = dict(os.environ)
     use_planned(environment)
     threads = os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))
     allocator = setting_of(environment) if kind == "cuda" else ""
-    versions = f"{version('attfc')}|{version('torch')}|{_cudnn_version()}"
+    versions = f"{installed_version('attfc')}|{installed_version('torch')}|{cudnn_version()}"
     key = f"{kind}|{device_key}|{versions}|{allocator}|{','.join(precisions)}|{threads}"
     return cache_folder() / f"gpu-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
 
 
-def _cudnn_version() -> str:
-    """Of the package that torch depends on; torch itself, which knows any other cuDNN, takes seconds to import."""
-    names = (re.match(r"nvidia-cudnn[\w-]*", requirement) for requirement in requires("torch") or ())
-    for name in names:
-        if name is not None:
-            with contextlib.suppress(PackageNotFoundError):
-                return version(name.group())
-    return "torch's own"
-
-
 def write_cached(path: Path, measured: Measured) -> None:
-    """Replaces what `path` holds.
+    """Replace what `path` holds.
 
     Raises:
         StorageError: the folder cannot be written.
@@ -77,7 +66,7 @@ def write_cached(path: Path, measured: Measured) -> None:
 
 
 def read_cached(path: Path, kind: Literal["cuda", "cpu"], precisions: tuple[Precision, ...]) -> Measured | None:
-    """What `path` holds, if it is complete and not older than `MAX_AGE_DAYS`; a damaged calibration counts as none."""
+    """Return what `path` holds, if it is complete and not older than `MAX_AGE_DAYS`; a damaged calibration counts as none."""
     needed = {*(TENSOR_FIELD[precision] for precision in precisions), "memory_bandwidth_bytes_per_second"}
     if kind == "cuda":
         needed.add("pcie_bytes_per_second")

@@ -6,13 +6,12 @@ that is how a calibration on the device itself arrives here.
 
 from __future__ import annotations
 
-from importlib.metadata import PackageNotFoundError, version
-
 import numpy as np
 from numpy.typing import NDArray
 
 from attfc_planner.gpu.calibration import CONTEXT, CONVOLUTION_FACTOR, CUBLAS, HEADROOM, HEADROOM_SHARE, WORKSPACE_SHARE
 from attfc_planner.gpu.profile import GpuProfile
+from attfc_planner.gpu.versions import installed_version
 from attfc_train.profile.prediction import MemoryTerm
 from attfc_train.profile.profile import NUM_DRAWN_PAIRS, TrainProfile
 from attfc_train.units import KIB, MIB, Bytes
@@ -126,10 +125,7 @@ def _process(profile: TrainProfile, gpu: GpuProfile) -> MemoryTerm:
     measured = _measured(gpu, CONTEXT)
     if measured is not None:
         return MemoryTerm(name="context", bytes=int(measured) + compiler, source=_source(gpu) + also)
-    try:
-        build = 0 if version("torch").endswith("+cpu") else CUDA_BUILD_PROCESS
-    except PackageNotFoundError:
-        build = CUDA_BUILD_PROCESS
+    build = 0 if (installed_version("torch") or "").endswith("+cpu") else CUDA_BUILD_PROCESS
     rule = f"rule: a Python process with torch loaded{also}"
     return MemoryTerm(name="context", bytes=CPU_PROCESS + build + compiler, source=rule)
 

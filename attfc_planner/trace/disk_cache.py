@@ -12,13 +12,13 @@ import json
 import sys
 from collections.abc import Sequence
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 import attfc_train
+from attfc_planner.gpu.versions import installed_version
 from attfc_planner.trace.affine import AffineTrace, HeadModel
 from attfc_planner.trace.evaluation import EvaluationModel
 from attfc_planner.trace.history import OpCost, Trace
@@ -69,11 +69,7 @@ def _code_version() -> str:
     for folder in (Path(attfc_train.__file__).parent, Path(__file__).parent):
         for path in sorted(folder.rglob("*.py")):
             digest.update(path.read_bytes())
-    try:
-        torch_version = version("torch")
-    except PackageNotFoundError:
-        torch_version = "none"
-    return f"{_FORMAT} {torch_version} {sys.version_info[:2]} {digest.hexdigest()}"
+    return f"{_FORMAT} {installed_version('torch') or 'none'} {sys.version_info[:2]} {digest.hexdigest()}"
 
 
 def _encode_trace(trace: Trace) -> dict[str, Any]:

@@ -11,12 +11,13 @@ from rich.console import Console
 
 from attfc_planner.commands import device as device_command
 from attfc_planner.commands import plan as plan_and_train
-from attfc_planner.gpu import detect, measurement_cache
+from attfc_planner.gpu import detect, measurement_cache, versions
 from attfc_planner.gpu.calibration import Calibration
 from attfc_planner.gpu.detect import find_gpu, present_gpu, store_calibration
 from attfc_planner.gpu.fingerprint import CpuFingerprint, CudaFingerprint
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.plan.plan import PlanRequest
+from attfc_planner.plan.problem import Problem
+from attfc_planner.plan.request import PlanRequest
 from attfc_train.errors import DeviceMemoryError, StorageError
 from attfc_train.units import GIB
 from tests.planner.calibrate.fakes import make_calibration
@@ -68,22 +69,26 @@ def test_other_surroundings_have_another_calibration(change: str, card: GpuProfi
     elif change == "allocator":
         monkeypatch.setenv("PYTORCH_ALLOC_CONF", "backend:native")
     elif change == "cudnn":
-        monkeypatch.setattr(measurement_cache, "_cudnn_version", lambda: "99.9")
+        monkeypatch.setattr(measurement_cache, "cudnn_version", lambda: "99.9")
     elif change == "torch":
-        monkeypatch.setattr(measurement_cache, "version", lambda name: "3.0")
+        monkeypatch.setattr(measurement_cache, "installed_version", lambda name: "3.0")
     else:
         found = CudaFingerprint(**{**FOUND.__dict__, "driver": "590.2"})
     assert present_gpu(found).calibration is None
 
 
 def test_the_version_of_cudnn_is_that_of_torchs_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        measurement_cache, "requires", lambda name: ["numpy", 'nvidia-cudnn-cu13==9.9; sys_platform == "linux"']
-    )
-    monkeypatch.setattr(measurement_cache, "version", lambda name: {"nvidia-cudnn-cu13": "9.9"}[name])
-    assert measurement_cache._cudnn_version() == "9.9"
-    monkeypatch.setattr(measurement_cache, "requires", lambda name: None)
-    assert measurement_cache._cudnn_version() == "torch's own"
+    monkeypatch.setattr(versions, "requires", lambda name: ["numpy", 'nvidia-cudnn-cu13==9.9; sys_platform == "linux"'])
+    monkeypatch.setattr(versions, "version", lambda name: {"nvidia-cudnn-cu13": "9.9"}[name])
+    assert versions.cudnn_version() == "9.9"
+    monkeypatch.setattr(versions, "requires", lambda name: None)
+    assert versions.cudnn_version() == "torch's own"
+
+
+def test_a_cudnn_package_that_is_not_installed_is_no_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(versions, "requires", lambda name: ["nvidia-cudnn-of-another-machine"])
+    assert versions.cudnn_version() == "torch's own"
+    assert versions.installed_version("nvidia-cudnn-of-another-machine") is None
 
 
 DAMAGED: list[Any] = [
@@ -135,8 +140,8 @@ def planned_for(monkeypatch: pytest.MonkeyPatch, word: str) -> GpuProfile:
     """The device that a plan is made for, at which everything stops."""
     asked: list[GpuProfile] = []
 
-    def stop(request: PlanRequest, device: GpuProfile) -> None:
-        asked.append(device)
+    def stop(problem: Problem) -> None:
+        asked.append(problem.gpu)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(plan_and_train.plan, "make_plan", stop)

@@ -1,4 +1,4 @@
-"""Calibration: real train steps on the device that is here, and what they teach about memory and speed.
+"""Calibration: real train steps on the device that is here, and figures of memory and speed fitted to them.
 
 The runs (`attfc_planner.calibrate.cases`) are predicted and measured; the fits (`attfc_planner.calibrate.memory_regression`,
 `attfc_planner.calibrate.speed_regression`) become a `Calibration`. Then everything is predicted once more with it, by the code
@@ -19,26 +19,27 @@ from attfc_planner.calibrate.speed_regression import SpeedFit, TimedRun, fit_spe
 from attfc_planner.gpu.calibration import Calibration
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.memory.model import MemoryModel
-from attfc_planner.plan.plan import choose_precision
+from attfc_planner.plan.request import choose_precision
 from attfc_planner.speed.efficiency import efficiencies_on
 from attfc_planner.speed.model import step_seconds
 from attfc_planner.trace.history import OpCost
+from attfc_train.document import Precision
 from attfc_train.errors import DeviceMemoryError, UsageError
 from attfc_train.profile.prediction import MemoryPrediction
-from attfc_train.profile.profile import Precision, TrainProfile
+from attfc_train.profile.profile import TrainProfile
 from attfc_train.units import Bytes, format_bytes
 
 LEAST_RUNS = 3
 """Fewer cannot tell a margin from luck."""
 TIMEOUT_SECONDS = 120.0
-"""For one run."""
+"""Time limit of one run."""
 
 
 class RunSteps(Protocol):
     """`attfc_planner.calibrate.real_steps.run_real_steps`, or what a test puts in its place."""
 
     def __call__(self, profile: TrainProfile, kind: Literal["cuda", "cpu"], *, steps: int, timeout: float) -> RealSteps:
-        """Real steps."""
+        """Run real steps."""
         ...
 
 
@@ -56,13 +57,13 @@ class Run:
 
     @property
     def measured_bytes(self) -> Bytes:
-        """The allocator's peak, on a CPU the process's."""
+        """Return the allocator's peak, on a CPU the process's."""
         real = self.memory.real
         return (real.process_bytes if real.reserved_bytes is None else real.reserved_bytes) or 0
 
     @property
     def measured_seconds(self) -> float:
-        """Median step."""
+        """Return the median step's time."""
         return self.memory.real.step_seconds or 0.0
 
 
@@ -71,7 +72,7 @@ class Calibrated:
     """A calibration and what it was made of."""
 
     before: GpuProfile
-    """The device as its probes alone know it."""
+    """The device without a calibration: the probes' rates alone."""
     gpu: GpuProfile
     """The device with the calibration."""
     calibration: Calibration
@@ -89,13 +90,13 @@ def calibrate(
     cases: Sequence[Case] | None = None,
     tell: Callable[[str], object] = lambda _: None,
 ) -> Calibrated:
-    """Measures a device that is here.
+    """Measure a device that is here.
 
     Args:
         gpu: with probed rates; a former calibration is left aside.
         run_steps: None: `run_real_steps`.
         cases: None: those of the kind of device.
-        tell: is told what is going on.
+        tell: gets a line about every run as it begins.
 
     Raises:
         DeviceMemoryError: fewer than `LEAST_RUNS` runs fit into the memory that is free.
@@ -121,8 +122,9 @@ def calibrate(
 def _measured(
     wanted: Sequence[tuple[Case, TrainProfile]], model: MemoryModel, run_steps: RunSteps, tell: Callable[[str], object]
 ) -> tuple[list[Run], list[str]]:
-    """The runs that came to an end, and why others did not."""
-    runs, failed = [], []
+    """Return the runs that came to an end, and why others did not."""
+    runs = []
+    failed = []
     for number, (case, profile) in enumerate(wanted, 1):
         tell(f"run {number} of {len(wanted)}: {case.label}")
         real = run_steps(profile, model.gpu.kind, steps=case.steps, timeout=TIMEOUT_SECONDS)
@@ -136,7 +138,7 @@ def _measured(
 
 
 def _fitted(runs: Sequence[Run], model: MemoryModel, precision: Precision) -> tuple[Calibration, SpeedFit]:
-    """The figures, and the margin from what they predict for the runs themselves."""
+    """Return the fitted figures, with the margin from what they predict for the runs themselves."""
     device = model.gpu
     fit = fit_speed([TimedRun(run.costs, run.measured_seconds) for run in runs], device, precision)
     memory = (fit_cuda if device.kind == "cuda" else fit_cpu)([run.memory for run in runs])
@@ -150,16 +152,18 @@ def _fitted(runs: Sequence[Run], model: MemoryModel, precision: Precision) -> tu
         speed=fit.values,
         speed_error=fit.largest_error,
     )
+    # Predicted once more, by the code that plans use: the residuals say how far headroom must reach.
     drafted = _predicted(runs, model.on(device.calibrated(draft)), precision)
-    predicted, measured = [run.predicted_bytes for run in drafted], [run.measured_bytes for run in drafted]
-    misses = [abs(one - other) for one, other in zip(predicted, measured, strict=True)]
+    predicted = [run.predicted_bytes for run in drafted]
+    measured = [run.measured_bytes for run in drafted]
+    misses = [abs(guess - truth) for guess, truth in zip(predicted, measured, strict=True)]
     shares = [miss / size for miss, size in zip(misses, measured, strict=True)]
     update = {"memory": {**memory, **margin(predicted, measured)}, "residual_bytes": max(misses), "residual_share": max(shares)}
     return draft.model_copy(update=update), fit
 
 
 def _predicted(runs: Sequence[Run], model: MemoryModel, precision: Precision) -> tuple[Run, ...]:
-    """The runs with what `model`, whose device is calibrated, predicts for them."""
+    """Return the runs with what `model`, whose device is calibrated, predicts for them."""
     assert model.gpu.calibration is not None
     table = efficiencies_on(model.gpu.kind, model.gpu.calibration.speed)
     times = [step_seconds(run.costs, model.gpu, precision, table)[0].middle for run in runs]
@@ -170,7 +174,7 @@ def _predicted(runs: Sequence[Run], model: MemoryModel, precision: Precision) ->
 
 
 def without_data(memory: MemoryPrediction) -> Bytes:
-    """What real steps measure: they have no loader, whose batches lie in a CPU's memory too."""
+    """Return the bytes that real steps measure: they have no loader, whose batches lie in a CPU's memory too."""
     return memory.measured_bytes - sum(term.bytes for term in memory.terms if term.name == "data")
 
 

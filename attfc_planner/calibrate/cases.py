@@ -1,4 +1,4 @@
-"""Which real runs a calibration makes: few and small, and unlike each other in what limits them.
+"""The real runs of a calibration: few and small, and unlike each other in what limits them.
 
 On a GPU they end within a minute; on two CPU cores within a minute and a half. Convolutions limit the IResNets, memory traffic
 MobileFaceNet, the container's scoring the tiny network beside very many identities, and two sizes of one network tell what
@@ -36,11 +36,11 @@ class Case:
 
     @property
     def label(self) -> str:
-        """For the screen."""
+        """Return the run's name on the screen."""
         return f"{self.backbone}, batch {self.batch_size}, {round(self.dcc_share * self.num_ids):,} slots"
 
     def profile(self, gpu: GpuProfile, precision: Precision) -> TrainProfile:
-        """The training profile, resolved."""
+        """Return the training profile, resolved."""
         request = PlanRequest(self.num_ids, backbone=self.backbone, image_size=self.image_size, precision=precision, epochs=1)
         setting = Setting.of(
             {

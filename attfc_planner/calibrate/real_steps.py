@@ -25,11 +25,11 @@ Outcome = Literal["ran", "out of memory", "out of time", "failed"]
 
 @dataclass(frozen=True)
 class RealSteps:
-    """What came of them; figures are None where the run ended early or the device does not tell."""
+    """The result of a run; figures are None where it ended early or the device does not tell."""
 
     outcome: Outcome
     reason: str = ""
-    """The last line of what the process said where it did not run to the end."""
+    """The last line of the process's errors where it did not run to the end."""
     seconds: tuple[float, ...] = ()
     """Of each timed step; the first two steps are not timed."""
     allocated_bytes: Bytes | None = None
@@ -43,7 +43,7 @@ class RealSteps:
 
     @property
     def step_seconds(self) -> float | None:
-        """Median."""
+        """Return the median step's time."""
         return statistics.median(self.seconds) if self.seconds else None
 
 
@@ -56,7 +56,7 @@ def run_real_steps(
     evaluate: bool = True,
     timeout: float = 300,
 ) -> RealSteps:
-    """Runs `steps` + 2 train steps on random images, and then an evaluation of two batches.
+    """Run `steps` + 2 train steps on random images, and then an evaluation of two batches.
 
     Args:
         profile: resolved.

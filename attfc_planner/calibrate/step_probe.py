@@ -1,7 +1,6 @@
-"""The program that `attfc_planner.calibrate.real_steps` starts: trains a few steps of the profile on stdin, and prints what
-they took.
+"""The program that `attfc_planner.calibrate.real_steps` starts: a few train steps of the profile on stdin, measured.
 
-Exit code 10 where the device's memory does not do.
+It prints times and bytes as JSON. Exit code 10: the steps do not fit into the device's memory.
 """
 
 from __future__ import annotations
@@ -35,14 +34,20 @@ UNTIMED = 2
 def measure(
     profile: TrainProfile, device: torch.device, *, steps: int, capacity: Bytes | None, evaluate: bool
 ) -> dict[str, Any]:
-    """The fields of `attfc_planner.calibrate.real_steps.RealSteps`."""
+    """Train, evaluate and return the fields of `attfc_planner.calibrate.real_steps.RealSteps`.
+
+    Args:
+        steps: timed ones, after `UNTIMED` others. capacity: bytes that a GPU's allocator may hold; None: all.
+    """
     held_before = foreign_bytes("cuda") if device.type == "cuda" else None  # by the driver: there is no context yet
     base = memory_use(device).current if device.type == "cpu" else 0
     if capacity is not None and device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
         torch.cuda.set_per_process_memory_fraction(min(1.0, capacity / total))  # the current device: this one has no index
     prepare_device(device, profile.run.precision)
-    state, batch, seconds = build(profile, device), Batch.example(profile, device), []
+    state = build(profile, device)
+    batch = Batch.example(profile, device)
+    seconds = []
     batch.query.random_(0, 256)
     batch.references.random_(0, 256)
     for step in range(steps + UNTIMED):
@@ -68,7 +73,9 @@ def _memory(device: torch.device, base: Bytes, held_before: Bytes | None) -> dic
     use = memory_use(device)
     if device.type == "cpu":
         return {"context_bytes": base, "process_bytes": use.peak}
-    held_now, context = foreign_bytes("cuda"), None
+    # context = what the driver counts now, less what others held before, less what torch's allocator holds.
+    held_now = foreign_bytes("cuda")
+    context = None
     if held_before is not None and held_now is not None:
         context = max(0, held_now - held_before - torch.cuda.memory_reserved(device))
     return {
@@ -80,14 +87,15 @@ def _memory(device: torch.device, base: Bytes, held_before: Bytes | None) -> dic
 
 
 def main() -> None:
-    """Command line."""
+    """Read a profile from stdin, measure it and print the result."""
     parser = argparse.ArgumentParser(prog="python -m attfc_planner.calibrate.step_probe", description=__doc__)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cpu")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--capacity", type=int, help="bytes that the GPU's allocator may hold")
     parser.add_argument("--no-evaluation", action="store_true")
     options = parser.parse_args()
-    profile, device = TrainProfile.model_validate_json(sys.stdin.read()), torch.device(options.device)
+    profile = TrainProfile.model_validate_json(sys.stdin.read())
+    device = torch.device(options.device)
     try:
         measured = measure(profile, device, steps=options.steps, capacity=options.capacity, evaluate=not options.no_evaluation)
     except RuntimeError as error:

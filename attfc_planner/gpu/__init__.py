@@ -1,1 +1,1 @@
-"""GPUs: what is there, what it can do, what is known of cards that are not there."""
+"""Devices: the one that is here, what it can do, and the catalogue of cards that are not here."""

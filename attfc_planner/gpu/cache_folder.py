@@ -1,4 +1,4 @@
-"""Where the planner keeps what is slow to find out again: `$ATTFC_CACHE_DIR`, else `~/.cache/attfc`."""
+"""The folder for what is slow to find out again: `$ATTFC_CACHE_DIR`, else `~/.cache/attfc`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """The folder; it may not exist yet."""
+    """Return the folder, which may not exist yet."""
     chosen = os.environ.get("ATTFC_CACHE_DIR")
     if chosen:
         return Path(chosen)

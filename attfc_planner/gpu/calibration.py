@@ -1,4 +1,4 @@
-"""What real train steps on a device taught about it: memory that no trace sees, and the efficiencies that it really reaches.
+"""Figures from real train steps on a device: memory that no trace sees, and the efficiencies that it really reaches.
 
 `attfc_planner.calibrate.calibrate` makes one, `attfc_planner.gpu.detect` keeps it beside the probes' rates, and a `GpuProfile`
 carries it to `attfc_planner.memory.overheads` and `attfc_planner.speed.efficiency`, which take its figures instead of tables
@@ -12,21 +12,20 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from attfc_train.profile.document import Frozen
-from attfc_train.profile.profile import Precision
+from attfc_train.document import Frozen, Precision
 from attfc_train.units import Bytes, format_bytes
 
 CONTEXT = "context_bytes"
 """CUDA: the driver's count beside the allocator's. CPU: the process with its threads and compiled kernels."""
 CUBLAS = "cublas_workspace_bytes"
-"""CUDA: workspaces that stay: cuBLAS's, and whatever else every run had beyond its trace."""
+"""CUDA: workspaces that stay, cuBLAS's and whatever else every run had beyond its trace."""
 CONVOLUTION_FACTOR = "convolution_workspace_factor"
-"""CUDA: times the uncalibrated rule for the workspace of one convolution."""
+"""CUDA: factor of the uncalibrated rule for the workspace of one convolution."""
 WORKSPACE_SHARE = "workspace_share"
 """CPU: bytes per byte of the tensors that come and go within a step."""
 HEADROOM = "headroom_bytes"
 HEADROOM_SHARE = "headroom_share"
-"""Of everything else that is needed; the larger of the two headrooms counts."""
+"""Share of everything else that is needed; the larger of the two headrooms counts."""
 
 MEMORY_FIELDS = frozenset({CONTEXT, CUBLAS, CONVOLUTION_FACTOR, WORKSPACE_SHARE, HEADROOM, HEADROOM_SHARE})
 SPEED_FIELDS = (
@@ -72,17 +71,17 @@ class Calibration(Frozen):
 
     @property
     def values(self) -> dict[str, float]:
-        """For `GpuProfile.measured`."""
+        """Return all figures, for `GpuProfile.measured`."""
         return {**self.memory, **self.speed}
 
     @property
     def memory_source(self) -> str:
-        """For the terms of a memory prediction."""
+        """Return the source of the terms of a memory prediction."""
         return f"{self._runs}, residual {self.residual_share:.1%}"
 
     @property
     def headroom_source(self) -> str:
-        """Says what the margin follows from."""
+        """Return the source of the headroom: what the margin follows from."""
         return f"{self._runs}, margin of the largest residual {format_bytes(self.residual_bytes)}, {self.residual_share:.1%}"
 
     @property
@@ -91,5 +90,5 @@ class Calibration(Frozen):
 
     @property
     def speed_source(self) -> str:
-        """For the interval of a speed prediction."""
+        """Return the source of the interval of a speed prediction."""
         return f"calibrated by {self.num_runs} real runs on {self.date}, leave-one-out error {self.speed_error:.0%}"

@@ -1,4 +1,4 @@
-"""The cards that attfc knows without having them: `profiles/gpus/*.json`.
+"""The catalogue of cards that need not be here: `profiles/gpus/*.json`.
 
 Run ``python -m attfc_planner.gpu.catalog`` to see how names resolve.
 """
@@ -21,13 +21,13 @@ _VENDOR_WORDS = frozenset({"nvidia", "geforce", "tesla", "gpu", "graphics"})
 
 @cache
 def load_catalog() -> tuple[GpuProfile, ...]:
-    """Every shipped card, by memory and then name."""
+    """Return every shipped card, by memory and then name."""
     paths = sorted((profiles_folder() / "gpus").glob("*.json"))
     return tuple(sorted(map(load_gpu_profile, paths), key=lambda card: (card.capacity_bytes, card.slug)))
 
 
 def load_gpu_profile(path: Path) -> GpuProfile:
-    """One GPU profile from a file.
+    """Read one GPU profile from a file.
 
     Raises:
         ProfileError: missing, not JSON, or a number without a source.
@@ -42,17 +42,17 @@ def load_gpu_profile(path: Path) -> GpuProfile:
 
 
 def find_card(name: str) -> GpuProfile | None:
-    """The card that `name` means: its slug, its name or an alias, with or without vendor words, in any case."""
+    """Return the card with this slug, name or alias, with or without vendor words, in any case; None without one."""
     return next((card for card in load_catalog() if is_called(card, name)), None)
 
 
 def is_called(card: GpuProfile, name: str) -> bool:
-    """Whether `name` is one of the card's names, as `find_card` reads them."""
+    """Return whether `name` is one of the card's names, as `find_card` reads them."""
     return _key(name) in map(_key, (card.slug, card.name, *card.aliases))
 
 
 def get_card(name: str) -> GpuProfile:
-    """`find_card`, or an error that lists the nearest names.
+    """Return what `find_card` returns, or raise an error that lists the nearest names.
 
     Raises:
         UsageError: the catalogue has no such card.
@@ -69,8 +69,9 @@ def get_card(name: str) -> GpuProfile:
 
 
 def nearest_names(name: str, count: int = 5) -> list[str]:
-    """Slugs most like `name`: those that contain it or share its digits first, then by spelling."""
+    """Return the slugs most like `name`: those that contain it or share its digits first, then by spelling."""
     wanted = _key(name)
+    # A slug that contains the name, or a number of it ("4090"), gets a point for each, more than any spelling can lose.
     digits = re.findall(r"\d{2,}", wanted)
 
     def likeness(slug: str) -> float:
@@ -82,12 +83,12 @@ def nearest_names(name: str, count: int = 5) -> list[str]:
 
 
 def _key(name: str) -> str:
-    """``'NVIDIA GeForce RTX 4090' -> 'rtx4090'``."""
+    """Return a name without vendor words, spaces and case: ``'NVIDIA GeForce RTX 4090' -> 'rtx4090'``."""
     words = re.findall(r"[a-z0-9]+", name.lower())
     return "".join(word for word in words if word not in _VENDOR_WORDS)
 
 
 if __name__ == "__main__":
     for text in ("rtx-4090", "RTX 4090", "nvidia geforce rtx 4090", "NVIDIA A100-SXM4-80GB", "rtx 4095"):
-        found = find_card(text)
-        print(f"{text!r}: {found.name if found else 'nearest ' + ', '.join(nearest_names(text))}")
+        card = find_card(text)
+        print(f"{text!r}: {card.name if card else 'nearest ' + ', '.join(nearest_names(text))}")

@@ -19,9 +19,9 @@ from attfc_planner.gpu.catalog import find_card, get_card, is_called, load_gpu_p
 from attfc_planner.gpu.fingerprint import CpuFingerprint, CudaFingerprint, cpu_fingerprint, cuda_fingerprint
 from attfc_planner.gpu.measurement_cache import Measured, cache_path, read_cached, write_cached
 from attfc_planner.gpu.profile import Architecture, GpuProfile
+from attfc_train.document import Precision
 from attfc_train.errors import StorageError, UsageError
 from attfc_train.profile.prediction import Provenance
-from attfc_train.profile.profile import Precision
 
 NO_BUS = "a CPU reads its own memory; no bus lies between"
 _PROBED = "measured by a probe on this device"
@@ -29,7 +29,7 @@ _AFFINITY = "sched_getaffinity of this process"
 
 
 def find_gpu(word: str) -> tuple[GpuProfile, str | None]:
-    """The device to plan for, and a line to tell the user where it is not what he may expect.
+    """Return the device to plan for, and a line for the user where it may not be what they expect.
 
     Args:
         word: ``auto``, ``cpu``, a card's name, or the path of a GPU profile (it ends in ``.json`` or has a slash).
@@ -42,16 +42,16 @@ def find_gpu(word: str) -> tuple[GpuProfile, str | None]:
         return load_gpu_profile(Path(word)), None
     if word.lower() not in ("auto", "cpu"):
         return get_card(word), None
-    found = cuda_fingerprint() if word.lower() == "auto" else None
-    if found is not None:
-        return present_gpu(found), None
+    cuda = cuda_fingerprint() if word.lower() == "auto" else None
+    if cuda is not None:
+        return present_gpu(cuda), None
     cpu = present_cpu(cpu_fingerprint())
     note = f"No NVIDIA GPU found: planning for this machine's CPU ({cpu.name}) and RAM."
     return cpu, note if word.lower() == "auto" else None
 
 
 def find_planned_gpu(origin: Provenance | None) -> tuple[GpuProfile, str | None]:
-    """The device that a profile was planned for: this machine's where it was this machine's, else the catalogue's card.
+    """Return the device that a profile was planned for: this machine's where it was that, else the catalogue's card.
 
     Raises:
         UsageError: it is neither here nor in the catalogue.
@@ -71,7 +71,7 @@ def find_planned_gpu(origin: Provenance | None) -> tuple[GpuProfile, str | None]
 
 
 def present_gpu(found: CudaFingerprint) -> GpuProfile:
-    """The GPU that is here: NVML's facts, the catalogue's ceilings where the card is known, and measured rates."""
+    """Return the GPU that is here: NVML's facts, the catalogue's ceilings where the card is known, and measured rates."""
     measured = _measured("cuda", f"{found.name}|{found.driver}", _precisions(found.compute_capability))
     known = _stated_rates(found.name, measured.rates)
     facts = {
@@ -89,12 +89,12 @@ def present_gpu(found: CudaFingerprint) -> GpuProfile:
 
 
 def _precisions(compute_capability: float) -> tuple[Precision, ...]:
-    """bf16 tensor cores came with Ampere."""
+    """Return the precisions with a rate of their own: bf16 tensor cores came with Ampere."""
     return ("fp32", "fp16", "bf16") if compute_capability >= 8 else ("fp32", "fp16")
 
 
 def _stated_rates(name: str, rates: dict[str, float]) -> dict[str, Any]:
-    """The catalogue's entry for `name`; for a card that it does not know, what the probes measured."""
+    """Return the catalogue's entry for `name`; for a card that it does not know, what the probes measured."""
     card = find_card(name)
     if card is not None:
         return card.model_dump(exclude_none=True)
@@ -108,7 +108,7 @@ def _stated_rates(name: str, rates: dict[str, float]) -> dict[str, Any]:
 
 
 def present_cpu(found: CpuFingerprint) -> GpuProfile:
-    """This machine's processor and RAM as a device to plan for; it trains in fp32."""
+    """Return this machine's processor and RAM as a device to plan for; it trains in fp32."""
     measured = _measured("cpu", f"{found.name}|{found.num_cores}", ("fp32",))
     rates = measured.rates
     bandwidth = rates["memory_bandwidth_bytes_per_second"]
@@ -142,41 +142,44 @@ def _with_calibration(device: GpuProfile, measured: Measured) -> GpuProfile:
 
 
 def is_here(device: GpuProfile) -> bool:
-    """Whether this machine can train on `device`: it is a CPU, or the GPU that CUDA would choose has its name."""
+    """Return whether this machine can train on `device`: it is a CPU, or the GPU that CUDA would choose has its name."""
     if device.kind == "cpu":
         return True
-    found = cuda_fingerprint()
-    return found is not None and is_called(device, found.name)
+    cuda = cuda_fingerprint()
+    return cuda is not None and is_called(device, cuda.name)
 
 
 def require_here(device: GpuProfile) -> None:
-    """Raises UsageError unless `is_here`."""
+    """Raise UsageError unless `is_here`."""
     if not is_here(device):
-        found = cuda_fingerprint()
+        cuda = cuda_fingerprint()
         raise UsageError(
             f"--train needs the GPU that was planned for ({device.name})",
-            f"'{found.name}'" if found else "a machine without an NVIDIA GPU",
+            f"'{cuda.name}'" if cuda else "a machine without an NVIDIA GPU",
             "Plan with --gpu auto, or leave --train out.",
         )
 
 
 def store_calibration(device: GpuProfile, calibration: Calibration) -> Path:
-    """Keeps the calibration of a device that is here, for all later plans, and returns where.
+    """Keep the calibration of a device that is here, for all later plans, and return where.
 
     Raises:
         StorageError: the cache folder cannot be written.
     """
-    kind, precisions = device.kind, _precisions(device.compute_capability or 0) if device.kind == "cuda" else ("fp32",)
+    kind = device.kind
+    precisions: tuple[Precision, ...] = _precisions(device.compute_capability or 0) if kind == "cuda" else ("fp32",)
     owner = f"{device.name}|{device.driver if kind == 'cuda' else device.num_cores}"
     path = cache_path(kind, owner, precisions)
-    rates, former = device.without_calibration().measured or {}, read_cached(path, kind, precisions)
+    rates = device.without_calibration().measured or {}
+    # The rates keep the day on which they were probed: a calibration does not make them younger.
+    former = read_cached(path, kind, precisions)
     probed = former.date if former is not None and former.rates == rates else datetime.now(UTC).date().isoformat()
     write_cached(path, Measured(rates, probed, calibration))
     return path
 
 
 def _measured(kind: Literal["cuda", "cpu"], device_key: str, precisions: tuple[Precision, ...]) -> Measured:
-    """What was measured, from the cache where this device was measured lately in the same surroundings (`cache_path`)."""
+    """Return measurements, from the cache where this device was measured lately in the same surroundings (`cache_path`)."""
     path = cache_path(kind, device_key, precisions)
     cached = read_cached(path, kind, precisions)
     if cached is not None:
@@ -189,10 +192,10 @@ def _measured(kind: Literal["cuda", "cpu"], device_key: str, precisions: tuple[P
 
 
 def _probed(kind: Literal["cuda", "cpu"], precisions: tuple[Precision, ...]) -> dict[str, float]:
-    """Measures in a process of its own: a CUDA context and the probes' buffers would stay in this one.
+    """Measure in a process of its own: a CUDA context and the probes' buffers would stay in this one.
 
     Returns:
-        rates; none where a GPU cannot be measured (a torch without CUDA, a full card).
+        Rates; none where a GPU cannot be measured (a torch without CUDA, a full card).
     """
     command = [sys.executable, "-m", "attfc_planner.gpu.probes", "--device", kind, "--precisions", ",".join(precisions)]
     # NVML counts devices by PCI bus, CUDA by speed unless told: the same number must mean the same card.
@@ -207,7 +210,7 @@ def _probed(kind: Literal["cuda", "cpu"], precisions: tuple[Precision, ...]) -> 
 
 
 def _architecture(compute_capability: float) -> Architecture:
-    """NVIDIA's table of compute capabilities."""
+    """Return the architecture by NVIDIA's table of compute capabilities."""
     table: tuple[tuple[float, Architecture], ...] = ((10, "blackwell"), (9, "hopper"), (8.9, "ada"), (8, "ampere"))
     older: tuple[tuple[float, Architecture], ...] = ((7.5, "turing"), (7, "volta"), (0, "pascal"))
     return next(name for least, name in table + older if compute_capability >= least)

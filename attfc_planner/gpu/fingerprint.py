@@ -1,4 +1,4 @@
-"""What the driver and the kernel say about the device that is here, without starting CUDA or importing torch.
+"""Facts about the device that is here, from the driver and the kernel, without starting CUDA or importing torch.
 
 NVML is asked rather than CUDA because a CUDA context would itself take memory on the card that is being measured.
 Run ``python -m attfc_planner.gpu.fingerprint`` to see this machine.
@@ -21,11 +21,12 @@ _PCIE_GIGATRANSFERS = {1: 2.5 * 0.8, 2: 5 * 0.8, 3: 8 * 128 / 130, 4: 16 * 128 /
 
 @dataclass(frozen=True)
 class CudaFingerprint:
-    """NVML's facts about one NVIDIA GPU. `foreign_bytes` is all memory not free now, the driver's reserve included."""
+    """NVML's facts about one NVIDIA GPU."""
 
     name: str
     capacity_bytes: Bytes
     foreign_bytes: Bytes
+    """All memory that is not free now, the driver's reserve included."""
     driver: str
     compute_capability: float
     max_power_watts: float | None
@@ -34,7 +35,7 @@ class CudaFingerprint:
 
 @dataclass(frozen=True)
 class CpuFingerprint:
-    """The host: processor, the cores this process may use, memory and how much of it is available."""
+    """Facts about the host: processor, cores that this process may use, memory and how much of it is available."""
 
     name: str
     num_cores: int
@@ -43,7 +44,7 @@ class CpuFingerprint:
 
 
 def cuda_fingerprint() -> CudaFingerprint | None:
-    """The first GPU that `CUDA_VISIBLE_DEVICES` shows; None without a driver or a visible GPU.
+    """Return the first GPU that `CUDA_VISIBLE_DEVICES` shows; None without a driver or a visible GPU.
 
     Numbers count by PCI bus, as NVML does; attfc sets ``CUDA_DEVICE_ORDER=PCI_BUS_ID`` wherever it starts CUDA.
     """
@@ -61,7 +62,7 @@ def cuda_fingerprint() -> CudaFingerprint | None:
 
 
 def cpu_fingerprint() -> CpuFingerprint:
-    """This machine's processor and memory; a container's limit counts as the machine's."""
+    """Return this machine's processor and memory; a container's limit counts as the machine's."""
     info = _meminfo()
     limit = _container_limit() or info["MemTotal"]
     capacity = min(info["MemTotal"], limit)
@@ -69,7 +70,7 @@ def cpu_fingerprint() -> CpuFingerprint:
 
 
 def foreign_bytes(kind: Literal["cuda", "cpu"]) -> Bytes | None:
-    """What others hold of the device's memory now; None where there is no such device."""
+    """Return the bytes that others hold of the device's memory now; None where there is no such device."""
     if kind == "cpu":
         cpu = cpu_fingerprint()
         return cpu.capacity_bytes - cpu.available_bytes
@@ -115,7 +116,7 @@ def _pcie_rate(nvml: Any, handle: Any) -> float | None:
 
 
 def _ask(nvml: Any, question: Any, handle: Any) -> int | None:
-    """Some cards and virtual GPUs answer 'not supported' to some questions."""
+    """Return NVML's answer; None where a card or a virtual GPU does not support the question."""
     try:
         return int(question(handle))
     except nvml.NVMLError:

@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import torch
 
-from attfc_train.profile.profile import Precision
+from attfc_train.document import Precision
 
 DTYPES: dict[str, tuple[Precision, torch.dtype]] = {
     "fp32_flops": ("fp32", torch.float32),
@@ -26,7 +26,7 @@ SECONDS_PER_PROBE = 0.3
 
 
 def probe(device: torch.device, precisions: tuple[Precision, ...]) -> dict[str, float]:
-    """Measured rates by `GpuProfile` field name.
+    """Measure rates, and return them by `GpuProfile` field name.
 
     Args:
         device: ``cuda`` or ``cpu``.
@@ -40,7 +40,7 @@ def probe(device: torch.device, precisions: tuple[Precision, ...]) -> dict[str, 
 
 
 def _matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """FLOP/s of a square matrix product that is large enough to fill the device."""
+    """Return FLOP/s of a square matrix product that is large enough to fill the device: 2 n^3 FLOP, n^2 sums of n products."""
     size = 8192 if device.type == "cuda" else 1024
     left = torch.randn(size, size, device=device).to(dtype)
     out = torch.empty_like(left)
@@ -48,7 +48,7 @@ def _matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def _copy_rate(source: torch.device, target: torch.device) -> float:
-    """Bytes/s of a 128 MiB copy; a copy inside one device counts twice, once read and once written."""
+    """Return bytes/s of a 128 MiB copy; a copy inside one device counts twice, once read and once written."""
     num_bytes = 128 * 1024**2
     pinned = source != target
     data = torch.empty(num_bytes, dtype=torch.uint8, device=source, pin_memory=pinned).fill_(1)
@@ -57,8 +57,9 @@ def _copy_rate(source: torch.device, target: torch.device) -> float:
 
 
 def _best_seconds(work: Callable[[], object], device: torch.device) -> float:
-    """The shortest of the repetitions that fit into `SECONDS_PER_PROBE`, after two that do not count."""
-    best, end = float("inf"), 0.0
+    """Return the shortest of the repetitions that fit into `SECONDS_PER_PROBE`, after two that do not count."""
+    best = float("inf")
+    end = 0.0
     for repetition in range(10_000):
         start = time.perf_counter()
         work()
@@ -75,7 +76,7 @@ def _best_seconds(work: Callable[[], object], device: torch.device) -> float:
 
 
 def main() -> None:
-    """Prints rates as JSON; exit code 1 where the device cannot be measured."""
+    """Print rates as JSON; exit code 1 where the device cannot be measured."""
     parser = argparse.ArgumentParser(prog="python -m attfc_planner.gpu.probes", description=main.__doc__)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cpu")
     parser.add_argument("--precisions", default="fp32", help="comma-separated: fp32, fp16, bf16")

@@ -1,4 +1,4 @@
-"""The GPU profile: what is known of one device, and where each number is from.
+"""The GPU profile: the figures of one device, and where each number is from.
 
 The catalogue (`profiles/gpus/*.json`) is made of these, and so is what `attfc-plan --gpu auto` finds. Rates are per second,
 dense (never structured-sparse) and for fp32 accumulation; capacities are bytes; power is watts. A number without a source is
@@ -12,8 +12,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from attfc_planner.gpu.calibration import Calibration
-from attfc_train.profile.document import Frozen
-from attfc_train.profile.profile import Precision
+from attfc_train.document import Frozen, Precision
 from attfc_train.units import Bytes, format_bytes
 
 Architecture = Literal["pascal", "volta", "turing", "ampere", "ada", "hopper", "blackwell", "cpu"]
@@ -72,12 +71,12 @@ class GpuProfile(Frozen):
         return self
 
     def calibrated(self, calibration: Calibration) -> GpuProfile:
-        """This device with the figures of a calibration in place of any former ones."""
+        """Return this device with the figures of a calibration in place of any former ones."""
         rates = self.without_calibration().measured or {}
         return self.model_copy(update={"measured": {**rates, **calibration.values}, "calibration": calibration})
 
     def without_calibration(self) -> GpuProfile:
-        """This device as the probes alone know it."""
+        """Return this device as the probes alone know it."""
         if self.calibration is None:
             return self
         rates = {name: value for name, value in (self.measured or {}).items() if name not in self.calibration.values}
@@ -85,7 +84,7 @@ class GpuProfile(Frozen):
 
     @property
     def source(self) -> str:
-        """Where the device's figures are from, in a few words."""
+        """Return where the device's figures are from, in a few words."""
         if not self.measured:
             return f"catalogue entry {self.slug}, not measured"
         measured = self.sources.get("measured", "measured")
@@ -94,11 +93,11 @@ class GpuProfile(Frozen):
         return f"this machine's CPU and RAM, {measured}" if self.kind == "cpu" else f"NVML and {measured}"
 
     def supports(self, precision: Precision) -> bool:
-        """Whether training in `precision` runs in hardware."""
+        """Return whether training in `precision` runs in hardware."""
         return getattr(self, TENSOR_FIELD[precision]) is not None
 
     def ceiling(self, field: str) -> float:
-        """The measured rate of `field` where the probes ran, else the stated one.
+        """Return the measured rate of `field` where the probes ran, else the stated one.
 
         Args:
             field: a rate field such as ``bf16_flops`` or ``memory_bandwidth_bytes_per_second``; it must not be None.
@@ -110,7 +109,7 @@ class GpuProfile(Frozen):
 
 
 def _needs_source(name: str, value: object) -> bool:
-    """Every number does, except 'nobody else uses the card', which is a default and no figure."""
+    """Return whether a field needs a source: every number does but the default that nobody else uses the card."""
     return isinstance(value, int | float) and not (name == "foreign_bytes" and value == 0)
 
 

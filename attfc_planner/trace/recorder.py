@@ -108,7 +108,8 @@ class Recorder(DispatchMode):
         kwargs = kwargs or {}
         traits = self._traits.get(func)
         if traits is None:
-            traits = self._traits[func] = _Traits.of(func)
+            traits = _Traits.of(func)
+            self._traits[func] = traits
         result = self._fake_result(traits, func, args, kwargs) if self._fake else func(*args, **kwargs)
         if traits.makes_storage:
             for tensor in (result,) if isinstance(result, Tensor) else tensors_in(result):
@@ -205,7 +206,7 @@ class Recorder(DispatchMode):
 
 
 def record_steps(profile: TrainProfile, batches: Sequence[TrainProfile], device: torch.device | None = None) -> Trace:
-    """See `attfc_planner.trace.record.record`."""
+    """Record train steps: see `attfc_planner.trace.record.record`."""
     fake = device is None
     device = device or torch.device("cpu")
     with no_collection(), _tensors(fake), Recorder(fake) as recorder:
@@ -224,7 +225,7 @@ def record_steps(profile: TrainProfile, batches: Sequence[TrainProfile], device:
 
 
 def record_batches(profile: TrainProfile, batch_sizes: Sequence[int], device: torch.device | None = None) -> list[Trace]:
-    """See `attfc_planner.trace.record.record_evaluation`."""
+    """Record evaluations: see `attfc_planner.trace.record.record_evaluation`."""
     fake = device is None
     device = device or torch.device("cpu")
     traces = []

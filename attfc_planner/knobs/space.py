@@ -112,24 +112,24 @@ class Setting:
         refusal = base.head.search_refusal()
         if refusal is not None:
             raise ProfileError(f"the recipe of a plan, '{base.name}', {refusal.rule}", refusal.got, refusal.remedy)
-        turned: dict[str, dict[str, Value]] = {"head": {}, "optim": {}, "model": {}, "run": {}}
+        turned = self._by_section(base)
+        steps = run_steps(base, self.batch_size)
+        rate = scaled_learning_rate(self.batch_size, base.optim)
+        turned["optim"] |= {"learning_rate": rate, "warmup_steps": warmup_steps(base, rate, steps)}
+        head = base.head.turned(turned.pop("head"), base.num_ids, steps)
+        others = {section: getattr(base, section).model_copy(update=values) for section, values in turned.items()}
+        return base.model_copy(update={"head": head, **others})
+
+    def _by_section(self, base: TrainProfile) -> dict[str, dict[str, Value]]:
+        """Return section of the profile -> knob -> value; None, the recipe's value, is left out."""
         sections = _sections(type(base.head))
+        turned: dict[str, dict[str, Value]] = {section: {} for section in ("head", "optim", *sections.values())}
         for name, value in zip(self.names, self.values, strict=True):
             if name not in sections:
                 raise ProfileError(f"a setting of head '{base.head.kind}' must be of its knobs", f"'{name}'", "Plan it anew.")
             if value is not None:
                 turned[sections[name]][name] = value
-        steps = run_steps(base, self.batch_size)
-        rate = scaled_learning_rate(self.batch_size, base.optim)
-        optim = {**turned["optim"], "learning_rate": rate, "warmup_steps": warmup_steps(base, rate, steps)}
-        return base.model_copy(
-            update={
-                "head": base.head.turned(turned["head"], base.num_ids, steps),
-                "optim": base.optim.model_copy(update=optim),
-                "model": base.model.model_copy(update=turned["model"]),
-                "run": base.run.model_copy(update=turned["run"]),
-            }
-        )
+        return turned
 
 
 def _batch_row(optim: OptimSettings) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from typing import Any, Literal, TypeAlias
 from attfc_train.document import Value
 
 Affected: TypeAlias = Literal["memory", "speed", "accuracy"]
-Section: TypeAlias = Literal["head", "optim", "model", "run"]
+Section: TypeAlias = Literal["head", "optim", "model", "run", "data"]
 """A part of a training profile."""
 Tell: TypeAlias = Callable[[Any], str]
 """Text about a knob, from the section that holds it; empty where there is nothing to tell."""

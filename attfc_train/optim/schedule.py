@@ -85,9 +85,18 @@ def learning_rate(optim: OptimSettings, step: int, total_steps: int) -> float:
     return optim.learning_rate * DECAYS[optim.schedule](optim, progress)
 
 
+def scheduled_rate(optim: OptimSettings, total_steps: int) -> RateController:
+    """Return the controller of a schedule that knows the step alone."""
+    return ScheduledRate(lambda step: learning_rate(optim, step, total_steps))
+
+
+RATES: dict[str, Callable[[OptimSettings, int], RateController]] = {"cosine": scheduled_rate, "polynomial": scheduled_rate}
+"""``optim.schedule`` -> what makes its controller, from the settings and the steps of the run."""
+
+
 def rate_controller(optim: OptimSettings, total_steps: int) -> RateController:
     """Return the controller that the settings ask for."""
-    return ScheduledRate(lambda step: learning_rate(optim, step, total_steps))
+    return RATES[optim.schedule](optim, total_steps)
 
 
 def margin(settings: MarginSettings, step: int) -> Margin:

@@ -236,3 +236,27 @@ def test_every_room_has_its_text() -> None:
         assert text, name
         folder = ROOT / name.replace(".", "/")
         assert [inner for inner in re.findall(r"(?<![\w/])[a-z_]+/", text) if not (folder / inner).is_dir()] == [], name
+
+
+MOST_TOUCHED = 3
+"""Files that exist and that an extension may touch."""
+
+
+def extensions() -> dict[str, list[str]]:
+    """What is added -> the files that its list in docs/architecture.md says are touched."""
+    part = text_of(ROOT / "docs/architecture.md").split("## Adding things")[1]
+    lists = re.split(r"^### +(.+)$", part, flags=re.MULTILINE)[1:]
+    return {
+        name: [
+            file for line in re.findall(r"^\* touched: (.*(?:\n  .*)*)", body, re.MULTILINE) for file in CODE_SPAN.findall(line)
+        ]
+        for name, body in zip(lists[::2], lists[1::2], strict=True)
+    }
+
+
+def test_what_can_be_added_touches_three_files_at_most() -> None:
+    """Catches a fourth file, a file that moved, and a kind of extension that nobody describes."""
+    found = {name: [file for file in files if "/" in file] for name, files in extensions().items()}
+    assert set(found) == {"Head", "Backbone", "Schedule driven by the loss", "Data format", "Knob", "Command"}
+    assert {name: len(files) for name, files in found.items() if not 1 <= len(files) <= MOST_TOUCHED} == {}
+    assert [file for files in found.values() for file in files if not (ROOT / file).is_file()] == []

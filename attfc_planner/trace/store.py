@@ -157,7 +157,18 @@ def _results(jobs: list[_Job]) -> list[_Result]:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: fork beside threads; the child starts none
             futures: list[Future[_Result]] = [pool.submit(_result, job) for job in jobs]
-        return [future.result() for future in futures]
+        return [_result_of(future, job) for future, job in zip(futures, jobs, strict=True)]
+
+
+def _result_of(future: Future[_Result], job: _Job) -> _Result:
+    """Return a worker's result; where the worker could not do its job, do it here.
+
+    A CUDA build of torch refuses backward passes in a fork of a process that has made one itself, as after a single trace.
+    """
+    try:
+        return future.result()
+    except RuntimeError:  # a broken pool, too; what is wrong with the job itself comes up again
+        return _result(job)
 
 
 def _result(job: _Job) -> _Result:

@@ -8,8 +8,8 @@ from rich.console import Console
 
 from attfc_planner.commands.device import device_for, device_of_plan
 from attfc_planner.explain.explain import differences, explain, explained_profile
+from attfc_planner.gpu.versions import installed_versions
 from attfc_planner.memory.model import MemoryModel
-from attfc_planner.plan.plan import installed_versions
 from attfc_planner.screens.explain import show_explanation
 from attfc_planner.screens.timeline_svg import timeline_svg
 from attfc_planner.search.tuned import tuned_accuracy

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 
 from attfc_planner.gpu.profile import GpuProfile
+from attfc_planner.gpu.versions import installed_versions
 from attfc_planner.plan.problem import Problem
 from attfc_planner.plan.request import PlanRequest
 from attfc_planner.search.candidates import Candidate
@@ -98,15 +98,3 @@ def finished_profile(
         "search": summary,
     }
     return TrainProfile.model_validate({**winner.profile.model_dump(), **document})
-
-
-def installed_versions() -> dict[str, str]:
-    """Of what a prediction depends on."""
-    return {name: _version(name) for name in ("attfc", "torch")}
-
-
-def _version(package: str) -> str:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return "unknown"

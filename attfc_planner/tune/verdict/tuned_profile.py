@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from attfc_planner.plan.plan import installed_versions
+from attfc_planner.gpu.versions import installed_versions
 from attfc_planner.search.candidates import Candidate
 from attfc_planner.search.study import pareto_front
 from attfc_planner.search.summary import summarised

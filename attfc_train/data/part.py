@@ -1,4 +1,4 @@
-"""``DATA@FIRST:STOP``: some of a data set's identities, so that one set serves for training and for verification.
+"""Parts of a data set: any of its identities, or ``DATA@FIRST:STOP``, so that one set serves for training and verification.
 
 The identities of every data set have an order that is random but the same for everybody (a keyed permutation of their ranks).
 ``faces@0:9000`` are the first 9,000 in that order and ``faces@9000:10000`` the next 1,000: no identity is in both, and nothing
@@ -23,29 +23,50 @@ _ORDER = hashed(0x17A9)
 
 
 class PartOfFaces:
-    """A `FaceDataset` of the identities that have the places `first` .. `stop` - 1 in the data set's order."""
+    """A `FaceDataset` of some identities of another; images and identities keep their order."""
 
-    def __init__(self, whole: FaceDataset, first: int, stop: int) -> None:
-        """Keeps one number per image that is left.
+    def __init__(self, whole: FaceDataset, identities: NDArray[np.int64], name: str | None = None) -> None:
+        """Keep `identities`, at the price of one int64 per image that is left.
+
+        Args:
+            whole: where the images come from.
+            identities: int64 [n], ranks in ``whole.index``, in any order; repeats count once.
+            name: for messages; None stands for the number of identities and the whole's name.
+
+        Raises:
+            UsageError: a rank is not in [0, ``whole.index.num_ids``).
+            DataError: fewer than two identities.
+        """
+        num_ids = whole.index.num_ids
+        outside = identities[(identities < 0) | (identities >= num_ids)]
+        if outside.size:
+            rule = f"a part of '{whole.name}' must have identities from 0 to {num_ids - 1}"
+            raise UsageError(rule, f"{outside[0]}", "Give ranks of its index.")
+        kept = np.zeros(num_ids, bool)
+        kept[identities] = True
+        labels = whole.index.labels
+        self._positions = np.flatnonzero(kept[labels])
+        self._index = IdentityIndex.from_labels(whole.index.original_labels[labels[self._positions]])
+        self._whole = whole
+        self._name = name or f"{self._index.num_ids} identities of {whole.name}"
+
+    @classmethod
+    def of_places(cls, whole: FaceDataset, first: int, stop: int) -> PartOfFaces:
+        """Return the identities that have the places `first` .. `stop` - 1 in the order of `whole`.
 
         Raises:
             UsageError: the places are not in order or not there.
             DataError: fewer than two identities.
         """
         num_ids = whole.index.num_ids
-        if not first < stop <= num_ids:
+        if not 0 <= first < stop <= num_ids:
             rule = f"a part of '{whole.name}' must be FIRST:STOP with FIRST < STOP <= {num_ids}, its identities"
             raise UsageError(rule, f"{first}:{stop}", f"Example: {whole.name}@0:{max(2, num_ids * 9 // 10)}.")
-        self._whole, self._name = whole, f"{whole.name}@{first}:{stop}"
-        kept = np.zeros(num_ids, bool)
-        kept[permuted(np.arange(first, stop), num_ids, _ORDER)] = True
-        labels = whole.index.labels
-        self._positions = np.flatnonzero(kept[labels])
-        self._index = IdentityIndex.from_labels(whole.index.original_labels[labels[self._positions]])
+        return cls(whole, permuted(np.arange(first, stop), num_ids, _ORDER), f"{whole.name}@{first}:{stop}")
 
     @property
     def name(self) -> str:
-        """``WHOLE@FIRST:STOP``."""
+        """``WHOLE@FIRST:STOP`` for places."""
         return self._name
 
     @property
@@ -54,23 +75,27 @@ class PartOfFaces:
         return self._index
 
     def encoded(self, position: int) -> bytes | NDArray[np.uint8]:
-        """See `FaceDataset.encoded`."""
+        """Return the image as the whole has it; see `FaceDataset.encoded`."""
         return self._whole.encoded(int(self._positions[position]))
 
     def locate(self, position: int) -> str:
-        """Where the image is in the whole."""
+        """Return where the image is in the whole."""
         return self._whole.locate(int(self._positions[position]))
 
 
 def part_of_spec(spec: str) -> tuple[str, tuple[int, int] | None]:
-    """``"faces@0:9" -> ("faces", (0, 9))``, ``"faces" -> ("faces", None)``."""
+    """Return a spec without its part, and the places: ``"faces@0:9" -> ("faces", (0, 9))``, ``"faces" -> ("faces", None)``."""
     match = _SPEC.fullmatch(spec)
     return (match["data"], (int(match["first"]), int(match["stop"]))) if match else (spec, None)
 
 
-def may_share_identities(one: str, other: str) -> bool:
-    """Whether two specs are one data set and, where both are parts, parts that overlap."""
-    (data, places), (others_data, others_places) = part_of_spec(one), part_of_spec(other)
-    if data != others_data:
+def may_share_identities(spec: str, other_spec: str) -> bool:
+    """Return whether two specs are one data set and, where both are parts, parts that overlap."""
+    data, places = part_of_spec(spec)
+    other_data, other_places = part_of_spec(other_spec)
+    if data != other_data:
         return False
-    return places is None or others_places is None or (places[0] < others_places[1] and others_places[0] < places[1])
+    if places is None or other_places is None:
+        return True
+    # [a, b) and [c, d) overlap where each starts before the other ends: a < d and c < b.
+    return places[0] < other_places[1] and other_places[0] < places[1]

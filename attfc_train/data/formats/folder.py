@@ -17,6 +17,11 @@ from attfc_train.units import Bytes
 _MAX_FILE_BYTES: Final[Bytes] = 64 * 1024**2
 
 
+def is_image_folder(path: Path) -> bool:
+    """Return whether `path` is a folder, and none of RecordIO: in one with records nobody means the folders beside them."""
+    return path.is_dir() and not (path / "train.idx").exists() and not any(path.glob("*.rec"))
+
+
 class _Names:
     """Many names in one block of memory."""
 

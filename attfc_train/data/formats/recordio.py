@@ -32,6 +32,16 @@ _COPY: Final = "Copy the .rec and .idx files again."
 Int64s = NDArray[np.int64]
 
 
+def is_record_folder(path: Path) -> bool:
+    """Return whether ``train.rec`` or ``train.idx`` is in the folder `path`; where one is missing, opening says so."""
+    return path.is_dir() and ((path / "train.rec").exists() or (path / "train.idx").exists())
+
+
+def is_record_file(path: Path) -> bool:
+    """Return whether `path` is a ``.rec`` file."""
+    return path.suffix == ".rec" and not path.is_dir()
+
+
 class RecordIOFaces:
     """A `FaceDataset` over ``X.rec`` and ``X.idx``; images are in the order of their keys."""
 

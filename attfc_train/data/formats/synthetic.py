@@ -11,10 +11,14 @@ from attfc_train.data.formats.procedural_face import render_face
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.errors import UsageError
 
-PREFIX = "synthetic:"
-
+_PREFIX = "synthetic:"
 _SPEC = re.compile(r"synthetic:(\d{1,9})x(\d{1,9})(?:\+(\d{1,12}))?", re.ASCII)
 _MAX_IMAGES = 2**31
+
+
+def is_synthetic(spec: str) -> bool:
+    """Return whether `spec` asks for synthetic faces, well or badly written."""
+    return spec.startswith(_PREFIX)
 
 
 class SyntheticFaces:
@@ -27,7 +31,7 @@ class SyntheticFaces:
             DataError: fewer than two identities, or no images.
         """
         self._images_per_id, self._first, self._size = images_per_id, first, size
-        self._name = f"{PREFIX}{num_ids}x{images_per_id}" + (f"+{first}" if first else "")
+        self._name = f"{_PREFIX}{num_ids}x{images_per_id}" + (f"+{first}" if first else "")
         self._index = IdentityIndex.from_labels(np.repeat(np.arange(first, first + num_ids), images_per_id))
 
     @classmethod

@@ -45,6 +45,17 @@ def test_what_does_not_exist(spec):
         open_dataset(spec)
 
 
+def test_the_formats_are_listed():
+    """Catches another order, or other words, in `FORMATS`."""
+    with pytest.raises(DataError) as caught:
+        open_dataset("nothing")
+    assert str(caught.value) == (
+        "a data set must be a folder with train.rec and train.idx, a .rec file, a folder of images per identity, or "
+        "synthetic:IDSxIMAGES[+FIRST], each with @FIRST:STOP for some of the identities, but got 'nothing', which does not "
+        "exist. Check the path."
+    )
+
+
 def test_an_empty_folder(tmp_path):
     with pytest.raises(DataError, match=r"train\.rec or a folder of images per identity"):
         open_dataset(str(tmp_path))

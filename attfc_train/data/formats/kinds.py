@@ -1,0 +1,55 @@
+"""The formats of data sets, as a list: a new one is its file in this folder and a line in `FORMATS`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from attfc_train.data.dataset import FaceDataset
+from attfc_train.data.formats.folder import FolderFaces, is_image_folder
+from attfc_train.data.formats.recordio import RecordIOFaces, is_record_file, is_record_folder
+from attfc_train.data.formats.synthetic import SyntheticFaces, is_synthetic
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format of data sets: how its specs are told from others, how one is opened, and what messages call it."""
+
+    matches: Callable[[str], bool]
+    """Returns whether a spec, without its part, is of this format."""
+    open: Callable[[str], FaceDataset]
+    """Opens such a spec; raises `DataError` or `UsageError` where the data are bad."""
+    help: str
+    """A noun phrase for the list of formats in messages: ``a .rec file``."""
+
+    @classmethod
+    def of_path(cls, matches: Callable[[Path], bool], open_path: Callable[[Path], FaceDataset], help_text: str) -> Format:
+        """Return a format of files or folders; both functions get a path that exists, without a ``~``."""
+
+        def matches_spec(spec: str) -> bool:
+            path = existing_path(spec)
+            return path is not None and matches(path)
+
+        return cls(matches_spec, lambda spec: open_path(Path(spec).expanduser()), help_text)
+
+
+def existing_path(spec: str) -> Path | None:
+    """Return the file or folder that `spec` names, its ``~`` expanded; None where there is none."""
+    if not spec:
+        return None
+    try:
+        path = Path(spec).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # name too long, no such user, a zero byte
+        return None
+
+
+FORMATS: tuple[Format, ...] = (
+    Format.of_path(is_record_folder, RecordIOFaces, "a folder with train.rec and train.idx"),
+    Format.of_path(is_record_file, RecordIOFaces, "a .rec file"),
+    Format.of_path(is_image_folder, FolderFaces, "a folder of images per identity"),
+    Format(is_synthetic, SyntheticFaces.from_spec, "synthetic:IDSxIMAGES[+FIRST]"),
+)
+"""Messages list the formats in this order. The last one that matches opens a spec, so a special format stands behind a general
+one that would match the same folder."""

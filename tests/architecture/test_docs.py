@@ -260,3 +260,16 @@ def test_what_can_be_added_touches_three_files_at_most() -> None:
     assert set(found) == {"Head", "Backbone", "Schedule driven by the loss", "Data format", "Knob", "Command"}
     assert {name: len(files) for name, files in found.items() if not 1 <= len(files) <= MOST_TOUCHED} == {}
     assert [file for files in found.values() for file in files if not (ROOT / file).is_file()] == []
+
+
+CITED_ELSEWHERE = re.compile(r"\bDESIGN\b|\bmethods \d|\breference \d+\.\d|shared data")
+
+
+@pytest.mark.parametrize(
+    "path", sorted([*modules().values(), *ROOT.glob("benchmarks/*.py"), *ROOT.glob("tests/**/*.py")]), ids=str
+)
+def test_code_cites_papers_and_pages_that_are_here(path: Path) -> None:
+    """Catches "DESIGN 5", which the repository does not hold, and a page of docs/ that was renamed."""
+    text = text_of(path)
+    assert CITED_ELSEWHERE.findall(text) == []
+    assert [page for page in re.findall(r"docs/[a-z-]+\.md", text) if not (ROOT / page).exists()] == []

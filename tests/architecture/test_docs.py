@@ -265,9 +265,10 @@ def test_what_can_be_added_touches_three_files_at_most() -> None:
 CITED_ELSEWHERE = re.compile(r"\bDESIGN\b|\bmethods \d|\breference \d+\.\d|shared data")
 
 
-@pytest.mark.parametrize(
-    "path", sorted([*modules().values(), *ROOT.glob("benchmarks/*.py"), *ROOT.glob("tests/**/*.py")]), ids=str
-)
+SOURCES = {path for pattern in ("attfc_*/**/*.py", "benchmarks/*.py", "tests/**/*.py") for path in ROOT.glob(pattern)}
+
+
+@pytest.mark.parametrize("path", sorted(SOURCES - {Path(__file__).resolve()}), ids=lambda path: str(path.relative_to(ROOT)))
 def test_code_cites_papers_and_pages_that_are_here(path: Path) -> None:
     """Catches "DESIGN 5", which the repository does not hold, and a page of docs/ that was renamed."""
     text = text_of(path)

@@ -12,7 +12,7 @@ _ONE = np.uint64(1)
 
 
 def permuted(places: ArrayLike, sizes: ArrayLike, keys: UInts) -> NDArray[np.int64]:
-    """Where each place goes in the permutation of [0, size) that its key names.
+    """Return where each place goes in the permutation of [0, size) that its key names.
 
     Places are rotated by an amount that the key names, so that each lands anywhere with equal chance even where `sizes` is
     tiny. Then a Feistel network permutes the next power of two; places that land at `size` or above walk on along their
@@ -27,10 +27,14 @@ def permuted(places: ArrayLike, sizes: ArrayLike, keys: UInts) -> NDArray[np.int
         int64 [n].
     """
     places, limits, keys = np.broadcast_arrays(np.asarray(places), np.asarray(sizes).astype(np.uint64), keys)
-    rotated = (places + below(mix(keys), limits)) % limits.astype(np.int64)
-    out, bits = rotated.astype(np.uint64), _bit_lengths(limits)
+    # Rotation: p <- (p + r(key)) mod size, with r uniform in [0, size).
+    out = ((places + below(mix(keys), limits)) % limits.astype(np.int64)).astype(np.uint64)
+    bits = _bit_lengths(limits)
     low_bits = bits >> _ONE
     result = np.zeros(out.shape, dtype=np.int64)
+    # Cycle walking: p <- F(p) until p < size, where F, the Feistel network, is a bijection of [0, 2^bits). From a place below
+    # size the next one below size on F's cycle is unique, and so is the way back. More than half of [0, 2^bits) is below size
+    # (but for tiny sizes), so few places walk on; `active` has them.
     active = np.arange(out.size)
     while True:
         out = _feistel(out, low_bits, bits - low_bits, keys)
@@ -39,14 +43,22 @@ def permuted(places: ArrayLike, sizes: ArrayLike, keys: UInts) -> NDArray[np.int
         if landed.all():
             return result
         walking = ~landed
-        active, out, limits, keys = active[walking], out[walking], limits[walking], keys[walking]
-        bits, low_bits = bits[walking], low_bits[walking]
+        active = active[walking]
+        out = out[walking]
+        limits = limits[walking]
+        keys = keys[walking]
+        bits = bits[walking]
+        low_bits = low_bits[walking]
 
 
 def _feistel(values: UInts, low_bits: UInts, high_bits: UInts, keys: UInts) -> UInts:
-    """Six rounds on words of ``low_bits + high_bits`` bits; each round adds a hash of one half to the other."""
-    low_mask, high_mask = (_ONE << low_bits) - _ONE, (_ONE << high_bits) - _ONE
-    low, high = values & low_mask, values >> low_bits
+    """Permute words of ``low_bits + high_bits`` bits, in six rounds that each change one half by a hash of the other."""
+    # A word is (high, low). high <- high xor h_k(low) is its own inverse whatever the hash h_k is, and so is the same with the
+    # halves exchanged: six of them are a bijection, also where the halves are not equally long.
+    low_mask = (_ONE << low_bits) - _ONE
+    high_mask = (_ONE << high_bits) - _ONE
+    low = values & low_mask
+    high = values >> low_bits
     for first, second in zip(_ROUND_KEYS[::2], _ROUND_KEYS[1::2], strict=True):
         high = high ^ (mix(low + keys + first) & high_mask)
         low = low ^ (mix(high + keys + second) & low_mask)
@@ -54,6 +66,7 @@ def _feistel(values: UInts, low_bits: UInts, high_bits: UInts, keys: UInts) -> U
 
 
 def _bit_lengths(limits: UInts) -> UInts:
-    """Bits that hold [0, limit), at least 2 so that both halves exist; exact below 2**53."""
+    """Return the bits that hold [0, limit), at least 2 so that both halves exist; exact below 2**53."""
+    # frexp writes x as m 2^e with m in [0.5, 1): e is the bit length of an integer x, and 0 for x = 0.
     _, exponents = np.frexp((limits - _ONE).astype(np.float64))
     return np.maximum(exponents, 2).astype(np.uint64)

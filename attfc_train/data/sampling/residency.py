@@ -32,9 +32,12 @@ from attfc_train.data.sampling.permutation import permuted
 
 _PARTS: Final = 8
 """Sections that a window spans; more make it slide more smoothly and its tables larger."""
-_WINDOW_SHARE, _SHORTEST_TURN = 64, 8
-"""A turn's images: 1/64 of a window's, so that a batch holds few of one identity; at least 8, so that a center is refined."""
-_TURNS, _GROUP, _SECTION, _IMAGES = 11, 12, 13, 14
+_WINDOW_SHARE: Final = 64
+"""A turn has 1/64 of a window's images, so that a batch holds few of one identity."""
+_SHORTEST_TURN: Final = 8
+"""A turn has at least so many images, so that a center is refined."""
+_TURNS, _GROUP, _SECTION, _IMAGES = range(11, 15)
+"""First words of the keys: what is permuted."""
 
 Int64s = NDArray[np.int64]
 
@@ -46,18 +49,18 @@ class _Epoch:
     turns: NDArray[Any]
     """intN [T]: the epoch's order of turns."""
     images_before: Int64s
-    """[T + 1]: images of the turns before each."""
+    """int64 [T + 1]: images of the turns before each."""
     group_offsets: Int64s
-    """[G + 1]: images before each group."""
+    """int64 [G + 1]: images before each group."""
     section_offsets: Int64s
-    """[G + 1]: images before each section."""
+    """int64 [G + 1]: images before each section."""
 
 
 class ResidencyOrder:
-    """Epochs in which at most about `window` identities are open at a time."""
+    """A chain of epochs in which at most about `window` identities are open at a time."""
 
     def __init__(self, index: IdentityIndex, seed: int, window: int) -> None:
-        """An order without state, but for the tables of the last epochs asked for.
+        """Count turns and groups; nothing else is kept, but for the tables of the last epochs asked for.
 
         Args:
             index: the data set's identities.
@@ -65,17 +68,20 @@ class ResidencyOrder:
             window: identities open at a time, W >= 1.
         """
         assert window >= 1, "a window holds identities"
-        self._index, self._seed = index, seed
+        self._index = index
+        self._seed = seed
         mean_images = index.num_images / index.num_ids
         self._turn_size = max(_SHORTEST_TURN, round(window * mean_images / _WINDOW_SHARE))
-        turns = -(-index.counts // self._turn_size)
+        turns = -(-index.counts // self._turn_size)  # ceil(count / size)
         self._first_turn = _offsets(turns)
         self._num_turns = int(self._first_turn[-1])
+        # A section serves P groups, so W turns are open where a group has W / P of them: G = ceil(P T / W). With fewer than
+        # P groups a section would serve two parts of one group.
         self._num_groups = max(_PARTS, -(-_PARTS * self._num_turns // min(window, self._num_turns)))
         self._epoch = lru_cache(maxsize=2)(self._tables)  # a batch, and the prefetching, can lie across two epochs
 
     def images(self, stream: Int64s) -> Int64s:
-        """The images at these places of the endless chain of epochs.
+        """Return the images at these places of the endless chain of epochs.
 
         Args:
             stream: int64 [B], ascending places; place p belongs to epoch p // N.
@@ -91,51 +97,60 @@ class ResidencyOrder:
         return result
 
     def _images_of(self, epoch: int, places: Int64s) -> Int64s:
-        """Positions of one epoch's images at `places` [B]."""
+        """Return the positions of one epoch's images at `places`, int64 [B] each."""
         tables = self._epoch(epoch)
+        # The section s of place p is the last that starts at or before it: offsets[s] <= p < offsets[s + 1].
         section = np.searchsorted(tables.section_offsets, places, side="right") - 1
         group, rank = self._part_of(epoch, tables, section, places - tables.section_offsets[section])
-        start, stop = tables.group_offsets[group], tables.group_offsets[group + 1]
-        place = start + permuted(rank, stop - start, hashed(self._seed, _GROUP, epoch, group))
+        # The image of that rank in the shuffled group stands at start + permutation(rank) when turns follow each other.
+        start = tables.group_offsets[group]
+        size = tables.group_offsets[group + 1] - start
+        place = start + permuted(rank, size, hashed(self._seed, _GROUP, epoch, group))
         turn = np.searchsorted(tables.images_before, place, side="right") - 1
         return self._image(epoch, np.asarray(tables.turns[turn], np.int64), place - tables.images_before[turn])
 
     def _image(self, epoch: int, turn: Int64s, rank: Int64s) -> Int64s:
-        """The images of these ranks [B] among those of their turn [B]; which images share a turn changes with the epoch."""
+        """Return the images of these ranks [B] in their turns [B]; which images share a turn changes with the epoch."""
         identity = np.searchsorted(self._first_turn, turn, side="right") - 1
+        # Turn j of an identity has the places j size .. (j + 1) size - 1 of the epoch's order of its images.
         within = (turn - self._first_turn[identity]) * self._turn_size + rank
-        first, count = self._index.offsets[identity], self._index.offsets[identity + 1] - self._index.offsets[identity]
+        first = self._index.offsets[identity]
+        count = self._index.offsets[identity + 1] - first
         shuffled = permuted(within, count, hashed(self._seed, _IMAGES, epoch, identity))
         return np.asarray(self._index.members[first + shuffled], dtype=np.int64)
 
     def _part_of(self, epoch: int, tables: _Epoch, section: Int64s, places: Int64s) -> tuple[Int64s, Int64s]:
-        """The group whose image is served at each place of its section, and the image's rank in the group: int64 [B] each."""
+        """Return the group served at each place of its section, and the image's rank in that group: int64 [B] each."""
         groups, starts, stops = self._parts(tables.group_offsets, section)
-        before = np.cumsum(stops - starts, axis=1)
-        shuffled = permuted(places, before[:, -1], hashed(self._seed, _SECTION, epoch, section))
-        part = (before <= shuffled[:, None]).sum(axis=1)
+        ends = np.cumsum(stops - starts, axis=1)  # [B, P]: where each part ends in its section, parts laid end to end
+        shuffled = permuted(places, ends[:, -1], hashed(self._seed, _SECTION, epoch, section))
+        # The shuffled place q is in the first part with q < end; it is end - q before that part's end, and so is its rank
+        # before the part's last rank + 1: rank = stop - (end - q).
+        part = (ends <= shuffled[:, None]).sum(axis=1)
         row = np.arange(section.size)
-        return groups[row, part], stops[row, part] - (before[row, part] - shuffled)
+        return groups[row, part], stops[row, part] - (ends[row, part] - shuffled)
 
     def _tables(self, epoch: int) -> _Epoch:
-        """Orders the turns of an epoch and counts."""
+        """Order the turns of an epoch, and count the images of turns, groups and sections."""
         turns = permuted(np.arange(self._num_turns), self._num_turns, hashed(self._seed, _TURNS, epoch))
         images_before = _offsets(self._turn_sizes()[turns])
+        # Group g has the turns floor(g T / G) .. floor((g + 1) T / G) - 1 of this order.
         bounds = np.arange(self._num_groups + 1) * self._num_turns // self._num_groups
         group_offsets = images_before[bounds]
         _, starts, stops = self._parts(group_offsets, np.arange(self._num_groups))
-        smallest = np.min_scalar_type(-self._num_turns)  # signed
+        smallest = np.min_scalar_type(-self._num_turns)  # a signed type, as small as the table allows: T is up to N
         return _Epoch(turns.astype(smallest), images_before, group_offsets, _offsets((stops - starts).sum(axis=1)))
 
     def _turn_sizes(self) -> Int64s:
-        """int64 [T]: images of each turn; an identity's last one has what is left."""
+        """Return the images of each turn, int64 [T]; an identity's last one has what is left."""
         sizes = np.full(self._num_turns, self._turn_size, np.int64)
         last = self._first_turn[1:] - 1
         sizes[last] = self._index.counts - (np.diff(self._first_turn) - 1) * self._turn_size
         return sizes
 
     def _parts(self, group_offsets: Int64s, section: Int64s) -> tuple[Int64s, Int64s, Int64s]:
-        """What sections serve: groups, and first and last + 1 rank of their images, int64 [len(section), P] each."""
+        """Return what sections serve: groups, and their images' first and last + 1 rank, int64 [len(section), P] each."""
+        # Section s serves, for every part p, the ranks floor(size p / P) .. floor(size (p + 1) / P) - 1 of the group s - p.
         part = np.arange(_PARTS)
         groups = (section[:, None] - part) % self._num_groups
         sizes = group_offsets[groups + 1] - group_offsets[groups]
@@ -143,5 +158,5 @@ class ResidencyOrder:
 
 
 def _offsets(counts: Int64s) -> Int64s:
-    """int64 [n + 1]: what comes before each of the counts [n], and their sum."""
+    """Return what comes before each of the counts [n], and their sum: int64 [n + 1]."""
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])

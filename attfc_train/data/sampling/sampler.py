@@ -1,6 +1,6 @@
-"""Which images a step sees: a function of (seed, epoch, place) and of nothing else.
+"""Draws a step's images, as a function of (seed, epoch, place) and of nothing else.
 
-Nothing is stored and nothing is consumed, so a run can start at any step, on any number of workers, and draw the same batches.
+Nothing is stored or used up, so a run can start at any step, with any number of workers, and draw the same batches.
 Legend: N images, B queries per step, R references per query.
 """
 
@@ -17,8 +17,10 @@ from attfc_train.data.sampling.hashing import UInts, below, hashed, uniform
 from attfc_train.data.sampling.permutation import permuted
 from attfc_train.data.sampling.residency import ResidencyOrder
 
-_QUERY, _REFERENCE, _FLIP = 1, 2, 3
+_QUERY, _REFERENCE, _FLIP = range(1, 4)
+"""First words of the hashes: what is drawn."""
 _MAX_STREAM: Final = 2**53
+"""Places of the endless chain of epochs that can be asked for."""
 
 Int64s = NDArray[np.int64]
 
@@ -38,7 +40,7 @@ class Draw:
 
 
 class AttentionSampler:
-    """Draws queries and, for each, references of its identity.
+    """The source of queries and, for each, references of its identity, in one of three orders.
 
     * ``permutation``: an epoch is a permutation of all images; batches run across the ends of epochs, so none is dropped.
       References are other images of the identity: distinct where it has enough, in turn where it has fewer, and the query
@@ -58,9 +60,15 @@ class AttentionSampler:
         flip_probability: float = 0.5,
         window: int | None = None,
     ) -> None:
-        """A sampler without state; see `TrainProfile` for the arguments.
+        """Take settings of `TrainProfile`; there is no other state.
 
         Args:
+            index: the identities to draw from.
+            seed: of everything.
+            batch_size: B, at least 1.
+            num_references: R, at least 0.
+            draw: the order.
+            flip_probability: of each image's being mirrored.
             window: identities open at a time with ``residency``; None, or all of them, is ``permutation``.
         """
         assert batch_size >= 1, "batches hold images"
@@ -75,7 +83,7 @@ class AttentionSampler:
         self._flip_probability = flip_probability
 
     def draw_step(self, step: int) -> Draw:
-        """What step `step`, counted from 0, trains on."""
+        """Return what step `step`, counted from 0, trains on."""
         assert 0 <= step < _MAX_STREAM // self.batch_size, "steps are counted from 0"
         stream = step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)
         query = self._queries(stream)
@@ -85,16 +93,17 @@ class AttentionSampler:
         return Draw(query, self._references(stream, query, labels), flips, labels)
 
     def _queries(self, stream: Int64s) -> Int64s:
-        """The images at these places of the endless chain of epochs."""
+        """Return the images at these places of the endless chain of epochs, int64 [B] each."""
         if self._draw == "reference":
             return below(hashed(self._seed, _QUERY, stream), self._index.num_images)  # independent, with replacement
         if self._residency:
             return self._residency.images(stream)
+        # Place p of the chain is place p mod N of epoch p // N, and every epoch has a permutation of its own.
         epochs, places = np.divmod(stream, self._index.num_images)
         return permuted(places, self._index.num_images, hashed(self._seed, _QUERY, epochs))
 
     def _references(self, stream: Int64s, query: Int64s, labels: Int64s) -> Int64s:
-        """int64 [R, B]."""
+        """Return the references of the queries at these places of the chain, int64 [R, B]."""
         starts = self._index.offsets[labels]
         counts = self._index.offsets[labels + 1] - starts
         turns = np.arange(self.num_references, dtype=np.int64)[:, None]
@@ -106,17 +115,21 @@ class AttentionSampler:
         return self._others(starts, counts, query, _chosen(turns, others, keys))
 
     def _others(self, starts: Int64s, counts: Int64s, query: Int64s, ranks: Int64s) -> Int64s:
-        """The images at `ranks` among each identity's images other than the query; members ascend within an identity."""
+        """Return the images at `ranks` [R, B] among each identity's images other than the query."""
+        # Members ascend: leaving out the query moves those behind it down by one, so rank r is member r before the query and
+        # member r + 1 from the query's place on. An identity's only image stands in for itself, hence the minimum.
         behind = self._members(starts + ranks) >= query
         return self._members(starts + np.minimum(ranks + behind, counts - 1))
 
     def _members(self, places: Int64s) -> Int64s:
-        """Image positions as int64."""
+        """Return image positions as int64, in the shape of `places`."""
         return np.asarray(self._index.members[places], dtype=np.int64)
 
 
 def _chosen(turns: Int64s, others: Int64s, keys: UInts) -> Int64s:
-    """Ranks int64 [R, B] in [0, others[b]): the first R of a random order, from its start again where R is larger."""
-    num_turns, num_queries = turns.shape[0], others.shape[0]
-    places = (turns % others).reshape(-1)
-    return permuted(places, np.tile(others, num_turns), np.tile(keys, num_turns)).reshape(num_turns, num_queries)
+    """Return ranks in [0, others[b]), int64 [R, B]: the first R of a random order, from its start again where R is larger."""
+    # rank[r, b] = permutation_b(r mod others_b): distinct until all others had their turn. `permuted` takes flat arrays.
+    places = turns % others
+    num_turns = turns.shape[0]
+    ranks = permuted(places.reshape(-1), np.tile(others, num_turns), np.tile(keys, num_turns))
+    return ranks.reshape(places.shape)

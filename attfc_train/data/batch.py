@@ -13,9 +13,9 @@ from attfc_train.profile.profile import TrainProfile
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Legend: B queries, R references per query, H x W pixels.
+    """The images of a step, as uint8; `normalised` mirrors and scales them on the device.
 
-    Images travel as uint8 and are flipped and normalised on the device, in `normalised`.
+    Legend: B queries, R references per query, H x W pixels.
     """
 
     query: Tensor
@@ -29,22 +29,24 @@ class Batch:
 
     @classmethod
     def example(cls, profile: TrainProfile, device: torch.device) -> Batch:
-        """A batch of the right shapes and dtypes with no data, for traces and benchmarks."""
-        num, refs, size = profile.optim.batch_size, profile.num_references, profile.model.image_size
+        """Return a batch of the right shapes and dtypes without data, for traces and benchmarks."""
+        batch_size = profile.optim.batch_size
+        num_references = profile.num_references
+        size = profile.model.image_size
         return cls(
-            query=torch.zeros(num, 3, size, size, dtype=torch.uint8, device=device),
-            references=torch.zeros(refs, num, 3, size, size, dtype=torch.uint8, device=device),
-            flips=torch.zeros(1 + refs, num, dtype=torch.bool, device=device),
-            labels=torch.arange(num, dtype=torch.int64, device=device) % profile.num_ids,
+            query=torch.zeros(batch_size, 3, size, size, dtype=torch.uint8, device=device),
+            references=torch.zeros(num_references, batch_size, 3, size, size, dtype=torch.uint8, device=device),
+            flips=torch.zeros(1 + num_references, batch_size, dtype=torch.bool, device=device),
+            labels=torch.arange(batch_size, dtype=torch.int64, device=device) % profile.num_ids,
         )
 
     def to(self, device: torch.device) -> Batch:
-        """The batch on `device`; the copy overlaps with the host where the batch is pinned."""
+        """Return the batch on `device`; the copy overlaps with the host's work where the batch is pinned."""
         tensors = (self.query, self.references, self.flips, self.labels)
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
 
     def split(self, parts: int) -> Iterator[Batch]:
-        """Equal micro-batches, as views."""
+        """Yield `parts` equal micro-batches, as views."""
         size = self.labels.shape[0] // parts
         for start in range(0, parts * size, size):
             part = slice(start, start + size)
@@ -52,14 +54,15 @@ class Batch:
 
 
 def normalised(images: Tensor, flips: Tensor) -> Tensor:
-    """Mirrors and scales images to [-1, 1]: ((x / 255) - 0.5) / 0.5, the convention of InsightFace's models.
+    """Mirror images and scale them to [-1, 1], the convention of InsightFace's models.
 
     Args:
         images: uint8 [N, 3, H, W].
-        flips: bool [N].
+        flips: bool [N], which are mirrored.
 
     Returns:
         float32 [N, 3, H, W].
     """
     mirrored = torch.where(flips[:, None, None, None], images.flip(-1), images)
+    # ((x / 255) - 0.5) / 0.5 = x / 127.5 - 1, in place: only one float32 copy of the batch is made.
     return mirrored.to(torch.float32).mul_(1 / 127.5).sub_(1.0)

@@ -1,4 +1,4 @@
-"""What a face data set must offer; RecordIO, folders and synthetic faces implement it."""
+"""The interface of face data sets; every format in `attfc_train.data.formats` implements it, and so does a part."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from attfc_train.data.identity_index import IdentityIndex
 class FaceDataset(Protocol):
     """Images with identity labels, addressed by 0-based position.
 
-    Reading is thread-safe and keeps no state, so that any number of decoding threads can share one data set.
+    Reading is thread-safe and keeps no state, so that any number of threads can share a data set.
     """
 
     @property
     def name(self) -> str:
-        """Short text for messages and the run record."""
+        """A short text for messages and the run record."""
         ...
 
     @property
     def index(self) -> IdentityIndex:
-        """Which images belong to which identity."""
+        """The identities and their images."""
         ...
 
     def encoded(self, position: int) -> bytes | NDArray[np.uint8]:
-        """The image at `position`: encoded file bytes, or uint8 [H, W, 3] RGB pixels where nothing is encoded.
+        """Return the image at `position`: encoded file bytes, or uint8 [H, W, 3] RGB pixels where nothing is encoded.
 
         Raises:
             DataError: the record cannot be read.
@@ -36,5 +36,5 @@ class FaceDataset(Protocol):
         ...
 
     def locate(self, position: int) -> str:
-        """Where the image is, for messages: ``train.rec key 17``, a file path, ..."""
+        """Return where the image is, for messages: ``train.rec key 17``, a file path, ..."""
         ...

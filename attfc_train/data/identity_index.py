@@ -1,4 +1,4 @@
-"""Which images belong to which identity, as flat arrays: no Python object per image, so that 42 million are no burden."""
+"""The identities of a data set and their images, as flat arrays without a Python object per image: 42 million are no burden."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ Ints = NDArray[np.signedinteger]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class IdentityIndex:
-    """Legend: N images, addressed by position; identities are 0 .. num_ids - 1 without gaps. All arrays are read-only."""
+    """The images of each identity, and the identity of each image, as read-only arrays.
+
+    Legend: N images, addressed by position; identities are 0 .. num_ids - 1 without gaps.
+    """
 
     labels: Ints
     """int32 or int64 [N]: the identity of each image."""
@@ -28,7 +31,7 @@ class IdentityIndex:
 
     @classmethod
     def from_labels(cls, labels: ArrayLike) -> IdentityIndex:
-        """Groups images by label; gaps between the labels are closed.
+        """Group images by label; gaps between the labels are closed.
 
         Args:
             labels: integers [N], any values.
@@ -68,20 +71,22 @@ class IdentityIndex:
         return np.diff(self.offsets)
 
     def labels_of(self, positions: ArrayLike) -> NDArray[np.int64]:
-        """int64 identities of the images at `positions`, in the same shape."""
+        """Return the identities of the images at `positions`, int64 in the same shape."""
         return np.asarray(self.labels[np.asarray(positions)], dtype=np.int64)
 
     def members_of(self, identity: int) -> Ints:
-        """Ascending image positions of one identity, as a view."""
+        """Return the ascending image positions of one identity, as a view."""
         return self.members[self.offsets[identity] : self.offsets[identity + 1]]
 
 
 def _compacted(given: NDArray[Any]) -> tuple[NDArray[np.int64], Ints, NDArray[np.int64]]:
-    """Ascending original labels, each image's rank among them, and images per label."""
-    lowest, highest = int(given.min()), int(given.max())
-    if highest - lowest > 4 * given.size + 1024:  # too sparse to count
+    """Return the ascending original labels, each image's rank among them, and the images per label."""
+    lowest = int(given.min())
+    highest = int(given.max())
+    if highest - lowest > 4 * given.size + 1024:  # too sparse for an array with a place per possible label
         original, compact, counts = np.unique(given, return_inverse=True, return_counts=True)
         return original.astype(np.int64), compact.astype(_smallest_type(original.size)), counts.astype(np.int64)
+    # By counting, without the sort that np.unique needs: rank[label] = present labels below it, for those that are present.
     shifted = given.astype(np.int64) - lowest
     counts = np.bincount(shifted)
     present = np.flatnonzero(counts)
@@ -91,7 +96,7 @@ def _compacted(given: NDArray[Any]) -> tuple[NDArray[np.int64], Ints, NDArray[np
 
 
 def _grouped(compact: Ints) -> Ints:
-    """Image positions ordered by identity, ascending within each."""
+    """Return image positions ordered by identity, ascending within each."""
     smallest = _smallest_type(compact.size)
     if np.all(compact[:-1] <= compact[1:]):
         return np.arange(compact.size, dtype=smallest)
@@ -99,5 +104,5 @@ def _grouped(compact: Ints) -> Ints:
 
 
 def _smallest_type(size: int) -> np.dtype[np.signedinteger]:
-    """The smaller of int32 and int64 that holds [0, size)."""
+    """Return int32 if it holds [0, size), else int64."""
     return np.dtype(np.int32 if size <= 2**31 else np.int64)

@@ -1,4 +1,4 @@
-"""Batches, in order, decoded by threads a few steps ahead (JPEG decoding and resizing release the interpreter's lock).
+"""Loads batches in order, decoded by threads a few steps ahead (decoding and resizing release the interpreter's lock).
 
 Legend: B queries, R references per query, S x S pixels.
 """
@@ -32,12 +32,12 @@ _LEAST_DRAWN: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class CorruptImages:
-    """What could not be read so far."""
+    """Images that could not be read so far."""
 
     drawn: int
     """Images drawn: queries and references, repeats included."""
     replaced: int
-    """Those of them that were unreadable."""
+    """Unreadable images among them."""
     examples: tuple[str, ...]
     """The first 20 different ones, by name."""
 
@@ -53,7 +53,7 @@ class _Pending:
 
 
 class AttentionLoader:
-    """Reads what an `AttentionSampler` draws. Batches depend on data set and sampler only, not on the number of workers."""
+    """A reader of what an `AttentionSampler` draws; batches depend on data set and sampler, not on the number of workers."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class AttentionLoader:
         max_corrupt_share: float = 0.01,
         pin_memory: bool = False,
     ) -> None:
-        """A loader whose cache and statistics last as long as it does; threads only live while batches are drawn.
+        """Start an empty cache and statistics that last as long as the loader; threads live only while batches are drawn.
 
         Args:
             dataset: where images come from.
@@ -78,7 +78,8 @@ class AttentionLoader:
             max_corrupt_share: share of the images drawn that may be unreadable; up to 1000 images count as 1000.
             pin_memory: page-locked batches, for a device that copies by itself.
         """
-        self._dataset, self._sampler = dataset, sampler
+        self._dataset = dataset
+        self._sampler = sampler
         self._reader = ImageReader(dataset, image_size, cache_bytes)
         self._image_size = image_size
         self._num_workers = num_workers or min(_num_cores(), MAX_DEFAULT_WORKERS)
@@ -86,7 +87,8 @@ class AttentionLoader:
         self._max_corrupt_share = max_corrupt_share
         self._pin_memory = pin_memory
         self._wait_seconds: Seconds = 0.0
-        self._drawn, self._replaced = 0, 0
+        self._drawn = 0
+        self._replaced = 0
         self._examples: dict[int, str] = {}
 
     @property
@@ -96,15 +98,15 @@ class AttentionLoader:
 
     @property
     def wait_seconds(self) -> Seconds:
-        """How long the consumer has waited for batches."""
+        """Seconds that the consumer has waited for batches."""
         return self._wait_seconds
 
     def records_of_step(self, step: int) -> list[str]:
-        """Where the queries of a step are, for reports."""
+        """Return where the queries of a step are, for reports."""
         return [self._dataset.locate(position) for position in self._sampler.draw_step(step).query.tolist()]
 
     def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
-        """The batches of steps `first_step` .. ``last_step - 1``, in order.
+        """Yield the batches of steps `first_step` .. ``last_step - 1``, in order.
 
         Closing the iterator, or an exception in it, ends its threads before it returns.
 
@@ -124,8 +126,9 @@ class AttentionLoader:
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _start(self, pool: ThreadPoolExecutor, step: int) -> _Pending:
-        """Hands the images of a step to the workers, some per task."""
+        """Hand the images of a step to the workers, some per task."""
         draw = self._sampler.draw_step(step)
+        # Workers write into slices of the batch itself: image i of the flat batch is that of positions[i], the queries first.
         positions = np.concatenate([draw.query[None], draw.references]).reshape(-1)
         shape = (*draw.flips.shape, 3, self._image_size, self._image_size)
         images = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pin_memory)
@@ -134,18 +137,20 @@ class AttentionLoader:
         return _Pending(draw, images, [pool.submit(self._reader.fill, positions[part], flat[part]) for part in parts])
 
     def _finish(self, pending: _Pending) -> Batch:
-        """Waits for a step's images and judges what was unreadable."""
+        """Wait for a step's images, and count what was unreadable."""
         since = time.perf_counter()
         replaced = [position for part in pending.parts for position in part.result()]
         self._wait_seconds += time.perf_counter() - since
         self._judge(pending.draw.flips.size, replaced)
-        flips, labels = torch.from_numpy(pending.draw.flips), torch.from_numpy(pending.draw.labels)
+        flips = torch.from_numpy(pending.draw.flips)
+        labels = torch.from_numpy(pending.draw.labels)
         if self._pin_memory:
-            flips, labels = flips.pin_memory(), labels.pin_memory()
+            flips = flips.pin_memory()
+            labels = labels.pin_memory()
         return Batch(pending.images[0], pending.images[1:], flips, labels)
 
     def _judge(self, drawn: int, replaced: list[int]) -> None:
-        """Counts and names unreadable images.
+        """Count and name unreadable images.
 
         Raises:
             DataError: they are too many.
@@ -163,5 +168,5 @@ class AttentionLoader:
 
 
 def _num_cores() -> int:
-    """Cores that this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,4 +1,4 @@
-"""Decoded images by position, from memory where they fit, with a stand-in for every image that cannot be read."""
+"""Reads decoded images by position, from memory where they fit, with a stand-in for every image that cannot be read."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ _MAX_STAND_INS: Final = 32
 
 
 class ImageReader:
-    """Reads any images into arrays, from any number of threads.
+    """A reader of images into arrays, for any number of threads.
 
-    What an unreadable image becomes depends on the data set alone: the next readable image of its identity (in the order of
-    positions, from the first again after the last; at most 32 are tried), so the label stays right; failing that, plain grey.
+    An unreadable image becomes the next readable image of its identity (in the order of positions, from the first again after
+    the last; at most 32 are tried), so the label stays right; failing that, plain grey. This depends on the data set alone.
     """
 
     def __init__(self, dataset: FaceDataset, image_size: int, cache_bytes: Bytes) -> None:
-        """Decoded images are kept when all of them, ``3 * image_size**2`` bytes each, fit into `cache_bytes`."""
+        """Keep decoded images if all of them, ``3 * image_size**2`` bytes each, fit into `cache_bytes`."""
         self._dataset = dataset
         self._size = image_size
         self._unreadable: set[int] = set()
         shape = (dataset.index.num_images, 3, image_size, image_size)
         self._cached = bool(np.prod(shape, dtype=np.float64) <= cache_bytes)
         kept = shape if self._cached else (0, *shape[1:])
-        self._images: Pixels = np.empty(kept, dtype=np.uint8)  # pages are only taken when images come
+        self._images: Pixels = np.empty(kept, dtype=np.uint8)  # takes no memory until images are written to it
         self._filled: NDArray[np.bool_] = np.zeros(kept[0], dtype=np.bool_)
 
     def fill(self, positions: NDArray[np.int64], out: Pixels) -> list[int]:
-        """Reads the images at `positions`, int64 [n], into `out`, uint8 [n, 3, size, size].
+        """Read the images at `positions`, int64 [n], into `out`, uint8 [n, 3, size, size].
 
         Returns:
             The positions of those that are unreadable and were replaced, in order.
@@ -53,7 +53,7 @@ class ImageReader:
         return replaced
 
     def _read(self, position: int, out: Pixels) -> bool:
-        """Reads one image into uint8 [3, size, size]; False where that cannot be done."""
+        """Read one image into uint8 [3, size, size]; return False where that cannot be done."""
         if self._cached and self._filled[position]:
             out[...] = self._images[position]
             return True
@@ -71,7 +71,7 @@ class ImageReader:
         return True
 
     def _replace(self, position: int, out: Pixels) -> None:
-        """Puts the stand-in of an unreadable image into uint8 [3, size, size]."""
+        """Put the stand-in of an unreadable image into uint8 [3, size, size]."""
         index = self._dataset.index
         members = index.members_of(int(index.labels[position]))
         place = int(np.searchsorted(members, position))

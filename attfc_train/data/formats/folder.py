@@ -1,4 +1,4 @@
-"""A folder per identity with image files in it; names are kept as one block of bytes, not as a string per image."""
+"""Folders with a folder of image files per identity; names are kept in one block of bytes, not as a string per image."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class _Names:
     """Many names in one block of memory."""
 
     def __init__(self, names: list[bytes]) -> None:
-        """Packs `names`."""
+        """Pack `names`."""
         self._ends: NDArray[np.int64] = np.cumsum([len(name) for name in names], dtype=np.int64)
         self._block = b"".join(names)
 
@@ -39,7 +39,7 @@ class FolderFaces:
     """A `FaceDataset` over ``root/identity/image.jpg``; identities and images are in the order of their names' bytes."""
 
     def __init__(self, root: Path) -> None:
-        """Lists `root`; hidden files, files with other extensions and folders without images are passed over.
+        """List `root`; hidden files, files with other extensions and folders without images are passed over.
 
         Raises:
             DataError: `root` cannot be listed, or holds fewer than two identities.
@@ -57,7 +57,8 @@ class FolderFaces:
         if not files:
             got = f"none in '{root}'"
             raise DataError("a data set folder must hold train.rec or a folder of images per identity", got, "Check the path.")
-        self._folders, self._files = _Names(folders), _Names(files)
+        self._folders = _Names(folders)
+        self._files = _Names(files)
         self._index = IdentityIndex.from_labels(np.repeat(np.arange(len(counts)), counts))
 
     @property
@@ -71,7 +72,7 @@ class FolderFaces:
         return self._index
 
     def encoded(self, position: int) -> bytes:
-        """File bytes of one image.
+        """Return the file bytes of one image.
 
         Raises:
             DataError: the file cannot be read or is larger than 64 MiB.
@@ -87,16 +88,16 @@ class FolderFaces:
         return content
 
     def locate(self, position: int) -> str:
-        """The file's path."""
+        """Return the file's path."""
         return str(self._path(position))
 
     def _path(self, position: int) -> Path:
-        """Where the image is."""
+        """Return where the image is."""
         return self._root / self._folders[int(self._index.labels[position])] / self._files[position]
 
 
 def _entries(folder: Path, *, folders: bool) -> list[bytes]:
-    """Sorted names of the folders or of the files in `folder`."""
+    """Return the sorted names of the folders, or of the files, in `folder`."""
     try:
         with os.scandir(folder) as entries:
             return sorted(os.fsencode(entry.name) for entry in entries if entry.name[0] != "." and entry.is_dir() == folders)
@@ -105,7 +106,7 @@ def _entries(folder: Path, *, folders: bool) -> list[bytes]:
 
 
 def _is_image(name: bytes) -> bool:
-    """Whether a file name counts as an image."""
+    """Return whether a file name counts as an image."""
     return os.path.splitext(name)[1].lower() in _ENDINGS
 
 

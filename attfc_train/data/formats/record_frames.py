@@ -1,7 +1,11 @@
 """RecordIO on the byte level: frames, the text index, and the image record header (as dmlc-core and MXNet write them).
 
-Legend: a record is one or more frames of ``magic | kind << 29 | length | payload | padding to 4 bytes``; a payload that
-contains the magic at a 4-byte-aligned place is split there, and the reader puts the magic back.
+A record is one or more frames, each of two 32-bit words and bytes, little-endian:
+
+    magic | kind << 29 | length | payload | padding to 4 bytes
+
+A payload with the magic at a 4-byte-aligned place is split there, without the magic, and the reader puts it back: so a reader
+that is lost in a file finds the next record by looking for an aligned magic. The kinds are whole, first, middle and last.
 """
 
 from __future__ import annotations
@@ -20,18 +24,22 @@ from attfc_train.units import Bytes
 
 MAGIC: Final = 0xCED7230A
 MAX_LENGTH: Final = 2**29 - 1
-HEADER_BYTES: Final = 24
-FRAME_BYTES: Final = 8
+"""Bytes that 29 bits can count; also the mask of those bits."""
+HEADER_BYTES: Final[Bytes] = 24
+"""An image record's header: uint32 flag, float32 label, two uint64 numbers."""
+FRAME_BYTES: Final[Bytes] = 8
+"""The two words in front of a payload."""
 
 _MAGIC_BYTES: Final = struct.pack("<I", MAGIC)
 _WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
-_FIRST_READ: Final = 16384
-_IDX_BLOCK: Final = 2**24
+_FIRST_READ: Final[Bytes] = 16384
+_IDX_BLOCK: Final[Bytes] = 2**24
 _IDX_BYTES: Final = np.array([chr(code) in "0123456789\t\r\n " for code in range(256)])
+"""bool [256]: bytes that an index may contain."""
 
 
 def framed(payload: bytes) -> bytes:
-    """The frames of one record.
+    """Return the frames of one record.
 
     Args:
         payload: at most `MAX_LENGTH` bytes.
@@ -40,12 +48,15 @@ def framed(payload: bytes) -> bytes:
     parts = _split_at_magic(payload)
     kinds = [_WHOLE] if len(parts) == 1 else [_FIRST, *[_MIDDLE] * (len(parts) - 2), _LAST]
     frames = (struct.pack("<II", MAGIC, kind << 29 | len(part)) + part for kind, part in zip(kinds, parts, strict=True))
+    # Only the last part can need padding: a part ends at an aligned magic, and starts 4 bytes behind one.
     return b"".join(frames) + bytes(-len(parts[-1]) % 4)
 
 
 def _split_at_magic(payload: bytes) -> list[bytes]:
-    """The pieces between aligned magics."""
-    parts, start, place = [], 0, payload.find(_MAGIC_BYTES)
+    """Return the pieces between aligned magics."""
+    parts = []
+    start = 0
+    place = payload.find(_MAGIC_BYTES)
     while place >= 0:
         if place % 4:
             place = payload.find(_MAGIC_BYTES, place + 1)
@@ -57,7 +68,7 @@ def _split_at_magic(payload: bytes) -> list[bytes]:
 
 
 def image_header(label: float | tuple[float, ...], number: int, second_number: int = 0) -> bytes:
-    """The header in front of an image: flag, label, two numbers, and the labels where there are several."""
+    """Return the header in front of an image; several labels stand behind it, and the flag is their number."""
     if isinstance(label, tuple):
         return struct.pack(f"<IfQQ{len(label)}f", len(label), 0.0, number, second_number, *label)
     return struct.pack("<IfQQ", 0, label, number, second_number)
@@ -67,7 +78,7 @@ class RecordFile:
     """A ``.rec`` file open for reading, from any number of threads."""
 
     def __init__(self, path: Path) -> None:
-        """Opens `path`.
+        """Open `path`; it is closed when nobody holds this object any more.
 
         Raises:
             DataError: the file does not exist or cannot be read.
@@ -83,13 +94,16 @@ class RecordFile:
         self._words: NDArray[np.uint32] = np.asarray(whole)
 
     def words(self, offsets: NDArray[np.int64], place: int) -> NDArray[np.uint32]:
-        """The `place`-th 32-bit word after each offset; 0 beyond the end of the file."""
+        """Return the `place`-th 32-bit word behind each offset [n], uint32 [n]; 0 beyond the end of the file.
+
+        This reads the headers of millions of records through the mapped file; each touches one page and copies 4 bytes.
+        """
         at = offsets // 4 + place
         inside = at < self._words.size
         return np.where(inside, self._words[np.where(inside, at, 0)], np.uint32(0))
 
     def read(self, offset: int, where: str) -> bytes:
-        """The payload of the record at `offset`.
+        """Return the payload of the record at `offset`.
 
         Args:
             where: the record's name, for messages.
@@ -109,11 +123,12 @@ class RecordFile:
         return _MAGIC_BYTES.join(parts)
 
     def _read_frame(self, offset: int, where: str) -> tuple[int, bytes, int]:
-        """Kind and payload of one frame, and where the next one starts."""
+        """Return the kind and the payload of one frame, and where the next one starts."""
         try:
+            # pread moves no file position that threads would share; the first read has most images whole.
             frame = os.pread(self._descriptor, _FIRST_READ, offset)
             magic, word = struct.unpack_from("<II", frame)
-            end = FRAME_BYTES + (word & MAX_LENGTH)
+            end = FRAME_BYTES + (word & MAX_LENGTH)  # word = kind << 29 | length
             if magic != MAGIC:
                 raise damaged(where, "no record magic")
             if offset + end > self.size:
@@ -126,11 +141,11 @@ class RecordFile:
             raise damaged(where, f"a read error ({error.strerror})") from error
         if end > len(frame):
             raise damaged(where, "a file that shrank while it was open")
-        return word >> 29, frame[FRAME_BYTES:end], offset + end + -end % 4
+        return word >> 29, frame[FRAME_BYTES:end], offset + end + -end % 4  # -end mod 4 bytes of padding
 
 
 def read_idx(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Keys, ascending and unique, and their byte offsets; of a repeated key the last line counts, as in MXNet.
+    """Return keys, ascending and unique, and their byte offsets; of a repeated key the last line counts, as in MXNet.
 
     Raises:
         DataError: the file is missing, empty, or not lines of ``key<tab>offset``.
@@ -140,20 +155,24 @@ def read_idx(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         text = path.read_bytes()
     except OSError as error:
         raise DataError(f"'{path}' must lie beside the .rec file", str(error.strerror), remedy) from error
+    # fromstring is fast, but stops without an error at what is no number: first make sure that there are digits and blanks
+    # only, a block at a time because the answer takes a byte per byte.
     blocks = range(0, len(text), _IDX_BLOCK)
     plain = all(_IDX_BYTES[np.frombuffer(text, np.uint8)[start : start + _IDX_BLOCK]].all() for start in blocks)
     numbers = np.fromstring(text, dtype=np.int64, sep=" ") if plain else np.zeros(0, np.int64)
     if not numbers.size or numbers.size % 2:
         raise DataError(f"'{path}' must hold lines of key<tab>offset", "other text" if text else "an empty file", remedy)
-    keys, offsets = numbers[::2], numbers[1::2]
+    keys = numbers[::2]
+    offsets = numbers[1::2]
     if np.all(keys[:-1] < keys[1:]):
         return keys, offsets
-    order = np.argsort(keys, kind="stable")
-    keys, offsets = keys[order], offsets[order]
+    order = np.argsort(keys, kind="stable")  # equal keys stay in the order of their lines
+    keys = keys[order]
+    offsets = offsets[order]
     last = np.append(keys[:-1] != keys[1:], True)
     return keys[last], offsets[last]
 
 
 def damaged(where: str, got: str) -> DataError:
-    """What is raised for a record that cannot be read."""
+    """Return the error for a record that cannot be read."""
     return DataError(f"{where} must be a RecordIO record", got, "Copy the .rec and .idx files again.")

@@ -1,10 +1,10 @@
-"""RecordIO data sets (``train.rec`` + ``train.idx``) without MXNet, in both layouts that are in use.
+"""RecordIO data sets (``train.rec`` and ``train.idx``) without MXNet, in both layouts that are in use.
 
 * InsightFace: key 0 is a header, keys 1..N are images, the keys after them name the image range of each identity.
 * im2rec: every key is an image.
 
-Numbers in these files are float32. Image numbers above 2**24 are therefore rounded, and neither the header's count nor the
-identity ranges are believed without a check; where the check fails, the label is read from every image's own header.
+Numbers in these files are float32, so image numbers above 2**24 are rounded. Neither the header's count nor the identity ranges
+are believed without a check; where the check fails, the label is read from every image's own header.
 """
 
 from __future__ import annotations
@@ -20,13 +20,17 @@ from numpy.typing import NDArray
 from attfc_train.data.formats.record_frames import FRAME_BYTES, HEADER_BYTES, MAGIC, MAX_LENGTH, RecordFile, damaged, read_idx
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.errors import DataError
+from attfc_train.units import Bytes
 
 EXACT_FLOAT: Final = 2**24
 """Whole numbers up to here survive float32."""
 
 _FLAG, _LABEL, _ARRAY = 2, 3, 8
-_EMPTY_RECORD: Final = HEADER_BYTES + 8
+"""32-bit words of a record, counted from its frame: how many labels stand behind the header, the label, those labels."""
+_EMPTY_RECORD: Final[Bytes] = HEADER_BYTES + 8
+"""A header, two labels and no image."""
 _BLOCK: Final = 2**22
+"""Images whose headers are looked at together, to bound the memory."""
 _COPY: Final = "Copy the .rec and .idx files again."
 
 Int64s = NDArray[np.int64]
@@ -46,7 +50,7 @@ class RecordIOFaces:
     """A `FaceDataset` over ``X.rec`` and ``X.idx``; images are in the order of their keys."""
 
     def __init__(self, path: Path) -> None:
-        """Opens a ``.rec`` file, or ``train.rec`` in a folder, and reads all labels.
+        """Open a ``.rec`` file, or ``train.rec`` in a folder, and read all labels.
 
         Raises:
             DataError: a file is missing, truncated or damaged, or the two do not belong together.
@@ -62,7 +66,8 @@ class RecordIOFaces:
         else:
             images = slice(None)
             labels = _labels_of_images(self._file, offsets)
-        self._keys, self._offsets = _compact_keys(keys[images]), offsets[images].copy()
+        self._keys = _compact_keys(keys[images])
+        self._offsets = offsets[images].copy()  # a view would keep the offsets of millions of identity records
         self._index = IdentityIndex.from_labels(labels)
 
     @property
@@ -76,7 +81,7 @@ class RecordIOFaces:
         return self._index
 
     def encoded(self, position: int) -> bytes:
-        """File bytes of one image.
+        """Return the file bytes of one image.
 
         Raises:
             DataError: the record is damaged or holds no image.
@@ -85,18 +90,19 @@ class RecordIOFaces:
         payload = self._file.read(int(self._offsets[position]), where)
         if len(payload) < HEADER_BYTES:
             raise damaged(where, f"{len(payload)} bytes, too few for an image header")
-        image = payload[HEADER_BYTES + 4 * struct.unpack_from("<I", payload)[0] :]
+        num_labels = struct.unpack_from("<I", payload)[0]
+        image = payload[HEADER_BYTES + 4 * num_labels :]
         if not image:
             raise damaged(where, "a record without an image")
         return image
 
     def locate(self, position: int) -> str:
-        """``train.rec key 17``."""
+        """Return ``train.rec key 17``."""
         return f"{self._file.path.name} key {self._keys[position]}"
 
 
 def _check_places(file: RecordFile, keys: Int64s, offsets: Int64s) -> None:
-    """Every offset can be a record of this file; looks at the numbers and at the last record only."""
+    """Refuse offsets at which this file can have no record; of the records only the last is looked at."""
     wrong = (offsets < 0) | (offsets % 4 != 0)
     outside = offsets > file.size - FRAME_BYTES
     if wrong.any() or keys[0] < 0:
@@ -111,7 +117,7 @@ def _check_places(file: RecordFile, keys: Int64s, offsets: Int64s) -> None:
 
 
 def _is_dataset_header(file: RecordFile, keys: Int64s, offsets: Int64s) -> bool:
-    """Whether key 0 is InsightFace's header: two labels, first < second, and no image.
+    """Return whether key 0 is InsightFace's header: two labels, first < second, and no image.
 
     Raises:
         DataError: there is no key 0, but there are identity records, which only mean something with it.
@@ -130,18 +136,20 @@ def _is_dataset_header(file: RecordFile, keys: Int64s, offsets: Int64s) -> bool:
 
 
 def _are_empty(file: RecordFile, offsets: Int64s) -> NDArray[np.bool_]:
-    """Which records carry two labels and no image: identity records."""
+    """Return which records carry two labels and no image, bool [n]: identity records."""
     empty: NDArray[np.bool_] = (file.words(offsets, 1) == _EMPTY_RECORD) & (file.words(offsets, _FLAG) == 2)
     return empty
 
 
 def _num_images(file: RecordFile, keys: Int64s, offsets: Int64s) -> int:
-    """Images in front of the identity records; found by looking at the records, because the header's number may be rounded.
+    """Return the number of images in front of the identity records, counted because the header's number may be rounded.
 
     Raises:
         DataError: no image, or keys are missing between the images.
     """
     count = struct.unpack_from("<f", file.read(int(offsets[0]), "key 0"), HEADER_BYTES)[0]
+    # The last image lies near the key that the header names; only where none is found there all records are looked at. Keys
+    # are 0, 1, 2, ... up to it exactly if its key is its place.
     guess = int(np.clip(np.nan_to_num(count), 1, 2**40))
     for start in (int(np.searchsorted(keys, max(1, guess - _BLOCK // 1024))), 1):
         images = np.flatnonzero(~_are_empty(file, offsets[start:]))
@@ -155,13 +163,17 @@ def _num_images(file: RecordFile, keys: Int64s, offsets: Int64s) -> int:
 
 
 def _labels_by_identity(file: RecordFile, images: Int64s, identities: Int64s) -> Int64s:
-    """Labels of InsightFace's layout: two image headers per identity, or all where its ranges do not check out."""
+    """Return the labels of InsightFace's layout, int64 [N], from two image headers per identity where its ranges are right."""
     ranges = [file.words(identities, _ARRAY + end).view("<f4") for end in (0, 1)]
     total = images.size
     if not all(np.all((numbers >= 1) & (numbers <= total + 1)) for numbers in ranges) or total >= EXACT_FLOAT:
         return _labels_of_images(file, images)
     first, end = (numbers.astype(np.int64) for numbers in ranges)
-    first, end = first[end != first], end[end != first]
+    filled = end != first
+    first = first[filled]
+    end = end[filled]
+    # Ranges [first, end) of image keys are right if they cover 1 .. N without gap or overlap, and the first and the last image
+    # of each have one label. Then the label is repeated without a look at the images between them.
     tiled = first.size and first[0] == 1 and end[-1] == total + 1 and np.all(first[1:] == end[:-1]) and np.all(end > first)
     if not tiled:
         return _labels_of_images(file, images)
@@ -172,7 +184,7 @@ def _labels_by_identity(file: RecordFile, images: Int64s, identities: Int64s) ->
 
 
 def _labels_of_images(file: RecordFile, offsets: Int64s) -> Int64s:
-    """The label in each image's header (the first where there are several), read in the order of the file.
+    """Return the label in each image's header (the first where there are several), read in the order of the file.
 
     Raises:
         DataError: an offset without a record, or a label that is not a whole number.
@@ -191,15 +203,15 @@ def _labels_of_images(file: RecordFile, offsets: Int64s) -> Int64s:
 
 
 def _labels_of_block(file: RecordFile, offsets: Int64s) -> Int64s:
-    """`_labels_of_images` for a few million images."""
+    """Return `_labels_of_images` for a few million images."""
     short = (file.words(offsets, 1) & np.uint32(MAX_LENGTH)) < HEADER_BYTES
     strange = (file.words(offsets, 0) != MAGIC) | short
     if strange.any():
         raise damaged(f"'{file.path}' byte {offsets[strange][0]}", "no image record there")
     words = np.where(file.words(offsets, _FLAG) > 0, file.words(offsets, _ARRAY), file.words(offsets, _LABEL))
     labels: NDArray[np.float32] = words.view("<f4")
-    fine = (labels >= 0) & (labels <= EXACT_FLOAT)
-    fine &= np.where(fine, labels, 0) % 1 == 0
+    fine = (labels >= 0) & (labels <= EXACT_FLOAT)  # False for NaN
+    fine &= np.where(fine, labels, 0) % 1 == 0  # infinity % 1 would warn
     if not fine.all():
         got = f"{labels[~fine][0]} at byte {offsets[~fine][0]}"
         raise DataError(f"labels in '{file.path}' must be whole numbers from 0 to 2**24", got, _COPY)
@@ -207,6 +219,7 @@ def _labels_of_block(file: RecordFile, offsets: Int64s) -> Int64s:
 
 
 def _compact_keys(keys: Int64s) -> Sequence[int] | Int64s:
-    """Consecutive keys as a range, which takes no memory."""
-    first, last = int(keys[0]), int(keys[-1])
+    """Return consecutive keys as a range, which takes no memory; any others as they are."""
+    first = int(keys[0])
+    last = int(keys[-1])
     return range(first, last + 1) if last - first + 1 == keys.size else keys.copy()

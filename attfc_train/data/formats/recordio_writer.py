@@ -16,7 +16,7 @@ from attfc_train.files import write_atomically, write_text_atomically
 
 
 def write_recordio(path: Path, labels: ArrayLike, encoded_images: Iterable[bytes]) -> None:
-    """Writes ``X.rec``, ``X.idx`` and, beside them, ``property``; each appears whole or not at all, the index last.
+    """Write ``X.rec``, ``X.idx`` and, beside them, ``property``; each appears whole or not at all, the index last.
 
     Args:
         path: the ``.rec`` file.
@@ -43,7 +43,7 @@ def write_recordio(path: Path, labels: ArrayLike, encoded_images: Iterable[bytes
 
 
 def _identity_bounds(labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where each identity's images start, and the end of the last."""
+    """Return where each identity's images start, and the end of the last."""
     starts = np.flatnonzero(np.diff(labels, prepend=-1))
     if labels.size == 0 or labels.min() < 0 or np.unique(labels[starts]).size != starts.size:
         raise UsageError("labels must be numbers from 0, grouped by identity", "others", "Sort the images by identity.")
@@ -58,8 +58,9 @@ def _identity_bounds(labels: NDArray[np.int64]) -> NDArray[np.int64]:
 def _payloads(
     labels: NDArray[np.int64], bounds: NDArray[np.int64], encoded_images: Iterable[bytes]
 ) -> Iterator[tuple[int, bytes]]:
-    """Keys and payloads in the order of the file: images, identities, the header."""
-    num_images, num_ids = labels.size, bounds.size - 1
+    """Yield keys and payloads in the order of the file: images, identities, the header."""
+    num_images = labels.size
+    num_ids = bounds.size - 1
     count = 0
     for count, image in enumerate(encoded_images, start=1):
         if count > num_images or len(image) > MAX_LENGTH - HEADER_BYTES:
@@ -67,7 +68,9 @@ def _payloads(
         yield count, image_header(float(labels[count - 1]), count) + image
     if count < num_images:
         raise UsageError("images must be as many as labels", f"{count} and {num_images}", "Check both lists.")
+    # Identity i has the key N + 1 + i and names its images' first key and last key + 1; images have the keys 1 .. N.
     for identity in range(num_ids):
         key = num_images + 1 + identity
         yield key, image_header((float(bounds[identity] + 1), float(bounds[identity + 1] + 1)), key)
+    # Key 0 does the same for the identities' keys.
     yield 0, image_header((float(num_images + 1), float(num_images + 1 + num_ids)), 0, 1)

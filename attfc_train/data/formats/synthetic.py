@@ -25,18 +25,20 @@ class SyntheticFaces:
     """A `FaceDataset` of `num_ids` x `images_per_id` faces; data sets with disjoint identity numbers share no identity."""
 
     def __init__(self, num_ids: int, images_per_id: int, first: int = 0, size: int = 112) -> None:
-        """Identities `first` .. ``first + num_ids - 1``, images of `size` x `size` pixels.
+        """Number the identities `first` .. ``first + num_ids - 1``; images have `size` x `size` pixels.
 
         Raises:
             DataError: fewer than two identities, or no images.
         """
-        self._images_per_id, self._first, self._size = images_per_id, first, size
+        self._images_per_id = images_per_id
+        self._first = first
+        self._size = size
         self._name = f"{_PREFIX}{num_ids}x{images_per_id}" + (f"+{first}" if first else "")
         self._index = IdentityIndex.from_labels(np.repeat(np.arange(first, first + num_ids), images_per_id))
 
     @classmethod
     def from_spec(cls, spec: str, size: int = 112) -> SyntheticFaces:
-        """``synthetic:500x20`` is 20 images each of identities 0..499, ``synthetic:100x20+500`` of 500..599.
+        """Return the data set of a spec: ``synthetic:100x20+500`` is 20 images each of the identities 500..599.
 
         Raises:
             UsageError: the spec reads otherwise.
@@ -61,16 +63,16 @@ class SyntheticFaces:
         return self._index
 
     def encoded(self, position: int) -> NDArray[np.uint8]:
-        """uint8 [size, size, 3] RGB pixels."""
+        """Return uint8 [size, size, 3] RGB pixels."""
         identity, image = self._place(position)
         return render_face(identity, image, self._size)
 
     def locate(self, position: int) -> str:
-        """``synthetic identity 17 image 3``."""
+        """Return ``synthetic identity 17 image 3``."""
         identity, image = self._place(position)
         return f"synthetic identity {identity} image {image}"
 
     def _place(self, position: int) -> tuple[int, int]:
-        """Identity number and image number."""
+        """Return the identity's number and the image's number."""
         identity, image = divmod(int(position), self._images_per_id)
         return self._first + identity, image

@@ -1,4 +1,4 @@
-"""Faces that are computed: an identity is some thirty shape and colour numbers; pose, light and obstacles change per image.
+"""Computed faces: an identity is some thirty shape and colour numbers; pose, light and obstacles change per image.
 
 The pixels of two images of an identity differ as much as those of two identities do, because background, light, pose and
 occlusion change, while the proportions of the face and its colours relative to each other stay.
@@ -18,8 +18,11 @@ from attfc_train.data.formats.canvas import Canvas, Colour, Plane, Pose, limited
 from attfc_train.data.sampling.hashing import hashed, uniform
 
 _FACE, _IMAGE, _NOISE = 11, 12, 13
+"""First words of the hashes: what is drawn."""
 _NUM_DRAWS: Final = 40
+"""Random numbers of an identity, and of an image."""
 _BANK_SIDE: Final = 640
+"""Pixels of a side of the field that noise is cut from."""
 
 _SKINS: Final = np.array([[0.97, 0.84, 0.76], [0.90, 0.70, 0.55], [0.70, 0.48, 0.33], [0.40, 0.26, 0.19]], dtype=np.float32)
 _HAIRS: Final = np.array([[0.07, 0.06, 0.06], [0.32, 0.18, 0.09], [0.62, 0.26, 0.10], [0.88, 0.74, 0.42], [0.75, 0.75, 0.76]])
@@ -29,7 +32,7 @@ _LIPS: Final = np.array([[0.85, 0.50, 0.48], [0.72, 0.18, 0.22], [0.48, 0.20, 0.
 
 @dataclass(frozen=True, slots=True)
 class Traits:
-    """An identity. Lengths are in units in which the picture runs from -1 to 1; angles in radians."""
+    """An identity's numbers. Lengths are in units in which the picture runs from -1 to 1, angles in radians."""
 
     face_width: float
     face_height: float
@@ -63,7 +66,9 @@ class Traits:
 
 @functools.lru_cache(maxsize=1024)
 def traits_of(identity: int) -> Traits:
-    """The identity with this number; any int from 0."""
+    """Return the traits of the identity with this number, any int from 0."""
+    # Draw k of identity i is u(hash(FACE, i, k)). Traits take the draws one after another: the order below is part of what an
+    # identity looks like, and whatever is chosen must take as many draws.
     draw = iter(uniform(hashed(_FACE, identity, np.arange(_NUM_DRAWS))).tolist())
 
     def between(low: float, high: float) -> float:
@@ -105,8 +110,9 @@ def traits_of(identity: int) -> Traits:
 
 
 def render_face(identity: int, image: int, size: int) -> NDArray[np.uint8]:
-    """One image of an identity: uint8 [size, size, 3], RGB. It depends on nothing but the three numbers."""
+    """Return one image of an identity, uint8 [size, size, 3], RGB; it depends on the three numbers only."""
     traits = traits_of(identity)
+    # Each part of the picture has its own draws, so a change of one leaves the others as they are.
     chance: list[float] = uniform(hashed(_IMAGE, identity, image, np.arange(_NUM_DRAWS))).tolist()
     signed = [2 * number - 1 for number in chance]
     yaw = signed[5]
@@ -121,33 +127,37 @@ def render_face(identity: int, image: int, size: int) -> NDArray[np.uint8]:
 
 
 def _along(palette: NDArray[np.floating], place: float) -> Colour:
-    """The colour at `place` in [0, 1] along a palette of [n, 3]."""
+    """Return the colour at `place` in [0, 1] along a palette of [n, 3]."""
+    # With t = place (n - 1) and k = floor(t), at most n - 2: palette[k] + (palette[k + 1] - palette[k]) (t - k).
     steps = place * (len(palette) - 1)
     low = min(int(steps), len(palette) - 2)
     return np.asarray(palette[low] + (palette[low + 1] - palette[low]) * (steps - low), dtype=np.float32)
 
 
 def _colour(channels: list[float]) -> Colour:
-    """Three numbers as a colour."""
+    """Return three numbers as a colour."""
     return np.array(channels, dtype=np.float32)
 
 
 def _paint_background(canvas: Canvas, chance: list[float]) -> None:
-    """Two large spots of another colour."""
+    """Paint two large spots of other colours."""
     colour = _colour(chance[:3])
     canvas.ellipse((1.6 * chance[3] - 0.8, -0.9), (0.7, 0.5), colour, chance[4])
     canvas.ellipse((1.1, 1.6 * chance[5] - 0.8), (0.5, 0.9), 1 - colour, chance[6], chance[7])
 
 
 def _paint_head(canvas: Canvas, traits: Traits) -> None:
-    """Hair, ears, neck, the face itself, beard, and the hair in front."""
+    """Paint the hair behind, neck, ears, the face itself, beard, and the hair in front."""
     width, height = traits.face_width, traits.face_height
     dark = traits.skin * 0.78
-    crown, low = -height - traits.hair_volume, traits.hair_length * height
+    crown = -height - traits.hair_volume
+    low = traits.hair_length * height
     canvas.ellipse((0, (crown + low) / 2), (width + traits.hair_volume, (low - crown) / 2), traits.hair)
     canvas.ellipse((0, height), (0.6 * width, 0.5), dark)
     for side in (-1, 1):
         canvas.ellipse((side * width, traits.eye_height + 0.12), (traits.ears, 1.5 * traits.ears), dark)
+    # The face: (u / (width n(v)))^2 + (v / height)^2 <= 1, an ellipse whose width shrinks below its middle (v > 0, downward),
+    # n(v) = 1 - jaw max(v, 0).
     u, v = canvas.u, canvas.v
     narrowing = 1 - traits.jaw * np.maximum(v, 0)
     distance: Plane = (u / (width * np.maximum(narrowing, 0.3))) ** 2 + (v * (1 / height)) ** 2
@@ -156,18 +166,21 @@ def _paint_head(canvas: Canvas, traits: Traits) -> None:
     if traits.beard:
         chin = limited((v - 0.16) * 6) * face
         canvas.blend(chin * traits.beard, traits.hair * 0.8)
+    # Hair in front: above the parabola v = hairline + 0.7 (u - parting)^2, on a head a little larger than the face.
     line: Plane = traits.hairline + 0.7 * (u - traits.parting) ** 2
     canvas.blend(limited((line - v) * (0.5 / canvas.pixel)) * canvas.edge(distance * 0.9, width), traits.hair)
 
 
 def _paint_eyes(canvas: Canvas, traits: Traits, yaw: float, lid: float) -> None:
-    """Eyes and brows; `lid` in [0, 1] closes the eyes partly, `yaw` moves them sideways."""
-    white, black = np.full(3, 0.95, dtype=np.float32), np.full(3, 0.04, dtype=np.float32)
+    """Paint eyes, brows and cheeks; `lid` in [0, 1] closes the eyes partly, `yaw` moves them sideways."""
+    white = np.full(3, 0.95, dtype=np.float32)
+    black = np.full(3, 0.04, dtype=np.float32)
     openness = traits.eye_openness * (1 - 0.35 * lid)
     brow = traits.hair * 0.75
     for side in (-1, 1):
         x, y = _turned(side * traits.eye_distance, yaw, 0.75), traits.eye_height
-        size, tilt = traits.eye_size, side * traits.eye_tilt
+        size = traits.eye_size
+        tilt = side * traits.eye_tilt
         canvas.ellipse((x, y), (1.25 * size, 1.5 * openness * size), traits.skin * 0.62, 0.8, tilt)
         canvas.ellipse((x, y), (size, openness * size), white, 1, tilt)
         canvas.ellipse((x + 0.02 * yaw, y), (0.56 * size, min(0.56, openness) * size), traits.iris)
@@ -178,9 +191,11 @@ def _paint_eyes(canvas: Canvas, traits: Traits, yaw: float, lid: float) -> None:
 
 
 def _paint_nose_and_mouth(canvas: Canvas, traits: Traits, yaw: float, opened: float, smile: float) -> None:
-    """Nose, lips and the mole; `opened` in [0, 1] and `smile` in [-1, 1] are the expression."""
-    shade, gleam = traits.skin * 0.70, np.minimum(traits.skin * 1.15, 1)
-    top, width = traits.eye_height + 0.02, traits.nose_width
+    """Paint nose, lips and the mole; `opened` in [0, 1] and `smile` in [-1, 1] are the expression."""
+    shade = traits.skin * 0.70
+    gleam = np.minimum(traits.skin * 1.15, 1)
+    width = traits.nose_width
+    top = traits.eye_height + 0.02
     tip = top + traits.nose_length
     x = _turned(0, yaw, 1.3)
     canvas.ellipse((x + 0.04, (top + tip) / 2), (0.45 * width, traits.nose_length / 2), shade, 0.7)
@@ -190,7 +205,8 @@ def _paint_nose_and_mouth(canvas: Canvas, traits: Traits, yaw: float, opened: fl
     for side in (-1, 1):
         canvas.ellipse((x + side * 0.5 * width, tip + 0.012), (0.22 * width, 0.16 * width), traits.skin * 0.3)
     x, y = _turned(0, yaw, 0.8), tip + traits.mouth_height
-    wide, full = traits.mouth_width * (1 + 0.15 * smile), traits.lip_fullness
+    wide = traits.mouth_width * (1 + 0.15 * smile)
+    full = traits.lip_fullness
     for side in (-1, 1):
         canvas.ellipse((x + 0.42 * side * wide, y), (0.62 * wide, full), traits.lip, 1, -0.22 * side * smile)
     inner = np.full(3, 0.15, dtype=np.float32)
@@ -199,12 +215,13 @@ def _paint_nose_and_mouth(canvas: Canvas, traits: Traits, yaw: float, opened: fl
 
 
 def _turned(x: float, yaw: float, depth: float) -> float:
-    """Where a feature at `x` and `depth` in front of the axis appears when the head turns."""
+    """Return where a feature at `x`, and at `depth` in front of the axis, appears when the head turns by `yaw` in [-1, 1]."""
+    # A rotation about the vertical axis is x cos + depth sin; here cos is about 1 - 0.12 |yaw| and sin about 0.14 yaw.
     return x * (1 - 0.12 * abs(yaw)) + 0.14 * yaw * depth
 
 
 def _occlude(canvas: Canvas, chance: list[float]) -> None:
-    """In three images of ten something is in front: a spot anywhere, or a bar."""
+    """Paint something in front of the face in three images of ten: a spot anywhere, or a bar."""
     if chance[0] > 0.3:
         return
     centre = (1.4 * chance[1] - 0.7, 1.8 * chance[2] - 0.9)
@@ -214,8 +231,10 @@ def _occlude(canvas: Canvas, chance: list[float]) -> None:
 
 
 def _lit(canvas: Canvas, chance: list[float]) -> NDArray[np.uint8]:
-    """Adds light from one side, a colour cast, brightness and noise; returns bytes."""
-    angle, strength = 2 * math.pi * chance[0], 0.45 * chance[1]
+    """Return the picture as bytes, with light from one side, a colour cast, brightness and noise."""
+    # pixel = clamp(colour max(1 + strength (cos u + sin v), 0.2) gain[channel] + noise, 0, 255)
+    angle = 2 * math.pi * chance[0]
+    strength = 0.45 * chance[1]
     shading: Plane = 1 + (strength * math.cos(angle)) * canvas.u + (strength * math.sin(angle)) * canvas.v
     gain = 255 * (0.65 + 0.55 * chance[2]) * (0.90 + 0.20 * _colour(chance[3:6]))
     pixels = canvas.pixels
@@ -228,7 +247,8 @@ def _lit(canvas: Canvas, chance: list[float]) -> NDArray[np.uint8]:
 
 
 def _noise(size: int, chance: list[float]) -> Plane:
-    """float32 [3, size, size] of unit variance: three windows of a fixed field."""
+    """Return noise of unit variance, float32 [3, size, size]: for each channel a window of a fixed field."""
+    # The bank has room x room windows; number u takes window floor(u room^2), counted row by row.
     bank = _noise_bank()
     room = _BANK_SIDE - size + 1
     places = [int(number * room * room) for number in chance]
@@ -237,6 +257,7 @@ def _noise(size: int, chance: list[float]) -> Plane:
 
 @functools.cache
 def _noise_bank() -> Plane:
-    """float32 [640, 640] of about normal noise: sums of four uniform numbers."""
+    """Return nearly normal noise, float32 [640, 640]: sums of four uniform numbers."""
+    # The sum of four has mean 2 and variance 4 / 12 = 1 / 3.
     draws = uniform(hashed(_NOISE, np.arange(4)[:, None], np.arange(_BANK_SIDE**2))).sum(0) - 2
     return np.asarray(draws * math.sqrt(3), dtype=np.float32).reshape(_BANK_SIDE, _BANK_SIDE)

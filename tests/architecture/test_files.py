@@ -21,8 +21,6 @@ SHORTER = {
     "attfc_planner.trace.no_gc": "several rooms trace and import without the garbage collector",
     "attfc_planner.tune.stages.leash": "a program of its own: the short training that ends with its worker",
     "attfc_planner.tune.stages.watcher": "the protocol between every stage and its screen",
-    "attfc_planner.tune.studies.lock": "one worker a device, whatever it works on",
-    "attfc_train.allocator": "read before torch is there",
     "attfc_train.backbones.full_precision": "every backbone ends with it",
     "attfc_train.document": "the base of every document; anything more would make a circle",
     "attfc_train.heads.attention": "the head and the stored queue attend alike",

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from attfc_planner.tune.studies.worker import BEAT_SECONDS
 
 Indices: TypeAlias = dict[str, int]
+"""Knob -> index of its value: a setting as a study holds it."""
 State: TypeAlias = Literal["waiting", "running", "complete", "pruned", "failed"]
 _STATES: dict[TrialState, State] = {
     TrialState.WAITING: "waiting",
@@ -25,7 +26,7 @@ _STATES: dict[TrialState, State] = {
 }
 DIED = "its worker died"
 CUT = "interrupted"
-"""Outcomes after which a setting is run again: once, and always."""
+"""Outcomes after which a setting is run again: once after the first, always after the second."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +41,12 @@ class Record:
 
     @property
     def key(self) -> tuple[tuple[str, int], ...]:
-        """Equal for equal settings."""
+        """Return what is equal for equal settings, and hashable."""
         return tuple(sorted(self.indices.items()))
 
     @property
     def counts(self) -> bool:
-        """Whether the trial stands for its setting: it is neither a repetition or surplus, nor lost."""
+        """Return whether the trial stands for its setting: not a repetition, not surplus, not lost."""
         return self.state != "failed" and "dropped" not in self.notes
 
 
@@ -53,55 +54,57 @@ class Claim:
     """A trial that this process runs, and must end with one of `complete`, `prune` and `fail`."""
 
     def __init__(self, study: optuna.Study, trial: Trial, indices: Indices) -> None:
-        self._study, self._trial = study, trial
-        self.number, self.indices = trial.number, indices
+        self.number = trial.number
+        self.indices = indices
+        self._study = study
+        self._trial = trial
 
     def note(self, **values: Any) -> None:
-        """Facts about the trial; None is left out."""
-        with _taken_for_dead():
+        """Record facts about the trial; a fact that is None is left out."""
+        with _too_late_is_ignored():
             for key, value in values.items():
                 if value is not None:
                     self._trial.set_user_attr(key, value)
 
     def constrain(self, values: Mapping[str, float]) -> None:
-        """Numbers that are at most 0 where a constraint holds."""
-        with _taken_for_dead():
+        """Record constraints, each a number that is at most 0 where it holds."""
+        with _too_late_is_ignored():
             for name, value in values.items():
                 self._trial.set_constraint(name, value)
 
     def report(self, value: float, step: int) -> bool:
-        """Records an intermediate value; True where the study's pruner wants no more of this trial."""
-        with _taken_for_dead():
+        """Record an intermediate value; return whether the trial is to be stopped."""
+        with _too_late_is_ignored():
             self._trial.report(value, step)
             return self._trial.should_prune()
-        return True
+        return True  # others failed the trial: what it would still learn is lost
 
     def complete(self, values: Sequence[float]) -> None:
-        """The trial has its values."""
+        """End the trial with its values."""
         self._end(TrialState.COMPLETE, values)
 
     def prune(self) -> None:
-        """The trial was left out or stopped early."""
+        """End a trial that was left out or stopped early."""
         self._end(TrialState.PRUNED, None)
 
     def fail(self, outcome: str, reason: str = "") -> None:
-        """The trial has no result."""
-        self.note(outcome=outcome, reason=reason)
+        """End a trial that has no result."""
+        self.note(outcome=outcome, reason=reason)  # before the end: a trial that has ended takes no notes
         self._end(TrialState.FAIL, None)
 
     def _end(self, state: TrialState, values: Sequence[float] | None) -> None:
-        with _taken_for_dead():
+        with _too_late_is_ignored():
             self._study.tell(self._trial, values, state=state, skip_if_finished=True)
 
     @contextlib.contextmanager
     def beating(self) -> Iterator[None]:
-        """Shows meanwhile that this worker lives; what escapes fails the trial, to be run again."""
+        """Show meanwhile that this worker lives; fail the trial, to be run again, if an exception escapes."""
         stop = threading.Event()
         thread = threading.Thread(target=self._beat, args=(stop,), daemon=True)
         thread.start()
         try:
             yield
-        except BaseException as error:
+        except BaseException as error:  # a signal as well: an interrupted setting must not be lost
             with contextlib.suppress(Exception):  # the storage may be what failed
                 self.fail(CUT, type(error).__name__)
             raise
@@ -115,13 +118,18 @@ class Claim:
                 self._trial.set_user_attr("beat", time.time())
 
 
-def _taken_for_dead() -> contextlib.suppress:
-    """This worker was silent for so long that others failed its trial; what it has to say comes too late."""
+def _too_late_is_ignored() -> contextlib.suppress:
+    """Return a context that ignores calls about a trial that has ended.
+
+    A worker that was silent for too long is taken for dead: others fail its trial and enqueue the setting again. What the
+    worker then still has to say comes too late, and the repetition counts.
+    """
     return contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError)
 
 
 def record_of(trial: FrozenTrial) -> Record:
-    """The trial with its setting, which is there from the moment it is enqueued."""
+    """Return a trial as plain data."""
+    # An enqueued trial has its setting in `fixed_params` from the first moment, its parameters only once it is claimed.
     indices = trial.system_attrs.get("fixed_params") or trial.params
     values = tuple(trial.values or ())
     return Record(trial.number, dict(indices), _STATES[trial.state], values, trial.user_attrs)

@@ -35,11 +35,11 @@ class Store:
     backend: BaseStorage
     url: str
     lock_file: Path | None = None
-    """SQLite knows no row locks, so two processes could claim one trial: they take turns by this file."""
+    """For SQLite, which knows no row locks: two processes that claim trials take turns by this file."""
 
     @contextlib.contextmanager
     def exclusive(self) -> Iterator[None]:
-        """Surrounds what no two processes may do at once, where the storage itself does not see to that."""
+        """Surround what no two processes may do at once, for a storage that does not see to that itself."""
         if self.lock_file is None:
             yield
             return
@@ -48,19 +48,19 @@ class Store:
             yield
 
     def close(self) -> None:
-        """Lets go of a database's connections."""
+        """Let go of a database's connections."""
         if isinstance(self.backend, RDBStorage):
             self.backend.remove_session()
             self.backend.engine.dispose()
 
 
 def journal_beside(output: Path) -> str:
-    """The default: ``best.tune.jsonl`` beside ``best.json``."""
+    """Return the default address: ``best.tune.jsonl`` beside ``best.json``."""
     return f"{JOURNAL}{output.with_name(f'{output.stem}.tune.jsonl')}"
 
 
 def open_storage(url: str) -> Store:
-    """Opens, and where it is new makes, the storage at `url`.
+    """Open the storage at `url`, and make it if it is new.
 
     Raises:
         UsageError: no such kind of storage, or its driver is not installed.
@@ -81,7 +81,7 @@ def open_storage(url: str) -> Store:
 
 @contextlib.contextmanager
 def reachable(url: str) -> Iterator[None]:
-    """What a storage may raise inside becomes one line.
+    """Turn what a storage raises inside into an error of one line.
 
     Raises:
         UsageError: `url` cannot be read as one.
@@ -90,7 +90,7 @@ def reachable(url: str) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        if type(error).__name__ in ("ArgumentError", "NoSuchModuleError"):
+        if type(error).__name__ in ("ArgumentError", "NoSuchModuleError"):  # SQLAlchemy's, about the address itself
             raise UsageError(f"--storage must be {FORMS}", f"'{shown(url)}'", "Correct the address.") from error
         rule = f"--storage '{shown(url)}' must be reachable and hold Optuna studies"
         remedy = "Check that the server runs, the address and the permissions, then start again with --resume."
@@ -98,18 +98,18 @@ def reachable(url: str) -> Iterator[None]:
 
 
 def shown(url: str) -> str:
-    """The address without its password."""
+    """Return the address without its password."""
     if url.startswith(JOURNAL) or "://" not in url:
         return url
     try:
         return make_url(url).render_as_string(hide_password=True)
-    except (SQLAlchemyError, ValueError):
+    except (SQLAlchemyError, ValueError):  # no address: it may hold a password anywhere
         return f"{url.partition('://')[0]}://..."
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Without Optuna's notes on what is experimental and on what it does."""
+    """Silence Optuna's notes on what is experimental and on what it does."""
     former = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
@@ -121,6 +121,7 @@ def quiet() -> Iterator[None]:
 
 
 def _lock_file(url: str) -> Path:
+    """Return the lock's path beside the database; one without a file, in memory, has it in the current folder."""
     database = make_url(url).database or "sqlite"
     return Path(f"{database}.lock")
 
@@ -134,15 +135,15 @@ def _journal(path: Path, url: str) -> Store:
 
 
 class _Journal(JournalFileBackend):
-    """Says what is wrong with its file in the way databases do."""
+    """A journal whose file's errors look like those of databases."""
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """See `JournalFileBackend`."""
+        """Override `JournalFileBackend`."""
         with _as_storage_error():
             super().append_logs(logs)
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        """See `JournalFileBackend`."""
+        """Override `JournalFileBackend`."""
         with _as_storage_error():
             yield from super().read_logs(log_number_from)
 
@@ -151,11 +152,16 @@ class _Journal(JournalFileBackend):
 def _as_storage_error() -> Iterator[None]:
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # Optuna's, from a file of something else
         raise optuna.exceptions.StorageInternalError(str(error)) from error
 
 
 def _postgresql_driver(url: str) -> str:
+    """Return the driver that is installed.
+
+    Raises:
+        UsageError: none is.
+    """
     for name in _POSTGRESQL_DRIVERS:
         if importlib.util.find_spec(name) is not None:
             return name
@@ -164,7 +170,8 @@ def _postgresql_driver(url: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost message's first line: what the server or the system said."""
+    """Return the innermost message's first line: what the server or the system said."""
+    # Optuna wraps SQLAlchemy's error, which keeps the driver's in `orig`; either may be its own cause.
     while (inner := error.__cause__ or getattr(error, "orig", None)) is not None and inner is not error:
         error = inner
     lines = str(error).strip().splitlines() or [type(error).__name__]

@@ -44,7 +44,9 @@ class SharedStudy:
         halving: int | None = None,
         first_cut: int = 1,
     ) -> None:
-        self._store, self._storage, self._knobs = store, store.backend, dict(knobs)
+        self._store = store
+        self._storage = store.backend
+        self._knobs = dict(knobs)
         self._directions = [StudyDirection.MAXIMIZE] * len(metrics)
         pruner = optuna.pruners.SuccessiveHalvingPruner(first_cut, halving) if halving else optuna.pruners.NopPruner()
         with quiet():
@@ -61,28 +63,35 @@ class SharedStudy:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What was noted about the whole study."""
+        """Return what was noted about the whole study."""
         return dict(self._study.user_attrs)
 
     def note(self, **facts: Any) -> None:
-        """Notes facts about the whole study."""
+        """Note facts about the whole study."""
         for key, value in facts.items():
             self._study.set_user_attr(key, value)
 
     def records(self) -> list[Record]:
-        """All trials by number."""
+        """Return all trials by number."""
         return [record_of(trial) for trial in self._trials()]
 
     def enqueue(self, indices: Indices, why: str, **facts: Any) -> None:
-        """Makes a trial for whoever claims it; setting and facts are there at once."""
+        """Make a trial for whoever claims it; setting and facts are there at once."""
         self._study.enqueue_trial(indices, user_attrs={"why": why, **facts})
 
     def claim(self, limit: int = 2**31) -> Claim | None:
-        """Takes the next waiting trial; None where there is none. At most `limit` settings are run."""
+        """Take the next waiting trial, or return None if there is none.
+
+        Args:
+            limit: settings that are run at most; a trial beyond them is dropped.
+        """
         for waiting in self._trials():
+            # Taking is the one atomic step: of workers that saw the same waiting trial, one gets it, and only that one decides
+            # whether it is to be run. It looks at lower numbers only: of two trials with one setting the higher is dropped,
+            # whoever claims them and in whichever order, and never both.
             if waiting.state == TrialState.WAITING and self._take(waiting):
                 claim = self._begin(waiting)
-                dropped = _why_not(record_of(waiting), self.records(), limit)
+                dropped = _reason_to_drop(record_of(waiting), self.records(), limit)
                 if dropped is None:
                     return claim
                 claim.note(dropped=dropped)
@@ -90,64 +99,75 @@ class SharedStudy:
         return None
 
     def is_running(self) -> bool:
-        """Whether anybody is at work, or something waits for it."""
+        """Return whether anybody is at work, or a trial waits for it."""
         return any(record.state in ("running", "waiting") for record in self.records())
 
     def bury(self) -> int:
-        """Fails the trials of workers that are no more, and enqueues again what is to be run again; how many it failed."""
+        """Fail the trials of dead workers and enqueue lost settings again; return how many were failed."""
         buried = 0
         for trial in self._trials():
-            if trial.state == TrialState.RUNNING and not _lives(trial):
+            if trial.state == TrialState.RUNNING and not _is_alive(trial):
+                # Another worker may bury it at this moment, or its own may end it after all: then nothing is left to do. The
+                # outcome comes first, because a trial that has ended takes no notes.
                 with contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError, ValueError):
                     self._storage.set_trial_user_attr(trial._trial_id, "outcome", DIED)
                     buried += bool(self._storage.set_trial_state_values(trial._trial_id, TrialState.FAIL))
+        # Two workers may enqueue one lost setting twice: `claim` drops the second.
         for indices in lost(self.records()):
             self.enqueue(indices, "again, because the worker of its first trial ended")
         return buried
 
     def suggest(self, seed: int, excess: Callable[[Indices], float | None], attempts: int = 30) -> Indices | None:
-        """A setting from multivariate TPE; None where nothing acceptable came up.
+        """Return a setting from multivariate TPE, or None if no acceptable one came up.
 
         Args:
             excess: of a setting: at most 0 where it may be tried, above 0 by how much it does not fit, None: tried already.
         """
         with quiet():
             sampler = optuna.samplers.TPESampler(multivariate=True, seed=seed)
+            # A copy in memory: what is asked and refused below must not be seen by the other workers.
             copy = optuna.create_study(directions=self._directions, sampler=sampler)
-            copy.add_trials([self._known(record, trial) for record, trial in self._counted()])
+            copy.add_trials([self._for_sampler(record, trial) for record, trial in self._counted()])
             for _ in range(attempts):
                 trial = copy.ask()
                 indices = {name: trial.suggest_int(name, 0, size - 1) for name, size in self._knobs.items()}
                 misses = excess(indices)
                 if misses is not None and misses <= 0:
                     return indices
-                if misses is not None:
-                    trial.set_constraint("memory", misses)
-                copy.tell(trial, state=TrialState.FAIL if misses is None else TrialState.PRUNED)
+                _refuse(copy, trial, misses)
         return None
 
     def importances(self, value: Callable[[Record], float | None], others: Iterable[Record] = ()) -> dict[str, float] | str:
-        """Share of each knob in what makes `value` high (PED-ANOVA), or why that cannot be said.
+        """Return each knob's share in what makes `value` high (PED-ANOVA), or why that cannot be said.
 
         Args:
             others: trials of another study with this one's knobs.
         """
-        judged = [(record, found) for record in (*self.records(), *others) if (found := value(record)) is not None]
+        judged = [(record, number) for record in (*self.records(), *others) if (number := value(record)) is not None]
         if len(judged) < FEWEST_FOR_IMPORTANCE:
             return f"{len(judged)} trials; it takes {FEWEST_FOR_IMPORTANCE}"
         varied = [name for name in self._knobs if len({record.indices[name] for record, _ in judged}) > 1]
-        if not varied or len({found for _, found in judged}) == 1:
+        if not varied or len({number for _, number in judged}) == 1:
             return "nothing varied"
+        divergences = self._divergences(judged, varied)
+        total = sum(divergences.values())
+        if not total > 0:  # nan as well
+            return "no knob stands out"
+        return {name: divergence / total for name, divergence in divergences.items()}
+
+    def _divergences(self, judged: Sequence[tuple[Record, float]], varied: list[str]) -> dict[str, float]:
+        """Return for each knob how far its values in the best trials are distributed differently than in all."""
+        # PED-ANOVA (Watanabe, Bansal and Hutter, IJCAI 2023): the importance of knob d is the Pearson divergence of p(d | best
+        # trials) from p(d | all trials). The best are a tenth, but at least two or three: one trial has no distribution.
+        best_share = max(0.1, 2.5 / len(judged))
+        spaces = self._spaces()
         with quiet():
             copy = optuna.create_study(direction="maximize")
-            spaces = self._spaces()
-            copy.add_trials(create_trial(value=found, params=record.indices, distributions=spaces) for record, found in judged)
-            evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=max(0.1, 2.5 / len(judged)))
-            found_shares = optuna.importance.get_param_importances(copy, evaluator=evaluator, params=varied, normalize=False)
-        total = sum(found_shares.values())
-        if not total > 0:
-            return "no knob stands out"
-        return {name: share / total for name, share in found_shares.items()}
+            copy.add_trials(
+                create_trial(value=number, params=record.indices, distributions=spaces) for record, number in judged
+            )
+            evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=best_share)
+            return optuna.importance.get_param_importances(copy, evaluator=evaluator, params=varied, normalize=False)
 
     def _trials(self) -> list[FrozenTrial]:
         return self._study.get_trials(deepcopy=False)
@@ -159,6 +179,7 @@ class SharedStudy:
                 yield record, trial
 
     def _take(self, waiting: FrozenTrial) -> bool:
+        """Set a waiting trial running; return False if another worker was faster."""
         try:
             with self._store.exclusive():
                 return self._storage.set_trial_state_values(waiting._trial_id, TrialState.RUNNING)
@@ -166,19 +187,23 @@ class SharedStudy:
             return False
 
     def _begin(self, waiting: FrozenTrial) -> Claim:
+        """Return the claim on a trial that was taken, with its worker, a first heartbeat and its parameters recorded."""
         trial = Trial(self._study, waiting._trial_id)
         trial.set_user_attr("worker", this_worker().document())
         trial.set_user_attr("beat", time.time())
         indices = record_of(waiting).indices
         for name in indices:
-            trial.suggest_int(name, 0, self._knobs[name] - 1)
+            trial.suggest_int(name, 0, self._knobs[name] - 1)  # gives the enqueued value, and makes it a parameter
         return Claim(self._study, trial, indices)
 
     def _spaces(self) -> dict[str, Any]:
         return {name: IntDistribution(0, size - 1) for name, size in self._knobs.items()}
 
-    def _known(self, record: Record, trial: FrozenTrial) -> FrozenTrial:
-        """For the sampler: what ran with its result, what is about to run as running, so that it suggests something else."""
+    def _for_sampler(self, record: Record, trial: FrozenTrial) -> FrozenTrial:
+        """Return a copy for TPE: finished trials with their result, all others as running.
+
+        TPE takes a running trial for a bad one, so it suggests something else than what waits or runs elsewhere.
+        """
         state = trial.state if trial.state.is_finished() else TrialState.RUNNING
         return create_trial(
             state=state,
@@ -189,14 +214,25 @@ class SharedStudy:
         )
 
 
+def _refuse(copy: optuna.Study, trial: Trial, misses: float | None) -> None:
+    """Tell TPE that its suggestion misses the constraints by so much, or nothing if it was tried already (None)."""
+    if misses is not None:
+        trial.set_constraint("memory", misses)
+    # TPE learns from pruned trials and passes over failed ones: what was tried already is known to it with its result.
+    copy.tell(trial, state=TrialState.FAIL if misses is None else TrialState.PRUNED)
+
+
 def study_names(store: Store) -> set[str]:
-    """Of all studies that it holds."""
+    """Return the names of all studies that a storage holds."""
     with quiet():
         return set(optuna.get_all_study_names(store.backend))
 
 
 def lost(records: Iterable[Record]) -> list[Indices]:
-    """Settings that must be enqueued again: nothing stands for them, and they were interrupted, or their worker died once."""
+    """Return the settings that must be enqueued again.
+
+    No trial stands for such a setting, and all that there were got interrupted or lost their worker, the latter once.
+    """
     groups: dict[tuple[tuple[str, int], ...], list[Record]] = {}
     for record in records:
         if "dropped" not in record.notes:
@@ -208,11 +244,12 @@ def _is_lost(group: list[Record]) -> bool:
     outcomes = [record.notes.get("outcome") for record in group]
     if any(record.counts for record in group) or not set(outcomes) <= {DIED, CUT}:
         return False
-    return outcomes.count(DIED) < 2
+    return outcomes.count(DIED) < 2  # a setting whose worker died twice may be what killed it
 
 
-def _why_not(claimed: Record, records: Iterable[Record], limit: int) -> str | None:
-    """Why a claimed trial is not to be run; the same answer whoever asks and whenever."""
+def _reason_to_drop(claimed: Record, records: Iterable[Record], limit: int) -> str | None:
+    """Return why a claimed trial is not to be run, None if it is; the same answer whoever asks and whenever."""
+    # The invariant: only trials with lower numbers are looked at, and their settings never change.
     earlier = [record for record in records if record.number < claimed.number and record.counts]
     twin = next((record for record in earlier if record.key == claimed.key), None)
     if twin is not None:
@@ -220,7 +257,7 @@ def _why_not(claimed: Record, records: Iterable[Record], limit: int) -> str | No
     return "there are trials enough" if len({record.key for record in earlier}) >= limit else None
 
 
-def _lives(trial: FrozenTrial) -> bool:
-    """A trial that was claimed a moment ago may not carry its worker yet."""
+def _is_alive(trial: FrozenTrial) -> bool:
+    """Return whether the worker of a running trial lives; a trial taken a moment ago may not carry it yet."""
     begun = trial.datetime_start.timestamp() if trial.datetime_start else None
     return is_alive(trial.user_attrs.get("worker"), trial.user_attrs.get("beat", begun), time.time())

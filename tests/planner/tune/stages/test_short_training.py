@@ -66,7 +66,7 @@ def test_a_training_ends_with_its_worker(tmp_path: Path) -> None:
     marker = tmp_path / "ended"
     child = f"""
 import os, signal, sys, threading, time
-from attfc_planner.tune import leash
+from attfc_planner.tune.stages import leash
 signal.signal(signal.SIGTERM, lambda *_: (open({str(marker)!r}, "w").close(), os._exit(0)))
 threading.Thread(target=leash.follow, args=(os.getppid(),), daemon=True).start()
 print("ready", flush=True)

@@ -1,11 +1,16 @@
-"""Whether a recorded worker still lives."""
+"""Whether a recorded worker still lives, and one tuning a GPU at a time."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
-from attfc_planner.tune.studies.worker import SILENT_SECONDS, Worker, is_alive, machine, this_worker
+import pytest
+
+from attfc_planner.tune.studies.worker import SILENT_SECONDS, Worker, device_lock, is_alive, machine, this_worker
+from attfc_train.errors import StorageError, UsageError
 
 
 def test_this_process_lives_however_silent() -> None:
@@ -15,8 +20,6 @@ def test_this_process_lives_however_silent() -> None:
 def test_an_ended_process_does_not_live() -> None:
     code = "import json; from attfc_planner.tune.studies.worker import this_worker; print(json.dumps(this_worker().document()))"
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    import json
-
     assert not is_alive(json.loads(said), 1e9, 1e9), "a heartbeat of this very moment does not matter here"
 
 
@@ -31,3 +34,23 @@ def test_elsewhere_the_heartbeat_decides() -> None:
     assert not is_alive(other, 1e9 - SILENT_SECONDS - 1, 1e9)
     assert not is_alive(other, None, 1e9)
     assert not is_alive("nonsense", None, 1e9)
+
+
+def test_a_second_tuning_of_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ATTFC_CACHE_DIR", str(tmp_path / "new"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with device_lock("cuda"):
+        with pytest.raises(UsageError, match="a GPU must be tuned by one process at a time"), device_lock("cuda"):
+            pass
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+        with device_lock("cuda"), device_lock("cpu"), device_lock("cpu"):
+            pass
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with device_lock("cuda"):
+        pass
+
+
+def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTFC_CACHE_DIR", "/proc/none")
+    with pytest.raises(StorageError, match="ATTFC_CACHE_DIR"), device_lock("cuda"):
+        pass

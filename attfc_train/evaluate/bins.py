@@ -1,7 +1,7 @@
 """InsightFace's verification files: ``lfw.bin``, ``cfp_fp.bin``, ``agedb_30.bin`` and the like.
 
-Format (peers_and_formats 5.6): a pickle of (images, same) with 2P encoded images, pair i being images 2i and 2i + 1, and P
-booleans. Images are bytes or uint8 arrays of shape (n, 1) or (n,); Python 2 wrote some of the files, NumPy 1 and 2 others.
+A file is a pickle of (images, same): 2P encoded images, of which 2i and 2i + 1 are pair i, and P booleans. Images are bytes or
+uint8 arrays of shape (n, 1) or (n,); Python 2 wrote some of the files, NumPy 1 and 2 others.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_IMAGES: Final = 200_000
 
 
 def read_bin(path: Path) -> VerificationSet:
-    """A verification set named after the file.
+    """Return the verification set in a file, named after the file.
 
     Raises:
         VerificationSetError: the file is missing, too large, damaged, no such pickle, or tries to do anything else.
@@ -45,7 +45,7 @@ def read_bin(path: Path) -> VerificationSet:
 
 
 def write_bin(path: Path, encoded: list[bytes], same: NDArray[np.bool_]) -> None:
-    """Writes a file that InsightFace's code and `read_bin` read.
+    """Write a file that InsightFace's code and `read_bin` read.
 
     Args:
         path: replaced atomically.
@@ -58,6 +58,7 @@ def write_bin(path: Path, encoded: list[bytes], same: NDArray[np.bool_]) -> None
 
 
 def _content(path: Path) -> bytes:
+    """Return the file's bytes if it is a file of a sensible size."""
     remedy = "Check --val."
     try:
         if not path.is_file():
@@ -71,6 +72,7 @@ def _content(path: Path) -> bytes:
 
 
 def _two_lists(document: object) -> tuple[list[object], list[object]]:
+    """Return the images and the labels of an unpickled document."""
     if not isinstance(document, (tuple, list)) or len(document) != 2:
         raise UnpicklingError("it is not a pair of lists")
     images, same = document
@@ -82,6 +84,7 @@ def _two_lists(document: object) -> tuple[list[object], list[object]]:
 
 
 def _check_lengths(num_images: int, num_pairs: int) -> None:
+    """Refuse lists that do not match, or are too short or too long."""
     if num_images != 2 * num_pairs:
         raise UnpicklingError(f"it has {num_images} images for {num_pairs} pairs")
     if not NUM_FOLDS <= num_pairs <= MAX_IMAGES // 2:
@@ -89,7 +92,7 @@ def _check_lengths(num_images: int, num_pairs: int) -> None:
 
 
 def _as_bytes(images: list[object]) -> list[bytes]:
-    """The images' bytes; an object that stands in several places is converted once, so that memory stays bounded."""
+    """Return the images' bytes; an object that stands in several places is converted once, so that memory stays bounded."""
     converted: dict[int, bytes] = {}
     for image in images:
         if id(image) not in converted:
@@ -98,6 +101,7 @@ def _as_bytes(images: list[object]) -> list[bytes]:
 
 
 def _image_bytes(image: object) -> bytes:
+    """Return the file bytes of one image, however they were pickled."""
     if isinstance(image, PlainArray) and image.kind == "u1":
         return bytes(image.data)
     if isinstance(image, (bytes, bytearray)):
@@ -106,6 +110,7 @@ def _image_bytes(image: object) -> bytes:
 
 
 def _as_bool(value: object) -> bool:
+    """Return a label, pickled as a boolean or as 0 or 1."""
     if isinstance(value, int) and value in (0, 1):
         return bool(value)
     raise UnpicklingError("a label in it is neither true nor false")

@@ -15,7 +15,7 @@ Pairs = NDArray[np.int64]
 
 
 def pairs_from_dataset(dataset: FaceDataset, num_pairs: int, seed: int) -> VerificationSet:
-    """A balanced set of distinct pairs; the same arguments give the same pairs.
+    """Draw a balanced set of distinct pairs; the same arguments give the same pairs.
 
     Identities take turns in the genuine pairs, so that large ones do not dominate; impostor pairs are two random identities
     and a random image of each. Genuine and impostor pairs alternate, so that every fold of the protocol is balanced.
@@ -31,35 +31,41 @@ def pairs_from_dataset(dataset: FaceDataset, num_pairs: int, seed: int) -> Verif
     rng = np.random.default_rng(seed)
     genuine = _genuine_pairs(dataset.index, num_pairs // 2, rng)
     impostor = _impostor_pairs(dataset.index, num_pairs // 2, rng)
-    each = min(len(genuine), len(impostor))
-    each -= each % NUM_FOLDS if each >= NUM_FOLDS else 0  # equal folds, each half genuine
-    if 2 * each < NUM_FOLDS:
+    num_each = min(len(genuine), len(impostor))
+    num_each -= num_each % NUM_FOLDS if num_each >= NUM_FOLDS else 0  # equal folds, each half genuine
+    if 2 * num_each < NUM_FOLDS:
         raise VerificationSetError(
             f"verification needs at least {NUM_FOLDS} pairs, half of them two images of one identity",
             f"{len(genuine)} genuine and {len(impostor)} impostor pairs in '{dataset.name}'",
             "Give a data set with at least 2 identities and 2 images of most of them.",
         )
-    positions = np.stack([genuine[:each], impostor[:each]], axis=1).reshape(-1, 2)
+    # Pairs 0, 2, 4, ... are genuine, 1, 3, 5, ... impostor; an image that is in several pairs is read once.
+    positions = np.stack([genuine[:num_each], impostor[:num_each]], axis=1).reshape(-1, 2)
     used, pairs = np.unique(positions, return_inverse=True)
     encoded = [dataset.encoded(int(position)) for position in used]
-    return VerificationSet(dataset.name, encoded, pairs.reshape(-1, 2).astype(np.int64), np.arange(2 * each) % 2 == 0)
+    same = np.arange(2 * num_each) % 2 == 0
+    return VerificationSet(dataset.name, encoded, pairs.reshape(-1, 2).astype(np.int64), same)
 
 
 def _genuine_pairs(index: IdentityIndex, num: int, rng: np.random.Generator) -> Pairs:
-    """int64 [<= num, 2]: distinct pairs of images of one identity, in random order."""
+    """Draw distinct pairs of images of one identity, in random order: int64 [<= num, 2]."""
+    # An identity of n images has n (n - 1) / 2 pairs {smaller, larger} of ranks. Counted by the larger rank they are numbered
+    #     number = larger (larger - 1) / 2 + smaller,  0 <= smaller < larger,
+    # so larger = floor((1 + sqrt(1 + 8 number)) / 2). Distinct numbers are distinct pairs, and no list of pairs is made.
     quotas = _quotas(index.counts * (index.counts - 1) // 2, num, rng)
     pairs = []
     for identity in np.flatnonzero(quotas):
         members = index.members_of(int(identity))
-        ranks = rng.choice(members.size * (members.size - 1) // 2, quotas[identity], replace=False)
-        larger = ((1 + np.sqrt(1 + 8 * ranks)) / 2).astype(np.int64)  # rank = larger (larger - 1) / 2 + smaller
-        pairs.append(np.stack([members[ranks - larger * (larger - 1) // 2], members[larger]], axis=1))
+        numbers = rng.choice(members.size * (members.size - 1) // 2, quotas[identity], replace=False)
+        larger = ((1 + np.sqrt(1 + 8 * numbers)) / 2).astype(np.int64)
+        smaller = numbers - larger * (larger - 1) // 2
+        pairs.append(np.stack([members[smaller], members[larger]], axis=1))
     together = np.concatenate(pairs) if pairs else np.empty((0, 2), dtype=np.int64)
     return rng.permutation(together).astype(np.int64)
 
 
 def _quotas(available: NDArray[np.int64], num: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """How many of its `available` pairs each identity gives: one each per round until `num` are together."""
+    """Return how many of its `available` pairs each identity gives: one per round until `num` are together."""
     quotas = np.zeros_like(available)
     order = rng.permutation(np.flatnonzero(available))
     while num > 0 and order.size:
@@ -70,7 +76,9 @@ def _quotas(available: NDArray[np.int64], num: int, rng: np.random.Generator) ->
 
 
 def _impostor_pairs(index: IdentityIndex, num: int, rng: np.random.Generator) -> Pairs:
-    """int64 [<= num, 2]: distinct pairs of images of two identities; fewer where the data set is tiny."""
+    """Draw distinct pairs of images of two identities, int64 [<= num, 2]; fewer where the data set is tiny."""
+    # A key is a pair: smaller position * N + larger position. Repeated keys go, and those that are left keep the order in which
+    # they were drawn: np.unique alone would sort them, and cutting at `num` would then favour the first images.
     keys = np.empty(0, dtype=np.int64)
     for _ in range(20):  # rounds of surplus draws; a data set that is not tiny needs one
         keys = np.concatenate([keys, _impostor_keys(index, 2 * num + 16, rng)])
@@ -81,7 +89,8 @@ def _impostor_pairs(index: IdentityIndex, num: int, rng: np.random.Generator) ->
 
 
 def _impostor_keys(index: IdentityIndex, num: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """int64 [num]: smaller position * images + larger position, repeats possible."""
+    """Draw keys of impostor pairs, int64 [num]: smaller position * images + larger position; repeats are possible."""
+    # second = first + d mod n with d in [1, n): any identity but the first, each with equal chance.
     first = rng.integers(index.num_ids, size=num)
     second = (first + rng.integers(1, index.num_ids, size=num)) % index.num_ids
     identities = np.stack([first, second])

@@ -1,4 +1,4 @@
-"""Embeddings of images as verification wants them: the sum over the image and its mirror image (methods 11.3)."""
+"""Embeds images as InsightFace's verification does: an embedding is the sum over the image and its mirror image."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from attfc_train.phase import phase
 
 @dataclass(frozen=True, slots=True)
 class Embedded:
-    """Legend: N images, D dimensions."""
+    """The embeddings of N images in D dimensions, and how long they took."""
 
     embeddings: NDArray[np.float32]
     """float32 [N, D]: f(image) + f(mirrored image), not normalised."""
     norms: NDArray[np.float32]
     """float32 [N]: mean L2 norm of the two summands."""
     images_per_second: float
-    """An image and its mirror image count as one."""
+    """Speed, an image and its mirror image counting as one."""
 
 
 def embed(
     feature_encoder: nn.Module, images: Tensor, *, batch_size: int, device: torch.device, precision: Precision = "fp32"
 ) -> Embedded:
-    """Embeds images in eval mode; the encoder's mode, parameters and buffers are afterwards as before.
+    """Embed images in eval mode; the encoder's mode, parameters and buffers are afterwards as before.
 
     Args:
         feature_encoder: on `device`.
@@ -54,7 +54,7 @@ def embed(
 def embed_batches(
     feature_encoder: nn.Module, batches: Iterable[Tensor], device: torch.device, precision: Precision
 ) -> tuple[Tensor, Tensor]:
-    """The part of `embed` that computes on the device; the memory trace calls it too, with fake batches.
+    """Compute on the device what `embed` returns; the memory trace calls this too, with fake batches.
 
     Args:
         feature_encoder: on `device`.
@@ -84,19 +84,19 @@ def evaluate(
     device: torch.device,
     precision: Precision = "fp32",
 ) -> dict[str, Verification]:
-    """Verification accuracy on each set, by the set's name. Arguments as in `embed`."""
+    """Return the verification accuracy on each set, by the set's name; the arguments are as in `embed`."""
     results = {}
-    for each in verification_sets:
-        images = each.images(image_size)
+    for verification_set in verification_sets:
+        images = verification_set.images(image_size)
         embedded = embed(feature_encoder, images, batch_size=batch_size, device=device, precision=precision)
-        rows = each.pairs.reshape(-1)
-        result = verify(embedded.embeddings[rows], each.same, float(embedded.norms[rows].mean()))
-        results[each.name] = replace(result, images_per_second=embedded.images_per_second)
+        rows = verification_set.pairs.reshape(-1)  # an image counts as often as it is in a pair
+        result = verify(embedded.embeddings[rows], verification_set.same, float(embedded.norms[rows].mean()))
+        results[verification_set.name] = replace(result, images_per_second=embedded.images_per_second)
     return results
 
 
 def _batches(images: Tensor, batch_size: int) -> Iterator[Tensor]:
-    """Equal batches; the last one is filled up with its own last image."""
+    """Yield equal batches; the last one is filled up with its own last image."""
     batch_size = min(batch_size, len(images))
     for start in range(0, len(images), batch_size):
         batch = images[start : start + batch_size]
@@ -105,14 +105,15 @@ def _batches(images: Tensor, batch_size: int) -> Iterator[Tensor]:
 
 
 def _views(batch: Tensor) -> Iterator[Tensor]:
-    """The images and their mirror images, float32 [B, 3, H, W] in [-1, 1]."""
+    """Yield the images, then their mirror images, float32 [B, 3, H, W] in [-1, 1]."""
     for mirrored in (False, True):
         yield normalised(batch, torch.full((len(batch),), mirrored, device=batch.device))
 
 
 @contextmanager
 def _eval_mode(encoder: nn.Module) -> Iterator[None]:
-    """Eval mode for every module; each gets its own former mode back."""
+    """Set every module to eval mode; each gets its own former mode back."""
+    # Not encoder.train() at the end: a user's frozen BatchNorm may have been in eval mode before.
     former = [(module, module.training) for module in encoder.modules()]
     encoder.eval()
     try:

@@ -16,7 +16,7 @@ from attfc_train.profile.profile import NUM_DRAWN_PAIRS
 
 
 def load_verification(spec: str, image_size: int, *, num_pairs: int = NUM_DRAWN_PAIRS, seed: int = 0) -> VerificationSet:
-    """One verification set, decoded, so that nothing is left to fail in the middle of a training.
+    """Return one verification set, decoded, so that nothing is left to fail in the middle of a training.
 
     Args:
         spec: path of a ``.bin`` file, or what `open_dataset` takes.
@@ -37,7 +37,7 @@ def load_verification(spec: str, image_size: int, *, num_pairs: int = NUM_DRAWN_
 
 
 def load_verification_sets(specs: Sequence[str], image_size: int) -> tuple[VerificationSet, ...]:
-    """`load_verification` for each spec; sets whose names coincide are named by their spec."""
+    """Return `load_verification` of each spec; sets whose names coincide are named by their spec."""
     loaded = [load_verification(spec, image_size) for spec in specs]
     times = Counter(verification_set.name for verification_set in loaded)
     return tuple(

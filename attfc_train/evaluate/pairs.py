@@ -1,9 +1,9 @@
 """1:1 verification of faces: InsightFace's ten-fold accuracy, and true accept rates at given false accept rates.
 
-Protocol (InsightFace's ``eval/verification.py``, peers_and_formats 5.7): embeddings are L2-normalised in float64; a pair is
-called "same" where its squared distance is below a threshold; of the 400 thresholds 0.00, 0.01, ... 3.99 each fold takes the
-first that is best on the other nine; folds are contiguous in the order of the file; the mean and the population standard
-deviation of the ten accuracies are reported.
+The protocol is that of InsightFace's ``eval/verification.py``. Embeddings are L2-normalised in float64; a pair is called "same"
+where its squared distance is below a threshold; of the 400 thresholds 0.00, 0.01, ... 3.99 each fold takes the first that is
+best on the other nine; folds are contiguous in the order of the file; the mean and the population standard deviation of the ten
+accuracies are reported.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Verification:
 
 
 def verify(embeddings: Floats, same: Bools, embedding_norm: float = float("nan")) -> Verification:
-    """Ten-fold accuracy and TAR at `FARS`.
+    """Return the ten-fold accuracy, the area under the ROC curve and the true accept rates at `FARS`.
 
     Args:
         embeddings: float [2P, D]; rows 2i and 2i + 1 are pair i; need not be normalised.
@@ -77,7 +77,7 @@ def verify(embeddings: Floats, same: Bools, embedding_norm: float = float("nan")
 
 
 def squared_distances(embeddings: Floats) -> NDArray[np.float64]:
-    """float64 [P] in [0, 4]: squared distances of the normalised rows 2i and 2i + 1; a zero row stays zero."""
+    """Return squared distances of the normalised rows 2i and 2i + 1, float64 [P] in [0, 4]; a zero row stays zero."""
     rows = embeddings.astype(np.float64)
     norms = np.linalg.norm(rows, axis=1, keepdims=True)
     rows /= np.where(norms == 0, 1.0, norms)
@@ -86,7 +86,7 @@ def squared_distances(embeddings: Floats) -> NDArray[np.float64]:
 
 
 def fold_accuracies(distances: Floats, same: Bools) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Accuracy on each fold at the threshold that is best for the other nine.
+    """Return the accuracy on each fold at the threshold that is best for the other nine.
 
     Args:
         distances: float [P], P >= 10.
@@ -99,14 +99,15 @@ def fold_accuracies(distances: Floats, same: Bools) -> tuple[NDArray[np.float64]
     assert same.size >= NUM_FOLDS, "at least one pair per fold"
     fold = np.repeat(np.arange(NUM_FOLDS), [part.size for part in np.array_split(same, NUM_FOLDS)])
     correct = _correct_counts(distances, same, fold)
+    # best[k] = argmax over t of sum over j != k of correct[j, t]; argmax takes the first of equals, as InsightFace does.
     best = (correct.sum(axis=0) - correct).argmax(axis=1)
     accuracies = correct[np.arange(NUM_FOLDS), best] / np.bincount(fold)
     return accuracies, THRESHOLDS[best]
 
 
 def _correct_counts(distances: Floats, same: Bools, fold: NDArray[np.intp]) -> NDArray[np.intp]:
-    """int [10, 400]: right answers of each fold at each threshold, by counting instead of comparing all with all."""
-    # distance < threshold holds exactly from this index on; a NaN distance is never below
+    """Return the right answers of each fold at each threshold, int [10, 400], by counting instead of comparing all with all."""
+    # distance < threshold holds exactly from this index on; a NaN distance is never below, and has the index 400.
     first_accepting = np.searchsorted(THRESHOLDS, distances, side="right")
     shape = (NUM_FOLDS, THRESHOLDS.size + 1)
 
@@ -114,14 +115,17 @@ def _correct_counts(distances: Floats, same: Bools, fold: NDArray[np.intp]) -> N
         cells = fold[chosen] * shape[1] + first_accepting[chosen]
         return np.bincount(cells, minlength=shape[0] * shape[1]).reshape(shape)
 
+    # At threshold t a fold accepts the pairs with an index up to t: a cumulative sum of the histogram over the indices.
+    #     correct[fold, t] = genuine accepted + (all impostors - impostors accepted)
     impostors = histogram(~same)
-    accepted, falsely_accepted = histogram(same).cumsum(axis=1), impostors.cumsum(axis=1)
+    accepted = histogram(same).cumsum(axis=1)
+    falsely_accepted = impostors.cumsum(axis=1)
     correct: NDArray[np.intp] = accepted + impostors.sum(axis=1, keepdims=True) - falsely_accepted
     return correct[:, :-1]
 
 
 def tar_at_far(scores: Floats, same: Bools, fars: Iterable[float]) -> dict[float, float]:
-    """True accept rate at the lowest threshold whose false accept rate does not exceed each target.
+    """Return the true accept rate at the lowest threshold whose false accept rate does not exceed each target.
 
     A pair is accepted where its score is above the threshold. Targets below 1 / (number of impostor pairs) cannot be told
     from 0 and are left out, and so is everything where a kind of pair is missing.
@@ -131,10 +135,13 @@ def tar_at_far(scores: Floats, same: Bools, fars: Iterable[float]) -> dict[float
         same: bool [P].
         fars: targets in (0, 1).
     """
-    genuine, impostor = scores[same], np.sort(scores[~same])[::-1]
+    genuine = scores[same]
+    impostor = np.sort(scores[~same])[::-1]
     if genuine.size == 0:
         return {}
     table = {}
+    # With k = floor(FAR impostors) false accepts allowed, the threshold is the (k + 1)-th highest impostor score: at most k
+    # impostors are above it, fewer where scores are equal. A lower threshold would accept more than k.
     for far in fars:
         allowed = int(far * impostor.size + 1e-9)  # 0.29 * 100 is 28.999...
         if 1 <= allowed < impostor.size:
@@ -143,14 +150,19 @@ def tar_at_far(scores: Floats, same: Bools, fars: Iterable[float]) -> dict[float
 
 
 def area_under_roc(scores: Floats, same: Bools) -> float | None:
-    """Share of (genuine, impostor) couples in which the genuine pair scores higher, ties counting half; None without a couple.
+    """Return the share of (genuine, impostor) couples in which the genuine pair scores higher, ties counting half.
 
     Args:
         scores: float [P], higher means more alike.
         same: bool [P].
+
+    Returns:
+        A number in [0, 1]; None without a couple.
     """
-    genuine, impostor = scores[same], np.sort(scores[~same])
+    genuine = scores[same]
+    impostor = np.sort(scores[~same])
     if genuine.size == 0 or impostor.size == 0:
         return None
+    # Genuine score g wins against `below` impostors and ties with not_above - below: below + (not_above - below) / 2.
     below, not_above = (np.searchsorted(impostor, genuine, side=side) for side in ("left", "right"))
     return float((below + not_above).mean() / (2 * impostor.size))

@@ -1,9 +1,9 @@
 """Reads a pickle of bytes, booleans and byte arrays without ever running what the file asks for.
 
-Verification sets are distributed as pickles, and a pickle is a program. Here it may only push plain values and name the
-few globals that NumPy and Python 2 need; each of them is played by an inert stand-in that checks and stores its arguments,
-so that not even a NumPy array is built from the file's word. Opcodes are judged before anything runs, and nothing
-is copied, so that a small file cannot fill the memory.
+Verification sets are distributed as pickles, and a pickle is a program. Here it may only push plain values and name the few
+globals that NumPy and Python 2 need. Each of these becomes an inert stand-in that checks and stores its arguments, so not even
+a NumPy array is built on the file's word. Opcodes are checked before anything runs, and nothing is copied, so a small file
+cannot fill the memory.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pickle import UnpicklingError
 from typing import Any, Final
 
-_OPCODES: Final = {
+_ALLOWED_OPCODES: Final = {
     *("PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK"),
     *("NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1"),
     *("BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
@@ -28,13 +28,14 @@ _OPCODES: Final = {
 """Everything that lists of bytes, bools and arrays need in protocols 1 to 5: no dicts, classes, persistent ids."""
 
 _MAX_OPCODES: Final = 2**23
+"""An array takes 35 in the oldest protocol, so these are enough for 200,000 of them."""
 _MAX_DIMENSIONS: Final = 4
 
 Raw = bytes | bytearray
 
 
 class PlainArray:
-    """Stands for a NumPy array of bytes or booleans: its kind ("u1", "b1") and its raw memory."""
+    """A stand-in for a NumPy array of bytes or booleans: its kind ("u1", "b1") and its raw memory."""
 
     __slots__ = ("data", "kind")
 
@@ -43,25 +44,29 @@ class PlainArray:
         self.data: Raw = b""
 
     def fill(self, kind: object, shape: object, data: object) -> PlainArray:
-        """Stores the content after checking that shape and bytes agree."""
+        """Store the content after checking that shape and bytes agree, and return this array."""
         if not isinstance(kind, _Dtype) or not isinstance(data, Raw) or not isinstance(shape, tuple):
             raise UnpicklingError("it holds an array without dtype, shape or data")
+        # Each side, not only the product: (-1, -5) would pass for 5 bytes. To isinstance a bool is an int, to type it is not.
         if len(shape) > _MAX_DIMENSIONS or not all(type(side) is int and 0 <= side <= len(data) for side in shape):
             raise UnpicklingError("it holds an array of an odd shape")
         if math.prod(shape) != len(data):
             raise UnpicklingError(f"it holds an array of shape {shape} with {len(data)} bytes")
-        self.kind, self.data = kind.kind, data
+        self.kind = kind.kind
+        self.data = data
         return self
 
     def __setstate__(self, state: object) -> None:
         if not isinstance(state, tuple) or len(state) != 5:
             raise UnpicklingError("it holds an array in an odd state")
+        # As ndarray.__reduce__ gives it: (version, shape, dtype, is_fortran, data). An encoded image has one side that is not
+        # 1, so the order of the memory makes no difference.
         _, shape, kind, _, data = state
         self.fill(kind, shape, data)
 
 
 class _Dtype:
-    """Stands for ``numpy.dtype``: unsigned byte or bool."""
+    """A stand-in for ``numpy.dtype``: unsigned byte or bool."""
 
     __slots__ = ("kind",)
 
@@ -72,11 +77,11 @@ class _Dtype:
         self.kind = text[-2:]
 
     def __setstate__(self, _: object) -> None:
-        """Byte order and the like, of no interest for single bytes."""
+        """Ignore byte order and the like, which single bytes do not have."""
 
 
 class _Global:
-    """What a name in the file becomes: callable, and nothing else can be done with it."""
+    """A stand-in for a name in the file: it can be called, and nothing else can be done with it."""
 
     __slots__ = ("_call",)
 
@@ -91,14 +96,15 @@ class _Global:
 
 
 class _Unpickler(pickle.Unpickler):
-    """Resolves globals to stand-ins only."""
+    """An unpickler that resolves globals to stand-ins only."""
 
     def __init__(self, content: bytes) -> None:
         super().__init__(io.BytesIO(content), encoding="bytes")
         self._encodable = len(content)
 
     def find_class(self, module_name: str, global_name: str) -> Any:
-        """A stand-in, or an error for every name that is not on the list."""
+        """Return a stand-in; every name that is not on the list is an error."""
+        # Protocol 4 resolves a dotted global name attribute by attribute; here it is one name, so nothing is looked up.
         name = f"{module_name}.{global_name}".replace("numpy._core.", "numpy.core.")  # numpy 2 and 1
         if name == "_codecs.encode":
             return _Global(self._encoded)
@@ -107,7 +113,7 @@ class _Unpickler(pickle.Unpickler):
         return _Global(_STAND_INS[name])
 
     def _encoded(self, text: object, codec: object = "") -> bytes:
-        """How protocol 2 writes Python 3's bytes; all results together are no longer than the file."""
+        """Return bytes as protocol 2 writes those of Python 3; all results together are no longer than the file."""
         if not isinstance(text, str) or codec not in ("latin1", b"latin1"):
             raise UnpicklingError("it encodes text in an unknown way")
         self._encodable -= len(text)
@@ -117,7 +123,7 @@ class _Unpickler(pickle.Unpickler):
 
 
 def load_plain(content: bytes) -> object:
-    """What the pickle holds: nested lists and tuples of bytes, bytearray, str, int, bool, None and `PlainArray`.
+    """Return what the pickle holds: nested lists and tuples of bytes, bytearray, str, int, bool, None and `PlainArray`.
 
     Raises:
         pickle.UnpicklingError: it is damaged or not a pickle, or asks for anything else; the message is one line.
@@ -132,9 +138,11 @@ def load_plain(content: bytes) -> object:
 
 
 def _check_opcodes(content: bytes) -> None:
-    """Refuses opcodes off the list, too many, and memo places so high that the table for them would fill the memory."""
+    """Refuse opcodes off the list, too many, and memo places so high that the table for them would fill the memory."""
+    # The unpickler's memo is an array as long as its highest place. A pickler numbers the places 0, 1, 2, ..., one per PUT, so
+    # a place above the number of opcodes before it is no pickler's.
     for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
-        if opcode.name not in _OPCODES:
+        if opcode.name not in _ALLOWED_OPCODES:
             raise UnpicklingError(f"it uses the opcode {opcode.name}")
         if "PUT" in opcode.name and isinstance(argument, int) and argument > count:
             raise UnpicklingError("it has an odd memo")
@@ -143,30 +151,31 @@ def _check_opcodes(content: bytes) -> None:
 
 
 def _new_array(*_: object) -> PlainArray:
-    """``numpy._reconstruct(ndarray, (0,), b'b')``: an empty array that BUILD fills."""
+    """Return an empty array that BUILD fills; stands for ``numpy._reconstruct(ndarray, (0,), b'b')``."""
     return PlainArray()
 
 
 def _from_buffer(data: object, kind: object, shape: object, *_: object) -> PlainArray:
-    """How protocol 5 writes arrays."""
+    """Return a filled array; stands for ``numpy._frombuffer``, with which protocol 5 writes arrays."""
     return PlainArray().fill(kind, shape, data)
 
 
 def _scalar(kind: object, data: object) -> bool:
-    """A ``numpy.bool_``."""
+    """Return a boolean; stands for a ``numpy.bool_``."""
     if not isinstance(kind, _Dtype) or kind.kind != "b1" or data not in (b"\0", b"\1"):
         raise UnpicklingError("it holds an odd scalar")
     return data == b"\1"
 
 
 def _same_bytes(data: object = b"") -> Raw:
-    """The argument itself."""
+    """Return the argument itself; stands for ``bytes`` and ``bytearray``, of which a number would take so much memory."""
     if not isinstance(data, Raw):
         raise UnpicklingError("it makes bytes of something else")
     return data
 
 
 def _forbidden(*_: object) -> object:
+    """Refuse a call."""
     raise UnpicklingError("it builds an array directly")
 
 

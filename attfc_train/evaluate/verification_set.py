@@ -19,7 +19,7 @@ Encoded = bytes | NDArray[np.uint8]
 
 @dataclass(eq=False)
 class VerificationSet:
-    """Legend: U distinct images, P pairs."""
+    """The images and pairs of one set. Legend: U distinct images, P pairs."""
 
     name: str
     encoded: Sequence[Encoded]
@@ -32,7 +32,7 @@ class VerificationSet:
 
     @classmethod
     def from_rows(cls, name: str, rows: Sequence[bytes], same: NDArray[np.bool_]) -> VerificationSet:
-        """A set in which every image is kept, and later embedded, once: LFW's pairs show a third of theirs repeatedly.
+        """Return a set that keeps, and embeds, each image once: a third of the images in LFW's pairs are repeated.
 
         Args:
             name: for tables.
@@ -49,7 +49,7 @@ class VerificationSet:
         return self.same.size
 
     def images(self, size: int) -> Tensor:
-        """All distinct images, decoded once and kept.
+        """Return all distinct images, decoded once and kept.
 
         Args:
             size: H = W in pixels.
@@ -65,17 +65,19 @@ class VerificationSet:
         return self._decoded[size]
 
     def _decode_all(self, size: int) -> Tensor:
+        """Decode every image in threads."""
         images = torch.empty(len(self.encoded), 3, size, size, dtype=torch.uint8)
 
         def fill(position: int) -> None:
             images[position] = torch.from_numpy(self._decode(position, size)).permute(2, 0, 1)
 
         with ThreadPoolExecutor() as pool:
-            for _ in pool.map(fill, range(len(self.encoded))):
+            for _ in pool.map(fill, range(len(self.encoded))):  # taking the results raises the first error, by position
                 pass
         return images
 
     def _decode(self, position: int, size: int) -> NDArray[np.uint8]:
+        """Decode one image; the error names a pair that it is in, for the file has no other names."""
         try:
             return decode(self.encoded[position], size)
         except DataError as error:

@@ -1,4 +1,4 @@
-"""What every `FaceDataset` must do; a test class inherits from this and gives the `dataset` fixture."""
+"""The contract of every `FaceDataset`: a test class inherits from `DatasetContract` and gives the `dataset` fixture."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class DatasetContract:
         alone = [decode(dataset.encoded(position), 32) for position in positions]
         with ThreadPoolExecutor(4) as pool:
             together = list(pool.map(lambda position: decode(dataset.encoded(position), 32), positions))
-        assert all(np.array_equal(one, other) for one, other in zip(alone, together, strict=True))
+        assert all(np.array_equal(*images) for images in zip(alone, together, strict=True))
 
     def test_names_tell_images_apart(self, dataset):
         names = [dataset.locate(position) for position in range(min(dataset.index.num_images, 200))]

@@ -28,8 +28,8 @@ def loader_of(dataset, batch_size=7, num_references=2, seed=3, **options) -> Att
     return AttentionLoader(dataset, sampler, **{"image_size": 8, "num_workers": 2, **options})
 
 
-def same(one: Batch, other: Batch) -> bool:
-    return all(torch.equal(getattr(one, name), getattr(other, name)) for name in ("query", "references", "flips", "labels"))
+def same(batch: Batch, other: Batch) -> bool:
+    return all(torch.equal(getattr(batch, name), getattr(other, name)) for name in ("query", "references", "flips", "labels"))
 
 
 def test_batches_hold_what_was_drawn(colours):

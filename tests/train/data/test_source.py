@@ -17,7 +17,7 @@ def record_folder(tmp_path, face_file):
     return tmp_path / "set"
 
 
-def test_each_kind(face_folder, record_folder, monkeypatch):
+def test_each_format(face_folder, record_folder, monkeypatch):
     assert isinstance(open_dataset("synthetic:3x2"), SyntheticFaces)
     assert isinstance(open_dataset(str(face_folder)), FolderFaces)
     assert isinstance(open_dataset(str(record_folder)), RecordIOFaces)
@@ -70,7 +70,7 @@ def test_files_of_other_kinds(tmp_path, name, remedy):
         open_dataset(str(tmp_path / name))
 
 
-def test_a_part_of_each_kind(record_folder, face_folder):
+def test_a_part_of_each_format(record_folder, face_folder):
     for spec in (str(record_folder), str(face_folder), "synthetic:6x2"):
         whole = open_dataset(spec)
         part = open_dataset(f"{spec}@0:2")

@@ -33,7 +33,7 @@ def test_golden_folds(golden: Path) -> None:
 
 
 def test_insightfaces_figures_for_a_published_random_set() -> None:
-    # mean and folds computed with InsightFace's code under numpy 1.23 (peers_and_formats 5.7)
+    # mean and folds computed with InsightFace's code under numpy 1.23
     rng = np.random.RandomState(0)
     first = rng.randn(600, 64)
     same = np.array([(i // 30) % 2 == 0 for i in range(600)])

@@ -21,8 +21,9 @@ LABELS = [0, 0, 0, 1, 1, 2]
 
 
 def write_records(path, records):
-    """Writes ``(key, payload)`` pairs with their index, without any rule."""
-    lines, content = [], b""
+    """Write ``(key, payload)`` pairs with their index, without any rule."""
+    lines = []
+    content = b""
     for key, payload in records:
         lines.append(f"{key}\t{len(content)}\n")
         content += framed(payload)

@@ -23,7 +23,7 @@ def shuffled(items: list, *key: int) -> list:
 
 
 def slow_epoch(labels: list[int], seed: int, window: int, epoch: int) -> list[int]:
-    """The same order with lists: turns of identities, groups of turns, parts of groups, sections of parts."""
+    """Return the same order, with lists: turns of identities, groups of turns, parts of groups, sections of parts."""
     num_ids = len(set(labels))
     size = max(8, round(window * len(labels) / num_ids / 64))
     turns = []
@@ -63,17 +63,17 @@ def test_any_place_can_be_looked_up_alone_and_across_epochs(labels, seed, window
     assert alone == [chain[0], chain[-1]]
 
 
-def found_resident(identities: np.ndarray, slots: int) -> float:
-    """Share of draws whose identity is in a least-recently-used cache of that many slots."""
+def hit_rate(identities: np.ndarray, slots: int) -> float:
+    """Return the share of draws whose identity is in a least-recently-used cache of that many slots."""
     cache: OrderedDict[int, None] = OrderedDict()
-    found = 0
+    hits = 0
     for identity in identities.tolist():
-        found += identity in cache
+        hits += identity in cache
         cache[identity] = None
         cache.move_to_end(identity)
         if len(cache) > slots:
             cache.popitem(last=False)
-    return found / len(identities)
+    return hits / len(identities)
 
 
 @pytest.mark.parametrize("share", [0.05, 0.1, 0.3])
@@ -84,8 +84,8 @@ def test_identities_come_back_while_their_slot_lives(share):
         draw: AttentionSampler(index, 5, 20_000, 0, draw, window=slots).draw_step(0).labels
         for draw in ("residency", "permutation")
     }
-    assert found_resident(draws["permutation"], slots) < share + 0.02
-    assert found_resident(draws["residency"], slots) > 0.7
+    assert hit_rate(draws["permutation"], slots) < share + 0.02
+    assert hit_rate(draws["residency"], slots) > 0.7
 
 
 def test_an_identity_with_many_images_does_not_fill_a_batch():
@@ -94,7 +94,7 @@ def test_an_identity_with_many_images_does_not_fill_a_batch():
     share = (labels == 0).reshape(-1, 100).mean(axis=1)
     assert share.mean() == pytest.approx(604 / 4600)
     assert share.max() < 0.35
-    assert found_resident(labels[labels != 0], 100) > 0.5
+    assert hit_rate(labels[labels != 0], 100) > 0.5
 
 
 def test_open_identities_change_from_epoch_to_epoch():

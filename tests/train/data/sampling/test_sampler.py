@@ -14,7 +14,7 @@ LABELS = st.lists(st.integers(0, 6), min_size=2, max_size=40).filter(lambda labe
 
 
 def slow_queries(labels: list[int], seed: int, batch_size: int, steps: int) -> list[int]:
-    """The chain of permuted epochs, one whole epoch at a time."""
+    """Return the chain of permuted epochs, made of one whole epoch at a time."""
     chain: list[int] = []
     epoch = 0
     while len(chain) < batch_size * steps:
@@ -60,8 +60,8 @@ def test_every_image_once_per_epoch_in_another_order():
     for epoch in epochs:
         assert np.array_equal(np.sort(epoch), np.arange(1000))
     other = np.concatenate([AttentionSampler(index, 8, 250, 1).draw_step(part).query for part in range(4)])
-    for one, another in [(epochs[0], epochs[1]), (epochs[1], epochs[2]), (epochs[0], other)]:
-        assert (one == another).mean() < 0.02
+    for first, second in [(epochs[0], epochs[1]), (epochs[1], epochs[2]), (epochs[0], other)]:
+        assert (first == second).mean() < 0.02
     assert abs(np.corrcoef(np.arange(1000), epochs[0])[0, 1]) < 0.1
 
 

@@ -51,9 +51,10 @@ class Setting:
         Raises:
             KeyError: the setting has no such knob.
         """
-        if name not in self.names:
-            raise KeyError(name)
-        return self.values[self.names.index(name)]
+        try:
+            return self.values[self.names.index(name)]
+        except ValueError:
+            raise KeyError(name) from None
 
     def get(self, name: str) -> Value | None:
         """Return a knob's value; None for a knob that the setting does not have."""

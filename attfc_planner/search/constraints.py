@@ -40,7 +40,8 @@ def accuracy_shortfall(candidate: Candidate, limits: Limits) -> float:
 
 def missing_slots(candidate: Candidate) -> float:
     """Slots that a container lacks to hold `LEAST_BATCHES` batches; one with a slot for every identity lacks none."""
-    return least_slots(candidate) - candidate.profile.dcc_size if least_slots(candidate) else 0
+    least = least_slots(candidate)
+    return least - candidate.profile.dcc_size if least else 0
 
 
 def least_slots(candidate: Candidate) -> int:

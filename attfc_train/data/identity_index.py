@@ -1,4 +1,4 @@
-"""The identities of a data set and their images, as flat arrays without a Python object per image: 42 million are no burden."""
+"""Identities and their images as flat arrays, without a Python object per image: 42 million are no burden."""
 
 from __future__ import annotations
 

@@ -65,7 +65,8 @@ def embed_batches(
     Returns:
         float32 [N, D] and [N] on `device`: `Embedded.embeddings` and `Embedded.norms` of all batches.
     """
-    sums, norms = [], []
+    sums = []
+    norms = []
     with phase("evaluation"):
         with _eval_mode(feature_encoder), torch.inference_mode(), autocast(device, precision):
             for batch in batches:

@@ -1,4 +1,4 @@
-"""Folders with a folder of image files per identity; names are kept in one block of bytes, not as a string per image."""
+"""Folders with a folder of images per identity; file names are kept in one block of bytes, not as strings."""
 
 from __future__ import annotations
 

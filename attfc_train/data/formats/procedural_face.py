@@ -148,7 +148,8 @@ def _paint_background(canvas: Canvas, chance: list[float]) -> None:
 
 def _paint_head(canvas: Canvas, traits: Traits) -> None:
     """Paint the hair behind, neck, ears, the face itself, beard, and the hair in front."""
-    width, height = traits.face_width, traits.face_height
+    width = traits.face_width
+    height = traits.face_height
     dark = traits.skin * 0.78
     crown = -height - traits.hair_volume
     low = traits.hair_length * height
@@ -215,7 +216,7 @@ def _paint_nose_and_mouth(canvas: Canvas, traits: Traits, yaw: float, opened: fl
 
 
 def _turned(x: float, yaw: float, depth: float) -> float:
-    """Return where a feature at `x`, and at `depth` in front of the axis, appears when the head turns by `yaw` in [-1, 1]."""
+    """Return where a feature at `x`, `depth` in front of the axis, appears when the head turns by `yaw`, in [-1, 1]."""
     # A rotation about the vertical axis is x cos + depth sin; here cos is about 1 - 0.12 |yaw| and sin about 0.14 yaw.
     return x * (1 - 0.12 * abs(yaw)) + 0.14 * yaw * depth
 

@@ -127,7 +127,7 @@ class AttentionSampler:
 
 
 def _chosen(turns: Int64s, others: Int64s, keys: UInts) -> Int64s:
-    """Return ranks in [0, others[b]), int64 [R, B]: the first R of a random order, from its start again where R is larger."""
+    """Return ranks in [0, others[b]), int64 [R, B]: the first R of a random order, which begins again where R is larger."""
     # rank[r, b] = permutation_b(r mod others_b): distinct until all others had their turn. `permuted` takes flat arrays.
     places = turns % others
     num_turns = turns.shape[0]

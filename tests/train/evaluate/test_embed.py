@@ -114,7 +114,7 @@ def test_bad_specs_are_one_line(spec: str) -> None:
 
 
 def test_raw_pixels_on_real_faces(faces: Path) -> None:
-    """Raw pixels are known to be well above chance (shared data's README); decoding, pairs and labels must agree for that."""
+    """Raw pixels verify these faces well above chance, which needs decoding, pairs and labels that agree."""
     loaded = load_verification(str(faces / "lfw_fold8.bin"), 112)
     result = evaluate(nn.Flatten(), [loaded], image_size=112, batch_size=128, device=CPU)["lfw_fold8"]
     assert 0.6 < result.accuracy < 0.7

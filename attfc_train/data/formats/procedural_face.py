@@ -66,9 +66,11 @@ class Traits:
 
 @functools.lru_cache(maxsize=1024)
 def traits_of(identity: int) -> Traits:
-    """Return the traits of the identity with this number, any int from 0."""
-    # Draw k of identity i is u(hash(FACE, i, k)). Traits take the draws one after another: the order below is part of what an
-    # identity looks like, and whatever is chosen must take as many draws.
+    """Return the traits of the identity with this number, any int from 0.
+
+    Draw k of identity i is the uniform number of hash(FACE, i, k). Traits take the draws one after another, so their order here
+    is part of what an identity looks like, and both branches of a choice take as many draws.
+    """
     draw = iter(uniform(hashed(_FACE, identity, np.arange(_NUM_DRAWS))).tolist())
 
     def between(low: float, high: float) -> float:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from attfc_train import allocator
+from attfc_train.cuda_environment import prepare
 from attfc_train.exits import check_device, run_and_exit
 
 if TYPE_CHECKING:
@@ -147,9 +147,8 @@ def _assignments(data: str | None, override: list[str] | None) -> list[str]:
 
 
 def main() -> None:
-    """Entry point. What CUDA reads when torch is imported is set here: the allocator that plans count on, and NVML's order."""
-    allocator.use_planned(os.environ)
-    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    """Run the command line; the environment is prepared first, because commands import torch."""
+    prepare(os.environ)
     run_and_exit(app)
 
 

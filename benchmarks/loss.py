@@ -25,7 +25,7 @@ from torch.nn.functional import cross_entropy, normalize
 from attfc_train.losses.container_loss import IMPLEMENTATIONS
 from attfc_train.losses.margin import Margin
 from attfc_train.losses.slots import Slots
-from attfc_train.run.memory_use import memory_use
+from attfc_train.run.device_memory import memory_use
 from benchmarks.capacity import container
 from benchmarks.provenance import provenance, quantiles, save
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.memory.model import MemoryModel
-from attfc_train.allocator import use_planned
+from attfc_train.cuda_environment import prepare
 from attfc_train.profile.prediction import MemoryPrediction
 from attfc_train.units import Bytes
 from benchmarks.memory_cases import CARDS, MATRIX, Case
@@ -100,8 +100,8 @@ class GpuMatrix:
         return result
 
     def _start(self) -> Process:
-        environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **os.environ}  # as NVML counts
-        use_planned(environment)
+        environment = dict(os.environ)
+        prepare(environment)
         pipe = subprocess.PIPE
         return subprocess.Popen(self._program, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment)
 

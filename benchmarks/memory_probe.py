@@ -23,7 +23,7 @@ import torch
 
 from attfc_planner.calibrate.step_probe import measure
 from attfc_train.profile.profile import TrainProfile
-from attfc_train.run.memory_use import memory_use
+from attfc_train.run.device_memory import memory_use
 from attfc_train.run.out_of_memory import is_out_of_memory, reason
 from attfc_train.units import Bytes
 

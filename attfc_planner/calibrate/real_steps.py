@@ -15,7 +15,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from attfc_train.allocator import use_planned
+from attfc_train.cuda_environment import prepare
 from attfc_train.errors import DeviceMemoryError
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.units import Bytes
@@ -69,9 +69,8 @@ def run_real_steps(
     command = [sys.executable, "-m", "attfc_planner.calibrate.step_probe", "--device", kind, "--steps", str(steps)]
     command += ["--capacity", str(capacity_bytes)] if capacity_bytes is not None else []
     command += [] if evaluate else ["--no-evaluation"]
-    # NVML counts devices by PCI bus, CUDA by speed unless told: the same number must mean the same card.
-    environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **os.environ}
-    use_planned(environment)
+    environment = dict(os.environ)
+    prepare(environment)
     try:
         child = subprocess.run(
             command,

@@ -20,7 +20,7 @@ from attfc_train.evaluate.embed import embed_batches
 from attfc_train.exits import run_and_exit
 from attfc_train.optim.precision import prepare_device
 from attfc_train.profile.profile import TrainProfile
-from attfc_train.run.memory_use import forget_peak, memory_use
+from attfc_train.run.device_memory import forget_peak, memory_use
 from attfc_train.run.out_of_memory import observed
 from attfc_train.step.build import build
 from attfc_train.step.state import TrainState

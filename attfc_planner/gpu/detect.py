@@ -19,6 +19,7 @@ from attfc_planner.gpu.catalog import find_card, get_card, is_called, load_gpu_p
 from attfc_planner.gpu.fingerprint import CpuFingerprint, CudaFingerprint, cpu_fingerprint, cuda_fingerprint
 from attfc_planner.gpu.measurement_cache import Measured, cache_path, read_cached, write_cached
 from attfc_planner.gpu.profile import Architecture, GpuProfile
+from attfc_train.cuda_environment import order_devices
 from attfc_train.document import Precision
 from attfc_train.errors import StorageError, UsageError
 from attfc_train.profile.prediction import Provenance
@@ -198,8 +199,8 @@ def _probed(kind: Literal["cuda", "cpu"], precisions: tuple[Precision, ...]) -> 
         Rates; none where a GPU cannot be measured (a torch without CUDA, a full card).
     """
     command = [sys.executable, "-m", "attfc_planner.gpu.probes", "--device", kind, "--precisions", ",".join(precisions)]
-    # NVML counts devices by PCI bus, CUDA by speed unless told: the same number must mean the same card.
-    environment = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID", **os.environ}
+    environment = dict(os.environ)
+    order_devices(environment)
     child = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if child.returncode == 0:
         return {name: float(rate) for name, rate in json.loads(child.stdout).items()}

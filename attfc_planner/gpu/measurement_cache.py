@@ -18,7 +18,7 @@ from attfc_planner.gpu.cache_folder import cache_folder
 from attfc_planner.gpu.calibration import Calibration
 from attfc_planner.gpu.profile import TENSOR_FIELD
 from attfc_planner.gpu.versions import cudnn_version, installed_version
-from attfc_train.allocator import setting_of, use_planned
+from attfc_train.cuda_environment import allocator_setting, use_planned_allocator
 from attfc_train.document import Precision
 from attfc_train.files import write_text_atomically
 
@@ -45,9 +45,9 @@ class Measured:
 def cache_path(kind: Literal["cuda", "cpu"], device_key: str, precisions: tuple[Precision, ...]) -> Path:
     """Return the file of a device's measurements: one for it, its driver, attfc, torch, cuDNN, allocator and threads."""
     environment = dict(os.environ)
-    use_planned(environment)
+    use_planned_allocator(environment)
     threads = os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0))
-    allocator = setting_of(environment) if kind == "cuda" else ""
+    allocator = allocator_setting(environment) if kind == "cuda" else ""
     versions = f"{installed_version('attfc')}|{installed_version('torch')}|{cudnn_version()}"
     key = f"{kind}|{device_key}|{versions}|{allocator}|{','.join(precisions)}|{threads}"
     return cache_folder() / f"gpu-{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"

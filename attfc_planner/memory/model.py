@@ -23,7 +23,7 @@ from attfc_planner.memory.blocks import ROUNDING
 from attfc_planner.memory.overheads import convolution_source, convolution_workspaces, headroom, unseen_terms
 from attfc_planner.trace.history import CATEGORIES, OpCost, Trace
 from attfc_planner.trace.store import Traces
-from attfc_train.allocator import PLANNED
+from attfc_train.cuda_environment import PLANNED_ALLOCATOR
 from attfc_train.profile.prediction import MemoryPrediction, MemoryTerm
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.units import Bytes
@@ -137,7 +137,7 @@ class MemoryModel:
             budget_bytes=self.budget_bytes,
             peak_phase=peak.phase,
             peak_operator=peak.operator,
-            allocator=PLANNED if self.gpu.kind == "cuda" else None,
+            allocator=PLANNED_ALLOCATOR if self.gpu.kind == "cuda" else None,
         )
 
     def _sizes(self, trace: Trace) -> NDArray[np.int64]:

@@ -45,17 +45,20 @@ class MemoryPrediction(Frozen):
 
     @property
     def total_bytes(self) -> Bytes:
-        """Sum of all terms, headroom included."""
+        """The sum of all terms, headroom included."""
         return sum(term.bytes for term in self.terms)
 
     def without(self, *names: str) -> Bytes:
-        """Sum of the terms that have other names."""
+        """Return the sum of the terms that have other names."""
         return sum(term.bytes for term in self.terms if term.name not in names)
 
     @property
     def measured_bytes(self) -> Bytes:
-        """What of it a run measures as its peak (`attfc_train.run.memory_use`): the resident set on a CPU, on a GPU what the
-        allocator reserved, so not the context; neither has other processes or headroom."""
+        """The part that a run measures as its peak (`attfc_train.run.device_memory`).
+
+        On a CPU that is the resident set, on a GPU what the allocator reserved, so not the context. Neither holds other
+        processes or headroom.
+        """
         return self.without("foreign", "headroom", *(["context"] if self.allocator else []))
 
 

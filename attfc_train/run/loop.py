@@ -20,8 +20,8 @@ from attfc_train.evaluate.pairs import Verification
 from attfc_train.interrupt import StopFlag
 from attfc_train.profile.file import save_profile
 from attfc_train.run.checkpoint import FILE_NAME, save_checkpoint, save_model
+from attfc_train.run.device_memory import forget_peak, memory_use
 from attfc_train.run.log import RunLog
-from attfc_train.run.memory_use import forget_peak, memory_use
 from attfc_train.run.out_of_memory import OnOom, OutOfMemory, in_smaller_parts, observed, release, too_large
 from attfc_train.run.preflight import prediction_for
 from attfc_train.step.state import TrainState

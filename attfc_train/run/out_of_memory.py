@@ -1,7 +1,14 @@
-"""What follows when a train step runs out of memory: it is undone, its batch is cut into more parts, and it is tried again.
+"""A train step that ran out of memory is undone, its batch is cut into more parts, and it is tried again.
 
-The optimiser sees the same batch, the learning rate and the data stay as they are, and nothing that was learned is lost. What
-is different from then on: BatchNorm normalises by smaller parts, and so does what a head scores within a part.
+The optimiser sees the same batch, the learning rate and the data stay as they are, and nothing that was learned is lost. Two
+things differ from then on: BatchNorm normalises by smaller parts, and an AttFC head's batch negatives come from smaller parts.
+
+The order of what happens (`attfc_train.run.loop.Loop._train_step`):
+
+1. `observed`, while the error is handled: its facts, without a reference to it.
+2. The ``except`` block ends. The traceback's frames hold the activations of the failed step; only now they can be freed.
+3. `release`: undo the step, collect circular garbage, give back what the allocator caches.
+4. `in_smaller_parts`, and the step is made again with the same batch.
 """
 
 from __future__ import annotations
@@ -15,12 +22,12 @@ import torch
 from attfc_train.errors import DeviceMemoryError
 from attfc_train.phase import failed_phase
 from attfc_train.profile.profile import MAX_ACCUMULATION, TrainProfile
-from attfc_train.run.memory_use import memory_use
+from attfc_train.run.device_memory import memory_use
 from attfc_train.step.state import TrainState
 from attfc_train.units import Bytes
 
 OnOom: TypeAlias = Literal["fail", "shrink"]
-"""Stop, or go on in smaller parts."""
+"""Stop at an out-of-memory error, or go on in smaller parts."""
 
 _SIGNS = (
     "DefaultCPUAllocator",
@@ -29,43 +36,53 @@ _SIGNS = (
     "CUDA error: out of memory",
     "unable to find an engine",
 )
-"""PyTorch reports a full host, and what CUDA's libraries take beside its own allocator, as a plain RuntimeError;
-cuDNN without room for any workspace finds no engine."""
+"""Texts of plain RuntimeErrors that mean out of memory: of the host, and of CUDA's libraries beside torch's own allocator.
+
+cuDNN finds no engine where no workspace has room.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class OutOfMemory:
-    """What is known of a failure; holds no tensor and no traceback."""
+    """The facts of a failure; holds no tensor and no traceback."""
 
     phase: str | None
-    """Of the step; None: between two phases."""
+    """The phase of the step in which it happened; None: between two phases."""
     memory_bytes: Bytes
-    """Used by this process at that moment."""
+    """Memory that this process used at that moment."""
     message: str
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an allocator said no."""
+    """Return whether `error` is an out-of-memory error."""
     return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in _SIGNS)
 
 
 def reason(error: BaseException) -> str:
-    """The first sentence of an allocator's message."""
+    """Return the first sentence of an allocator's message."""
+    # The host's allocator puts the source file in front: "[enforce fail at alloc_cpu.cpp:...] ... DefaultCPUAllocator: ...".
     return str(error).partition("\n")[0].rpartition("DefaultCPUAllocator: ")[2].split(". ")[0]
 
 
 def observed(error: RuntimeError, device: torch.device) -> OutOfMemory:
-    """The facts of an out-of-memory error, to be asked for while it is being handled; raises what is another error."""
+    """Return the facts of an out-of-memory error; to be called while it is being handled.
+
+    Raises:
+        RuntimeError: `error` itself, where it is another error.
+    """
     if not is_out_of_memory(error):
         raise error
     return OutOfMemory(failed_phase(error), memory_use(device).current, reason(error))
 
 
 def in_smaller_parts(profile: TrainProfile) -> TrainProfile | None:
-    """`profile` with the next larger ``optim.accumulation``: at most half as many queries in a part, where that divides the
-    batch, else the next fewer, but at least two. None: there is none. A prediction was made for the former parts, and goes."""
+    """Return `profile` with the next larger ``optim.accumulation``; None: the parts cannot be smaller.
+
+    A part has then at most half as many queries, where such a number divides the batch, else the next fewer; but at least two,
+    because BatchNorm needs as many. The prediction is dropped: it was made for the former parts.
+    """
     optim = profile.optim
-    most = min(MAX_ACCUMULATION, optim.batch_size // 2)
+    most = min(MAX_ACCUMULATION, optim.batch_size // 2)  # two queries in a part
     larger = [parts for parts in range(optim.accumulation + 1, most + 1) if optim.batch_size % parts == 0]
     if not larger:
         return None
@@ -74,18 +91,18 @@ def in_smaller_parts(profile: TrainProfile) -> TrainProfile | None:
 
 
 def release(state: TrainState) -> None:
-    """Undoes the failed step and frees what it had allocated; to be called when its exception is gone."""
+    """Undo the failed step and free what it allocated; to be called when its exception is gone."""
     state.undo_step()
-    gc.collect()
+    gc.collect()  # a failed step leaves circles of frames, graph and tensors behind
     if state.device.type == "cuda":
         torch.cuda.empty_cache()
 
 
 def too_large(state: TrainState, failure: OutOfMemory, how_to_go_on: str) -> DeviceMemoryError:
-    """The error of a step that will not be repeated.
+    """Return the error of a step that will not be repeated.
 
     Args:
-        how_to_go_on: such as ``--resume FOLDER``.
+        how_to_go_on: the command's option, such as ``--resume FOLDER``.
     """
     profile = state.profile
     where = f" in phase '{failure.phase}'" if failure.phase else ""

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from attfc_train.allocator import setting_of
+from attfc_train.cuda_environment import allocator_setting
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.loader import AttentionLoader
 from attfc_train.data.part import may_share_identities
@@ -117,7 +117,7 @@ def _check_start(profile: TrainProfile, options: RunOptions) -> None:
     def say(text: str) -> None:
         options.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    check_start(profile, options.device, setting_of(os.environ), options.on_oom == "fail", say)
+    check_start(profile, options.device, allocator_setting(os.environ), options.on_oom == "fail", say)
 
 
 def _changed(profile: TrainProfile, assignments: Sequence[str]) -> TrainProfile:
@@ -214,7 +214,7 @@ def _train(
             num_images=dataset.index.num_images,
             accumulation=profile.optim.accumulation,
             predicted_peak_bytes=None if predicted is None else predicted.measured_bytes,
-            allocator=setting_of(os.environ) if options.device.type == "cuda" else None,
+            allocator=allocator_setting(os.environ) if options.device.type == "cuda" else None,
         )
         if state.step:
             save_profile(profile, options.folder / PROFILE_FILE)  # with what this command changed

@@ -1,4 +1,4 @@
-"""The only constructor of a run's state: here the profile is flattened into plain parameters, nowhere else."""
+"""The constructor of a run's state: here the profile is flattened into plain parameters, nowhere else."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from attfc_train.step.ranks import Ranks
 from attfc_train.step.state import TrainState
 
 ALONE = Ranks()
+"""The one process of a run."""
 
 
 def build(profile: TrainProfile, device: torch.device, ranks: Ranks = ALONE) -> TrainState:
@@ -55,8 +56,8 @@ def _site(profile: TrainProfile) -> HeadSite:
 
 
 def _build_class_encoder(profile: TrainProfile, feature_encoder: nn.Module, device: torch.device) -> MomentumEncoder | None:
-    wanted = profile.head.class_encoder
-    if wanted is None:
+    settings = profile.head.class_encoder
+    if settings is None:
         return None
     class_encoder = make_class_encoder(lambda: build_encoder(profile.model, device), feature_encoder)
-    return MomentumEncoder(class_encoder, feature_encoder, wanted.buffers)
+    return MomentumEncoder(class_encoder, feature_encoder, settings.buffers)

@@ -1,7 +1,8 @@
 """The processes that train together, as the train step sees them: one for now.
 
-Everything that several GPUs will have to exchange goes through this object, so that no signature changes when they come. For
-one process each method returns what it got and dispatches no operator.
+Everything that several GPUs will have to exchange goes through this object, so that no signature changes when they come: once a
+step `average`, on loss and gradients before clipping, and `gathered`, on what the head enqueues. For one process each method
+returns what it got and dispatches no operator.
 """
 
 from __future__ import annotations
@@ -14,7 +15,12 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """A process among `size` equal ones."""
+    """A process among equal ones.
+
+    Args:
+        rank: number of this process, from 0 on.
+        size: number of processes.
+    """
 
     rank: int = 0
     size: int = 1
@@ -24,12 +30,12 @@ class Ranks:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process speaks for all: it logs, saves and evaluates."""
+        """Whether this process logs, saves and evaluates for all."""
         return self.rank == 0
 
-    def average(self, gradients: Sequence[Tensor]) -> None:
-        """Make gradients their mean over all processes, in place."""
-        del gradients
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each tensor by its mean over all processes, in place."""
+        del tensors
 
     def gathered(self, rows: Tensor) -> Tensor:
         """Return the rows of all processes, those of rank 0 first."""

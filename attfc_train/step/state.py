@@ -1,4 +1,4 @@
-"""Everything a run is made of: what is saved, and what is only there while it runs."""
+"""The state of a run: what a checkpoint saves, and what is only there while it runs."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from attfc_train.step.rollback import StepStart
 
 @dataclass(slots=True)
 class TrainState:
-    """Built by `attfc_train.step.build.build` only, changed by `attfc_train.step.step.train_step` only."""
+    """The state that `attfc_train.step.build.build` makes and `attfc_train.step.step.train_step` changes."""
 
     profile: TrainProfile
-    """Resolved; of its settings only ``optim.accumulation`` may change in a run (see `attfc_train.run.out_of_memory`)."""
+    """Resolved. In a run only its ``optim.accumulation`` may change (`attfc_train.run.out_of_memory`)."""
     device: torch.device
     ranks: Ranks
     feature_encoder: nn.Module
@@ -39,9 +39,9 @@ class TrainState:
     step: int = 0
     """Optimiser steps done; the sampler's position is step x batch_size."""
     first_bad_step: Tensor = field(default_factory=lambda: torch.tensor(-1))
-    """int64 scalar on the device: the first step whose loss or gradient was not finite; -1: none."""
+    """int64 scalar on the device: the first step whose loss or gradient was not finite; -1 is none."""
     start: StepStart = field(init=False)
-    """Where the step under way began."""
+    """The small tensors as the step under way found them."""
 
     def __post_init__(self) -> None:
         self.start = StepStart(self._changed_before_commit())
@@ -54,13 +54,13 @@ class TrainState:
             yield from self.scaler.state_dict().values()
 
     def undo_step(self) -> None:
-        """After a step that failed before its commit: the state in which it began, and none of its gradients."""
+        """Undo a step that failed before its commit; the class encoder stays moved (`attfc_train.step.rollback`)."""
         assert not self.start.is_committing, "a commit cannot be undone"
         self.optimizer.forget_gradients()
         self.start.go_back()
 
     def saved(self) -> dict[str, Any]:
-        """The state dict of a checkpoint: tensors, ints and dicts of them only."""
+        """Return the state dict of a checkpoint: tensors, ints and dicts of them only."""
         return {
             "step": self.step,
             "feature_encoder": self.feature_encoder.state_dict(),
@@ -72,13 +72,16 @@ class TrainState:
         }
 
     def restore(self, saved: dict[str, Any], other_container: bool = False) -> Kept | None:
-        """The inverse of `saved`, in place; raises KeyError, RuntimeError or ValueError where architectures differ.
+        """Restore what `saved` returned, in place.
 
         Args:
-            other_container: the saved container has another size or form (see `attfc_train.heads.containers.resize`).
+            other_container: the saved container has another size or form (`attfc_train.heads.containers.resize`).
 
         Returns:
-            How much of such a container was kept.
+            How much of such a container was kept; None: it was loaded as it is.
+
+        Raises:
+            KeyError, RuntimeError, ValueError: the architecture is another one.
         """
         self.feature_encoder.load_state_dict(saved["feature_encoder"])
         if self.class_encoder:

@@ -1,12 +1,23 @@
 """THE train step. The loop, the memory trace, the verification, the benchmarks and the tests all call this function.
 
-It is trace-clean (DESIGN 3): no host sync, no shape that depends on values, no global device. Order of events: the momentum
-update, then the references' features, *then* the queries' forward pass, so that the class encoder's activations are gone
-before those of the feature encoder are kept for backward; the attention needs only the features.
+Its events, in this order (docs/methods.md):
 
-A step that runs out of memory is repeated (`attfc_train.run.out_of_memory`). Hence its second rule: whatever allocates comes
-before the commit, which is the first change of a weight or a slot, and `TrainState.undo_step` knows of everything that
-changes before.
+1. The head begins: the weight of every query in the mean loss, and for Partial FC the step's classes.
+2. The class encoder moves towards the feature encoder, and what can be undone is copied (`attfc_train.step.rollback`).
+3. For each micro-batch: features of its references, features of its queries, loss, backward pass. Gradients add up.
+4. Everything of the update and of the enqueue that needs memory is computed.
+5. The commit: weights, momentum buffers and slots change. It allocates nothing.
+
+References come before queries, and without a graph: the class encoder's activations are gone before those of the feature
+encoder are kept for the backward pass. Attention needs no more of a reference than its features.
+
+Two rules hold for everything that is called here:
+
+* It can be traced with fake tensors. No value is read on the host (``.item()``, ``if tensor``), so the host never waits for the
+  device; no shape depends on values; tensors are made on the state's device, never on a global one. A decision that depends on
+  values is arithmetic on the device: the overflow that skips an update, the first step that was not finite.
+* A step that runs out of memory is repeated (`attfc_train.run.out_of_memory`). So whatever allocates comes before the commit,
+  and `TrainState.undo_step` restores all that has changed until then.
 """
 
 from __future__ import annotations
@@ -19,7 +30,7 @@ from torch import Tensor
 
 from attfc_train.data.batch import Batch, normalised
 from attfc_train.heads.containers.writes import commit
-from attfc_train.heads.head import HeadOutput
+from attfc_train.heads.head import Enqueue, HeadOutput
 from attfc_train.optim import schedule
 from attfc_train.optim.precision import MOST_SKIPPED, autocast
 from attfc_train.optim.sgd import clip_gradients
@@ -37,64 +48,79 @@ class StepMetrics:
     """L2 norm of the feature encoder's gradient before clipping, fp32."""
     learning_rate: float
     observed: Mapping[str, Tensor]
-    """What the head observed of the step, by the log's names; empty unless `Head.observes`."""
+    """Figures of the head about the step, by the log's names; empty unless `Head.observes`."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Update:
+    """An optimiser update that is computed, but not made yet."""
+
+    commit: Callable[[], None]
+    gradient_norm: Tensor
+    learning_rate: float
 
 
 def train_step(state: TrainState, batch: Batch) -> StepMetrics:
-    """One optimiser step on one batch (AttFC, DESIGN 5 steps 1-8); changes `state` in place."""
+    """Make one optimiser step on one batch (AttFC, arXiv 2503.06839); changes `state` in place."""
     with phase("input"):
         batch = batch.to(state.device)
         weights = state.head.begin_step(batch.labels, state.step)
     with phase("momentum"):
-        if not state.start.is_kept:  # else this step is being repeated, and it has moved
+        if not state.start.is_kept:  # a repeated step has its copies already, and its class encoder has moved
             _update_class_encoder(state)
             state.start.keep()
-    outputs = []
-    parts = state.profile.optim.accumulation
-    for part, part_weights in zip(batch.split(parts), weights.chunk(parts), strict=True):
-        output = _forward(state, part, part_weights)
-        with phase("backward"):
-            (state.scaler.scale * output.loss if state.scaler else output.loss).backward()
-        outputs.append(HeadOutput(output.loss.detach(), output.centers))
+    outputs = _accumulate(state, batch, weights)
     with phase("update"):
         loss = torch.stack([output.loss for output in outputs]).sum()
-        update, norm, rate = _prepare_update(state, loss)
+        update = _prepare_update(state, loss)
     with phase("enqueue"):
-        centers = torch.cat([output.centers for output in outputs])
-        ranks = state.ranks
-        enqueue = state.head.prepare_enqueue(ranks.gathered(centers), ranks.gathered(batch.labels), state.step)
+        enqueue = _prepare_enqueue(state, batch, outputs)
+    # From here on nothing allocates, so nothing can fail, and weights and slots change together.
     state.start.begin_commit()
     with phase("update"):
-        update()
+        update.commit()
     with phase("enqueue"):
         commit(enqueue.writes)
     state.rates.observe(loss)
     state.step += 1
     state.start.end_commit()
-    return StepMetrics(loss, norm, rate, enqueue.observed)
+    return StepMetrics(loss, update.gradient_norm, update.learning_rate, enqueue.observed)
 
 
 def _update_class_encoder(state: TrainState) -> None:
-    wanted = state.profile.head.class_encoder
-    if state.class_encoder and wanted:
-        state.class_encoder.update(wanted.momentum_at(state.step))
+    settings = state.profile.head.class_encoder
+    if state.class_encoder and settings:
+        state.class_encoder.update(settings.momentum_at(state.step))
+
+
+def _accumulate(state: TrainState, batch: Batch, weights: Tensor) -> list[HeadOutput]:
+    """Add up the gradients of all micro-batches; return their losses, without graphs, and their new centers."""
+    outputs = []
+    parts = state.profile.optim.accumulation
+    # The weights are those of the whole batch: losses and gradients of its parts add up to its mean loss and gradient.
+    for part, part_weights in zip(batch.split(parts), weights.chunk(parts), strict=True):
+        output = _forward(state, part, part_weights)
+        with phase("backward"):
+            (state.scaler.scale * output.loss if state.scaler else output.loss).backward()
+        outputs.append(HeadOutput(output.loss.detach(), output.centers))
+    return outputs
 
 
 def _forward(state: TrainState, part: Batch, weights: Tensor) -> HeadOutput:
-    """References, queries and loss of one micro-batch."""
+    """Compute references, queries and loss of one micro-batch."""
     precision = state.profile.run.precision
     with phase("references"), torch.no_grad(), autocast(state.device, precision):
         references = _reference_features(state, part)
     with phase("forward"), autocast(state.device, precision):
         features = state.feature_encoder(normalised(part.query, part.flips[0]))
-    with phase("loss"):
+    with phase("loss"):  # without autocast: the head decides its own types
         margin = schedule.margin(state.profile.head.margin, state.step)
         output: HeadOutput = state.head(features, references, part.labels, weights, margin)
     return output
 
 
 def _reference_features(state: TrainState, part: Batch) -> Tensor:
-    """Class-encoder features [R, b, D] of all references in one pass: BatchNorm sees R x b images (methods 1.2, step 4)."""
+    """Return the class encoder's features [R, b, D] of all references, made in one pass: BatchNorm sees R x b images."""
     num_references, num = part.references.shape[:2]
     if state.class_encoder is None:
         return torch.empty(0, num, state.profile.model.embedding_size, device=state.device)
@@ -103,21 +129,29 @@ def _reference_features(state: TrainState, part: Batch) -> Tensor:
     return features.view(num_references, num, -1)
 
 
-def _prepare_update(state: TrainState, loss: Tensor) -> tuple[Callable[[], None], Tensor, float]:
-    """Unscale, clip the feature encoder; then SGD, and whether the step was finite. The commit, gradient norm and rate."""
+def _prepare_update(state: TrainState, loss: Tensor) -> _Update:
+    """Average over the processes, unscale, clip the feature encoder, and compute the update up to its commit."""
     profile = state.profile
-    state.ranks.average(state.optimizer.gradients)
+    # Averaged first: a gradient that overflowed on one process then does so on all, and all skip the same step.
+    state.ranks.average([loss, *state.optimizer.gradients])
     overflow = state.scaler.unscale(state.optimizer.gradients) if state.scaler else None
     norm = clip_gradients(state.feature_encoder.parameters(), profile.optim.clip_norm)
     rate = state.rates.rate(state.step)
-    update = state.optimizer.prepare(rate, overflow)
+    make = state.optimizer.prepare(rate, overflow)
+    # With a scaler a gradient that is not finite is a step to skip; only many of them in a row are damage.
     bad = ~torch.isfinite(loss if state.scaler else loss + norm)
     if state.scaler:
         bad |= state.scaler.skipped > MOST_SKIPPED
-    first = bad & (state.first_bad_step < 0)
+    is_first_bad = bad & (state.first_bad_step < 0)
 
     def commit_update() -> None:
-        update()
-        state.first_bad_step.masked_fill_(first, state.step)
+        make()
+        state.first_bad_step.masked_fill_(is_first_bad, state.step)
 
-    return commit_update, norm, rate
+    return _Update(commit_update, norm, rate)
+
+
+def _prepare_enqueue(state: TrainState, batch: Batch, outputs: list[HeadOutput]) -> Enqueue:
+    """Compute what the head will remember of the step, of the batches of all processes."""
+    centers = torch.cat([output.centers for output in outputs])
+    return state.head.prepare_enqueue(state.ranks.gathered(centers), state.ranks.gathered(batch.labels), state.step)

@@ -15,7 +15,7 @@ import pytest
 from tests.architecture.modules import imports, imports_when_loaded, modules
 
 TABLE = """
-attfc_train attfc_train.errors attfc_train.units attfc_train.phase attfc_train.interrupt attfc_train.allocator
+attfc_train attfc_train.errors attfc_train.units attfc_train.phase attfc_train.interrupt attfc_train.cuda_environment
 attfc_train.document attfc_train.files attfc_train.exits
 attfc_train.backbones attfc_train.losses
 attfc_train.heads

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from attfc_train.allocator import PLANNED
+from attfc_train.cuda_environment import PLANNED_ALLOCATOR
 from tests.gpu.device_traces import recording_of, simulated_reserved
 from tests.train.profiles import small_profile
 
@@ -39,7 +39,7 @@ print(json.dumps([{key: entry[key] for key in ("action", "addr", "size")} for en
 """
 
 
-@pytest.mark.parametrize("setting", [PLANNED, "expandable_segments:False"])
+@pytest.mark.parametrize("setting", [PLANNED_ALLOCATOR, "expandable_segments:False"])
 @pytest.mark.parametrize("head", ["identity-30%", "fifo", "partial_fc"])
 def test_replay_of_the_real_history_reserves_the_same(head: str, setting: str) -> None:
     """Segment by segment: after every allocation and every free as many bytes are reserved as in the recording."""
@@ -52,4 +52,4 @@ def test_replay_of_the_real_history_reserves_the_same(head: str, setting: str) -
     assert run.returncode == 0, run.stderr
     recording = recording_of(json.loads(run.stdout.splitlines()[-1]))
     assert len(recording.events) > 1000
-    assert simulated_reserved(recording, expandable=setting == PLANNED) == recording.reserved
+    assert simulated_reserved(recording, expandable=setting == PLANNED_ALLOCATOR) == recording.reserved

@@ -126,7 +126,7 @@ def test_cpu_prediction_covers_the_process(folder: Path) -> None:
 import sys, torch
 from attfc_train.step.build import build
 from attfc_train.data.batch import Batch
-from attfc_train.run.memory_use import memory_use
+from attfc_train.run.device_memory import memory_use
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.step.step import train_step
 profile = TrainProfile.model_validate_json(sys.stdin.read())

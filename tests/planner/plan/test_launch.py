@@ -23,7 +23,7 @@ from attfc_planner.plan.launch import (
 from attfc_planner.plan.plan import Plan, make_plan
 from attfc_planner.plan.problem import pose
 from attfc_planner.plan.request import PlanRequest
-from attfc_train.allocator import PLANNED
+from attfc_train.cuda_environment import PLANNED_ALLOCATOR
 from attfc_train.profile.prediction import Interval, MemoryPrediction, MemoryTerm, Prediction
 from attfc_train.units import GIB
 from tests.planner.fakes import FakeMemoryModel, make_gpu
@@ -129,7 +129,7 @@ def prediction(kind: str = "cuda") -> Prediction:
             budget_bytes=24 * GIB,
             peak_phase="loss",
             peak_operator="mm",
-            allocator=PLANNED if kind == "cuda" else None,
+            allocator=PLANNED_ALLOCATOR if kind == "cuda" else None,
         ),
         images_per_second=Interval(low=1000, high=2000, source="a test"),
         hours_per_epoch=None,

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from attfc_train import allocator
+from attfc_train import cuda_environment
 from attfc_train.errors import DeviceMemoryError
 from attfc_train.profile.file import with_overrides
 from attfc_train.profile.prediction import Interval, MemoryPrediction, MemoryTerm, Prediction, Provenance
 from attfc_train.profile.profile import TrainProfile
-from attfc_train.run.preflight import check_start, free_memory, prediction_for, replan_command, shortage
+from attfc_train.run.device_memory import free_memory
+from attfc_train.run.preflight import check_start, prediction_for, replan_command, shortage
 from attfc_train.units import GIB, MIB
 
 CUDA, CPU = torch.device("cuda"), torch.device("cpu")
@@ -24,7 +25,7 @@ SIZES = {"activations": 10, "context": 1, "foreign": 2, "headroom": 1}
 def planned(kind: str = "cuda", command: str = "attfc-plan --gpu rtx-4090 --ids 100") -> TrainProfile:
     """11 GiB beside context and other processes, one of them headroom."""
     terms = tuple(MemoryTerm(name=name, bytes=size * GIB, source="a test") for name, size in SIZES.items())
-    setting = allocator.PLANNED if kind == "cuda" else None
+    setting = cuda_environment.PLANNED_ALLOCATOR if kind == "cuda" else None
     memory = MemoryPrediction(terms=terms, budget_bytes=24 * GIB, peak_phase="loss", peak_operator="mm", allocator=setting)
     band = Interval(low=1, high=2, source="a test")
     prediction = Prediction(memory=memory, images_per_second=band, hours_per_epoch=None, limited_by="it", accuracy=band)
@@ -36,7 +37,7 @@ def planned(kind: str = "cuda", command: str = "attfc-plan --gpu rtx-4090 --ids 
 def said(profile: TrainProfile, free_gib: float | None, *, stop: bool = False, **changes: Any) -> list[str]:
     lines: list[str] = []
     free = None if free_gib is None else round(free_gib * GIB)
-    arguments: dict[str, Any] = {"device": CUDA, "allocator_setting": allocator.PLANNED, **changes}
+    arguments: dict[str, Any] = {"device": CUDA, "allocator_setting": cuda_environment.PLANNED_ALLOCATOR, **changes}
     check_start(profile, stop=stop, say=lines.append, free=lambda _: free, **arguments)
     return lines
 
@@ -98,13 +99,13 @@ def test_another_allocator_setting_is_told() -> None:
 
 def test_the_planned_allocator_is_used_unless_the_user_chose() -> None:
     for given, expected in (
-        ({}, allocator.PLANNED),
+        ({}, cuda_environment.PLANNED_ALLOCATOR),
         ({"PYTORCH_ALLOC_CONF": "a:1"}, "a:1"),
         ({"PYTORCH_CUDA_ALLOC_CONF": "b:2"}, "b:2"),
     ):
         environment = dict(given)
-        allocator.use_planned(environment)
-        assert allocator.setting_of(environment) == expected
+        cuda_environment.prepare(environment)
+        assert cuda_environment.allocator_setting(environment) == expected
 
 
 def test_a_prediction_is_of_one_setting() -> None:
@@ -127,4 +128,4 @@ def test_free_memory_of_this_machine(tmp_path: Path) -> None:
     memory = prediction_for(planned(), "cuda")
     assert memory is not None
     assert memory.measured_bytes == 10 * GIB
-    assert json.loads(memory.model_dump_json())["allocator"] == allocator.PLANNED
+    assert json.loads(memory.model_dump_json())["allocator"] == cuda_environment.PLANNED_ALLOCATOR

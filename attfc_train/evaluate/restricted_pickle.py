@@ -168,7 +168,7 @@ def _scalar(kind: object, data: object) -> bool:
 
 
 def _same_bytes(data: object = b"") -> Raw:
-    """Return the argument itself; stands for ``bytes`` and ``bytearray``, of which a number would take so much memory."""
+    """Return the argument itself; stands for ``bytes`` and ``bytearray``, which make as many bytes as a number says."""
     if not isinstance(data, Raw):
         raise UnpicklingError("it makes bytes of something else")
     return data

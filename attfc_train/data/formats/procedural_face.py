@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from attfc_train.data.formats.canvas import Canvas, Colour, Plane, Pose, limited
 from attfc_train.data.sampling.hashing import hashed, uniform
 
-_FACE, _IMAGE, _NOISE = 11, 12, 13
+_FACE, _IMAGE, _NOISE = range(11, 14)
 """First words of the hashes: what is drawn."""
 _NUM_DRAWS: Final = 40
 """Random numbers of an identity, and of an image."""

@@ -25,8 +25,12 @@ from attfc_train.units import Bytes
 EXACT_FLOAT: Final = 2**24
 """Whole numbers up to here survive float32."""
 
-_FLAG, _LABEL, _ARRAY = 2, 3, 8
-"""32-bit words of a record, counted from its frame: how many labels stand behind the header, the label, those labels."""
+_FLAG: Final = 2
+"""32-bit word of a record, counted from its frame: how many labels stand behind the header; 0 where it holds the only one."""
+_LABEL: Final = 3
+"""Word of the label in the header."""
+_ARRAY: Final = 8
+"""Word of the first label behind the header."""
 _EMPTY_RECORD: Final[Bytes] = HEADER_BYTES + 8
 """A header, two labels and no image."""
 _BLOCK: Final = 2**22

@@ -1,1 +1,1 @@
-"""Which images a step sees: permutation, residency order, references, hashing."""
+"""The images that a step sees: permutation, residency order, references, hashing."""

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from attfc_planner.tune.stages.scaling import NUM_CHECKS
 
 SHARE_OF_THE_OTHERS = 0.55
-"""What a setting after the first costs on average: a third of a run where it is stopped, all of it where it goes on."""
+"""Runs that a setting after the first costs on average: 2/3 of them stop after 1/3 of a run, 1/3 go on to the end."""
 SLOWER = 1.6
-"""A training beside bare steps: decoding, evaluations, saving."""
+"""Time of a training over that of its bare steps: decoding, evaluations, saving."""
 LEAST_STEPS_PER_CHECK = 8
 """A short run has at least `NUM_CHECKS` times so many steps; below that nothing is learned that could be compared."""
 LEAST_IDS = 64
@@ -40,7 +40,7 @@ def affordable(
     num_ids: int,
     batch_size: int,
 ) -> Scale | None:
-    """The scale for `seconds` of training; None where they do not even do for one setting.
+    """Return the scale for `seconds` of training, or None if they are too few even for one setting.
 
     Args:
         rates: images/s of the settings in the order in which they will be tried.
@@ -50,21 +50,31 @@ def affordable(
         batch_size: the largest of the settings'.
     """
     least = _least_ids(epochs, images_per_id, num_ids, batch_size)
-    scales = [_scale(seconds, rates[:count], startup, epochs * images_per_id) for count in range(len(rates), 0, -1)]
-    for count, ids in zip(range(len(rates), 0, -1), scales, strict=True):
+    counts = range(len(rates), 0, -1)
+    affordable_ids = [_affordable_ids(seconds, rates[:count], startup, epochs * images_per_id) for count in counts]
+    for count, ids in zip(counts, affordable_ids, strict=True):
         if ids >= least:
             return Scale(min(num_ids, int(ids)), epochs, count)
-    shorter = epochs * scales[-1] / least  # one setting, as many identities as it takes, and what passes they allow
-    return Scale(least, shorter, 1) if shorter >= FEWEST_EPOCHS else None
+    # One setting, the fewest identities, and the passes that the time allows: identities x passes is what it buys.
+    fewer_epochs = epochs * affordable_ids[-1] / least
+    return Scale(least, fewer_epochs, 1) if fewer_epochs >= FEWEST_EPOCHS else None
 
 
-def _scale(seconds: float, rates: Sequence[float], startup: float, images_per_id: float) -> float:
-    """Identities that can be afforded with so many settings, each seeing `images_per_id` images of an identity."""
+def _affordable_ids(seconds: float, rates: Sequence[float], startup: float, images_per_id: float) -> float:
+    """Return the identities that can be afforded with settings of these rates.
+
+    Args:
+        images_per_id: images of an identity that a run sees, over all its passes.
+    """
+    # One process for every setting and one for the full FC layer:
+    #     seconds = (settings + 1) startup + SLOWER x ids x images_per_id x sum of runs / rate.
+    # The first setting and the full FC layer, at the first one's rate, run to the end; the others SHARE_OF_THE_OTHERS of it.
     training = seconds - (len(rates) + 1) * startup
-    costs = [2 / rates[0], *(SHARE_OF_THE_OTHERS / rate for rate in rates[1:])]  # the first and the full FC layer wholly
-    return max(0.0, training / SLOWER / sum(costs) / images_per_id)
+    seconds_per_image = [2 / rates[0], *(SHARE_OF_THE_OTHERS / rate for rate in rates[1:])]
+    return max(0.0, training / SLOWER / sum(seconds_per_image) / images_per_id)
 
 
 def _least_ids(epochs: float, images_per_id: float, num_ids: int, batch_size: int) -> int:
+    """Return the identities below which a run has too few steps: steps = epochs x ids x images_per_id / batch size."""
     steps = NUM_CHECKS * LEAST_STEPS_PER_CHECK
     return min(num_ids, max(LEAST_IDS, int(steps * batch_size / (epochs * images_per_id))))

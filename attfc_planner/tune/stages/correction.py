@@ -17,12 +17,12 @@ from attfc_train.units import MIB, Bytes, format_bytes
 LEAST_MARGIN: Bytes = 64 * MIB
 MARGIN_SHARE = 0.01
 SCATTERS = 3
-"""The margin is so many times the median deviation of what was measured from what was corrected (reference 4.6)."""
+"""Median deviations of what was measured from what was corrected that the margin holds."""
 
 
 @dataclass(frozen=True)
 class Observation:
-    """One real trial; `measured_bytes` is None where memory did not do."""
+    """One real trial; `measured_bytes` is None if it ran out of memory."""
 
     kind: Hashable
     predicted_bytes: Bytes
@@ -37,43 +37,52 @@ class MemoryCorrection:
 
     @classmethod
     def learned(cls, observations: Iterable[Observation]) -> MemoryCorrection:
-        """From all trials so far."""
+        """Return the correction that all trials so far teach."""
         return cls(tuple(observations))
 
     @property
     def ran(self) -> tuple[tuple[Bytes, Bytes], ...]:
-        """Predicted and measured bytes of the trials that ran."""
-        return tuple((one.predicted_bytes, one.measured_bytes) for one in self.observations if one.measured_bytes is not None)
+        """Return predicted and measured bytes of the trials that ran."""
+        return tuple(
+            (each.predicted_bytes, each.measured_bytes) for each in self.observations if each.measured_bytes is not None
+        )
 
     @property
     def offset(self) -> Bytes:
-        """Median of measured - predicted; 0 before anything ran."""
-        return round(statistics.median(real - predicted for predicted, real in self.ran)) if self.ran else 0
+        """Return the median of measured - predicted; 0 before anything ran."""
+        return round(statistics.median(measured - predicted for predicted, measured in self.ran)) if self.ran else 0
 
     @property
     def ratio(self) -> float:
-        """Median of measured / predicted; 1 before anything ran."""
-        return statistics.median(real / predicted for predicted, real in self.ran) if self.ran else 1.0
+        """Return the median of measured / predicted; 1 before anything ran."""
+        return statistics.median(measured / predicted for predicted, measured in self.ran) if self.ran else 1.0
 
     def corrected(self, predicted_bytes: Bytes) -> Bytes:
-        """The careful one of the two corrections."""
+        """Return the larger of the two corrections of a prediction."""
+        # An error may be constant (a context that was not foreseen) or grow with the setting (an allocator that wastes a
+        # share), and few trials do not tell which. Both are fitted alone, by medians, which one odd trial does not move:
+        #     corrected = max(predicted + median(measured - predicted), predicted x median(measured / predicted)).
         return max(predicted_bytes + self.offset, round(predicted_bytes * self.ratio))
 
     def margin(self, predicted_bytes: Bytes) -> Bytes:
-        """What to leave free beside `corrected`."""
-        deviations = [abs(real - self.corrected(predicted)) for predicted, real in self.ran]
+        """Return what to leave free beside `corrected`."""
+        # margin = max(64 MiB, 1 % of the prediction, 3 median |measured - corrected|). In a normal distribution the median
+        # deviation is 0.67 standard deviations, so the last is two of these.
+        deviations = [abs(measured - self.corrected(predicted)) for predicted, measured in self.ran]
         scatter = round(SCATTERS * statistics.median(deviations)) if deviations else 0
         return max(LEAST_MARGIN, round(MARGIN_SHARE * predicted_bytes), scatter)
 
     def needed(self, predicted_bytes: Bytes, headroom_bytes: Bytes) -> Bytes:
-        """`corrected` with its margin; with the prediction's own headroom before anything ran."""
+        """Return `corrected` with its margin; with the prediction's own headroom before anything ran."""
         return self.corrected(predicted_bytes) + (self.margin(predicted_bytes) if self.ran else headroom_bytes)
 
     def refusal(self, kind: Hashable, predicted_bytes: Bytes) -> str | None:
-        """Why a setting cannot fit after what ran out of memory; None where nothing speaks against it."""
+        """Return why a setting cannot fit after what ran out of memory, or None if nothing speaks against it."""
+        # A failure at P bytes is a bound for its own kind: more of the same does not fit either. For other kinds it is one
+        # only if nothing predicted to need P or more has ever run: else P bytes do fit, and the failure was its kind's.
         largest = max((predicted for predicted, _ in self.ran), default=0)
-        for one in self.observations:
-            speaks = one.kind == kind or one.predicted_bytes > largest
-            if one.measured_bytes is None and speaks and predicted_bytes >= one.predicted_bytes:
-                return f"one predicted to need {format_bytes(one.predicted_bytes)} ran out of memory"
+        for failed in self.observations:
+            is_bound = failed.kind == kind or failed.predicted_bytes > largest
+            if failed.measured_bytes is None and is_bound and predicted_bytes >= failed.predicted_bytes:
+                return f"one predicted to need {format_bytes(failed.predicted_bytes)} ran out of memory"
         return None

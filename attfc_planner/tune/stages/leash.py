@@ -14,16 +14,17 @@ POLL_SECONDS = 1.0
 
 
 def follow(parent: int) -> None:
-    """Sends this process SIGTERM, which the trainer obeys between two steps, once `parent` is not its parent any more."""
+    """Wait until `parent` is not this process's parent any more, then send it SIGTERM: the trainer ends after its step."""
+    # An orphan is given to another parent. That is looked for, rather than whether `parent` exists: numbers are used again.
     while os.getppid() == parent:
         time.sleep(POLL_SECONDS)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 def main() -> None:
-    """The trainer's own command line."""
+    """Run the trainer with its own command line."""
     threading.Thread(target=follow, args=(os.getppid(),), daemon=True).start()
-    from attfc_train.cli import main as train
+    from attfc_train.cli import main as train  # loading torch takes seconds, in which the parent may already end
 
     train()
 

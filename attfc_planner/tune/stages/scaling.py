@@ -38,12 +38,12 @@ class Ratio:
 
     @property
     def is_kept(self) -> bool:
-        """Whether the short run has it, up to rounding."""
+        """Return whether the short run has it, up to rounding."""
         return math.isclose(self.full, self.short, rel_tol=KEPT, abs_tol=1e-9)
 
 
 def shortened(full: TrainProfile, num_ids: int, num_images: int, epochs: float | None = None) -> TrainProfile:
-    """The short run's profile: resolved, without data path, verification sets, prediction and provenance.
+    """Return the short run's profile: resolved, without data path, verification sets, prediction and provenance.
 
     Args:
         full: whose data.num_ids and data.num_images are known.
@@ -56,47 +56,52 @@ def shortened(full: TrainProfile, num_ids: int, num_images: int, epochs: float |
     """
     if not 2 <= num_ids <= full.num_ids:
         raise ValueError(f"a short run needs 2 to {full.num_ids} identities, but got {num_ids}")
-    whole = full.resolve(full.num_ids)
-    steps = _steps(epochs or _epochs(whole), num_images, full.optim.batch_size)
+    whole = full.resolve(full.num_ids)  # shares of the run become steps, of which `time` keeps the proportion
+    steps = _num_steps(epochs or _num_epochs(whole), num_images, full.optim.batch_size)
     time = steps / whole.total_steps
-    optim = whole.optim.model_copy(update={"warmup_steps": min(round(whole.optim.warmup_steps * time), steps - 1)})
-    run = whole.run.model_copy(update={"steps": steps, "eval_every": steps // NUM_CHECKS, "save_every": 10**9, "val": ()})
-    data = whole.data.model_copy(update={"path": None, "num_ids": num_ids, "num_images": num_images})
-    head = whole.head.shortened(full.num_ids, num_ids, time)
-    parts = {"data": data, "head": head, "optim": optim, "run": run}
-    return TrainProfile.model_validate(whole.model_copy(update={**parts, "prediction": None, "provenance": None}).model_dump())
+    warmup_steps = min(round(whole.optim.warmup_steps * time), steps - 1)
+    # One evaluation a check, the last at the end; nothing is saved before it.
+    run = {"steps": steps, "eval_every": steps // NUM_CHECKS, "save_every": 10**9, "val": ()}
+    changes = {
+        "data": whole.data.model_copy(update={"path": None, "num_ids": num_ids, "num_images": num_images}),
+        "head": whole.head.shortened(full.num_ids, num_ids, time),
+        "optim": whole.optim.model_copy(update={"warmup_steps": warmup_steps}),
+        "run": whole.run.model_copy(update=run),
+        "prediction": None,
+        "provenance": None,
+    }
+    return TrainProfile.model_validate(whole.model_copy(update=changes).model_dump())
 
 
 def full_fc_beside(short: TrainProfile) -> TrainProfile:
-    """The same short run with a full FC layer: what accuracies are measured against."""
+    """Return the same short run with a full FC layer: what accuracies are measured against."""
     return short.model_copy(update={"head": FullFCSettings(margin=short.head.margin)})
 
 
 def ratios(full: TrainProfile, short: TrainProfile) -> tuple[Ratio, ...]:
-    """What must be alike, for `full` and the short run that was made of it."""
-    whole = full.resolve(full.num_ids)
-    before, after = _ratios(whole), _ratios(short)
+    """Return what must be alike in `full` and the short run that was made of it."""
+    before = _ratios(full.resolve(full.num_ids))
+    after = _ratios(short)
     return tuple(Ratio(name, value, after[name]) for name, value in before.items())
 
 
 def _ratios(profile: TrainProfile) -> dict[str, float]:
-    head, steps = profile.head, profile.total_steps
-    own = head.ratios(profile.num_ids, profile.optim.batch_size, steps)
+    steps = profile.total_steps
     return {
-        "passes over the images": _epochs(profile),
+        "passes over the images": _num_epochs(profile),
         "batch size": float(profile.optim.batch_size),
         "warm-up / run": profile.optim.warmup_steps / steps,
-        "margin ramp / run": head.margin.ramp_steps / steps,
-        **own,
+        "margin ramp / run": profile.head.margin.ramp_steps / steps,
+        **profile.head.ratios(profile.num_ids, profile.optim.batch_size, steps),
     }
 
 
-def _epochs(profile: TrainProfile) -> float:
-    """Passes over the images of a resolved profile, from its steps."""
+def _num_epochs(profile: TrainProfile) -> float:
+    """Return the passes over the images of a resolved profile: steps x batch size / images."""
     assert profile.data.num_images is not None, "a short run is made for a data set"
     return profile.total_steps * profile.optim.batch_size / profile.data.num_images
 
 
-def _steps(epochs: float, num_images: int, batch_size: int) -> int:
-    """A multiple of `NUM_CHECKS`, the nearest."""
+def _num_steps(epochs: float, num_images: int, batch_size: int) -> int:
+    """Return the multiple of `NUM_CHECKS` nearest to epochs x images / batch size, and not 0."""
     return NUM_CHECKS * max(1, round(epochs * num_images / batch_size / NUM_CHECKS))

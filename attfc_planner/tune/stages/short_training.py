@@ -33,12 +33,12 @@ PATIENCE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class ShortTraining:
-    """What came of it."""
+    """How a short training ended, and what it measured."""
 
     outcome: Outcome
     reason: str = ""
     seconds: float = 0.0
-    """Of the whole process."""
+    """Wall time of the whole process."""
     images_per_second: float | None = None
     peak_bytes: Bytes | None = None
 
@@ -53,14 +53,14 @@ class Train(Protocol):
     def __call__(
         self, profile: TrainProfile, kind: Literal["cuda", "cpu"], *, timeout: float, on_check: OnCheck
     ) -> ShortTraining:
-        """Trains."""
+        """Train `profile`."""
         ...
 
 
 def run_short_training(
     profile: TrainProfile, kind: Literal["cuda", "cpu"], *, timeout: float, on_check: OnCheck
 ) -> ShortTraining:
-    """Trains `profile`, which names its data and verification sets, and throws the model away.
+    """Train `profile`, which names its data and verification sets, and throw the model away.
 
     Args:
         timeout: seconds after which the process is stopped.
@@ -76,7 +76,7 @@ def run_short_training(
 
 @contextlib.contextmanager
 def _started(folder: Path, kind: str) -> Iterator[subprocess.Popen[bytes]]:
-    """The trainer; when this is left, it is gone."""
+    """Start the trainer; end it when the context is left."""
     arguments = ["--profile", str(folder / "profile.json"), "--output", str(folder / "run"), "--device", kind]
     command = [sys.executable, "-m", "attfc_planner.tune.stages.leash", *arguments, "--on-oom", "fail"]
     with (folder / "output").open("wb") as output, (folder / "errors").open("wb") as errors:
@@ -88,9 +88,10 @@ def _started(folder: Path, kind: str) -> Iterator[subprocess.Popen[bytes]]:
 
 
 def _watch(child: subprocess.Popen[bytes], run: Path, num_sets: int, deadline: float, on_check: OnCheck) -> Outcome | None:
-    """Follows the record; why the child was stopped, None where it ended by itself."""
+    """Follow the training's record; return why it is to be stopped, or None if it ended by itself."""
     seen = 0
     while True:
+        # Asked before the record is read: what a training that has ended wrote is all there, so the last check is not missed.
         ended = child.poll() is not None
         checks = _checks(run, num_sets)
         for step in list(checks)[seen:]:
@@ -105,16 +106,16 @@ def _watch(child: subprocess.Popen[bytes], run: Path, num_sets: int, deadline: f
 
 
 def _checks(run: Path, num_sets: int) -> Mapping[int, Sets]:
-    """Step -> accuracies, of the evaluations that are complete."""
-    found: dict[int, list[tuple[float, int]]] = {}
+    """Return step -> accuracies of the evaluations that are complete: a line was written for every set."""
+    evaluations: dict[int, list[tuple[float, int]]] = {}
     for event in read_log(run):
         if event["event"] == "evaluate":
-            found.setdefault(event["step"], []).append((event["accuracy"], event["num_pairs"]))
-    return {step: tuple(sets) for step, sets in found.items() if len(sets) == num_sets}
+            evaluations.setdefault(event["step"], []).append((event["accuracy"], event["num_pairs"]))
+    return {step: tuple(sets) for step, sets in evaluations.items() if len(sets) == num_sets}
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
-    """SIGTERM, on which the trainer leaves after its step, and SIGKILL where it does not."""
+    """Send SIGTERM, on which the trainer leaves after its step, and SIGKILL if it does not."""
     if child.poll() is None:
         child.send_signal(signal.SIGTERM)
         try:
@@ -126,15 +127,18 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 def _result(folder: Path, code: int, stopped: Outcome | None, seconds: float) -> ShortTraining:
     end: dict[str, Any] = next((event for event in reversed(read_log(folder / "run")) if event["event"] == "end"), {})
-    rate, peak = end.get("images_per_second"), end.get("peak_memory_bytes")
-    facts: dict[str, Any] = {"seconds": seconds, "images_per_second": rate, "peak_bytes": peak}
-    if stopped is not None and not end:
+    facts: dict[str, Any] = {
+        "seconds": seconds,
+        "images_per_second": end.get("images_per_second"),
+        "peak_bytes": end.get("peak_memory_bytes"),
+    }
+    if stopped is not None and not end:  # one that reached its end before the signal did is finished
         return ShortTraining(stopped, **facts)
     if code == 0:
         return ShortTraining("finished", **facts)
-    said = (_lines(folder / "errors") or _lines(folder / "output") or [f"exit code {code}"])[-1][:300]
-    no_memory = code in (DeviceMemoryError.exit_code, -signal.SIGKILL)  # by the kernel, on a CPU
-    return ShortTraining("out of memory" if no_memory else "failed", said, **facts)
+    reason = (_lines(folder / "errors") or _lines(folder / "output") or [f"exit code {code}"])[-1][:300]
+    is_out_of_memory = code in (DeviceMemoryError.exit_code, -signal.SIGKILL)  # on a CPU the kernel kills
+    return ShortTraining("out of memory" if is_out_of_memory else "failed", reason, **facts)
 
 
 def _lines(path: Path) -> list[str]:

@@ -22,7 +22,7 @@ from attfc_train.profile.profile import TrainProfile
 
 @dataclass(frozen=True)
 class TrainingTrial:
-    """Runs claimed trainings.
+    """What runs claimed trainings.
 
     Args:
         deadline: of `time.monotonic`.
@@ -34,7 +34,12 @@ class TrainingTrial:
     watcher: Watcher
 
     def run(self, claim: Claim, profile: TrainProfile, name: str, halving: bool) -> None:
-        """Trains `profile`, and ends the claim; with `halving` the study's pruner is asked before the last check."""
+        """Train `profile`, and end the claim.
+
+        Args:
+            name: of the training, for the watcher.
+            halving: whether the study's pruner is asked before the last check.
+        """
         checks: dict[str, Sets] = {}
         claim.note(num_ids=profile.num_ids, steps=profile.total_steps, name=name)
         result = self.train(
@@ -46,13 +51,15 @@ class TrainingTrial:
         self._record(claim, name, result, checks)
 
     def run_full_fc(self, claim: Claim, baseline: SharedStudy) -> None:
-        """Trains the full FC layer with the claim's seed, beside the setting that its first trial names."""
-        setting, seed = recorded_beside(self.question, baseline), claim.indices[SEED]
+        """Train the full FC layer with the claim's seed, beside the setting that its first trial names."""
+        setting = recorded_beside(self.question, baseline)
+        seed = claim.indices[SEED]
         assert setting is not None, "the claim is one of its trials"
         profile = short_profile(self.question, setting, recorded_scale(baseline), seed)
         self.run(claim, full_fc_beside(profile), f"full FC layer{f', seed {seed}' if seed else ''}", halving=False)
 
     def _record(self, claim: Claim, name: str, result: ShortTraining, checks: Mapping[str, Sets]) -> None:
+        """Note what came of the training, end its claim and say it."""
         claim.note(
             outcome=result.outcome,
             reason=result.reason or None,
@@ -60,40 +67,44 @@ class TrainingTrial:
             peak_bytes=result.peak_bytes,
             wall_seconds=result.seconds,
         )
-        reached = f"{max(map(int, checks), default=0)}/{NUM_CHECKS}"
         last = _last(checks)
         accuracy = f"{100 * last.value:.2f} ± {100 * last.half_width:.2f} %" if last else "no accuracy"
         if result.outcome == "finished" and last is not None:
             claim.complete((last.value,))
             self.watcher.say(f"training {name}: {accuracy}")
             return
+        reached = f"{max(map(int, checks), default=0)}/{NUM_CHECKS}"
         reason = f", {result.reason}" if result.reason else ""
         self.watcher.say(f"training {name}: {result.outcome} at {reached}, {accuracy}{reason}")
-        if result.outcome == "out of time":
-            claim.fail(CUT, "the time was over")
-        elif result.outcome == "out of memory":
-            claim.constrain({"memory": 1.0})
-            claim.prune()
-        elif result.outcome == "stopped":
-            claim.prune()
-        else:
-            claim.fail("failed", result.reason)
+        _end_unfinished(claim, result)
+
+
+def _end_unfinished(claim: Claim, result: ShortTraining) -> None:
+    if result.outcome == "out of time":
+        claim.fail(CUT, "the time was over")  # no fault of the setting: it is trained again
+    elif result.outcome == "out of memory":
+        claim.constrain({"memory": 1.0})
+        claim.prune()
+    elif result.outcome == "stopped":
+        claim.prune()
+    else:
+        claim.fail("failed", result.reason)
 
 
 def recorded_scale(baseline: SharedStudy) -> Scale:
-    """The scale that all workers use: that of the baseline's first trial, whoever enqueued it."""
+    """Return the scale that all workers use: that of the baseline's first trial, whoever enqueued it."""
     first = baseline.records()[0].notes
     return Scale(first["num_ids"], first["epochs"], 0)
 
 
 def recorded_beside(question: Question, baseline: SharedStudy) -> Setting | None:
-    """The setting whose batch size the full FC layer is trained with; None before there is a trial."""
+    """Return the setting whose batch size the full FC layer is trained with; None before there is a trial."""
     records = baseline.records()
     return question.space.at(records[0].notes["beside"]) if records else None
 
 
 def short_profile(question: Question, setting: Setting, scale: Scale, seed: int = 0) -> TrainProfile:
-    """The profile of a short training of `setting`."""
+    """Return the profile of a short training of `setting`."""
     spec = question.split.training_part(scale.num_ids)
     num_images = open_dataset(spec).index.num_images
     short = shortened(setting.applied_to(question.base), scale.num_ids, num_images, scale.epochs)
@@ -107,7 +118,7 @@ def short_profile(question: Question, setting: Setting, scale: Scale, seed: int 
 
 
 def _reporting(claim: Claim, profile: TrainProfile, checks: dict[str, Sets], halving: bool) -> OnCheck:
-    """Notes every evaluation and asks the pruner, before the last."""
+    """Return what notes every evaluation in `checks` and the claim, and asks the pruner before the last."""
 
     def on_check(step: int, sets: Sets) -> bool:
         check = round(NUM_CHECKS * step / profile.total_steps)
@@ -115,8 +126,10 @@ def _reporting(claim: Claim, profile: TrainProfile, checks: dict[str, Sets], hal
         claim.note(checks=dict(checks))
         if not halving:
             return False
-        wants_no_more = claim.report(mean_accuracy(sets).value, check)
-        return wants_no_more and check < NUM_CHECKS
+        # The pruner has a rung at the first cut and one at three times that, which is the end: a training that got there is
+        # finished, whatever the pruner says. It is told all the same, since it compares what reached a rung.
+        is_to_stop = claim.report(mean_accuracy(sets).value, check)
+        return is_to_stop and check < NUM_CHECKS
 
     return on_check
 

@@ -39,10 +39,16 @@ class Trainings:
     baseline: SharedStudy
     contenders: list[Setting]
     startup: float = 10.0
-    """Seconds that a process takes before its first step: with less left nothing is started."""
+    """Seconds that a process takes before its first step; with less left none is started."""
 
     def run(self, scale: Scale) -> None:
-        """Works until all trainings are done or the time is over; `scale` is what this worker proposes."""
+        """Work until all trainings are done or the time is over.
+
+        Args:
+            scale: what this worker proposes; it is used if no other worker was here before.
+        """
+        # The first trial of the baseline carries the scale. Should two workers enqueue one at the same moment, both read the
+        # lower number from then on (`recorded_scale`), so all trainings are alike and can be compared.
         if not self.baseline.records():
             beside = self.trial.question.space.indices(self.contenders[0])
             self.baseline.enqueue({SEED: 0}, "full FC layer", num_ids=scale.num_ids, epochs=scale.epochs, beside=beside)
@@ -61,14 +67,16 @@ class Trainings:
                 return
 
     def _enqueue_missing(self, num_settings: int) -> None:
-        known = {record.key for record in self.study.records()}
+        enqueued = {record.key for record in self.study.records()}
         wanted = [self.trial.question.space.indices(setting) for setting in self.contenders]
-        missing = [indices for indices in wanted if tuple(sorted(indices.items())) not in known]
-        for indices in missing[: max(0, num_settings - len(known))]:
+        missing = [indices for indices in wanted if tuple(sorted(indices.items())) not in enqueued]
+        for indices in missing[: max(0, num_settings - len(enqueued))]:
             self.study.enqueue(indices, "left over by real steps")
 
     def _claim(self) -> tuple[Claim | None, bool]:
-        """The first setting, then the full FC layer, then the others."""
+        """Claim the first setting, then the full FC layer, then the others; return whether it is the full FC layer."""
+        # One setting and the full FC layer are what a comparison takes at least, should the time end early. The setting comes
+        # first: without a full FC layer it still says something, the full FC layer alone does not.
         begun = any(record.state not in ("waiting", "failed") for record in self.study.records())
         order = (self.baseline, self.study) if begun else (self.study, self.baseline)
         for study in order:
@@ -82,7 +90,8 @@ class Trainings:
             self.trial.run_full_fc(claim, self.baseline)
             return
         setting = self.trial.question.space.at(claim.indices)
-        self.trial.run(claim, short_profile(self.trial.question, setting, recorded_scale(self.baseline)), words(setting), True)
+        profile = short_profile(self.trial.question, setting, recorded_scale(self.baseline))
+        self.trial.run(claim, profile, words(setting), halving=True)
 
     def _show(self) -> None:
         records = [*self.study.records(), *self.baseline.records()]

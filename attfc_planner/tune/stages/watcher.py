@@ -1,4 +1,4 @@
-"""What the two stages of a tuning tell whoever watches them."""
+"""What the stages of a tuning tell whoever watches them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from typing import Protocol
 
 
 class Watcher(Protocol):
-    """Draws the progress; the stages know nothing of the screen."""
+    """A display of the progress, of which the stages know nothing else."""
 
     def say(self, text: str) -> None:
-        """One line that stays."""
+        """Print one line that stays."""
 
     def show(self, stage: str, done: int, total: int, best: str) -> None:
-        """The line that moves.
+        """Update the line that moves.
 
         Args:
             stage: what is being done.

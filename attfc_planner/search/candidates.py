@@ -20,28 +20,28 @@ from attfc_train.units import Bytes
 
 
 class MemoryEstimator(Protocol):
-    """What the search needs of `attfc_planner.memory.model.MemoryModel`."""
+    """The part of `attfc_planner.memory.model.MemoryModel` that the search needs."""
 
     def estimate(self, profile: TrainProfile) -> MemoryPrediction:
-        """Peak memory to about 1 %, in milliseconds."""
+        """Return the peak memory to about 1 %, in milliseconds."""
         ...
 
     def exact(self, profile: TrainProfile) -> MemoryPrediction:
-        """Peak memory from two real steps of exactly this profile."""
+        """Return the peak memory of two real steps of exactly this profile."""
         ...
 
     def op_costs(self, profile: TrainProfile) -> tuple[OpCost, ...]:
-        """FLOPs and bytes of one train step."""
+        """Return FLOPs and bytes of the operators of one train step."""
         ...
 
 
 HOURS_OF_IMAGES = 10**6
-"""Images that hours are stated for where nobody said how many there are."""
+"""Images that `Candidate.hours` is about where the number of images is not known."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One setting, judged. Memory and speed are looked up when first asked for: they cost far more than the rest."""
+    """A setting and its predictions; memory and speed, which cost far more than the rest, are looked up when asked for."""
 
     setting: Setting
     profile: TrainProfile
@@ -71,44 +71,51 @@ class Candidate:
 
     @property
     def hours(self) -> float:
-        """To train all epochs; for `HOURS_OF_IMAGES` where the number of images is not known."""
+        """Time to train all epochs; for `HOURS_OF_IMAGES` where the number of images is not known."""
         num_images = self.profile.data.num_images
-        seen = HOURS_OF_IMAGES if num_images is None else self.profile.run.epochs * num_images
-        return seen / self.images_per_second / 3600
+        trained_images = HOURS_OF_IMAGES if num_images is None else self.profile.run.epochs * num_images
+        return trained_images / self.images_per_second / 3600
 
     @property
     def accuracy_points(self) -> float:
-        """Middle of the interval: points relative to a full FC layer."""
+        """Middle of the predicted interval, in points relative to a full FC layer."""
         return midpoint(self.accuracy)
 
 
 Evaluate: TypeAlias = Callable[[Setting], Candidate]
 PredictAccuracy: TypeAlias = Callable[[TrainProfile], Interval]
-"""Points against a full FC layer, of a profile whose data.num_ids is known."""
+"""Predicts points against a full FC layer for a profile whose data.num_ids is known."""
 
 
 class Evaluator:
-    """Judges settings; what affects accuracy alone, such as a queue length, needs memory and speed once for all of its values.
+    """The judge of settings; it asks for memory and speed once for all that differ in accuracy alone.
 
     Args:
         base: the resolved profile that settings are applied to.
-        accuracy: the prior, or what trainings said. In it no knob may change what a longer queue is worth, and neither
+        accuracy: the prior, or a regression over trainings. In it no knob may change what a longer queue is worth, and neither
             checkpointing nor accumulation may count (`attfc_planner.search.screening`).
     """
 
     def __init__(
         self, base: TrainProfile, gpu: GpuProfile, model: MemoryEstimator, accuracy: PredictAccuracy = accuracy_prior
     ) -> None:
-        self._base, self._gpu, self._model, self._accuracy = base, gpu, model, accuracy
+        self._base = base
+        self._gpu = gpu
+        self._model = model
+        self._accuracy = accuracy
         self._speed: dict[Setting, SpeedPrediction] = {}
         self._memory: dict[Setting, MemoryPrediction] = {}
 
     def __call__(self, setting: Setting) -> Candidate:
-        """The candidate for `setting`, whose accumulation must divide its batch."""
+        """Return the candidate for `setting`, whose accumulation must divide its batch."""
         profile = setting.applied_to(self._base)
-        key = alike_in_cost(self._base, setting)
+        cost_key = alike_in_cost(self._base, setting)
         return Candidate(
-            setting, profile, self._accuracy(profile), lambda: self._predicted_speed(key), lambda: self._estimated(key)
+            setting,
+            profile,
+            self._accuracy(profile),
+            predict_speed=lambda: self._predicted_speed(cost_key),
+            predict_memory=lambda: self._estimated(cost_key),
         )
 
     def _predicted_speed(self, key: Setting) -> SpeedPrediction:
@@ -124,7 +131,7 @@ class Evaluator:
 
 
 def alike_in_cost(base: TrainProfile, setting: Setting) -> Setting:
-    """Return the setting that stands for all that take the same memory and time: they differ in what affects accuracy alone."""
+    """Return the setting that stands for all with the same memory and time, which differ in accuracy alone."""
     return setting.turned(**_stand_ins(type(base.head)))
 
 

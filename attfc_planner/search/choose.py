@@ -1,9 +1,8 @@
 """The rule by which one setting of the Pareto front is chosen.
 
-The rule: of the front's settings whose accuracy is within `TOLERANCE` points of the best, take the fastest; of those as
-fast (within `EQUAL_SPEED`, less than the speed model can tell apart) the most accurate. ``--prefer`` sets the tolerance: none
-to speak of for accuracy, less than the prior can tell apart for balanced, no limit but the accuracy floor for speed. The
-winner is traced exactly; if it does not fit after all, the budget shrinks by the miss and the front is screened again.
+Of the front's settings whose accuracy is within `TOLERANCE` points of the best, take the fastest; of those as fast (within
+`EQUAL_SPEED`) the most accurate. The winner is traced exactly; if it does not fit after all, the budget shrinks by the miss and
+the front is screened again.
 """
 
 from __future__ import annotations
@@ -23,21 +22,29 @@ from attfc_train.units import Bytes
 Preference: TypeAlias = Literal["speed", "balanced", "accuracy"]
 
 TOLERANCE: dict[Preference, float] = {"speed": math.inf, "balanced": 0.25, "accuracy": 0.02}
+"""Points below the best: no limit but the accuracy floor, less than the prior can tell apart, next to nothing."""
 EQUAL_SPEED = 0.03
+"""Relative difference of speeds that counts as none: less than the speed model can tell apart."""
+_ROUNDING = 1e-9
+"""Points by which sums of the same parts may differ."""
 
 
 def pick(front: Sequence[Candidate], prefer: Preference = "balanced") -> Candidate | None:
-    """The front's member that the rule chooses; None of an empty front."""
+    """Return the front's member that the rule chooses; None of an empty front."""
     if not front:
         return None
-    least = max(one.accuracy_points for one in front) - TOLERANCE[prefer] - 1e-9
-    close = [one for one in front if one.accuracy_points >= least]
-    fast = max(one.images_per_second for one in close) * (1 - EQUAL_SPEED)
-    return max((one for one in close if one.images_per_second >= fast), key=lambda one: one.accuracy_points)
+    # 1. Accurate enough: a_i >= max a - tolerance.
+    least_points = max(candidate.accuracy_points for candidate in front) - TOLERANCE[prefer] - _ROUNDING
+    accurate = [candidate for candidate in front if candidate.accuracy_points >= least_points]
+    # 2. Of these the fast ones: v_i >= (1 - EQUAL_SPEED) max v.
+    least_speed = max(candidate.images_per_second for candidate in accurate) * (1 - EQUAL_SPEED)
+    fast = [candidate for candidate in accurate if candidate.images_per_second >= least_speed]
+    # 3. Of these the most accurate.
+    return max(fast, key=lambda candidate: candidate.accuracy_points)
 
 
 def rule(prefer: Preference, limits: Limits) -> str:
-    """The rule in words, with its numbers."""
+    """Return the rule in words, with its numbers."""
     hours = "" if limits.max_hours is None else f" and within {limits.max_hours:g} hours"
     floor = f"at most {limits.max_accuracy_drop:g} points below a full FC layer{hours}"
     close = "" if prefer == "speed" else f" within {TOLERANCE[prefer]:g} points of the best"
@@ -45,22 +52,25 @@ def rule(prefer: Preference, limits: Limits) -> str:
 
 
 def choose(
-    picked: Callable[[Bytes], Candidate | None], model: MemoryEstimator, limits: Limits
+    select: Callable[[Bytes], Candidate | None], model: MemoryEstimator, limits: Limits
 ) -> tuple[Candidate | None, Bytes]:
-    """What the rule picks, if it also fits when its step is traced exactly; None where nothing does.
+    """Return the rule's choice that also fits when its step is traced exactly; None where nothing does.
 
     Args:
-        picked: the rule's choice of what fits by estimate with a margin of so many bytes.
+        select: applies the rule to what fits by estimate with a margin of so many bytes.
 
     Returns:
         The choice, and the margin that it took: by how much estimates were found too low.
     """
     margin = 0
-    while (winner := picked(margin)) is not None:
+    while (winner := select(margin)) is not None:
         exact = replace(winner, predict_memory=partial(_given, model.exact(winner.profile)))
         if is_feasible(exact, limits):
             return exact, margin
-        margin = max(margin + 1, exact.memory_bytes - winner.memory_bytes)
+        # What one estimate missed, the others may miss too. A byte more at least, so that the loop ends: a larger margin
+        # leaves fewer settings.
+        miss = exact.memory_bytes - winner.memory_bytes
+        margin = max(margin + 1, miss)
     return None, margin
 
 
@@ -71,20 +81,22 @@ def _given(prediction: MemoryPrediction) -> MemoryPrediction:
 def runners_up(
     front: Sequence[Candidate], winner: Candidate, smallest: Candidate | None, prefer: Preference = "balanced"
 ) -> dict[str, Candidate]:
-    """Other good choices and what speaks for each, without repetition.
+    """Return reason -> another good choice, without repetition.
 
     Args:
-        smallest: what needs the least memory of all that respects the limits.
+        smallest: the setting that needs the least memory of all that respect the limits.
     """
-    others = [one for one in front if one.setting != winner.setting]
-    named = {f"preferring {other}": pick(front, other) for other in TOLERANCE}
-    named["next by the same rule"] = pick(others, prefer)
-    named["least memory"] = smallest
-    found: dict[str, Candidate] = {}
-    for reason, candidate in named.items():
-        if candidate and candidate.setting not in {winner.setting, *(one.setting for one in found.values())}:
-            found[reason] = candidate
-    return found
+    others = [candidate for candidate in front if candidate.setting != winner.setting]
+    by_reason = {f"preferring {other}": pick(front, other) for other in TOLERANCE}
+    by_reason["next by the same rule"] = pick(others, prefer)
+    by_reason["least memory"] = smallest
+    distinct: dict[str, Candidate] = {}
+    shown_settings = {winner.setting}
+    for reason, candidate in by_reason.items():
+        if candidate and candidate.setting not in shown_settings:
+            distinct[reason] = candidate
+            shown_settings.add(candidate.setting)
+    return distinct
 
 
 def describe(candidate: Candidate) -> str:

@@ -1,4 +1,4 @@
-"""What a setting must respect. A constraint is a number that is at most 0 where it holds, as Optuna wants it."""
+"""The constraints of a setting; each is a number that is at most 0 where it holds, as Optuna wants it."""
 
 from __future__ import annotations
 
@@ -12,34 +12,35 @@ from attfc_train.units import GIB, MIB, Bytes
 
 LEAST_BATCHES = 8
 """A container must hold this many batches of centers, or a slot for every identity: with less, every step evicts most of what
-the last few stored. Assumption; the published container holds 72 (methods 1.4), and nothing was measured below 8."""
+the last few stored. Assumption; the published container holds 72 (C = 27,648 at B = 384), and nothing was measured below 8."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What was asked for."""
+    """The limits that the user set."""
 
     budget_bytes: Bytes
     max_accuracy_drop: float
     """Points below a full FC layer that the middle of the predicted accuracy may lie."""
     max_hours: float | None = None
-    """To train all epochs, middle of the prediction; only where the number of images is known."""
+    """Longest time to train all epochs, by the middle of the prediction; only where the number of images is known."""
     margin_bytes: Bytes = 0
     """By how much a trace exceeded an estimate: estimates must stay so far below the budget."""
 
 
 def memory_excess_mib(candidate: Candidate, limits: Limits) -> float:
-    """MiB above the budget; negative is room."""
+    """Return the MiB above the budget; negative is room."""
     return (candidate.memory_bytes + limits.margin_bytes - limits.budget_bytes) / MIB
 
 
 def accuracy_shortfall(candidate: Candidate, limits: Limits) -> float:
-    """Points below the floor; negative is room."""
-    return round(-limits.max_accuracy_drop - candidate.accuracy_points, 9)
+    """Return the points below the floor; negative is room."""
+    floor = -limits.max_accuracy_drop
+    return round(floor - candidate.accuracy_points, 9)
 
 
 def missing_slots(candidate: Candidate) -> float:
-    """Slots that a container lacks to hold `LEAST_BATCHES` batches; one with a slot for every identity lacks none."""
+    """Return the slots that a container lacks to hold `LEAST_BATCHES` batches; none with a slot for every identity."""
     least = least_slots(candidate)
     return least - candidate.profile.dcc_size if least else 0
 
@@ -52,32 +53,33 @@ def least_slots(candidate: Candidate) -> int:
 
 
 def missing_hours(candidate: Candidate, limits: Limits) -> float:
-    """Hours beyond the longest allowed; negative is room."""
+    """Return the hours beyond the longest allowed; negative is room."""
     return -1.0 if limits.max_hours is None else candidate.hours - limits.max_hours
 
 
 def indivisible(setting: Setting) -> float:
-    """By how much the parts of an accumulated batch are too small, as a share of a part; 1 where they are not equal."""
+    """Return by what share the parts of an accumulated batch are too small; 1 where they are not equal."""
     if setting.batch_size % setting.accumulation:
         return 1.0
     return 0.0 if setting.divides else 1 - setting.part_size / LEAST_PART
 
 
 def loader_shortfall(candidate: Candidate) -> float:
-    """Share of the promised images/s that the loader cannot decode: at most 0, because no more than that is promised."""
+    """Return the share of the promised images/s that the loader cannot decode: at most 0, for no more is promised."""
     return candidate.images_per_second / midpoint(candidate.speed.loader_images_per_second) - 1
 
 
 def is_sound(candidate: Candidate, limits: Limits) -> bool:
-    """Whether every constraint holds but memory and time, which cost more to ask about."""
-    sound = accuracy_shortfall(candidate, limits) <= 0 and missing_slots(candidate) <= 0
-    return sound and candidate.setting.divides
+    """Return whether every constraint holds but memory and time, which cost more to ask about."""
+    is_accurate = accuracy_shortfall(candidate, limits) <= 0
+    return is_accurate and missing_slots(candidate) <= 0 and candidate.setting.divides
 
 
 def constraints(candidate: Candidate, limits: Limits) -> dict[str, float]:
-    """All constraints by name, each about 1 where it is badly broken: Optuna ranks misfits by the plain sum.
+    """Return name -> value of all constraints.
 
-    Memory is a share of the budget, slots a share of those needed, hours of those allowed; accuracy is in points.
+    Each is about 1 where it is badly broken, because Optuna ranks misfits by the plain sum: memory is a share of the budget,
+    slots a share of those needed, hours of those allowed; accuracy is in points.
     """
     return {
         "memory": memory_excess_mib(candidate, limits) * MIB / limits.budget_bytes,
@@ -90,15 +92,14 @@ def constraints(candidate: Candidate, limits: Limits) -> dict[str, float]:
 
 
 def is_feasible(candidate: Candidate, limits: Limits) -> bool:
-    """Whether every constraint holds."""
+    """Return whether every constraint holds."""
     return all(value <= 0 for value in constraints(candidate, limits).values())
 
 
 def slacks(candidate: Candidate, limits: Limits) -> tuple[ConstraintSlack, ...]:
-    """How much room a feasible candidate leaves, in units that a reader knows."""
+    """Return how much room a feasible candidate leaves, in units that a reader knows."""
     setting = candidate.setting
-    least = least_slots(candidate)
-    part = min(LEAST_PART, setting.batch_size)
+    least_part = min(LEAST_PART, setting.batch_size)
     at_most = [
         ("memory", candidate.memory_bytes / GIB, limits.budget_bytes / GIB, "GiB"),
         ("data rate", candidate.images_per_second, midpoint(candidate.speed.loader_images_per_second), "images/s"),
@@ -107,10 +108,11 @@ def slacks(candidate: Candidate, limits: Limits) -> tuple[ConstraintSlack, ...]:
         at_most.append(("hours", candidate.hours, limits.max_hours, "hours"))
     at_least = [
         ("accuracy", candidate.accuracy_points, -limits.max_accuracy_drop, "points"),
-        ("slots", candidate.profile.dcc_size, least, "slots"),
-        ("divisibility", setting.part_size, part, "images a part"),
+        ("slots", candidate.profile.dcc_size, least_slots(candidate), "slots"),
+        ("divisibility", setting.part_size, least_part, "images a part"),
     ]
-    rows = [(*row, row[2] - row[1]) for row in at_most] + [(*row, row[1] - row[2]) for row in at_least]
+    rows = [(name, value, limit, unit, limit - value) for name, value, limit, unit in at_most]
+    rows += [(name, value, limit, unit, value - limit) for name, value, limit, unit in at_least]
     return tuple(
         ConstraintSlack(name=name, value=round(value, 4), limit=round(limit, 4), slack=round(slack, 4), unit=unit)
         for name, value, limit, unit, slack in rows

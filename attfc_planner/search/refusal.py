@@ -1,4 +1,4 @@
-"""Why nothing can be chosen: the limit that cannot be met, by how much, and the nearest setting with what would accept it."""
+"""The error where nothing can be chosen: the limit, the miss, and the nearest setting with the option that accepts it."""
 
 from __future__ import annotations
 
@@ -16,42 +16,44 @@ from attfc_train.units import format_bytes
 
 
 def refusal(space: SearchSpace, evaluate: Evaluate, limits: Limits, device: str) -> InfeasiblePlanError:
-    """The error for a space of which nothing respects `limits`."""
-    anything = replace(limits, max_accuracy_drop=math.inf)
+    """Return the error for a space of which nothing respects `limits`: the first of accuracy, hours and memory to blame.
+
+    Each limit is tried without those that cost more to ask about: accuracy alone, then without hours, then all.
+    """
+    of_any_accuracy = replace(limits, max_accuracy_drop=math.inf)
     if not cells(space, evaluate, limits):
-        return _too_inaccurate(space, evaluate, limits, anything)
-    if (
-        limits.max_hours is not None
-        and (front := screen(space, evaluate, replace(limits, max_hours=None)))
-        and front[0].hours > limits.max_hours
-    ):
-        return _too_slow(front[0], screen(space, evaluate, anything), limits)
+        return _too_inaccurate(space, evaluate, limits, of_any_accuracy)
+    if limits.max_hours is not None:
+        fitting = screen(space, evaluate, replace(limits, max_hours=None))
+        if fitting and fitting[0].hours > limits.max_hours:  # the first is the fastest that fits
+            return _too_slow(fitting[0], screen(space, evaluate, of_any_accuracy), limits)
     return _too_large(space, evaluate, limits, device)
 
 
 def smallest(
     space: SearchSpace, evaluate: Evaluate, limits: Limits, starts: Iterable[Candidate] | None = None
 ) -> Candidate | None:
-    """What needs the least memory of all that is accurate enough; None where nothing is.
-
-    With checkpointing, the narrowest storage and the smallest parts; of those only what has neither fewer slots nor fewer
-    references nor smaller parts beside it must be asked for its memory.
+    """Return the setting that needs the least memory of all that are accurate enough; None where none is.
 
     Args:
-        starts: what `cells` gave for these limits, if that is at hand.
+        starts: the `cells` for these limits, if they are at hand.
     """
-    tightest: list[Candidate] = []
-    corners = (evaluate(_tightened(space, start.setting)) for start in starts or cells(space, evaluate, limits))
-    for corner in sorted((one for one in corners if is_sound(one, limits)), key=lambda one: _by_size(space, one.setting)):
-        if not any(_no_larger(space, other.setting, corner.setting) for other in tightest):
-            tightest.append(corner)
-    return min(tightest, key=lambda one: (one.memory_bytes, one.setting), default=None)
+    # The least memory of a cell is that of its corner: checkpointing, and the smallest parts.
+    corners = [evaluate(_tightened(space, start.setting)) for start in starts or cells(space, evaluate, limits)]
+    sound = [corner for corner in corners if is_sound(corner, limits)]
+    # Memory never falls with a setting's sizes. So of all corners only the minimal ones, beside which no other is no larger in
+    # every size, need be asked for their memory. In order of size a corner can only be beaten by an earlier one.
+    minimal: list[Candidate] = []
+    for corner in sorted(sound, key=lambda candidate: _by_size(space, candidate.setting)):
+        if not any(_no_larger(space, smaller.setting, corner.setting) for smaller in minimal):
+            minimal.append(corner)
+    return min(minimal, key=lambda candidate: (candidate.memory_bytes, candidate.setting), default=None)
 
 
 def _tightened(space: SearchSpace, setting: Setting) -> Setting:
-    """The same training in the least memory."""
-    saving = setting.turned(gradient_checkpointing=space["gradient_checkpointing"].values[-1])
-    ways = (saving.turned(accumulation=parts) for parts in space["accumulation"].values)
+    """Return the same training in the least memory: checkpointed, in the smallest parts."""
+    checkpointed = setting.turned(gradient_checkpointing=space["gradient_checkpointing"].values[-1])
+    ways = (checkpointed.turned(accumulation=parts) for parts in space["accumulation"].values)
     return min((way for way in ways if way.divides), key=lambda way: (way.part_size, way.accumulation))
 
 
@@ -64,16 +66,17 @@ def _by_size(space: SearchSpace, setting: Setting) -> tuple[object, ...]:
     return *_sizes(space, setting), setting.batch_size, setting
 
 
-def _no_larger(space: SearchSpace, one: Setting, other: Setting) -> bool:
-    """Return whether memory cannot be more; settings that differ in a knob without a size cannot be compared."""
+def _no_larger(space: SearchSpace, smaller: Setting, larger: Setting) -> bool:
+    """Return whether `smaller` cannot need more memory; settings that differ in a knob without a size cannot be compared."""
     kinds = [knob.name for knob in space.knobs if knob.size is None and "accuracy" in knob.affects and not knob.scales]
-    pairs = zip(_sizes(space, one), _sizes(space, other), strict=True)
-    same = all(one[name] == other[name] for name in kinds)
-    return same and one.batch_size <= other.batch_size and all(a <= b for a, b in pairs)
+    is_one_kind = all(smaller[name] == larger[name] for name in kinds)
+    pairs = zip(_sizes(space, smaller), _sizes(space, larger), strict=True)
+    return is_one_kind and smaller.batch_size <= larger.batch_size and all(a <= b for a, b in pairs)
 
 
-def _too_inaccurate(space: SearchSpace, evaluate: Evaluate, limits: Limits, anything: Limits) -> InfeasiblePlanError:
-    best = max(cells(space, evaluate, anything), key=lambda one: (one.accuracy_points, one.setting))
+def _too_inaccurate(space: SearchSpace, evaluate: Evaluate, limits: Limits, of_any_accuracy: Limits) -> InfeasiblePlanError:
+    sound = cells(space, evaluate, of_any_accuracy)
+    best = max(sound, key=lambda candidate: (candidate.accuracy_points, candidate.setting))
     return InfeasiblePlanError(
         f"the accuracy must be within --max-accuracy-drop {limits.max_accuracy_drop:g} points of a full FC layer",
         f"{best.accuracy_points:+.2f} points at best ({describe(best)})",
@@ -81,11 +84,12 @@ def _too_inaccurate(space: SearchSpace, evaluate: Evaluate, limits: Limits, anyt
     )
 
 
-def _too_slow(fastest: Candidate, faster: list[Candidate], limits: Limits) -> InfeasiblePlanError:
+def _too_slow(fastest: Candidate, in_time: list[Candidate], limits: Limits) -> InfeasiblePlanError:
+    """Return the error; `in_time` are less accurate settings within the hours."""
     assert limits.max_hours is not None
     remedy = f"Raise --max-hours to {math.ceil(10 * fastest.hours) / 10:g}"
-    if faster:
-        near = max(faster, key=lambda one: one.accuracy_points)
+    if in_time:
+        near = max(in_time, key=lambda candidate: candidate.accuracy_points)
         remedy += f", or --max-accuracy-drop to {_accepting(near)}, which {near.hours:.1f} hours allow ({describe(near)})"
     else:
         remedy += "; no setting of any accuracy is fast enough: take fewer --epochs, a smaller --backbone or a faster GPU"
@@ -98,8 +102,9 @@ def _too_slow(fastest: Candidate, faster: list[Candidate], limits: Limits) -> In
 
 def _too_large(space: SearchSpace, evaluate: Evaluate, limits: Limits, device: str) -> InfeasiblePlanError:
     untimed = replace(limits, max_hours=None)
-    anything = replace(untimed, max_accuracy_drop=math.inf)
-    wanted, tightest = smallest(space, evaluate, untimed), smallest(space, evaluate, anything)
+    of_any_accuracy = replace(untimed, max_accuracy_drop=math.inf)
+    wanted = smallest(space, evaluate, untimed)
+    tightest = smallest(space, evaluate, of_any_accuracy)
     assert wanted is not None
     assert tightest is not None
     largest = max(wanted.memory.terms, key=lambda term: term.bytes)
@@ -109,12 +114,12 @@ def _too_large(space: SearchSpace, evaluate: Evaluate, limits: Limits, device: s
         f"{limits.max_accuracy_drop:g} ({describe(wanted)}): it misses by {memory_excess_mib(wanted, limits):,.0f} MiB, "
         f"and its largest term is '{largest.name}' with {format_bytes(largest.bytes)}",
         f"The tightest setting traced is {describe(tightest)} ({format_bytes(tightest.memory_bytes + limits.margin_bytes)}). "
-        + _remedy(screen(space, evaluate, anything)),
+        + _remedy(screen(space, evaluate, of_any_accuracy)),
     )
 
 
-def _remedy(fit: Iterable[Candidate]) -> str:
-    near = max(fit, key=lambda one: one.accuracy_points, default=None)
+def _remedy(fitting: Iterable[Candidate]) -> str:
+    near = max(fitting, key=lambda candidate: candidate.accuracy_points, default=None)
     if near is None:
         return "No setting fits: use a smaller --backbone, a 16-bit --precision or a larger GPU ('attfc-plan gpus' lists them)."
     return (
@@ -124,5 +129,5 @@ def _remedy(fit: Iterable[Candidate]) -> str:
 
 
 def _accepting(candidate: Candidate) -> str:
-    """The least drop, rounded up to a hundredth, that accepts the candidate."""
+    """Return the least drop, rounded up to a hundredth, that accepts the candidate."""
     return f"{max(0, math.ceil(-100 * candidate.accuracy_points)) / 100:.2f}"

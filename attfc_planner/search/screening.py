@@ -1,11 +1,14 @@
 """The Pareto front of a whole space, exactly, without asking for the memory of most of it.
 
-Three facts make that cheap; a test holds each against plain enumeration. (1) Some knobs affect accuracy alone (a queue length),
-checkpointing and accumulation do not affect it at all: so a *cell*, all settings that differ in these only, needs its best
-value of the former and its fastest way that fits. (2) More of a knob that `slows` (slots, references) is never faster. (3)
-Memory never falls with the size of a knob (slots, references, width of storage), with queries at a time, with parts, or without
-checkpointing: what was asked once answers for many. Cells are tried fastest first; what is no more accurate than a faster one
-that fits needs no memory.
+Three facts make that cheap; a test holds each against plain enumeration.
+
+(1) Some knobs affect accuracy alone (a queue length); checkpointing and accumulation do not affect it at all. A *cell* is all
+settings that differ in these only: it needs its best value of the former, and its fastest way that fits.
+(2) More of a knob that `slows` (slots, references) is never faster.
+(3) Memory never falls with the size of a knob (slots, references, width of storage), with queries at a time, with parts, or
+without checkpointing: one answer holds for many settings.
+
+Cells are tried fastest first; one that is no more accurate than a faster one that fits needs no memory.
 """
 
 from __future__ import annotations
@@ -26,24 +29,25 @@ _Size: TypeAlias = tuple[float, ...]
 def screen(
     space: SearchSpace, evaluate: Evaluate, limits: Limits, starts: Iterable[Candidate] | None = None
 ) -> list[Candidate]:
-    """The Pareto front of hours and accuracy among the settings that respect all limits, fastest first.
+    """Return the Pareto front of hours and accuracy among the settings that respect all limits, fastest first.
 
     Args:
-        starts: what `cells` gave for these limits, if that is at hand.
+        starts: the `cells` for these limits, if they are at hand.
     """
     border = _Border(space, limits)
     return _front(space, evaluate, border, cells(space, evaluate, limits) if starts is None else starts)
 
 
 def cells(space: SearchSpace, evaluate: Evaluate, limits: Limits) -> list[Candidate]:
-    """One candidate for every cell that can be on the front: whole batches without checkpointing, the best queue length."""
-    found: dict[tuple[object, ...], list[Candidate]] = {}
+    """Return a candidate for every cell that may be on the front: a whole batch, no checkpointing, the best queue length."""
+    by_kind: dict[tuple[object, ...], list[Candidate]] = {}
+    # Fact 2 compares settings that differ in slowing knobs only.
     kinds = [knob.name for knob in space.knobs if "accuracy" in knob.affects and not knob.slows and not _only_learns(knob)]
     for setting in _whole_batches(space, evaluate):
         candidate = evaluate(setting)
         if is_sound(candidate, limits):
-            found.setdefault(tuple(setting[name] for name in kinds), []).append(candidate)
-    return [candidate for kind in found.values() for candidate in _unbeaten(space, kind)]
+            by_kind.setdefault(tuple(setting[name] for name in kinds), []).append(candidate)
+    return [candidate for candidates in by_kind.values() for candidate in _unbeaten(space, candidates)]
 
 
 def _only_learns(knob: Knob) -> bool:
@@ -51,12 +55,11 @@ def _only_learns(knob: Knob) -> bool:
 
 
 def _whole_batches(space: SearchSpace, evaluate: Evaluate) -> Iterator[Setting]:
-    """Return one setting of each cell.
-
-    A knob that affects accuracy alone adds to it whatever the other knobs are: one of its values is the best for all.
-    """
+    """Return one setting of each cell."""
     first = {name: values[:1] for name, values in space.values.items()}
+    # Fact 1: checkpointing and accumulation do not affect accuracy; the plainest way, their first value, stands for the cell.
     fixed = {knob.name: knob.values[:1] for knob in space.knobs if "accuracy" not in knob.affects}
+    # Fact 1: a knob that affects accuracy alone adds the same points whatever the others are: one value is best for all cells.
     for knob in filter(_only_learns, space.knobs):
         ways = [evaluate(setting) for setting in space.narrowed(**{**first, knob.name: knob.values})]
         best = max(ways, key=lambda way: (way.accuracy_points, -knob.values.index(way.setting[knob.name])))
@@ -65,35 +68,43 @@ def _whole_batches(space: SearchSpace, evaluate: Evaluate) -> Iterator[Setting]:
 
 
 def _unbeaten(space: SearchSpace, candidates: Iterable[Candidate]) -> list[Candidate]:
-    """Return those of one kind that no other equals in accuracy while it is no larger in any knob that slows a step.
+    """Return the candidates of one kind that no other equals in accuracy with no larger knob that slows a step.
 
-    A value that allocates by another rule (`Knob.apart`), such as a slot for everyone, is kept in any case.
+    A value that allocates by another rule (`Knob.apart`), such as a slot for everyone, is kept in any case: memory may fall
+    with it.
     """
     slowing = [knob for knob in space.knobs if knob.slows]
     apart = [(knob.name, knob.apart) for knob in slowing if knob.apart is not None]
 
-    def sizes(candidate: Candidate) -> _Size:
+    def size_of(candidate: Candidate) -> _Size:
         return tuple(knob.size_of(candidate.setting[knob.name]) for knob in slowing)
 
+    # Facts 2 and 3: no larger in any slowing knob is no slower and takes no more memory. With no less accuracy it is no worse.
+    # Sorted by size, a candidate can only be beaten by an earlier one.
     kept: list[tuple[_Size, Candidate]] = []
-    for size, candidate in sorted(((sizes(each), each) for each in candidates), key=lambda pair: pair[0]):
+    for size, candidate in sorted(((size_of(each), each) for each in candidates), key=lambda pair: pair[0]):
         points = candidate.accuracy_points
-        beaten = any(other.accuracy_points >= points and _at_most(smaller, size) for smaller, other in kept)
-        if not beaten or any(candidate.setting[name] == value for name, value in apart):
+        is_beaten = any(other.accuracy_points >= points and _at_most(smaller, size) for smaller, other in kept)
+        if not is_beaten or any(candidate.setting[name] == value for name, value in apart):
             kept.append((size, candidate))
     return [candidate for _, candidate in kept]
 
 
 def _front(space: SearchSpace, evaluate: Evaluate, border: _Border, starts: Iterable[Candidate]) -> list[Candidate]:
+    """Return the front, by a walk over all cells and their slower ways in order of speed.
+
+    A way enters the queue when its predecessor, which is faster, did not fit. So whatever leaves the queue is no faster than
+    all that left it before, and is on the front if it fits and is more accurate than the last member.
+    """
     waiting = [_Waiting.of(candidate) for candidate in starts]
     heapq.heapify(waiting)
     front: list[Candidate] = []
     while waiting:
         candidate = heapq.heappop(waiting).candidate
         if missing_hours(candidate, border.limits) > 0:
-            break  # and so are all that are slower
+            break  # the rest is slower
         if front and candidate.accuracy_points <= front[-1].accuracy_points:
-            continue
+            continue  # a faster member is as accurate, and fact 1: so are this cell's other ways
         if border.fits(candidate):
             front.append(candidate)
             continue
@@ -103,15 +114,16 @@ def _front(space: SearchSpace, evaluate: Evaluate, border: _Border, starts: Iter
 
 
 def slower_ways(space: SearchSpace, setting: Setting, border: _Border) -> Iterator[Setting]:
-    """The next ways to spend less memory on the same training: more parts, and from a whole batch checkpointing.
+    """Yield the next ways to spend less memory on the same training: more parts, and from a whole batch checkpointing.
 
-    Every way has one predecessor, and is slower than that; ways that are known not to fit are passed over.
+    Ways are a grid of checkpointing and parts, walked as a tree: checkpointing is turned on at a whole batch only, parts grow
+    one value at a time. So every way has one predecessor, and is slower than that. Known misfits are passed over.
     """
     accumulation = space["accumulation"].values
     if not setting.gradient_checkpointing and setting.accumulation == accumulation[0]:
         yield from _passed(space, setting.turned(gradient_checkpointing=True), border)
-    later = accumulation[accumulation.index(setting.accumulation) + 1 :]
-    for parts in later:
+    more_parts = accumulation[accumulation.index(setting.accumulation) + 1 :]
+    for parts in more_parts:
         way = setting.turned(accumulation=parts)
         if way.divides:
             yield from _passed(space, way, border)
@@ -130,7 +142,7 @@ def _passed(space: SearchSpace, way: Setting, border: _Border) -> Iterator[Setti
 
 @dataclass(frozen=True, order=True)
 class _Waiting:
-    """Fastest first; of equals the most accurate, then the smaller setting."""
+    """A candidate in the queue: fastest first; of equals the most accurate, then the smaller setting."""
 
     key: tuple[float, float, Setting]
     candidate: Candidate = field(compare=False)
@@ -141,7 +153,7 @@ class _Waiting:
 
 
 class _Border:
-    """What is known about what fits."""
+    """The border of what fits the budget, learned from the candidates that were asked about."""
 
     def __init__(self, space: SearchSpace, limits: Limits) -> None:
         self.limits = limits
@@ -150,35 +162,36 @@ class _Border:
         self._kinds = [
             knob.name for knob in space.knobs if knob.size is None and knob.name not in ways and not _only_learns(knob)
         ]
-        self._fit: dict[tuple[object, ...], list[_Size]] = {}
-        self._misfit: dict[tuple[object, ...], list[_Size]] = {}
+        self._fitting: dict[tuple[object, ...], list[_Size]] = {}
+        self._misfits: dict[tuple[object, ...], list[_Size]] = {}
 
     def fits(self, candidate: Candidate) -> bool:
-        """Return whether it fits the budget: by what is known, else by its memory."""
+        """Return whether a candidate fits the budget; its memory is asked for only where others do not tell."""
         kind = self._kind(candidate.setting)
         size = self._size(candidate.setting)
-        if any(_at_most(size, other) for other in self._fit.get(kind, ())):
+        # Fact 3: what is no larger than something that fits, fits too; what is no smaller than a misfit does not.
+        if any(_at_most(size, fitting) for fitting in self._fitting.get(kind, ())):
             return True
         if self.is_known_misfit(candidate.setting):
             return False
         fits = memory_excess_mib(candidate, self.limits) <= 0
-        (self._fit if fits else self._misfit).setdefault(kind, []).append(size)
+        (self._fitting if fits else self._misfits).setdefault(kind, []).append(size)
         return fits
 
     def is_known_misfit(self, setting: Setting) -> bool:
         """Return whether something of at most its size did not fit."""
         size = self._size(setting)
-        return any(_at_most(other, size) for other in self._misfit.get(self._kind(setting), ()))
+        return any(_at_most(misfit, size) for misfit in self._misfits.get(self._kind(setting), ()))
 
     def _kind(self, setting: Setting) -> tuple[object, ...]:
-        """Settings of one kind can be compared by size."""
+        """Return the values that two settings must share to be compared by size."""
         return tuple(setting[name] for name in self._kinds)
 
     def _size(self, setting: Setting) -> _Size:
-        """Measures with each of which memory never falls."""
+        """Return measures with each of which memory never falls."""
         sizes = (knob.size_of(setting[knob.name]) for knob in self._sized)
         return (*sizes, setting.part_size, setting.accumulation, not setting.gradient_checkpointing)
 
 
-def _at_most(one: _Size, other: _Size) -> bool:
-    return all(a <= b for a, b in zip(one, other, strict=True))
+def _at_most(smaller: _Size, larger: _Size) -> bool:
+    return all(a <= b for a, b in zip(smaller, larger, strict=True))

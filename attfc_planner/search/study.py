@@ -1,8 +1,8 @@
 """The search: a screening of the whole space, then an Optuna study that starts from its Pareto front.
 
-The screening (`attfc_planner.search.screening`) finds the front. The study is the record (`StudyRecord`) and the second look:
-the front's settings are enqueued as its first trials, multivariate TPE adds others, and all constraints are set on every trial
-(`Trial.set_constraint`); whatever it finds joins the front. The same seed gives the same trials.
+The screening (`attfc_planner.search.screening`) gives the front. The study is the record (`StudyRecord`) and the second look:
+the front's settings are its first trials, multivariate TPE adds others, and all constraints are set on every trial
+(`Trial.set_constraint`); feasible trials that the front does not match join it. The same seed gives the same trials.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from attfc_train.files import write_atomically
 
 
 class StudyRecord:
-    """A study that was made in memory, where a trial costs 5 ms instead of 40."""
+    """A study in memory, where a trial costs 5 ms; in a journal it would cost 40."""
 
     def __init__(self, study: optuna.Study) -> None:
         self.study = study
 
     def save(self, path: Path) -> None:
-        """Writes the study as an Optuna journal (`optuna.storages.JournalStorage`); a former one at `path` is replaced.
+        """Write the study as an Optuna journal (`optuna.storages.JournalStorage`); a former one at `path` is replaced.
 
         Raises:
             StorageError: `path` cannot be written.
@@ -51,24 +51,25 @@ class StudyRecord:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The Pareto front of hours and accuracy, fastest first, where it was looked for, and the study's record."""
+    """The Pareto front of hours and accuracy, with what it was made from and the study's record."""
 
     starts: tuple[Candidate, ...]
     """See `attfc_planner.search.screening.cells`."""
     front: tuple[Candidate, ...]
+    """Fastest first."""
     record: StudyRecord | None
     """None where nothing is feasible."""
 
     @property
     def num_trials(self) -> int:
-        """Trials of the study."""
+        """Number of trials of the study."""
         return len(self.record.study.trials) if self.record else 0
 
 
 def search(
     space: SearchSpace, evaluate: Evaluate, limits: Limits, *, batch_size: int, num_trials: int, seed: int
 ) -> SearchResult:
-    """Screens `space` and runs a study of at least `num_trials` trials; no trials where nothing is feasible.
+    """Screen `space` and run a study of at least `num_trials` trials; no trials where nothing is feasible.
 
     Args:
         evaluate: judges one setting, in milliseconds.
@@ -80,32 +81,36 @@ def search(
     if not front:
         return SearchResult(starts, (), None)
     tried, record = _run_study(space, evaluate, limits, front, max(num_trials, len(front)), seed)
-    added = [one for one in tried if is_feasible(one, limits) and not any(_as_good(other, one) for other in front)]
+    feasible = [candidate for candidate in tried if is_feasible(candidate, limits)]
+    added = [candidate for candidate in feasible if not any(_is_as_good(member, candidate) for member in front)]
     return SearchResult(starts, tuple(pareto_front([*front, *added])), record)
 
 
 def plain_front(
     space: SearchSpace, evaluate: Evaluate, limits: Limits, starts: Sequence[Candidate], batch_size: int
 ) -> list[Candidate]:
-    """The Pareto front, but for what a plainer setting may cost (`attfc_planner.search.plainest`); fastest first.
+    """Return the Pareto front, fastest first, with each member made as plain as next to nothing allows.
 
     Args:
         starts, batch_size: see `SearchResult` and `search`.
     """
     front = screen(space, evaluate, limits, starts)
-    return pareto_front([plainest(one, starts, limits, batch_size) for one in front])
+    return pareto_front([plainest(member, starts, limits, batch_size) for member in front])
 
 
-def _as_good(one: Candidate, other: Candidate) -> bool:
-    fast = (1 - NEGLIGIBLE_SPEED) * other.images_per_second
-    return one.accuracy_points >= other.accuracy_points - NEGLIGIBLE_POINTS and one.images_per_second >= fast
+def _is_as_good(member: Candidate, candidate: Candidate) -> bool:
+    """Return whether a member of the front is as good as a candidate, but for what a plainer setting may cost."""
+    least_speed = (1 - NEGLIGIBLE_SPEED) * candidate.images_per_second
+    least_points = candidate.accuracy_points - NEGLIGIBLE_POINTS
+    return member.accuracy_points >= least_points and member.images_per_second >= least_speed
 
 
 def pareto_front(candidates: list[Candidate]) -> list[Candidate]:
-    """Those that no other beats in accuracy and speed at once, fastest first; of equals, the smaller setting."""
-    ordered = sorted(candidates, key=lambda one: (-one.images_per_second, -one.accuracy_points, one.setting))
+    """Return the candidates that no other beats in accuracy and speed at once, fastest first; of equals the smaller setting."""
+    fastest_first = sorted(candidates, key=lambda each: (-each.images_per_second, -each.accuracy_points, each.setting))
     front: list[Candidate] = []
-    for candidate in ordered:
+    # All before a candidate are as fast or faster, and the last member is the most accurate of them.
+    for candidate in fastest_first:
         if not front or candidate.accuracy_points > front[-1].accuracy_points:
             front.append(candidate)
     return front
@@ -114,6 +119,7 @@ def pareto_front(candidates: list[Candidate]) -> list[Candidate]:
 def _run_study(
     space: SearchSpace, evaluate: Evaluate, limits: Limits, front: list[Candidate], num_trials: int, seed: int
 ) -> tuple[list[Candidate], StudyRecord]:
+    """Return the candidates that were tried, and the study."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     tried: list[Candidate] = []
 
@@ -138,16 +144,16 @@ def _run_study(
 
 
 def _suggested(trial: optuna.Trial, space: SearchSpace) -> Setting:
-    """Suggest ordered knobs as indices, others as they are, and what has one value not at all."""
-    chosen: dict[str, Value | None] = {}
+    """Suggest ordered knobs as indices, so that TPE sees neighbours, and others as they are; one value is not suggested."""
+    suggested: dict[str, Value | None] = {}
     for knob in space.knobs:
         if len(knob.values) == 1:
-            chosen[knob.name] = knob.values[0]
+            suggested[knob.name] = knob.values[0]
         elif knob.ordered:
-            chosen[knob.name] = knob.values[trial.suggest_int(knob.name, 0, len(knob.values) - 1)]
+            suggested[knob.name] = knob.values[trial.suggest_int(knob.name, 0, len(knob.values) - 1)]
         else:
-            chosen[knob.name] = trial.suggest_categorical(knob.name, knob.values)
-    return Setting.of(chosen)
+            suggested[knob.name] = trial.suggest_categorical(knob.name, knob.values)
+    return Setting.of(suggested)
 
 
 def _parameters(space: SearchSpace, setting: Setting) -> dict[str, object]:
@@ -160,7 +166,7 @@ def _parameters(space: SearchSpace, setting: Setting) -> dict[str, object]:
 
 
 def _record(trial: optuna.Trial, candidate: Candidate, limits: Limits) -> None:
-    """Constraints, and what a reader of the journal wants to see beside the objectives."""
+    """Set a trial's constraints, and the figures that a reader of the journal looks for beside the objectives."""
     for name, value in constraints(candidate, limits).items():
         trial.set_constraint(name, value)
     trial.set_user_attr("setting", candidate.setting.document())
@@ -179,7 +185,7 @@ def _temporary_folder() -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Optuna's notes on what is experimental."""
+    """Silence Optuna's notes on what is experimental."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         yield

@@ -19,15 +19,20 @@ def summarised(
     prefer: Preference,
     left_out: tuple[str, ...],
 ) -> SearchSummary:
-    """What the plan of `winner` was chosen from."""
-    knobs = {name: tuple(value for value in values if value is not None) for name, values in space.values.items()}
+    """Return what the plan of `winner` was chosen from, and by which rule.
+
+    Args:
+        winner: with the memory of its exact trace; it takes the place of its estimate on the front.
+        left_out: values that were not searched, and why.
+    """
+    searched = {name: tuple(value for value in values if value is not None) for name, values in space.values.items()}
     return SearchSummary(
         rule=rule(prefer, limits),
-        knobs={name: values for name, values in knobs.items() if values},
+        knobs={name: values for name, values in searched.items() if values},
         left_out=left_out,
         num_settings=len(space),
         constraints=slacks(winner, limits),
-        front=tuple(_point(winner if one.setting == winner.setting else one) for one in front),
+        front=tuple(_point(winner if member.setting == winner.setting else member) for member in front),
     )
 
 

@@ -1,4 +1,4 @@
-"""The accuracies that a tuning measured, as its profile keeps them, made a model again."""
+"""The regression over the trainings that a tuned profile keeps."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from attfc_train.profile.search_summary import TrainingRecord
 
 
 def tuned_accuracy(profile: TrainProfile) -> MeasuredAccuracy | None:
-    """The regression over the trainings of a profile that ``attfc-plan tune`` wrote; None where it holds too few.
+    """Return the regression over the trainings of a profile that ``attfc-plan tune`` wrote; None where it holds too few.
 
     Args:
-        profile: whose data.num_ids is known.
+        profile: with data.num_ids.
 
     Raises:
         ProfileError: a training is not of this tool's making.
@@ -28,15 +28,15 @@ def tuned_accuracy(profile: TrainProfile) -> MeasuredAccuracy | None:
 def measured_accuracy(base: TrainProfile, records: tuple[TrainingRecord, ...], trained_on: str) -> MeasuredAccuracy | None:
     """Return the regression; None without a full FC layer, with fewer than `FEWEST_SETTINGS` settings, or for another head.
 
-    Raises:
-        ProfileError: as `tuned_accuracy`.
-
     Args:
-        base: what the settings are applied to, with data.num_ids.
+        base: the profile that settings are applied to, with data.num_ids.
+
+    Raises:
+        ProfileError: a training is not of this tool's making.
     """
     recipe = base.model_copy(update={"head": base.head.searchable()})
-    known = {knob.name for knob in knobs_of(type(recipe.head))}
-    if any(set(record.setting) - known for record in records):
+    names = {knob.name for knob in knobs_of(type(recipe.head))}
+    if any(set(record.setting) - names for record in records):
         return None  # the head was another one when it was tuned
     settings = {Setting.of(record.setting) for record in records if not record.full_fc}
     if len(settings) < FEWEST_SETTINGS or not any(record.full_fc for record in records):

@@ -25,7 +25,7 @@ from attfc_planner.plan.request import PlanRequest
 from attfc_planner.screens import tune as screen
 from attfc_planner.tune.question import Question, ask
 from attfc_planner.tune.stages.budget import Scale, affordable
-from attfc_planner.tune.stages.finals import MOST_SEEDS, Finals, Standing, seeded_knobs
+from attfc_planner.tune.stages.finals import MOST_SEEDS, Finals, seeded_knobs
 from attfc_planner.tune.stages.short_training import run_short_training
 from attfc_planner.tune.stages.steps import StepTrials
 from attfc_planner.tune.stages.training_trial import TrainingTrial, recorded_beside, recorded_scale
@@ -37,6 +37,7 @@ from attfc_planner.tune.studies.worker import device_lock
 from attfc_planner.tune.verdict.result import contenders, finals_pool, measured_candidates, verdict
 from attfc_planner.tune.verdict.trained import (
     SEED,
+    Standing,
     regression,
     trained_full_fc,
     trained_settings,

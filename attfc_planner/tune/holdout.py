@@ -13,9 +13,9 @@ from attfc_train.data.part import may_share_identities, part_of_spec
 from attfc_train.errors import DataError, VerificationSetError
 
 SHARE = 0.1
-"""Of the identities is held out, within the bounds below."""
+"""Share of the identities that is held out, within the bounds below."""
 MOST = 2000
-"""Held-out identities: 6,000 pairs of so many people are nearly independent, and more would only take from the training."""
+"""Most held-out identities: 6,000 pairs of so many people are nearly independent; more would only take from the training."""
 FEWEST = 50
 LARGEST_SHARE = 0.25
 LEAST_IDS = 40
@@ -33,23 +33,23 @@ class Split:
     num_ids: int
     """Identities in all."""
     num_held_out: int
-    """0 where the user gave verification sets."""
+    """0 if the user gave verification sets."""
     val: tuple[str, ...]
     """Specs of the verification sets."""
 
     @property
     def num_trainable(self) -> int:
-        """Identities that a short training may see."""
+        """Return the number of identities that a short training may see."""
         return self.num_ids - self.num_held_out
 
     def training_part(self, num_ids: int) -> str:
-        """Spec of the first `num_ids` trainable identities."""
+        """Return the spec of the first `num_ids` trainable identities."""
         assert 2 <= num_ids <= self.num_trainable, "no such part"
         return f"{self.whole}@{self.first}:{self.first + num_ids}"
 
 
 def split(data: str, num_ids: int, val: tuple[str, ...] = ()) -> Split:
-    """How tune uses `data`, which has `num_ids` identities and may itself be a part.
+    """Return how tune uses `data`, which has `num_ids` identities and may itself be a part.
 
     Args:
         val: the user's verification sets; without them people are held out.
@@ -59,10 +59,11 @@ def split(data: str, num_ids: int, val: tuple[str, ...] = ()) -> Split:
         DataError: too few identities to hold some out.
     """
     whole, first = _whole_and_first(data)
-    for one in val:
-        if may_share_identities(data, one):
+    for spec in val:
+        if may_share_identities(data, spec):
+            rule = "--val must hold people that are not trained on"
             remedy = "Give other people's images, or leave --val out: tune then holds people out itself."
-            raise VerificationSetError("--val must hold people that are not trained on", f"'{one}', in --data '{data}'", remedy)
+            raise VerificationSetError(rule, f"'{spec}', in --data '{data}'", remedy)
     if val:
         return Split(whole, first, num_ids, 0, val)
     if num_ids < LEAST_IDS:
@@ -74,7 +75,7 @@ def split(data: str, num_ids: int, val: tuple[str, ...] = ()) -> Split:
 
 
 def _whole_and_first(data: str) -> tuple[str, int]:
-    """A part of a part is a part of the whole; a file that is really called ``faces@0:9`` is whole."""
+    """Return the data set without its part, and the part's first place; ``faces@0:9`` may be a file's real name."""
     whole, places = part_of_spec(data)
     if places is None or Path(data).expanduser().exists():
         return data, 0

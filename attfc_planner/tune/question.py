@@ -21,7 +21,7 @@ from attfc_train.profile.profile import TrainProfile
 from attfc_train.units import Bytes
 
 FORM = 2
-"""Of the trials' knobs and notes: a study that another attfc began may have another."""
+"""Version of the trials' knobs and notes: a study that another attfc began may have another."""
 
 
 @dataclass(frozen=True)
@@ -34,27 +34,27 @@ class Question:
 
     @property
     def request(self) -> PlanRequest:
-        """What the user asked for."""
+        """Return what the user asked for."""
         return self.problem.request
 
     @property
     def gpu(self) -> GpuProfile:
-        """The device, which is here."""
+        """Return the device, which is here."""
         return self.problem.gpu
 
     @property
     def base(self) -> TrainProfile:
-        """The recipe that settings are applied to."""
+        """Return the recipe that settings are applied to."""
         return self.problem.base
 
     @property
     def space(self) -> SearchSpace:
-        """The settings."""
+        """Return the settings that may be tried."""
         return self.problem.space
 
     @property
     def limits(self) -> Limits:
-        """What a setting must respect."""
+        """Return what a setting must respect."""
         return self.problem.limits
 
     def evaluate(self, setting: Setting) -> Candidate:
@@ -63,7 +63,7 @@ class Question:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What must be equal for two workers, or a worker and its successor, to work on one study."""
+        """Return what must be equal for two workers, or a worker and its successor, to work on one study."""
         request = self.request
         return {
             "form of the studies": FORM,
@@ -84,15 +84,15 @@ class Question:
 
     @property
     def knobs(self) -> dict[str, int]:
-        """Knob -> number of values."""
+        """Return knob -> number of values."""
         return {name: len(values) for name, values in self.space.values.items()}
 
     def steps_key(self, setting: Setting) -> Setting:
-        """Equal for settings whose train steps take the same time and memory."""
+        """Return what is equal for settings whose train steps take the same time and memory."""
         return alike_in_cost(self.base, setting)
 
     def kind(self, setting: Setting) -> str:
-        """Equal for settings that allocate alike but for sizes."""
+        """Return what is equal for settings that allocate alike but for sizes."""
         return _listed({knob.name: setting[knob.name] for knob in self.space.knobs if not knob.scales})
 
 
@@ -109,7 +109,7 @@ def ask(request: PlanRequest, gpu: GpuProfile) -> Question:
 
 
 def with_measured(candidate: Candidate, images_per_second: Interval, memory: Callable[[], MemoryPrediction]) -> Candidate:
-    """The candidate with measured speed and memory in place of the predicted ones."""
+    """Return the candidate with measured speed and memory in place of the predicted ones."""
     return replace(candidate, predict_speed=partial(_faster, candidate, images_per_second), predict_memory=memory)
 
 
@@ -118,34 +118,34 @@ def _faster(candidate: Candidate, images_per_second: Interval) -> SpeedPredictio
 
 
 def process_bytes(memory: MemoryPrediction) -> Bytes:
-    """What of a prediction the process of real steps takes: neither others' memory nor headroom, and it loads no data."""
+    """Return what the process of real steps takes of a prediction: no memory of others, no headroom, no data loading."""
     return memory.without("foreign", "headroom", "data")
 
 
 def beside_process(candidate: Candidate) -> Bytes:
-    """What a training needs beyond `process_bytes` and headroom."""
+    """Return what a training needs beyond `process_bytes` and headroom."""
     memory = candidate.memory
     return memory.total_bytes - process_bytes(memory) - headroom(memory)
 
 
 def headroom(memory: MemoryPrediction) -> Bytes:
-    """The prediction's own margin."""
+    """Return the prediction's own margin."""
     return memory.total_bytes - memory.without("headroom")
 
 
 def words(setting: Setting, names: Collection[str] | None = None) -> str:
-    """``dcc_share 0.5, batch_size 128, ...``: the knobs' names as the study has them; all, or those in `names`."""
+    """Return ``dcc_share 0.5, batch_size 128, ...``: knobs as the study names them; all, or those in `names`."""
     return _listed({name: value for name, value in setting.document().items() if names is None or name in names})
 
 
 def varied(settings: Iterable[Setting]) -> list[str]:
-    """Knobs in which the settings are not all alike."""
+    """Return the knobs in which the settings are not all alike."""
     documents = [setting.document() for setting in settings]
     return [name for name in (documents[0] if documents else ()) if len({document[name] for document in documents}) > 1]
 
 
 def word(value: object) -> str:
-    """One knob's value."""
+    """Return one knob's value as a word."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     return f"{value:g}" if isinstance(value, int | float) else str(value)

@@ -13,14 +13,13 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from attfc_planner.accuracy.regression import MeasuredAccuracy
 from attfc_planner.knobs.space import Setting
 from attfc_planner.tune.question import Question, words
 from attfc_planner.tune.stages.scaling import NUM_CHECKS
 from attfc_planner.tune.stages.training_trial import TrainingTrial, recorded_scale, short_profile
 from attfc_planner.tune.studies.claim import Claim, Indices, Record
 from attfc_planner.tune.studies.study import SharedStudy
-from attfc_planner.tune.verdict.trained import SEED, Trained, setting_of
+from attfc_planner.tune.verdict.trained import SEED, Standing, setting_of
 
 POLL_SECONDS = 1.0
 FINALISTS = 3
@@ -29,32 +28,24 @@ MOST_SEEDS = 5
 
 
 def seeded_knobs(question: Question) -> dict[str, int]:
-    """Of the finals' study; seed 0 is what successive halving trains with."""
+    """Return the knobs of the finals' study: those of the others and the seed, which is 0 in successive halving."""
     return question.knobs | {SEED: MOST_SEEDS}
 
 
-@dataclass(frozen=True)
-class Standing:
-    """What is known at one moment."""
-
-    pool: Sequence[Setting]
-    """Settings that are known to run."""
-    trained: Sequence[Trained]
-    full_fc: Trained | None
-    model: MeasuredAccuracy | None
-
-
 def finalists(question: Question, standing: Standing) -> list[Setting]:
-    """At most `FINALISTS` of the pool: in turn of what ended most accurately and of what the regression expects most."""
-    pool, model = standing.pool, standing.model
-    ended = [one for one in standing.trained if one.finished and one.setting in pool]
-    ended.sort(key=lambda one: -one.checks[NUM_CHECKS].value)
-    known = [one.setting for one in ended if one.setting is not None]
-    expected: list[Setting] = []
+    """Return at most `FINALISTS` of the pool: in turn what ended most accurately and what the regression expects most."""
+    # Each list alone would go wrong: what ended best may owe it to its seed, and what is expected most may be an error of the
+    # regression where nothing was trained. A finalist of either kind is trained, and both lists are better afterwards.
+    model = standing.model
+    ended = [each for each in standing.trained if each.finished and each.setting in standing.pool]
+    ended.sort(key=lambda each: -each.checks[NUM_CHECKS].value)
+    most_accurate = [each.setting for each in ended]
+    most_expected: list[Setting] = []
     if model is not None:
-        expected = sorted(pool, key=lambda one: (-model.expected(one.applied_to(question.base), 0.0)[0], one))
-    pairs = itertools.zip_longest(known[:FINALISTS], expected[:FINALISTS])
-    return list(dict.fromkeys(one for pair in pairs for one in pair if one is not None))[:FINALISTS]
+        order = {each: -model.expected(each.applied_to(question.base), 0.0)[0] for each in standing.pool}
+        most_expected = sorted(standing.pool, key=lambda each: (order[each], each))
+    in_turn = itertools.chain.from_iterable(itertools.zip_longest(most_accurate[:FINALISTS], most_expected[:FINALISTS]))
+    return list(dict.fromkeys(setting for setting in in_turn if setting is not None))[:FINALISTS]
 
 
 @dataclass
@@ -66,7 +57,7 @@ class Finals:
         halved: the study of stage B, which trained with seed 0.
         baseline: of the full FC layer, with a knob for the seed alone.
         standing: looks at all trials so far.
-        needed_seconds: what a training is expected to take: with less left none is started.
+        needed_seconds: tells what a training is expected to take; with less left none is started.
     """
 
     trial: TrainingTrial
@@ -77,7 +68,9 @@ class Finals:
     needed_seconds: Callable[[], float]
 
     def run(self) -> None:
-        """Works until every finalist has its seeds or the time does not do for another training."""
+        """Work until every finalist has its seeds, or too little time is left for another training."""
+        # One training at a time, and the finalists are chosen anew after each: unlike rounds of seeds for fixed finalists, the
+        # next training goes to what is in doubt by all that is known, and the stage may end after any of them.
         while self.trial.deadline - time.monotonic() > self.needed_seconds():
             for study in (self.baseline, self.study):
                 study.bury()
@@ -89,23 +82,29 @@ class Finals:
                 time.sleep(POLL_SECONDS)
 
     def _work(self) -> bool:
-        """Runs what waits, if anything does."""
+        """Run what waits; return False if nothing does."""
         for study in (self.baseline, self.study):
             claim = study.claim()
             if claim is not None:
                 with claim.beating():
-                    self._try(claim) if study is self.study else self.trial.run_full_fc(claim, self.baseline)
+                    if study is self.study:
+                        self._try(claim)
+                    else:
+                        self.trial.run_full_fc(claim, self.baseline)
                 return True
         return False
 
     def _propose(self) -> bool:
-        question, standing = self.trial.question, self.standing()
-        used = used_seeds(question, finalists(question, standing), self.halved.records(), self.study.records())
-        of_full_fc = {record.indices[SEED] for record in self.baseline.records() if "dropped" not in record.notes}
-        setting = min(used, key=lambda one: len(used[one]), default=None)
+        """Enqueue the next seed of whoever has fewest; return False if all have theirs."""
+        # Two workers may propose the same seed at the same moment: the study drops the second (`SharedStudy.claim`).
+        question = self.trial.question
+        used = used_seeds(question, finalists(question, self.standing()), self.halved.records(), self.study.records())
+        used_by_full_fc = {record.indices[SEED] for record in self.baseline.records() if "dropped" not in record.notes}
+        setting = min(used, key=lambda each: len(used[each]), default=None)
         fewest = len(used[setting]) if setting else 0
-        if len(of_full_fc) < min(fewest, MOST_SEEDS) and not _is_broken(self.baseline.records()):
-            self.baseline.enqueue(_next_seed(of_full_fc), "full FC layer, with another seed")
+        # The full FC layer's turn comes when every finalist has more seeds: its variance is in every difference to it.
+        if len(used_by_full_fc) < min(fewest, MOST_SEEDS) and not _is_broken(self.baseline.records()):
+            self.baseline.enqueue(_next_seed(used_by_full_fc), "full FC layer, with another seed")
         elif setting is not None and len(used[setting]) < MOST_SEEDS:
             self.study.enqueue(question.space.indices(setting) | _next_seed(used[setting]), "a finalist, with another seed")
         else:
@@ -113,15 +112,12 @@ class Finals:
         return True
 
     def _try(self, claim: Claim) -> None:
-        question, seed, standing = self.trial.question, claim.indices[SEED], self.standing()
+        question = self.trial.question
+        seed = claim.indices[SEED]
         setting = setting_of(question, claim.indices)
-        name = f"{words(setting)}, seed {seed}"
-        if standing.model is not None and standing.full_fc is not None:
-            run = next(run for run in standing.full_fc.runs if run.finished)
-            variance = run.checks[NUM_CHECKS].log_odds_variance  # its pairs are everybody's
-            accuracy, half_width = standing.model.expected(setting.applied_to(question.base), variance)
-            name += f" ({100 * accuracy:.1f} ± {100 * half_width:.1f} % expected)"
-        self.trial.run(claim, short_profile(question, setting, recorded_scale(self.baseline), seed), name, halving=False)
+        name = f"{words(setting)}, seed {seed}{_expectation(question, self.standing(), setting)}"
+        profile = short_profile(question, setting, recorded_scale(self.baseline), seed)
+        self.trial.run(claim, profile, name, halving=False)
 
     def _show(self) -> None:
         counted = [record for record in self.study.records() if record.counts]
@@ -134,8 +130,10 @@ class Finals:
 def used_seeds(
     question: Question, wanted: Iterable[Setting], halved: Iterable[Record], finals: Iterable[Record]
 ) -> dict[Setting, set[int]]:
-    """Finalist -> its seeds, whatever became of them: lost trials are enqueued again by `SharedStudy.bury`, once or as often as
-    they are interrupted."""
+    """Return finalist -> its seeds, whatever became of them.
+
+    A lost trial counts as well: `SharedStudy.bury` enqueues it again, and it must not be proposed beside.
+    """
     used: dict[Setting, set[int]] = {setting: set() for setting in wanted}
     for record in (*halved, *finals):
         setting = setting_of(question, record.indices)
@@ -144,8 +142,19 @@ def used_seeds(
     return used
 
 
+def _expectation(question: Question, standing: Standing, setting: Setting) -> str:
+    """Return the accuracy that the regression expects of one more training, in brackets; nothing without a regression."""
+    if standing.model is None or standing.full_fc is None:
+        return ""
+    # The binomial variance hardly depends on the setting, and all are verified on the same pairs: the full FC layer's will do.
+    finished = next(run for run in standing.full_fc.runs if run.finished)
+    variance = finished.checks[NUM_CHECKS].log_odds_variance
+    accuracy, half_width = standing.model.expected(setting.applied_to(question.base), variance)
+    return f" ({100 * accuracy:.1f} ± {100 * half_width:.1f} % expected)"
+
+
 def _is_broken(records: Sequence[Record]) -> bool:
-    """Whether the full FC layer ran out of memory, or crashed with two seeds."""
+    """Return whether the full FC layer ran out of memory, or crashed with two seeds."""
     outcomes = [record.notes.get("outcome") for record in records]
     return "out of memory" in outcomes or outcomes.count("failed") >= 2
 

@@ -24,21 +24,23 @@ class Accuracy:
 
     @property
     def half_width(self) -> float:
-        """Of the 95 % interval."""
+        """Return half the width of the 95 % interval."""
         return Z * math.sqrt(self.variance)
 
     @property
     def log_odds(self) -> float:
-        """Of `value`, which is kept one standard error away from 0 and 1."""
+        """Return log(p / (1 - p)) of `value`, which is kept one standard error away from 0 and 1."""
         return log_odds_of(self._inside)
 
     @property
     def log_odds_variance(self) -> float:
-        """To first order."""
+        """Return the variance of `log_odds`, to first order."""
+        # d log(p / (1 - p)) / dp = 1 / (p (1 - p)), so var(log odds) = var(p) / (p (1 - p))^2.
         return self.variance / (self._inside * (1 - self._inside)) ** 2
 
     @property
     def _inside(self) -> float:
+        """Return `value` at least one standard error inside of [0, 1], where log odds are finite."""
         error = min(0.5, math.sqrt(self.variance))
         return min(max(self.value, error), 1 - error)
 
@@ -52,42 +54,52 @@ class Difference:
 
     @property
     def is_tie(self) -> bool:
-        """Whether the interval holds 0."""
+        """Return whether the interval holds 0."""
         return abs(self.value) <= self.half_width
 
 
 def mean_accuracy(sets: Iterable[tuple[float, int]]) -> Accuracy:
-    """The mean over verification sets of (accuracy, number of pairs).
-
-    An accuracy of exactly 0 or 1 has the variance of one wrong pair's half more or less (the add-a-half rule), not none.
-    """
+    """Return the mean over verification sets of (accuracy, number of pairs)."""
+    # The mean over S independent sets has the variance sum(variances) / S^2.
     values = list(sets)
     variances = [_variance(accuracy, num_pairs) for accuracy, num_pairs in values]
     return Accuracy(sum(accuracy for accuracy, _ in values) / len(values), sum(variances) / len(values) ** 2)
 
 
 def over_seeds(accuracies: Sequence[Accuracy]) -> Accuracy:
-    """The mean of one setting's trainings, whose errors count as independent."""
+    """Return the mean of one setting's trainings, whose errors count as independent."""
     count = len(accuracies)
-    return Accuracy(sum(one.value for one in accuracies) / count, sum(one.variance for one in accuracies) / count**2)
+    return Accuracy(sum(each.value for each in accuracies) / count, sum(each.variance for each in accuracies) / count**2)
 
 
-def difference(one: Accuracy, other: Accuracy, noise_factor: float = 1.0) -> Difference:
-    """`one` minus `other`; `noise_factor`: what trainings' variance is known to be, over that of their pairs."""
-    return Difference(one.value - other.value, Z * math.sqrt(noise_factor * (one.variance + other.variance)))
+def difference(minuend: Accuracy, subtrahend: Accuracy, noise_factor: float = 1.0) -> Difference:
+    """Return `minuend` minus `subtrahend`.
+
+    Args:
+        noise_factor: variance that trainings are known to have over that of their pairs.
+    """
+    # half width = 1.96 sqrt(factor x (var(a) + var(b))): variances of independent figures add, also in a difference.
+    variance = noise_factor * (minuend.variance + subtrahend.variance)
+    return Difference(minuend.value - subtrahend.value, Z * math.sqrt(variance))
 
 
 def at_common_check(
-    one: Mapping[int, Accuracy], other: Mapping[int, Accuracy], noise_factor: float = 1.0
+    minuends: Mapping[int, Accuracy], subtrahends: Mapping[int, Accuracy], noise_factor: float = 1.0
 ) -> tuple[int, Difference] | None:
-    """The last check that both reached, and the difference there; None where they share none."""
-    common = one.keys() & other.keys()
+    """Return the last check that two trainings both reached and the difference there, or None if they share none.
+
+    Accuracy rises with every check, so one training's third is never held against another's ninth.
+    """
+    common = minuends.keys() & subtrahends.keys()
     if not common:
         return None
     check = max(common)
-    return check, difference(one[check], other[check], noise_factor)
+    return check, difference(minuends[check], subtrahends[check], noise_factor)
 
 
 def _variance(accuracy: float, num_pairs: int) -> float:
+    """Return the binomial variance p (1 - p) / P of an accuracy over P pairs."""
+    # By the formula 0 and 1 would be certain. With half a pair added to the right and half to the wrong ones they are not:
+    # p = (right + 1/2) / (P + 1).
     share = (accuracy * num_pairs + 0.5) / (num_pairs + 1) if accuracy in (0.0, 1.0) else accuracy
     return share * (1 - share) / num_pairs

@@ -20,10 +20,12 @@ SEED = "seed"
 BROKEN = ("failed", "out of memory")
 """Outcomes after which a setting is not tried again."""
 PROGRESS_DEVIATION = 0.2
-"""Standard deviation of what different settings still gain in log odds after the first ninth, before it is known better: real
-faces, `tiny`: 0.61, 0.92 and 0.76."""
+"""Standard deviation of what settings still gain in log odds after the first ninth, before any is known.
+
+On real faces, with `tiny`, the gains were 0.61, 0.92 and 0.76.
+"""
 PROGRESS_WEIGHT = 2
-"""How many gains that assumption counts as."""
+"""Gains that this assumption counts as."""
 MOST_LOG_ODDS = 13.0
 """An accuracy that is carried on stays within 1e-6 of 0 and 1."""
 
@@ -37,7 +39,7 @@ class Run:
 
     @property
     def reach(self) -> tuple[bool, int]:
-        """Larger for what got further; a training may be cut after its last check, before it ended."""
+        """Return what is larger for a run that got further; one may be cut after its last check, before it ended."""
         return self.finished, len(self.checks)
 
 
@@ -48,36 +50,48 @@ class Trained:
     setting: Setting | None
     """None: the full FC layer."""
     runs: tuple[Run, ...]
-    """One a seed."""
+    """One for every seed."""
     outcome: str
-    """Of the last trial; of one that crashed or ran out of memory, where one did."""
+    """How the last trial ended, or any that crashed or ran out of memory."""
     images_per_second: float | None
-    """Of the last that ended by itself, data loading included."""
+    """Speed of the last training that ended by itself, data loading included."""
 
     @property
     def checks(self) -> dict[int, Accuracy]:
-        """Check -> the mean over the seeds that reached it."""
+        """Return check -> the mean over the seeds that reached it."""
         reached = sorted({check for run in self.runs for check in run.checks})
         return {check: over_seeds([run.checks[check] for run in self.runs if check in run.checks]) for check in reached}
 
     @property
     def num_finished(self) -> int:
-        """Seeds that ran to the end."""
+        """Return the number of seeds that ran to the end."""
         return sum(run.finished for run in self.runs)
 
     @property
     def finished(self) -> bool:
-        """Whether any seed ran to the end."""
+        """Return whether any seed ran to the end."""
         return self.num_finished > 0
 
     @property
     def accuracy(self) -> Accuracy | None:
-        """At the last check."""
+        """Return the accuracy at the last check, None before there is one."""
         return self.checks[max(self.checks)] if self.checks else None
 
 
+@dataclass(frozen=True)
+class Standing:
+    """What all trials say at one moment."""
+
+    pool: Sequence[Setting]
+    """Settings that may become finalists: they are known to run."""
+    trained: Sequence[Trained]
+    full_fc: Trained | None
+    model: MeasuredAccuracy | None
+    """The regression over the trainings; None while they are too few."""
+
+
 def trained_settings(question: Question, records: Sequence[Record]) -> list[Trained]:
-    """One for every setting of the trials, in the order of their first trials."""
+    """Return the trainings of every setting, in the order of the settings' first trials."""
     groups: dict[Setting, list[Record]] = {}
     for record in records:
         if "dropped" not in record.notes:
@@ -86,18 +100,20 @@ def trained_settings(question: Question, records: Sequence[Record]) -> list[Trai
 
 
 def trained_full_fc(records: Sequence[Record]) -> Trained | None:
-    """The full FC layer, where a training of it ended."""
-    found = _trained(None, [record for record in records if "dropped" not in record.notes]) if records else None
-    return found if found is not None and found.finished else None
+    """Return the trainings of the full FC layer, or None if none of them reached its end."""
+    if not records:
+        return None
+    full_fc = _trained(None, [record for record in records if "dropped" not in record.notes])
+    return full_fc if full_fc.finished else None
 
 
 def without_seed(record: Record) -> Record:
-    """A trial of the finals with the knobs of the other studies."""
+    """Return a trial of the finals with the knobs of the other studies."""
     return replace(record, indices=_unseeded(record.indices))
 
 
 def setting_of(question: Question, indices: Indices) -> Setting:
-    """Of a trial, whatever its seed."""
+    """Return the setting of a trial, whatever its seed."""
     return question.space.at(_unseeded(indices))
 
 
@@ -106,40 +122,44 @@ def _unseeded(indices: Indices) -> Indices:
 
 
 def checks_of(record: Record) -> dict[int, Accuracy]:
-    """Check -> accuracy, as a training's trial recorded them."""
-    noted = record.notes.get("checks", {})
-    return {int(check): mean_accuracy((accuracy, pairs) for accuracy, pairs in sets) for check, sets in noted.items()}
+    """Return check -> accuracy, as a training's trial recorded them."""
+    checks = record.notes.get("checks", {})
+    return {int(check): mean_accuracy((accuracy, pairs) for accuracy, pairs in sets) for check, sets in checks.items()}
 
 
 def _trained(setting: Setting | None, group: Sequence[Record]) -> Trained:
-    """A seed that was cut and trained again counts once, as far as it got at best."""
+    """Return one setting's trials together; a seed that was cut and trained again counts once, as far as it got at best."""
     runs: dict[int, Run] = {}
     for record in group:
-        seed, checks = record.indices.get(SEED, 0), checks_of(record)
+        seed = record.indices.get(SEED, 0)
+        checks = checks_of(record)
         run = Run(checks, record.state == "complete" and NUM_CHECKS in checks)
         if checks and (seed not in runs or run.reach > runs[seed].reach):
             runs[seed] = run
     rates = [record.notes["images_per_second"] for record in group if "images_per_second" in record.notes]
     outcomes = [str(record.notes.get("outcome", record.state)) for record in group]
-    outcome = next((one for one in outcomes if one in BROKEN), outcomes[-1])
+    outcome = next((each for each in outcomes if each in BROKEN), outcomes[-1])
     return Trained(setting, tuple(runs.values()), outcome, rates[-1] if rates else None)
 
 
 def training_records(trained: Sequence[Trained], full_fc: Trained | None, beside: Setting | None) -> tuple[TrainingRecord, ...]:
-    """What ``best.json`` keeps, one for every seed, the latest `MOST_TRAININGS`; the full FC layer's are the last.
+    """Return what ``best.json`` keeps, one for every seed, the latest `MOST_TRAININGS`; the full FC layer's are the last.
 
     Args:
         beside: the setting that the full FC layer was trained beside.
     """
-    known = [one for one in trained if one.runs]
-    if not known or full_fc is None or beside is None:
+    reporting = [each for each in trained if each.runs]
+    if not reporting or full_fc is None or beside is None:
         return ()
-    finished = [run for one in (*known, full_fc) for run in one.runs if run.finished]
-    pairs = [(one, run) for one in (*known, full_fc) for run in one.runs]
-    return tuple(_record(one.setting or beside, one.setting is None, run, finished) for one, run in pairs[-MOST_TRAININGS:])
+    pairs = [(each, run) for each in (*reporting, full_fc) for run in each.runs]
+    finished = [run for _, run in pairs if run.finished]
+    return tuple(_record(each.setting or beside, each.setting is None, run, finished) for each, run in pairs[-MOST_TRAININGS:])
 
 
 def _record(setting: Setting, full_fc: bool, run: Run, finished: Sequence[Run]) -> TrainingRecord:
+    """Return one run, carried on to the end by what finished runs gained from its last check."""
+    # log odds at the end = log odds at the last check + gain. Two variances are kept apart: that of the pairs, which the
+    # regression multiplies by its noise factor, and that of the gain, which it does not.
     check = max(run.checks)
     accuracy = run.checks[check]
     gain, gain_variance = _gain(check, finished)
@@ -154,26 +174,30 @@ def _record(setting: Setting, full_fc: bool, run: Run, finished: Sequence[Run]) 
 
 
 def _gain(check: int, finished: Sequence[Run]) -> tuple[float, float]:
-    """Log odds that trainings gain from a check to the end, the mean and the variance for another setting's."""
+    """Return the log odds that another setting gains from a check to the end: mean and variance."""
     if check == NUM_CHECKS:
         return 0.0, 0.0
-    gains = [one.checks[NUM_CHECKS].log_odds - one.checks[check].log_odds for one in finished if check in one.checks]
+    gains = [run.checks[NUM_CHECKS].log_odds - run.checks[check].log_odds for run in finished if check in run.checks]
     if not gains:
         return 0.0, PROGRESS_DEVIATION**2
+    # The gains g of n finished runs, of which one more is predicted. Few runs say little about their scatter, so it is
+    # shrunk: w = PROGRESS_WEIGHT squares of the size v that is expected at this check are added to those observed,
+    #     s^2 = (sum (g - mean)^2 + w v) / (n - 1 + w),
+    # and the next gain differs from the mean of n by its own scatter and the mean's: variance = s^2 (1 + 1 / n).
     mean = statistics.fmean(gains)
     squares = sum((gain - mean) ** 2 for gain in gains) + PROGRESS_WEIGHT * _expected_variance(check)
     return mean, squares / (len(gains) - 1 + PROGRESS_WEIGHT) * (1 + 1 / len(gains))
 
 
 def _expected_variance(check: int) -> float:
-    """Less is left to differ in, the later the check."""
+    """Return the variance of gains from a check on, before any is known; the later the check, the less is left to differ."""
     return PROGRESS_DEVIATION**2 * (1 - check / NUM_CHECKS)
 
 
 def regression(
     question: Question, trained: Sequence[Trained], full_fc: Trained | None, beside: Setting | None, num_ids: int
 ) -> MeasuredAccuracy | None:
-    """What the trainings say of every setting, in the prior's place; None where they are too few.
+    """Return what the trainings say of every setting, in the prior's place; None if they are too few.
 
     Args:
         beside: see `training_records`.
@@ -183,7 +207,7 @@ def regression(
 
 
 def trained_on(question: Question, num_ids: int) -> str:
-    """In a few words."""
+    """Return what was trained and verified, in a few words."""
     split = question.split
     verified = f"pairs of {split.num_held_out:,} held-out ones" if split.num_held_out else ", ".join(split.val)
     return f"short trainings on {num_ids:,} of {question.request.num_ids:,} identities, verified on {verified}"

@@ -9,7 +9,7 @@ from typing import Literal
 from attfc_planner.commands.tune import Studies
 from attfc_planner.tune.question import Question
 from attfc_planner.tune.stages.budget import Scale
-from attfc_planner.tune.stages.finals import MOST_SEEDS, Finals, Standing, seeded_knobs
+from attfc_planner.tune.stages.finals import MOST_SEEDS, Finals, seeded_knobs
 from attfc_planner.tune.stages.scaling import NUM_CHECKS
 from attfc_planner.tune.stages.short_training import OnCheck, ShortTraining
 from attfc_planner.tune.stages.training_trial import TrainingTrial, recorded_beside
@@ -17,7 +17,7 @@ from attfc_planner.tune.stages.trainings import FIRST_CUT, HALVING, Trainings
 from attfc_planner.tune.studies.storage import Store
 from attfc_planner.tune.studies.study import SharedStudy
 from attfc_planner.tune.verdict.result import Verdict, contenders, measured_candidates, verdict
-from attfc_planner.tune.verdict.trained import SEED, training_records
+from attfc_planner.tune.verdict.trained import SEED, Standing, training_records
 from attfc_planner.tune.verdict.tuned_profile import tuned_profile
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.profile.profile import TrainProfile

@@ -9,13 +9,13 @@ from typing import Literal
 import pytest
 
 from attfc_planner.tune.stages import finals
-from attfc_planner.tune.stages.finals import FINALISTS, MOST_SEEDS, Standing, finalists, used_seeds
+from attfc_planner.tune.stages.finals import FINALISTS, MOST_SEEDS, finalists, used_seeds
 from attfc_planner.tune.stages.scaling import NUM_CHECKS
 from attfc_planner.tune.stages.short_training import OnCheck, Outcome, ShortTraining
 from attfc_planner.tune.stages.trainings import Trainings
 from attfc_planner.tune.studies.claim import DIED
 from attfc_planner.tune.verdict.result import finals_pool
-from attfc_planner.tune.verdict.trained import SEED, setting_of
+from attfc_planner.tune.verdict.trained import SEED, Standing, setting_of
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.profile.profile import TrainProfile
 from tests.planner.tune.tuning import SCALE, Accurate, Tuning, by_queue, is_full_fc

@@ -1,6 +1,6 @@
-"""What the regression sees of a setting: features of its head, its batch size and its precision, and the accuracy prior.
+"""The features that the regression sees of a setting: of its head, batch size and precision, and the accuracy prior.
 
-A kind of head may register features of its own in `HEAD_FEATURES`; of any other its knobs are the features.
+A kind of head may register features of its own in `HEAD_FEATURES`; for any other its knobs are the features.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from attfc_train.heads.settings import HeadSettings
 from attfc_train.profile.profile import TrainProfile
 
 POINTS_PER_LOG_ODDS = 100 * 0.04 * 0.96
-"""Points of accuracy that a small change of the log odds is in a full-length training, whose errors are about 4 %: what the
-prior speaks of, and so the currency of every figure in points."""
+"""Points of accuracy in a small change of the log odds, at the 4 % errors of a full-length training: 100 x d a / d log odds =
+100 a (1 - a). The prior is about such trainings, and so is every figure in points."""
 USUAL_QUEUE_LENGTH, USUAL_BATCH_SIZE = 3.3, 128
 ROUNDING = {"fp32": 0.0, "bf16": 0.25, "int8": 0.5, "fp8": 1.0}
-"""How coarse centers are stored, in the order of `attfc_planner.accuracy.prior.STORAGE`; 1 for the coarsest."""
+"""Storage -> coarseness of the stored centers, in the order of `attfc_planner.accuracy.prior.STORAGE`; 1 for the coarsest."""
 
 LEVEL, CONTAINER, PRIOR = "level", "container", "prior"
 SLOPES: Final = (
@@ -37,11 +37,11 @@ SLOPES: Final = (
     "precision",
 )
 FEATURES: Final = (LEVEL, CONTAINER, PRIOR, *SLOPES)
-"""Of an AttFC head."""
+"""Features of an AttFC head."""
 
 
 def features(profile: TrainProfile) -> dict[str, float]:
-    """Return feature -> value of a resolved profile; what is left out is 0."""
+    """Return feature -> value of a resolved profile; a feature that is left out is 0."""
     batch_size = math.log2(profile.optim.batch_size / USUAL_BATCH_SIZE)
     common = {LEVEL: 1.0, "batch size": batch_size, "precision": float(profile.run.precision != "fp32")}
     return common | HEAD_FEATURES.get(profile.head.kind, _knob_features)(profile, profile.head)
@@ -56,37 +56,41 @@ def feature_names(profile: TrainProfile) -> tuple[str, ...]:
 
 def _attfc_features(profile: TrainProfile, head: AttFCSettings) -> dict[str, float]:
     """Return the features of a container: slots, queue length, references and storage, each from its usual value."""
-    share = math.log10(profile.dcc_size / profile.num_ids)
-    length = math.log2(head.queue_length / USUAL_QUEUE_LENGTH)
-    none = float(head.num_references == 0)
-    two = float(head.num_references >= 2)
+    decades = math.log10(profile.dcc_size / profile.num_ids)
+    doublings = math.log2(head.queue_length / USUAL_QUEUE_LENGTH)
+    has_none = float(head.num_references == 0)
+    has_two = float(head.num_references >= 2)
     return {
         CONTAINER: 1.0,
         PRIOR: _prior(profile),
-        "slots": share,
-        "shorter queue": max(0.0, -length),
-        "longer queue": max(0.0, length),
-        "no references": none,
-        "two references": two,
-        "references x slots": (none - two) * share,
+        "slots": decades,
+        # Accuracy falls on both sides of the usual length, at slopes of their own.
+        "shorter queue": max(0.0, -doublings),
+        "longer queue": max(0.0, doublings),
+        "no references": has_none,
+        "two references": has_two,
+        # References may be worth more where identities are evicted: one slope, of opposite sign for R = 0 and R = 2.
+        "references x slots": (has_none - has_two) * decades,
         "storage": ROUNDING[head.storage],
     }
 
 
 def _knob_features(profile: TrainProfile, head: HeadSettings) -> dict[str, float]:
-    """Return the features of a head that nobody knows: the prior, and every knob as its place among its values.
+    """Return the features of a head of any kind: the prior, and every knob as its place among its values.
 
-    A place is a share of the way from the first value to the last: a slope then says what the whole way changes.
+    A place is a share of the way from the first value to the last, so that a slope is what the whole way changes; a value that
+    is not searched lies half way.
     """
-    found = {CONTAINER: 1.0, PRIOR: _prior(profile)}
+    values = {CONTAINER: 1.0, PRIOR: _prior(profile)}
     for knob in head.knobs():
         value = head.value_of(knob.name, profile.num_ids)
         last = max(1, len(knob.values) - 1)
-        found[knob.name] = knob.values.index(value) / last if value in knob.values else 0.5
-    return found
+        values[knob.name] = knob.values.index(value) / last if value in knob.values else 0.5
+    return values
 
 
 def _prior(profile: TrainProfile) -> float:
+    """Return the middle of the prior in log odds."""
     return midpoint(accuracy_prior(profile)) / POINTS_PER_LOG_ODDS
 
 
@@ -104,7 +108,7 @@ HEAD_FEATURES: dict[str, Callable[[TrainProfile, Any], dict[str, float]]] = {
 
 
 def compared_knobs(profile: TrainProfile) -> dict[str, float | str]:
-    """Return what is compared with what was tried, in the options' and the profile's words; nothing for a full FC layer."""
+    """Return knob -> value of the knobs in which a setting may lie beyond what was tried; none for a full FC layer."""
     head = profile.head
     if head.kind == "full_fc":
         return {}

@@ -1,8 +1,8 @@
 """A prior for the accuracy of a setting, in points relative to a full FC layer: published tables, interpolated, with bands.
 
-It is a prior, not a prediction: it orders settings sensibly before anything was trained on the user's data. Every part says
-where its figures are from and how far they can be trusted (`ASSUMPTIONS`, which ``attfc-plan explain`` lists); `tune` replaces
-the prior by measurements. Nothing is credited for beating a full FC layer.
+It is a prior, not a prediction: it orders settings before anything was trained on the user's data. Every part says where its
+figures are from and how far they can be trusted (`ASSUMPTIONS`, which ``attfc-plan explain`` lists); ``attfc-plan tune``
+replaces the prior by measurements. Nothing is credited for beating a full FC layer.
 Run ``python -m attfc_planner.accuracy.prior`` for a few settings.
 
 "Heads" below is this project's own comparison (benchmarks/results/heads.md): LFW folds 1-7, 1,156 identities, 32 pixels, 300
@@ -18,6 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from attfc_train.document import StorageName
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.heads.full_fc.settings import FullFCSettings
 from attfc_train.heads.partial_fc.settings import PartialFCSettings
@@ -32,10 +33,10 @@ COVERAGE: Points = ((0.0018, -3.2), (0.05, -0.64), (0.1, -0.20), (0.2, 0.0), (1.
 0.3, 94.75 at 0.2 (both count as 0), 94.49 at 0.1, 94.05 at 0.05; and WebFace42M r100: 93.08 at 0.0018 against 96.27 at 0.2."""
 
 RESIDENT_SHARE = 0.5
-"""Of `COVERAGE` that a container loses whose identities' images come while their slots live (data.draw ``residency``) and which
-scores a batch's new centers too (head.batch_negatives). Heads: C = 30 % is level with a full FC layer (+1.5 points, AUC +1.6),
-C = 10 % ahead of Partial FC 0.1 (+0.5 on LFW, and on 20,000 computed identities by far). So the truth is taken to lie between
-nothing and the published loss, and the band reaches both."""
+"""Share of `COVERAGE` that a container loses whose identities' images come while their slots live (data.draw ``residency``) and
+which scores a batch's new centers too (head.batch_negatives). Heads: C = 30 % is level with a full FC layer (+1.5 points, AUC
++1.6), C = 10 % ahead of Partial FC 0.1 (+0.5 on LFW, and on 20,000 computed identities by far). So the truth is taken to lie
+between nothing and the published loss, and the band reaches both."""
 
 SHRINKAGE = 0.25
 """Error rates of the small runs are about 16 %, those of full-length ones about 4 %: differences are taken to shrink alike."""
@@ -85,7 +86,7 @@ BACKBONE_BAND = 0.1
 """Half width as a share of the difference: between the data sets of that table, r50's distance to r100 is 2.66 to 3.18."""
 
 UNKNOWN_BAND = 5.0
-"""Half width in points for a kind of head of which this file knows nothing."""
+"""Half width in points for a kind of head that is not in `PRIORS`."""
 
 SOURCE = (
     "prior: Partial FC sampling-rate tables (InsightFace, WF12M/WF42M r100 MFR-ALL), attfc's own small runs for R, L and "
@@ -108,12 +109,12 @@ ASSUMPTIONS = (
     "Backbones, where several are compared: InsightFace's MFR-ALL table (WebFace42M; mbf from MS1MV3 and Glint360K).",
     "Parts add up, their bands in quadrature, and nothing is credited for beating a full FC layer.",
 )
-"""What the prior takes for granted, a line each."""
+"""The prior's assumptions, a line each."""
 
 
 @dataclass(frozen=True)
 class Part:
-    """One contribution: points relative to a full FC layer, and half the width of its band."""
+    """A contribution: points relative to a full FC layer, and half the width of its band."""
 
     name: str
     points: float
@@ -121,9 +122,10 @@ class Part:
 
 
 def accuracy_parts(profile: TrainProfile, compared_to: str | None = None) -> tuple[Part, ...]:
-    """The contributions for a profile whose data.num_ids is known; none for a full FC layer, which is the measure.
+    """Return the contributions to a profile's accuracy; none for a full FC layer, which is the measure.
 
     Args:
+        profile: with data.num_ids.
         compared_to: the backbone of that full FC layer, one of `BACKBONE`; None: the profile's own.
     """
     network = () if compared_to is None else (_backbone(profile.model.backbone, compared_to),)
@@ -137,7 +139,9 @@ def _no_parts(profile: TrainProfile, head: FullFCSettings) -> tuple[Part, ...]:
 
 
 def _sampled_parts(profile: TrainProfile, head: PartialFCSettings) -> tuple[Part, ...]:
-    return (_coverage(max(head.sample_rate, min(1.0, profile.optim.batch_size / profile.num_ids))),)
+    """Return the loss by the share of the identities that a step scores: a sample is at least the batch."""
+    batch_share = min(1.0, profile.optim.batch_size / profile.num_ids)
+    return (_coverage(max(head.sample_rate, batch_share)),)
 
 
 def _unknown_parts(profile: TrainProfile, head: HeadSettings) -> tuple[Part, ...]:
@@ -146,16 +150,18 @@ def _unknown_parts(profile: TrainProfile, head: HeadSettings) -> tuple[Part, ...
 
 
 def _container_parts(profile: TrainProfile, head: AttFCSettings) -> tuple[Part, ...]:
+    """Return the contributions of a container; figures of small runs get a band of 0.3 points and half of the difference."""
     slots = head.dcc_size or head.dcc_share * profile.num_ids
-    share, batch_size = min(1.0, slots / profile.num_ids), profile.optim.batch_size
+    share = min(1.0, slots / profile.num_ids)
+    batch_size = profile.optim.batch_size
+    # Residency: an identity's images come while it is open, and its slot lives as long. So nobody waits longer than the window.
     is_resident = head.policy == "identity" and profile.data.draw == "residency" and head.batch_negatives
     open_ids = (profile.window or slots) if is_resident else slots
-    batch = SMALL_BATCH_POINTS_PER_HALVING * max(0.0, math.log2(128 / batch_size))
     common = (
         _coverage(share, RESIDENT_SHARE if is_resident else 1.0),
         _age(min(slots, open_ids) / batch_size),
-        Part("batch size", batch, 0.1 + abs(batch)),
-        Part("storage", STORAGE[head.storage], 0.0 if head.storage == "fp32" else 0.05 - STORAGE[head.storage]),
+        _batch_size(batch_size),
+        _storage(head.storage),
     )
     if head.policy == "fifo":
         return (*common, Part("published ring", RING, abs(RING) / 2))
@@ -175,42 +181,58 @@ PRIORS: dict[str, Callable[[TrainProfile, Any], tuple[Part, ...]]] = {
     "full_fc": _no_parts,
     "partial_fc": _sampled_parts,
 }
-"""Kind of head -> its contributions, from a profile and its head's settings; a kind that is not here counts as level with a
-full FC layer, in a wide band."""
+"""Kind of head -> its contributions, from a profile and its head's settings. A kind that is not here counts as level with a
+full FC layer, in a band of `UNKNOWN_BAND`."""
 
 
 def accuracy_prior(profile: TrainProfile, compared_to: str | None = None) -> Interval:
-    """The sum of the parts; their bands, taken as independent, add in quadrature. `compared_to`: see `accuracy_parts`."""
+    """Return the sum of the parts with its band.
+
+    Args:
+        profile, compared_to: see `accuracy_parts`.
+    """
     parts = accuracy_parts(profile, compared_to)
     middle = sum(part.points for part in parts)
+    # Bands in quadrature, as of independent errors: half^2 = sum of half_i^2.
     half = math.sqrt(sum(part.half_band**2 for part in parts))
     return Interval(low=round(middle - half, 3), high=round(middle + half, 3), source=source_of(profile))
 
 
 def source_of(profile: TrainProfile) -> str:
-    """Return where the prior of a profile is from."""
+    """Return the source of a profile's prior, in words."""
     if profile.head.kind in PRIORS:
         return SOURCE
     return f"prior: nothing is known of head '{profile.head.kind}', taken as level with full FC; not measured on your data"
 
 
 def midpoint(interval: Interval) -> float:
-    """The middle of a band."""
+    """Return the middle of a band."""
     return (interval.low + interval.high) / 2
 
 
 def _coverage(share: float, kept: float = 1.0) -> Part:
-    """The published loss times `kept`; the band reaches the published loss and nothing."""
+    """Return the published loss times `kept`, in a band that with `RESIDENT_SHARE` reaches the published loss and nothing."""
     points = _interpolate(COVERAGE, share)
     return Part("identities scored", kept * points, 0.15 + 0.5 * abs(points))
 
 
+def _batch_size(batch_size: int) -> Part:
+    points = SMALL_BATCH_POINTS_PER_HALVING * max(0.0, math.log2(128 / batch_size))
+    return Part("batch size", points, 0.1 + abs(points))
+
+
+def _storage(storage: StorageName) -> Part:
+    points = STORAGE[storage]
+    return Part("storage", points, 0.0 if storage == "fp32" else 0.05 - points)
+
+
 def _evicted(share: float) -> float:
-    """Identities without a slot, as a share of the 70 % that was measured."""
+    """Return the identities without a slot, as a share of the 70 % that was measured; 1 beyond."""
     return min(1.0, (1 - share) / 0.7)
 
 
 def _references(num_references: int, share: float, is_resident: bool) -> float:
+    """Return points against R = 1; without references eviction costs more, in both orders of images."""
     if num_references:
         return _interpolate(REFERENCES, num_references)
     if is_resident:
@@ -219,8 +241,13 @@ def _references(num_references: int, share: float, is_resident: bool) -> float:
 
 
 def _age(steps: float) -> Part:
-    """Steps until an identity is seen again or evicted: C / B, or open identities / B under residency."""
-    points = AGE_POINTS_PER_DECADE * max(0.0, math.log10(steps / ENCODER_TIME_CONSTANT_STEPS))
+    """Return the cost of old centers.
+
+    Args:
+        steps: until an identity is seen again or evicted: C / B, or open identities / B under residency.
+    """
+    decades = max(0.0, math.log10(steps / ENCODER_TIME_CONSTANT_STEPS))
+    points = AGE_POINTS_PER_DECADE * decades
     return Part("age of centers", points, abs(points))
 
 
@@ -230,12 +257,18 @@ def _backbone(name: str, compared_to: str) -> Part:
 
 
 def _interpolate(points: Points, x: float) -> float:
-    """Piecewise linear in log x (x = 0 is a knot of its own); beyond the ends the outer slope goes on."""
+    """Return y at `x`, piecewise linear in log x; beyond the ends the outer slope goes on.
+
+    Args:
+        points: (x, y) in ascending order; x = 0, which has no logarithm, is a knot of its own.
+    """
     knots = dict(points)
     if x in knots:
         return knots[x]
-    pairs = [(a, b) for a, b in itertools.pairwise(points) if a[0] > 0]
-    (x0, y0), (x1, y1) = next((pair for pair in pairs if x <= pair[1][0]), pairs[-1])
+    # The first piece that ends at or beyond x, else the last; below the first knot that is the first piece.
+    pieces = [(left, right) for left, right in itertools.pairwise(points) if left[0] > 0]
+    (x0, y0), (x1, y1) = next((piece for piece in pieces if x <= piece[1][0]), pieces[-1])
+    # y = y0 + (y1 - y0) log(x / x0) / log(x1 / x0)
     return y0 + (y1 - y0) * math.log(x / x0) / math.log(x1 / x0)
 
 

@@ -1,4 +1,4 @@
-"""What trainings on the user's own data say about accuracy: a small regression that takes the prior's place for that data.
+"""The accuracy regression: what trainings on the user's own data say, in the prior's place.
 
 Accuracies are taken as log odds, in which the same change has about the same size at 84 % and at 96 %. The model:
 
@@ -8,8 +8,8 @@ A full FC layer has the level alone. The prior's middle is one feature among oth
 correct it, and are expected to be small. How small, how large the noise is beside that of the pairs, and how far settings
 deviate from the rest, is integrated over on a grid, weighted by how well it explains the trainings (a hierarchical Bayesian
 linear regression; Gelman et al., Bayesian Data Analysis, 3rd ed., 14.6-14.8 and 5.6). So little data moves the prior little and
-much data overrules it; a knob that nobody turned keeps the prior's word, with the uncertainty of a slope that may be anything
-usual. A setting's own deviation, which no feature explains, is not predicted but widens the interval.
+much data overrules it; a knob that was never turned keeps the prior's word, with the uncertainty of a usual slope. A setting's
+own deviation, which no feature explains, is not predicted but widens the interval.
 """
 
 from __future__ import annotations
@@ -45,40 +45,40 @@ Z = 1.96
 """95 %, two-sided."""
 
 _SPREAD = {LEVEL: 10.0, CONTAINER: 0.5, PRIOR: 0.25}
-"""Standard deviation of a coefficient before anything was trained; that of a slope is one of `_SLOPE_SCALES` ..."""
+"""Standard deviation of a coefficient before any training; that of a slope is one of `_SLOPE_SCALES` ..."""
 _CALMER = {"storage": 0.25, "precision": 0.25}
 """... times this: rounding gains nothing, and what it loses is in the prior."""
 _SLOPE_SCALES = np.array([0.02, 0.05, 0.1, 0.2, 0.4])
 _NOISE_FACTORS = np.geomspace(0.1, 30.0, 16)
-"""Of the pairs' binomial variance. Below 1, because all trainings are verified on the same pairs; above, because of seeds."""
+"""Noise over the binomial variance of the pairs: below 1, as all trainings are verified on the same ones; above, by seeds."""
 _DEVIATIONS = np.array([0.25, 0.5, 1.0, 2.0])
-"""Of one setting from the regression, as shares of the slopes' scale."""
+"""Standard deviation of one setting from the regression, over the slopes' scale."""
 _USUAL_SCALE = 0.1
-"""Of slopes, in log odds: what the runs of benchmarks/results/heads.jsonl (60 trainings of 20 heads on LFW) give."""
+"""Scale of slopes, in log odds, in the runs of benchmarks/results/heads.jsonl (60 trainings of 20 heads on LFW)."""
 
 
 @dataclass(frozen=True)
 class Training:
-    """One training, with one seed, of a setting or of the full FC layer."""
+    """A training, with one seed, of a setting or of the full FC layer."""
 
     profile: TrainProfile
-    """The full run's, resolved: its ratios are those of the short run."""
+    """Profile of the full run, resolved; the short run has the same ratios."""
     log_odds: float
-    """Of its verification accuracy at the end."""
+    """Log odds of the verification accuracy at the end."""
     variance: float
-    """Of `log_odds`, from the number of pairs; what seeds add is learned as a factor."""
+    """Variance of `log_odds`, from the number of pairs; what seeds add is learned as a factor."""
     projection_variance: float = 0.0
-    """Of `log_odds`, where it was not run to the end: not multiplied by that factor."""
+    """Variance of `log_odds` from projecting a run that was not run to its end: not multiplied by that factor."""
 
     @property
     def full_fc(self) -> bool:
-        """Whether it is one of the full FC layer, which the others are compared with."""
+        """Whether it is a training of the full FC layer, which the others are compared with."""
         return self.profile.head.kind == "full_fc"
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Log odds of one setting less those of another, as the regression has it."""
+    """Log odds of a setting less those of another, as the regression has them."""
 
     mean: float
     deviation: float
@@ -89,24 +89,66 @@ class Difference:
 
 @dataclass(frozen=True)
 class _Posterior:
-    """Of the coefficients, integrated over scales and noise: its first two moments, and what it says beside them."""
+    """Moments of the F coefficients' posterior, integrated over scales and noise."""
 
+    mean: Vector
+    """[F]"""
+    covariance: Vector
+    """[F, F]"""
+    prior_variances: Vector
+    """[F], before any training."""
+    own_variance: float
+    """Variance of one setting's own deviation."""
+    noise_factor: float
+
+    def of(self, step: Vector, num_own: int) -> Difference:
+        """Return the moments of b . step for coefficients b, with the own deviations of so many settings.
+
+        Args:
+            step: [F], features or a difference of features.
+        """
+        own = num_own * self.own_variance
+        # Var(b . x) = x' Cov(b) x, now and before any training, where coefficients were independent.
+        variance = float(step @ self.covariance @ step) + own
+        variance_before = float(self.prior_variances @ step**2) + own
+        unknown = min(1.0, variance / variance_before) if variance_before else 0.0
+        return Difference(float(self.mean @ step), math.sqrt(variance), unknown)
+
+
+@dataclass(frozen=True)
+class _Component:
+    """The posterior for one scale of slopes, noise factor and deviation: a component of the mixture over all of them."""
+
+    log_weight: float
+    """Log of evidence times hyperprior, but for a constant."""
     mean: Vector
     covariance: Vector
     prior_variances: Vector
     own_variance: float
-    """Of one setting's own deviation."""
     noise_factor: float
 
-    def of(self, step: Vector, num_own: int) -> Difference:
-        """Of the coefficients times `step`, with so many settings' own deviations."""
-        own = num_own * self.own_variance
-        variance, before = float(step @ self.covariance @ step) + own, float(self.prior_variances @ step**2) + own
-        return Difference(float(self.mean @ step), math.sqrt(variance), min(1.0, variance / before) if before else 0.0)
+
+@dataclass(frozen=True)
+class _Design:
+    """The trainings as numbers: T rows of F features."""
+
+    names: Sequence[str]
+    rows: Vector
+    """X [T, F]."""
+    expected: Vector
+    """b0 [F]: mean of the coefficients before any training."""
+    residual: Vector
+    """y - X b0 [T], of the log odds y."""
+    variances: Vector
+    """[T], from the pairs."""
+    projections: Vector
+    """[T], from projecting."""
+    same: npt.NDArray[np.bool_]
+    """[T, T]: whether two trainings are of one setting."""
 
 
 class MeasuredAccuracy:
-    """The regression on trainings.
+    """The regression over trainings.
 
     Args:
         trainings: at least one of them of a full FC layer.
@@ -133,19 +175,20 @@ class MeasuredAccuracy:
         return tuple(values.get(name, 0.0) for name in self._names)
 
     def difference(self, one: TrainProfile, other: TrainProfile) -> Difference:
-        """What changes from `other` to `one`, resolved profiles; their own deviations, which no feature explains, included."""
+        """Return the change from `other` to `one`, both resolved, with the own deviations that no feature explains."""
         step = np.array(self._features(one)) - np.array(self._features(other))
-        return self._posterior.of(step, 2 if step.any() else 0)
+        return self._posterior.of(step, 2 if step.any() else 0)  # settings with the same features count as one
 
     def expected(self, profile: TrainProfile, pairs_variance: float) -> tuple[float, float]:
-        """Accuracy in [0, 1] that one training of `profile` would show, and half its 95 % interval.
+        """Return the accuracy in [0, 1] that a training of `profile` would show, and half its 95 % interval.
 
         Args:
             pairs_variance: of its log odds, from the number of pairs (`Training.variance`).
         """
-        found = self._posterior.of(np.array(self._features(profile)), 1)
-        accuracy = accuracy_of(found.mean)
-        deviation = math.sqrt(found.deviation**2 + self.noise_factor * pairs_variance)
+        log_odds = self._posterior.of(np.array(self._features(profile)), 1)
+        accuracy = accuracy_of(log_odds.mean)
+        deviation = math.sqrt(log_odds.deviation**2 + self.noise_factor * pairs_variance)
+        # d a / d log odds = a (1 - a)
         return accuracy, Z * accuracy * (1 - accuracy) * deviation
 
     @property
@@ -154,19 +197,24 @@ class MeasuredAccuracy:
         return self._posterior.noise_factor
 
     def parts(self, profile: TrainProfile) -> tuple[Part, ...]:
-        """Points against the full FC layer by feature, each with half its 95 % interval."""
-        step, points = np.array(self._features(profile)) - np.array(self._features(self.full_fc)), POINTS_PER_LOG_ODDS
-        alone = [(name, self._posterior.of(step * (np.arange(len(step)) == at), 0)) for at, name in enumerate(self._names)]
-        return tuple(Part(name, points * one.mean, points * Z * one.deviation) for name, one in alone if one.deviation)
+        """Return points against the full FC layer by feature, each with half its 95 % interval."""
+        step = np.array(self._features(profile)) - np.array(self._features(self.full_fc))
+        places = np.arange(len(step))
+        alone = {name: self._posterior.of(step * (places == place), 0) for place, name in enumerate(self._names)}
+        return tuple(
+            Part(name, POINTS_PER_LOG_ODDS * change.mean, POINTS_PER_LOG_ODDS * Z * change.deviation)
+            for name, change in alone.items()
+            if change.deviation
+        )
 
     def interval(self, profile: TrainProfile) -> Interval:
-        """Points against a full FC layer, 95 %, with how far it extrapolates in the source."""
-        found, points = self.difference(profile, self.full_fc), POINTS_PER_LOG_ODDS
-        low, high = (points * (found.mean + sign * Z * found.deviation) for sign in (-1, 1))
+        """Return points against a full FC layer, 95 %; the source says how far they extrapolate."""
+        change = self.difference(profile, self.full_fc)
+        low, high = (POINTS_PER_LOG_ODDS * (change.mean + sign * Z * change.deviation) for sign in (-1, 1))
         return Interval(low=round(low, 3), high=round(high, 3), source=self.source(profile))
 
     def source(self, profile: TrainProfile) -> str:
-        """Where a figure for `profile` is from, and how far it extrapolates."""
+        """Return the source of a figure for `profile` in words, and how far it extrapolates."""
         beyond = self.beyond(profile)
         reach = f"beyond what was tried in {', '.join(beyond)}" if beyond else "within what was tried"
         unknown = self.difference(profile, self.full_fc).unknown
@@ -176,14 +224,14 @@ class MeasuredAccuracy:
         )
 
     def beyond(self, profile: TrainProfile) -> tuple[str, ...]:
-        """The knobs in which `profile` lies outside of what was trained, with the range that was."""
+        """Return the knobs in which `profile` lies outside of what was trained, each with the range that was tried."""
         knobs = compared_knobs(profile).items()
-        said = (_said_beyond(name, value, [one[name] for one in self._tried]) for name, value in knobs)
-        return tuple(one for one in said if one)
+        phrases = (_phrase_beyond(name, value, [setting[name] for setting in self._tried]) for name, value in knobs)
+        return tuple(phrase for phrase in phrases if phrase)
 
 
-def _said_beyond(name: str, value: float | str, tried: Sequence[float | str]) -> str | None:
-    """None for a number between the extremes and for one of the names."""
+def _phrase_beyond(name: str, value: float | str, tried: Sequence[float | str]) -> str | None:
+    """Return how a value lies beyond those tried; None for a number between the extremes and for a name among them."""
     if isinstance(value, str):
         return None if value in tried else f"{name} {value} ({', '.join(sorted(map(str, set(tried))))} tried)"
     low, high = (extreme(map(float, tried)) for extreme in (min, max))
@@ -192,37 +240,76 @@ def _said_beyond(name: str, value: float | str, tried: Sequence[float | str]) ->
 
 
 def _posterior(trainings: Sequence[Training], names: Sequence[str]) -> _Posterior:
-    """Conjugate for every pair of scale and noise factor, then mixed by how well each explains the trainings."""
-    values = [features(each.profile) for each in trainings]
+    """Return the posterior of the coefficients of `names`, mixed over scales, noise factors and deviations."""
+    design = _design(trainings, names)
+    grid = itertools.product(_SLOPE_SCALES, _NOISE_FACTORS, _DEVIATIONS)
+    return _mixed([_component(design, scale, factor, deviation) for scale, factor, deviation in grid])
+
+
+def _design(trainings: Sequence[Training], names: Sequence[str]) -> _Design:
+    values = [features(training.profile) for training in trainings]
     rows = np.array([[row.get(name, 0.0) for name in names] for row in values])
-    expected = np.array([float(name == PRIOR) for name in names])  # of the coefficients, before any training
-    residual = np.array([each.log_odds for each in trainings]) - rows @ expected
-    variances, projections = (
-        np.array(column) for column in zip(*((one.variance, one.projection_variance) for one in trainings), strict=True)
+    expected = np.array([float(name == PRIOR) for name in names])  # the prior at face value, and nothing else
+    return _Design(
+        names=names,
+        rows=rows,
+        expected=expected,
+        residual=np.array([training.log_odds for training in trainings]) - rows @ expected,
+        variances=np.array([training.variance for training in trainings]),
+        projections=np.array([training.projection_variance for training in trainings]),
+        same=(rows[:, None, :] == rows[None, :, :]).all(-1),
     )
-    same = (rows[:, None, :] == rows[None, :, :]).all(-1)  # one setting, trained several times
-    found = []
-    for scale, factor, deviation in itertools.product(_SLOPE_SCALES, _NOISE_FACTORS, _DEVIATIONS):
-        prior = np.array([_SPREAD.get(name, scale * _CALMER.get(name, 1.0)) for name in names]) ** 2
-        own = (deviation * scale) ** 2
-        total = (rows * prior) @ rows.T + np.diag(factor * variances + projections) + own * same
-        gain = np.linalg.solve(total, rows * prior).T
-        evidence = -(residual @ np.linalg.solve(total, residual) + np.linalg.slogdet(total)[1]) / 2
-        evidence -= (math.log(factor) ** 2 + math.log(scale / _USUAL_SCALE) ** 2) / 2  # expected about 1 and _USUAL_SCALE
-        found.append((evidence, expected + gain @ residual, np.diag(prior) - gain @ (rows * prior), prior, own, factor))
-    evidences, means, covariances, priors, owns, factors = (np.array(column) for column in zip(*found, strict=True))
-    weights = np.exp(evidences - evidences.max())
+
+
+def _component(design: _Design, scale: float, factor: float, deviation: float) -> _Component:
+    """Return the conjugate posterior for one scale of slopes, noise factor and relative deviation of settings.
+
+    With X, b0 and the residual r = y - X b0 of `_Design`, b is the vector of coefficients and u the settings' own deviations:
+
+        b ~ N(b0, P)        y = X b + u + e        Cov(u) = own x same        Cov(e) = diag(factor x variances + projections)
+    """
+    # P = diag(prior): spread^2 of level, container and stretch, (scale x calm)^2 of slopes.
+    prior = np.array([_SPREAD.get(name, scale * _CALMER.get(name, 1.0)) for name in design.names]) ** 2
+    own = (deviation * scale) ** 2
+    # S = Cov(y) = X P X' + Cov(e) + Cov(u)                  [T, T]
+    scaled_rows = design.rows * prior  # X P
+    total = scaled_rows @ design.rows.T + np.diag(factor * design.variances + design.projections) + own * design.same
+    # G = Cov(b, y) S^-1 = P X' S^-1                         [F, T]
+    gain = np.linalg.solve(total, scaled_rows).T
+    # E(b | y) = b0 + G r        Cov(b | y) = P - G X P
+    mean = design.expected + gain @ design.residual
+    covariance = np.diag(prior) - gain @ scaled_rows
+    # log p(y) = -(r' S^-1 r + log det S) / 2 + constant
+    log_weight = -(design.residual @ np.linalg.solve(total, design.residual) + np.linalg.slogdet(total)[1]) / 2
+    # Hyperprior: log factor ~ N(0, 1), log scale ~ N(log _USUAL_SCALE, 1), all deviations alike.
+    log_weight -= (math.log(factor) ** 2 + math.log(scale / _USUAL_SCALE) ** 2) / 2
+    return _Component(log_weight, mean, covariance, prior, own, factor)
+
+
+def _mixed(components: Sequence[_Component]) -> _Posterior:
+    """Return the first two moments of the mixture: w_g is proportional to exp(log weight_g)."""
+    log_weights = np.array([component.log_weight for component in components])
+    weights = np.exp(log_weights - log_weights.max())  # the largest is 1: nothing overflows
     weights /= weights.sum()
+    means = np.array([component.mean for component in components])
+    covariances = np.array([component.covariance for component in components])
+    # E(b) = sum of w_g m_g        Cov(b) = sum of w_g (C_g + m_g m_g') - E(b) E(b)'
     mean = weights @ means
-    second = np.einsum("g,gij->ij", weights, covariances) + np.einsum("g,gi,gj->ij", weights, means, means)
-    return _Posterior(mean, second - np.outer(mean, mean), weights @ priors, float(weights @ owns), float(weights @ factors))
+    second_moment = np.einsum("g,gij->ij", weights, covariances) + np.einsum("g,gi,gj->ij", weights, means, means)
+    return _Posterior(
+        mean=mean,
+        covariance=second_moment - np.outer(mean, mean),
+        prior_variances=weights @ np.array([component.prior_variances for component in components]),
+        own_variance=float(weights @ np.array([component.own_variance for component in components])),
+        noise_factor=float(weights @ np.array([component.noise_factor for component in components])),
+    )
 
 
 def accuracy_of(log_odds: float) -> float:
-    """In (0, 1)."""
+    """Return the accuracy in (0, 1) with these log odds."""
     return 1 / (1 + math.exp(-log_odds))
 
 
 def log_odds_of(accuracy: float) -> float:
-    """Inverse of `accuracy_of`."""
+    """Return the inverse of `accuracy_of`."""
     return math.log(accuracy / (1 - accuracy))

@@ -1,1 +1,1 @@
-"""Why a profile needs its memory, what each knob changes, how many identities fit."""
+"""Explanations of a profile's memory, the change that each knob makes, and how many identities fit."""

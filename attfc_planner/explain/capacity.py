@@ -1,4 +1,4 @@
-"""How many identities fit a GPU, for every backbone and batch size: the search for the border of what fits.
+"""The most identities that fit a GPU, for every backbone and batch size: the search for the border.
 
 Every answer is a number of identities that fits while `GRID` more do not, by the memory model that plans; the largest answer of
 each backbone is also traced as it is.
@@ -24,32 +24,32 @@ GRID = 1000
 BATCH_SIZES = (32, 64, 128, 256, 512, 1024)
 BACKBONES = ("mbf", "r18", "r50", "r100", "r200")
 QUEUE_LENGTH = 2.0
-"""Of an averaged queue, whose length changes no memory."""
+"""Length of the averaged queue; it changes no memory."""
 
 
 class FitMemory(Protocol):
-    """What a fit needs of `attfc_planner.memory.model.MemoryModel`."""
+    """The part of `attfc_planner.memory.model.MemoryModel` that a fit needs."""
 
     def prepare(self, profiles: Iterable[TrainProfile]) -> None:
-        """Traces the structures of many profiles at once."""
+        """Trace the structures of many profiles at once."""
         ...
 
     def prepare_exact(self, profiles: Iterable[TrainProfile]) -> None:
-        """Traces many profiles at once."""
+        """Trace many profiles at once."""
         ...
 
     def estimate(self, profile: TrainProfile) -> MemoryPrediction:
-        """Peak memory from the traces of the profile's structure."""
+        """Return the peak memory from the traces of the profile's structure."""
         ...
 
     def exact(self, profile: TrainProfile) -> MemoryPrediction:
-        """Peak memory from two real steps of exactly this profile."""
+        """Return the peak memory of two real steps of exactly this profile."""
         ...
 
 
 @dataclass(frozen=True)
 class FitRequest:
-    """What is asked about; checked by the command line."""
+    """The options of ``attfc-plan fit``, checked by the command line."""
 
     backbones: tuple[str, ...] = BACKBONES
     share: float = 1.0
@@ -68,11 +68,11 @@ class Fit:
     num_ids: int
     """A multiple of `GRID`; 0 where not even `GRID` fit."""
     at_least: MemoryPrediction
-    """Of `GRID` identities."""
+    """Memory of `GRID` identities."""
 
 
 def fits(request: FitRequest, gpu: GpuProfile, model: FitMemory) -> tuple[Fit, ...]:
-    """All backbones, each without and with gradient checkpointing, at all batch sizes."""
+    """Return the fits of all backbones, without and with gradient checkpointing, at all batch sizes."""
     cells = [
         Cell(request, backbone, batch_size, checkpointing, gpu=gpu)
         for backbone in request.backbones
@@ -80,17 +80,17 @@ def fits(request: FitRequest, gpu: GpuProfile, model: FitMemory) -> tuple[Fit, .
         for batch_size in BATCH_SIZES
     ]
     model.prepare([cell.profile(GRID) for cell in cells if cell.batch_size == BATCH_SIZES[0]])
-    found = {cell: _fit(cell, model, gpu.capacity_bytes) for cell in cells}
-    winners = [_best(found, backbone) for backbone in request.backbones]
-    model.prepare_exact([cell.profile(found[cell].num_ids) for cell in winners if found[cell].num_ids])
-    for cell in winners:
-        found[cell] = _confirmed(found[cell], cell, model, gpu.capacity_bytes)
-    return tuple(found.values())
+    by_cell = {cell: _fit(cell, model, gpu.capacity_bytes) for cell in cells}
+    largest_cells = [_best(by_cell, backbone) for backbone in request.backbones]
+    model.prepare_exact([cell.profile(by_cell[cell].num_ids) for cell in largest_cells if by_cell[cell].num_ids])
+    for cell in largest_cells:
+        by_cell[cell] = _confirmed(by_cell[cell], cell, model, gpu.capacity_bytes)
+    return tuple(by_cell.values())
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One place of the table."""
+    """A place of the table."""
 
     request: FitRequest
     gpu: GpuProfile = field(compare=False, repr=False, kw_only=True)
@@ -99,9 +99,9 @@ class Cell:
     gradient_checkpointing: bool
 
     def profile(self, num_ids: int) -> TrainProfile:
-        """The resolved profile that a plan would make of this place with so many identities."""
-        asked = PlanRequest(num_ids=num_ids, backbone=self.backbone, precision=self.request.precision)
-        base = base_profile(asked, self.gpu)
+        """Return the resolved profile that a plan would make of this place with so many identities."""
+        plan_request = PlanRequest(num_ids=num_ids, backbone=self.backbone, precision=self.request.precision)
+        base = base_profile(plan_request, self.gpu)
         return Setting.of(
             {
                 "dcc_share": self.request.share,
@@ -115,30 +115,36 @@ class Cell:
 
 
 def largest(need: Callable[[int], Bytes], budget: Bytes) -> int:
-    """n >= 1 with ``need(n) <= budget < need(n + 1)``, or 0 where ``need(1) > budget``.
+    """Return n >= 1 with ``need(n) <= budget < need(n + 1)``; 0 where ``need(1) > budget``.
 
-    `need` grows almost as a line, so most questions are asked where the line through the last two answers meets the budget;
-    every second question doubles the answer or halves what is left, so that bends cannot make it slow.
+    Args:
+        need: never falls, and grows almost as a line.
     """
-    first = need(1)
-    if first > budget:
+    first_bytes = need(1)
+    if first_bytes > budget:
         return 0
-    low, low_bytes, high = 1, first, None
-    slope = max(1.0, (need(100) - first) / 99)
-    halve = False
+    # need(low) <= budget throughout, and need(high) > budget once there is a `high`.
+    low = 1
+    low_bytes = first_bytes
+    high: int | None = None
+    slope = max(1.0, (need(100) - first_bytes) / 99)
+    bisects = False
     while high is None or high - low > 1:
-        guess = low + max(1, int((budget - low_bytes) / slope))
-        if halve:
+        # Secant and bisection in turns. The secant, low + (budget - need(low)) / slope, is at the border at once on a line.
+        # Bisection (doubling, while nothing was too large) bounds the number of questions where `need` bends.
+        if bisects:
             guess = 2 * low if high is None else (low + high) // 2
-        elif high is not None:
-            guess = min(guess, high - 1)
-        halve = not halve
+        else:
+            guess = low + max(1, int((budget - low_bytes) / slope))
+            guess = guess if high is None else min(guess, high - 1)
+        bisects = not bisects
         num_bytes = need(guess)
         if num_bytes > budget:
             high = guess
         else:
             slope = max(1.0, (num_bytes - low_bytes) / (guess - low))
-            low, low_bytes = guess, num_bytes
+            low = guess
+            low_bytes = num_bytes
     return low
 
 
@@ -148,12 +154,12 @@ def _fit(cell: Cell, model: FitMemory, budget: Bytes) -> Fit:
     def need(count: int) -> Bytes:
         return model.estimate(_with_ids(base, cell.request.share, count * GRID)).total_bytes
 
-    found = GRID * largest(need, budget)
-    return Fit(cell.backbone, cell.batch_size, cell.gradient_checkpointing, found, model.estimate(base))
+    num_ids = GRID * largest(need, budget)
+    return Fit(cell.backbone, cell.batch_size, cell.gradient_checkpointing, num_ids, model.estimate(base))
 
 
 def _confirmed(fit: Fit, cell: Cell, model: FitMemory, budget: Bytes) -> Fit:
-    """The same where a trace of the very numbers fits; else the search again with the budget lowered by the miss."""
+    """Return the fit where a trace of the very numbers fits; else that of a budget lowered by the miss, and so on."""
     margin = 0
     while fit.num_ids:
         miss = model.exact(cell.profile(fit.num_ids)).total_bytes - budget
@@ -165,15 +171,15 @@ def _confirmed(fit: Fit, cell: Cell, model: FitMemory, budget: Bytes) -> Fit:
 
 
 def _with_ids(profile: TrainProfile, share: float, num_ids: int) -> TrainProfile:
-    """The profile for another number of identities, without reading the recipe again."""
+    """Return the profile for another number of identities, without reading the recipe again."""
     head = profile.head.model_copy(update={"dcc_size": max(1, round(share * num_ids))})
     return profile.model_copy(update={"head": head, "data": profile.data.model_copy(update={"num_ids": num_ids})})
 
 
-def _best(found: dict[Cell, Fit], backbone: str) -> Cell:
-    return max((cell for cell in found if cell.backbone == backbone), key=lambda cell: found[cell].num_ids)
+def _best(by_cell: dict[Cell, Fit], backbone: str) -> Cell:
+    return max((cell for cell in by_cell if cell.backbone == backbone), key=lambda cell: by_cell[cell].num_ids)
 
 
 def smallest_need(fits_: Iterable[Fit], backbone: str) -> Fit:
-    """Where a backbone needs least: what is named where it does not fit at all."""
+    """Return the fit where a backbone needs least, to be named where it does not fit at all."""
     return min((fit for fit in fits_ if fit.backbone == backbone), key=lambda fit: fit.at_least.total_bytes)

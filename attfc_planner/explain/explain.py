@@ -1,4 +1,4 @@
-"""Why a profile needs the memory that it needs: its terms, its peak, its step over time, and what every knob would change.
+"""The explanation of a profile's memory: its terms, its peak, its step over time, and the change that each knob would make.
 
 Nothing here is interpolated: the profile and every variation of it are traced as they are.
 """
@@ -25,8 +25,9 @@ from attfc_train.profile.profile import BACKBONE_NAMES, TrainProfile
 from attfc_train.units import Bytes, format_bytes
 
 NUM_STORAGES = 8
+"""Storages that are listed at the peak."""
 MOST_IDS = 2**40
-"""Bytes of a tensor over all of them still fit 64 bits."""
+"""Identities of which a tensor's bytes still fit 64 bits."""
 
 GROUPS = {
     "kept between steps": ("weights", "class encoder", "momentum", "container"),
@@ -46,37 +47,37 @@ GROUPS = {
 
 
 class ExactMemory(Protocol):
-    """What an explanation needs of `attfc_planner.memory.model.MemoryModel`."""
+    """The part of `attfc_planner.memory.model.MemoryModel` that an explanation needs."""
 
     def prepare_exact(self, profiles: Iterable[TrainProfile]) -> None:
-        """Traces many profiles at once."""
+        """Trace many profiles at once."""
         ...
 
     def exact(self, profile: TrainProfile) -> MemoryPrediction:
-        """Peak memory from two real steps of exactly this profile."""
+        """Return the peak memory of two real steps of exactly this profile."""
         ...
 
     def history(self, profile: TrainProfile) -> Trace:
-        """These steps."""
+        """Return the trace of these steps."""
         ...
 
 
 @dataclass(frozen=True)
 class KnobChange:
-    """What one knob changes, turned alone."""
+    """The change that a knob makes, turned alone."""
 
     name: str
     bytes_changed: Bytes
-    """Of the predicted total; negative frees memory."""
+    """Change of the predicted total; negative frees memory."""
     time_changed: float
-    """Of the predicted time per image, as a share: 0.09 is 9 % slower."""
+    """Change of the predicted time per image, as a share: 0.09 is 9 % slower."""
     points_changed: float | None
-    """Of the middle of the accuracy's interval; None where it does not look at the knob."""
+    """Change of the middle of the accuracy's interval; None where it does not look at the knob."""
 
 
 @dataclass(frozen=True)
 class Explanation:
-    """Everything that `attfc-plan explain` shows."""
+    """The content of ``attfc-plan explain``."""
 
     profile: TrainProfile
     gpu: GpuProfile
@@ -84,20 +85,20 @@ class Explanation:
     speed: SpeedPrediction
     timeline: Timeline
     room_bytes: Bytes
-    """What the budget leaves for the step's tensors: the budget less all terms that are no tensors."""
+    """Room for the step's tensors: the budget less all terms that are no tensors."""
     peak_in_step: bool
     """False: the fullest instant of all is in the construction or the first step, and the timeline stays below it."""
     storages: tuple[LiveStorage, ...]
     """The largest at the peak."""
     knobs: tuple[KnobChange, ...]
-    """Those that free most first."""
+    """The knobs that free most first."""
     accuracy_parts: tuple[Part, ...]
-    """Of the prior, or of the regression over a tuning's trainings."""
+    """Parts of the prior, or of the regression over a tuning's trainings."""
     accuracy_source: str
 
 
 def explained_profile(profile: TrainProfile, gpu: GpuProfile) -> TrainProfile:
-    """The profile with everything in it a number.
+    """Return the profile with everything in it a number.
 
     Raises:
         ProfileError: the backbone or the identities are not known, they are more than a tensor can count, or the device lacks
@@ -123,24 +124,26 @@ def explained_profile(profile: TrainProfile, gpu: GpuProfile) -> TrainProfile:
 def explain(
     profile: TrainProfile, gpu: GpuProfile, model: ExactMemory, measured: MeasuredAccuracy | None = None
 ) -> Explanation:
-    """Traces a profile and all its variations, and says what is in them.
+    """Trace a profile and all its variations, and explain them.
 
     Args:
         profile: resolved; its precision must be one that `gpu` supports.
-        measured: what trainings say of accuracy, in the prior's place.
+        measured: the regression over trainings, in the prior's place.
     """
     changes = variations(profile, gpu)
     model.prepare_exact([profile, *(change.profile for change in changes)])
-    memory, history = model.exact(profile), model.history(profile)
+    memory = model.exact(profile)
+    history = model.history(profile)
     speed = predict_speed(profile, gpu, history.costs[-1])
-    peak, timeline = peak_of(history, history.nbytes), timeline_of(history)
+    peak = peak_of(history, history.nbytes)
+    timeline = timeline_of(history)
     tensors = sum(peak.alive.values())
     points = partial(_points, measured=measured)
 
-    def gained(change: Variation) -> float | None:
+    def points_changed(change: Variation) -> float | None:
         return points(change.profile) - points(profile) if measured or change.in_prior else None
 
-    knobs = [_change(change, memory.total_bytes, speed, gained(change), gpu, model) for change in changes]
+    knobs = [_change(change, memory.total_bytes, speed, points_changed(change), gpu, model) for change in changes]
     return Explanation(
         profile=profile,
         gpu=gpu,
@@ -157,26 +160,27 @@ def explain(
 
 
 def _points(profile: TrainProfile, measured: MeasuredAccuracy | None) -> float:
-    """Points relative to a full FC layer."""
+    """Return points relative to a full FC layer."""
     return midpoint(measured.interval(profile) if measured else accuracy_prior(profile))
 
 
 def grouped_terms(memory: MemoryPrediction) -> dict[str, list[MemoryTerm]]:
-    """The terms that are not zero under the headings of `GROUPS`, the largest of each first."""
-    known = {name for names in GROUPS.values() for name in names}
-    assert all(term.name in known for term in memory.terms), "a term that no heading has"
+    """Return the terms that are not zero under the headings of `GROUPS`, the largest of each first."""
+    all_names = {name for names in GROUPS.values() for name in names}
+    assert all(term.name in all_names for term in memory.terms), "a term that no heading has"
     terms = sorted((term for term in memory.terms if term.bytes), key=lambda term: -term.bytes)
     groups = {heading: [term for term in terms if term.name in names] for heading, names in GROUPS.items()}
-    return {heading: found for heading, found in groups.items() if found}
+    return {heading: members for heading, members in groups.items() if members}
 
 
 def differences(profile: TrainProfile, now: MemoryPrediction, gpu: GpuProfile, versions: dict[str, str]) -> tuple[str, ...]:
-    """What is not as the profile's own prediction says, a line each; none where it still holds.
+    """Return a line for everything that is not as the profile's own prediction says; none where it still holds.
 
     Args:
         versions: of ``attfc`` and ``torch``, as installed.
     """
-    stored, origin = profile.prediction, profile.provenance
+    stored = profile.prediction
+    origin = profile.provenance
     if stored is None or origin is None:
         return ("The profile holds no prediction to compare with.",)
     if origin.gpu != gpu.name:
@@ -187,8 +191,8 @@ def differences(profile: TrainProfile, now: MemoryPrediction, gpu: GpuProfile, v
     if not names:
         return ()
     lines = [f"{name}: {format_bytes(then.get(name, 0))} then, {format_bytes(today.get(name, 0))} now" for name in names]
-    planned = {"attfc": origin.attfc_version, "torch": origin.torch_version}
-    lines += [f"{name}: {planned[name]} then, {here} now" for name, here in versions.items() if planned[name] != here]
+    planned_with = {"attfc": origin.attfc_version, "torch": origin.torch_version}
+    lines += [f"{name}: {planned_with[name]} then, {here} now" for name, here in versions.items() if planned_with[name] != here]
     totals = f"{format_bytes(stored.memory.total_bytes)} then, {format_bytes(now.total_bytes)} now"
     return (f"The profile's own prediction is not what is computed now: {totals}.", *lines)
 
@@ -196,11 +200,11 @@ def differences(profile: TrainProfile, now: MemoryPrediction, gpu: GpuProfile, v
 def _change(
     change: Variation, total: Bytes, speed: SpeedPrediction, points_changed: float | None, gpu: GpuProfile, model: ExactMemory
 ) -> KnobChange:
-    memory, history = model.exact(change.profile), model.history(change.profile)
-    then = predict_speed(change.profile, gpu, history.costs[-1])
+    speed_then = predict_speed(change.profile, gpu, model.history(change.profile).costs[-1])
     return KnobChange(
         name=change.name,
-        bytes_changed=memory.total_bytes - total,
-        time_changed=midpoint(speed.images_per_second) / midpoint(then.images_per_second) - 1,
+        bytes_changed=model.exact(change.profile).total_bytes - total,
+        # time per image = 1 / rate, so time then / time now - 1 = rate now / rate then - 1
+        time_changed=midpoint(speed.images_per_second) / midpoint(speed_then.images_per_second) - 1,
         points_changed=points_changed,
     )

@@ -14,7 +14,7 @@ from attfc_train.profile.profile import TrainProfile
 
 @dataclass(frozen=True)
 class Variation:
-    """The profile with one knob turned."""
+    """A profile with one knob turned."""
 
     name: str
     """Knob, value now and value then, such as ``batch size 512 -> 384``."""
@@ -24,7 +24,7 @@ class Variation:
 
 
 def variations(profile: TrainProfile, gpu: GpuProfile) -> tuple[Variation, ...]:
-    """Every knob that can be turned: no setting that the schema or the device refuses.
+    """Return a variation for every knob that can be turned: none that the schema or the device refuses.
 
     Args:
         profile: resolved.
@@ -39,8 +39,9 @@ def _network(profile: TrainProfile) -> Iterator[Variation]:
 
 
 def _batch(profile: TrainProfile) -> Iterator[Variation]:
-    """The next smaller batch size of the search, and the same batch in twice as many parts."""
-    size, parts = profile.optim.batch_size, profile.optim.accumulation
+    """Yield the next smaller batch size of the search, and the same batch in twice as many parts."""
+    size = profile.optim.batch_size
+    parts = profile.optim.accumulation
     sizes = cast("tuple[int, ...]", BATCH_SIZE.values)
     smaller = [other for other in sizes if other < size and other % parts == 0 and other >= 2 * parts]
     if smaller:
@@ -55,7 +56,7 @@ def _head(profile: TrainProfile) -> Iterator[Variation]:
 
 
 def _precision(profile: TrainProfile, gpu: GpuProfile) -> Iterator[Variation]:
-    """From 32 bits to the best 16 that the device has, or back."""
+    """Yield the best 16-bit format of the device for 32 bits, and 32 bits for 16."""
     now = profile.run.precision
     wanted: tuple[Precision, ...] = ("bf16", "fp16") if now == "fp32" else ("fp32",)
     supported = [precision for precision in wanted if gpu.supports(precision)]
@@ -65,5 +66,5 @@ def _precision(profile: TrainProfile, gpu: GpuProfile) -> Iterator[Variation]:
 
 
 def _with(profile: TrainProfile, section: str, **values: Any) -> TrainProfile:
-    """A copy with other values in one section."""
+    """Return a copy with other values in one section."""
     return profile.model_copy(update={section: getattr(profile, section).model_copy(update=values)})

@@ -1,1 +1,1 @@
-"""What a search may turn."""
+"""The knobs that a search may turn, and the recipe's rules for them."""

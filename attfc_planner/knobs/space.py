@@ -1,4 +1,4 @@
-"""What the search may choose: a head's knobs and those that every training has, with their values.
+"""The search space: a head's knobs and those that every training has, with their values.
 
 A `Setting` is one choice of all knobs; `Setting.applied_to` makes it a training profile. Not searched, and why: the published
 ring (policy ``fifo``) lost 17 points of verification accuracy to one slot per identity (benchmarks/results/heads.md); a stored
@@ -34,11 +34,11 @@ Assumption, from attfc's runs on 6,206 images, which are useful from about 400 s
 
 @dataclass(frozen=True, order=True, slots=True)
 class Setting:
-    """One point of a search space: a value for every knob, in the space's order."""
+    """A point of a search space: a value for every knob, in the space's order."""
 
     names: tuple[str, ...]
     values: tuple[Value | None, ...]
-    """None: as the recipe has it."""
+    """By the order of `names`; None stands for the recipe's own."""
 
     @classmethod
     def of(cls, values: Mapping[str, Value | None]) -> Setting:
@@ -65,7 +65,7 @@ class Setting:
         return dict(zip(self.names, self.values, strict=True))
 
     def turned(self, **changes: Value | None) -> Setting:
-        """Return the setting with other values of some of its knobs."""
+        """Return the setting with other values of some of its knobs; names of no knob of it are left aside."""
         return Setting(self.names, tuple(changes.get(name, value) for name, value in zip(self.names, self.values, strict=True)))
 
     @property
@@ -80,12 +80,12 @@ class Setting:
 
     @property
     def gradient_checkpointing(self) -> bool:
-        """Whether activations are computed a second time."""
+        """Whether activations are computed a second time instead of kept."""
         return bool(self.get("gradient_checkpointing"))
 
     @property
     def precision(self) -> Precision | None:
-        """Of the encoders."""
+        """Precision of the encoders."""
         return cast("Precision | None", self.get("precision"))
 
     @property
@@ -105,7 +105,10 @@ class Setting:
         return parts == 1 or (self.batch_size % parts == 0 and self.part_size >= LEAST_PART)
 
     def applied_to(self, base: TrainProfile) -> TrainProfile:
-        """Return `base` (whose data.num_ids is known) with this setting and the learning rate that belongs to its batch size.
+        """Return `base` with this setting, and with the learning rate and ramps that belong to its batch size.
+
+        Args:
+            base: with data.num_ids.
 
         Raises:
             ProfileError: the recipe's head cannot be searched, or has no such knob.
@@ -216,7 +219,7 @@ class SearchSpace:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """Of the knobs."""
+        """Names of the knobs."""
         return tuple(self.values)
 
     def __getitem__(self, name: str) -> Knob:
@@ -261,6 +264,7 @@ def space_for(
     """
     full = SearchSpace(knobs_of(head))
     sizes = cast("tuple[int, ...]", BATCH_SIZE.values)
+    # steps = epochs x images / B >= LEAST_STEPS; the smallest batch is searched in any case.
     largest = max(sizes[0], epochs * num_images / LEAST_STEPS) if num_images else sizes[-1]
     shares = {
         knob.name: tuple(share for share in knob.values if cast("float", share) * num_ids >= 2 or share == 1)

@@ -1,4 +1,4 @@
-"""Starts the trainer with a plan, waits for it, and sets what it measured beside what was predicted."""
+"""The launch of the trainer with a plan, and the comparison of its record with the prediction."""
 
 from __future__ import annotations
 
@@ -19,34 +19,33 @@ from attfc_train.units import Bytes, format_bytes
 
 
 def train_arguments(plan: Plan, profile_path: Path, data: str, run_folder: Path) -> list[str]:
-    """``attfc-train``'s options; what was planned for a GPU does not quietly train on the CPU, nor the other way round."""
+    """Return ``attfc-train``'s options; the device is named, so that a plan for a GPU does not quietly train on the CPU."""
     return ["--profile", str(profile_path), "--data", data, "--output", str(run_folder), "--device", plan.gpu.kind]
 
 
 def missing_bytes(plan: Plan, foreign_bytes: Bytes) -> Bytes:
-    """What the plan needs beyond what is there, now that others hold `foreign_bytes` of the device; 0: it fits."""
+    """Return what the plan lacks while others hold `foreign_bytes` of the device; 0 where it fits."""
     assert plan.profile.prediction is not None
     needed = plan.profile.prediction.memory.without("foreign")
     return max(0, needed + foreign_bytes - plan.gpu.capacity_bytes)
 
 
 def held_by_others(gpu: GpuProfile, foreign_bytes: Bytes) -> GpuProfile:
-    """The device as it is now."""
+    """Return the device with the memory that others hold of it now."""
     sources = {**gpu.sources, "foreign_bytes": "measured again before the launch"}
     return gpu.model_copy(update={"foreign_bytes": foreign_bytes, "sources": sources})
 
 
 def new_run_folder(name: str, parent: Path = Path("runs")) -> Path:
-    """``runs/NAME``, or the first of ``runs/NAME-2``, ``-3`` ... that does not exist: a run never overwrites another."""
-    names = (name if number == 1 else f"{name}-{number}" for number in itertools.count(1))
-    return next(parent / one for one in names if not (parent / one).exists())
+    """Return the first of ``runs/NAME``, ``runs/NAME-2``, ``-3`` ... that does not exist: a run never overwrites another."""
+    folders = (parent / (name if number == 1 else f"{name}-{number}") for number in itertools.count(1))
+    return next(folder for folder in folders if not folder.exists())
 
 
 def launch(arguments: list[str]) -> int:
-    """Runs the trainer as a child with its own memory; returns its exit code, 128 + n after signal n.
+    """Run the trainer as a child with its own memory, and return its exit code; 128 + n after signal n.
 
-    The trainer saves its state when it is told to stop, and this process waits for that: Ctrl-C reaches the child by itself
-    (one process group), SIGTERM goes to one process only and is passed on.
+    The trainer saves its state when it is told to stop, and this process waits for that.
     """
     with subprocess.Popen([sys.executable, "-m", "attfc_train.cli", *arguments]) as child, _stopping(child):
         code = child.wait()
@@ -55,7 +54,8 @@ def launch(arguments: list[str]) -> int:
 
 @contextlib.contextmanager
 def _stopping(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Meanwhile SIGINT is left to `child`, and SIGTERM is passed on to it."""
+    """Leave SIGINT to `child` and pass SIGTERM on to it."""
+    # Ctrl-C reaches the child by itself, as a member of the process group; SIGTERM goes to one process only.
     handlers: dict[int, Any] = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: lambda number, _: child.send_signal(number)}
     former = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
@@ -66,7 +66,7 @@ def _stopping(child: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 def read_end(run_folder: Path) -> dict[str, Any] | None:
-    """The ``end`` event of a run's record; None where the run did not finish."""
+    """Return the ``end`` event of a run's record; None where the run did not finish."""
     try:
         lines = (run_folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -74,7 +74,7 @@ def read_end(run_folder: Path) -> dict[str, Any] | None:
     for line in reversed(lines):
         try:
             event = json.loads(line)
-        except ValueError:
+        except ValueError:  # a line that was cut short when its run was killed
             continue
         if isinstance(event, dict) and event.get("event") == "end":
             return event
@@ -82,21 +82,23 @@ def read_end(run_folder: Path) -> dict[str, Any] | None:
 
 
 def comparison(prediction: Prediction, end: dict[str, Any], kind: Literal["cuda", "cpu"]) -> list[tuple[str, str, str]]:
-    """Rows of (figure, predicted, measured).
+    """Return rows of (figure, predicted, measured).
 
     The record's memory is what the trainer's process took: the resident set on a CPU, what the allocator reserved on a GPU. So
     the terms that lie outside are left out of the prediction.
     """
-    speed, prior, expected = prediction.images_per_second, prediction.accuracy, prediction.memory.measured_bytes
+    speed = prediction.images_per_second
+    prior = prediction.accuracy
+    memory_bytes = prediction.memory.measured_bytes
     without = "without context and headroom" if kind == "cuda" else "without headroom"
     prior_text = f"prior {prior.low:+.2f} to {prior.high:+.2f} points against full FC"
     return [
         ("images/s", f"{speed.low:,.0f} to {speed.high:,.0f}", _shown(end.get("images_per_second"), "{:,.1f}".format)),
-        (f"peak memory ({without})", format_bytes(expected), _shown(end.get("peak_memory_bytes"), format_bytes)),
+        (f"peak memory ({without})", format_bytes(memory_bytes), _shown(end.get("peak_memory_bytes"), format_bytes)),
         ("accuracy", prior_text, _shown(end.get("accuracy"), lambda share: f"{100 * share:.1f} %", "- (no --val)")),
     ]
 
 
 def _shown(value: object, show: Callable[[Any], str], otherwise: str = "-") -> str:
-    """A figure of the record, which may lack it."""
+    """Return a figure of the record as text; `otherwise` where the record lacks it."""
     return show(value) if isinstance(value, int | float) else otherwise

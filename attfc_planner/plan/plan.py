@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -24,51 +25,59 @@ from attfc_train.units import Bytes
 
 @dataclass(frozen=True)
 class Plan:
-    """The answer."""
+    """The chosen setting as a training profile, the other good choices, and the search behind them."""
 
     profile: TrainProfile
     gpu: GpuProfile
     chosen: Candidate
     runners_up: dict[str, Candidate]
+    """By what speaks for each."""
     search: SearchResult
 
 
 def make_plan(problem: Problem) -> Plan:
-    """Search, choose, and write down why.
+    """Search, choose, and make the profile of the choice.
 
     Raises:
         InfeasiblePlanError: nothing respects the limits; names the one, the miss and the nearest setting.
     """
-    request, space, evaluate = problem.request, problem.space, problem.evaluate
+    request = problem.request
+    space = problem.space
+    evaluate = problem.evaluate
     limits = problem.limits
-    usual = problem.base.optim.batch_size
-    result = search(space, evaluate, limits, batch_size=usual, num_trials=request.num_trials, seed=request.seed)
+    usual_batch = problem.base.optim.batch_size
+    result = search(space, evaluate, limits, batch_size=usual_batch, num_trials=request.num_trials, seed=request.seed)
 
-    def selected(margin_bytes: Bytes) -> Candidate | None:
+    def front_within(margin_bytes: Bytes) -> Sequence[Candidate]:
+        """Return the front of what fits with this margin; it is screened again where estimates were too low."""
         if not margin_bytes:
-            return pick(result.front, request.prefer)
-        tightened = replace(limits, margin_bytes=margin_bytes)
-        return pick(plain_front(space, evaluate, tightened, result.starts, usual), request.prefer)
+            return result.front
+        return plain_front(space, evaluate, replace(limits, margin_bytes=margin_bytes), result.starts, usual_batch)
 
-    winner, margin = choose(selected, problem.model, limits)
+    winner, margin = choose(lambda margin_bytes: pick(front_within(margin_bytes), request.prefer), problem.model, limits)
     tightened = replace(limits, margin_bytes=margin)
     if winner is None:
         raise refusal(space, evaluate, tightened, problem.gpu.name)
-    kept = plain_front(space, evaluate, tightened, result.starts, usual) if margin else result.front
-    front = tuple(pareto_front([winner, *(other for other in kept if other.setting != winner.setting)]))
+    others = [other for other in front_within(margin) if other.setting != winner.setting]
+    front = tuple(pareto_front([winner, *others]))
     least = smallest(space, evaluate, tightened, result.starts)
-    others = runners_up(front, winner, least if least and is_feasible(least, tightened) else None, request.prefer)
+    least_feasible = least if least and is_feasible(least, tightened) else None
     summary = summarised(space, front, winner, limits, request.prefer, problem.left_out)
-    if request.tuned is not None and request.tuned.search is not None:
-        trained = request.tuned.search
-        summary = summary.model_copy(update={"trainings": trained.trainings, "trained_on": trained.trained_on})
-    return Plan(finished_profile(winner, request, problem.gpu, result, summary), problem.gpu, winner, others, result)
+    profile = finished_profile(winner, request, problem.gpu, result, _with_trainings(summary, request.tuned))
+    return Plan(profile, problem.gpu, winner, runners_up(front, winner, least_feasible, request.prefer), result)
+
+
+def _with_trainings(summary: SearchSummary, tuned: TrainProfile | None) -> SearchSummary:
+    """Return the summary with the trainings that the accuracies are from, so that the plan can be made again from them."""
+    if tuned is None or tuned.search is None:
+        return summary
+    return summary.model_copy(update={"trainings": tuned.search.trainings, "trained_on": tuned.search.trained_on})
 
 
 def finished_profile(
     winner: Candidate, request: PlanRequest, gpu: GpuProfile, result: SearchResult, summary: SearchSummary
 ) -> TrainProfile:
-    """`best.json`: the winner's settings with prediction, provenance and the search behind them."""
+    """Return `best.json`: the winner's settings with prediction, provenance and the search behind them."""
     rate = winner.speed.images_per_second
     prediction = Prediction(
         memory=winner.memory,

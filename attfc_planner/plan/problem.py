@@ -23,8 +23,9 @@ from attfc_train.profile.profile import TrainProfile
 from attfc_train.units import Bytes
 
 RECIPES = {"tiny": "tiny"}
-DEFAULT_RECIPE = "attfc"
 """Backbone -> preset that holds its margin, ramps and optimiser settings."""
+DEFAULT_RECIPE = "attfc"
+"""Preset of every other backbone."""
 
 MakeModel: TypeAlias = Callable[[TrainProfile, GpuProfile, Bytes, tuple[TrainProfile, ...]], MemoryEstimator]
 """Builds a memory model and prepares it for the structures of the profiles given."""
@@ -32,7 +33,7 @@ MakeModel: TypeAlias = Callable[[TrainProfile, GpuProfile, Bytes, tuple[TrainPro
 
 @dataclass(frozen=True)
 class Problem:
-    """Everything that a search, and what comes after it, must know."""
+    """A search's question, and what judges its answers."""
 
     request: PlanRequest
     gpu: GpuProfile
@@ -69,7 +70,7 @@ def pose(request: PlanRequest, gpu: GpuProfile, make_model: MakeModel | None = N
 
 
 def predict_accuracy(request: PlanRequest) -> PredictAccuracy:
-    """What a tuning measured on these data, else the prior.
+    """Return the regression over a tuning's trainings on these data, else the prior.
 
     Raises:
         UsageError: the tuning was about something else, or trained too little.
@@ -80,16 +81,7 @@ def predict_accuracy(request: PlanRequest) -> PredictAccuracy:
     if tuned.head.kind != request.head:
         remedy = "Give what attfc-plan tune wrote, or leave --tuned out for the prior."
         raise UsageError(f"--tuned must have the head that was tuned, {request.head}", tuned.head.kind, remedy)
-    told = {
-        "--ids": (tuned.data.num_ids, request.num_ids),
-        "--images": (tuned.data.num_images, request.num_images or tuned.data.num_images),
-        "--backbone": (tuned.model.backbone, ", ".join(request.compared) or request.backbone),
-        "--image-size": (tuned.model.image_size, request.image_size),
-    }
-    for option, (then, now) in told.items():
-        if then != now:
-            rule, remedy = f"--tuned must be about the same {option}", "Tune for this, or leave --tuned out for the prior."
-            raise UsageError(rule, f"{then} there and {now} here", remedy)
+    _check_same_question(tuned, request)
     model = tuned_accuracy(tuned)
     if model is None:
         rule = f"--tuned must hold trainings of a full FC layer and {FEWEST_SETTINGS} settings"
@@ -97,10 +89,28 @@ def predict_accuracy(request: PlanRequest) -> PredictAccuracy:
     return model.interval
 
 
+def _check_same_question(tuned: TrainProfile, request: PlanRequest) -> None:
+    """Check that accuracies of the tuning are accuracies of what is planned: the same data and network."""
+    by_option = {
+        "--ids": (tuned.data.num_ids, request.num_ids),
+        "--images": (tuned.data.num_images, request.num_images or tuned.data.num_images),
+        "--backbone": (tuned.model.backbone, ", ".join(request.compared) or request.backbone),
+        "--image-size": (tuned.model.image_size, request.image_size),
+    }
+    for option, (there, here) in by_option.items():
+        if there != here:
+            rule = f"--tuned must be about the same {option}"
+            raise UsageError(rule, f"{there} there and {here} here", "Tune for this, or leave --tuned out for the prior.")
+
+
 def traced_model(
     base: TrainProfile, gpu: GpuProfile, budget_bytes: Bytes, profiles: tuple[TrainProfile, ...]
 ) -> MemoryEstimator:
-    """The memory model that traces the real train step, with all structures of the search traced at once."""
+    """Return the memory model of the real train step, with all structures of the search traced at once.
+
+    Raises:
+        UsageError: no such backbone.
+    """
     from attfc_planner.memory.model import MemoryModel
 
     model = MemoryModel(base, gpu, budget_bytes)
@@ -114,17 +124,17 @@ def traced_model(
 
 
 def structures(space: SearchSpace, base: TrainProfile) -> tuple[TrainProfile, ...]:
-    """Return one profile for every way of allocating that the space holds: all knobs but those that only scale sizes."""
+    """Return one profile for every way of allocating in the space: all values of the knobs that do more than scale sizes."""
     kind = head_structure_of(base.head)
-    own = [knob.name for knob in base.head.knobs()] if kind.knobs is None else kind.knobs
-    parts = () if kind.stand_in(base.head) else ("accumulation",)
-    names = {*own, *parts, "gradient_checkpointing", "precision", "backbone"}
-    first = {name: values[:1] for name, values in space.values.items() if name not in names}
+    head_knobs = [knob.name for knob in base.head.knobs()] if kind.knobs is None else kind.knobs
+    parts = () if kind.stand_in(base.head) else ("accumulation",)  # with a stand-in parts are computed, not traced
+    varied = {*head_knobs, *parts, "gradient_checkpointing", "precision", "backbone"}
+    first = {name: values[:1] for name, values in space.values.items() if name not in varied}
     return tuple(alike_in_cost(base, setting).applied_to(base) for setting in space.narrowed(**first))
 
 
 def base_profile(request: PlanRequest, gpu: GpuProfile) -> TrainProfile:
-    """What the search does not change: the recipe of the backbone's preset, for the data and the length asked for."""
+    """Return the recipe that settings are applied to: the backbone's preset, for the data and the length asked for."""
     recipe = load_preset(RECIPES.get(request.backbone, DEFAULT_RECIPE))
     data = {"path": request.data_path, "num_ids": request.num_ids, "num_images": request.num_images}
     model = {"backbone": request.backbone, "image_size": request.image_size}

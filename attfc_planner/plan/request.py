@@ -1,4 +1,4 @@
-"""What the user asked for, and what follows from it for a device: limits and precisions."""
+"""The request of a plan, and what follows from it for a device: limits and precisions."""
 
 from __future__ import annotations
 
@@ -14,10 +14,13 @@ from attfc_train.units import Bytes, format_bytes
 
 BEST_FIRST: tuple[Precision, ...] = ("bf16", "fp16", "fp32")
 
+EQUAL_RATES = 0.05
+"""Relative difference of ceilings below which two precisions count as equally fast: no probe can tell them apart."""
+
 
 @dataclass(frozen=True)
 class PlanRequest:
-    """What the user asked for, checked by the command line."""
+    """The options of a plan, checked by the command line."""
 
     num_ids: int
     num_images: int | None = None
@@ -34,23 +37,19 @@ class PlanRequest:
     epochs: float = 5.0
     max_accuracy_drop: float = 1.0
     max_hours: float | None = None
-    """To train all epochs; `num_images` must be known."""
+    """Longest time to train all epochs; `num_images` must be known."""
     max_memory_bytes: Bytes | None = None
     prefer: Preference = "balanced"
     tuned: TrainProfile | None = None
-    """What ``attfc-plan tune`` wrote for these data: its trainings take the place of the accuracy prior."""
+    """Written by ``attfc-plan tune`` for these data: its trainings take the place of the accuracy prior."""
     val: tuple[str, ...] = ()
     num_trials: int = 40
     seed: int = 0
     command: str = "attfc-plan"
 
 
-EQUAL_RATES = 0.05
-"""Relative difference of ceilings below which two precisions count as equally fast."""
-
-
 def limits_of(request: PlanRequest, gpu: GpuProfile) -> Limits:
-    """The limits that the options set.
+    """Return the limits that the options set.
 
     Raises:
         UsageError: more memory than the device has, or hours for an unknown number of images.
@@ -66,33 +65,35 @@ def limits_of(request: PlanRequest, gpu: GpuProfile) -> Limits:
 
 
 def precisions(wanted: Precision | None, gpu: GpuProfile) -> tuple[tuple[Precision, ...], tuple[str, ...]]:
-    """The precisions to search, and why the others of the device are not.
+    """Return the precisions to search, and why the others of the device are not.
 
-    Without a wish, all but those that another one equals in size and arithmetic: of two formats that take as many bytes or
-    fewer, the one with the higher ceiling is faster in every operator, and the accuracy prior knows no difference. Measured
-    ceilings are as good as equal within `EQUAL_RATES`: no probe can tell them apart.
+    Without a wish, a precision is left out where one with as many bytes or fewer (which comes first in `BEST_FIRST`) has a
+    ceiling as high: that is faster in every operator, and the accuracy prior knows no difference.
     """
     if wanted is not None:
         return (choose_precision(wanted, gpu),), ()
     kept: list[Precision] = []
     left_out = []
-    for one in (precision for precision in BEST_FIRST if gpu.supports(precision)):
-        better = [other for other in kept if gpu.ceiling(TENSOR_FIELD[other]) >= (1 - EQUAL_RATES) * _fastest(one, gpu)]
+    for precision in (each for each in BEST_FIRST if gpu.supports(each)):
+        least_rate = (1 - EQUAL_RATES) * _fastest(precision, gpu)
+        better = next((other for other in kept if gpu.ceiling(TENSOR_FIELD[other]) >= least_rate), None)
         if better:
-            left_out.append(f"precision {one}: {better[0]} takes no more bytes and its arithmetic is no slower on {gpu.name}")
+            left_out.append(
+                f"precision {precision}: {better} takes no more bytes and its arithmetic is no slower on {gpu.name}"
+            )
         else:
-            kept.append(one)
+            kept.append(precision)
     return tuple(kept), tuple(left_out)
 
 
 def _fastest(precision: Precision, gpu: GpuProfile) -> float:
-    """FLOP/s at best; fp32 convolutions may use TF32."""
+    """Return FLOP/s at best; fp32 convolutions may use TF32."""
     rate = gpu.ceiling(TENSOR_FIELD[precision])
     return max(rate, gpu.ceiling("tf32_flops")) if precision == "fp32" and gpu.tf32_flops else rate
 
 
 def choose_precision(wanted: Precision | None, gpu: GpuProfile) -> Precision:
-    """`wanted` if the device has it; without a wish the best 16-bit format, else fp32.
+    """Return `wanted` if the device has it; without a wish the best 16-bit format, else fp32.
 
     Raises:
         UsageError: the device has no such arithmetic.

@@ -1,4 +1,4 @@
-"""``attfc-train``: trains a profile, resumes a run, evaluates a model; torch is imported inside commands only."""
+"""``attfc-train``: train a profile, resume a run, evaluate a model; torch is imported inside commands only."""
 
 from __future__ import annotations
 
@@ -75,14 +75,15 @@ def train(
         )
     if on_oom not in ("fail", "shrink"):
         raise UsageError("--on-oom must be fail or shrink", f"'{on_oom}'", "Leave it out to shrink.")
-    torch_device, wish = _device(device), cast("OnOom", on_oom)
+    torch_device = _device(device)
+    when_full = cast("OnOom", on_oom)
     if resume is not None:
         superfluous = [name for name in given if name in ("--val", "--output")]
         if superfluous:
             raise UsageError("--resume takes its settings from the run", " and ".join(superfluous), "Leave them out.")
-        run.resume(run.RunOptions(resume, torch_device, Console(), tensorboard, wish), _assignments(data, override))
+        run.resume(run.RunOptions(resume, torch_device, Console(), tensorboard, when_full), _assignments(data, override))
         return
-    options = run.RunOptions(output, torch_device, Console(), tensorboard, wish)
+    options = run.RunOptions(output, torch_device, Console(), tensorboard, when_full)
     run.start(_load(profile, preset, data, val, override), options)
 
 
@@ -112,7 +113,7 @@ def presets() -> None:
 
 
 def _given_options(context: typer.Context) -> list[str]:
-    """The options that stand on the command line, as opposed to defaults."""
+    """Return the options that stand on the command line, as opposed to defaults."""
     names = {name: "--set" if name == "override" else f"--{name.replace('_', '-')}" for name in context.params}
     sources = {name: context.get_parameter_source(name) for name in names}
     return [names[name] for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
@@ -127,7 +128,7 @@ def _device(name: str) -> torch.device:
 def _load(
     profile: Path | None, preset: str | None, data: str | None, val: list[str] | None, override: list[str] | None
 ) -> TrainProfile:
-    """The profile with the command line's changes; --data and --val win over --set."""
+    """Return the profile with the command line's changes; --data and --val win over --set."""
     from attfc_train.profile.file import load_preset, load_profile, with_overrides
 
     if preset is not None:
@@ -142,7 +143,7 @@ def _load(
 
 
 def _assignments(data: str | None, override: list[str] | None) -> list[str]:
-    """``--set`` with ``--data`` as its last word."""
+    """Return the assignments of ``--set``, and ``--data`` as the last one."""
     return [*(override or []), *([f"data.path={json.dumps(data)}"] if data is not None else [])]
 
 

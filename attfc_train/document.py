@@ -1,4 +1,4 @@
-"""The base of every JSON document that attfc writes and reads, and the words that several documents share."""
+"""The base of every JSON document that attfc reads and writes, and the words that several documents share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, TypeAlias
 from pydantic import BaseModel, ConfigDict
 
 Value: TypeAlias = bool | int | float | str
-"""One setting in a document."""
+"""The value of a setting in a document."""
 Precision = Literal["fp32", "bf16", "fp16"]
 StorageName = Literal["fp32", "bf16", "fp8", "int8"]
 
@@ -19,12 +19,12 @@ class Frozen(BaseModel):
 
 
 class StorageKind(NamedTuple):
-    """How a type of stored centers takes memory."""
+    """The memory that a type of stored centers takes."""
 
     component_bytes: int
-    """Of one dimension of one center."""
+    """Bytes of one dimension of one center."""
     scaled: bool
-    """Whether every slot has an fp32 scale beside it."""
+    """Whether every slot has an fp32 scale."""
 
 
 STORAGES: dict[StorageName, StorageKind] = {

@@ -1,4 +1,4 @@
-"""Errors that a user can act on: each states the rule, what was found and the remedy, and carries an exit code.
+"""Errors that a user can act on: each states the rule, the value that broke it and the remedy, and has an exit code.
 
 The command lines print ``str(error)`` on one line and exit with ``exit_code``; docs/errors.md has the table.
 Programmer invariants are plain ``assert`` statements and do not belong here.
@@ -10,7 +10,7 @@ from typing import ClassVar
 
 
 class AttfcError(Exception):
-    """Base of everything that attfc reports to its user.
+    """The base of all errors that attfc reports to its user.
 
     Args:
         rule: what must hold, in the user's own option names.
@@ -21,7 +21,9 @@ class AttfcError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, rule: str, got: str, remedy: str) -> None:
-        self.rule, self.got, self.remedy = rule, got, remedy
+        self.rule = rule
+        self.got = got
+        self.remedy = remedy
         super().__init__(" ".join(f"{rule}, but got {got}. {remedy}".split()))
 
 

@@ -1,4 +1,4 @@
-"""How the command lines end: one line on stderr and the error's exit code, never a traceback."""
+"""The end of a command line: one line on stderr and the error's exit code, never a traceback."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import NoReturn
 from attfc_train.errors import AttfcError, UsageError
 
 _INTERRUPTED = 130
-"""What a shell calls SIGINT."""
+"""Exit code of SIGINT in a shell."""
 
 
 def run_and_exit(command: Callable[[], object]) -> NoReturn:
-    """Calls `command` and exits: 0, or the exit code of the `AttfcError` that it raised."""
+    """Call `command` and exit: with 0, or with the exit code of the `AttfcError` that it raised."""
     try:
         command()
     except AttfcError as error:
@@ -28,7 +28,7 @@ def run_and_exit(command: Callable[[], object]) -> NoReturn:
 
 
 def _by_interrupt(leaving: BaseException) -> bool:
-    """Whether a KeyboardInterrupt is behind it; Typer turns that into a SystemExit."""
+    """Return whether a KeyboardInterrupt is behind `leaving`: Typer turns one into a SystemExit."""
     cause: BaseException | None = leaving
     while cause is not None and not isinstance(cause, KeyboardInterrupt):
         cause = cause.__context__
@@ -36,10 +36,10 @@ def _by_interrupt(leaving: BaseException) -> bool:
 
 
 def check_device(name: str) -> str:
-    """``auto`` becomes ``cuda`` or ``cpu``; other names are checked.
+    """Return the name of a device that is here; ``auto`` becomes ``cuda`` or ``cpu``.
 
     Raises:
-        UsageError: the device does not exist here.
+        UsageError: there is no such device.
     """
     import torch
 

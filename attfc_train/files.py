@@ -1,4 +1,9 @@
-"""Files that are never half written: a temporary file beside the target, fsync, rename."""
+"""Files that are never half written.
+
+The order: write a temporary file beside the target, flush it to the disk, rename it to the target, flush the folder. A process
+that is killed leaves the former file or the new one; without the first flush a power cut could leave a renamed file without its
+content, without the second the former name.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +17,10 @@ from attfc_train.errors import StorageError
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Calls `write` with an open binary file and puts the result at `path` in one step.
+    """Call `write` with an open binary file, and put the result at `path` in one step.
 
     Raises:
-        StorageError: the disk is full, the folder is missing or not writable; a former file at `path` is intact.
+        StorageError: the disk is full or the folder not writable; a former file at `path` is intact.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -34,12 +39,12 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
 
 
 def write_text_atomically(path: Path, text: str) -> None:
-    """`write_atomically` for UTF-8 text."""
+    """Write UTF-8 text with `write_atomically`."""
     write_atomically(path, lambda file: file.write(text.encode()))
 
 
 def _reason(error: BaseException) -> str:
-    """What the system said, which torch.save hides behind an error of its own."""
+    """Return the system's own words, which torch.save hides behind an error of its own."""
     first = error
     while not isinstance(first, OSError) and first.__context__ is not None:
         first = first.__context__
@@ -47,7 +52,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Makes the rename itself survive a power cut."""
+    """Flush a rename to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM become a flag that the loop reads between two steps; a second signal ends the process at once."""
+"""SIGINT and SIGTERM as a flag that the loop reads between two steps; a second signal ends the process at once."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopFlag:
-    """Context manager for the main thread; `received` is the signal's number or None."""
+    """The signal that came, as a context manager for the main thread; `received` is its number or None."""
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -25,6 +25,7 @@ class StopFlag:
             signal.signal(number, handler)
 
     def _note(self, number: int, _frame: FrameType | None) -> None:
+        """Note the first signal; the next one finds the former handlers, which end the process."""
         self.received = number
         for other in _SIGNALS:
             signal.signal(other, self._former[other])

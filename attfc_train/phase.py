@@ -1,6 +1,7 @@
-"""Names the part of a run that is under way, so that a memory trace can say when a tensor was born.
+"""Names of the parts of a run, so that a memory trace can say when a tensor was born, and an error where it came from.
 
-Costs two list operations per phase and holds no tensor; the loop ignores it, the planner's recorder reads it.
+A phase costs two list operations and holds no tensor. The planner's recorder reads `current_phase` at every operator; what
+follows an out-of-memory error reads `failed_phase`.
 """
 
 from __future__ import annotations
@@ -19,22 +20,22 @@ _MARK = "attfc_phase"
 
 @contextmanager
 def phase(name: Phase) -> Iterator[None]:
-    """Marks everything inside as belonging to `name`; phases nest, the innermost counts."""
+    """Mark everything inside as belonging to `name`; phases nest, and the innermost counts."""
     _stack.append(name)
     try:
         yield
     except Exception as error:
-        error.__dict__.setdefault(_MARK, name)
+        error.__dict__.setdefault(_MARK, name)  # the innermost phase is left first, so its mark stays
         raise
     finally:
         _stack.pop()
 
 
 def current_phase() -> Phase | None:
-    """The innermost phase, or None outside of all."""
+    """Return the innermost phase, or None outside of all."""
     return _stack[-1] if _stack else None
 
 
 def failed_phase(error: BaseException) -> Phase | None:
-    """The innermost phase that `error` came out of, or None."""
+    """Return the innermost phase that `error` came out of, or None."""
     return error.__dict__.get(_MARK)

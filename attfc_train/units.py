@@ -1,4 +1,4 @@
-"""Bytes are ints, seconds are floats; GiB (1024^3 bytes) exists only on the screen."""
+"""Units: bytes are ints, seconds are floats; GiB (1024^3 bytes) exists only on the screen."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ GIB: Bytes = 1024**3
 
 
 def format_bytes(num_bytes: Bytes) -> str:
-    """``3221225472 -> '3.00 GiB'``, ``5242880 -> '5.0 MiB'``; the sign is kept."""
+    """Return text such as ``3221225472 -> '3.00 GiB'``, ``5242880 -> '5.0 MiB'``; the sign is kept."""
     magnitude = abs(num_bytes)
     if magnitude >= GIB:
         return f"{num_bytes / GIB:.2f} GiB"
@@ -23,7 +23,7 @@ def format_bytes(num_bytes: Bytes) -> str:
 
 
 def format_seconds(seconds: Seconds) -> str:
-    """``4.2 -> '4.2 s'``, ``95 -> '1 min 35 s'``, ``9000 -> '2.5 h'``, ``400000 -> '4.6 days'``."""
+    """Return text such as ``4.2 -> '4.2 s'``, ``95 -> '1 min 35 s'``, ``9000 -> '2.5 h'``, ``400000 -> '4.6 days'``."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     if seconds < 3600:

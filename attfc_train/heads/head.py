@@ -1,4 +1,4 @@
-"""What every classification head offers to the train step, the optimiser, the log and a checkpoint."""
+"""The interface of classification heads to the train step, the optimiser, the log and a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from attfc_train.losses.margin import Margin
 
 @dataclass(frozen=True, slots=True)
 class HeadOutput:
-    """Legend: b queries of a micro-batch, D dimensions."""
+    """The loss and the new centers of a micro-batch of b queries; D dimensions."""
 
     loss: Tensor
     """Scalar: this micro-batch's share of the step's mean loss."""
@@ -28,7 +28,7 @@ class HeadOutput:
 
 @dataclass(frozen=True, slots=True)
 class Enqueue:
-    """What a step will remember: computed, but not written yet."""
+    """The writes that make a head remember a step: computed, but not made yet."""
 
     writes: Writes
     observed: Mapping[str, Tensor] = field(default_factory=dict)
@@ -37,30 +37,37 @@ class Enqueue:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """What a log line says of a head."""
+    """The part of a log line that is about a head."""
 
     values: Mapping[str, float] = field(default_factory=dict)
-    """By the names in the record."""
+    """Figures by their names in the record."""
     warning: str | None = None
-    """For the user, where it is time for one."""
+    """A line for the user, where it is time for one."""
 
 
 class Head(nn.Module, ABC):
-    """A head turns features into a loss and remembers what it must. It never sees a config.
+    """A module that turns features into a loss and remembers what it must; it never sees a config.
 
-    Within an optimiser step the train step calls `begin_step` once, `forward` per micro-batch, `prepare_enqueue` once: so every
-    micro-batch is scored against the same container, and accumulation changes nothing but what a micro-batch knows of itself:
-    batch statistics, and the batch negatives of an AttFC head. Until its writes are made a step can be begun again: nothing
-    that a head keeps has changed.
+    An optimiser step calls `begin_step` once, `forward` per micro-batch and `prepare_enqueue` once, and then makes the writes:
 
-    The defaults are those of a head with learned centers that are trained whole.
+    * Every micro-batch is scored against the same state. Accumulation changes nothing but what a micro-batch knows of itself:
+      batch statistics, and the batch negatives of an AttFC head.
+    * Until the writes are made nothing that a head keeps has changed, so a step that failed can be begun again.
+    * No method but `health` and `take_over` reads a value on the host or makes a shape that depends on values.
+
+    The defaults are those of a head with learned centers that are trained whole. ``tests/contracts/head_contract.py`` is the
+    contract in tests.
     """
 
     observes = True
-    """Whether `prepare_enqueue` observes the step for the log, which costs time: the loop asks for it in steps that it logs."""
+    """Whether `prepare_enqueue` observes the step for the log. It costs time, so the loop sets it for steps that it logs."""
 
     def begin_step(self, labels: Tensor, step: int) -> Tensor:
-        """Prepare optimiser step `step` on identities [B]; return every query's weight in its mean loss, fp32 [B]."""
+        """Prepare optimiser step `step` on identities [B]; return every query's weight in its mean loss.
+
+        Returns:
+            fp32 [B], with sum 1; or all 0 where no query counts.
+        """
         del step
         return torch.full_like(labels, 1 / labels.shape[0], dtype=torch.float32)
 
@@ -69,12 +76,15 @@ class Head(nn.Module, ABC):
         """Return the loss of one micro-batch.
 
         Args:
-            features: [b, D] un-normalised embeddings, with gradient. references: [R, b, D] class-encoder features.
-            labels: int64 [b]. weights: [b], a part of what `begin_step` returned. margin: of this step (it may ramp).
+            features: [b, D] un-normalised embeddings, with gradient.
+            references: [R, b, D] class-encoder features.
+            labels: int64 [b].
+            weights: [b], a part of what `begin_step` returned.
+            margin: of this step (it may ramp).
         """
 
     def prepare_enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Enqueue:
-        """Do everything that remembering the step's centers [B, D] of identities [B] needs memory for."""
+        """Compute everything of remembering the step's centers [B, D] of identities [B] that needs memory."""
         del centers, labels, step
         return Enqueue([])
 
@@ -83,7 +93,7 @@ class Head(nn.Module, ABC):
         return ()
 
     def health(self, step: int, observed: Mapping[str, Tensor]) -> Health:
-        """Say how the head is doing after `step` optimiser steps; waits for the device.
+        """Return figures of the head after `step` optimiser steps; waits for the device.
 
         Args:
             observed: of the last step (`Enqueue.observed`).

@@ -25,9 +25,9 @@ class HeadKind:
     """One kind of head."""
 
     settings: type[HeadSettings]
-    """Whose ``kind`` is the key in `HEADS`."""
+    """The settings' class; its ``kind`` is the key in `HEADS`."""
     module: str
-    """Holds ``build(settings, site, device) -> Head``."""
+    """Name of the module that holds ``build(settings, site, device) -> Head``."""
 
 
 HEADS: dict[str, HeadKind] = {
@@ -35,12 +35,12 @@ HEADS: dict[str, HeadKind] = {
     "full_fc": HeadKind(FullFCSettings, "attfc_train.heads.full_fc.head"),
     "partial_fc": HeadKind(PartialFCSettings, "attfc_train.heads.partial_fc.head"),
 }
-"""Kind -> settings and where the head is built."""
+"""Kind -> settings, and the module that builds the head."""
 
 
 @dataclass(frozen=True, slots=True)
 class HeadSite:
-    """Where a head is built: the numbers of a run that it may need, and nothing of a profile."""
+    """The numbers of a run that building a head may need; nothing of a profile."""
 
     num_ids: int
     embedding_size: int

@@ -1,4 +1,4 @@
-"""A knob: one setting of a training profile that a search may turn, and everything that is known of it, in one object.
+"""A knob: one setting of a training profile that a search may turn, and everything about it in one object.
 
 The search space, a plan's screens, the Pareto front's columns, a tuning's records and refusals are made of these objects. The
 knobs of a head stand beside its settings; those that every training has are the planner's (`attfc_planner.knobs.space`).
@@ -16,22 +16,22 @@ Affected: TypeAlias = Literal["memory", "speed", "accuracy"]
 Section: TypeAlias = Literal["head", "optim", "model", "run", "data"]
 """A part of a training profile."""
 Tell: TypeAlias = Callable[[Any], str]
-"""Text about a knob, from the section that holds it; empty where there is nothing to tell."""
+"""Section of a profile -> text about a knob in it; empty where there is nothing to tell."""
 
 
 @dataclass(frozen=True, slots=True)
 class Knob:
-    """One knob; its name is that of the field in its section of the profile.
+    """A setting that a search may turn, by the name of its field in a section of the profile.
 
     A value of None stands for the recipe's own.
     """
 
     name: str
     values: tuple[Value | None, ...]
-    """Searched; in order where `ordered`."""
+    """Values to search; in order where `ordered`."""
     section: Section
     place: int
-    """Where a reader expects it among all knobs, from 0 on: the order of the space, of lines and of columns."""
+    """Rank among all knobs, from 0 on: the order of the space, of lines and of columns."""
     affects: frozenset[Affected] = frozenset({"memory", "speed", "accuracy"})
     ordered: bool = True
     """Whether a value's index means more or less of one thing."""
@@ -50,9 +50,9 @@ class Knob:
     column: str = ""
     """Heading in the table of the Pareto front; empty: no column."""
     cell: Tell = field(default=lambda _: "")
-    """Its text in that column."""
+    """Text in that column."""
     phrase: Tell = field(default=lambda _: "")
-    """In a line about a setting, such as ``batch size 512 in 4 parts``."""
+    """Text in a line about a setting, such as ``batch size 512 in 4 parts``."""
     row: Callable[[Any], tuple[str, str]] | None = None
     """Name and text in the table of the chosen setting."""
 

@@ -1,7 +1,7 @@
-"""What the settings of every head tell about themselves, free of torch.
+"""The base of every head's settings, and what they tell about themselves; free of torch.
 
-A kind of head is a folder: its settings, a subclass of `HeadSettings`, stand beside the head. Nobody else asks of which class
-settings are: they ask the settings.
+A kind of head is a folder: its settings, a subclass of `HeadSettings`, stand beside the head. Nobody else asks for the class of
+settings: one asks the settings.
 """
 
 from __future__ import annotations
@@ -52,13 +52,14 @@ class ClassEncoder(NamedTuple):
     """The class encoder that a head asks for: a momentum copy of the feature encoder."""
 
     momentum: float
-    """At the end of its ramp."""
+    """Momentum at the end of its ramp."""
     ramp_steps: int
     """Optimiser steps over which the momentum approaches `momentum`."""
     buffers: BufferPolicy
 
     def momentum_at(self, step: int) -> float:
         """Return a step's momentum m: over the ramp 1 - m falls geometrically from 0.1 to its final value."""
+        # 1 - m(t) = first (last / first)^(t / ramp)
         if step >= self.ramp_steps or self.momentum <= FIRST_MOMENTUM:
             return self.momentum
         first, last = 1 - FIRST_MOMENTUM, 1 - self.momentum
@@ -66,7 +67,7 @@ class ClassEncoder(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """What keeps settings from being searched: rule, value and remedy of an error."""
+    """The rule, value and remedy of an error that keeps settings from being searched."""
 
     rule: str
     got: str

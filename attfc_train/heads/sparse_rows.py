@@ -7,10 +7,11 @@ from torch import Tensor
 
 
 class SparseRows:
-    """A weight [N, D] of which a step uses K rows: gradient, momentum and decay of the step are theirs alone.
+    """A weight [N, D] of which a step trains K rows: gradient, momentum and decay of the step are theirs alone.
 
     `select` copies the rows out, a loss differentiates with respect to `rows`, `SGD.step` moves them and writes them back.
-    Rows that a step does not select keep weight and momentum as they are. No [N, D] temporary is ever made.
+    Rows that a step does not select keep weight and momentum as they are. No [N, D] temporary is ever made: an embedding's
+    gradient would be one.
 
     Args:
         weight: [N, D]; takes part in no graph.
@@ -22,26 +23,27 @@ class SparseRows:
 
     @property
     def rows(self) -> Tensor:
-        """[K, D] leaf of the step under way."""
+        """The selected rows, a leaf [K, D] of the step under way."""
         return self._now()[1]
 
     @property
     def index(self) -> Tensor:
-        """int64 [K]: which rows these are."""
+        """The rows' places in the weight, int64 [K]."""
         return self._now()[0]
 
     def select(self, index: Tensor) -> None:
-        """Begins a step on the rows `index`, int64 [K], each at most once."""
-        self._selected = index, self.weight.detach().index_select(0, index).requires_grad_()
+        """Begin a step on the rows `index`, int64 [K], each at most once."""
+        rows = self.weight.detach().index_select(0, index).requires_grad_()
+        self._selected = (index, rows)
 
     @torch.no_grad()
     def write_back(self) -> None:
-        """The rows, as they are now, into the weight."""
+        """Write the rows, as they are now, into the weight; allocates nothing."""
         index, rows = self._now()
         self.weight.index_copy_(0, index, rows)
 
     def forget(self) -> None:
-        """Frees the rows; the next step selects its own."""
+        """Free the rows; the next step selects its own."""
         self._selected = None
 
     def _now(self) -> tuple[Tensor, Tensor]:

@@ -18,18 +18,18 @@ MAX_PROFILE_BYTES = 4 * 1024**2
 
 
 def profiles_folder() -> Path:
-    """The shipped ``profiles/``: inside the installed package, or at the repository's top."""
+    """Return the shipped ``profiles/``: inside the installed package, or at the repository's top."""
     packaged = Path(__file__).parents[1] / "_profiles"
     return packaged if packaged.is_dir() else Path(__file__).parents[2] / "profiles"
 
 
 def preset_names() -> list[str]:
-    """Names that ``--preset`` takes, sorted."""
+    """Return the names that ``--preset`` takes, sorted."""
     return sorted(path.stem for path in (profiles_folder() / "presets").glob("*.json"))
 
 
 def load_preset(name: str) -> TrainProfile:
-    """The shipped preset `name`.
+    """Return the shipped preset `name`.
 
     Raises:
         ProfileError: there is none of that name.
@@ -40,7 +40,7 @@ def load_preset(name: str) -> TrainProfile:
 
 
 def load_profile(path: Path) -> TrainProfile:
-    """Reads and checks a training profile.
+    """Read and check a training profile.
 
     Raises:
         ProfileError: no such file, not JSON, another schema version, an unknown key, or a value outside its range.
@@ -49,10 +49,10 @@ def load_profile(path: Path) -> TrainProfile:
 
 
 def read_json(path: Path) -> Any:
-    """A bounded JSON file.
+    """Return the content of a JSON file of at most `MAX_PROFILE_BYTES`.
 
     Raises:
-        ProfileError: missing, too large or not JSON.
+        ProfileError: the file is missing, too large or not JSON.
     """
     try:
         with path.open("rb") as file:
@@ -67,7 +67,14 @@ def read_json(path: Path) -> Any:
 
 
 def parse_profile(document: Any, where: str) -> TrainProfile:
-    """A checked profile from parsed JSON; `where` names it in messages."""
+    """Return a checked profile from parsed JSON.
+
+    Args:
+        where: name of the document in messages.
+
+    Raises:
+        ProfileError: another schema version, an unknown key, or a value outside its range.
+    """
     version = document.get("schema_version") if isinstance(document, dict) else None
     if version != SCHEMA_VERSION:
         raise ProfileError(
@@ -76,7 +83,7 @@ def parse_profile(document: Any, where: str) -> TrainProfile:
             "Write it again with this version's attfc-plan.",
         )
     try:
-        json.dumps(document, ensure_ascii=False).encode()
+        json.dumps(document, ensure_ascii=False).encode()  # JSON may escape half a surrogate pair, which no file can hold
         return TrainProfile.model_validate(document)
     except UnicodeEncodeError as error:
         got = ascii(error.object[error.start - 20 if error.start > 20 else 0 : error.end])
@@ -86,7 +93,7 @@ def parse_profile(document: Any, where: str) -> TrainProfile:
 
 
 def resolve_profile(profile: TrainProfile, num_ids: int, num_images: int) -> TrainProfile:
-    """`profile` with the numbers of the data set (see `TrainProfile.resolve`).
+    """Return `profile` with the numbers of the data set (see `TrainProfile.resolve`).
 
     Raises:
         ProfileError: the profile breaks a rule with these numbers.
@@ -100,12 +107,12 @@ def resolve_profile(profile: TrainProfile, num_ids: int, num_images: int) -> Tra
 
 
 def save_profile(profile: TrainProfile, path: Path) -> None:
-    """Writes `profile` atomically as indented JSON."""
+    """Write `profile` atomically as indented JSON."""
     write_text_atomically(path, profile.model_dump_json(indent=2) + "\n")
 
 
 def with_overrides(profile: TrainProfile, assignments: Iterable[str]) -> TrainProfile:
-    """`profile` with ``section.key=value`` assignments applied (the command line's ``--set``); values are JSON or plain text.
+    """Return `profile` with ``section.key=value`` assignments (the command line's ``--set``); values are JSON or plain text.
 
     Another ``head.kind`` keeps the margin and nothing else of the head. A prediction made for other settings is dropped.
 
@@ -132,20 +139,22 @@ def with_overrides(profile: TrainProfile, assignments: Iterable[str]) -> TrainPr
 
 
 def _change_head(document: dict[str, Any], assignments: list[str]) -> None:
-    """Drops what belongs to the old kind of head, before any assignment: their order does not matter."""
+    """Drop the settings of the old kind of head, before any assignment, so that their order does not matter."""
     head = document["head"]
-    kinds = [_json_or_text(one.partition("=")[2]) for one in assignments if one.startswith("head.kind=")]
+    prefix = "head.kind="
+    kinds = [_json_or_text(each.removeprefix(prefix)) for each in assignments if each.startswith(prefix)]
     if kinds and kinds[-1] != head["kind"]:
         document["head"] = {"kind": kinds[-1], "margin": head["margin"]}
 
 
 def _predicted_settings(profile: TrainProfile) -> tuple[object, ...]:
-    """What a prediction is made for; of other settings it would be wrong."""
+    """Return the settings that a prediction is about: with others it would be wrong."""
     optim = profile.optim
     return profile.model, profile.head, optim.batch_size, optim.accumulation, profile.run.precision
 
 
 def _parent_of(document: dict[str, Any], dotted: str) -> tuple[dict[str, Any] | None, str]:
+    """Return the node that holds ``section.key``, None where there is none, and the key."""
     *sections, leaf = dotted.split(".")
     node: Any = document
     for section in sections:

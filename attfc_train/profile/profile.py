@@ -1,4 +1,4 @@
-"""The training profile: everything that decides a run, as one closed, frozen JSON document (DESIGN 3).
+"""The training profile: everything that decides a run, as one closed, frozen JSON document.
 
 The planner writes it (``best.json``), presets are it, the trainer reads it. The schema lives here, on the trainer's side,
 so that the trainer runs without the planner and the planner cannot write what the trainer cannot read.
@@ -60,13 +60,13 @@ class DataSettings(Frozen):
 
 
 DEFAULT_WINDOW_SHARE = 0.3
-"""Of the identities: narrower than the slots need where all have one, because it was no worse (docs/heads-compared.md)."""
+"""Share of the identities: narrower than needed where all hold a slot, because it was no worse (docs/heads-compared.md)."""
 MAX_DEFAULT_WORKERS = 16
-"""Decoding threads where ``data.num_workers`` is 0 and there are more cores."""
+"""Most decoding threads where ``data.num_workers`` is 0."""
 NUM_DRAWN_PAIRS = 6000
-"""Pairs that are drawn from a data set given as ``--val``: as many as LFW has."""
+"""Pairs drawn from a data set given as ``--val``: as many as LFW has."""
 BACKBONE_NAMES = tuple(BACKBONES)
-"""What ``model.backbone`` may be."""
+"""The values of ``model.backbone``."""
 
 
 class ModelSettings(Frozen):
@@ -199,7 +199,7 @@ class TrainProfile(Frozen):
         return max(1, min(open_ids, self.dcc_size or self.num_ids))
 
     def resolve(self, num_ids: int, num_images: int | None = None) -> TrainProfile:
-        """A profile in which everything that depended on the data set is a number.
+        """Return the profile in which everything that depended on the data set is a number.
 
         Args:
             num_ids: identities of the data set.
@@ -214,7 +214,7 @@ class TrainProfile(Frozen):
 
 
 def _check_setting(values: dict[str, Value]) -> None:
-    """Check what a file says of a setting that was trained: knobs of one kind of head, and of the other sections.
+    """Check a setting that was trained: knobs of one kind of head, and of the other sections.
 
     Raises:
         ValueError: no head has such knobs, or a value is out of its range.

@@ -1,8 +1,11 @@
 """Checkpoints: one atomic file that holds everything a run needs to go on as if it had never stopped.
 
-Format 2: a ``torch.save`` archive of tensors, numbers, strings and dicts only, read with ``weights_only=True`` (the
-allow-list): ``format``, ``profile`` (JSON), ``state`` (`TrainState.saved`), ``rng``, ``best_accuracy``. The sampler needs no
-entry: what it draws depends on the step alone.
+Format 2: a ``torch.save`` archive of tensors, numbers, strings and dicts only: ``format``, ``profile`` (JSON), ``state``
+(`TrainState.saved`), ``rng``, ``best_accuracy``. The sampler needs no entry: its draw depends on the step alone.
+
+A file may come from anywhere, so it is distrusted: ``weights_only=True`` reads nothing but an allow-list of types and runs no
+code, and `load_checkpoint` checks the keys, then the profile, then the step, before `Checkpoint.restore` lets torch compare
+the shapes. Each ends in a `CheckpointError`, however the file is damaged.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ _KEYS = {"format", "profile", "state", "rng", "best_accuracy"}
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint in memory (on the CPU)."""
+    """A checkpoint in the host's memory."""
 
     path: Path
     profile: TrainProfile
@@ -40,20 +43,21 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
-        """Optimiser steps done."""
+        """The number of optimiser steps done."""
         return int(self.state["step"])
 
     def restore(self, state: TrainState) -> Kept | None:
-        """Puts weights, container, optimiser, scaler, step and random generators back.
+        """Restore weights, container, optimiser, scaler, step and random generators.
 
         Returns:
-            How many centers were kept where the container has another size or form than it had, else None.
+            How many centers were kept where the container has another size or form; else None.
 
         Raises:
             CheckpointError: `state` has another architecture.
         """
+        other_container = self.profile.head.container_form != state.profile.head.container_form
         try:
-            kept = state.restore(self.state, self.profile.head.container_form != state.profile.head.container_form)
+            kept = state.restore(self.state, other_container)
             torch.set_rng_state(self.rng["cpu"])
             if state.device.type == "cuda" and "cuda" in self.rng:
                 torch.cuda.set_rng_state(self.rng["cuda"], state.device)
@@ -65,7 +69,7 @@ class Checkpoint:
 
 
 def save_checkpoint(path: Path, state: TrainState, best_accuracy: float | None) -> None:
-    """Writes `state` atomically.
+    """Write `state` atomically.
 
     Raises:
         StorageError: the disk is full or not writable; the former checkpoint is intact.
@@ -84,7 +88,7 @@ def save_checkpoint(path: Path, state: TrainState, best_accuracy: float | None) 
 
 
 def load_checkpoint(folder: Path) -> Checkpoint:
-    """The last checkpoint of the run in `folder`.
+    """Return the last checkpoint of the run in `folder`.
 
     Raises:
         CheckpointError: there is none, it is damaged, or it is not a checkpoint of this format.
@@ -106,26 +110,26 @@ def load_checkpoint(folder: Path) -> Checkpoint:
 
 
 def _problem(content: Any) -> str | None:
-    """What keeps `content` from being a checkpoint; None: nothing on its surface."""
+    """Return what keeps `content` from being a checkpoint; None: its keys and their types are right."""
     if not isinstance(content, dict):
         return type(content).__name__
     if set(content) != _KEYS:
         return f"keys {sorted(map(str, content))[:5]}"
     if not isinstance(content["format"], int) or content["format"] != FORMAT:
         return f"format {str(content['format'])[:20]!r}"
-    state, rng, best = content["state"], content["rng"], content["best_accuracy"]
-    if not isinstance(state, dict) or not isinstance(state.get("step"), int) or not isinstance(rng, dict):
+    state = content["state"]
+    if not isinstance(state, dict) or not isinstance(state.get("step"), int) or not isinstance(content["rng"], dict):
         return "no training state"
-    if not isinstance(content["profile"], str) or not isinstance(best, float | None):
+    if not isinstance(content["profile"], str) or not isinstance(content["best_accuracy"], float | None):
         return "a profile or an accuracy of another type"
     return None
 
 
 def load_tensors(path: Path) -> Any:
-    """A ``torch.save`` file on the CPU, with nothing in it but tensors and plain values.
+    """Return the content of a ``torch.save`` file, on the CPU: nothing but tensors and plain values.
 
     Raises:
-        CheckpointError: missing, damaged, or it contains code.
+        CheckpointError: the file is missing, is damaged, or contains code.
     """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
@@ -143,15 +147,15 @@ def load_tensors(path: Path) -> Any:
 
 
 def save_model(path: Path, feature_encoder: nn.Module) -> None:
-    """The bare state dict of the feature encoder: what InsightFace's ``model.pt`` is, and loads where that does."""
+    """Write the bare state dict of the feature encoder, which loads where InsightFace's ``model.pt`` does."""
     write_atomically(path, lambda file: torch.save(feature_encoder.state_dict(), file))
 
 
 def load_model(path: Path, feature_encoder: nn.Module) -> None:
-    """Loads a file of `save_model` in place.
+    """Load a file of `save_model` in place.
 
     Raises:
-        CheckpointError: damaged, or of another architecture.
+        CheckpointError: the file is damaged, or of another architecture.
     """
     try:
         feature_encoder.load_state_dict(load_tensors(path))
@@ -160,5 +164,5 @@ def load_model(path: Path, feature_encoder: nn.Module) -> None:
 
 
 def _short(error: Exception) -> str:
-    """The start of a long message of someone else's, or its kind where it says nothing."""
+    """Return the start of another library's message, or the error's type where it has none."""
     return " ".join(str(error).split())[:160] or type(error).__name__

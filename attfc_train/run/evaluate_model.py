@@ -1,4 +1,4 @@
-"""What ``attfc-train evaluate`` shows of a trained model."""
+"""The table of ``attfc-train evaluate``: a trained model on verification sets."""
 
 from __future__ import annotations
 
@@ -26,9 +26,14 @@ MODELS = {"best": BEST_FILE, "last": MODEL_FILE}
 def report_model(
     folder: Path, val: Sequence[str], which: str, device: torch.device, console: Console, at_least: float = 0.0
 ) -> None:
-    """Evaluates a run's model on `val`, or on the sets of its profile, and prints the table.
+    """Evaluate a run's model on `val`, or on the sets of its profile, and print the table.
+
+    Args:
+        which: a key of `MODELS`.
+        at_least: accuracy that every set must reach.
 
     Raises:
+        AttfcError: a set does not reach `at_least`.
         UsageError, ProfileError, CheckpointError, VerificationSetError: see `attfc_train.errors`.
     """
     if which not in MODELS:

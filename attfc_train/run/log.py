@@ -36,15 +36,18 @@ FILE_NAME = "log.jsonl"
 
 
 class RunLog:
-    """Context manager; every method is called from the loop's thread.
+    """The record of one run, as a context manager; every method is called from the loop's thread.
 
     Args:
-        folder: the run folder. total_steps: of the whole run. first_step: where this process starts.
+        folder: the run folder.
+        total_steps: of the whole run.
+        first_step: where this process starts.
         tensorboard: also write scalars to ``folder/tensorboard`` (needs the ``[log]`` extra).
     """
 
     def __init__(self, folder: Path, total_steps: int, first_step: int, *, tensorboard: bool, console: Console) -> None:
-        self.folder, self.console = folder, console
+        self.folder = folder
+        self.console = console
         self._writer = _summary_writer(folder / "tensorboard", first_step) if tensorboard else None
         _keep_until(folder / FILE_NAME, first_step)
         self._file = _open(folder / FILE_NAME)
@@ -64,7 +67,7 @@ class RunLog:
             self._writer.close()
 
     def event(self, event: str, step: int, **values: Any) -> None:
-        """Appends one line to the record and numbers to TensorBoard."""
+        """Append one line to the record, and its floats to TensorBoard."""
         record = {"event": event, "step": step, "time": round(time.time(), 3), **values}
         try:
             self._file.write(json.dumps({key: _finite(value) for key, value in record.items()}) + "\n")
@@ -79,7 +82,7 @@ class RunLog:
                     self._writer.add_scalar(f"{event}/{key}", value, step)
 
     def step(self, step: int, seconds_left: float, **values: float) -> None:
-        """Records a logged step and redraws the live line; off a terminal, prints it."""
+        """Record a logged step and redraw the live line; off a terminal, print it."""
         self.event("step", step, **values)
         text = (
             f"loss {values['loss']:.3f}  {values['images_per_second']:.0f} images/s  data {values['data_wait_share']:.0%}  "
@@ -92,26 +95,28 @@ class RunLog:
             self.say(f"step {step}/{self._progress.tasks[0].total:.0f}  {'  '.join(parts)}")
 
     def say(self, text: str) -> None:
-        """A line above the live line."""
+        """Print a line above the live line."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def _container_text(values: dict[str, float]) -> list[str]:
-    """The container in a few words; none for heads without one."""
+    """Return the container in a few words; nothing for heads without one."""
     if "filled_slots" not in values:
         return []
-    filled, age, cosine = values["filled_slots"], values["mean_age_steps"], values["center_cosine"]
+    filled = values["filled_slots"]
+    age = values["mean_age_steps"]
+    cosine = values["center_cosine"]
     compared = f", cosine {cosine:.2f} with fresh ones" if math.isfinite(cosine) else ""
     return [f"{filled:,.0f} centers, {age:,.0f} steps old{compared}"]
 
 
 def _finite(value: Any) -> Any:
-    """JSON knows no NaN and no infinity."""
+    """Return None for NaN and infinity, which JSON does not know."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_log(folder: Path) -> list[dict[str, Any]]:
-    """All complete lines of a run's record; a line cut short by a kill, or damaged, is left out."""
+    """Return all complete lines of a run's record; a damaged line, such as one cut short by a kill, is left out."""
     path = folder / FILE_NAME
     records = []
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
@@ -123,7 +128,7 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
 
 
 def _keep_until(path: Path, step: int) -> None:
-    """Drops what a killed process recorded after the checkpoint that is being resumed from."""
+    """Drop what a killed process recorded after the checkpoint that is being resumed from."""
     if path.exists():
         kept = [record for record in read_log(path.parent) if step and record["step"] <= step]
         write_text_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))

@@ -1,6 +1,10 @@
 """The training loop: steps, and what happens between them (log, evaluate, save, stop).
 
-The host waits for the device only where something is logged, evaluated or saved.
+The host runs ahead of the device: a step only queues its kernels. It waits only where a value is read, which is where
+something is logged, evaluated or saved; only there is the flag `TrainState.first_bad_step` looked at.
+
+Two orders are deliberate. A signal is answered after the step in which it came, so a checkpoint is always of a whole step. The
+last checkpoint is written before the last evaluation, which can take minutes, and again after it with the best accuracy.
 """
 
 from __future__ import annotations
@@ -33,19 +37,24 @@ class Evaluator(Protocol):
     """Verification accuracy of a feature encoder on each set, by the set's name."""
 
     def __call__(self, feature_encoder: nn.Module, *, batch_size: int) -> Mapping[str, Verification]:
-        """Embeds at most `batch_size` images at a time."""
+        """Verify, with at most `batch_size` images in a forward pass."""
         ...
 
 
 MODEL_FILE = "model.pt"
 BEST_FILE = "best.pt"
 PROFILE_FILE = "profile.json"
-"""As it trains now."""
+"""The profile as it trains now."""
 
 
 @dataclass(slots=True)
 class Loop:
-    """One run from `state.step` to its last step; `folder` receives checkpoints and models."""
+    """The training of one run, from `state.step` to its last step.
+
+    Args:
+        folder: receives checkpoints, models and the profile.
+        best_accuracy: mean over the verification sets, of the best model so far.
+    """
 
     state: TrainState
     loader: AttentionLoader
@@ -55,13 +64,14 @@ class Loop:
     on_oom: OnOom
     best_accuracy: float | None = None
     _is_settled: bool = field(default=False, init=False)
+    """Whether a step of the present size was made, and its start-up is forgotten (`_settle`)."""
     _clock: _Clock = field(init=False)
 
     def run(self) -> None:
-        """Trains to the end, evaluates, saves.
+        """Train to the end, evaluate and save.
 
         Raises:
-            Interrupted: after SIGINT or SIGTERM, when the state is safe.
+            Interrupted: SIGINT or SIGTERM came, and the state is saved.
             NonFiniteLossError, DataError, StorageError, DeviceMemoryError: see `attfc_train.errors`.
         """
         state = self.state
@@ -78,24 +88,25 @@ class Loop:
             self._finish()
 
     def _train_step(self, batch: Batch) -> StepMetrics:
-        """One step, with as many micro-batches as it takes."""
+        """Make one step, with as many micro-batches as it takes to fit into the memory."""
         while True:
             try:
                 return train_step(self.state, batch)
             except RuntimeError as error:
                 failure = observed(error, self.state.device)
-            # Only here is the error gone, and with it its traceback, whose frames hold the tensors of the failed step.
+            # Outside the ``except`` block: the error is gone, and with it its traceback, whose frames hold the tensors of the
+            # failed step. Inside, nothing of it could be freed.
             self._shrink(failure)
 
     def _shrink(self, failure: OutOfMemory) -> None:
-        """Records the failure, undoes the step, and cuts the batch into more parts.
+        """Record the failure, undo the step, and cut the batch into more parts.
 
         Raises:
-            DeviceMemoryError: that is not wanted, or not possible.
+            DeviceMemoryError: ``--on-oom fail``, or the parts cannot be smaller.
         """
         state = self.state
-        possible = self.on_oom == "shrink" and not state.start.is_committing
-        smaller = in_smaller_parts(state.profile) if possible else None
+        may_repeat = self.on_oom == "shrink" and not state.start.is_committing
+        smaller = in_smaller_parts(state.profile) if may_repeat else None
         self.log.event(
             "oom",
             state.step,
@@ -110,7 +121,8 @@ class Loop:
             saved = (self.folder / FILE_NAME).exists()
             raise too_large(state, failure, f"--resume {self.folder}" if saved else "Start again")
         release(state)
-        state.profile, self._is_settled = smaller, False
+        state.profile = smaller
+        self._is_settled = False
         save_profile(smaller, self.folder / PROFILE_FILE)
         self.log.say(
             f"step {state.step}: out of memory in phase '{failure.phase}' ({failure.message}). It is repeated, and training "
@@ -119,18 +131,23 @@ class Loop:
         )
 
     def _predicted_peak(self) -> Bytes | None:
-        """What `memory_use` should find; None without a plan for the settings that train."""
+        """Return the plan for `memory_use`'s peak; None without a plan for the settings that train."""
         memory = prediction_for(self.state.profile, self.state.device.type)
         return None if memory is None else memory.measured_bytes
 
     def _settle(self) -> None:
-        """After the first step of a size: what choosing convolutions took is given back, and is neither memory nor time."""
+        """Forget what the first step of a size took beside training, in memory and in time.
+
+        cuDNN tries its algorithms in it, with large workspaces; a plan and a rate are about the steps that follow.
+        """
         self._is_settled = True
         forget_peak(self.state.device)
         self._clock.restart(self.state.step)
 
     def _between_steps(self, metrics: StepMetrics) -> None:
-        step, run, last = self.state.step, self.state.profile.run, self.state.profile.total_steps
+        step = self.state.step
+        run = self.state.profile.run
+        last = self.state.profile.total_steps
         if self._is_logged(step):
             self._log(metrics)
         if step % run.eval_every == 0 and step != last:
@@ -163,7 +180,11 @@ class Loop:
         )
 
     def _check_finite(self) -> None:
-        """Reads the device's flag; names the step and its records."""
+        """Read the flag of bad steps, which waits for the device.
+
+        Raises:
+            NonFiniteLossError: names the first bad step and the records of its batch.
+        """
         bad = int(self.state.first_bad_step)
         if bad < 0:
             return
@@ -178,7 +199,7 @@ class Loop:
         )
 
     def _evaluate(self) -> None:
-        """Verification accuracy of the feature encoder; keeps the best model."""
+        """Verify the feature encoder, and keep it as the best model where it is."""
         results = self.evaluate(self.state.feature_encoder, batch_size=self.state.profile.optim.micro_batch_size)
         if not results:
             return
@@ -195,7 +216,7 @@ class Loop:
         self._clock.restart(self.state.step)
 
     def _save(self) -> None:
-        """A checkpoint, unless the state is damaged: then the last good one stays."""
+        """Write a checkpoint, unless the state is damaged: then the last good one stays."""
         self._check_finite()
         save_checkpoint(self.folder / FILE_NAME, self.state, self.best_accuracy)
         self.log.event("save", self.state.step)
@@ -211,11 +232,13 @@ class Loop:
         )
 
     def _finish(self) -> None:
-        self._save()  # before the evaluation, which can take minutes in which the process may be killed
+        self._save()  # before the evaluation, in which the process may be killed
         self._evaluate()
         self._save()
         save_model(self.folder / MODEL_FILE, self.state.feature_encoder)
-        corrupt, memory, predicted = self.loader.corrupt, memory_use(self.state.device), self._predicted_peak()
+        corrupt = self.loader.corrupt
+        memory = memory_use(self.state.device)
+        predicted = self._predicted_peak()
         self.log.event(
             "end",
             self.state.step,
@@ -232,26 +255,30 @@ class Loop:
 
 
 class _Clock:
-    """Wall time and data wait between log lines; a lap that an evaluation cut short counts nowhere."""
+    """Wall time and data wait between log lines; a lap that an evaluation cut short is not counted."""
 
     def __init__(self, loader: AttentionLoader, step: int) -> None:
         self._loader = loader
-        self._busy_seconds, self._busy_steps = 0.0, 0
+        self._busy_seconds = 0.0
+        self._busy_steps = 0
         self.restart(step)
 
     def restart(self, step: int) -> None:
-        """Starts a new lap now."""
-        self._step, self._time, self._waited = step, time.perf_counter(), self._loader.wait_seconds
+        """Start a new lap now."""
+        self._step = step
+        self._time = time.perf_counter()
+        self._waited = self._loader.wait_seconds
 
     def lap(self, step: int) -> tuple[int, float, float]:
-        """Steps, seconds and seconds waited for data since the last lap."""
+        """Return steps, seconds and seconds waited for data since the last lap, and start a new one."""
         seconds = max(time.perf_counter() - self._time, 1e-9)
-        steps, waited = max(1, step - self._step), self._loader.wait_seconds - self._waited
+        steps = max(1, step - self._step)
+        waited = self._loader.wait_seconds - self._waited
         self._busy_seconds += seconds
         self._busy_steps += steps
         self.restart(step)
         return steps, seconds, waited
 
     def overall(self, state: TrainState) -> float:
-        """Images per second of this process's steps."""
+        """Return the images per second of this process's steps."""
         return self._busy_steps * state.profile.optim.batch_size / max(self._busy_seconds, 1e-9)

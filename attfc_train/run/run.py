@@ -36,7 +36,7 @@ from attfc_train.step.state import TrainState
 
 @dataclass(frozen=True, slots=True)
 class RunOptions:
-    """What belongs to this process and not to the run."""
+    """The options of this process, which are no settings of the run."""
 
     folder: Path
     device: torch.device
@@ -46,7 +46,7 @@ class RunOptions:
 
 
 def start(profile: TrainProfile, options: RunOptions) -> None:
-    """A new run of `profile` (with ``data.path`` set) in ``options.folder``."""
+    """Start a new run of `profile`, whose ``data.path`` is set, in ``options.folder``."""
     _must_be_new(options.folder)
     dataset = _open(profile)
     profile = resolve_profile(profile, dataset.index.num_ids, dataset.index.num_images)
@@ -79,13 +79,16 @@ RESUMABLE = (
     "run.eval_every",
     "run.save_every",
 )
-"""Settings that may change in a resumed run: what is learned and what is drawn stays the same. A container of another size
-or form takes over the newest centers that it has room for (the rule: `attfc_train.heads.containers.resize`); with the draw
-``residency`` fewer slots than the window has identities narrow it: another order of images from the resumed step on."""
+"""Settings that may change in a resumed run: what is learned and what is drawn stays the same.
+
+A container of another size or form takes over the newest centers that it has room for (`attfc_train.heads.containers.resize`).
+With the draw ``residency``, fewer slots than the window has identities narrow the window: another order of images from the
+resumed step on.
+"""
 
 
 def resume(options: RunOptions, assignments: Sequence[str] = ()) -> None:
-    """Goes on with the run in ``options.folder`` from its last checkpoint, as if it had never stopped.
+    """Continue the run in ``options.folder`` from its last checkpoint, as if it had never stopped.
 
     Args:
         assignments: ``section.key=value`` for keys of `RESUMABLE`.
@@ -96,9 +99,10 @@ def resume(options: RunOptions, assignments: Sequence[str] = ()) -> None:
         options.console.print(f"The run in {options.folder} has done its {checkpoint.step:,} steps.", markup=False)
         return
     dataset = _open(profile)
-    trained, found = checkpoint.profile.data.num_images, dataset.index.num_images
-    if trained != found:
-        got = f"{found}; the run was started with {trained}"
+    num_images = dataset.index.num_images
+    num_before = checkpoint.profile.data.num_images
+    if num_images != num_before:
+        got = f"{num_images}; the run was started with {num_before}"
         raise DataError(f"'{dataset.name}' must have the same images as before", got, "Restore the data, or start a new run.")
     evaluator = _evaluator(profile, options.device)
     best_accuracy = checkpoint.best_accuracy
@@ -109,7 +113,7 @@ def resume(options: RunOptions, assignments: Sequence[str] = ()) -> None:
         kept = checkpoint.restore(state)
         if kept is not None:
             options.console.print(f"container: {kept.kept:,} of {kept.saved:,} centers kept", highlight=False)
-        del checkpoint  # a second copy of everything, which would stay to the end
+        del checkpoint  # a second copy of everything, which would stay in the host's memory to the end
         _train(state, dataset, evaluator, options, best_accuracy)
 
 
@@ -131,7 +135,7 @@ def _changed(profile: TrainProfile, assignments: Sequence[str]) -> TrainProfile:
 
 @contextmanager
 def memory_is_enough(device: torch.device) -> Iterator[None]:
-    """Reports what runs out of memory inside it.
+    """Report it as the user's error where something inside runs out of memory.
 
     Raises:
         DeviceMemoryError: instead of the errors of PyTorch's allocators.
@@ -149,7 +153,11 @@ def memory_is_enough(device: torch.device) -> Iterator[None]:
 
 
 def _must_be_new(folder: Path) -> None:
-    """Nothing that took long to make is ever overwritten."""
+    """Refuse a folder that holds a run: nothing that took long to make is overwritten.
+
+    Raises:
+        UsageError: there is a checkpoint or a model.
+    """
     if os.path.exists(folder / CHECKPOINT_FILE):
         remedy = f"Continue it with --resume {folder}, or choose another --output."
         raise UsageError("--output must be a new folder", f"'{folder}', which holds a run", remedy)
@@ -159,24 +167,34 @@ def _must_be_new(folder: Path) -> None:
 
 
 def _open(profile: TrainProfile) -> FaceDataset:
-    """The profile's data set, which must be the one that was planned for."""
+    """Open the profile's data set.
+
+    Raises:
+        UsageError: the profile names none.
+        DataError: it has another number of identities than the profile.
+    """
     if profile.data.path is None:
         raise UsageError(
             "--data must name the training data", "none", "Example: --data faces/train.rec or --data synthetic:500x20."
         )
     dataset = open_dataset(profile.data.path)
-    planned, found = profile.data.num_ids, dataset.index.num_ids
-    if planned is not None and planned != found:
+    planned = profile.data.num_ids
+    num_ids = dataset.index.num_ids
+    if planned is not None and planned != num_ids:
         raise DataError(
             f"'{profile.data.path}' must have the {planned} identities of the profile (data.num_ids, --ids)",
-            f"{found}",
+            f"{num_ids}",
             "Plan again with --data, or give the data set that the profile was made for.",
         )
     return dataset
 
 
 def _evaluator(profile: TrainProfile, device: torch.device) -> Evaluator:
-    """Loads the verification sets now, so that a bad one stops the run before it starts."""
+    """Load the verification sets now, so that a bad one stops the run before it starts.
+
+    Raises:
+        VerificationSetError: a set cannot be read, or may hold identities that are trained on.
+    """
     data = profile.data.path or ""
     for val in profile.run.val:
         if may_share_identities(data, val):

@@ -170,6 +170,40 @@ def test_it_is_planned(command: Command, plan: str) -> None:
     assert "smooth" in plan.split("Pareto front")[1]
 
 
+CONTRACT = """
+import pytest
+
+from attfc_train.heads.cosine_softmax.settings import CosineSoftmaxSettings
+from tests.contracts.head_contract import HeadContract
+
+
+class TestAdded(HeadContract):
+    @pytest.fixture
+    def settings(self):
+        return CosineSoftmaxSettings()
+"""
+
+
+def test_it_keeps_the_contract_of_heads(tree: Path, tmp_path: Path) -> None:
+    """Catches a contract that only the shipped heads can keep."""
+    (tmp_path / "test_contract.py").write_text(CONTRACT)
+    line = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-c",
+        str(ROOT / "pyproject.toml"),
+        "-p",
+        "no:cacheprovider",
+        "test_contract.py",
+    ]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join((str(tree), str(ROOT)))}
+    done = subprocess.run(line, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "10 passed" in done.stdout
+
+
 @pytest.mark.usefixtures("plan")
 def test_it_is_explained_and_reported(command: Command) -> None:
     said = command("attfc_planner.cli", "explain", "best.json")

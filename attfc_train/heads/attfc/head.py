@@ -27,18 +27,30 @@ from attfc_train.losses.slots import EMPTY, Slots
 
 
 class AttFCHead(Head):
-    """Scores queries against generated class centers (docs/methods.md, steps 4 to 7).
+    """Margin softmax of queries against generated class centers (docs/methods.md, steps 4 to 8).
 
-    The positive of a sample is made of what its slot will hold: its GCC, and what is stored of its identity (with the fifo
-    policy, and with queue length 1, that is the GCC itself, as published). Without references (R = 0) it is made of what is
-    stored, and a sample whose identity holds no slot yet has weight 0; its own detached feature becomes the center.
+    Which positive, of a query of identity y with new center g (its GCC, or without references its own feature):
 
-    With `batch_negatives` the new centers of the micro-batch whose identities hold no slot (fifo: all) are negatives too: they
-    are the freshest there are, and with a small container the samples of a batch would else never be told apart.
+    * R > 0: what the slot of y will hold after this step, made of g and of what is stored. With the fifo policy, and with queue
+      length 1, that is g itself, as published.
+    * R = 0: what is stored of y. Where nothing is, the query has weight 0 in the loss, and any positive does.
+
+    Which negatives: every filled slot of another identity; and with `batch_negatives` the new centers of the micro-batch whose
+    identities hold no slot (fifo: all). They are the freshest there are, and with a small container the samples of a batch
+    would else never be told apart.
+
+    When: all micro-batches of a step are scored against the container as the step found it. Their centers enter it in the
+    commit.
 
     Args:
-        container: where centers live. loss: an implementation of the container loss, to which scale s and chunk are passed.
-        temperature: of the attention. watch: says when what is stored is stale; None: nobody does.
+        container: holds the centers.
+        loss: an implementation of the container loss, to which `scale` and `chunk` are passed.
+        num_references: R.
+        scale: s.
+        temperature: of the attention.
+        chunk: slots that the loss scores at a time.
+        batch_negatives: whether new centers are negatives too.
+        watch: warns of stale centers; None: nothing does.
     """
 
     def __init__(
@@ -54,23 +66,28 @@ class AttFCHead(Head):
         watch: StalenessWatch | None = None,
     ) -> None:
         super().__init__()
-        self.container, self.loss = container, loss
-        self.num_references, self.temperature = num_references, temperature
-        self.scale, self.chunk, self.batch_negatives = scale, chunk, batch_negatives
+        self.container = container
+        self.loss = loss
+        self.num_references = num_references
+        self.scale = scale
+        self.temperature = temperature
+        self.chunk = chunk
+        self.batch_negatives = batch_negatives
         self.watch = watch
 
     def begin_step(self, labels: Tensor, step: int) -> Tensor:
-        """1 / B each; without references only identities that hold a slot count."""
+        """Return 1 / B each; without references only queries whose identity holds a slot count."""
         del step
+        # The weights of the counted queries add up to 1; where none counts, all are 0, and so is the loss.
         counted = torch.ones_like(labels, dtype=torch.float32)
         if self.num_references == 0:
             counted = self.container.find(labels)[1].float()
         return counted / counted.sum().clamp_min(1)
 
     def forward(self, features: Tensor, references: Tensor, labels: Tensor, weights: Tensor, margin: Margin) -> HeadOutput:
-        """See `Head.__call__`."""
+        """See `Head.forward`."""
         query = normalize(features.float(), dim=1)
-        with torch.no_grad():
+        with torch.no_grad():  # centers are generated, not learned: the gradient reaches the query alone
             centers, positive = self._centers(query.detach(), references, labels)
             fresh = self._fresh(centers, labels) if self.batch_negatives else None
         loss = self.loss(
@@ -87,14 +104,16 @@ class AttFCHead(Head):
         return HeadOutput(loss, centers)
 
     def _centers(self, query: Tensor, references: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """What to remember and what to score against, both unit [b, D]."""
-        if self.num_references == 0:
+        """Return the new centers and the positives, both unit [b, D]."""
+        if self.num_references == 0:  # a query would be its own positive; the stored center of its identity is the only other
             return query, self.container.positive(query, None, labels)
         centers = normalize(generate_class_centers(query, references.float(), self.temperature), dim=1)
         return centers, self.container.positive(query, centers, labels)
 
     def _fresh(self, centers: Tensor, labels: Tensor) -> Slots:
-        """The micro-batch's centers for which no slot stands."""
+        """Return the micro-batch's new centers as slots; those that a slot stands for are empty."""
+        # A shape that does not depend on values: an `EMPTY` slot is not scored. A center beside its own slot would count its
+        # identity twice. The loss leaves out the centers of the query's own identity.
         return Slots(centers, None, torch.where(self.container.stands_for(labels), EMPTY, labels))
 
     @torch.no_grad()

@@ -15,7 +15,13 @@ from attfc_train.losses.reference import classification_loss
 
 
 class FullFCHead(Head):
-    """Margin softmax over a weight matrix [num_ids, D], initialised N(0, 0.01) as in arXiv 2203.15565's code."""
+    """Margin softmax over a weight matrix [num_ids, D], initialised N(0, 0.01) as in arXiv 2203.15565's code.
+
+    Args:
+        num_ids: rows of the weight.
+        embedding_size: D.
+        scale: s.
+    """
 
     def __init__(
         self,

@@ -29,14 +29,19 @@ _SEED_STRIDE = 0x9E3779B1
 class PartialFCHead(Head):
     """Margin softmax over K of the rows of a weight matrix [num_ids, D], initialised like the full layer.
 
-    K is ``round(sample_rate * num_ids)``, but at least the batch size. A step scores every class of its batch; uniformly drawn
-    others, without repetition, make it K. Which ones is a function of seed and step.
+    K is ``round(sample_rate * num_ids)``, but at least the batch size. A step scores every class of its batch, and as many
+    others as make it K, drawn uniformly without repetition. The draw is a function of seed and step.
 
     Args:
-        sample_rate: in (0, 1]. seed: of the draws. scale: s.
+        num_ids: rows of the weight.
+        embedding_size: D.
+        sample_rate: in (0, 1].
+        seed: of the draws.
+        scale: s.
     """
 
     place: Tensor
+    """int32 [num_ids]: where each label of the batch is among the step's classes; entries of other classes are stale."""
 
     def __init__(
         self,
@@ -53,13 +58,17 @@ class PartialFCHead(Head):
         self.weight = nn.Parameter(torch.randn(num_ids, embedding_size, device=device).mul_(0.01), requires_grad=False)
         self.rows = SparseRows(self.weight)
         self.register_buffer("place", torch.zeros(num_ids, dtype=torch.int32, device=device), persistent=False)
-        self.sample_rate, self.seed, self.scale = sample_rate, seed, scale
+        self.sample_rate = sample_rate
+        self.seed = seed
+        self.scale = scale
 
     @torch.no_grad()
     def begin_step(self, labels: Tensor, step: int) -> Tensor:
-        """Samples the step's classes; 1 / B each."""
-        num_ids, batch_size = self.weight.shape[0], labels.shape[0]
+        """Draw the step's classes and copy their rows out; return 1 / B each."""
+        num_ids = self.weight.shape[0]
+        batch_size = labels.shape[0]
         count = num_sampled(num_ids, self.sample_rate, batch_size)
+        # The key is the step's, not a generator's: a repeated or resumed step draws the same classes.
         classes = draw_classes(num_ids, count, self.seed * _SEED_STRIDE + step, labels.device)
         put_positives(classes, labels, self.place)
         self.rows.select(classes)
@@ -69,8 +78,8 @@ class PartialFCHead(Head):
         """See `Head.forward`; references are not used, and there is nothing to remember."""
         del references
         query = normalize(features.float(), dim=1)
-        labels = self.place[labels].long()
-        loss = classification_loss(cosines(query, self.rows.rows), labels, weights, margin, self.scale)
+        positive = self.place[labels].long()
+        loss = classification_loss(cosines(query, self.rows.rows), positive, weights, margin, self.scale)
         return HeadOutput(loss, query.detach()[:0])
 
     def sparse_rows(self) -> Sequence[SparseRows]:

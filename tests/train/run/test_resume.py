@@ -28,7 +28,7 @@ STEPS, SAVE_EVERY = 12, 3
 
 CHILD = """
 import os, signal, sys, torch
-from attfc_train import loop
+from attfc_train.run import loop
 from attfc_train.cli import main
 torch.set_num_threads(1)
 step, kill_at = loop.train_step, int(sys.argv.pop(1))

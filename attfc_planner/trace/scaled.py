@@ -6,6 +6,8 @@ parts are alive already, and so are the earlier parts' new centers; its own grad
 Narrower centers. The container's rows shrink, the 8-bit types have an fp32 scale per slot, and scoring widens each chunk of
 slots into fp32, and with scales multiplies its logits by them. Rounding a batch of new centers takes a few numbers per sample
 more; that is left out: it happens while no activations are alive.
+
+A test compares both with traces of the very step.
 """
 
 from __future__ import annotations
@@ -25,11 +27,13 @@ _WHOLE = ("input", "momentum", "update", "enqueue")
 """Phases of the step that happen once, whatever the parts."""
 _FIRST_GRADIENT = ("new_empty_strided", "copy_")
 """Operators of the backward pass that give a weight its first gradient."""
-_SLOTS, _CHUNK = SIZE_TERMS.index("C"), SIZE_TERMS.index("K")
+_SLOTS = SIZE_TERMS.index("C")
+_CHUNK = SIZE_TERMS.index("K")
+_FP32_BYTES = 4
 
 
 def stand_in(profile: TrainProfile) -> TrainProfile:
-    """The profile to trace for `profile`: one part of the batch, fp32 centers. Itself where these are not known to scale."""
+    """Return the profile to trace for `profile`: one part of the batch, fp32 centers; itself where these do not scale."""
     optim = profile.optim
     head = head_structure_of(profile.head).stand_in(profile.head)
     if head is None:
@@ -39,15 +43,16 @@ def stand_in(profile: TrainProfile) -> TrainProfile:
 
 
 def scaled_trace(affine: AffineTrace, profile: TrainProfile) -> Trace:
-    """The trace of `profile` from that of the structure of its stand-in."""
-    affine, knobs = _narrowed(affine, profile), knobs_of(profile)
+    """Return the trace of `profile` from that of the structure of its stand-in."""
+    knobs = knobs_of(profile)
+    affine = _narrowed(affine, profile)
     parts = profile.optim.accumulation if stand_in(profile) is not profile else 1
     trace = affine.at(knobs)
     return trace if parts == 1 else _in_parts(trace, affine.at(replace(knobs, batch=parts * knobs.batch)).nbytes, parts)
 
 
 def scaled_costs(affine: AffineTrace, profile: TrainProfile) -> tuple[OpCost, ...]:
-    """Costs of the operators of one step of `profile`, likewise."""
+    """Return the costs of the operators of one step of `profile`, from the structure of its stand-in."""
     knobs = knobs_of(profile)
     affine = _narrowed(affine, profile)
     parts = profile.optim.accumulation if stand_in(profile) is not profile else 1
@@ -55,64 +60,64 @@ def scaled_costs(affine: AffineTrace, profile: TrainProfile) -> tuple[OpCost, ..
 
 
 def _narrowed(affine: AffineTrace, profile: TrainProfile) -> AffineTrace:
-    """The trace with centers in the profile's storage."""
+    """Return the trace with centers in the profile's storage."""
     dim = profile.model.embedding_size
     storage = head_structure_of(profile.head).storage(profile.head)
     if stand_in(profile) is profile or storage == "fp32":
         return affine
     width, scaled = STORAGES[storage]
-    scale = 4 if scaled else 0
-    trace, coefficients = affine.skeleton, affine.coefficients.copy()
-    coefficients[_rows(trace, affine, "zeros", "container", _SLOTS, 4 * dim), _SLOTS] = width * dim + scale
-    coefficients[_rows(trace, affine, "new_zeros", "loss", _CHUNK, 4), _CHUNK] += 4 * dim
-    keys = (*affine.cost_keys, OpCost("widening", "loss", "loss", 0, 0, 0))
-    widening = np.zeros((1, *affine.cost_coefficients.shape[1:]))
-    widening[0, 1, COST_TERMS.index("C")] = (width + 4) * dim
-    widening[0, 2, COST_TERMS.index("chunks")] = 1
-    if scale:
-        widening[0, 1, COST_TERMS.index("BC")] = 24
-        widening[0, 2, COST_TERMS.index("chunks")] = 4
+    scale_bytes = _FP32_BYTES if scaled else 0
+    coefficients = affine.coefficients.copy()
+    # A slot: D fp32 numbers -> D numbers of `width` bytes, and a scale.
+    coefficients[_rows(affine, "zeros", "container", _SLOTS, _FP32_BYTES * dim), _SLOTS] = width * dim + scale_bytes
+    # Scoring makes an fp32 copy of a chunk (`attfc_train.losses.chunked`). No storage of the trace is that copy, but the mask of
+    # empty slots (4 bytes a slot) is made for the same chunk: the copy's bytes, D fp32 numbers a slot, are added to it.
+    coefficients[_rows(affine, "new_zeros", "loss", _CHUNK, _FP32_BYTES), _CHUNK] += _FP32_BYTES * dim
     return replace(
         affine,
         coefficients=coefficients,
-        cost_keys=keys,
-        cost_coefficients=np.concatenate([affine.cost_coefficients, widening]),
+        cost_keys=(*affine.cost_keys, OpCost("widening", "loss", "loss", 0, 0, 0)),
+        cost_coefficients=np.concatenate([affine.cost_coefficients, _widening(affine, width, scaled, dim)]),
     )
 
 
-def _rows(trace: Trace, affine: AffineTrace, op: str, category: str, term: int, coefficient: int) -> NDArray[np.bool_]:
-    """The storages that an operator makes for a category with this coefficient of a term."""
-    named = (np.array(trace.ops) == op) & (np.array(trace.categories) == category)
-    return np.asarray(named & (affine.coefficients[:, term] == coefficient))
+def _widening(affine: AffineTrace, width: int, scaled: bool, dim: int) -> NDArray[np.float64]:
+    """Return the cost of widening as a row of ``affine.cost_coefficients``: [1, (FLOPs, bytes, operators), terms]."""
+    row = np.zeros((1, *affine.cost_coefficients.shape[1:]))
+    # Every slot is read as it is stored and written in fp32, by one operator a chunk.
+    row[0, 1, COST_TERMS.index("C")] = (width + _FP32_BYTES) * dim
+    row[0, 2, COST_TERMS.index("chunks")] = 1
+    if scaled:
+        # The logits are multiplied by scales, then masked, and the weights multiplied again: each reads and writes B x C numbers.
+        row[0, 1, COST_TERMS.index("BC")] = 6 * _FP32_BYTES
+        row[0, 2, COST_TERMS.index("chunks")] = 4
+    return row
+
+
+def _rows(affine: AffineTrace, op: str, category: str, term: int, coefficient: int) -> NDArray[np.bool_]:
+    """Return which storages an operator makes for a category with this coefficient of a term."""
+    trace = affine.skeleton
+    is_named = (np.array(trace.ops) == op) & (np.array(trace.categories) == category)
+    return np.asarray(is_named & (affine.coefficients[:, term] == coefficient))
 
 
 def _in_parts(trace: Trace, whole: NDArray[np.int64], parts: int) -> Trace:
-    """The second step's last part, with what the earlier parts left.
+    """Return the trace of a step in parts: everything before the second step, and of that the last part.
 
     Args:
         trace: with the sizes of one part. whole: the sizes of the whole batch.
     """
+    # Phases that happen once have the sizes of the whole batch.
     sizes = np.where(np.isin(np.array(trace.phases), _WHOLE), whole, trace.nbytes)
     step = trace.births(1)
     gradients = [index for index in step if trace.categories[index] == "gradients"]
-    kept = int(sum(sizes[index] for index in _left_over(trace, step)))
-    first = next(index for index in step if trace.phases[index] not in _WHOLE)
+    # Alive when the last part begins: an accumulated gradient for every gradient of the part, and what each earlier part's loss
+    # left. They are new storages behind those of the trace.
+    left_bytes = int(sum(sizes[index] for index in _left_over(trace, step)))
     accumulated = range(len(sizes), len(sizes) + len(gradients))
-    sizes = np.concatenate([sizes, sizes[gradients], [(parts - 1) * kept]])
-    own = dict(zip(gradients, accumulated, strict=True))
-    events: list[int] = []
-    passing: list[int] = []  # gradients of the last part, until they are added
-    for event in trace.events:
-        if event == first:
-            events += [*accumulated, len(sizes) - 1]
-        if event in own:
-            passing.append(event)
-        elif event >= 0 and passing:
-            events += [~index for index in passing]
-            passing.clear()
-        events.append(~own[~event] if ~event in own else event)
+    sizes = np.concatenate([sizes, sizes[gradients], [(parts - 1) * left_bytes]])
     return Trace(
-        events=tuple(events),
+        events=_events_in_parts(trace, step, dict(zip(gradients, accumulated, strict=True)), len(sizes) - 1),
         nbytes=sizes,
         ops=(*trace.ops, *(trace.ops[index] for index in gradients), "div"),
         phases=(*trace.phases, *(trace.phases[index] for index in gradients), "loss"),
@@ -122,24 +127,53 @@ def _in_parts(trace: Trace, whole: NDArray[np.int64], parts: int) -> Trace:
     )
 
 
+def _events_in_parts(trace: Trace, step: range, accumulated: dict[int, int], left_over: int) -> tuple[int, ...]:
+    """Return the births and deaths (``~index``) of a step whose last part adds to earlier gradients.
+
+    Args:
+        accumulated: gradient of the part -> the accumulated one. left_over: the storage that stands for earlier losses.
+    """
+    first = next(index for index in step if trace.phases[index] not in _WHOLE)
+    events: list[int] = []
+    to_be_added: list[int] = []
+    for event in trace.events:
+        if event == first:  # the last part begins
+            events += [*accumulated.values(), left_over]
+        # A gradient of the part is added to the accumulated one, and freed, before the next storage is made.
+        if event in accumulated:
+            to_be_added.append(event)
+        elif event >= 0 and to_be_added:
+            events += [~index for index in to_be_added]
+            to_be_added.clear()
+        # The gradient that the optimiser frees is the accumulated one.
+        events.append(~accumulated[~event] if ~event in accumulated else event)
+    return tuple(events)
+
+
 def _left_over(trace: Trace, step: range) -> list[int]:
-    """The storages of the loss that outlive the backward pass: new centers and the loss itself."""
+    """Return the storages of the loss that outlive the backward pass: new centers and the loss itself."""
     update = next(index for index in step if trace.phases[index] == "update")
-    gone = {~event for event in trace.events[: trace.events.index(update)] if event < 0}
-    return [index for index in range(step.start, update) if trace.phases[index] == "loss" and index not in gone]
+    freed = {~event for event in trace.events[: trace.events.index(update)] if event < 0}
+    return [index for index in range(step.start, update) if trace.phases[index] == "loss" and index not in freed]
 
 
 def _costs_in_parts(affine: AffineTrace, knobs: Knobs, parts: int) -> tuple[OpCost, ...]:
-    """What happens once, at the whole batch; the rest for every part; gradients are copied once, and then added."""
+    """Return the costs of phases that happen once, at the whole batch, and of all others for every part."""
     whole = [cost for cost in affine.costs_at(replace(knobs, batch=parts * knobs.batch)) if cost.phase in _WHOLE]
     rest = [cost for cost in affine.costs_at(knobs) if cost.phase not in _WHOLE]
+    # The first part's gradient is kept as it is; the others are added: two reads and a write each.
     repeated = [_times(cost, 1 if cost.phase == "backward" and cost.name in _FIRST_GRADIENT else parts) for cost in rest]
     trace = affine.skeleton
     gradients = [int(trace.nbytes[index]) for index in trace.births(1) if trace.categories[index] == "gradients"]
-    adding = (parts - 1) * 3 * sum(gradients), (parts - 1) * len(gradients)
-    return (*whole, *repeated, OpCost("add_", "elementwise", "backward", 0, *adding))
+    added_bytes = (parts - 1) * 3 * sum(gradients)
+    additions = OpCost("add_", "elementwise", "backward", 0, added_bytes, (parts - 1) * len(gradients))
+    return (*whole, *repeated, additions)
 
 
 def _times(cost: OpCost, number: int) -> OpCost:
-    flops, moved, count = (number * one for one in (cost.flops, cost.bytes_read_written, cost.count))
-    return replace(cost, flops=flops, bytes_read_written=moved, count=count)
+    return replace(
+        cost,
+        flops=number * cost.flops,
+        bytes_read_written=number * cost.bytes_read_written,
+        count=number * cost.count,
+    )

@@ -1,9 +1,9 @@
-"""What of a profile changes the *sequence* of allocations, and what only changes their sizes.
+"""The structure of a profile: everything that changes the *sequence* of allocations, and not only their sizes.
 
 Two profiles of one structure make the same storages in the same order; a storage's size is an exact affine function of a
 few sizes. So a few small traces of a structure predict all its sizes: see `attfc_planner.trace.affine`.
 
-What of a head's settings matters is registered by its kind in `STRUCTURES`; of a kind that is not there, everything does.
+`STRUCTURES` says by kind which settings of a head matter; for a kind that is not there, all do.
 """
 
 from __future__ import annotations
@@ -19,7 +19,10 @@ from attfc_train.heads.partial_fc.settings import PartialFCSettings
 from attfc_train.heads.settings import HeadSettings, MarginSettings
 from attfc_train.profile.profile import DataSettings, ModelSettings, OptimSettings, RunSettings, TrainProfile
 
-_OTHER_CHUNK, _MORE_IDENTITIES = 787, 502
+_OTHER_CHUNK = 787
+"""Slots scored at a time in a second trace: like no other size of a step, so that it cannot be mistaken for one."""
+_MORE_IDENTITIES = 502
+"""Identities more in another trace, likewise."""
 
 Settings = TypeVar("Settings", bound=HeadSettings)
 
@@ -41,7 +44,7 @@ class Knobs:
 
 
 class HeadStructure(Generic[Settings]):
-    """How one kind of head allocates. As it stands here: all of its settings but the margin's numbers may matter."""
+    """The way in which a kind of head allocates; by default all settings but the margin's numbers may matter."""
 
     knobs: tuple[str, ...] | None = None
     """The searched knobs of the head that change the sequence of allocations; None: any may."""
@@ -53,7 +56,7 @@ class HeadStructure(Generic[Settings]):
         return head.model_copy(update={"margin": _plain_margin(head.margin)})
 
     def chunk(self, head: Settings) -> int:
-        """Return the slots that are scored at a time; 0 where none are."""
+        """Return the slots that are scored at a time; 0 without a container."""
         del head
         return 0
 
@@ -84,16 +87,17 @@ class HeadStructure(Generic[Settings]):
 
 
 class _AttFCStructure(HeadStructure[AttFCSettings]):
-    """A container: no references at all is another structure, and so is a slot for every identity."""
+    """A container; no references at all is another structure, and so is a slot for every identity."""
 
     knobs = ("dcc_share", "num_references")
 
     def plain(self, head: AttFCSettings) -> AttFCSettings:
-        exact_length = head.queue_mode == "stored" or head.queue_length == 1
+        # A stored queue has a tensor of its length, and an average over 1 is none; all other averages allocate alike.
+        length_matters = head.queue_mode == "stored" or head.queue_length == 1
         return AttFCSettings(
             margin=_plain_margin(head.margin),
             policy=head.policy,
-            queue_length=head.queue_length if exact_length else 2,
+            queue_length=head.queue_length if length_matters else 2,
             queue_mode=head.queue_mode,
             storage=head.storage,
             batch_negatives=head.batch_negatives,
@@ -111,14 +115,14 @@ class _AttFCStructure(HeadStructure[AttFCSettings]):
         return head.policy == "identity" and head.num_slots >= num_ids
 
     def points(self, head: AttFCSettings, base: Knobs) -> Sequence[Knobs]:
-        """One more chunk, other chunks, and other identities where these are not the slots."""
+        """Return other numbers of slots, other chunks, and other identities where these are not the slots."""
         direct = base.slots == base.identities
         shapes = ((base.slots, base.chunk), (3 * base.chunk, base.chunk), (2 * _OTHER_CHUNK, _OTHER_CHUNK))
         points = [
             replace(base, slots=slots, chunk=chunk, identities=slots if direct else base.identities) for slots, chunk in shapes
         ]
-        more = replace(base, identities=base.identities + _MORE_IDENTITIES)
-        return [*points, more] if head.policy == "identity" and not direct else points
+        has_map = head.policy == "identity" and not direct  # of identities to slots, as long as there are identities
+        return [*points, replace(base, identities=base.identities + _MORE_IDENTITIES)] if has_map else points
 
     def stand_in(self, head: AttFCSettings) -> AttFCSettings | None:
         return head.model_copy(update={"storage": "fp32"}) if head.keeps_means else None
@@ -140,12 +144,12 @@ STRUCTURES: dict[str, HeadStructure[Any]] = {
     "full_fc": _FullFCStructure(),
     "partial_fc": _PartialFCStructure(),
 }
-"""Kind of head -> how it allocates."""
+"""Kind of head -> the way in which it allocates."""
 _ANY: HeadStructure[Any] = HeadStructure()
 
 
 def head_structure_of(head: HeadSettings) -> HeadStructure[Any]:
-    """Return how a head allocates."""
+    """Return the way in which a head allocates; for a kind that is not in `STRUCTURES` everything matters."""
     return STRUCTURES.get(head.kind, _ANY)
 
 
@@ -163,7 +167,7 @@ def with_knobs(profile: TrainProfile, knobs: Knobs) -> TrainProfile:
 
 
 def structure_of(profile: TrainProfile, base: Knobs) -> TrainProfile:
-    """Return the one profile that stands for all profiles that allocate in the same order.
+    """Return the profile that stands for all profiles that allocate in the same order.
 
     Everything that cannot matter (names, paths, seeds, rates, lengths) has its default; what can matter is kept. Having no
     references at all is another structure; so is a slot for every identity, where the identity policy keeps no map and N
@@ -182,7 +186,7 @@ def structure_of(profile: TrainProfile, base: Knobs) -> TrainProfile:
 
 
 def head_structure(structure: TrainProfile) -> TrainProfile:
-    """Return the same head on the smallest backbone: how sizes depend on the head's knobs does not depend on the network."""
+    """Return the same head on the smallest backbone: the network does not change how sizes depend on the head's knobs."""
     model = ModelSettings(backbone="tiny", embedding_size=structure.model.embedding_size, image_size=32)
     return structure.model_copy(update={"model": model})
 
@@ -193,7 +197,7 @@ def is_direct(structure: TrainProfile) -> bool:
 
 
 def with_map(direct: TrainProfile, base: Knobs) -> TrainProfile:
-    """Return the structure whose container has fewer slots than identities: it allocates the same and a little more."""
+    """Return the structure of the same head with fewer slots than identities: it allocates the same and a little more."""
     return with_knobs(direct, replace(knobs_of(direct), identities=base.identities))
 
 

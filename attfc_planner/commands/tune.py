@@ -243,7 +243,7 @@ def _startup_seconds(steps: SharedStudy) -> float:
 def _finish(console: Console, question: Question, studies: Studies, options: TuneOptions) -> None:
     """Writes the best of what was measured; the plan itself where nothing was."""
     steps, standing = studies.steps.records(), studies.standing(question)
-    found = verdict(question, steps, standing.trained, standing.full_fc, standing.model)
+    found = verdict(question, steps, standing)
     scale = recorded_scale(studies.baseline) if studies.baseline.records() else None
     if found is None:
         save_profile(question.plan.profile, options.output)

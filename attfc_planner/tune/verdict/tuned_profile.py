@@ -20,89 +20,101 @@ from attfc_train.profile.search_summary import SearchSummary, TrainingRecord
 
 def tuned_profile(
     question: Question,
-    found: Verdict,
+    result: Verdict,
     candidates: Sequence[Candidate],
     trainings: tuple[TrainingRecord, ...],
     num_trials: int,
     num_short_ids: int | None,
 ) -> TrainProfile:
-    """The chosen setting for the whole data set, with prediction, provenance, and the Pareto front of what was measured.
+    """Return the chosen setting for the whole data set, with prediction, provenance, and the measured Pareto front.
 
     Args:
         candidates: all settings whose steps ran.
         trainings: see `attfc_planner.tune.verdict.trained.training_records`.
-        num_trials: of all stages.
-        num_short_ids: identities of the short trainings; None where there were none.
+        num_trials: trials of all stages.
+        num_short_ids: identities of the short trainings; None if there were none.
     """
-    request, chosen = question.request, found.chosen
-    rate = _rate(found)
-    prediction = Prediction(
-        memory=chosen.memory,
+    request = question.request
+    description = f"Tuned on {question.gpu.name}: {request.num_ids:,} identities, {request.backbone}. {result.why}"
+    document = {
+        "name": question.plan.profile.name,
+        "description": description,
+        "prediction": _prediction(question, result, num_short_ids),
+        "provenance": _provenance(question, num_trials),
+        "search": _summary(question, result, candidates, trainings, num_short_ids),
+    }
+    return TrainProfile.model_validate({**result.chosen.profile.model_dump(), **document})
+
+
+def _prediction(question: Question, result: Verdict, num_short_ids: int | None) -> Prediction:
+    request = question.request
+    rate = _rate(result)
+    return Prediction(
+        memory=result.chosen.memory,
         images_per_second=rate,
         hours_per_epoch=hours_per_epoch(rate, request.num_images),
         hours=hours_per_epoch(rate, request.num_images and round(request.epochs * request.num_images)),
-        limited_by=chosen.speed.limited_by,
-        accuracy=_accuracy(found, num_short_ids),
+        limited_by=result.chosen.speed.limited_by,
+        accuracy=_accuracy(result, num_short_ids),
     )
+
+
+def _provenance(question: Question, num_trials: int) -> Provenance:
     versions = installed_versions()
-    provenance = Provenance(
+    return Provenance(
         attfc_version=versions["attfc"],
         torch_version=versions["torch"],
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         gpu=question.gpu.name,
         gpu_source=question.gpu.source,
-        command=request.command,
-        seed=request.seed,
+        command=question.request.command,
+        seed=question.request.seed,
         num_trials=num_trials,
     )
-    description = f"Tuned on {question.gpu.name}: {request.num_ids:,} identities, {request.backbone}. {found.why}"
-    document = {
-        "name": question.plan.profile.name,
-        "description": description,
-        "prediction": prediction,
-        "provenance": provenance,
-        "search": _summary(question, found, candidates, trainings, num_short_ids),
-    }
-    return TrainProfile.model_validate({**chosen.profile.model_dump(), **document})
 
 
 def _summary(
     question: Question,
-    found: Verdict,
+    result: Verdict,
     candidates: Sequence[Candidate],
     trainings: tuple[TrainingRecord, ...],
     num_short_ids: int | None,
 ) -> SearchSummary:
-    """The plan's, with measured settings for its front, and the trainings."""
-    others = [one for one in candidates if one.setting != found.chosen.setting]
-    front = pareto_front([found.chosen, *others])
+    """Return the plan's summary, with measured settings for its front, and the trainings."""
+    # The chosen setting is added: it may differ from the candidate that gave its steps in the queue length, say.
+    others = [candidate for candidate in candidates if candidate.setting != result.chosen.setting]
+    front = pareto_front([result.chosen, *others])
     left_out = question.plan.profile.search.left_out if question.plan.profile.search else ()
-    made = summarised(question.space, front, found.chosen, question.limits, question.request.prefer, left_out)
+    summary = summarised(question.space, front, result.chosen, question.limits, question.request.prefer, left_out)
     where = trained_on(question, num_short_ids) if trainings and num_short_ids else ""
-    return made.model_copy(update={"rule": f"tuned: {found.rule}", "trainings": trainings, "trained_on": where})
+    return summary.model_copy(update={"rule": f"tuned: {result.rule}", "trainings": trainings, "trained_on": where})
 
 
-def _rate(found: Verdict) -> Interval:
-    """From the short training, which loads data, to the bare steps; only the latter where it did not end by itself."""
-    steps = found.chosen.images_per_second
-    own = next((one.trained for one in found.comparisons if one.trained.setting == found.chosen.setting), None)
-    if own is None or own.images_per_second is None:
+def _rate(result: Verdict) -> Interval:
+    """Return images/s from the short training, which loads data, to the bare steps; the latter alone if it did not finish."""
+    steps = result.chosen.images_per_second
+    trained = result.trained
+    if trained is None or trained.images_per_second is None:
         return Interval(low=steps, high=steps, source=STEPS_SOURCE)
-    training = float(f"{own.images_per_second:.4g}")
+    training = float(f"{trained.images_per_second:.4g}")
     source = f"measured: {training:,.4g} in a short training with data loading, {steps:,.4g} in bare train steps"
     return Interval(low=min(training, steps), high=max(training, steps), source=source)
 
 
-def _accuracy(found: Verdict, num_short_ids: int | None) -> Interval:
-    """Points against a full FC layer: from the regression over all trainings, where they are too few for that from the two
-    trainings, and the prior where one of these is missing."""
-    compared = against_full_fc(found)
-    if compared is None or found.model is not None:
-        return found.chosen.accuracy
-    own, base, gap = compared
+def _accuracy(result: Verdict, num_short_ids: int | None) -> Interval:
+    """Return points against a full FC layer by the best source there is.
+
+    That is the regression over all trainings; where they are too few for it, the difference of the two trainings; and the
+    prior where one of these is missing.
+    """
+    compared = against_full_fc(result)
+    if compared is None or result.model is not None:
+        return result.chosen.accuracy
+    chosen, full_fc, gap = compared
     source = (
-        f"measured: {own.value:.2%} against {base.value:.2%} of a full FC layer, short trainings "
+        f"measured: {chosen.value:.2%} against {full_fc.value:.2%} of a full FC layer, short trainings "
         f"of {num_short_ids or 0:,} identities on held-out pairs, 95 % interval"
     )
-    low, high = 100 * (gap.value - gap.half_width), 100 * (gap.value + gap.half_width)
+    low = 100 * (gap.value - gap.half_width)
+    high = 100 * (gap.value + gap.half_width)
     return Interval(low=round(low, 3), high=round(high, 3), source=source)

@@ -68,8 +68,7 @@ class Tuning:
         return Studies(self.steps.study, self.study, self.finals, self.baseline).standing(self.asked)
 
     def verdict(self) -> Verdict:
-        standing = self.standing()
-        found = verdict(self.asked, self.steps.study.records(), standing.trained, standing.full_fc, standing.model)
+        found = verdict(self.asked, self.steps.study.records(), self.standing())
         assert found is not None
         return found
 

@@ -10,6 +10,7 @@ from attfc_planner.tune.stages.budget import Scale
 from attfc_planner.tune.stages.scaling import NUM_CHECKS
 from attfc_planner.tune.stages.trainings import recorded_scale
 from attfc_planner.tune.verdict.result import against_full_fc, verdict
+from attfc_planner.tune.verdict.trained import Standing
 from attfc_planner.tune.verdict.tuned_profile import tuned_profile
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.profile.file import load_profile, save_profile
@@ -94,4 +95,4 @@ def test_without_trainings_the_plans_rule_decides(tuning: Tuning) -> None:
 
 
 def test_where_nothing_ran_there_is_no_verdict(asked: Question) -> None:
-    assert verdict(asked, [], [], None) is None
+    assert verdict(asked, [], Standing((), (), None, None)) is None

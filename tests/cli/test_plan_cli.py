@@ -11,7 +11,7 @@ import pytest
 
 from attfc_planner import cli
 from attfc_planner.gpu import detect
-from attfc_planner.plan import problem
+from attfc_planner.plan import plan, problem
 from attfc_train.errors import AttfcError, InfeasiblePlanError, ProfileError, StorageError, UsageError
 from attfc_train.profile.file import load_profile
 from tests.planner.fakes import FakeMemoryModel

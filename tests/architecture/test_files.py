@@ -17,7 +17,6 @@ SHORTER = {
     "attfc_planner.gpu.cache_folder": "two caches share it, and it must load neither",
     "attfc_planner.gpu.versions": "plans, tunings and explanations ask it",
     "attfc_planner.knobs.recipe": "the recipe's own rules, beside the space that applies them",
-    "attfc_planner.search.plainest": "the preference among equals, which a test holds against enumeration",
     "attfc_planner.trace.no_gc": "several rooms trace and import without the garbage collector",
     "attfc_planner.tune.stages.leash": "a program of its own: the short training that ends with its worker",
     "attfc_planner.tune.stages.watcher": "the protocol between every stage and its screen",

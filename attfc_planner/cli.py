@@ -1,4 +1,4 @@
-"""``attfc-plan``: which settings fit a GPU, how fast and how good; everything heavy is imported inside commands only."""
+"""The ``attfc-plan`` command line; everything heavy is imported inside commands only."""
 
 from __future__ import annotations
 
@@ -253,7 +253,7 @@ def tune(
 
 
 def _asked_to_train() -> bool:
-    """Asks only where somebody can answer."""
+    """Ask whether to train, where somebody can answer."""
     return sys.stdin.isatty() and sys.stdout.isatty() and typer.confirm("Train now?", default=False)
 
 
@@ -266,7 +266,7 @@ def _check_storage(storage: str) -> None:
 
 
 def _check_plot(plot: Path, profile: Path) -> None:
-    """A picture that can be written, and does not replace what it is about."""
+    """Check that the picture can be written, and is not written over the profile."""
     from attfc_train.errors import UsageError
 
     if plot.absolute() == profile.absolute():
@@ -280,7 +280,7 @@ def _was_given(context: typer.Context, name: str) -> bool:
 
 
 def main() -> None:
-    """Entry point."""
+    """Run the command line and exit."""
     run_and_exit(app)
 
 

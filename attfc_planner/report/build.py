@@ -1,4 +1,4 @@
-"""From files to the report: the profile, the study that lies beside it, and a run's record."""
+"""The report from its files: the profile, the studies beside it, and a run's record."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from attfc_train.profile.file import load_profile
 from attfc_train.profile.profile import TrainProfile
 
 STUDY_ENDINGS = (".study.jsonl", ".tune.jsonl")
-"""What ``attfc-plan`` and ``attfc-plan tune`` write beside a profile."""
+"""Endings of the studies that ``attfc-plan`` and ``attfc-plan tune`` write beside a profile."""
 
 
 def report_html(path: Path, study: Path | None, run: Path | None) -> str:
-    """The page for the profile at `path`.
+    """Return the page for the profile at `path`.
 
     Args:
         study: an Optuna journal; None: those that lie beside the profile, if any.
-        run: folder of a run with this profile, to set what was measured beside what was predicted.
+        run: folder of a run with this profile, whose measurements are set beside the prediction.
 
     Raises:
         ProfileError: no profile, one without a prediction, or a run that has not ended.
@@ -30,7 +30,7 @@ def report_html(path: Path, study: Path | None, run: Path | None) -> str:
     profile = load_profile(path)
     if profile.prediction is None:
         raise ProfileError(f"'{path}' must hold a prediction", "none", "Report what attfc-plan wrote, such as best.json.")
-    objectives = [one for each in _studies(path, study) for one in read_objectives(each)]
+    objectives = [objective for journal in _studies(path, study) for objective in read_objectives(journal)]
     gpu = profile.provenance.gpu if profile.provenance else "an unknown device"
     title = f"{profile.name} on {gpu}"
     return page(title, profile.description or "A training profile.", _sections(profile, path, objectives, run))
@@ -38,21 +38,21 @@ def report_html(path: Path, study: Path | None, run: Path | None) -> str:
 
 def _sections(profile: TrainProfile, path: Path, objectives: list[Objective], run: Path | None) -> list[Section]:
     assert profile.prediction is not None
-    found = [sections.plan_section(profile), sections.memory_section(profile.prediction.memory)]
+    parts = [sections.plan_section(profile), sections.memory_section(profile.prediction.memory)]
     if profile.search is not None:
-        found.append(sections.front_section(profile.search, profile))
+        parts.append(sections.front_section(profile.search, profile))
     if objectives:
-        found.append(sections.study_section(objectives))
+        parts.append(sections.study_section(objectives))
     if run is not None:
-        found.append(sections.measured_section(_measured(profile, run), str(run)))
-    return [*found, sections.commands_section(profile, str(path), None if run is None else str(run))]
+        parts.append(sections.measured_section(_measured(profile, run), str(run)))
+    return [*parts, sections.commands_section(profile, str(path), None if run is None else str(run))]
 
 
 def _studies(path: Path, study: Path | None) -> list[Path]:
     if study is not None:
         return [study]
     beside = (path.with_name(path.stem + ending) for ending in STUDY_ENDINGS)
-    return [one for one in beside if one.exists()]
+    return [journal for journal in beside if journal.exists()]
 
 
 def _measured(profile: TrainProfile, run: Path) -> list[tuple[str, str, str]]:

@@ -10,13 +10,14 @@ from typing import Literal
 
 WIDTH, HEIGHT = 420, 260
 LEFT, RIGHT, TOP, BOTTOM = 58, 408, 14, 212
+"""Edges of the plot, in units of the picture; y grows downwards."""
 
 Mark = Literal["point", "chosen", "faint"]
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One mark; `label` is its text alternative and tooltip."""
+    """A mark; `label` is its text alternative and tooltip."""
 
     x: float
     y: float
@@ -25,11 +26,11 @@ class Point:
 
 
 def bars(rows: Sequence[tuple[str, float, str, str]], caption: str) -> str:
-    """Horizontal bars as a table.
+    """Return horizontal bars as a table.
 
     Args:
-        rows: name, length >= 0 in any unit, what is written behind the bar, a remark.
-        caption: what the bars show, for everybody.
+        rows: name, length >= 0 in any unit, its text, a remark.
+        caption: of the table; also for those who cannot see the bars.
     """
     longest = max((length for _, length, _, _ in rows), default=0) or 1
     lines = [
@@ -43,14 +44,16 @@ def bars(rows: Sequence[tuple[str, float, str, str]], caption: str) -> str:
 
 
 def scatter(points: Sequence[Point], x_name: str, y_name: str, description: str, line: Sequence[Point] = ()) -> str:
-    """A plot of `points`, with a step line through `line`, as a figure with a caption.
+    """Return a plot of `points`, with a step line through `line`, as a figure with a caption.
 
     Args:
         points: at least one; coordinates are finite.
         description: the text alternative, one or two sentences.
     """
-    xs, ys = ([getattr(one, axis) for one in [*points, *line]] for axis in ("x", "y"))
-    across, up = _Axis(xs, LEFT, RIGHT), _Axis(ys, BOTTOM, TOP)
+    drawn = [*points, *line]
+    across = _Axis([point.x for point in drawn], LEFT, RIGHT)
+    up = _Axis([point.y for point in drawn], BOTTOM, TOP)
+    chosen_on_top = sorted(points, key=lambda point: point.mark == "chosen")
     parts = [
         f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(description)}">',
         *(f'<line class="grid" x1="{LEFT}" x2="{RIGHT}" y1="{up(y):.1f}" y2="{up(y):.1f}"/>' for y in up.ticks),
@@ -58,7 +61,7 @@ def scatter(points: Sequence[Point], x_name: str, y_name: str, description: str,
         *(f'<text x="{across(x):.1f}" y="{BOTTOM + 18}" text-anchor="middle">{digits(x)}</text>' for x in across.ticks),
         f'<text x="{(LEFT + RIGHT) / 2}" y="{HEIGHT - 10}" text-anchor="middle">{escape(x_name)}</text>',
         *_step_line(line, across, up),
-        *(_circle(one, across, up) for one in sorted(points, key=lambda one: one.mark == "chosen")),
+        *(_circle(point, across, up) for point in chosen_on_top),
         "</svg>",
         f"<figcaption><strong>{escape(y_name)}</strong> {escape(description)}</figcaption></figure>",
     ]
@@ -66,40 +69,49 @@ def scatter(points: Sequence[Point], x_name: str, y_name: str, description: str,
 
 
 class _Axis:
-    """Numbers to places on the paper, with a few round ticks."""
+    """A linear scale from numbers to places in the picture, with at most five round ticks."""
 
     def __init__(self, values: Sequence[float], start: float, stop: float) -> None:
-        low, high = min(values), max(values)
+        low = min(values)
+        high = max(values)
+        # Room at both ends: 6 % of the range; for one value half of it; for zeros alone a half.
         room = 0.06 * (high - low) or 0.5 * abs(high) or 0.5
-        self.low, self.high, self.start, self.stop = low - room, high + room, start, stop
+        self.low = low - room
+        self.high = high + room
+        self.start = start
+        self.stop = stop
+        # Ticks are the multiples of a round step between both ends.
         step = _round_step((self.high - self.low) / 4)
         first = math.ceil(self.low / step)
-        self.ticks = [number * step for number in range(first, math.floor(self.high / step) + 1)]
+        last = math.floor(self.high / step)
+        self.ticks = [number * step for number in range(first, last + 1)]
 
     def __call__(self, value: float) -> float:
-        return self.start + (value - self.low) / (self.high - self.low) * (self.stop - self.start)
+        share = (value - self.low) / (self.high - self.low)
+        return self.start + share * (self.stop - self.start)
 
 
-def _round_step(wanted: float) -> float:
-    """The next of 1, 2 and 5 times a power of ten."""
-    power: float = 10.0 ** math.floor(math.log10(wanted))
-    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= wanted)
+def _round_step(least: float) -> float:
+    """Return the smallest of 1, 2 and 5 times a power of ten that is at least `least`."""
+    power: float = 10.0 ** math.floor(math.log10(least))
+    return next(factor * power for factor in (1, 2, 5, 10) if factor * power >= least)
 
 
 def digits(value: float) -> str:
-    """Four digits, or all before the point."""
+    """Return a number with four digits, or with all before the point."""
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
 
 
 def _step_line(line: Sequence[Point], across: _Axis, up: _Axis) -> list[str]:
+    """Return a path that holds each value until the next point: horizontally first, then vertically."""
     if not line:
         return []
     moves = [f"M{across(line[0].x):.1f} {up(line[0].y):.1f}"]
-    moves += [f"H{across(one.x):.1f}V{up(one.y):.1f}" for one in line[1:]]
+    moves += [f"H{across(point.x):.1f}V{up(point.y):.1f}" for point in line[1:]]
     return [f'<path class="best" d="{"".join(moves)}"/>']
 
 
-def _circle(one: Point, across: _Axis, up: _Axis) -> str:
-    size = 7 if one.mark == "chosen" else 4
-    place = f'cx="{across(one.x):.1f}" cy="{up(one.y):.1f}" r="{size}"'
-    return f'<circle class="{one.mark}" {place}><title>{escape(one.label)}</title></circle>'
+def _circle(point: Point, across: _Axis, up: _Axis) -> str:
+    size = 7 if point.mark == "chosen" else 4
+    place = f'cx="{across(point.x):.1f}" cy="{up(point.y):.1f}" r="{size}"'
+    return f'<circle class="{point.mark}" {place}><title>{escape(point.label)}</title></circle>'

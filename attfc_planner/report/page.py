@@ -52,8 +52,8 @@ class Section:
 
 
 def page(title: str, subtitle: str, sections: Iterable[Section]) -> str:
-    """The whole document."""
-    body = "\n".join(_section(number, one) for number, one in enumerate(sections))
+    """Return the whole document."""
+    body = "\n".join(_section(number, section) for number, section in enumerate(sections))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -63,13 +63,13 @@ def page(title: str, subtitle: str, sections: Iterable[Section]) -> str:
 
 
 def pairs(rows: Iterable[tuple[str, str]]) -> str:
-    """Names and what belongs to them."""
+    """Return a table of names and texts."""
     lines = (f'<tr><th scope="row">{escape(name)}</th><td>{escape(value)}</td></tr>' for name, value in rows)
     return f'<table class="pairs"><tbody>{"".join(lines)}</tbody></table>'
 
 
 def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], caption: str = "", chosen: int | None = None) -> str:
-    """A table of text; a column whose cells are all numbers, with a unit or without, is set as such.
+    """Return a table of text; a column whose cells are all numbers, with a unit or without, is set to the right.
 
     Args:
         chosen: the row to stress, if any.
@@ -86,6 +86,7 @@ def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], caption: str =
     return f'<div class="scroll"><table>{above}{top}<tbody>{"".join(lines)}</tbody></table></div>'
 
 
-def _section(number: int, one: Section) -> str:
-    wide = ' class="wide"' if one.wide else ""
-    return f'<section{wide} aria-labelledby="s{number}">\n<h2 id="s{number}">{escape(one.title)}</h2>\n{one.body}\n</section>'
+def _section(number: int, section: Section) -> str:
+    wide = ' class="wide"' if section.wide else ""
+    heading = f'<h2 id="s{number}">{escape(section.title)}</h2>'
+    return f'<section{wide} aria-labelledby="s{number}">\n{heading}\n{section.body}\n</section>'

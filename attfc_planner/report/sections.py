@@ -1,4 +1,4 @@
-"""What the report says: the plan, its memory, what it was chosen from, the study, what was measured, and how to repeat it."""
+"""The sections of the report: plan, memory, Pareto front, study, measurements, and the commands to repeat it."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from attfc_planner.report.study_history import LEAST_TRIALS, Objective
 from attfc_train.document import Value
 from attfc_train.profile.prediction import Interval, MemoryPrediction, Prediction
 from attfc_train.profile.profile import TrainProfile
-from attfc_train.profile.search_summary import FrontPoint, SearchSummary
+from attfc_train.profile.search_summary import ConstraintSlack, FrontPoint, SearchSummary
 from attfc_train.units import GIB, MIB, format_bytes
 
 MOST_ROWS = 40
-"""Of the Pareto front's table."""
+"""Rows of the Pareto front's table."""
 
 
 def plan_section(profile: TrainProfile) -> Section:
-    """The settings that matter, and what is expected of them."""
+    """Return the settings that matter, and what is expected of them."""
     rows = [("backbone", f"{profile.model.backbone}, {profile.model.image_size} pixels, {profile.run.precision}")]
     if profile.data.num_ids is not None:
         rows.append(("identities", f"{profile.data.num_ids:,}"))
@@ -50,7 +50,7 @@ def _range(interval: Interval, form: str) -> str:
 
 
 def memory_section(memory: MemoryPrediction) -> Section:
-    """Every term with its share and source."""
+    """Return every term with its share and source."""
     total = memory.total_bytes
     ordered = sorted(memory.terms, key=lambda term: -term.bytes)
     rows = [(term.name, term.bytes, f"{term.bytes / MIB:,.0f} MiB", term.source) for term in ordered]
@@ -63,106 +63,121 @@ def memory_section(memory: MemoryPrediction) -> Section:
 
 
 def front_section(search: SearchSummary, profile: TrainProfile) -> Section:
-    """The Pareto front as a picture and as a table, the rule, and how much room the constraints left."""
+    """Return the Pareto front as a picture and as a table, the rule, and how much room the constraints left."""
     chosen = _chosen(search.front, profile)
-    points = [
-        Point(*_place(one), _described(one), "chosen" if number == chosen else "point")
-        for number, one in enumerate(search.front)
-    ]
-    x_name = "hours of training" if search.front and search.front[0].hours is not None else "images per second"
-    described = (
-        f"{len(points)} settings, of which none is faster and more accurate at once; the chosen one is larger. "
-        f"Accuracy in points against a full FC layer over {x_name}."
-    )
-    picture = scatter(points, x_name, "Pareto front.", described) if points else ""
-    names = sorted({name for one in search.front for name, value in one.settings.items()})
-    varied = [name for name in names if len({one.settings.get(name) for one in search.front}) > 1]
-    rows = [_front_row(one, varied) for one in search.front[:MOST_ROWS]]
-    head = ("hours" if x_name.startswith("hours") else "images/s", "points", "memory", *varied)
-    left = f" The first {MOST_ROWS} of {len(search.front)}." if len(search.front) > MOST_ROWS else ""
-    slack = table(
-        ("constraint", "value", "limit", "room"),
-        [
-            (one.name, digits(one.value), f"{digits(one.limit)} {one.unit}", f"{digits(one.slack)} {one.unit}")
-            for one in search.constraints
-        ],
-        "How much room the chosen setting leaves.",
-    )
     knobs = "; ".join(f"{name}: {', '.join(map(str, values))}" for name, values in search.knobs.items())
-    listed = table(head, rows, f"The front, fastest first.{left}", chosen)
+    tables = f"<div>{_front_table(search, chosen)}{_slack_table(search.constraints)}</div>"
     body = (
-        f'<p>{escape(search.rule)}</p><div class="figures">{picture}<div>{listed}{slack}</div></div>'
+        f'<p>{escape(search.rule)}</p><div class="figures">{_front_picture(search, chosen)}{tables}</div>'
         f'<p class="soft">Searched: {search.num_settings:,} settings. {escape(knobs)}.</p>'
         + "".join(f'<p class="soft">Not searched: {escape(text)}</p>' for text in search.left_out)
     )
     return Section("Pareto front", body, wide=True)
 
 
+def _has_hours(search: SearchSummary) -> bool:
+    return bool(search.front) and search.front[0].hours is not None
+
+
+def _front_picture(search: SearchSummary, chosen: int | None) -> str:
+    points = [
+        Point(*_place(member), _label(member), "chosen" if number == chosen else "point")
+        for number, member in enumerate(search.front)
+    ]
+    x_name = "hours of training" if _has_hours(search) else "images per second"
+    description = (
+        f"{len(points)} settings, of which none is faster and more accurate at once; the chosen one is larger. "
+        f"Accuracy in points against a full FC layer over {x_name}."
+    )
+    return scatter(points, x_name, "Pareto front.", description) if points else ""
+
+
+def _front_table(search: SearchSummary, chosen: int | None) -> str:
+    """Return the front with a column for every knob in which its members differ."""
+    front = search.front
+    names = sorted({name for member in front for name in member.settings})
+    varied = [name for name in names if len({member.settings.get(name) for member in front}) > 1]
+    head = ("hours" if _has_hours(search) else "images/s", "points", "memory", *varied)
+    cut = f" The first {MOST_ROWS} of {len(front)}." if len(front) > MOST_ROWS else ""
+    rows = [_front_row(member, varied) for member in front[:MOST_ROWS]]
+    return table(head, rows, f"The front, fastest first.{cut}", chosen)
+
+
+def _slack_table(constraints: Sequence[ConstraintSlack]) -> str:
+    rows = [
+        (each.name, digits(each.value), f"{digits(each.limit)} {each.unit}", f"{digits(each.slack)} {each.unit}")
+        for each in constraints
+    ]
+    return table(("constraint", "value", "limit", "room"), rows, "How much room the chosen setting leaves.")
+
+
 def _chosen(front: Sequence[FrontPoint], profile: TrainProfile) -> int | None:
-    """The point of the front that the profile is, by the knobs that can be read off it."""
-    known: dict[str, Value] = {
+    """Return the place on the front of the profile's setting, by the knobs that can be read off the profile."""
+    own: dict[str, Value] = {
         knob.name: getattr(getattr(profile, knob.section), knob.name) for knob in knobs_of(type(profile.head))
     }
-    for number, one in enumerate(front):
-        if all(known.get(name, value) == value for name, value in one.settings.items() if value is not None):
+    for number, member in enumerate(front):
+        if all(own.get(name, value) == value for name, value in member.settings.items() if value is not None):
             return number
     return None
 
 
-def _place(one: FrontPoint) -> tuple[float, float]:
-    return (one.images_per_second if one.hours is None else one.hours), one.accuracy
+def _place(member: FrontPoint) -> tuple[float, float]:
+    return (member.images_per_second if member.hours is None else member.hours), member.accuracy
 
 
-def _described(one: FrontPoint) -> str:
-    knobs = ", ".join(f"{name} {value}" for name, value in one.settings.items() if value is not None)
-    return f"{_place(one)[0]:,.4g}, {one.accuracy:+.2f} points, {format_bytes(one.memory_bytes)}: {knobs}"
+def _label(member: FrontPoint) -> str:
+    knobs = ", ".join(f"{name} {value}" for name, value in member.settings.items() if value is not None)
+    return f"{_place(member)[0]:,.4g}, {member.accuracy:+.2f} points, {format_bytes(member.memory_bytes)}: {knobs}"
 
 
-def _front_row(one: FrontPoint, varied: Sequence[str]) -> tuple[str, ...]:
-    knobs = (str(one.settings.get(name, "")) for name in varied)
-    return f"{_place(one)[0]:,.4g}", f"{one.accuracy:+.2f}", f"{one.memory_bytes / GIB:.2f} GiB", *knobs
+def _front_row(member: FrontPoint, varied: Sequence[str]) -> tuple[str, ...]:
+    knobs = (str(member.settings.get(name, "")) for name in varied)
+    return f"{_place(member)[0]:,.4g}", f"{member.accuracy:+.2f}", f"{member.memory_bytes / GIB:.2f} GiB", *knobs
 
 
 def study_section(objectives: Sequence[Objective]) -> Section:
-    """The trials in order and the importances, for every objective."""
-    parts = [_history(one) for one in objectives if one.trials]
-    parts += [_importances(one) for one in objectives]
+    """Return the trials in order and the importances, for every objective."""
+    parts = [_history(objective) for objective in objectives if objective.trials]
+    parts += [_importances(objective) for objective in objectives]
     return Section("Study", f'<div class="figures">{"".join(parts)}</div>', wide=True)
 
 
-def _history(one: Objective) -> str:
+def _history(objective: Objective) -> str:
+    """Return the trials as a plot, with the best value so far as a line from the first feasible trial on."""
+    trials = objective.trials
     points = [
         Point(trial.number, trial.value, f"trial {trial.number}: {trial.value:.4g}", "point" if trial.feasible else "faint")
-        for trial in one.trials
+        for trial in trials
     ]
-    best = [
-        Point(trial.number, value, "") for trial, value in zip(one.trials, one.best(), strict=True) if not math.isnan(value)
-    ]
-    broken = sum(not trial.feasible for trial in one.trials)
-    described = (
-        f"{len(points)} trials of study {one.study}, {broken} of them break a constraint (hollow), {one.not_finished} without "
-        f"a result; the line is the best so far ({'highest' if one.maximised else 'lowest'})."
+    best = zip(trials, objective.best(), strict=True)
+    line = [Point(trial.number, value, "") for trial, value in best if not math.isnan(value)]
+    broken = sum(not trial.feasible for trial in trials)
+    description = (
+        f"{len(points)} trials of study {objective.study}, {broken} of them break a constraint (hollow), "
+        f"{objective.not_finished} without a result; "
+        f"the line is the best so far ({'highest' if objective.maximised else 'lowest'})."
     )
-    return scatter(points, "trial", f"{one.name[:1].upper()}{one.name[1:]}.", described, best)
+    return scatter(points, "trial", f"{objective.name[:1].upper()}{objective.name[1:]}.", description, line)
 
 
-def _importances(one: Objective) -> str:
-    if not one.importances:
-        return (
-            f'<p class="soft">{escape(one.name)}: no importances, there are fewer than {LEAST_TRIALS} trials that differ.</p>'
-        )
-    rows = [(name, share, f"{share:.0%}", "") for name, share in one.importances.items()]
-    return bars(rows, f"What {one.name} depended on in study {one.study} (PED-ANOVA over its trials).")
+def _importances(objective: Objective) -> str:
+    name = objective.name
+    if not objective.importances:
+        return f'<p class="soft">{escape(name)}: no importances, there are fewer than {LEAST_TRIALS} trials that differ.</p>'
+    rows = [(knob, share, f"{share:.0%}", "") for knob, share in objective.importances.items()]
+    return bars(rows, f"What {name} depended on in study {objective.study} (PED-ANOVA over its trials).")
 
 
 def measured_section(rows: Sequence[tuple[str, str, str]], run: str) -> Section:
-    """Predicted beside measured."""
+    """Return predicted beside measured."""
     return Section("Predicted and measured", table(("", "predicted", "measured"), rows, f"Run {run}."))
 
 
 def commands_section(profile: TrainProfile, path: str, run: str | None) -> Section:
-    """What to type to get the same again, and with what it was made."""
-    made, commands = profile.provenance, []
+    """Return the commands that give the same again, and the versions that it was made with."""
+    made = profile.provenance
+    commands = []
     if made is not None:
         commands.append(made.command)
     data = [] if profile.data.path else ["--data", "DATA"]

@@ -1,4 +1,4 @@
-"""What an Optuna study says afterwards: its trials in order, and how much every knob mattered."""
+"""The history of an Optuna study: its trials in order, and how much every knob mattered."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from attfc_train.errors import StorageError
 from attfc_train.units import MIB
 
 MAX_BYTES = 256 * MIB
+"""Largest journal that is read: it is read as a whole."""
 LEAST_TRIALS = 4
 """An importance compares the better trials with all of them: with fewer there is nothing to compare."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One finished trial."""
+    """A finished trial."""
 
     number: int
     value: float
@@ -34,7 +35,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """One objective of a study."""
+    """An objective of a study, with its value in every finished trial."""
 
     study: str
     name: str
@@ -47,18 +48,19 @@ class Objective:
     """Trials without values: pruned, failed or running."""
 
     def best(self) -> list[float]:
-        """The best feasible value up to each trial; NaN before the first feasible one."""
-        found, best = [], math.nan
+        """Return the best feasible value up to each trial; NaN before the first feasible one."""
+        better = max if self.maximised else min
+        best = math.nan
+        best_so_far = []
         for trial in self.trials:
             if trial.feasible:
-                better = max if self.maximised else min
                 best = trial.value if math.isnan(best) else better(best, trial.value)
-            found.append(best)
-        return found
+            best_so_far.append(best)
+        return best_so_far
 
 
 def read_objectives(path: Path) -> list[Objective]:
-    """Every objective of every study in an Optuna journal.
+    """Return every objective of every study in an Optuna journal.
 
     Raises:
         StorageError: no such file, larger than `MAX_BYTES`, or no journal.
@@ -73,14 +75,21 @@ def read_objectives(path: Path) -> list[Objective]:
         warnings.simplefilter("ignore")  # Optuna's notes on what is experimental, and on which end of a value is better
         try:
             storage = JournalStorage(JournalFileBackend(str(path)))
-            names = optuna.get_all_study_names(storage)
-            found = [one for name in names for one in _objectives(optuna.load_study(study_name=name, storage=storage))]
-        except (OSError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+            studies = [optuna.load_study(study_name=name, storage=storage) for name in optuna.get_all_study_names(storage)]
+            objectives = [objective for study in studies for objective in _objectives(study)]
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+            AssertionError,
+        ) as error:  # whatever Optuna trips over
             reason = f"{type(error).__name__}: {error}"[:120]
             raise _no_journal(path, reason) from error
-    if not found:
+    if not objectives:
         raise _no_journal(path, "no study in it")
-    return found
+    return objectives
 
 
 def _no_journal(path: Path, reason: str) -> StorageError:
@@ -108,9 +117,10 @@ def _is_feasible(trial: FrozenTrial) -> bool:
 
 
 def _importances(study: optuna.Study, index: int, direction: StudyDirection) -> dict[str, float]:
-    """PED-ANOVA (Watanabe et al. 2023, arXiv 2304.10255): which knobs the better trials have in common."""
+    """Return knob -> importance: PED-ANOVA (Watanabe et al. 2023, arXiv 2304.10255), by what the better trials share."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    varied = {name for trial in complete for name in trial.params if len({one.params.get(name) for one in complete}) > 1}
+    names = {name for trial in complete for name in trial.params}
+    varied = [name for name in sorted(names) if len({trial.params.get(name) for trial in complete}) > 1]
     if len(complete) < LEAST_TRIALS or not varied:
         return {}
     sign = -1.0 if direction == StudyDirection.MAXIMIZE else 1.0  # the evaluator looks for low values
@@ -118,5 +128,5 @@ def _importances(study: optuna.Study, index: int, direction: StudyDirection) -> 
     def target(trial: FrozenTrial) -> float:
         return sign * float(trial.values[index])
 
-    found = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), params=sorted(varied), target=target)
-    return {} if any(math.isnan(value) for value in found.values()) else dict(found)
+    importances = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(), params=varied, target=target)
+    return {} if any(math.isnan(value) for value in importances.values()) else dict(importances)

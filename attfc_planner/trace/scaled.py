@@ -70,7 +70,7 @@ def _narrowed(affine: AffineTrace, profile: TrainProfile) -> AffineTrace:
     coefficients = affine.coefficients.copy()
     # A slot: D fp32 numbers -> D numbers of `width` bytes, and a scale.
     coefficients[_rows(affine, "zeros", "container", _SLOTS, _FP32_BYTES * dim), _SLOTS] = width * dim + scale_bytes
-    # Scoring makes an fp32 copy of a chunk (`attfc_train.losses.chunked`). No storage of the trace is that copy, but the mask of
+    # Scoring makes an fp32 copy of a chunk (`attfc_train.losses.chunked`). No storage of the trace is it, but the mask of
     # empty slots (4 bytes a slot) is made for the same chunk: the copy's bytes, D fp32 numbers a slot, are added to it.
     coefficients[_rows(affine, "new_zeros", "loss", _CHUNK, _FP32_BYTES), _CHUNK] += _FP32_BYTES * dim
     return replace(
@@ -88,7 +88,7 @@ def _widening(affine: AffineTrace, width: int, scaled: bool, dim: int) -> NDArra
     row[0, 1, COST_TERMS.index("C")] = (width + _FP32_BYTES) * dim
     row[0, 2, COST_TERMS.index("chunks")] = 1
     if scaled:
-        # The logits are multiplied by scales, then masked, and the weights multiplied again: each reads and writes B x C numbers.
+        # Logits are multiplied by scales, then masked, and weights multiplied again: each reads and writes B x C numbers.
         row[0, 1, COST_TERMS.index("BC")] = 6 * _FP32_BYTES
         row[0, 2, COST_TERMS.index("chunks")] = 4
     return row

@@ -1,4 +1,4 @@
-"""What ``attfc-plan calibrate`` does once its options are checked."""
+"""``attfc-plan calibrate``, once its options are checked."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from attfc_train.errors import UsageError
 
 
 def calibrate_device(console: Console, word: str) -> None:
-    """Measures the device that is here, shows what was found and keeps it for later plans.
+    """Measure the device that is here, show the figures and keep them for later plans.
 
     Raises:
         UsageError: `word` is neither ``auto`` nor ``cpu``: what is not here cannot be measured.

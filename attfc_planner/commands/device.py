@@ -6,6 +6,7 @@ from rich.console import Console
 
 from attfc_planner.calibrate.calibrate import calibrate
 from attfc_planner.gpu import detect
+from attfc_planner.gpu.calibration import Calibration
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_train.errors import AttfcError, StorageError
 from attfc_train.profile.prediction import Provenance
@@ -21,16 +22,17 @@ def device_for(console: Console, word: str, *, must_be_here: bool = False) -> Gp
     Raises:
         UsageError: no such device, or it is not here.
     """
-    return _ready(console, detect.find_gpu(word), must_be_here)
+    device, note = detect.find_gpu(word)
+    return _prepared(console, device, note, must_be_here)
 
 
 def device_of_plan(console: Console, provenance: Provenance | None) -> GpuProfile:
-    """Return the device that a profile was planned for, likewise."""
-    return _ready(console, detect.find_planned_gpu(provenance))
+    """Return the device that a profile was planned for, after the same steps as `device_for`."""
+    device, note = detect.find_planned_gpu(provenance)
+    return _prepared(console, device, note)
 
 
-def _ready(console: Console, found: tuple[GpuProfile, str | None], must_be_here: bool = False) -> GpuProfile:
-    device, note = found
+def _prepared(console: Console, device: GpuProfile, note: str | None, must_be_here: bool = False) -> GpuProfile:
     if note:
         console.print(note, highlight=False, soft_wrap=True)
     if must_be_here:
@@ -39,21 +41,24 @@ def _ready(console: Console, found: tuple[GpuProfile, str | None], must_be_here:
 
 
 def with_calibration(console: Console, device: GpuProfile) -> GpuProfile:
-    """The device, calibrated now if it is a GPU that is here and was not before; a failure costs one line and no plan."""
+    """Return the device, calibrated now if it is a GPU that is here and was not; a failure costs one line and no plan."""
     if device.kind != "cuda" or device.measured is None or device.calibration is not None or not detect.is_here(device):
         return device
     try:
         with console.status("Calibrating the GPU once, with real train steps ...") as status:
             result = calibrate(device, tell=lambda text: status.update(f"Calibrating the GPU once, {text} ..."))
     except (AttfcError, OSError) as error:
-        console.print(
-            f"Warning: the GPU could not be calibrated, so ranges stay wide. {error}", highlight=False, soft_wrap=True
-        )
+        warning = f"Warning: the GPU could not be calibrated, so ranges stay wide. {error}"
+        console.print(warning, highlight=False, soft_wrap=True)
         return device
-    try:
-        detect.store_calibration(device, result.calibration)
-        kept = f"{result.calibration.num_runs} real runs, kept for later plans."
-    except StorageError as error:
-        kept = f"for this plan only: {error}"
-    console.print(f"Calibrated {device.name}: {kept}", highlight=False, soft_wrap=True)
+    console.print(f"Calibrated {device.name}: {_stored(device, result.calibration)}", highlight=False, soft_wrap=True)
     return result.gpu
+
+
+def _stored(device: GpuProfile, calibration: Calibration) -> str:
+    """Store a calibration; return how long it is kept, in words."""
+    try:
+        detect.store_calibration(device, calibration)
+    except StorageError as error:
+        return f"for this plan only: {error}"
+    return f"{calibration.num_runs} real runs, kept for later plans."

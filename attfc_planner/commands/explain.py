@@ -1,4 +1,4 @@
-"""What ``attfc-plan explain`` does once its options are checked."""
+"""``attfc-plan explain``, once its options are checked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from attfc_train.profile.file import load_profile
 
 
 def explain_file(console: Console, path: Path, gpu_word: str | None, plot: Path | None) -> None:
-    """Explains the profile at `path` for its own GPU or for another, and draws the step to `plot`."""
+    """Explain the profile at `path` for its own GPU or for another, and draw the step to `plot`."""
     document = load_profile(path)
     gpu = device_of_plan(console, document.provenance) if gpu_word is None else device_for(console, gpu_word)
     profile = explained_profile(document, gpu)

@@ -1,4 +1,4 @@
-"""What ``attfc-plan fit`` does once its options are checked."""
+"""``attfc-plan fit``, once its options are checked."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def fit_gpu(
     storage: StorageName,
     precision: Precision | None,
 ) -> None:
-    """Shows how many identities fit the GPU."""
+    """Show how many identities fit the GPU."""
     gpu = device_for(console, gpu_word)
     chosen = choose_precision(precision, gpu)
     request = FitRequest(tuple(dict.fromkeys(backbones or BACKBONES)), share, storage, chosen)
     base = base_profile(PlanRequest(num_ids=2, precision=chosen), gpu)
     with console.status("Tracing the train step of every backbone where it was not traced before ..."):
-        found = fits(request, gpu, MemoryModel(base, gpu, gpu.capacity_bytes))
-    show_fits(console, found, request, gpu)
+        table = fits(request, gpu, MemoryModel(base, gpu, gpu.capacity_bytes))
+    show_fits(console, table, request, gpu)

@@ -1,4 +1,4 @@
-"""What the options of several commands must be, asked before any work; nothing heavy is loaded by this file itself."""
+"""Checks of options that several commands have, made before any work; this file itself loads nothing heavy."""
 
 from __future__ import annotations
 
@@ -10,7 +10,11 @@ MAX_LIMIT = 1_000_000
 
 
 def size_of_data(data: str | None, ids: int | None, images: int | None) -> tuple[int, int | None]:
-    """Identities and images: from the data set where there is one, else from the options."""
+    """Return identities and images: from the data set if there is one, else from the options.
+
+    Raises:
+        UsageError: neither says them, or they disagree.
+    """
     from attfc_train.errors import UsageError
 
     if data is None:
@@ -20,14 +24,14 @@ def size_of_data(data: str | None, ids: int | None, images: int | None) -> tuple
     from attfc_train.data.source import open_dataset
 
     index = open_dataset(data).index
-    for option, wanted, found in (("--ids", ids, index.num_ids), ("--images", images, index.num_images)):
-        if wanted not in (None, found):
-            raise UsageError(f"{option} must agree with --data ({found:,})", f"{wanted:,}", f"Leave {option} out.")
+    for option, given, counted in (("--ids", ids, index.num_ids), ("--images", images, index.num_images)):
+        if given not in (None, counted):
+            raise UsageError(f"{option} must agree with --data ({counted:,})", f"{given:,}", f"Leave {option} out.")
     return index.num_ids, index.num_images
 
 
 def check_values(backbone: str, image_size: int, epochs: float, precision: str | None) -> None:
-    """Whether these values make sense on any device.
+    """Check that these values make sense on any device.
 
     Raises:
         UsageError: they do not.
@@ -37,7 +41,7 @@ def check_values(backbone: str, image_size: int, epochs: float, precision: str |
 
     if backbone not in BACKBONE_NAMES:
         raise UsageError("--backbone must be a known name", f"'{backbone}'", f"Choose one of: {', '.join(BACKBONE_NAMES)}.")
-    if not epochs <= MAX_EPOCHS:
+    if not epochs <= MAX_EPOCHS:  # nan as well
         raise UsageError(f"--epochs must be at most {MAX_EPOCHS:,}", f"{epochs:g}", "Face data sets take 5 to 40.")
     if image_size % 16:
         raise UsageError("--image-size must be a multiple of 16", str(image_size), "Faces are usually 112.")
@@ -59,7 +63,7 @@ def check_head(head: str) -> None:
 
 
 def check_limits(prefer: str, max_hours: float | None, max_memory: float | None) -> None:
-    """Whether preference and limits make sense.
+    """Check that preference and limits make sense.
 
     Raises:
         UsageError: they do not.
@@ -73,12 +77,16 @@ def check_limits(prefer: str, max_hours: float | None, max_memory: float | None)
             raise UsageError(f"{option} must be at most {MAX_LIMIT:,}", f"{value:g}", "Leave it out for no limit.")
 
 
-def backbones(wanted: list[str] | None) -> list[str]:
-    """The backbones to choose from; ``any`` stands for all that the accuracy prior can compare."""
+def backbones(given: list[str] | None) -> list[str]:
+    """Return the backbones to choose from; ``any`` stands for all that the accuracy prior can compare.
+
+    Raises:
+        UsageError: they cannot be compared.
+    """
     from attfc_planner.accuracy.prior import BACKBONE
     from attfc_train.errors import UsageError
 
-    names = list(dict.fromkeys(wanted or ["r50"]))
+    names = list(dict.fromkeys(given or ["r50"]))
     if "any" in names and len(names) > 1:
         raise UsageError("--backbone any stands for all", f"'{', '.join(names)}'", "Give 'any' alone, or the names alone.")
     if names == ["any"]:
@@ -95,7 +103,11 @@ def backbones(wanted: list[str] | None) -> list[str]:
 
 
 def check_output(output: Path, option: str = "--output") -> None:
-    """Whether the plan can be written, asked before any work; what fails later all the same is reported then."""
+    """Check that the plan can be written; what fails later all the same is reported then.
+
+    Raises:
+        StorageError: it cannot.
+    """
     from attfc_train.errors import StorageError
 
     folder = next(folder for folder in output.absolute().parents if folder.exists())

@@ -1,4 +1,4 @@
-"""What ``attfc-plan report`` does once its options are checked."""
+"""``attfc-plan report``, once its options are checked."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ from attfc_train.files import write_text_atomically
 
 
 def report_file(console: Console, path: Path, output: Path, study: Path | None, run: Path | None) -> None:
-    """Writes the report on the profile at `path` to `output`."""
+    """Write the report on the profile at `path` to `output`."""
     write_text_atomically(output, report_html(path, study, run))
     console.print(f"Written: {output}", highlight=False, soft_wrap=True)

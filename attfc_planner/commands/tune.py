@@ -1,4 +1,4 @@
-"""What ``attfc-plan tune`` does: plan, real steps, short trainings, finals, and ``best.json`` from whatever was measured.
+"""``attfc-plan tune``: plan, real steps, short trainings, finals, and ``best.json`` from whatever was measured.
 
 Several processes, on one or many machines, can work on one study (``--storage``); each ends with its own ``best.json`` of all
 trials. The hours are those of one process. SIGINT and SIGTERM end the tuning with the best so far: ``best.json`` is written,
@@ -12,7 +12,7 @@ import signal
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 
@@ -23,6 +23,7 @@ from attfc_planner.commands.device import device_for
 from attfc_planner.knobs.space import Setting
 from attfc_planner.plan.request import PlanRequest
 from attfc_planner.screens import tune as screen
+from attfc_planner.search.candidates import Candidate
 from attfc_planner.tune.question import Question, ask
 from attfc_planner.tune.stages.budget import Scale, affordable
 from attfc_planner.tune.stages.finals import MOST_SEEDS, Finals, seeded_knobs
@@ -34,7 +35,7 @@ from attfc_planner.tune.studies.claim import Record
 from attfc_planner.tune.studies.storage import Store, journal_beside, open_storage, reachable, shown
 from attfc_planner.tune.studies.study import SharedStudy, study_names
 from attfc_planner.tune.studies.worker import device_lock
-from attfc_planner.tune.verdict.result import contenders, finals_pool, measured_candidates, verdict
+from attfc_planner.tune.verdict.result import Verdict, contenders, finals_pool, measured_candidates, verdict
 from attfc_planner.tune.verdict.trained import (
     SEED,
     Standing,
@@ -49,15 +50,15 @@ from attfc_train.errors import Interrupted, UsageError
 from attfc_train.profile.file import save_profile
 
 SHARE_OF_STEPS = 0.4
-"""Of the time after planning goes to real steps at most; the rest to short trainings."""
+"""Share of the time after planning that real steps take at most; the rest is for trainings."""
 SHARE_OF_FINALS = 0.3
-"""Of what then is left, if the short trainings take as long as expected; and all that they leave."""
+"""Share of that rest that is kept for the finals, which also take what the short trainings leave."""
 LEAST_STARTUP_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class TuneOptions:
-    """What belongs to the tuning and not to the plan that it starts from."""
+    """Options of the tuning, beside those of the plan that it starts from."""
 
     gpu_word: str
     output: Path
@@ -88,14 +89,15 @@ class Studies:
 
     @property
     def num_trials(self) -> int:
-        """Trials that stand for a setting or the full FC layer."""
-        every = (self.steps, self.trainings, self.finals, self.baseline)
-        return sum(record.counts for study in every for record in study.records())
+        """Return the number of trials that stand for a setting or the full FC layer."""
+        studies = (self.steps, self.trainings, self.finals, self.baseline)
+        return sum(record.counts for study in studies for record in study.records())
 
     def standing(self, question: Question) -> Standing:
-        """What all trials say so far."""
+        """Return what all trials say so far."""
         trained = trained_settings(question, [*self.trainings.records(), *self.finals.records()])
-        full_fc, beside = trained_full_fc(self.baseline.records()), recorded_beside(question, self.baseline)
+        full_fc = trained_full_fc(self.baseline.records())
+        beside = recorded_beside(question, self.baseline)
         num_ids = recorded_scale(self.baseline).num_ids if full_fc else 0
         model = regression(question, trained, full_fc, beside, num_ids)
         pool = finals_pool(question, measured_candidates(question, self.steps.records()), trained)
@@ -103,14 +105,13 @@ class Studies:
 
 
 def tune(request: PlanRequest, options: TuneOptions) -> None:
-    """Runs a whole tuning.
+    """Run a whole tuning.
 
     Raises:
         Interrupted: after SIGINT or SIGTERM, when ``best.json`` is written.
         AttfcError: see `attfc_train.errors`.
     """
-    begin = time.monotonic()
-    deadline = begin + 3600 * options.hours
+    deadline = time.monotonic() + 3600 * options.hours
     console = Console()
     device = device_for(console, options.gpu_word, must_be_here=True)
     url = options.storage or journal_beside(options.output)
@@ -124,23 +125,18 @@ def tune(request: PlanRequest, options: TuneOptions) -> None:
         stopped = _work(console, question, studies, deadline)
         _finish(console, question, studies, options)
     if stopped is not None:
-        rule, got = "a tuning runs to its end unless interrupted", f"signal {stopped}; the best so far is written"
+        rule = "a tuning runs to its end unless interrupted"
+        got = f"signal {stopped}; the best so far is written"
         raise Interrupted(stopped, rule, got, "Go on with the same command and --resume.")
 
 
 def _studies(store: Store, name: str, question: Question, options: TuneOptions) -> Studies:
-    """Opens or makes the studies, and checks that they are about this very question.
+    """Open or make the studies.
 
     Raises:
         UsageError: there is none to resume, one that was not to be resumed, or one about something else.
     """
-    exists = name in study_names(store)
-    if options.resume and not exists:
-        rule, remedy = f"--resume needs the study '{name}' in '{shown(store.url)}'", "Leave --resume out to start it."
-        raise UsageError(rule, "none", remedy)
-    if exists and not options.resume and options.storage is None:
-        remedy = "Continue it with --resume, or choose another --output."
-        raise UsageError("a new tuning needs a new record", f"'{shown(store.url)}', which holds the study '{name}'", remedy)
+    _check_resume(store, name, options)
     steps = SharedStudy(store, name, question.knobs, ("accuracy points", "images/s"))
     _check_question(steps, name, question)
     trainings = SharedStudy(store, f"{name} trainings", question.knobs, ("accuracy",), HALVING, FIRST_CUT)
@@ -148,15 +144,27 @@ def _studies(store: Store, name: str, question: Question, options: TuneOptions) 
     return Studies(steps, trainings, finals, SharedStudy(store, f"{name} full FC", {SEED: MOST_SEEDS}, ("accuracy",)))
 
 
+def _check_resume(store: Store, name: str, options: TuneOptions) -> None:
+    """Refuse what would go on by accident, or start by accident; who names a storage may join without --resume."""
+    exists = name in study_names(store)
+    if options.resume and not exists:
+        rule = f"--resume needs the study '{name}' in '{shown(store.url)}'"
+        raise UsageError(rule, "none", "Leave --resume out to start it.")
+    if exists and not options.resume and options.storage is None:
+        remedy = "Continue it with --resume, or choose another --output."
+        raise UsageError("a new tuning needs a new record", f"'{shown(store.url)}', which holds the study '{name}'", remedy)
+
+
 def _check_question(study: SharedStudy, name: str, question: Question) -> None:
-    known = study.facts.get("question")
-    if known is None:
+    """Refuse a study that is about another question; a new study notes its own."""
+    recorded = study.facts.get("question")
+    if recorded is None:
         study.note(question=question.facts)
         return
-    other = [key for key, value in question.facts.items() if known.get(key) != value]
-    if other:
-        key = other[0]
-        got = f"{key} {_brief(question.facts[key])}, where the study has {_brief(known.get(key))}"
+    different = [key for key, value in question.facts.items() if recorded.get(key) != value]
+    if different:
+        key = different[0]
+        got = f"{key} {_brief(question.facts[key])}, where the study has {_brief(recorded.get(key))}"
         remedy = "Give the same options as before, or another --study or --output."
         raise UsageError(f"the study '{name}' must be about the same data, plan and device", got, remedy)
 
@@ -167,7 +175,7 @@ def _brief(value: object) -> str:
 
 
 def _work(console: Console, question: Question, studies: Studies, deadline: float) -> int | None:
-    """All stages; the number of the signal that ended them early."""
+    """Run all stages; return the number of the signal that ended them early, None if they ended by themselves."""
     try:
         with _stopping(), screen.TuneScreen(console, deadline) as watcher:
             now = time.monotonic()
@@ -187,20 +195,16 @@ def _work(console: Console, question: Question, studies: Studies, deadline: floa
 
 
 def _train(question: Question, studies: Studies, deadline: float, watcher: screen.TuneScreen) -> None:
-    """Stage B, as large as the time allows, and stage C in what is left of it."""
-    candidates = {one.setting: one for one in measured_candidates(question, studies.steps.records())}
-    settings = contenders(question, list(candidates.values()))
+    """Run stage B, as large as the time allows, and stage C in what is left of it."""
+    candidates = measured_candidates(question, studies.steps.records())
+    settings = contenders(question, candidates)
     if not settings:
         watcher.say("No setting is left over by real steps: no short trainings.")
         return
     startup = _startup_seconds(studies.steps)
-    rates = {question.steps_key(setting): one.images_per_second for setting, one in candidates.items()}
-    scale = _scale(question, settings, [rates[question.steps_key(one)] for one in settings], deadline, startup)
-    if studies.baseline.records():
-        known = recorded_scale(studies.baseline)
-        scale = Scale(known.num_ids, known.epochs, len(settings) if scale is None else scale.num_settings)
+    scale = _scale(question, studies.baseline, settings, _rates(question, candidates, settings), deadline, startup)
     if scale is None:
-        watcher.say("The time that is left does not do for a short training.")
+        watcher.say("Not enough time left for a short training.")
         return
     trial = TrainingTrial(question, run_short_training, deadline, watcher)
     Trainings(trial, studies.trainings, studies.baseline, settings, startup).run(scale)
@@ -215,12 +219,37 @@ def _train(question: Question, studies: Studies, deadline: float, watcher: scree
 
 
 def _longest_training(studies: Studies) -> float:
-    """Seconds of the longest training that ended; infinite where none did."""
+    """Return the seconds of the longest training that ended; infinite if none did, so that no final is begun."""
     records = (*studies.trainings.records(), *studies.finals.records(), *studies.baseline.records())
     return max((record.notes["wall_seconds"] for record in records if record.state == "complete"), default=math.inf)
 
 
-def _scale(question: Question, settings: list[Setting], rates: list[float], deadline: float, startup: float) -> Scale | None:
+def _rates(question: Question, candidates: list[Candidate], settings: list[Setting]) -> list[float]:
+    """Return images/s of the settings; one with a queue length of its own takes the steps of the candidate beside it."""
+    rates = {question.steps_key(candidate.setting): candidate.images_per_second for candidate in candidates}
+    return [rates[question.steps_key(setting)] for setting in settings]
+
+
+def _scale(
+    question: Question,
+    baseline: SharedStudy,
+    settings: list[Setting],
+    rates: list[float],
+    deadline: float,
+    startup: float,
+) -> Scale | None:
+    """Return the scale of the short trainings: the recorded one if there is one, else what the time allows."""
+    scale = _affordable_scale(question, settings, rates, deadline, startup)
+    if not baseline.records():
+        return scale
+    # Trainings of another scale could not be compared with those that ran. How many settings are tried is each worker's own.
+    recorded = recorded_scale(baseline)
+    return replace(recorded, num_settings=len(settings) if scale is None else scale.num_settings)
+
+
+def _affordable_scale(
+    question: Question, settings: list[Setting], rates: list[float], deadline: float, startup: float
+) -> Scale | None:
     request = question.request
     assert request.num_images is not None, "a data set has images"
     return affordable(
@@ -235,45 +264,56 @@ def _scale(question: Question, settings: list[Setting], rates: list[float], dead
 
 
 def _startup_seconds(steps: SharedStudy) -> float:
-    """What a process takes before its first step, from the quickest real steps."""
+    """Return what a process takes before its first step, from the quickest real steps."""
     seconds = [record.notes["wall_seconds"] for record in steps.records() if record.state == "complete"]
     return max(LEAST_STARTUP_SECONDS, min(seconds, default=0.0))
 
 
 def _finish(console: Console, question: Question, studies: Studies, options: TuneOptions) -> None:
-    """Writes the best of what was measured; the plan itself where nothing was."""
-    steps, standing = studies.steps.records(), studies.standing(question)
-    found = verdict(question, steps, standing)
-    scale = recorded_scale(studies.baseline) if studies.baseline.records() else None
-    if found is None:
+    """Write the best of what was measured, or the plan itself if nothing was."""
+    standing = studies.standing(question)
+    result = verdict(question, studies.steps.records(), standing)
+    if result is None:
         save_profile(question.plan.profile, options.output)
-        console.print("Nothing was measured: the plan is written as it was predicted.")
+        console.print("No trial finished; wrote the predicted plan unchanged.")
     else:
-        candidates = measured_candidates(question, steps, standing.model)
-        trainings = training_records(standing.trained, standing.full_fc, recorded_beside(question, studies.baseline))
-        short_ids = scale.num_ids if scale else None
-        profile = tuned_profile(question, found, candidates, trainings, studies.num_trials, short_ids)
-        save_profile(profile, options.output)
-        importances = screen.Importances(
-            studies.steps.importances(lambda record: record.values[1] if record.values else None),
-            studies.steps.importances(_less_memory),
-            studies.trainings.importances(
-                lambda record: record.values[0] if record.values else None, map(without_seed, studies.finals.records())
-            ),
-        )
-        screen.show_verdict(console, question, found, profile, steps, scale, importances)
+        _write_and_show(console, question, studies, options.output, standing, result)
     arguments = f"attfc-train --profile {options.output} --data {question.request.data_path}"
     console.print(f"Written: {options.output}\nNext: {arguments}", highlight=False, soft_wrap=True)
 
 
+def _write_and_show(
+    console: Console, question: Question, studies: Studies, output: Path, standing: Standing, result: Verdict
+) -> None:
+    steps = studies.steps.records()
+    scale = recorded_scale(studies.baseline) if studies.baseline.records() else None
+    candidates = measured_candidates(question, steps, standing.model)
+    trainings = training_records(standing.trained, standing.full_fc, recorded_beside(question, studies.baseline))
+    short_ids = scale.num_ids if scale else None
+    profile = tuned_profile(question, result, candidates, trainings, studies.num_trials, short_ids)
+    save_profile(profile, output)
+    screen.show_verdict(console, question, result, profile, steps, scale, _importances(studies))
+
+
+def _importances(studies: Studies) -> screen.Importances:
+    return screen.Importances(
+        studies.steps.importances(lambda record: record.values[1] if record.values else None),
+        studies.steps.importances(_less_memory),
+        studies.trainings.importances(
+            lambda record: record.values[0] if record.values else None, map(without_seed, studies.finals.records())
+        ),
+    )
+
+
 def _less_memory(record: Record) -> float | None:
+    """Return what is higher for a setting that needs less memory: importances ask what makes a figure high."""
     peak = record.notes.get("peak_bytes")
     return None if peak is None else -float(peak)
 
 
 @contextmanager
 def _stopping() -> Iterator[None]:
-    """SIGINT and SIGTERM raise `Stopped`; a second one does what it did before."""
+    """Make SIGINT and SIGTERM raise `Stopped`; a second one does what it did before."""
     numbers = (signal.SIGINT, signal.SIGTERM)
     former = {number: signal.getsignal(number) for number in numbers}
 

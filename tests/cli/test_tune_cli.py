@@ -121,6 +121,28 @@ def test_an_interruption_writes_the_best_so_far(
     assert call(*BASE, "--resume")[0] == 0
 
 
+def test_without_a_trial_that_finished_the_plan_is_written(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a verdict that is asked for its setting where there is none."""
+    monkeypatch.setattr(session, "run_real_steps", lambda *_, **__: RealSteps("out of time", "no step within 300 s"))
+    code, out, err = call(*BASE)
+    assert (code, err) == (0, "")
+    assert "No setting is left over by real steps: no short trainings.\n" in out
+    assert "No trial finished; wrote the predicted plan unchanged.\n" in out
+    profile = load_profile(Path("best.json"))
+    assert profile.prediction is not None
+    assert profile.prediction.accuracy.source.startswith("prior")
+
+
+def test_too_little_time_for_trainings_is_said(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches trainings that are begun, and cut, where the time does not even start their processes."""
+    monkeypatch.setattr(session, "LEAST_STARTUP_SECONDS", 1e6)
+    monkeypatch.setattr(session, "run_short_training", lambda *_, **__: pytest.fail("no time"))
+    code, out, err = call(*BASE)
+    assert (code, err) == (0, "")
+    assert "Not enough time left for a short training.\n" in out
+    assert load_profile(Path("best.json")).description.startswith("Tuned on")
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "expected"),
     [

@@ -19,7 +19,7 @@ from attfc_train.units import MIB, format_bytes
 
 
 def show_calibration(console: Console, result: Calibrated) -> None:
-    """Prints the figures, the runs and what did not run."""
+    """Print the figures, the runs and what did not run."""
     console.print(_figures(result))
     console.print()
     console.print(_runs(result))
@@ -35,10 +35,9 @@ def _figures(result: Calibrated) -> Table:
     )
     for title, side in (("term", "left"), ("before", "right"), ("measured", "right"), ("residual", "right")):
         table.add_column(title, justify=side, no_wrap=True)  # type: ignore[arg-type]  # one of rich's words
-    off = f"{calibration.residual_share:.1%}"
     before = _memory_before(result)
     for name, value in calibration.memory.items():
-        residual = "" if name in (HEADROOM, HEADROOM_SHARE) else off
+        residual = "" if name in (HEADROOM, HEADROOM_SHARE) else f"{calibration.residual_share:.1%}"  # they are made of it
         table.add_row(_words(name), before.get(name, ""), _memory_figure(name, value), residual)
     for name, value in calibration.speed.items():
         stated = _stated(name, efficiencies(result.gpu.kind))
@@ -72,7 +71,7 @@ def _note(result: Calibrated) -> str:
 
 
 def _memory_before(result: Calibrated) -> dict[str, str]:
-    """What a plan took until now, by figure."""
+    """Return what a plan assumed until now, by figure."""
     unseen = {term.name: term.bytes for term in unseen_terms(result.runs[0].profile, result.before, 0)}
     least = LEAST_HEADROOM if result.gpu.kind == "cuda" else LEAST_CPU_HEADROOM
     return {
@@ -97,7 +96,7 @@ def _memory_figure(name: str, value: float) -> str:
 
 def _stated(name: str, table: Efficiencies) -> Range:
     if name == "launch_seconds":
-        return Range(table.launch_seconds.high, table.launch_seconds.low)
+        return Range(table.launch_seconds.high, table.launch_seconds.low)  # low to high speed, as in the other rows
     kind = name.removesuffix("_efficiency").removesuffix("_bandwidth")
     if name == "bandwidth_efficiency":
         return table.bandwidth["default"]

@@ -14,7 +14,7 @@ from attfc_train.units import MIB, format_bytes
 
 
 def show_fits(console: Console, fits: Sequence[Fit], request: FitRequest, gpu: GpuProfile) -> None:
-    """Prints the table and what does not fit at all."""
+    """Print the table and what does not fit at all."""
     console.print(Text(f"{gpu.name}: {format_bytes(gpu.capacity_bytes)} ({gpu.source})", style="bold"))
     console.print(_table(fits, request))
     for backbone in request.backbones:
@@ -24,14 +24,15 @@ def show_fits(console: Console, fits: Sequence[Fit], request: FitRequest, gpu: G
 
 
 def _table(fits: Sequence[Fit], request: FitRequest) -> Table:
-    """Two rows a backbone; bold: what holds more of the two."""
+    """Return two rows a backbone, without and with checkpointing; bold: the one that holds more."""
     table = Table(box=None, pad_edge=False, title="Most identities by batch size", title_justify="left")
     table.add_column("backbone", no_wrap=True)
     for batch_size in BATCH_SIZES:
         table.add_column(str(batch_size), justify="right", no_wrap=True)
-    found = {(fit.backbone, fit.gradient_checkpointing, fit.batch_size): fit.num_ids for fit in fits}
+    num_ids = {(fit.backbone, fit.gradient_checkpointing, fit.batch_size): fit.num_ids for fit in fits}
     for backbone in request.backbones:
-        plain, saving = ([found[backbone, kind, size] for size in BATCH_SIZES] for kind in (False, True))
+        plain = [num_ids[backbone, False, size] for size in BATCH_SIZES]
+        saving = [num_ids[backbone, True, size] for size in BATCH_SIZES]
         table.add_row(backbone, *_cells(plain, saving, or_equal=True))
         table.add_row("  checkpointing", *_cells(saving, plain, or_equal=False))
     return table
@@ -40,19 +41,19 @@ def _table(fits: Sequence[Fit], request: FitRequest) -> Table:
 def _cells(numbers: Sequence[int], others: Sequence[int], or_equal: bool) -> list[Text]:
     cells = []
     for number, other in zip(numbers, others, strict=True):
-        better = number > other or (or_equal and number == other)
-        cells.append(Text(f"{number / 1e6:,.3f}M" if number else "-", style="bold" if number and better else "dim"))
+        is_better = number > other or (or_equal and number == other)
+        cells.append(Text(f"{number / 1e6:,.3f}M" if number else "-", style="bold" if number and is_better else "dim"))
     return cells
 
 
 def _misses(fit: Fit, gpu: GpuProfile) -> Text:
     memory = fit.at_least
-    term = max(memory.terms, key=lambda one: one.bytes)
+    largest = max(memory.terms, key=lambda term: term.bytes)
     miss = (memory.total_bytes - gpu.capacity_bytes) / MIB
     return Text(
         f"{fit.backbone} does not fit: the tightest setting traced (batch size {fit.batch_size}, {GRID:,} identities"
         f"{', gradient checkpointing' if fit.gradient_checkpointing else ''}) needs {format_bytes(memory.total_bytes)} and "
-        f"misses by {miss:,.0f} MiB; its largest term is '{term.name}' with {format_bytes(term.bytes)}."
+        f"misses by {miss:,.0f} MiB; its largest term is '{largest.name}' with {format_bytes(largest.bytes)}."
     )
 
 

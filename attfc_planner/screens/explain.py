@@ -1,4 +1,4 @@
-"""What an explanation looks like on the screen: terms, peak, timeline, knobs and the prior's parts, from 80 columns up."""
+"""An explanation on the screen: terms, peak, timeline, knobs and the prior's parts, from 80 columns up."""
 
 from __future__ import annotations
 
@@ -18,12 +18,17 @@ from attfc_train.units import GIB, MIB, Bytes, format_bytes
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from attfc_planner.speed.model import SpeedPrediction
     from attfc_train.profile.prediction import MemoryTerm
 
 
 def show_explanation(console: Console, explained: Explanation, differences: Iterable[str]) -> None:
-    """Prints everything; `differences` are the lines of `attfc_planner.explain.explain.differences`."""
-    console.print(_what(explained), highlight=False)
+    """Print everything.
+
+    Args:
+        differences: the lines of `attfc_planner.explain.explain.differences`.
+    """
+    console.print(_headline(explained), highlight=False)
     for line in differences:
         console.print(Text(line, style="yellow"))
     width = console.width - 4
@@ -38,12 +43,12 @@ def show_explanation(console: Console, explained: Explanation, differences: Iter
         console.print(Panel(body, title=title, title_align="left"))
 
 
-def _what(explained: Explanation) -> Text:
-    profile, head = explained.profile, explained.profile.head
+def _headline(explained: Explanation) -> Text:
+    profile = explained.profile
     slots = f"{profile.dcc_size:,} slots, {profile.num_references} references, " if profile.dcc_size else ""
     checkpointing = ", gradient checkpointing" if profile.model.gradient_checkpointing else ""
     return Text(
-        f"{profile.name}: {profile.model.backbone}, {head.kind}, {profile.num_ids:,} identities, {slots}"
+        f"{profile.name}: {profile.model.backbone}, {profile.head.kind}, {profile.num_ids:,} identities, {slots}"
         f"batch size {profile.optim.batch_size}, {profile.run.precision}{checkpointing}, on {explained.gpu.name}",
         style="bold",
     )
@@ -57,7 +62,7 @@ def _title(explained: Explanation) -> str:
 
 
 def _terms(explained: Explanation) -> Table:
-    """Every term under its heading, with its share of the total and its source."""
+    """Return every term under its heading, with its share of the total and its source."""
     table = _table("term", ">MiB", ">share", "source")
     total = explained.memory.total_bytes
     for heading, terms in grouped_terms(explained.memory).items():
@@ -77,18 +82,18 @@ def _amount(num_bytes: Bytes, total: Bytes) -> tuple[str, str]:
 
 
 def _peak(explained: Explanation) -> RenderableType:
-    memory, timeline = explained.memory, explained.timeline
+    memory = explained.memory
     where = f"Most tensors are alive in phase '{memory.peak_phase}', when operator '{memory.peak_operator}' makes its result."
     lines = [Text(where)]
     is_evaluation = memory.peak_phase == "evaluation"
     if is_evaluation or not explained.peak_in_step:
         when = "after" if is_evaluation else "before"
-        note = f"That is {when} the step that is drawn below, whose own peak is {format_bytes(timeline.peak_bytes)}."
+        note = f"That is {when} the step that is drawn below, whose own peak is {format_bytes(explained.timeline.peak_bytes)}."
         lines.append(Text(note, style="yellow"))
     table = _table(">largest at the peak", "made by", "in phase", "as")
-    for one in explained.storages:
-        size = f"{one.count} x {format_bytes(one.num_bytes)}" if one.count > 1 else format_bytes(one.num_bytes)
-        table.add_row(size, one.operator, one.phase, one.category)
+    for storage in explained.storages:
+        times = f"{storage.count} x " if storage.count > 1 else ""
+        table.add_row(f"{times}{format_bytes(storage.num_bytes)}", storage.operator, storage.phase, storage.category)
     return Group(*lines, table)
 
 
@@ -100,35 +105,38 @@ def _knobs(explained: Explanation) -> RenderableType:
         "Each row is a trace of its own with everything else unchanged; 'over' exceeds the budget. Time: middle of the "
         "predicted interval. Points of accuracy; '?' where neither prior nor trainings know of the knob."
     )
-    rate = explained.speed.images_per_second
+    return Group(table, Text(_speed_line(explained.speed)), Text(note, style="dim"))
+
+
+def _speed_line(speed: SpeedPrediction) -> str:
+    rate = speed.images_per_second
     digits = 1 if rate.high < 100 else 0
-    known = rate.source.rpartition("calibrated by ")[2] if "calibrated by " in rate.source else ""
-    how = f"calibrated by {known}" if known else "not calibrated"
-    speed = f"Now: {interval(rate, digits)} images/s, limited by {explained.speed.limited_by}; {how}."
-    return Group(table, Text(speed), Text(note, style="dim"))
+    calibration = rate.source.rpartition("calibrated by ")[2] if "calibrated by " in rate.source else ""
+    how = f"calibrated by {calibration}" if calibration else "not calibrated"
+    return f"Now: {interval(rate, digits)} images/s, limited by {speed.limited_by}; {how}."
 
 
 def _knob_row(knob: KnobChange, explained: Explanation) -> tuple[RenderableType, ...]:
     total = explained.memory.total_bytes + knob.bytes_changed
-    over = total > explained.memory.budget_bytes
-    prior = "?" if knob.points_changed is None else _points(knob.points_changed)
+    is_over = total > explained.memory.budget_bytes
+    points = "?" if knob.points_changed is None else _points(knob.points_changed)
     color = "green" if knob.bytes_changed < 0 else "red"
     return (
         knob.name,
         Text(_signed(knob.bytes_changed), style=color),
-        f"{'over ' if over else ''}{format_bytes(total)}",
-        f"{round(knob.time_changed, 2) + 0.0:+.0%}",
-        prior,
+        f"{'over ' if is_over else ''}{format_bytes(total)}",
+        f"{round(knob.time_changed, 2) + 0.0:+.0%}",  # + 0.0 makes 0.0 of -0.0
+        points,
     )
 
 
 def _points(points: float) -> str:
-    """``+0.00`` for what rounds to nothing, never ``-0.00``."""
+    """Return points with their sign: ``+0.00`` for what rounds to nothing, never ``-0.00``."""
     return f"{round(points, 2) + 0.0:+.2f}"
 
 
 def _signed(num_bytes: Bytes) -> str:
-    """``-3.10 GiB``, ``+12 MiB``."""
+    """Return ``-3.10 GiB``, ``+12 MiB``."""
     return f"{num_bytes / GIB:+,.2f} GiB" if abs(num_bytes) >= GIB else f"{num_bytes / MIB:+,.0f} MiB"
 
 
@@ -155,9 +163,9 @@ def _assumptions() -> Table:
 
 
 def _table(*titles: str) -> Table:
-    """Columns; a title that starts with ``>`` is right-aligned and never wrapped."""
+    """Return an empty table; a column whose title starts with ``>`` is right-aligned and never wrapped."""
     table = Table(box=None, pad_edge=False, header_style="dim")
     for title in titles:
-        right = title.startswith(">")
-        table.add_column(title.removeprefix(">"), justify="right" if right else "left", no_wrap=right, overflow="fold")
+        is_number = title.startswith(">")
+        table.add_column(title.removeprefix(">"), justify="right" if is_number else "left", no_wrap=is_number, overflow="fold")
     return table

@@ -18,19 +18,25 @@ MOST_ROWS = 8
 
 
 def front_table(front: Sequence[Candidate], chosen: Candidate, others: Mapping[str, Candidate]) -> Table:
-    """Fastest first; of a long front the chosen one, the runners-up and the ends."""
-    names = {one.setting: reason for reason, one in others.items()} | {chosen.setting: "chosen"}
-    rows = {one.setting: one for one in (*front, *others.values(), chosen)}
-    ordered = sorted(rows.values(), key=lambda one: (-one.images_per_second, -one.accuracy_points, one.setting))
-    spare = MOST_ROWS - len(names)
+    """Return the table, fastest first; of a long front the chosen one, the runners-up and as many others as there is room for.
+
+    Args:
+        others: what speaks for a runner-up -> the runner-up.
+    """
+    names = {candidate.setting: reason for reason, candidate in others.items()} | {chosen.setting: "chosen"}
+    rows = {candidate.setting: candidate for candidate in (*front, *others.values(), chosen)}
+    ordered = sorted(rows.values(), key=lambda each: (-each.images_per_second, -each.accuracy_points, each.setting))
+    spare = MOST_ROWS - len(names)  # rows for what has no name
     table = Table(box=None, pad_edge=False)
     table.add_column("", overflow="fold")
     for title in _titles(chosen):
         table.add_column(title, justify="right", no_wrap=True)
-    for one in ordered:
-        spare -= one.setting not in names
-        if one.setting in names or spare >= 0:
-            table.add_row(names.get(one.setting, ""), *_cells(one), style="bold" if one.setting == chosen.setting else None)
+    for candidate in ordered:
+        setting = candidate.setting
+        spare -= setting not in names
+        if setting in names or spare >= 0:
+            style = "bold" if setting == chosen.setting else None
+            table.add_row(names.get(setting, ""), *_cells(candidate), style=style)
     return table
 
 
@@ -47,11 +53,14 @@ def _titles(chosen: Candidate) -> tuple[str, ...]:
 
 def _cells(candidate: Candidate) -> tuple[str, ...]:
     profile = candidate.profile
-    rate = candidate.images_per_second
-    unknown = profile.data.num_images is None
+    has_hours = profile.data.num_images is not None
     return (
         *(knob.cell(getattr(profile, knob.section)) for knob in _columns(candidate)),
         f"{candidate.memory_bytes / GIB:.1f}",
-        f"{rate:,.{1 if rate < 100 else 0}f}" if unknown else f"{candidate.hours:,.{1 if candidate.hours < 100 else 0}f}",
+        _number(candidate.hours if has_hours else candidate.images_per_second),
         f"{candidate.accuracy_points:+.2f}",
     )
+
+
+def _number(value: float) -> str:
+    return f"{value:,.{1 if value < 100 else 0}f}"

@@ -1,4 +1,4 @@
-"""What a plan looks like on the screen: rich tables, 80 columns and up."""
+"""A plan on the screen: rich tables, from 80 columns up."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _COLORS = (
 
 
 def show_plan(console: Console, plan: Plan, next_command: str) -> None:
-    """Prints the chosen setting, its memory, speed and accuracy, the runners-up and what to type next."""
+    """Print the chosen setting, its memory, speed and accuracy, the runners-up and what to type next."""
     prediction = plan.profile.prediction
     assert prediction is not None
     console.print(_device_line(plan.gpu))
@@ -48,7 +48,7 @@ def show_plan(console: Console, plan: Plan, next_command: str) -> None:
 
 
 def show_catalog(console: Console, cards: Iterable[GpuProfile]) -> None:
-    """One line a card."""
+    """Print one line a card."""
     table = Table(box=None, pad_edge=False)
     table.add_column("--gpu")
     for title in ("memory", "GB/s", "bf16", "fp16", "fp32"):
@@ -63,7 +63,7 @@ def show_catalog(console: Console, cards: Iterable[GpuProfile]) -> None:
 
 
 def show_card(console: Console, card: GpuProfile) -> None:
-    """One card's figures, each with its source."""
+    """Print one card's figures, each with its source."""
     table = Table(box=None, pad_edge=False, title=card.name, title_justify="left")
     for title in ("figure", "value", "source"):
         table.add_column(title, overflow="fold")
@@ -73,7 +73,7 @@ def show_card(console: Console, card: GpuProfile) -> None:
 
 
 def show_comparison(console: Console, rows: list[tuple[str, str, str]]) -> None:
-    """Predicted beside measured."""
+    """Print predicted beside measured."""
     table = Table(title="Predicted and measured", title_justify="left", box=None, pad_edge=False)
     for title in ("", "predicted", "measured"):
         table.add_column(title)
@@ -83,16 +83,23 @@ def show_comparison(console: Console, rows: list[tuple[str, str, str]]) -> None:
 
 
 def memory_view(memory: MemoryPrediction, width: int) -> RenderableType:
-    """A bar over the whole budget, and the terms with their sources."""
+    """Return a bar over the whole budget, and the terms with their sources.
+
+    Args:
+        width: characters of the bar.
+    """
     terms = sorted((term for term in memory.terms if term.bytes), key=lambda term: -term.bytes)
-    bar, table = Text(), Table(box=None, pad_edge=False, show_header=False)
+    bar = Text()
+    table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(justify="right", no_wrap=True)
     table.add_column(style="dim", overflow="fold")
     total = max(memory.budget_bytes, memory.total_bytes)
-    drawn = passed = 0
+    drawn = 0
+    passed = 0
     for index, term in enumerate(terms):
         color = _COLORS[index % len(_COLORS)]
+        # The ends are rounded and not the lengths, whose errors would add up.
         passed += term.bytes
         end = round(width * passed / total)
         bar.append("█" * (end - drawn), style=color)
@@ -103,20 +110,20 @@ def memory_view(memory: MemoryPrediction, width: int) -> RenderableType:
 
 
 def interval(band: Interval, digits: int = 0, sign: bool = False) -> str:
-    """``'1,200 to 1,850'``."""
+    """Return ``'1,200 to 1,850'``."""
     plus = "+" if sign else ""
     return f"{band.low:{plus},.{digits}f} to {band.high:{plus},.{digits}f}"
 
 
 def _figure(field: str, value: float) -> str:
-    """``('fp32_flops', 8.1e12) -> '8,100 G'``."""
+    """Return a figure as text: ``('fp32_flops', 8.1e12) -> '8,100 G'``."""
     if field == "capacity_bytes":
         return format_bytes(int(value))
     return f"{value / 1e9:,.6g} G" if value >= 1e9 else f"{value:g}"
 
 
 def _digits(rate: float) -> int:
-    """A CPU's images per second need a decimal."""
+    """Return the decimals of images per second; a CPU's need one."""
     return 1 if rate < 100 else 0
 
 
@@ -127,10 +134,10 @@ def _device_line(gpu: GpuProfile) -> Text:
 
 def _setting_table(plan: Plan) -> Table:
     profile = plan.profile
-    told = [(knob.row, getattr(profile, knob.section)) for knob in knobs_of(type(profile.head)) if knob.row is not None]
+    shown = [(knob.row, getattr(profile, knob.section)) for knob in knobs_of(type(profile.head)) if knob.row is not None]
     rows = [
         ("identities, backbone", f"{profile.num_ids:,}, {profile.model.backbone} at {profile.run.precision}"),
-        *(row(section) for row, section in told),
+        *(row(section) for row, section in shown),
     ]
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in rows:
@@ -145,25 +152,19 @@ def _memory_title(prediction: Prediction) -> str:
 
 
 def _expectations(prediction: Prediction) -> Table:
+    rate = prediction.images_per_second
     hours = prediction.hours_per_epoch
-    table = Table(box=None, pad_edge=False, show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    accuracy = f"{interval(prediction.accuracy, 2, sign=True)} points against full FC"
     rows = (
-        (
-            "images/s",
-            interval(prediction.images_per_second, _digits(prediction.images_per_second.high)),
-            prediction.images_per_second.source,
-        ),
+        ("images/s", interval(rate, _digits(rate.high)), rate.source),
         ("limited by", prediction.limited_by, ""),
         ("time per epoch", _duration(hours) if hours else "unknown: give --images or --data", ""),
         ("time to train", _duration(prediction.hours) if prediction.hours else "unknown likewise", ""),
-        (
-            _accuracy_name(prediction),
-            f"{interval(prediction.accuracy, 2, sign=True)} points against full FC",
-            prediction.accuracy.source,
-        ),
+        (_accuracy_name(prediction), accuracy, prediction.accuracy.source),
     )
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     for name, value, source in rows:
         table.add_row(name, Text(value, style="bold") + Text(f"\n{source}" if source else "", style="dim not bold"))
     return table

@@ -27,37 +27,45 @@ COLORS = {
 HEIGHT = 12
 LABEL_ROWS = 3
 ROOM_IN_RANGE = 1.3
-"""The line of what the budget leaves is drawn where it is below so many times the peak; above, it would flatten the area."""
+"""The line of what the budget leaves is drawn up to so many times the peak; farther above it would flatten the area."""
 
 _MARGIN = 11
 _PARTS = " ▁▂▃▄▅▆▇"
+"""A cell filled by 0, 1/8, ..., 7/8 from below."""
 
 
 def timeline_chart(timeline: Timeline, room_bytes: Bytes, width: int) -> RenderableType:
-    """The chart with its axis, phases and legend.
+    """Return the chart with its axis, phases and legend.
 
     Args:
         room_bytes: what the budget leaves for tensors.
         width: characters, at least 40.
     """
     count = width - _MARGIN
-    columns, peak = timeline.columns(count), timeline.column_of(timeline.peak, count)
+    peak = timeline.column_of(timeline.peak, count)
     in_range = 0 < room_bytes <= ROOM_IN_RANGE * timeline.peak_bytes
     top = max(timeline.peak_bytes, room_bytes if in_range else 0)
-    lines = _area(timeline.categories, columns, top, room_bytes if in_range else None)
+    lines = _area(timeline.categories, timeline.columns(count), top, room_bytes if in_range else None)
     placed = _placed(_labelled(timeline, count), count)
     notes = _notes(timeline, room_bytes, in_range)
     return Group(*lines, _axis(placed, peak, count), *_phases(placed), Text(), *_legend(timeline.categories, width), notes)
 
 
 def _area(categories: tuple[str, ...], columns: NDArray[np.int64], top: Bytes, room: Bytes | None) -> list[Text]:
-    """`HEIGHT` lines, the top first."""
+    """Return `HEIGHT` lines, the top first.
+
+    Args:
+        columns: [count, K] bytes of each category.
+        top: bytes at the upper edge.
+        room: bytes at which a line is drawn, None for none.
+    """
+    # Row r from the bottom spans the bytes r unit to (r + 1) unit, one cell high.
     unit = top / HEIGHT
     room_row = None if room is None else min(HEIGHT - 1, int(room / unit))
     lines = []
     for row in reversed(range(HEIGHT)):
-        shown = row == HEIGHT - 1 or row == HEIGHT // 2 - 1
-        line = Text(f"{format_bytes(round((row + 1) * unit)):>9} ┤" if shown else " " * 10 + "│", style="dim")
+        is_labelled = row in (HEIGHT - 1, HEIGHT // 2 - 1)
+        line = Text(f"{format_bytes(round((row + 1) * unit)):>9} ┤" if is_labelled else " " * 10 + "│", style="dim")
         for column in columns:
             line.append(*_cell(categories, np.cumsum(column) / unit - row, row == room_row))
         lines.append(line)
@@ -65,37 +73,40 @@ def _area(categories: tuple[str, ...], columns: NDArray[np.int64], top: Bytes, r
 
 
 def _cell(categories: tuple[str, ...], heights: NDArray[np.float64], on_line: bool) -> tuple[str, str]:
-    """Character and style.
+    """Return character and style.
 
     Args:
-        heights: of the stack's layers over the bottom of this cell, in cells.
+        heights: [K] upper edges of the stack's layers over the bottom of this cell, in cells; below 0 under it.
+        on_line: whether the budget's line crosses the cell.
     """
     filled = min(1.0, float(heights[-1]))
     part = round(8 * filled)
     if part <= 0:
         return ("╌", "not dim red") if on_line else (" ", "")
+    # A character has one colour, that of the layer in the middle of what is filled: the first whose edge reaches so high.
     layer = int(np.searchsorted(heights, filled / 2))
     return ("█" if part == 8 else _PARTS[part]), f"not dim {COLORS[categories[layer]]}"
 
 
 def _labelled(timeline: Timeline, count: int) -> list[tuple[int, str]]:
-    """Column and name of the phases: where a phase first comes, and again where there is room for its name."""
+    """Return column and name of the phases: where a phase first comes, and again where there is room for its name."""
     seen: set[str] = set()
-    found = []
+    labels = []
     for stretch in timeline.stretches:
-        start = timeline.column_of(stretch.start, count)
-        if stretch.phase not in seen or _columns_of(stretch, len(timeline.live), count) > len(stretch.phase):
-            found.append((start, stretch.phase))
+        if stretch.phase not in seen or _width(stretch, len(timeline.live), count) > len(stretch.phase):
+            labels.append((timeline.column_of(stretch.start, count), stretch.phase))
         seen.add(stretch.phase)
-    return found
+    return labels
 
 
-def _columns_of(stretch: Stretch, events: int, count: int) -> float:
+def _width(stretch: Stretch, events: int, count: int) -> float:
+    """Return a stretch's columns, of `count` that all events take."""
     return (stretch.stop - stretch.start) * count / events
 
 
 def _placed(labels: list[tuple[int, str]], count: int) -> list[tuple[int, int, str]]:
-    """(row, column, name): each name below its phase's start, in the first row that has room; what finds none is left out."""
+    """Return (row, column, name): names below their phases' starts; a name for which no row has room is left out."""
+    # Labels come from left to right, so a row has room right of its last label's end, and one column between.
     ends = [-1] * LABEL_ROWS
     placed = []
     for column, name in labels:
@@ -108,11 +119,13 @@ def _placed(labels: list[tuple[int, str]], count: int) -> list[tuple[int, int, s
 
 
 def _axis(placed: list[tuple[int, int, str]], peak: int, count: int) -> Text:
+    """Return the axis, with a tick over every label and the peak's mark over both."""
     starts = {column for _, column, _ in placed}
     line = "".join("┬" if column in starts else "─" for column in range(count))
     text = Text(f"{'0':>9} └{line}", style="dim")
-    text.plain = text.plain[: 11 + peak] + "▲" + text.plain[12 + peak :]
-    text.stylize("not dim bold red", 11 + peak, 12 + peak)
+    mark = _MARGIN + peak
+    text.plain = text.plain[:mark] + "▲" + text.plain[mark + 1 :]
+    text.stylize("not dim bold red", mark, mark + 1)
     return text
 
 
@@ -127,7 +140,7 @@ def _phases(placed: list[tuple[int, int, str]]) -> list[Text]:
 
 
 def _legend(categories: tuple[str, ...], width: int) -> list[Text]:
-    """The stack from its top down; no entry is broken over two lines."""
+    """Return the stack's categories from its top down; no entry is broken over two lines."""
     lines = [Text()]
     for name in reversed(categories):
         if len(lines[-1]) + len(name) + 2 > width:

@@ -16,7 +16,9 @@ LEGEND = 436
 MOST_COLUMNS = 860
 """One a unit of width: more would not be seen."""
 LEAST_LABEL = 34
-"""Width below which a phase is not named at its place."""
+"""Width below which a phase is named only where it first comes."""
+CHARACTER = 7.5
+"""Width of one in a label, a little above the average of the font."""
 
 COLORS = {
     "weights": ("#4e79a7", "#6b9bd1"),
@@ -35,7 +37,7 @@ COLORS = {
 
 
 def timeline_svg(timeline: Timeline, room_bytes: Bytes, title: str) -> str:
-    """The whole document.
+    """Return the whole document.
 
     Args:
         room_bytes: what the budget leaves for tensors; drawn where it is in range.
@@ -90,7 +92,8 @@ def _style(timeline: Timeline) -> str:
 
 
 def _grid(top: float) -> list[str]:
-    """Lines at round amounts, about five of them."""
+    """Return lines at round amounts, at most five intervals of them."""
+    # A fifth of the height, rounded up to 1, 2, 5 or 10 times a power of ten.
     unit = GIB if top >= 2 * GIB else MIB
     rough = top / unit / 5
     power = 10.0 ** np.floor(np.log10(rough))
@@ -105,7 +108,8 @@ def _grid(top: float) -> list[str]:
 
 
 def _areas(timeline: Timeline, columns: NDArray[np.int64], top: float) -> list[str]:
-    """From the whole stack down to its lowest layer, each painted over the former."""
+    """Return the areas from the whole stack down to its lowest layer, each painted over the former."""
+    # A path of steps: V moves to a column's height, H to its right edge; Z closes it along the bottom.
     stacked = np.cumsum(columns, axis=1)
     edges = [round(LEFT + (RIGHT - LEFT) * index / len(columns), 1) for index in range(len(columns) + 1)]
     paths = []
@@ -117,21 +121,31 @@ def _areas(timeline: Timeline, columns: NDArray[np.int64], top: float) -> list[s
 
 
 def _phases(timeline: Timeline) -> list[str]:
-    """A line where a phase starts and its name below; narrow ones are named only where they first come, in a second row."""
-    found, seen, free = [], set(), [0.0, 0.0, 0.0]
+    """Return a line where a phase starts and its name below; narrow ones are named only where they first come."""
+    # Three rows of labels. They come from left to right, so a row has room from where its last label ends; a phase for which
+    # no row has room stays without a name.
+    elements = []
+    seen = set()
+    row_ends = [0.0, 0.0, 0.0]
     for stretch in timeline.stretches:
-        x, end = _x(stretch.start, timeline), _x(stretch.stop, timeline)
-        wide = end - x >= max(LEAST_LABEL, 7.5 * len(stretch.phase))
-        row = next((row for row, used in enumerate(free) if x >= used), None)
-        if row is not None and (wide or stretch.phase not in seen):
-            anchor, place = ("start", x + 3) if x < RIGHT - 60 else ("end", RIGHT)
-            found.append(f'<line class="phase" x1="{x}" y1="{TOP}" x2="{x}" y2="{BOTTOM + 6 + 16 * row}"/>')
-            found.append(
-                f'<text x="{place:.1f}" y="{BOTTOM + 18 + 16 * row}" text-anchor="{anchor}">{escape(stretch.phase)}</text>'
-            )
-            free[row] = x + 7.5 * len(stretch.phase) + 6
+        x = _x(stretch.start, timeline)
+        label_width = CHARACTER * len(stretch.phase)
+        is_wide = _x(stretch.stop, timeline) - x >= max(LEAST_LABEL, label_width)
+        row = next((row for row, end in enumerate(row_ends) if x >= end), None)
+        if row is not None and (is_wide or stretch.phase not in seen):
+            elements += _phase(stretch.phase, x, row)
+            row_ends[row] = x + label_width + 6
         seen.add(stretch.phase)
-    return found
+    return elements
+
+
+def _phase(name: str, x: float, row: int) -> list[str]:
+    """Return a phase's line and its name, which is kept inside of the picture."""
+    anchor, place = ("start", x + 3) if x < RIGHT - 60 else ("end", RIGHT)
+    return [
+        f'<line class="phase" x1="{x}" y1="{TOP}" x2="{x}" y2="{BOTTOM + 6 + 16 * row}"/>',
+        f'<text x="{place:.1f}" y="{BOTTOM + 18 + 16 * row}" text-anchor="{anchor}">{escape(name)}</text>',
+    ]
 
 
 def _room(room_bytes: Bytes, top: float) -> list[str]:
@@ -154,7 +168,7 @@ def _peak(timeline: Timeline, top: float) -> list[str]:
 
 
 def _legend(timeline: Timeline) -> list[str]:
-    """Five entries a row, from the top of the stack down."""
+    """Return five entries a row, from the top of the stack down."""
     entries = []
     for place, (index, name) in enumerate(reversed(list(enumerate(timeline.categories)))):
         x, y = LEFT + 172 * (place % 5), LEGEND + 24 * (place // 5)
@@ -169,8 +183,10 @@ def _phase_at(timeline: Timeline, event: int) -> str:
 
 
 def _x(event: int, timeline: Timeline) -> float:
+    """Return the place of an event: 0 at `LEFT`, the number of events at `RIGHT`."""
     return round(LEFT + (RIGHT - LEFT) * event / len(timeline.live), 1)
 
 
 def _y(num_bytes: float, top: float) -> float:
+    """Return the place of an amount: 0 at `BOTTOM`, `top` at `TOP`; y grows downwards."""
     return round(float(BOTTOM - (BOTTOM - TOP) * num_bytes / top), 1)

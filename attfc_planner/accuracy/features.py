@@ -20,11 +20,14 @@ from attfc_train.profile.profile import TrainProfile
 POINTS_PER_LOG_ODDS = 100 * 0.04 * 0.96
 """Points of accuracy in a small change of the log odds, at the 4 % errors of a full-length training: 100 x d a / d log odds =
 100 a (1 - a). The prior is about such trainings, and so is every figure in points."""
-USUAL_QUEUE_LENGTH, USUAL_BATCH_SIZE = 3.3, 128
+USUAL_QUEUE_LENGTH = 3.3
+USUAL_BATCH_SIZE = 128
 ROUNDING = {"fp32": 0.0, "bf16": 0.25, "int8": 0.5, "fp8": 1.0}
 """Storage -> coarseness of the stored centers, in the order of `attfc_planner.accuracy.prior.STORAGE`; 1 for the coarsest."""
 
-LEVEL, CONTAINER, PRIOR = "level", "container", "prior"
+LEVEL = "level"
+CONTAINER = "container"
+PRIOR = "prior"
 SLOPES: Final = (
     "slots",
     "shorter queue",
@@ -51,7 +54,7 @@ def feature_names(profile: TrainProfile) -> tuple[str, ...]:
     """Return the names of the features of settings with such a head, in the order of the regression."""
     if profile.head.kind in HEAD_FEATURES:
         return FEATURES
-    return (LEVEL, CONTAINER, PRIOR, "batch size", "precision", *(knob.name for knob in profile.head.knobs()))
+    return (LEVEL, CONTAINER, PRIOR, "batch size", "precision", *map(_feature_of, profile.head.knobs()))
 
 
 def _attfc_features(profile: TrainProfile, head: AttFCSettings) -> dict[str, float]:
@@ -85,8 +88,13 @@ def _knob_features(profile: TrainProfile, head: HeadSettings) -> dict[str, float
     for knob in head.knobs():
         value = head.value_of(knob.name, profile.num_ids)
         last = max(1, len(knob.values) - 1)
-        values[knob.name] = knob.values.index(value) / last if value in knob.values else 0.5
+        values[_feature_of(knob)] = knob.values.index(value) / last if value in knob.values else 0.5
     return values
+
+
+def _feature_of(knob: Knob) -> str:
+    """Return the name of a knob's feature; one that is called like a feature of every head is told apart."""
+    return f"{knob.name} of the head" if knob.name in (LEVEL, CONTAINER, PRIOR, "precision") else knob.name
 
 
 def _prior(profile: TrainProfile) -> float:

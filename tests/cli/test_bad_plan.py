@@ -13,7 +13,8 @@ from attfc_planner import cli
 from attfc_planner.gpu import detect
 from attfc_planner.plan import problem
 from attfc_train.errors import AttfcError, DataError, InfeasiblePlanError, ProfileError, StorageError, UsageError
-from attfc_train.profile.file import load_preset, profiles_folder, save_profile
+from attfc_train.heads.kinds import HEADS
+from attfc_train.profile.file import load_preset, profiles_folder, save_profile, with_overrides
 from tests.cli.conftest import Refusal
 from tests.planner.fakes import FakeMemoryModel
 
@@ -73,6 +74,25 @@ def test_what_is_no_tuning(refusal: Refusal) -> None:
     refuse(refusal, ProfileError, "nowhere.json", "--gpu", "t4", "--ids", 1000, "--tuned", "nowhere.json")
     save_profile(load_preset("tiny"), Path("preset.json"))
     refuse(refusal, UsageError, "must be about the same --ids", "--gpu", "t4", "--ids", 1000, "--tuned", "preset.json")
+
+
+@pytest.mark.parametrize("command", [(), ("tune", "--data", "synthetic:50x4")])
+@pytest.mark.parametrize("head", ["nonsense", "AttFC", ""])
+def test_unknown_heads(head: str, command: tuple[str, ...], refusal: Refusal) -> None:
+    """Catches a command that does not check its head, and choices that are not those of `HEADS`."""
+    expected = rf"--head must be a known kind, but got '{head}'\. Choose one of: {', '.join(HEADS)}\."
+    options = () if command else ("--gpu", "t4", "--ids", 1000)
+    refuse(refusal, UsageError, expected, *command, *options, "--head", head)
+
+
+def test_a_tuning_of_another_head(refusal: Refusal) -> None:
+    """Catches trainings of one head that judge another, whose knobs they do not have."""
+    save_profile(load_preset("tiny"), Path("preset.json"))
+    for head in ("full_fc", "partial_fc"):
+        expected = f"--tuned must have the head that was tuned, {head}, but got attfc"
+        refuse(refusal, UsageError, expected, "--gpu", "t4", "--ids", 1000, "--head", head, "--tuned", "preset.json")
+    save_profile(with_overrides(load_preset("tiny"), ["head.kind=partial_fc"]), Path("preset.json"))
+    refuse(refusal, UsageError, "attfc, but got partial_fc", "--gpu", "t4", "--ids", 1000, "--tuned", "preset.json")
 
 
 def test_more_identities_than_there_are_atoms(refusal: Refusal) -> None:

@@ -13,7 +13,7 @@ from attfc_planner import cli
 from attfc_planner.gpu import detect
 from attfc_planner.plan import plan, problem
 from attfc_train.errors import AttfcError, InfeasiblePlanError, ProfileError, StorageError, UsageError
-from attfc_train.profile.file import load_profile
+from attfc_train.profile.file import load_preset, load_profile
 from tests.planner.fakes import FakeMemoryModel
 
 Outcome = tuple[int, str, str]
@@ -106,6 +106,25 @@ def test_any_backbone_is_a_choice(call: Call) -> None:
     assert profile.search.knobs["backbone"] == ("mbf", "r18", "r50", "r100", "r200")
     assert profile.model.backbone in ("r100", "r200")
     assert profile.name == f"{profile.model.backbone}-2059906"
+
+
+@pytest.mark.parametrize(("head", "own", "expected"), [("full_fc", set(), "B"), ("partial_fc", {"sample_rate"}, "sampled")])
+def test_another_head_is_planned_with_its_own_knobs(call: Call, head: str, own: set[str], expected: str) -> None:
+    """Catches `--head` that does not reach the profile, and AttFC's knobs or columns in a plan without a container."""
+    code, out, err = call("--gpu", "rtx-4090", "--ids", "1000000", "--images", "20000000", "--head", head)
+    assert (code, err) == (0, "")
+    profile = load_profile(Path("best.json"))
+    assert profile.head.kind == head
+    assert profile.head.margin.kind == load_preset("attfc").head.margin.kind
+    assert profile.provenance is not None
+    assert f"--head {head}" in profile.provenance.command
+    assert profile.search is not None
+    common = {"batch_size", "gradient_checkpointing", "accumulation", "precision"}
+    assert set(profile.search.knobs) == common | own
+    assert all(set(point.settings) == common | own for point in profile.search.front)
+    (headings,) = [line.split() for line in out.splitlines() if "hours" in line and "points" in line and "GiB" in line]
+    assert expected in headings
+    assert not {"DCC", "R", "stored"} & set(headings)
 
 
 def test_without_a_gpu_it_says_so(call: Call) -> None:

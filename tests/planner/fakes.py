@@ -29,11 +29,33 @@ def make_gpu(capacity_bytes: int = 24 * GIB, **changes: object) -> GpuProfile:
     return GpuProfile.model_validate({**document, **changes})
 
 
+EMBEDDING_SIZE = 512
+CENTER_BYTES = {"fp32": 4 * EMBEDDING_SIZE, "bf16": 2 * EMBEDDING_SIZE, "fp8": EMBEDDING_SIZE, "int8": EMBEDDING_SIZE}
+
+
+def scored_rows(profile: TrainProfile) -> int:
+    """Return the centers that a step scores: all slots, else a sample of the identities, at least the part of a batch."""
+    if profile.dcc_size:
+        return profile.dcc_size
+    sampled = round(getattr(profile.head, "sample_rate", 1.0) * profile.num_ids)
+    return min(profile.num_ids, max(sampled, profile.optim.micro_batch_size))
+
+
+def center_bytes(profile: TrainProfile) -> int:
+    """Return the bytes of a stored center; learned ones are fp32."""
+    return CENTER_BYTES[getattr(profile.head, "storage", "fp32")]
+
+
 class FakeMemoryModel:
-    """Memory and costs that are affine in batch size, parts and DCC size. `hidden_bytes`: what only `exact` sees."""
+    """Memory and costs that are affine in batch size, parts and the centers that a step scores.
+
+    Args:
+        hidden_bytes: memory that only `exact` sees.
+    """
 
     def __init__(self, budget_bytes: int = 24 * GIB, hidden_bytes: int = 0) -> None:
-        self.budget_bytes, self.hidden_bytes = budget_bytes, hidden_bytes
+        self.budget_bytes = budget_bytes
+        self.hidden_bytes = hidden_bytes
         self.num_exact = 0
 
     def prepare(self, profiles: Iterable[TrainProfile]) -> None:
@@ -49,22 +71,25 @@ class FakeMemoryModel:
         return self._predict(profile, self.hidden_bytes)
 
     def op_costs(self, profile: TrainProfile) -> tuple[OpCost, ...]:
-        parts, batch, refs = profile.optim.accumulation, profile.optim.micro_batch_size, profile.num_references
-        repeat = 4 if profile.model.gradient_checkpointing else 3
+        parts = profile.optim.accumulation
+        batch = profile.optim.micro_batch_size
+        references = profile.num_references
+        passes = 4 if profile.model.gradient_checkpointing else 3
         network = NETWORKS.get(profile.model.backbone, 1.0)
-        flops, moved = round(network * batch * 12 * 10**9), round(network * batch * 10**8)
-        loss = 4 * batch * profile.dcc_size * 512
-        width = {"fp32": 4, "bf16": 2, "fp8": 1, "int8": 1}[profile.head.storage]  # type: ignore[union-attr]
-        part = (
-            OpCost("convolution", "conv", "forward", repeat * flops, repeat * moved, 300),
-            OpCost("convolution", "conv", "references", refs * flops, refs * moved, 100),
-            OpCost("addmm", "loss", "loss", loss, width * 512 * profile.dcc_size, 200),
+        flops = round(network * batch * 12 * 10**9)
+        moved = round(network * batch * 10**8)
+        rows = scored_rows(profile)
+        loss_flops = 4 * batch * rows * EMBEDDING_SIZE
+        of_a_part = (
+            OpCost("convolution", "conv", "forward", passes * flops, passes * moved, 300),
+            OpCost("convolution", "conv", "references", references * flops, references * moved, 100),
+            OpCost("addmm", "loss", "loss", loss_flops, center_bytes(profile) * rows, 200),
         )
-        repeated = tuple(
-            OpCost(one.name, one.kind, one.phase, parts * one.flops, parts * one.bytes_read_written, parts * one.count)
-            for one in part
+        of_all_parts = tuple(
+            OpCost(cost.name, cost.kind, cost.phase, parts * cost.flops, parts * cost.bytes_read_written, parts * cost.count)
+            for cost in of_a_part
         )
-        return (*repeated, OpCost("_foreach_add_", "optimizer", "update", 0, 10**9, 10))
+        return (*of_all_parts, OpCost("_foreach_add_", "optimizer", "update", 0, 10**9, 10))
 
     def _predict(self, profile: TrainProfile, extra: int) -> MemoryPrediction:
         network = NETWORKS.get(profile.model.backbone, 1.0)
@@ -72,9 +97,21 @@ class FakeMemoryModel:
         terms = {
             "context": 600 * MIB,
             "weights": (3 + (profile.num_references > 0) + (profile.optim.accumulation > 1)) * 170 * MIB + extra,
-            "container": {"fp32": 4, "bf16": 2, "fp8": 1, "int8": 1}[profile.head.storage] * 512 * profile.dcc_size,
+            "container": center_bytes(profile) * profile.dcc_size,
             "input": 37632 * profile.optim.batch_size * (1 + profile.num_references),
             "activations": round(network * profile.optim.micro_batch_size * (30 + 8 * profile.num_references) * share * MIB),
         }
+        if not profile.dcc_size:
+            terms |= _learned_layer(profile)
         listed = tuple(MemoryTerm(name=name, bytes=num, source="a test") for name, num in terms.items())
         return MemoryPrediction(terms=listed, budget_bytes=self.budget_bytes, peak_phase="backward", peak_operator="mm")
+
+
+def _learned_layer(profile: TrainProfile) -> dict[str, int]:
+    """Return what a layer of learned centers adds: all of them with their momentum, and a step's gradients and logits."""
+    rows = scored_rows(profile)
+    return {
+        "momentum": 2 * CENTER_BYTES["fp32"] * profile.num_ids,
+        "gradients": CENTER_BYTES["fp32"] * rows,
+        "loss": 3 * 4 * profile.optim.micro_batch_size * rows,
+    }

@@ -33,11 +33,16 @@ from attfc_train.losses.margin import Margin
 from attfc_train.losses.slots import Slots
 from benchmarks.provenance import RESULTS, provenance, quantiles
 
-MARGIN, SCALE, CHUNK, DIM = Margin("arcface", 0.5), 64.0, 8192, 512
-BATCHES, SIZES = (256, 1024, 4096), (205_990, 2_059_906, 20_000_000, 100_000_000)
+MARGIN = Margin("arcface", 0.5)
+SCALE = 64.0
+CHUNK = 8192
+DIM = 512
+BATCHES = (256, 1024, 4096)
+SIZES = (205_990, 2_059_906, 20_000_000, 100_000_000)
 CASE_SECONDS = 1.5
 """A case is repeated for about this long, at least `LEAST_REPEATS` times."""
-LEAST_REPEATS, MOST_REPEATS = 2, 20
+LEAST_REPEATS = 2
+MOST_REPEATS = 20
 BYTES_PER_NAIVE_LOGIT = 20
 PIECE = 2**11
 """Slots made at a time."""
@@ -49,7 +54,9 @@ Case = dict[str, Any]
 
 def naive(inputs: dict[str, Any], scale: float) -> Tensor:
     """Return the loss of all logits in the slots' type, softmax in fp32, for autograd."""
-    query, slots, labels = inputs["query"], inputs["slots"].values, inputs["labels"]
+    query = inputs["query"]
+    slots = inputs["slots"].values
+    labels = inputs["labels"]
     cosines: Tensor = query.to(slots.dtype) @ slots.t()
     positive = cosines.gather(1, labels[:, None])
     target = positive + (MARGIN.apply(positive.float()).to(positive.dtype) - positive).detach()
@@ -132,7 +139,8 @@ def measure(name: str, inputs: dict[str, Any], rate: float, device: torch.device
         added = _added_bytes(work, device)
     except Exception as error:  # a case that does not fit or compile is a result, not the end of the table
         return {"failed": f"{type(error).__name__}: {error}"[:300]}
-    (batch, dim), size = inputs["query"].shape, inputs["slots"].size
+    (batch, dim) = inputs["query"].shape
+    size = inputs["slots"].size
     return {"seconds": times, "share_of_matrix_rate": 4 * batch * size * dim / times["p50"] / rate, "added_bytes": added}
 
 

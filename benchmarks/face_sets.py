@@ -19,7 +19,7 @@ FIRST_STRANGER = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class FaceSet:
-    """Where to train and on what to verify; no identity is in both."""
+    """A set to train on and one to verify on; no identity is in both."""
 
     name: str
     data: str
@@ -28,19 +28,19 @@ class FaceSet:
 
 
 def lfw(folder: Path) -> FaceSet:
-    """LFW folds 1-7 as RecordIO and fold 8 as a ``.bin``, in one folder."""
+    """Return LFW folds 1-7 as RecordIO and fold 8 as a ``.bin``, in one folder."""
     return FaceSet("lfw", str(folder / "lfw_train"), str(folder / "lfw_fold8.bin"), 1156)
 
 
 def synthetic(num_ids: int, images_per_id: int, size: int, num_strangers: int = 1000) -> FaceSet:
-    """`num_ids` x `images_per_id` computed faces of size x size pixels; the first call takes a millisecond an image."""
+    """Return `num_ids` x `images_per_id` computed faces of size x size pixels; the first call takes a millisecond an image."""
     train = _written(0, num_ids, images_per_id, size)
     val = _written(FIRST_STRANGER, num_strangers, 4, size)
     return FaceSet(f"synthetic {num_ids:,}", str(train), str(val), num_ids)
 
 
 def _written(first: int, num_ids: int, images_per_id: int, size: int) -> Path:
-    """The RecordIO file of these identities; written if it is not there."""
+    """Return the RecordIO file of these identities; it is written if it is not there."""
     path = CACHE / f"{num_ids}x{images_per_id}+{first}-{size}px" / "train.rec"
     if not path.with_suffix(".idx").exists():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.provenance import provenance, quantiles, save
 
 PROMISED_SECONDS = 5.0
-"""For one cold prediction on two cores."""
+"""Most seconds of one cold prediction on two cores."""
 _CHILD = """
 import time
 begin = time.perf_counter()
@@ -36,7 +36,7 @@ print(time.perf_counter() - begin, prediction.total_bytes)
 
 
 def main() -> None:
-    """Measures and writes ``first_prediction.json``."""
+    """Measure, and write ``first_prediction.json``."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=7)
     runs = [_run() for _ in range(parser.parse_args().repeats)]
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def _run() -> dict[str, Any]:
-    """One prediction by a new interpreter with a cache folder of its own."""
+    """Make one prediction in a new interpreter with a cache folder of its own."""
     before = _children_cpu_seconds()
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "ATTFC_CACHE_DIR": folder}

@@ -19,7 +19,7 @@ SHARES: Final = (0.05, 0.1, 0.3, 1.0)
 
 
 def attfc(share: float = 1.0, references: int = 1, **changes: Any) -> Variant:
-    """The preset's AttFC head with another number of slots and references."""
+    """Return the preset's AttFC head with another number of slots and references."""
     return {"dcc_share": share, "num_references": references, **changes}
 
 
@@ -81,7 +81,7 @@ STUDIES: Final = {"heads": HEADS, "references": REFERENCES, "queues": QUEUES, "s
 
 
 def profile_of(variant: Variant, image_size: int, steps: int, seed: int) -> TrainProfile:
-    """The preset ``tiny`` with another head, without a data set."""
+    """Return the preset ``tiny`` with another head, without a data set."""
     base = load_preset("tiny")
     changes = dict(variant)
     data = {key: changes.pop(key) for key in ("draw", "window_share") if key in changes}

@@ -58,7 +58,7 @@ def step_seconds(variants: dict[str, Variant], image_size: int, num_ids: int, ro
 
 
 def trained(variant: Variant, faces: FaceSet, image_size: int, steps: int, seed: int) -> dict[str, float]:
-    """Trains and returns the last model's accuracy and area under the ROC curve, and the CPU seconds it took."""
+    """Train; return the last model's accuracy and area under the ROC curve, and the CPU seconds it took."""
     sets = [f"data.path={json.dumps(faces.data)}", f"run.val={json.dumps([faces.val])}"]
     profile = with_overrides(profile_of(variant, image_size, steps, seed), sets)
     begin = time.process_time()
@@ -69,7 +69,7 @@ def trained(variant: Variant, faces: FaceSet, image_size: int, steps: int, seed:
 
 
 def recorded(path: Path = RUNS) -> list[dict[str, Any]]:
-    """All lines: step times (``kind`` "times") and trainings (``kind`` "run"); a ValueError names a line that is torn."""
+    """Return all lines: step times (``kind`` "times") and trainings (``kind`` "run"); a ValueError names a torn line."""
     lines = []
     for number, text in enumerate(path.read_text().splitlines() if path.exists() else [], 1):
         try:
@@ -80,20 +80,20 @@ def recorded(path: Path = RUNS) -> list[dict[str, Any]]:
 
 
 def record(line: dict[str, Any], path: Path = RUNS) -> None:
-    """Appends a line; one short write, so that processes can share the file."""
+    """Append a line in one short write, so that processes can share the file."""
     with path.open("a") as file:
         file.write(json.dumps(line) + "\n")
 
 
 def budgets(study: str, name: str, steps: int, seconds: dict[str, dict[str, float]]) -> dict[str, int]:
-    """Steps of a variant by what is held equal to the full FC layer."""
+    """Return the steps of a variant by what is held equal to the full FC layer."""
     if study != "heads" or name not in TIMED:
         return {"images": steps}
     return {"images": steps, "time": round(steps * seconds[FULL]["p50"] / seconds[name]["p50"])}
 
 
 def compare(faces: FaceSet, options: argparse.Namespace) -> None:
-    """Does what is missing of the studies on one data set."""
+    """Measure what is missing of the studies on one data set."""
     setting = {"data": faces.name, "image_size": options.image_size, "full_steps": options.steps}
     seconds = _times(faces, options, setting)
     for seed in options.seeds:
@@ -127,7 +127,7 @@ def _times(faces: FaceSet, options: argparse.Namespace, setting: dict[str, Any])
 
 
 def _run_once(key: dict[str, Any], variant: Variant, faces: FaceSet, output: Path) -> None:
-    """One training, unless it is recorded, maybe under another name or as the same number of steps in another comparison.
+    """Train once, unless it is recorded, maybe under another name or for the same number of steps in another comparison.
 
     A line that repeats another's result keeps that one's provenance.
     """
@@ -165,8 +165,12 @@ def main() -> None:
 
 
 def _quick(options: argparse.Namespace) -> None:
-    """The machinery at work in minutes; the figures of one short run per head are no claim."""
-    options.seeds, options.steps, options.studies, options.only, options.rounds = [0], 60, ["heads"], QUICK, 3
+    """Set options for a run of minutes; the figures of one short training per head are no claim."""
+    options.seeds = [0]
+    options.steps = 60
+    options.studies = ["heads"]
+    options.only = QUICK
+    options.rounds = 3
     options.output = Path(tempfile.mkdtemp()) / "heads.jsonl"
     compare(synthetic(300, 8, options.image_size, num_strangers=200), options)
 

@@ -20,7 +20,8 @@ from benchmarks.head_variants import STUDIES, Variant, profile_of
 
 Line = dict[str, Any]
 
-NUM_IDS, DIM = 2_059_906, 512
+NUM_IDS = 2_059_906
+DIM = 512
 """WebFace42M's identities, and the usual embedding."""
 
 
@@ -42,7 +43,7 @@ def _head_bytes(variant: str) -> Bytes:
 
 
 def head_bytes(variant: Variant) -> Bytes:
-    """What a head holds while weights are updated: centers or weights, gradient, momentum, maps, and the class encoder.
+    """Return the bytes of a head in the update: centers or weights, gradient, momentum, maps, and the class encoder.
 
     Counted on the head that `attfc_train.step.build` makes for WebFace42M and an r50, on tensors without data.
     """
@@ -63,7 +64,7 @@ def interval(values: Iterable[float]) -> str:
 
 
 def report(lines: list[Line], folder: Path | None) -> None:
-    """Prints all tables; with a folder also writes them as ``heads.md`` and the plot as ``heads.svg``."""
+    """Print all tables; with a folder also write them as ``heads.md`` and the plot as ``heads.svg``."""
     settings = sorted({_setting(line) for line in lines}, key=str)
     text = "\n".join(part for setting in settings for part in _section([x for x in lines if _setting(x) == setting], setting))
     print(text)
@@ -103,7 +104,7 @@ def _header(both: bool) -> str:
 
 
 def _row(lines: list[Line], name: str, both: bool) -> str:
-    """One variant's line of a table; empty where nothing was recorded."""
+    """Return one variant's line of a table; empty where nothing was recorded."""
     images = [line for line in lines if line.get("name") == name and line["equal"] == "images"]
     times = [line for line in lines if line.get("name") == name and line["equal"] == "time"]
     if not images:

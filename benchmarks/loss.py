@@ -29,7 +29,8 @@ from attfc_train.run.device_memory import memory_use
 from benchmarks.capacity import container
 from benchmarks.provenance import provenance, quantiles, save
 
-MARGIN, SCALE = Margin("arcface", 0.5), 64.0
+MARGIN = Margin("arcface", 0.5)
+SCALE = 64.0
 
 Loss = Callable[[dict[str, Any]], Tensor]
 
@@ -49,7 +50,8 @@ def problem(batch: int, slots: int, dim: int, slot_type: torch.dtype) -> dict[st
 
 def released(inputs: dict[str, Any]) -> Tensor:
     """Return the loss as the released head computes it, with all its temporaries."""
-    query, positive = inputs["query"], inputs["positive"]
+    query = inputs["query"]
+    positive = inputs["positive"]
     negatives = query @ inputs["slots"].values.clone().t()
     difference = inputs["labels"].float()[:, None] - inputs["slots"].labels.float()
     mask = (difference == 0).float()
@@ -94,7 +96,7 @@ LOSSES: dict[str, Loss] = {
 }
 TYPES = {"chunked bf16": torch.bfloat16, "chunked int8": torch.int8}
 BUDGETS = {"reference": 1e-3, "chunked": 1e-3, "chunked bf16": 0.02, "chunked int8": 0.1}
-"""Relative difference from the released gradient that each may have; 8-bit slots are other centers."""
+"""Largest relative difference of each from the released gradient; 8-bit slots are other centers."""
 
 
 def main() -> None:

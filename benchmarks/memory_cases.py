@@ -24,7 +24,7 @@ CARDS: tuple[Bytes, ...] = tuple(size * GIB for size in (8, 12, 16, 24, 40, 80))
 _SHARES = (0.1, 0.3, 1.0)
 _PRECISIONS: tuple[Precision, ...] = ("fp32", "bf16")
 _QUEUE_LENGTH = 3.3
-"""Of an averaged queue, whose length changes no memory."""
+"""Length of an averaged queue, which changes no memory."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +42,13 @@ class Case:
 
     @property
     def name(self) -> str:
-        """All of it in one line."""
+        """The case in one line."""
         saving = " checkpointing" if self.checkpointing else ""
         slots = f"{self.share:.0%} of {self.num_ids}"
         return f"{self.backbone} {self.image_size} px, batch {self.batch_size}, {slots}, {self.precision}{saving}"
 
     def profile(self, gpu: GpuProfile) -> TrainProfile:
-        """What a plan would make of it, resolved."""
+        """Return the resolved profile that a plan would make of it."""
         asked = PlanRequest(num_ids=self.num_ids, backbone=self.backbone, image_size=self.image_size, epochs=1)
         base = base_profile(asked, gpu)
         run = base.run.model_copy(update={"precision": self.precision})  # also where a plan would not offer it
@@ -66,13 +66,13 @@ class Case:
 
 
 def _cases(backbone: str, image_size: int, batch_sizes: Iterable[int], num_ids: int) -> list[Case]:
-    """One backbone with all sizes, precisions, and without and with checkpointing."""
+    """Yield one backbone with all sizes and precisions, without and with checkpointing."""
     places = product(batch_sizes, _SHARES, _PRECISIONS, (False, True))
     return [Case(backbone, image_size, batch, share, num_ids, precision, on) for batch, share, precision, on in places]
 
 
 def in_sample_order(cases: Iterable[Case]) -> list[Case]:
-    """An order in which every beginning is a sample of the whole, so that a matrix that is not finished tells of all of it."""
+    """Return an order in which every beginning is a sample of the whole: an unfinished matrix is still about all of it."""
     return sorted(cases, key=lambda case: hashlib.sha256(case.name.encode()).hexdigest())
 
 

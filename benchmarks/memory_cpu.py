@@ -33,13 +33,13 @@ class CpuMatrix:
         self.gpu = gpu
 
     def prepare(self, cases: list[Case]) -> None:
-        """Nothing: each case is traced when its turn comes."""
+        """Do nothing: each case is traced when its turn comes."""
 
     def close(self) -> None:
-        """Nothing was left open."""
+        """Do nothing: nothing was left open."""
 
     def measure(self, case: Case, seconds_left: float) -> dict[str, Any]:
-        """``predicted`` and ``measured`` of the case's line."""
+        """Return ``predicted`` and ``measured`` of the case's line."""
         profile = case.profile(self.gpu)
         allocations = compare_allocations(profile)
         prediction = MemoryModel(profile, self.gpu, NO_BUDGET).exact(profile)
@@ -60,9 +60,10 @@ class CpuMatrix:
 
 
 def compare_allocations(profile: TrainProfile) -> dict[str, dict[str, Any]]:
-    """Two steps and an evaluation of two batches, once with fake tensors and once for real, through the same recorder."""
+    """Record two steps and an evaluation of two batches, once with fake tensors and once for real."""
     fake, real = (_history(profile, device) for device in (None, CPU))
-    expected, sizes = _tensors(fake), _tensors(real)
+    expected = _tensors(fake)
+    sizes = _tensors(real)
     return {
         "predicted": {"allocated_bytes": _peak(fake, expected), "events": len(fake.events)},
         "measured": {
@@ -80,7 +81,7 @@ def _history(profile: TrainProfile, device: torch.device | None) -> Trace:
 
 
 def _tensors(trace: Trace) -> NDArray[np.int64]:
-    """Sizes of the storages; what stands for a convolution's workspace is none."""
+    """Return the sizes of the storages, without those that stand for a convolution's workspace."""
     return np.where(np.array(trace.categories) == "convolution workspace", 0, trace.nbytes)
 
 

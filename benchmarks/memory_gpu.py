@@ -22,11 +22,11 @@ from benchmarks.memory_cases import CARDS, MATRIX, Case
 from benchmarks.memory_probe import Job
 
 NO_BUDGET = 2**60
-"""Above all needs, so that each is replayed."""
+"""A capacity above all needs, so that each is replayed."""
 COLD_EVERY = 4
 """One case in so many also runs capped at its prediction in a process of its own."""
 LONGEST_SECONDS = 240.0
-"""After which a process is killed."""
+"""Time after which a process is killed."""
 PROGRAM = (sys.executable, "-m", "benchmarks.memory_probe")
 COLD = frozenset(MATRIX["cuda"][::COLD_EVERY])
 
@@ -42,17 +42,18 @@ class GpuMatrix:
     """
 
     def __init__(self, gpu: GpuProfile, program: tuple[str, ...] = PROGRAM) -> None:
-        self.gpu, self._program = gpu, program
+        self.gpu = gpu
+        self._program = program
         base = MATRIX["cuda"][0].profile(gpu)
         self._model = MemoryModel(base, gpu, NO_BUDGET)
         self._waiting: Process | None = None
 
     def prepare(self, cases: list[Case]) -> None:
-        """Traces what these cases share."""
+        """Trace what these cases share."""
         self._model.prepare(case.profile(self.gpu) for case in cases)
 
     def measure(self, case: Case, seconds_left: float) -> dict[str, Any]:
-        """``predicted``, ``measured``, ``cards`` that could be played and ``capped`` runs of the case's line."""
+        """Return ``predicted``, ``measured``, playable ``cards`` and ``capped`` runs of the case's line."""
         prediction = self._model.estimate(case.profile(self.gpu))
         job = self._job(case, prediction)
         timeout = min(LONGEST_SECONDS, seconds_left)
@@ -67,13 +68,14 @@ class GpuMatrix:
         }
 
     def close(self) -> None:
-        """Ends the process that waits for a job."""
+        """End the process that waits for a job."""
         if self._waiting is not None:
             self._waiting.kill()
             self._waiting.communicate()
 
     def _job(self, case: Case, prediction: MemoryPrediction) -> Job:
-        need, profile = prediction.without("foreign"), case.profile(self.gpu)
+        need = prediction.without("foreign")
+        profile = case.profile(self.gpu)
         room = self.gpu.capacity_bytes - self.gpu.foreign_bytes
         terms = {term.name: term.bytes for term in prediction.terms}
         return Job(
@@ -86,8 +88,9 @@ class GpuMatrix:
         )
 
     def _ask(self, job: Job, timeout: float) -> dict[str, Any]:
-        """What the probe says; ``failed`` holds its last words where it does not."""
-        process, self._waiting = self._waiting or self._start(), self._start()
+        """Return the probe's figures; ``failed`` holds its last words where it has none."""
+        process = self._waiting or self._start()
+        self._waiting = self._start()
         try:
             said, errors = process.communicate(json.dumps(asdict(job)) + "\n", timeout)
         except subprocess.TimeoutExpired:
@@ -107,12 +110,12 @@ class GpuMatrix:
 
 
 def playable(room: Bytes) -> tuple[Bytes, ...]:
-    """The cards that a device with so much free memory can play."""
+    """Return the cards that a device with so much free memory can play."""
     return tuple(card for card in CARDS if card <= room)
 
 
 def predicted_bytes(prediction: MemoryPrediction) -> dict[str, Bytes]:
-    """What a run's own figures are held against."""
+    """Return the predictions that a run's own figures are held against."""
     return {
         "allocated_bytes": prediction.without("context", "foreign", "headroom", "fragmentation"),
         "reserved_bytes": prediction.measured_bytes,
@@ -122,7 +125,7 @@ def predicted_bytes(prediction: MemoryPrediction) -> dict[str, Bytes]:
 
 
 def _measured(result: dict[str, Any]) -> dict[str, Any]:
-    """The free run's figures; ``outcome`` is ``beyond`` where the device is too small for one."""
+    """Return the free run's figures; ``outcome`` is ``beyond`` where the device is too small for one."""
     if "failed" in result:
         return {"outcome": "failed", "reason": result["failed"]}
     if result["free"] is None:

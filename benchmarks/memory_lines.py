@@ -23,7 +23,7 @@ _PLANNER_SOURCES = ("trace/*", "memory/*", "calibrate/real_steps", "calibrate/st
 
 
 def key_of(profile: TrainProfile, gpu: GpuProfile) -> str:
-    """A digest of all that a case's line depends on: profile, device, its calibration, torch, and the code that is measured."""
+    """Return a digest of all that a case's line depends on: profile, device, calibration, torch, and the measured code."""
     calibrated = gpu.calibration.memory if gpu.calibration else None
     parts = [profile.model_dump(mode="json"), gpu.name, gpu.kind, calibrated, torch.__version__, _code_version()]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:24]
@@ -31,7 +31,8 @@ def key_of(profile: TrainProfile, gpu: GpuProfile) -> str:
 
 @cache
 def _code_version() -> str:
-    digest, planner = hashlib.sha256(), Path(attfc_planner.__file__).parent
+    digest = hashlib.sha256()
+    planner = Path(attfc_planner.__file__).parent
     for path in sorted(Path(attfc_train.__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
     for name in _PLANNER_SOURCES:
@@ -41,7 +42,7 @@ def _code_version() -> str:
 
 
 def read_lines(path: Path) -> list[Line]:
-    """All whole lines; the last may have been cut off by a kill."""
+    """Return all whole lines; the last may have been cut off by a kill."""
     lines = []
     for text in path.read_text().splitlines() if path.exists() else []:
         try:
@@ -52,7 +53,7 @@ def read_lines(path: Path) -> list[Line]:
 
 
 def append_line(path: Path, line: Line) -> None:
-    """Writes a line so that it is there when the machine is gone."""
+    """Append a line, flushed to the disk: it is there when the machine is gone."""
     path.parent.mkdir(parents=True, exist_ok=True)
     cut_off = path.exists() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
     with path.open("a") as file:
@@ -62,5 +63,5 @@ def append_line(path: Path, line: Line) -> None:
 
 
 def newest(lines: list[Line]) -> list[Line]:
-    """The last line of every case on every device."""
+    """Return the last line of every case on every device."""
     return list({(line["kind"], line["device"], line["name"], line["calibrated"]): line for line in lines}.values())

@@ -29,51 +29,54 @@ from benchmarks.provenance import RESULTS, provenance
 
 LINES = RESULTS / "memory_matrix.jsonl"
 FIRST_CASE_SECONDS = 60.0
-"""Reserved for a case when none has been measured in this call."""
+"""Time for a case when none has been measured in this call."""
 SLACK = 1.3
-"""A case may take so many times what the longest took."""
+"""A case may take so many times as long as the longest."""
 MOST_FAILURES = 3
-"""In a row, by another error than memory's: then something else is wrong."""
+"""Failures in a row by another error than memory's: then something else is wrong."""
 
 Clock = Callable[[], float]
 
 
 class Measurer(Protocol):
-    """One kind of device."""
+    """The measurer of one kind of device."""
 
     gpu: GpuProfile
 
     def prepare(self, cases: list[Case]) -> None:
-        """What many cases need is made at once."""
+        """Make at once what many cases need."""
         ...
 
     def measure(self, case: Case, seconds_left: float) -> dict[str, Any]:
-        """The case's part of a line."""
+        """Return the case's part of a line."""
         ...
 
     def close(self) -> None:
-        """Nothing more will be asked."""
+        """End: nothing more will be measured."""
         ...
 
 
 def pending(cases: list[Case], gpu: GpuProfile, path: Path) -> dict[str, Case]:
-    """Cases that are not on file, or failed by another error than memory's, by key."""
+    """Return the cases that are not on file, or failed by another error than memory's, by key."""
     done = {line["key"] for line in read_lines(path) if line["measured"]["outcome"] != "failed"}
     keys = {key_of(case.profile(gpu), gpu): case for case in cases}
     return {key: case for key, case in keys.items() if key not in done}
 
 
 def run(cases: list[Case], measurer: Measurer, path: Path, seconds: float, clock: Clock = time.monotonic) -> int:
-    """Measures pending cases while the next one still fits into `seconds`.
+    """Measure pending cases while the next one still fits into `seconds`.
 
     Returns:
         How many are left.
     """
-    begin, longest, failures = clock(), FIRST_CASE_SECONDS / SLACK, 0
+    begin = clock()
+    longest = FIRST_CASE_SECONDS / SLACK
+    failures = 0
     waiting = pending(cases, measurer.gpu, path)
     measurer.prepare(list(waiting.values()))
     for number, (key, case) in enumerate(list(waiting.items())):
-        left, started = seconds - (clock() - begin), clock()
+        left = seconds - (clock() - begin)
+        started = clock()
         if left < SLACK * longest:
             break
         fields = measurer.measure(case, left)
@@ -105,7 +108,7 @@ def _line(key: str, case: Case, gpu: GpuProfile, fields: dict[str, Any], seconds
 
 
 def measurer_for(cpu: bool, calibrated: bool) -> Measurer:
-    """The measurer of this machine's GPU, or of its CPU.
+    """Return the measurer of this machine's GPU, or of its CPU.
 
     Raises:
         SystemExit: there is no GPU.
@@ -126,7 +129,7 @@ def measurer_for(cpu: bool, calibrated: bool) -> Measurer:
 
 
 def main() -> None:
-    """Command line."""
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cpu", action="store_true", help="the small cases, on the CPU")
     parser.add_argument("--report", action="store_true", help="only table and plot of what is on file")

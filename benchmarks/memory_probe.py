@@ -27,57 +27,57 @@ from attfc_train.run.device_memory import memory_use
 from attfc_train.run.out_of_memory import is_out_of_memory, reason
 from attfc_train.units import Bytes
 
-FREE_STEPS, CAPPED_STEPS = 1, 0
+FREE_STEPS = 1
+CAPPED_STEPS = 0
 """Timed steps, beside the two that are not: momentum is there from the second on."""
-"""cuDNN's words where no algorithm's workspace fits."""
 
 Kind = Literal["prediction", "bare", "card", "cold"]
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is asked of a process; bytes are those of the prediction."""
+    """The runs that a process is to make; bytes are those of the prediction."""
 
     profile: dict[str, Any]
     need: Bytes
-    """The smallest card that is said to do: everything but other processes."""
+    """The smallest card that is predicted to do: everything but other processes."""
     context: Bytes
-    """As predicted; counts where the driver does not tell the real one."""
+    """The predicted context; counts where the driver does not tell the real one."""
     headroom: Bytes
     cards: Sequence[Bytes]
     """Cards to play."""
     free: bool = True
     """Whether to run without a cap first."""
     cold: bool = False
-    """Only the run capped at the prediction, in this new process."""
+    """Whether to make only the run capped at the prediction, in this new process."""
 
 
 @dataclass(frozen=True)
 class Steps:
-    """What came of one run."""
+    """The outcome of one run."""
 
     outcome: Literal["lived", "died", "failed"]
     """``failed``: by another error than memory's."""
     reason: str = ""
     retries: int = 0
-    """How often the allocator gave its cache back to go on."""
+    """Times that the allocator gave its cache back to go on."""
     left_over: Bytes = 0
-    """Allocated before the run began: what the former run did not free."""
+    """Bytes that were allocated before the run began: the former run did not free them."""
     measured: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Capped:
-    """A run with a cap, and what was said of it."""
+    """A run with a cap, and the prediction about it."""
 
     kind: Kind
     """``prediction``: all that is predicted but context and others; ``bare``: without headroom too; ``card``: a played card;
     ``cold``: ``prediction`` in a process of its own."""
     capacity_bytes: Bytes
-    """Of the allocator."""
+    """Capacity of the allocator."""
     card_bytes: Bytes | None
     predicted_to_fit: bool | None
-    """None: nothing is promised."""
+    """Whether it was predicted to fit; None: nothing was promised."""
     outcome: str
     reason: str
     retries: int
@@ -85,11 +85,11 @@ class Capped:
 
 
 Run = Callable[[Bytes | None, int], Steps]
-"""Capacity (None: no cap) and timed steps -> what came of it."""
+"""Capacity (None: no cap) and timed steps -> the outcome."""
 
 
 def probe(job: Job, run: Run) -> dict[str, Any]:
-    """All runs of a job.
+    """Make all runs of a job.
 
     Returns:
         ``free``: a `Steps` or None; ``capped``: a list of `Capped`.
@@ -108,8 +108,8 @@ def probe(job: Job, run: Run) -> dict[str, Any]:
 
 
 def _played(job: Job, context: Bytes, run: Run) -> list[Capped]:
-    """From the first card that is said to do upwards to one that does, and from the next smaller one downwards to one that
-    does not: what larger and smaller ones would do follows."""
+    """Play cards from the first that is predicted to do upwards to one that does, and from the next smaller one downwards
+    to one that does not: the outcomes of larger and smaller ones follow."""
     runs: list[Capped] = []
     for fit in (True, False):
         for card in sorted((card for card in job.cards if (card >= job.need) == fit and card > context), reverse=not fit):
@@ -125,10 +125,11 @@ def _capped(run: Run, kind: Kind, capacity: Bytes, card: Bytes | None, fit: bool
 
 
 def steps_on(profile: TrainProfile, device: torch.device) -> Run:
-    """Real steps on this device; after each run the cap is off and the memory free."""
+    """Make real steps on this device; after each run the cap is off and the memory free."""
 
     def run(capacity: Bytes | None, steps: int) -> Steps:
-        left_over, retries = memory_use(device).current if device.type == "cuda" else 0, _retries(device)
+        left_over = memory_use(device).current if device.type == "cuda" else 0
+        retries = _retries(device)
         try:
             measured = measure(profile, device, steps=steps, capacity=capacity, evaluate=True)
             return Steps("lived", "", _retries(device) - retries, left_over, measured)
@@ -154,7 +155,7 @@ def _free_everything(device: torch.device) -> None:
 
 
 def main() -> None:
-    """Reads a job from stdin when everything is imported, and prints what came of it."""
+    """Read a job from stdin when everything is imported, and print its results."""
     job = Job(**json.loads(sys.stdin.readline()))
     profile = TrainProfile.model_validate(job.profile)
     print(json.dumps(probe(job, steps_on(profile, torch.device("cuda")))))

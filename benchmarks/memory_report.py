@@ -1,4 +1,4 @@
-"""Table (Markdown) and plot (SVG) of what `benchmarks.memory_matrix` has on file."""
+"""Table (Markdown) and plot (SVG) of the lines of `benchmarks.memory_matrix`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _QUANTITIES = {
 
 
 def report(lines: list[Line], folder: Path) -> None:
-    """Prints the summary; writes ``memory_matrix.md`` and ``memory_matrix.svg``."""
+    """Print the summary; write ``memory_matrix.md`` and ``memory_matrix.svg``."""
     groups = _groups(newest(lines))
     summary = "\n".join(_summary(title, group) for title, group in groups.items())
     print(summary)
@@ -39,7 +39,7 @@ _LEGEND = (
 
 
 def _groups(lines: list[Line]) -> dict[str, list[Line]]:
-    """Lines by device, under a heading."""
+    """Return the lines of each device, under a heading."""
     groups: dict[str, list[Line]] = {}
     for line in sorted(lines, key=lambda each: (each["kind"], each["device"], each["name"])):
         kind = "CPU" if line["kind"] == "cpu" else "GPU"
@@ -72,7 +72,8 @@ def _error_row(name: str, errors: Errors) -> str:
 
 
 def _verdict_lines(verdicts: Verdicts) -> str:
-    bound, alarm_bound = verdicts.bound(verdicts.false_safe, verdicts.promised), verdicts.false_alarm_share
+    bound = verdicts.bound(verdicts.false_safe, verdicts.promised)
+    alarm_bound = verdicts.false_alarm_share
     return (
         f"* Predicted to fit and died (false safe): {verdicts.false_safe} of {verdicts.promised} capped runs; with 95 % "
         f"confidence under {bound:.1%} of all. Goal: 0 of at least 300.\n"
@@ -93,18 +94,19 @@ def _table(title: str, lines: list[Line]) -> str:
 
 
 def _cell(line: Line, name: str) -> str:
-    predicted, measured = line["predicted"].get(name), measured_bytes(line, name)
+    predicted = line["predicted"].get(name)
+    measured = measured_bytes(line, name)
     return "-" if predicted is None else f"{predicted / MIB:.0f}, {'-' if measured is None else f'{measured / MIB:.0f}'}"
 
 
 def measured_bytes(line: Line, name: str) -> int | None:
-    """What a prediction's field is held against."""
+    """Return the measurement that a prediction's field is held against."""
     value: int | None = line["measured"].get("process_bytes" if name == "total_bytes" else name)
     return value
 
 
 def plot(groups: dict[str, list[Line]], path: Path) -> None:
-    """Predicted against measured, a panel for each device; skipped without matplotlib (the ``[report]`` extra)."""
+    """Plot predicted against measured, a panel for each device; skipped without matplotlib (the ``[report]`` extra)."""
     try:
         from matplotlib import rc_context
         from matplotlib.figure import Figure
@@ -125,10 +127,10 @@ def _panel(axes: Any, title: str, lines: list[Line]) -> None:
     largest = 0.0
     for name, (marker, color) in markers.items():
         pairs = [(measured_bytes(line, name), line["predicted"].get(name)) for line in lines]
-        known = [(measured / GIB, predicted / GIB) for measured, predicted in pairs if measured and predicted]
-        if known:
-            axes.plot(*zip(*known, strict=True), marker, color=color, alpha=0.6, markersize=5, label=_QUANTITIES[name][0])
-            largest = max(largest, *(max(pair) for pair in known))
+        both = [(measured / GIB, predicted / GIB) for measured, predicted in pairs if measured and predicted]
+        if both:
+            axes.plot(*zip(*both, strict=True), marker, color=color, alpha=0.6, markersize=5, label=_QUANTITIES[name][0])
+            largest = max(largest, *(max(pair) for pair in both))
     axes.plot([0, largest], [0, largest], color="black", linewidth=0.8)
     axes.set(xlabel="measured, GiB", ylabel="predicted, GiB", xlim=(0, None), ylim=(0, None))
     axes.set_title(title, fontsize=10)

@@ -14,19 +14,19 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Errors:
-    """Of one predicted quantity over the cases in which it was measured; relative to what was measured."""
+    """Errors of one predicted quantity over the cases in which it was measured, relative to the measurement."""
 
     count: int
     median: float
-    """Of the absolute values."""
+    """Median of the absolute values."""
     largest: float
-    """With its sign."""
+    """The largest error, with its sign."""
     under: int
     """Predictions below what was measured."""
 
 
 def errors_of(lines: list[Line], field: str) -> Errors:
-    """Errors of one field of ``predicted``; ``total_bytes`` is held against the process."""
+    """Return the errors of one field of ``predicted``; ``total_bytes`` is held against the process."""
     errors = []
     for line in lines:
         predicted = line["predicted"].get(field)
@@ -64,10 +64,11 @@ class Verdicts:
 
     @staticmethod
     def bound(events: int, runs: int) -> float:
-        """The share that the true one is below with 95 % confidence; without events about 3 / runs ("rule of three")."""
+        """Return the upper 95 % bound of the true share; without events about 3 / runs ("rule of three")."""
         if runs == 0:
             return 1.0
-        low, high = events / runs, 1.0
+        low = events / runs
+        high = 1.0
         for _ in range(60):
             middle = (low + high) / 2
             low, high = (middle, high) if _at_most(events, runs, middle) > 1 - CONFIDENCE else (low, middle)
@@ -80,7 +81,7 @@ def _at_most(events: int, runs: int, share: float) -> float:
 
 
 def verdicts_of(lines: list[Line]) -> Verdicts:
-    """Counts the capped runs of these lines."""
+    """Count the capped runs of these lines."""
     runs: list[dict[str, Any]] = [run for line in lines for run in line.get("capped", [])]
     promised = [run for run in runs if run["predicted_to_fit"] is True]
     died_freely = sum(

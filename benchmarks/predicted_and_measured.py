@@ -46,7 +46,7 @@ SIZES: dict[str, list[tuple[str, int, int, bool]]] = {
 
 
 def main() -> None:
-    """Command line."""
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--ids", type=int, default=20_000)
@@ -84,7 +84,7 @@ def main() -> None:
 
 
 def judged(case: Case, saving: bool, before: GpuProfile, after: GpuProfile) -> dict[str, Any]:
-    """One case, predicted by the device without and with its calibration, and measured."""
+    """Return one case: predicted by the device without and with its calibration, and measured."""
     plain = case.profile(before, choose_precision(None, before))
     profile = plain.model_copy(update={"model": plain.model.model_copy(update={"gradient_checkpointing": saving})})
     model = MemoryModel(profile, before, before.capacity_bytes)
@@ -104,7 +104,7 @@ def judged(case: Case, saving: bool, before: GpuProfile, after: GpuProfile) -> d
 
 
 def predicted(profile: TrainProfile, model: MemoryModel, gpu: GpuProfile) -> dict[str, Any]:
-    """Peak and headroom, and the step's seconds: the middle, and the interval."""
+    """Return peak and headroom, and the step's seconds: the middle and the interval."""
     memory = model.on(gpu).exact(profile)
     speed, error = (gpu.calibration.speed, gpu.calibration.speed_error) if gpu.calibration else (None, 0.0)
     table = efficiencies_on(gpu.kind, speed, error)
@@ -118,7 +118,7 @@ def predicted(profile: TrainProfile, model: MemoryModel, gpu: GpuProfile) -> dic
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Errors of step time and memory over all cases that ran, without and with the calibration."""
+    """Return errors of step time and memory over all cases that ran, without and with the calibration."""
     ran = [row for row in rows if row["outcome"] == "ran"]
     result: dict[str, Any] = {"cases": len(ran)}
     for kind in ("uncalibrated", "calibrated"):
@@ -143,7 +143,7 @@ def sizes_of_the_calibration(gpu: GpuProfile) -> set[tuple[str, int, int]]:
 
 
 def scheduling() -> str:
-    """Whether the measuring processes stood before all others."""
+    """Return whether the measuring processes went before all others, in words."""
     if os.sched_getscheduler(0) == os.SCHED_FIFO:
         return f"real-time (chrt -f {os.sched_getparam(0).sched_priority}): other work on the machine had to wait"
     return "ordinary: other work on the machine may have slowed the measurements"

@@ -1,4 +1,4 @@
-"""Where and when a measurement was made, and how a set of timings is summarised."""
+"""Provenance of measurements, and the summary of a set of timings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def provenance(device: torch.device | None = None) -> dict[str, Any]:
-    """Machine, versions, date and commit."""
+    """Return machine, versions, date and commit."""
     gpu = torch.cuda.get_device_name(device) if device is not None and device.type == "cuda" else None
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -34,13 +34,13 @@ def provenance(device: torch.device | None = None) -> dict[str, Any]:
 
 
 def quantiles(seconds: Sequence[float]) -> dict[str, float]:
-    """p20, p50 and p80 of timings."""
+    """Return p20, p50 and p80 of timings."""
     low, middle, high = np.quantile(np.asarray(seconds), [0.2, 0.5, 0.8])
     return {"p20": float(low), "p50": float(middle), "p80": float(high)}
 
 
 def save(name: str, text: str) -> Path:
-    """Writes a result file atomically and returns its path."""
+    """Write a result file atomically; return its path."""
     path = RESULTS / name
     write_text_atomically(path, text)
     return path

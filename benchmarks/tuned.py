@@ -35,7 +35,7 @@ T_QUANTILE = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}
 
 
 def trained(profile: TrainProfile, data: str, val: str, seed: int) -> dict[str, Any]:
-    """Trains and verifies the last model."""
+    """Train, and verify the last model."""
     quiet = {"log_every": 100, "eval_every": 10**9, "save_every": 10**9, "seed": seed, "val": [val]}
     changes = [f"run.{name}={json.dumps(value)}" for name, value in quiet.items()]
     whole = with_overrides(profile, [*changes, f"data.path={json.dumps(data)}"])
@@ -49,20 +49,21 @@ def trained(profile: TrainProfile, data: str, val: str, seed: int) -> dict[str, 
 
 
 def compared(lines: list[dict[str, Any]], seeds: list[int]) -> dict[str, Any]:
-    """Means over seeds and the paired difference with its 95 % interval."""
+    """Return means over seeds, and the paired difference with its 95 % interval."""
     by_name = {name: [line for line in lines if line["name"] == name] for name in ("preset", "tuned")}
-    found: dict[str, Any] = {"seeds": seeds}
+    result: dict[str, Any] = {"seeds": seeds}
     for measure in ("accuracy", "auc"):
         values = {name: [line[measure] for line in rows] for name, rows in by_name.items()}
         gaps = [tuned - preset for preset, tuned in zip(values["preset"], values["tuned"], strict=True)]
         half = T_QUANTILE[len(gaps)] * statistics.stdev(gaps) / math.sqrt(len(gaps))
-        found[measure] = {name: statistics.fmean(rows) for name, rows in values.items()}
-        found[measure] |= {"difference": statistics.fmean(gaps), "half_width": half}
-    return found | {"cpu_seconds": {name: statistics.fmean(one["cpu_seconds"] for one in by_name[name]) for name in by_name}}
+        result[measure] = {name: statistics.fmean(rows) for name, rows in values.items()}
+        result[measure] |= {"difference": statistics.fmean(gaps), "half_width": half}
+    cpu_seconds = {name: statistics.fmean(line["cpu_seconds"] for line in rows) for name, rows in by_name.items()}
+    return result | {"cpu_seconds": cpu_seconds}
 
 
 def main() -> None:
-    """Command line."""
+    """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("profile", type=Path, help="what attfc-plan tune wrote")
     parser.add_argument("--data", required=True)
@@ -73,19 +74,20 @@ def main() -> None:
     options = parser.parse_args()
     if len(set(options.seeds)) not in T_QUANTILE:
         parser.error("--seeds takes two to five different ones")
-    tuned, preset = load_profile(options.profile), load_preset(options.preset)
+    tuned = load_profile(options.profile)
+    preset = load_preset(options.preset)
     lines = []
     for seed in options.seeds:
         for name, profile in (("preset", preset), ("tuned", tuned)):
             digest = settings_digest(profile.resolve(tuned.num_ids, tuned.data.num_images))
             key = {"name": name, "settings": digest, "data": Path(options.data).name, "seed": seed}
-            known = [line for line in recorded(options.output) if key.items() <= line.items()]
-            if not known:
+            on_file = [line for line in recorded(options.output) if key.items() <= line.items()]
+            if not on_file:
                 result = trained(profile, options.data, options.val, seed)
                 record({**key, **result, **provenance()}, options.output)
-                known = [line for line in recorded(options.output) if key.items() <= line.items()]
-            lines.append(known[0])
-            print(name, seed, known[0]["steps"], known[0]["accuracy"], known[0]["auc"], flush=True)
+                on_file = [line for line in recorded(options.output) if key.items() <= line.items()]
+            lines.append(on_file[0])
+            print(name, seed, on_file[0]["steps"], on_file[0]["accuracy"], on_file[0]["auc"], flush=True)
     summary = compared(lines, options.seeds) | provenance()
     save("tuned.json", json.dumps(summary, indent=1) + "\n")
     print(json.dumps(summary, indent=1))

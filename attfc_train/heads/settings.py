@@ -62,7 +62,8 @@ class ClassEncoder(NamedTuple):
         # 1 - m(t) = first (last / first)^(t / ramp)
         if step >= self.ramp_steps or self.momentum <= FIRST_MOMENTUM:
             return self.momentum
-        first, last = 1 - FIRST_MOMENTUM, 1 - self.momentum
+        first = 1 - FIRST_MOMENTUM
+        last = 1 - self.momentum
         return 1 - first * math.pow(last / first, step / self.ramp_steps)
 
 

@@ -207,7 +207,8 @@ class TrainProfile(Frozen):
         """
         num_images = num_images or self.data.num_images
         data = self.data.model_copy(update={"num_ids": num_ids, "num_images": num_images})
-        head, run = self.head.resolved(num_ids), self.run
+        head = self.head.resolved(num_ids)
+        run = self.run
         if run.steps is None and num_images is not None:
             run = run.model_copy(update={"steps": max(1, round(run.epochs * num_images / self.optim.batch_size))})
         return TrainProfile.model_validate(self.model_copy(update={"data": data, "head": head, "run": run}).model_dump())

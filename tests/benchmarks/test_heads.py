@@ -13,7 +13,9 @@ from benchmarks import face_sets, heads
 from benchmarks.head_variants import HEADS, STUDIES, profile_of, settings_digest
 from benchmarks.heads_report import head_bytes, interval, report
 
-NUM_IDS, DIM, R50_PARAMETERS = 2_059_906, 512, 43_590_976
+NUM_IDS = 2_059_906
+DIM = 512
+R50_PARAMETERS = 43_590_976
 
 
 def options_of(output: Path, *only: str) -> argparse.Namespace:
@@ -27,7 +29,8 @@ def test_what_is_on_file_is_not_done_again(
 ) -> None:
     """One training stands for the same setting in two studies; a second call trains nothing, another seed only its own."""
     monkeypatch.setattr(face_sets, "CACHE", tmp_path)
-    faces, output = face_sets.synthetic(24, 8, 32, num_strangers=20), tmp_path / "heads.jsonl"
+    faces = face_sets.synthetic(24, 8, 32, num_strangers=20)
+    output = tmp_path / "heads.jsonl"
     monkeypatch.setattr(
         heads, "step_seconds", lambda variants, *_: {name: {"p50": 2.0 if name == heads.FULL else 1.0} for name in variants}
     )

@@ -26,7 +26,9 @@ class Measurer:
     """Takes a given time for every case."""
 
     def __init__(self, seconds: float) -> None:
-        self.gpu, self.now, self._seconds = device("cpu"), 0.0, seconds
+        self.gpu = device("cpu")
+        self.now = 0.0
+        self._seconds = seconds
         self.measured: list[Case] = []
         self.outcome = "ran"
 
@@ -64,7 +66,8 @@ def test_a_case_that_the_end_of_the_call_cut_off_is_done_again(tmp_path: Path) -
 
 
 def test_a_key_is_all_that_a_line_depends_on() -> None:
-    probed, calibrated = device(measured={"a": 1.0}), device().model_copy(update={"calibration": make_calibration()})
+    probed = device(measured={"a": 1.0})
+    calibrated = device().model_copy(update={"calibration": make_calibration()})
     keys = {key_of(case.profile(gpu), gpu) for case in CASES for gpu in (device(), device("cpu"), calibrated)}
     assert len(keys) == 12
     assert key_of(CASES[0].profile(probed), probed) in keys, (
@@ -73,7 +76,8 @@ def test_a_key_is_all_that_a_line_depends_on() -> None:
 
 
 def test_a_case_that_failed_is_done_again_and_many_failures_stop(tmp_path: Path) -> None:
-    path, broken = tmp_path / "lines.jsonl", Measurer(1)
+    path = tmp_path / "lines.jsonl"
+    broken = Measurer(1)
     broken.outcome = "failed"
     with pytest.raises(SystemExit, match="3 cases failed in a row"):
         broken.run(path, 1000)
@@ -114,7 +118,8 @@ def test_a_process_is_asked_about_a_case(matrix: GpuMatrix, monkeypatch: pytest.
     monkeypatch.setattr("benchmarks.memory_gpu.COLD", {CASES[0]})
     fields, failed = (matrix.measure(case, 60) for case in CASES[:2])
     matrix.close()
-    predicted, capped = fields["predicted"], fields["capped"]
+    predicted = fields["predicted"]
+    capped = fields["capped"]
     assert fields["measured"]["outcome"] == "lived"
     assert fields["measured"]["process_bytes"] == predicted["process_bytes"]
     assert [each["kind"] for each in capped] == ["prediction", "cold"]
@@ -170,7 +175,8 @@ def test_a_report_shows_what_was_measured_and_nothing_else(tmp_path: Path, capsy
     pytest.importorskip("matplotlib", reason="the [report] extra")
     lines = [line("old", 1, 1), line("a", 3 * 2**20, 2 * 2**20), line("b", 2**20, 2**20)]
     report(newest([*lines, line("old", 2**20, 2**20)]), tmp_path)
-    text, picture = (tmp_path / "memory_matrix.md").read_text(), (tmp_path / "memory_matrix.svg").read_bytes()
+    text = (tmp_path / "memory_matrix.md").read_text()
+    picture = (tmp_path / "memory_matrix.svg").read_bytes()
     assert "CPU: Test" in capsys.readouterr().out
     assert "GPU:" not in text
     assert "false safe" not in text

@@ -26,7 +26,8 @@ def _own_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_allocations_are_predicted_to_the_byte_and_the_process_is_covered(case: Case) -> None:
     fields = CpuMatrix(device("cpu")).measure(case, 300)
-    predicted, measured = fields["predicted"], fields["measured"]
+    predicted = fields["predicted"]
+    measured = fields["measured"]
     assert measured["outcome"] == "ran", measured["reason"]
     assert predicted["allocated_bytes"] == measured["allocated_bytes"] > 0
     assert predicted["events"] == measured["events"] > 1000

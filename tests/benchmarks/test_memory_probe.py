@@ -20,7 +20,8 @@ class Device:
     """Steps that live from so many bytes on."""
 
     def __init__(self, least: Bytes, context: Bytes | None = GIB) -> None:
-        self.least, self.context = least, context
+        self.least = least
+        self.context = context
         self.asked: list[Bytes | None] = []
 
     def __call__(self, capacity: Bytes | None, steps: int) -> Steps:

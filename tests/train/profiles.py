@@ -39,7 +39,8 @@ def small_profile(
 
 def random_batch(profile: TrainProfile, seed: int = 0) -> Batch:
     """Noise images with random labels and flips."""
-    example, generator = Batch.example(profile, torch.device("cpu")), torch.Generator().manual_seed(seed)
+    example = Batch.example(profile, torch.device("cpu"))
+    generator = torch.Generator().manual_seed(seed)
 
     def noise(like: torch.Tensor) -> torch.Tensor:
         return torch.randint(0, 256, like.shape, dtype=torch.uint8, generator=generator)

@@ -167,10 +167,13 @@ def build(settings: AttFCSettings, site: HeadSite, device: torch.device) -> AttF
 
 
 def _build_container(settings: AttFCSettings, site: HeadSite, device: torch.device) -> DynamicClassContainer:
-    slots, dim, storage = settings.num_slots, site.embedding_size, settings.storage
+    slots = settings.num_slots
+    dim = site.embedding_size
+    storage = settings.storage
     if settings.policy == "fifo":
         return FifoContainer(slots, dim, storage, device=device)
     if settings.queue_mode == "averaged":
         return IdentityContainer(site.num_ids, slots, dim, settings.queue_length, storage, device=device)
-    length, temperature = int(settings.queue_length), settings.attention_temperature
+    length = int(settings.queue_length)
+    temperature = settings.attention_temperature
     return StoredQueueContainer(site.num_ids, slots, dim, length, temperature, storage, device=device)

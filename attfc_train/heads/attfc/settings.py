@@ -155,7 +155,8 @@ class AttFCSettings(HeadSettings):
         for storage in ("bf16", "int8"):
             if storage != self.storage:
                 yield f"storage {self.storage} -> {storage}", self.model_copy(update={"storage": storage})
-        now, least = self.num_references, 1 if self.policy == "fifo" else 0
+        now = self.num_references
+        least = 1 if self.policy == "fifo" else 0
         for references in sorted({now - 1, least}, reverse=True):
             if least <= references < now:
                 yield f"references {now} -> {references}", self.model_copy(update={"num_references": references})

@@ -39,7 +39,8 @@ def test_new_centers_of_absent_identities_are_negatives_of_the_others() -> None:
     """Against logits written out: identities 7 and 8 hold slots, 3 and 4 come with this batch, 3 twice."""
     torch.manual_seed(0)
     losses = {}
-    features, references = torch.randn(5, 16), torch.randn(1, 5, 16)
+    features = torch.randn(5, 16)
+    references = torch.randn(1, 5, 16)
     stored = normalize(torch.randn(2, 16), dim=1)
     labels = torch.tensor([7, 3, 4, 3, 8])
     for batch_negatives in (False, True):
@@ -48,7 +49,8 @@ def test_new_centers_of_absent_identities_are_negatives_of_the_others() -> None:
         head = head_of(container, batch_negatives)
         weights = head.begin_step(labels, 1)
         losses[batch_negatives] = head(features, references, labels, weights, Margin("cosface", 0.1)).loss
-    query, centers = normalize(features, dim=1), normalize(references[0], dim=1)
+    query = normalize(features, dim=1)
+    centers = normalize(references[0], dim=1)
     for batch_negatives, loss in losses.items():
         total = 0.0
         for b, label in enumerate(labels.tolist()):
@@ -65,8 +67,11 @@ def test_batch_negatives_are_those_of_the_micro_batch() -> None:
     torch.manual_seed(0)
     container = IdentityContainer(6, 6, 16, 1)
     head = head_of(container, True)
-    features, references, labels = torch.randn(6, 16), torch.randn(1, 6, 16), torch.arange(6)
-    weights, margin = torch.full((6,), 1 / 6), Margin("cosface", 0.1)
+    features = torch.randn(6, 16)
+    references = torch.randn(1, 6, 16)
+    labels = torch.arange(6)
+    weights = torch.full((6,), 1 / 6)
+    margin = Margin("cosface", 0.1)
 
     def losses() -> tuple[float, float]:
         halves = [slice(0, 3), slice(3, 6)]
@@ -89,16 +94,20 @@ def ring_head(batch_negatives: bool) -> AttFCHead:
 
 def test_all_new_centers_join_a_ring_which_nobody_searches(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    head, labels = ring_head(True), torch.tensor([7, 3, 7])
+    head = ring_head(True)
+    labels = torch.tensor([7, 3, 7])
     monkeypatch.setattr(head.container, "find", lambda _: pytest.fail("searched"))
-    features, references = torch.randn(3, 16), torch.randn(1, 3, 16)
-    weights, margin = head.begin_step(labels, 1), Margin("cosface", 0.1)
-    found = head(features, references, labels, weights, margin)
-    query, more = normalize(features, dim=1), Slots(found.centers, None, labels)
-    expected = head.loss(query, found.centers, weights, head.container.slots, labels, margin, 16.0, 3, more)
-    torch.testing.assert_close(found.loss, expected)
+    features = torch.randn(3, 16)
+    references = torch.randn(1, 3, 16)
+    weights = head.begin_step(labels, 1)
+    margin = Margin("cosface", 0.1)
+    output = head(features, references, labels, weights, margin)
+    query = normalize(features, dim=1)
+    more = Slots(output.centers, None, labels)
+    expected = head.loss(query, output.centers, weights, head.container.slots, labels, margin, 16.0, 3, more)
+    torch.testing.assert_close(output.loss, expected)
     head.observes = False
-    assert head.prepare_enqueue(found.centers, labels, 1).observed == {}
+    assert head.prepare_enqueue(output.centers, labels, 1).observed == {}
 
 
 def test_measuring_changes_nothing_that_is_kept() -> None:
@@ -111,8 +120,8 @@ def test_measuring_changes_nothing_that_is_kept() -> None:
         assert bool(enqueue.observed) == measures
         commit(enqueue.writes)
         heads.append(head)
-    for one, other in zip(*(head.buffers() for head in heads), strict=True):
-        assert torch.equal(one, other)
+    for left, right in zip(*(head.buffers() for head in heads), strict=True):
+        assert torch.equal(left, right)
 
 
 def test_only_logged_steps_measure_and_the_trace_of_memory_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,7 +138,8 @@ def test_only_logged_steps_measure_and_the_trace_of_memory_does(tmp_path: Path, 
     steps.clear()
     data = DataSettings(path="synthetic:40x2", num_workers=1)
     settings = profile.run.model_copy(update={"log_every": 2})
-    device, console = torch.device("cpu"), Console(quiet=True)
+    device = torch.device("cpu")
+    console = Console(quiet=True)
     run.start(profile.model_copy(update={"data": data, "run": settings}), run.RunOptions(tmp_path / "run", device, console))
     assert steps == [1, 3, 4]
     logged = [record for record in read_log(tmp_path / "run") if record["event"] == "step"]

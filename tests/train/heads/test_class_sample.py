@@ -16,7 +16,8 @@ CPU = torch.device("cpu")
 @given(st.data())
 def test_classes_are_distinct(data: st.DataObject) -> None:
     num_ids = data.draw(st.integers(2, 3000))
-    count, key = data.draw(st.integers(1, num_ids)), data.draw(st.integers(0, 2**70))
+    count = data.draw(st.integers(1, num_ids))
+    key = data.draw(st.integers(0, 2**70))
     classes = draw_classes(num_ids, count, key, CPU)
     assert classes.shape == (count,)
     assert classes.dtype == torch.int64
@@ -31,7 +32,8 @@ def test_classes_and_pairs_of_classes_are_equally_likely(num_ids: int, count: in
     seen = torch.zeros(draws, num_ids, dtype=torch.float64)
     for key in range(draws):
         seen[key, draw_classes(num_ids, count, key, CPU)] = 1
-    single, pairs = seen.sum(0), (seen.t() @ seen)[~torch.eye(num_ids, dtype=torch.bool)]
+    single = seen.sum(0)
+    pairs = (seen.t() @ seen)[~torch.eye(num_ids, dtype=torch.bool)]
     assert_binomial(single, draws, count / num_ids)
     assert_binomial(pairs, draws, count * (count - 1) / (num_ids * (num_ids - 1)))
 

@@ -38,7 +38,8 @@ def test_released_code(golden: Path, kind: MarginKind, index: int) -> None:
 
 def check_step(head: AttFCHead, record: dict[str, np.ndarray], step: int, margin: Margin) -> None:
     query = torch.from_numpy(record[f"query_{step}"]).requires_grad_()
-    references, labels = torch.from_numpy(record[f"refs_{step}"]), torch.from_numpy(record[f"labels_{step}"]).long()
+    references = torch.from_numpy(record[f"refs_{step}"])
+    labels = torch.from_numpy(record[f"labels_{step}"]).long()
     gcc = generate_class_centers(query.detach(), references)
     np.testing.assert_allclose(gcc, record[f"gcc_{step}"], rtol=1e-5, atol=1e-6)
     output = head(query, references, labels, head.begin_step(labels, step), margin)

@@ -23,8 +23,13 @@ from attfc_train.step.step import train_step
 from tests.oracle.partial_fc_oracle import PartialFCOracle
 from tests.train.profiles import random_batch, small_profile
 
-CPU, DIM, RATE = torch.device("cpu"), 6, 0.3
-MARGIN, SCALE, MOMENTUM, DECAY = Margin("cosface", 0.2), 8.0, 0.9, 0.01
+CPU = torch.device("cpu")
+DIM = 6
+RATE = 0.3
+MARGIN = Margin("cosface", 0.2)
+SCALE = 8.0
+MOMENTUM = 0.9
+DECAY = 0.01
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,8 @@ class History:
 @st.composite
 def histories(draw: st.DrawFn) -> History:
     """Labels repeat, and batches can be larger than the sample and than the number of identities."""
-    num_ids, batch_size = draw(st.integers(2, 40)), draw(st.integers(1, 24))
+    num_ids = draw(st.integers(2, 40))
+    batch_size = draw(st.integers(1, 24))
     batch = st.lists(st.integers(0, num_ids - 1), min_size=batch_size, max_size=batch_size)
     batches = draw(st.lists(batch, min_size=1, max_size=5))
     return History(num_ids, draw(st.floats(1e-3, 1)), draw(st.integers(0, 2**63 - 1)), batches)
@@ -64,8 +70,8 @@ def test_equals_a_dictionary_of_rows(history: History) -> None:
         optimizer.step(RATE)
         expected = oracle.step(features.double().numpy(), labels, classes, MARGIN.margin, RATE)
         assert loss.item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
-    for found, rows in ((head.weight, oracle.rows), (optimizer.buffers[0], oracle.buffers)):
-        np.testing.assert_allclose(found, np.stack([rows[label] for label in range(history.num_ids)]), rtol=1e-3, atol=1e-4)
+    for actual, rows in ((head.weight, oracle.rows), (optimizer.buffers[0], oracle.buffers)):
+        np.testing.assert_allclose(actual, np.stack([rows[label] for label in range(history.num_ids)]), rtol=1e-3, atol=1e-4)
 
 
 def test_rows_that_were_not_sampled_keep_their_bits() -> None:
@@ -73,8 +79,10 @@ def test_rows_that_were_not_sampled_keep_their_bits() -> None:
     optimizer = SGD([], MOMENTUM, DECAY, [head.rows])
     optimizer.buffers[0].normal_()
     labels = torch.tensor([3, 499, 3, 0])
-    before, momentum = head.weight.clone(), optimizer.buffers[0].clone()
-    weights, index = head.begin_step(labels, 0), head.rows.index
+    before = head.weight.clone()
+    momentum = optimizer.buffers[0].clone()
+    weights = head.begin_step(labels, 0)
+    index = head.rows.index
     head(torch.randn(4, DIM), torch.empty(0), labels, weights, MARGIN).loss.backward()
     optimizer.step(RATE)
     changed = (head.weight != before).any(1)
@@ -89,7 +97,9 @@ def test_rate_1_is_the_full_layer_step_by_step() -> None:
     full.load_state_dict(partial.state_dict())
     optimizers = SGD([], MOMENTUM, DECAY, [partial.rows]), SGD(full.parameters(), MOMENTUM, DECAY)
     for step in range(6):
-        labels, losses, gradients = torch.randint(37, (16,)), [], []
+        labels = torch.randint(37, (16,))
+        losses = []
+        gradients = []
         features = torch.randn(16, DIM)
         for head, optimizer in zip((partial, full), optimizers, strict=True):
             own = features.clone().requires_grad_()
@@ -127,7 +137,8 @@ def test_an_overflowing_step_keeps_rows_and_momentum() -> None:
     train_step(state, random_batch(profile))
     state.scaler.scale.fill_(torch.inf)
     (weight,) = state.head.parameters()
-    before, momentum = weight.clone(), state.optimizer.buffers[-1].clone()
+    before = weight.clone()
+    momentum = state.optimizer.buffers[-1].clone()
     assert momentum.abs().max() > 0
     train_step(state, random_batch(profile, 1))
     assert torch.equal(weight, before)

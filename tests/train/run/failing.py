@@ -22,7 +22,8 @@ class FailingAllocation(TorchDispatchMode):
 
     def __init__(self, phase: str | None = None, place: int = 0) -> None:
         super().__init__()
-        self.phase, self.place = phase, place
+        self.phase = phase
+        self.place = place
         self.counts = dict.fromkeys(PHASES, 0)
         self.lost: list[weakref.ref[Tensor]] = []
 
@@ -47,6 +48,6 @@ def everything(state: TrainState) -> dict[str, Any]:
     return {key: leaf.clone() if isinstance(leaf, Tensor) else leaf for key, leaf in tensors(state.saved()).items()}
 
 
-def differences(one: dict[str, Any], other: dict[str, Any]) -> list[str]:
-    assert one.keys() == other.keys()
-    return [key for key in one if not same(one[key], other[key])]
+def differences(left: dict[str, Any], right: dict[str, Any]) -> list[str]:
+    assert left.keys() == right.keys()
+    return [key for key in left if not same(left[key], right[key])]

@@ -30,7 +30,7 @@ def failed_and_repeated(state: TrainState, batch: Any, mode: FailingAllocation) 
         failure = observed(error, CPU)
     assert failure.phase == mode.phase
     release(state)
-    assert [one for one in mode.lost if (kept := one()) is not None and kept.requires_grad and kept.grad_fn] == []
+    assert [each for each in mode.lost if (kept := each()) is not None and kept.requires_grad and kept.grad_fn] == []
     smaller = in_smaller_parts(state.profile)
     assert smaller is not None
     state.profile = smaller
@@ -51,7 +51,8 @@ CASES = [
 def test_wherever_a_step_fails_nothing_is_lost(head: str, precision: str) -> None:
     """The last allocation of a phase, or the middle one (in the second micro-batch); each phase in a step of its own."""
     profile = profile_of(head, precision)
-    failing, plain = build(profile, CPU), build(profile, CPU)
+    failing = build(profile, CPU)
+    plain = build(profile, CPU)
     in_parts(plain, 2)
     in_parts(failing, 2)
     counted = FailingAllocation()
@@ -78,7 +79,8 @@ def test_a_commit_allocates_nothing(head: str, precision: str, monkeypatch: pyte
     train_step(state, random_batch(profile))
     seen: list[int] = []
     with Recorder(fake=False) as recorder:
-        begin, end = state.start.begin_commit, state.start.end_commit
+        begin = state.start.begin_commit
+        end = state.start.end_commit
         monkeypatch.setattr(state.start, "begin_commit", lambda: (begin(), seen.append(len(recorder.nbytes))))
         monkeypatch.setattr(state.start, "end_commit", lambda: (end(), seen.append(len(recorder.nbytes))))
         train_step(state, random_batch(profile, 1))
@@ -88,7 +90,8 @@ def test_a_commit_allocates_nothing(head: str, precision: str, monkeypatch: pyte
 
 def test_a_smaller_part_is_the_next_divisor() -> None:
     def path(batch_size: int, parts: int = 1) -> list[int]:
-        profile, steps = small_profile(batch_size=batch_size, accumulation=parts), [parts]
+        profile = small_profile(batch_size=batch_size, accumulation=parts)
+        steps = [parts]
         while (smaller := in_smaller_parts(profile)) is not None:
             profile = smaller
             steps.append(profile.optim.accumulation)

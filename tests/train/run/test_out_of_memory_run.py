@@ -29,7 +29,8 @@ from tests.train.profiles import HEADS
 from tests.train.run.failing import CPU, FailingAllocation, differences, in_parts
 from tests.train.run.test_resume import tensors
 
-STEPS, FAILS_AT = 6, 3
+STEPS = 6
+FAILS_AT = 3
 
 
 def run_profile(head: str = "identity-30%", batch_size: int = 8) -> TrainProfile:
@@ -183,7 +184,7 @@ def test_the_failed_steps_tensors_are_gone_before_it_is_repeated(tmp_path: Path,
                 parameter.grad = torch.zeros_like(parameter)
                 held.append(weakref.ref(parameter.grad))
             raise torch.OutOfMemoryError("CUDA out of memory. Here")
-        assert [one for one in held if one() is not None] == []
+        assert [each for each in held if each() is not None] == []
         return train_step(state, batch)
 
     monkeypatch.setattr(loop, "train_step", step)

@@ -18,7 +18,8 @@ from attfc_train.run.device_memory import free_memory
 from attfc_train.run.preflight import check_start, prediction_for, replan_command, shortage
 from attfc_train.units import GIB, MIB
 
-CUDA, CPU = torch.device("cuda"), torch.device("cpu")
+CUDA = torch.device("cuda")
+CPU = torch.device("cpu")
 SIZES = {"activations": 10, "context": 1, "foreign": 2, "headroom": 1}
 
 

@@ -24,7 +24,8 @@ from attfc_train.step.state import TrainState
 from attfc_train.step.step import train_step
 from tests.train.profiles import HEADS
 
-STEPS, SAVE_EVERY = 12, 3
+STEPS = 12
+SAVE_EVERY = 3
 
 CHILD = """
 import os, signal, sys, torch
@@ -76,10 +77,11 @@ def assert_same_end(left: Path, right: Path) -> None:
     assert [key for key in a if not same(a[key], b[key])] == []
 
 
-def same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor) and one.dtype == torch.float8_e4m3fn:
-        one, other = one.view(torch.uint8), other.view(torch.uint8)
-    return torch.equal(one, other) if isinstance(one, torch.Tensor) else bool(one == other)
+def same(left: Any, right: Any) -> bool:
+    if isinstance(left, torch.Tensor) and left.dtype == torch.float8_e4m3fn:
+        left = left.view(torch.uint8)
+        right = right.view(torch.uint8)
+    return torch.equal(left, right) if isinstance(left, torch.Tensor) else bool(left == right)
 
 
 @pytest.fixture(scope="module")
@@ -277,7 +279,8 @@ def test_fp16_that_never_finds_a_scale_stops(tmp_path: Path, monkeypatch: pytest
 def test_the_device_is_prepared_before_anything_is_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a state is built the loss kernels are timed, which must be under the settings that they run with."""
     order: list[str] = []
-    prepare, built = run.prepare_device, run.build
+    prepare = run.prepare_device
+    built = run.build
     monkeypatch.setattr(run, "prepare_device", lambda *given: (order.append("prepare"), prepare(*given)))
     monkeypatch.setattr(run, "build", lambda *given: (order.append("build"), built(*given))[1])
     profile = profile_of(steps=2, save_every=1)

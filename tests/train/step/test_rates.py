@@ -18,7 +18,8 @@ from attfc_train.step.step import train_step
 from tests.train.profiles import random_batch, small_profile
 from tests.train.run.failing import CPU, FailingAllocation, differences, everything
 
-FIRST, PATIENCE = 0.05, 3
+FIRST = 0.05
+PATIENCE = 3
 PROFILE = small_profile("full_fc", steps=12)
 
 
@@ -87,7 +88,8 @@ def test_the_rates_of_later_steps_are_those_that_the_losses_ask_for() -> None:
     scheduled = build(PROFILE, CPU)
     scheduled.rates = ScheduledRate(lambda step: HALVED[step])
     assert rates_of(scheduled, 12) == HALVED
-    saved, expected = everything(state), everything(scheduled)
+    saved = everything(state)
+    expected = everything(scheduled)
     assert [key for key in expected if key.startswith("/rates")] == []
     without = {key: leaf for key, leaf in saved.items() if not key.startswith("/rates")}
     assert differences(without, expected) == []
@@ -114,7 +116,8 @@ class CountedReads(TorchDispatchMode):
 
 def test_the_host_reads_a_loss_at_a_boundary_only() -> None:
     """Catches a step that waits for the loss in order to hand it on."""
-    state, reads = listening(), []
+    state = listening()
+    reads = []
     for step in range(8):
         with CountedReads() as counted:
             train_step(state, random_batch(PROFILE, step))
@@ -125,7 +128,8 @@ def test_the_host_reads_a_loss_at_a_boundary_only() -> None:
 @pytest.mark.parametrize("stop", [5, 6, 7])
 def test_a_checkpoint_keeps_what_was_heard(stop: int) -> None:
     """Before a boundary, at it and behind it; catches rates that are not saved, or saved and not restored."""
-    whole, stopped = listening(), listening()
+    whole = listening()
+    stopped = listening()
     rates_of(whole, 12)
     file = io.BytesIO()
     rates_of(stopped, stop)
@@ -153,7 +157,8 @@ def test_a_checkpoint_without_rates_restores(listens: bool) -> None:
 @pytest.mark.parametrize("phase", ["backward", "enqueue"])
 def test_a_repeated_step_is_heard_once_and_has_the_same_rate(phase: str) -> None:
     """Step 6 is a boundary; catches a loss that is observed before the commit."""
-    plain, failing = listening(), listening()
+    plain = listening()
+    failing = listening()
     rates_of(plain, 7)
     rates_of(failing, 6)
     with pytest.raises(torch.OutOfMemoryError) as caught, FailingAllocation(phase):

@@ -23,7 +23,8 @@ def flat(state: TrainState) -> Tensor:
 @pytest.mark.parametrize("head", HEADS)
 def test_loss_falls_on_one_batch(head: str) -> None:
     profile = small_profile(head, steps=60, learning_rate=0.05)
-    state, batches = build(profile, CPU), [random_batch(profile, seed) for seed in range(3)]
+    state = build(profile, CPU)
+    batches = [random_batch(profile, seed) for seed in range(3)]
     losses = [train_step(state, batches[step % 3]).loss.item() for step in range(30)]
     assert state.step == 30
     assert state.first_bad_step == -1
@@ -101,7 +102,8 @@ def test_an_overflowing_fp16_step_changes_no_weight() -> None:
     assert state.scaler is not None
     train_step(state, random_batch(profile))
     state.scaler.scale.fill_(torch.inf)
-    before, buffers = flat(state), [buffer.clone() for buffer in state.optimizer.buffers]
+    before = flat(state)
+    buffers = [buffer.clone() for buffer in state.optimizer.buffers]
     train_step(state, random_batch(profile, 1))
     assert torch.equal(flat(state), before)
     assert all(torch.equal(left, right) for left, right in zip(state.optimizer.buffers, buffers, strict=True))

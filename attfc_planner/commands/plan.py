@@ -63,7 +63,7 @@ def _plan_and_show(console: Console, request: PlanRequest, device: GpuProfile, o
 
 
 def _still_fitting(console: Console, request: PlanRequest, planned: PlannedRun, output: Path) -> PlannedRun:
-    """Return the plan, or another one if others have taken so much memory since that it does not fit any more."""
+    """Return the plan, or a new one if others have taken so much memory that it no longer fits."""
     gpu = planned.plan.gpu
     held = fingerprint.foreign_bytes(gpu.kind)
     missing = 0 if held is None else launch.missing_bytes(planned.plan, held)

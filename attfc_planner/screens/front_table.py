@@ -17,14 +17,14 @@ if TYPE_CHECKING:  # as in `attfc_planner.screens.plan`
 MOST_ROWS = 8
 
 
-def front_table(front: Sequence[Candidate], chosen: Candidate, others: Mapping[str, Candidate]) -> Table:
+def front_table(front: Sequence[Candidate], chosen: Candidate, runners_up: Mapping[str, Candidate]) -> Table:
     """Return the table, fastest first; of a long front the chosen one, the runners-up and as many others as there is room for.
 
     Args:
-        others: what speaks for a runner-up -> the runner-up.
+        runners_up: what speaks for a setting -> the setting.
     """
-    names = {candidate.setting: reason for reason, candidate in others.items()} | {chosen.setting: "chosen"}
-    rows = {candidate.setting: candidate for candidate in (*front, *others.values(), chosen)}
+    names = {candidate.setting: reason for reason, candidate in runners_up.items()} | {chosen.setting: "chosen"}
+    rows = {candidate.setting: candidate for candidate in (*front, *runners_up.values(), chosen)}
     ordered = sorted(rows.values(), key=lambda each: (-each.images_per_second, -each.accuracy_points, each.setting))
     spare = MOST_ROWS - len(names)  # rows for what has no name
     table = Table(box=None, pad_edge=False)

@@ -97,7 +97,7 @@ class Question:
 
 
 def ask(request: PlanRequest, gpu: GpuProfile) -> Question:
-    """Plan, and keep what the plan was made with; one backbone only.
+    """Plan, and return the plan with the problem and the data; one backbone only.
 
     Raises:
         what `pose`, `make_plan` and `attfc_planner.tune.holdout.split` raise.

@@ -137,13 +137,13 @@ class SharedStudy:
                 _refuse(copy, trial, misses)
         return None
 
-    def importances(self, value: Callable[[Record], float | None], others: Iterable[Record] = ()) -> dict[str, float] | str:
+    def importances(self, value: Callable[[Record], float | None], further: Iterable[Record] = ()) -> dict[str, float] | str:
         """Return each knob's share in what makes `value` high (PED-ANOVA), or why that cannot be said.
 
         Args:
-            others: trials of another study with this one's knobs.
+            further: trials of another study with this one's knobs.
         """
-        judged = [(record, number) for record in (*self.records(), *others) if (number := value(record)) is not None]
+        judged = [(record, number) for record in (*self.records(), *further) if (number := value(record)) is not None]
         if len(judged) < FEWEST_FOR_IMPORTANCE:
             return f"{len(judged)} trials; it takes {FEWEST_FOR_IMPORTANCE}"
         varied = [name for name in self._knobs if len({record.indices[name] for record, _ in judged}) > 1]

@@ -90,7 +90,7 @@ def device_lock(kind: Literal["cuda", "cpu"]) -> Iterator[None]:
 
 
 def _started(pid: int) -> int | None:
-    """Return a process's start in clock ticks since boot, 0 without /proc, None if there is none or only a zombie."""
+    """Return a process's start in clock ticks since boot: 0 without /proc, None without the process or for a zombie."""
     if not Path("/proc/self/stat").exists():
         return 0 if _exists(pid) else None
     # The second field, the program's name, may itself hold spaces and brackets: count from the last bracket on. After it the

@@ -82,8 +82,8 @@ def _summary(
 ) -> SearchSummary:
     """Return the plan's summary, with measured settings for its front, and the trainings."""
     # The chosen setting is added: it may differ from the candidate that gave its steps in the queue length, say.
-    others = [candidate for candidate in candidates if candidate.setting != result.chosen.setting]
-    front = pareto_front([result.chosen, *others])
+    rest = [candidate for candidate in candidates if candidate.setting != result.chosen.setting]
+    front = pareto_front([result.chosen, *rest])
     left_out = question.plan.profile.search.left_out if question.plan.profile.search else ()
     summary = summarised(question.space, front, result.chosen, question.limits, question.request.prefer, left_out)
     where = trained_on(question, num_short_ids) if trainings and num_short_ids else ""

@@ -68,12 +68,13 @@ class Tuning:
         return Studies(self.steps.study, self.study, self.finals, self.baseline).standing(self.asked)
 
     def verdict(self) -> Verdict:
-        found = verdict(self.asked, self.steps.study.records(), self.standing())
-        assert found is not None
-        return found
+        result = verdict(self.asked, self.steps.study.records(), self.standing())
+        assert result is not None
+        return result
 
     def profile(self) -> TrainProfile:
-        standing, beside = self.standing(), recorded_beside(self.asked, self.baseline)
+        standing = self.standing()
+        beside = recorded_beside(self.asked, self.baseline)
         trainings = training_records(standing.trained, standing.full_fc, beside)
         return tuned_profile(self.asked, self.verdict(), self.measured, trainings, 20, SCALE.num_ids)
 

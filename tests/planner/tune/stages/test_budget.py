@@ -11,12 +11,13 @@ def scale(seconds: float, rates: tuple[float, ...] = (1000.0,) * 6, **changes: f
 
 
 def test_more_time_gives_more_identities() -> None:
-    one, other = scale(3600), scale(7200)
-    assert one is not None
-    assert other is not None
-    assert one.num_ids < other.num_ids < 100_000
-    assert one.epochs == other.epochs == 5.0
-    assert one.num_settings == 6
+    hour = scale(3600)
+    two_hours = scale(7200)
+    assert hour is not None
+    assert two_hours is not None
+    assert hour.num_ids < two_hours.num_ids < 100_000
+    assert hour.epochs == two_hours.epochs == 5.0
+    assert hour.num_settings == 6
 
 
 def test_all_identities_are_the_most() -> None:
@@ -24,17 +25,18 @@ def test_all_identities_are_the_most() -> None:
 
 
 def test_little_time_takes_settings_first_and_then_passes() -> None:
-    found = [scale(seconds) for seconds in range(20, 400, 5)]
-    numbers = [one.num_settings for one in found if one is not None and one.epochs == 5.0]
+    scales = [scale(seconds) for seconds in range(20, 400, 5)]
+    numbers = [each.num_settings for each in scales if each is not None and each.epochs == 5.0]
     assert numbers == sorted(numbers)
     assert set(numbers) >= {1, 6}
-    shorter = [one for one in found if one is not None and one.epochs < 5.0]
-    assert {one.num_settings for one in shorter} == {1}
-    assert found[0] is None
+    shorter = [each for each in scales if each is not None and each.epochs < 5.0]
+    assert {each.num_settings for each in shorter} == {1}
+    assert scales[0] is None
 
 
 def test_slow_settings_get_fewer_identities() -> None:
-    slow, fast = scale(3600, (100.0,) * 3), scale(3600, (1000.0,) * 3)
+    slow = scale(3600, (100.0,) * 3)
+    fast = scale(3600, (1000.0,) * 3)
     assert slow is not None
     assert fast is not None
     assert slow.num_ids < fast.num_ids

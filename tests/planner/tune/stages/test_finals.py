@@ -23,11 +23,11 @@ from tests.planner.tune.tuning import SCALE, Accurate, Tuning, by_queue, is_full
 
 def seeds_of(tuning: Tuning) -> dict[float, list[int]]:
     """Queue length -> seeds, in the order of the trainings."""
-    found: dict[float, list[int]] = {}
+    seeds: dict[float, list[int]] = {}
     for profile in tuning.trained:
         if isinstance(profile.head, AttFCSettings):
-            found.setdefault(profile.head.queue_length, []).append(profile.run.seed)
-    return found
+            seeds.setdefault(profile.head.queue_length, []).append(profile.run.seed)
+    return seeds
 
 
 def noisy(of_setting: Accurate) -> Accurate:
@@ -46,9 +46,9 @@ def test_finalists_are_trained_with_other_seeds_until_they_have_theirs(tuning: T
     tuning.play_finals(noisy(by_queue(0.86, 0.84)))
     after = tuning.trained[before:]
     assert sorted(profile.run.seed for profile in after if is_full_fc(profile)) == [1, 2, 3, 4], "it is compared with all"
-    trained = [one for one in tuning.standing().trained if one.num_finished == MOST_SEEDS]
+    trained = [each for each in tuning.standing().trained if each.num_finished == MOST_SEEDS]
     assert len(trained) >= FINALISTS
-    assert any(one.setting and one.setting["queue_length"] == 5.0 for one in trained)
+    assert any(each.setting and each.setting["queue_length"] == 5.0 for each in trained)
     runs = [(profile.head.model_dump_json(), profile.optim.batch_size, profile.run.seed) for profile in tuning.trained]
     assert len(runs) == len(set(runs)), "nothing is trained twice"
     tuning.play_finals(lambda profile: pytest.fail("all have their seeds"))
@@ -71,14 +71,14 @@ def test_all_seeds_count(tuning: Tuning) -> None:
     assert tuning.verdict().comparisons[0].trained.setting is not None
     assert tuning.verdict().comparisons[0].trained.setting["queue_length"] == 5.0
     tuning.play_finals(accurate)
-    found = tuning.verdict()
+    result = tuning.verdict()
     assert len(flattered) >= 2
-    best = found.comparisons[0].trained
+    best = result.comparisons[0].trained
     assert best.setting is not None
     assert best.setting["queue_length"] != 5.0
     assert best.num_finished == MOST_SEEDS
-    assert found.chosen.setting["queue_length"] != 5.0
-    width = {one.trained.num_finished: one.trained.checks[NUM_CHECKS].half_width for one in found.comparisons}
+    assert result.chosen.setting["queue_length"] != 5.0
+    width = {each.trained.num_finished: each.trained.checks[NUM_CHECKS].half_width for each in result.comparisons}
     assert width[MOST_SEEDS] < width.get(1, 1.0)
 
 
@@ -90,11 +90,11 @@ def test_what_is_expected_most_comes_in_beside_what_ended_best(tuning: Tuning) -
     standing = tuning.standing()
     wanted = finalists(tuning.asked, standing)
     assert len(wanted) == FINALISTS == len(set(wanted))
-    ended = [one for one in standing.trained if one.finished]
-    best = max(ended, key=lambda one: one.checks[NUM_CHECKS].value)
+    ended = [each for each in standing.trained if each.finished]
+    best = max(ended, key=lambda each: each.checks[NUM_CHECKS].value)
     assert wanted[0] == best.setting
     assert standing.model is not None
-    expected = max(standing.pool, key=lambda one: standing.model.expected(one.applied_to(tuning.asked.base), 0.0)[0])  # type: ignore[union-attr]
+    expected = max(standing.pool, key=lambda each: standing.model.expected(each.applied_to(tuning.asked.base), 0.0)[0])  # type: ignore[union-attr]
     assert expected in wanted[:2]
 
 
@@ -102,10 +102,12 @@ def test_what_was_stopped_early_may_come_back(tuning: Tuning) -> None:
     """In a pool of what was stopped and the best alone, the regression's favourites are among the stopped."""
     tuning.train(lambda profile: 0.86 - 0.02 * len(tuning.trained))
     standing = tuning.standing()
-    stopped = {one.setting for one in standing.trained if not one.finished}
-    best = max((one for one in standing.trained if one.finished), key=lambda one: one.checks[NUM_CHECKS].value)
+    stopped = {each.setting for each in standing.trained if not each.finished}
+    best = max((each for each in standing.trained if each.finished), key=lambda each: each.checks[NUM_CHECKS].value)
     assert stopped
-    wanted = finalists(tuning.asked, replace(standing, pool=[one for one in standing.pool if one in stopped | {best.setting}]))
+    wanted = finalists(
+        tuning.asked, replace(standing, pool=[each for each in standing.pool if each in stopped | {best.setting}])
+    )
     assert wanted[0] == best.setting
     assert set(wanted[1:]) <= stopped
     assert len(wanted) == min(FINALISTS, 1 + len(stopped))
@@ -114,11 +116,11 @@ def test_what_was_stopped_early_may_come_back(tuning: Tuning) -> None:
 def test_of_settings_that_learn_alike_one_is_in_the_pool(tuning: Tuning) -> None:
     tuning.train(by_queue(0.86, 0.84))
     standing = tuning.standing()
-    alike = [one.turned(gradient_checkpointing=False, accumulation=1) for one in standing.pool]
+    alike = [each.turned(gradient_checkpointing=False, accumulation=1) for each in standing.pool]
     assert len(alike) == len(set(alike))
-    trained = {one.setting for one in standing.trained}
+    trained = {each.setting for each in standing.trained}
     assert trained <= set(standing.pool)
-    fastest = {one.setting.turned(gradient_checkpointing=False, accumulation=1): one for one in reversed(tuning.measured)}
+    fastest = {each.setting.turned(gradient_checkpointing=False, accumulation=1): each for each in reversed(tuning.measured)}
     assert len(finals_pool(tuning.asked, tuning.measured, [])) >= len(fastest)
 
 
@@ -175,8 +177,8 @@ def test_the_fewest_seeds_come_first(tuning: Tuning, monkeypatch: pytest.MonkeyP
     fixed = finalists(tuning.asked, tuning.standing())[:2]
     monkeypatch.setattr(finals, "finalists", lambda *_: fixed)
     halved = {setting_of(tuning.asked, record.indices) for record in tuning.study.records()}
-    counts = {str(one): int(one in halved) for one in fixed} | {"full FC": 1}
-    names = {one.applied_to(tuning.asked.base).head.model_dump_json(include={"queue_length"}): str(one) for one in fixed}
+    counts = {str(each): int(each in halved) for each in fixed} | {"full FC": 1}
+    names = {each.applied_to(tuning.asked.base).head.model_dump_json(include={"queue_length"}): str(each) for each in fixed}
     assert len(names) == 2
     before = len(tuning.trained)
     tuning.play_finals(by_queue(0.86, 0.84))
@@ -222,13 +224,13 @@ def test_what_breaks_in_the_finals_is_not_chosen(tuning: Tuning) -> None:
         return usual.train(profile, kind, timeout=timeout, on_check=on_check)
 
     tuning.run_finals(replace(usual, train=breaks))
-    found = tuning.verdict()
-    assert found.chosen.setting != chosen
-    assert chosen not in {one.trained.setting for one in found.comparisons}
-    broken = [one for one in tuning.standing().trained if one.outcome == "out of memory"]
+    result = tuning.verdict()
+    assert result.chosen.setting != chosen
+    assert chosen not in {each.trained.setting for each in result.comparisons}
+    broken = [each for each in tuning.standing().trained if each.outcome == "out of memory"]
     assert broken
     twins = finals_pool(tuning.asked, tuning.measured, broken)
-    assert not {one.setting for one in broken} & set(twins)
+    assert not {each.setting for each in broken} & set(twins)
 
 
 def test_seeds_that_are_taken(tuning: Tuning) -> None:

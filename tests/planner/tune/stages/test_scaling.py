@@ -26,7 +26,7 @@ def full_run(num_ids: int = 200_000, images_per_id: int = 20, **head: object) ->
 def test_every_ratio_is_kept() -> None:
     full = full_run()
     short = shortened(full, 20_000, 400_000)
-    assert [one.name for one in ratios(full, short) if not one.is_kept] == []
+    assert [each.name for each in ratios(full, short) if not each.is_kept] == []
     assert short.dcc_size == 4_000
     assert isinstance(short.head, AttFCSettings)
     assert short.head.encoder_momentum == pytest.approx(1 - 0.001 * 10)
@@ -53,7 +53,7 @@ def test_a_bound_on_the_momentum_is_told() -> None:
     short = shortened(full, 500, 10_000)
     assert isinstance(short.head, AttFCSettings)
     assert 1 - short.head.encoder_momentum == pytest.approx(FASTEST_FORGETTING)
-    assert "age of centers (C / B) x (1 - m)" in [one.name for one in ratios(full, short) if not one.is_kept]
+    assert "age of centers (C / B) x (1 - m)" in [each.name for each in ratios(full, short) if not each.is_kept]
 
 
 def test_a_momentum_that_forgets_faster_than_the_bound_stays() -> None:
@@ -66,7 +66,7 @@ def test_fewer_passes_are_told() -> None:
     full = full_run()
     short = shortened(full, 20_000, 400_000, epochs=1)
     assert short.total_steps == pytest.approx(400_000 / 256, rel=0.01)
-    assert [one.name for one in ratios(full, short) if not one.is_kept] == [
+    assert [each.name for each in ratios(full, short) if not each.is_kept] == [
         "passes over the images",
         "run in time constants T x (1 - m)",
     ]

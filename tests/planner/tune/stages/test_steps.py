@@ -28,7 +28,8 @@ def trials(asked: Question, store: Store, real: Real, limit: int = 12, seconds: 
     def run(profile: TrainProfile, kind: Literal["cuda", "cpu"], *, timeout: float) -> RealSteps:
         return real(profile)
 
-    watcher, study = Silent(), SharedStudy(store, "steps", asked.knobs, ("accuracy points", "images/s"))
+    watcher = Silent()
+    study = SharedStudy(store, "steps", asked.knobs, ("accuracy points", "images/s"))
     return StepTrials(asked, study, run, limit, time.monotonic() + seconds, watcher), watcher
 
 
@@ -59,7 +60,8 @@ def test_the_first_settings_leave_room_for_tpe(asked: Question) -> None:
 
 def test_what_ran_out_of_memory_is_learned_from(asked: Question, store: Store) -> None:
     """The card holds half of what it says: predictions above that fail, and soon none is tried any more."""
-    half, ran = asked.gpu.capacity_bytes // 2, []
+    half = asked.gpu.capacity_bytes // 2
+    ran: list[TrainProfile] = []
 
     def real(profile: TrainProfile) -> RealSteps:
         ran.append(profile)
@@ -76,8 +78,8 @@ def test_what_ran_out_of_memory_is_learned_from(asked: Question, store: Store) -
     sizes: dict[str, list[int]] = {}
     for kind, record in zip(kinds, failed, strict=True):
         sizes.setdefault(kind, []).append(record.notes["predicted_bytes"])
-    for found in sizes.values():
-        assert found == sorted(found, reverse=True), "only smaller ones of the kind were tried afterwards"
+    for in_order in sizes.values():
+        assert in_order == sorted(in_order, reverse=True), "only smaller ones of the kind were tried afterwards"
     assert len(ran) == len([record for record in records if record.notes["outcome"] in ("ran", "out of memory")])
     refused = [record for record in records if record.notes["outcome"] == "not run"]
     assert all("out of memory" in record.notes["reason"] or "corrected" in record.notes["reason"] for record in refused)

@@ -25,7 +25,7 @@ def length(setting: Setting | None) -> float:
 def test_the_contenders_differ_in_what_only_trainings_can_tell(tuning: Tuning) -> None:
     assert 3 <= len(tuning.contenders) == len(set(tuning.contenders)) <= 6
     best = tuning.contenders[0]
-    variants = [one for one in tuning.contenders if one.turned(queue_length=best["queue_length"]) == best]
+    variants = [each for each in tuning.contenders if each.turned(queue_length=best["queue_length"]) == best]
     assert len(variants) >= 2
 
 
@@ -44,11 +44,11 @@ def test_all_see_the_same_people_and_nobody_is_trained_twice(tuning: Tuning) -> 
 
 def test_a_clear_winner_is_chosen_and_measured(tuning: Tuning, tmp_path) -> None:
     tuning.train(by_queue(0.86, 0.78))
-    found = tuning.verdict()
-    assert found.chosen.setting["queue_length"] == 5.0
-    assert found.tied[0].trained.setting == found.chosen.setting
-    assert {length(one.trained.setting) for one in found.tied} == {5.0}
-    compared = against_full_fc(found)
+    result = tuning.verdict()
+    assert result.chosen.setting["queue_length"] == 5.0
+    assert result.tied[0].trained.setting == result.chosen.setting
+    assert {length(each.trained.setting) for each in result.tied} == {5.0}
+    compared = against_full_fc(result)
     assert compared is not None
     assert compared[2].value == pytest.approx(-0.04)
 
@@ -71,25 +71,25 @@ def test_a_clear_winner_is_chosen_and_measured(tuning: Tuning, tmp_path) -> None
 
 def test_of_tied_settings_the_fastest_is_chosen(tuning: Tuning) -> None:
     tuning.train(by_queue(0.802, 0.80))
-    found = tuning.verdict()
-    assert len(found.tied) == len(found.comparisons)
-    finished = [one.trained.setting for one in found.comparisons if one.trained.finished]
-    assert found.chosen.setting in finished
+    result = tuning.verdict()
+    assert len(result.tied) == len(result.comparisons)
+    finished = [each.trained.setting for each in result.comparisons if each.trained.finished]
+    assert result.chosen.setting in finished
 
 
 def test_what_is_stopped_is_compared_where_it_was_stopped(tuning: Tuning) -> None:
     tuning.train(lambda profile: 0.86 - 0.02 * len(tuning.trained))
-    found = tuning.verdict()
-    stopped = [one for one in found.comparisons if one.trained.outcome == "stopped"]
+    result = tuning.verdict()
+    stopped = [each for each in result.comparisons if each.trained.outcome == "stopped"]
     assert stopped
-    assert all(one.check < NUM_CHECKS and one.check == max(one.trained.checks) for one in stopped)
+    assert all(each.check < NUM_CHECKS and each.check == max(each.trained.checks) for each in stopped)
 
 
 def test_without_trainings_the_plans_rule_decides(tuning: Tuning) -> None:
-    found = tuning.verdict()
-    assert found.rule.startswith("the plan's rule with measured speed")
-    assert found.comparisons == ()
-    profile = tuned_profile(tuning.asked, found, tuning.measured, (), 12, None)
+    result = tuning.verdict()
+    assert result.rule.startswith("the plan's rule with measured speed")
+    assert result.comparisons == ()
+    profile = tuned_profile(tuning.asked, result, tuning.measured, (), 12, None)
     assert profile.prediction is not None
     assert profile.prediction.accuracy.source.startswith("prior")
 

@@ -66,12 +66,15 @@ class FakeSteps:
     """Writes down what it is asked to run."""
 
     def __init__(self, log: Path, hang: int | None) -> None:
-        self._log, self._hang, self._count = log, hang, 0
+        self._log = log
+        self._hang = hang
+        self._count = 0
 
     def __call__(self, profile: TrainProfile, kind: Literal["cuda", "cpu"], *, timeout: float) -> RealSteps:
         assert profile.total_steps, "real steps need a resolved profile"
         self._count += 1
-        optim, head = profile.optim, profile.head.model_dump()
+        optim = profile.optim
+        head = profile.head.model_dump()
         size = f"{head['dcc_share']}-{optim.batch_size}-{optim.accumulation}-{head['storage']}"
         setting = f"{size}-{profile.num_references}-{profile.model.gradient_checkpointing}"
         with self._log.open("a") as file:

@@ -21,8 +21,8 @@ UNPRIVILEGED = ("postgres", "nobody")
 
 
 def _program(name: str) -> str:
-    found = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
-    path = str(found[-1]) if found else shutil.which(name)
+    installed = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    path = str(installed[-1]) if installed else shutil.which(name)
     if path is None:
         pytest.skip(f"needs PostgreSQL's {name}")
     return path
@@ -33,10 +33,10 @@ def _user() -> str | None:
     if os.getuid() != 0:
         return None
     names = {entry.pw_name for entry in pwd.getpwall()}
-    found = next((name for name in UNPRIVILEGED if name in names), None)
-    if found is None:
+    user = next((name for name in UNPRIVILEGED if name in names), None)
+    if user is None:
         pytest.skip("needs a user other than root to run PostgreSQL")
-    return found
+    return user
 
 
 def _run(user: str | None, *command: str) -> None:
@@ -56,12 +56,14 @@ def postgresql_url() -> Iterator[str]:
     initdb, pg_ctl = map(_program, PROGRAMS)
     if not any(importlib.util.find_spec(name) for name in ("psycopg", "psycopg2")):
         pytest.skip("needs the package psycopg: pip install 'attfc[postgresql]'")
-    user, port = _user(), _free_port()
+    user = _user()
+    port = _free_port()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if user is not None:
             shutil.chown(folder, user)
-        cluster, log = str(folder / "cluster"), str(folder / "log")
+        cluster = str(folder / "cluster")
+        log = str(folder / "log")
         _run(user, initdb, "-D", cluster, "-U", "attfc", "-A", "trust", "-N", "--locale=C", "-E", "UTF8")
         options = f"-c listen_addresses=127.0.0.1 -c port={port} -c unix_socket_directories={folder} -c fsync=off"
         # The server keeps its parent's stdout, so it must have a log of its own.

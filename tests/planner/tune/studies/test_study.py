@@ -19,53 +19,55 @@ def record(number: int, state: State, size: int = 0, **notes: object) -> Record:
 
 
 def test_of_twins_the_first_is_run(store: Store) -> None:
-    one, other = study(store), study(store)
-    one.enqueue({"size": 1, "kind": 2}, "first")
-    other.enqueue({"size": 1, "kind": 2}, "at the same moment")
-    claim = one.claim()
+    first = study(store)
+    second = study(store)
+    first.enqueue({"size": 1, "kind": 2}, "first")
+    second.enqueue({"size": 1, "kind": 2}, "at the same moment")
+    claim = first.claim()
     assert claim is not None
     assert (claim.number, claim.indices) == (0, {"size": 1, "kind": 2})
-    assert other.claim() is None
+    assert second.claim() is None
     claim.complete((1.0,))
-    assert [one.counts for one in one.records()] == [True, False]
-    assert one.records()[1].notes["dropped"] == "the setting is that of trial 0"
+    assert [record.counts for record in first.records()] == [True, False]
+    assert first.records()[1].notes["dropped"] == "the setting is that of trial 0"
 
 
 def test_no_more_settings_than_wanted(store: Store) -> None:
-    one = study(store)
+    shared = study(store)
     for size in range(4):
-        one.enqueue({"size": size, "kind": 0}, "surplus")
-    claims = [one.claim(limit=2) for _ in range(4)]
+        shared.enqueue({"size": size, "kind": 0}, "surplus")
+    claims = [shared.claim(limit=2) for _ in range(4)]
     assert [claim is not None for claim in claims] == [True, True, False, False]
 
 
 def test_a_dead_workers_trial_is_run_once_more_and_no_more(store: Store) -> None:
-    one = study(store)
-    one.enqueue({"size": 1, "kind": 2}, "first")
+    shared = study(store)
+    shared.enqueue({"size": 1, "kind": 2}, "first")
     for number in (0, 1):
-        claim = one.claim()
+        claim = shared.claim()
         assert claim is not None
         assert claim.number == number
         claim.note(worker=Worker(machine(), 2**22 + 1, 1).document())  # beyond any process number
-        assert one.bury() == 1
-        assert one.bury() == 0
-    assert [(found.state, found.notes.get("outcome")) for found in one.records()] == [("failed", DIED)] * 2
+        assert shared.bury() == 1
+        assert shared.bury() == 0
+    assert [(record.state, record.notes.get("outcome")) for record in shared.records()] == [("failed", DIED)] * 2
     claim.complete((1.0,))  # too late, and harmless
     claim.note(outcome="ran")
-    assert one.records()[1].state == "failed"
+    assert shared.records()[1].state == "failed"
 
 
 def test_a_living_workers_trial_is_left_alone(store: Store) -> None:
-    one = study(store)
-    one.enqueue({"size": 1, "kind": 2}, "first")
-    claim = one.claim()
+    shared = study(store)
+    shared.enqueue({"size": 1, "kind": 2}, "first")
+    claim = shared.claim()
     assert claim is not None
-    assert one.bury() == 0
-    assert one.is_running()
+    assert shared.bury() == 0
+    assert shared.is_running()
 
 
 def test_what_is_lost() -> None:
-    died, cut = {"outcome": DIED}, {"outcome": CUT}
+    died = {"outcome": DIED}
+    cut = {"outcome": CUT}
     assert lost([record(0, "failed", **died)]) == [{"size": 0}]
     assert lost([record(0, "failed", **cut), record(1, "failed", **cut), record(2, "failed", **cut)]) == [{"size": 0}]
     assert lost([record(0, "failed", **died), record(1, "failed", **died)]) == []
@@ -75,11 +77,11 @@ def test_what_is_lost() -> None:
 
 
 def test_halving_lets_the_better_go_on(store: Store) -> None:
-    one = study(store, halving=3)
+    shared = study(store, halving=3)
     wanted = []
     for size, value in enumerate((0.9, 0.8, 0.7, 0.95)):
-        one.enqueue({"size": size, "kind": 0}, "training")
-        claim = one.claim()
+        shared.enqueue({"size": size, "kind": 0}, "training")
+        claim = shared.claim()
         assert claim is not None
         wanted.append(not claim.report(value, 1))
         claim.prune()
@@ -87,36 +89,36 @@ def test_halving_lets_the_better_go_on(store: Store) -> None:
 
 
 def test_suggestions_keep_away_from_what_is_refused(store: Store) -> None:
-    one = study(store)
-    found = one.suggest(0, lambda indices: 1.0 if indices["size"] > 1 else 0.0)
-    assert found is not None
-    assert found["size"] <= 1
-    assert one.suggest(0, lambda indices: None) is None
-    assert one.suggest(3, lambda indices: 0.0) == one.suggest(3, lambda indices: 0.0), "the same seed, the same setting"
+    shared = study(store)
+    indices = shared.suggest(0, lambda indices: 1.0 if indices["size"] > 1 else 0.0)
+    assert indices is not None
+    assert indices["size"] <= 1
+    assert shared.suggest(0, lambda indices: None) is None
+    assert shared.suggest(3, lambda indices: 0.0) == shared.suggest(3, lambda indices: 0.0), "the same seed, the same setting"
 
 
 def test_importance_is_given_or_why_not(store: Store) -> None:
-    one = study(store)
-    assert one.importances(lambda found: 1.0) == "0 trials; it takes 10"
+    shared = study(store)
+    assert shared.importances(lambda record: 1.0) == "0 trials; it takes 10"
     for size in range(8):
         for kind in range(3):
-            one.enqueue({"size": size, "kind": kind}, "grid")
-            claim = one.claim()
+            shared.enqueue({"size": size, "kind": kind}, "grid")
+            claim = shared.claim()
             assert claim is not None
             claim.complete((float(size),))
-    shares = one.importances(lambda found: found.values[0])
+    shares = shared.importances(lambda record: record.values[0])
     assert isinstance(shares, dict)
     assert shares["size"] > 0.9
     assert sum(shares.values()) == 1
-    assert one.importances(lambda found: 1.0) == "nothing varied"
+    assert shared.importances(lambda record: 1.0) == "nothing varied"
 
 
 def test_the_journal_is_a_plain_optuna_study(store: Store) -> None:
     import optuna
 
-    one = study(store)
-    one.enqueue({"size": 1, "kind": 2}, "first")
-    claim = one.claim()
+    shared = study(store)
+    shared.enqueue({"size": 1, "kind": 2}, "first")
+    claim = shared.claim()
     assert claim is not None
     claim.constrain({"memory": -0.5})
     claim.complete((0.7,))

@@ -52,11 +52,11 @@ def test_two_workers_and_a_killed_third(url: str, tmp_path: Path) -> None:
     workers = [start(url, log, LIMIT) for _ in range(2)]
     assert [worker.wait() for worker in workers] == [0, 0]
 
-    found = records(url)
-    assert {record.state for record in found} <= {"complete", "pruned", "failed"}
-    counted = [record for record in found if record.counts]
+    trials = records(url)
+    assert {record.state for record in trials} <= {"complete", "pruned", "failed"}
+    counted = [record for record in trials if record.counts]
     assert len(counted) == len({record.key for record in counted}) == LIMIT, "none lost, none surplus"
-    died = [record for record in found if record.notes.get("outcome") == DIED]
+    died = [record for record in trials if record.notes.get("outcome") == DIED]
     assert len(died) == 1
     assert [record.state for record in counted if record.key == died[0].key] == ["complete"], "run again"
     ran = collections.Counter(log.read_text().splitlines())

@@ -10,15 +10,15 @@ from attfc_planner.tune.verdict.ties import Accuracy, Difference, at_common_chec
 
 
 def test_the_interval_is_binomial() -> None:
-    one = mean_accuracy([(0.9, 6000)])
-    assert one.value == 0.9
-    assert one.half_width == pytest.approx(1.96 * math.sqrt(0.9 * 0.1 / 6000))
+    mean = mean_accuracy([(0.9, 6000)])
+    assert mean.value == 0.9
+    assert mean.half_width == pytest.approx(1.96 * math.sqrt(0.9 * 0.1 / 6000))
 
 
 def test_several_sets_are_averaged() -> None:
-    one = mean_accuracy([(0.9, 6000), (0.7, 6000)])
-    assert one.value == pytest.approx(0.8)
-    assert one.variance == pytest.approx((0.09 + 0.21) / 6000 / 4)
+    mean = mean_accuracy([(0.9, 6000), (0.7, 6000)])
+    assert mean.value == pytest.approx(0.8)
+    assert mean.variance == pytest.approx((0.09 + 0.21) / 6000 / 4)
 
 
 def test_a_perfect_score_is_not_certain() -> None:
@@ -35,8 +35,8 @@ def test_differences_within_their_interval_are_ties() -> None:
 def test_trainings_are_compared_where_both_were() -> None:
     accuracy = {check: Accuracy(0.5 + check / 100, 1e-4) for check in (1, 2, 3, 9)}
     early = {1: Accuracy(0.5, 1e-4), 2: Accuracy(0.51, 1e-4)}
-    found = at_common_check(early, accuracy)
-    assert found is not None
-    assert found[0] == 2
-    assert found[1] == Difference(pytest.approx(-0.01), pytest.approx(1.96 * math.sqrt(2e-4)))  # type: ignore[arg-type]
+    common = at_common_check(early, accuracy)
+    assert common is not None
+    assert common[0] == 2
+    assert common[1] == Difference(pytest.approx(-0.01), pytest.approx(1.96 * math.sqrt(2e-4)))  # type: ignore[arg-type]
     assert at_common_check({}, accuracy) is None

@@ -40,7 +40,8 @@ FULL_FC = Trained(None, (run((3, 0.70), (NUM_CHECKS, 0.85)),), "finished", None)
 
 
 def test_an_early_end_is_carried_on_by_what_others_gained(tuning: Tuning) -> None:
-    ended, stopped = trained(tuning, run((3, 0.75), (NUM_CHECKS, 0.87))), trained(tuning, run((3, 0.72)))
+    ended = trained(tuning, run((3, 0.75), (NUM_CHECKS, 0.87)))
+    stopped = trained(tuning, run((3, 0.72)))
     first, second, third = training_records([ended, stopped], FULL_FC, tuning.contenders[1])
     gains = (log_odds(0.87) - log_odds(0.75), log_odds(0.85) - log_odds(0.70))
     assert first.accuracy == pytest.approx(0.87)
@@ -49,7 +50,7 @@ def test_an_early_end_is_carried_on_by_what_others_gained(tuning: Tuning) -> Non
     assert second.pairs_variance == pytest.approx(1e-4 / (0.72 * 0.28) ** 2)
     assert first.projection_variance == third.projection_variance == 0
     assert 0.3 * PROGRESS_DEVIATION**2 < second.projection_variance < 3 * PROGRESS_DEVIATION**2
-    assert [one.full_fc for one in (first, second, third)] == [False, False, True]
+    assert [each.full_fc for each in (first, second, third)] == [False, False, True]
     assert third.setting["batch_size"] == tuning.contenders[1].batch_size, "what it was trained beside"
 
 
@@ -57,11 +58,12 @@ def test_every_seed_is_a_record(tuning: Tuning) -> None:
     """What differs between seeds must reach the regression, which learns from it."""
     seeds = [run((NUM_CHECKS, value)) for value in (0.80, 0.84, 0.88)]
     records = training_records([trained(tuning, *seeds)], FULL_FC, tuning.contenders[0])
-    assert [round(one.accuracy, 6) for one in records] == [0.80, 0.84, 0.88, 0.85]
+    assert [round(each.accuracy, 6) for each in records] == [0.80, 0.84, 0.88, 0.85]
 
 
 def test_nothing_is_kept_without_a_full_fc_layer(tuning: Tuning) -> None:
-    ended, beside = trained(tuning, run((NUM_CHECKS, 0.87))), tuning.contenders[0]
+    ended = trained(tuning, run((NUM_CHECKS, 0.87)))
+    beside = tuning.contenders[0]
     assert training_records([ended], None, None) == ()
     assert training_records([], FULL_FC, beside) == ()
     assert training_records([trained(tuning)], FULL_FC, beside) == ()
@@ -86,15 +88,16 @@ def test_a_seed_that_was_cut_and_trained_again_counts_once(tuning: Tuning, reach
     indices = tuning.asked.space.indices(tuning.contenders[0])
     cut = Record(0, indices, "failed", (), {"outcome": "interrupted", "checks": sets})
     again = Record(1, indices, "complete", (0.8,), {"outcome": "finished", "checks": whole})
-    found = trained_settings(tuning.asked, [cut, again])
-    assert len(found) == 1
-    assert len(found[0].runs) == found[0].num_finished == 1
-    assert found[0].checks[1].variance == pytest.approx(0.8 * 0.2 / 1000)
+    grouped = trained_settings(tuning.asked, [cut, again])
+    assert len(grouped) == 1
+    assert len(grouped[0].runs) == grouped[0].num_finished == 1
+    assert grouped[0].checks[1].variance == pytest.approx(0.8 * 0.2 / 1000)
 
 
 def test_seeds_make_the_mean_more_certain() -> None:
-    one, two = Accuracy(0.84, 2e-4), Accuracy(0.88, 4e-4)
-    mean = over_seeds([one, two])
+    lower = Accuracy(0.84, 2e-4)
+    higher = Accuracy(0.88, 4e-4)
+    mean = over_seeds([lower, higher])
     assert (mean.value, mean.variance) == (pytest.approx(0.86), pytest.approx(1.5e-4))
     assert mean.log_odds == pytest.approx(log_odds(0.86))
     certain = Accuracy(1.0, 1e-6)
@@ -111,7 +114,8 @@ def tuned(tuning: Tuning, tmp_path) -> TrainProfile:
 
 
 def test_the_file_holds_the_regression(tuning: Tuning, tuned: TrainProfile) -> None:
-    ours, again = tuning.standing().model, tuned_accuracy(tuned)
+    ours = tuning.standing().model
+    again = tuned_accuracy(tuned)
     assert ours is not None
     assert again is not None
     for setting in tuning.contenders:
@@ -123,7 +127,8 @@ def test_the_file_holds_the_regression(tuning: Tuning, tuned: TrainProfile) -> N
 
 def sizes(tuned: TrainProfile) -> dict[str, Any]:
     """What a plan must share with a tuning."""
-    data, model = tuned.data, tuned.model
+    data = tuned.data
+    model = tuned.model
     return {
         "num_ids": data.num_ids,
         "num_images": data.num_images,
@@ -230,7 +235,8 @@ def test_what_no_regression_can_be_made_of_is_refused(tuned: TrainProfile, monke
 @pytest.mark.parametrize("head", [{"policy": "fifo"}, {"queue_mode": "stored", "queue_length": 3}])
 def test_a_tuned_profile_whose_head_was_changed_still_has_its_trainings(tuned: TrainProfile, head: dict[str, object]) -> None:
     changed = tuned.model_copy(update={"head": tuned.head.model_copy(update=head)})
-    model, before = tuned_accuracy(changed), tuned_accuracy(tuned)
+    model = tuned_accuracy(changed)
+    before = tuned_accuracy(tuned)
     assert model is not None
     assert before is not None
     assert model.noise_factor == pytest.approx(before.noise_factor)

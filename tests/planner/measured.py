@@ -35,7 +35,7 @@ def full_fc(base: TrainProfile) -> TrainProfile:
 @cache
 def recorded_trainings() -> list[tuple[str, Training]]:
     """Digest of the setting and training: full FC and AttFC with the recipe's order, on LFW, three seeds of 20 settings."""
-    found: dict[tuple[str, int], tuple[str, Training]] = {}
+    by_run: dict[tuple[str, int], tuple[str, Training]] = {}
     for line in RECORDED.read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
         if (
@@ -45,8 +45,8 @@ def recorded_trainings() -> list[tuple[str, Training]]:
             and _is_recipe(record["variant"])
         ):
             profile = profile_of(record["variant"], 32, 300, 0).resolve(1156)
-            found[record["settings"], record["seed"]] = (record["settings"], training(profile, record["accuracy"]))
-    return list(found.values())
+            by_run[record["settings"], record["seed"]] = (record["settings"], training(profile, record["accuracy"]))
+    return list(by_run.values())
 
 
 def _is_recipe(variant: dict[str, object]) -> bool:

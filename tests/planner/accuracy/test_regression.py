@@ -49,13 +49,13 @@ def split(seed: int, all_seeds: bool) -> Iterator[tuple[float, float, float]]:
     every = recorded_trainings()
     every = draw.sample(every, len(every))
     once = dict(every)
-    settings = sorted(digest for digest, one in once.items() if isinstance(one.profile.head, AttFCSettings))
+    settings = sorted(digest for digest, each in once.items() if isinstance(each.profile.head, AttFCSettings))
     held = set(draw.sample(settings, len(settings) // 3))
     used = every if all_seeds else list(once.items())
-    model = MeasuredAccuracy([one for digest, one in used if digest not in held], "LFW")
+    model = MeasuredAccuracy([each for digest, each in used if digest not in held], "LFW")
     for digest in held:
-        came = 1 / (1 + math.exp(-once[digest].log_odds))
-        yield (*model.expected(once[digest].profile, once[digest].variance), came)
+        observed = 1 / (1 + math.exp(-once[digest].log_odds))
+        yield (*model.expected(once[digest].profile, once[digest].variance), observed)
 
 
 @pytest.mark.parametrize("all_seeds", [False, True])
@@ -64,7 +64,7 @@ def test_intervals_hold_on_settings_that_were_held_out(all_seeds: bool) -> None:
     assert len(rows) == 6 * SPLITS
 
     def covered(share: float) -> float:
-        return float(np.mean([abs(came - expected) <= share * half for expected, half, came in rows]))
+        return float(np.mean([abs(observed - expected) <= share * half for expected, half, observed in rows]))
 
     assert 0.90 <= covered(1.0) <= 0.96, "95 % is claimed; of 19 settings one is missed with every seed (C = 5 %, R = 1)"
     assert 0.72 <= covered(1.2816 / Z) <= 0.92, "80 %"
@@ -73,9 +73,9 @@ def test_intervals_hold_on_settings_that_were_held_out(all_seeds: bool) -> None:
 
 def test_a_fit_is_better_than_the_mean_of_what_was_trained() -> None:
     rows = held_out(all_seeds=False)
-    came = np.array([row[2] for row in rows])
-    missed = np.array([row[0] for row in rows]) - came
-    assert np.abs(missed).mean() < 0.8 * np.abs(came - np.median(came)).mean()
+    observed = np.array([row[2] for row in rows])
+    missed = np.array([row[0] for row in rows]) - observed
+    assert np.abs(missed).mean() < 0.8 * np.abs(observed - np.median(observed)).mean()
 
 
 def vector(profile: TrainProfile) -> np.ndarray:
@@ -91,29 +91,29 @@ def test_it_agrees_with_another_derivation(base: TrainProfile, monkeypatch: pyte
     monkeypatch.setattr(measured_accuracy, "_DEVIATIONS", np.array([0.5]))
     settings = [SETTING, SETTING.turned(queue_length=2.0), SETTING.turned(num_references=0, batch_size=64), SETTING]
     accuracies = (0.84, 0.82, 0.85, 0.86)
-    rows = [training(one.applied_to(base), accuracy) for one, accuracy in zip(settings, accuracies, strict=True)]
+    rows = [training(each.applied_to(base), accuracy) for each, accuracy in zip(settings, accuracies, strict=True)]
     rows.append(training(full_fc(base), 0.83))
     model = MeasuredAccuracy(rows, "a test")
 
     own = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1]], float)
-    design = np.hstack([np.array([vector(one.profile) for one in rows]), own])
+    design = np.hstack([np.array([vector(each.profile) for each in rows]), own])
     mean = np.array([float(name == "prior") for name in FEATURES] + [0.0] * 4)
     spread = {"level": 10.0, "container": 0.5, "prior": 0.25}
     calmer = {"storage": 0.25, "precision": 0.25}
     deviations = np.array([spread.get(name, scale * calmer.get(name, 1.0)) for name in FEATURES] + [0.5 * scale] * 4)
-    weights = np.diag([1 / (factor * one.variance) for one in rows])
+    weights = np.diag([1 / (factor * each.variance) for each in rows])
     precision = np.diag(deviations**-2.0) + design.T @ weights @ design
-    residual = np.array([one.log_odds for one in rows]) - design @ mean
+    residual = np.array([each.log_odds for each in rows]) - design @ mean
     posterior = mean + np.linalg.solve(precision, design.T @ weights @ residual)
     covariance = np.linalg.inv(precision)
 
     new = SETTING.turned(queue_length=5.0).applied_to(base)
     step = vector(new) - vector(rows[0].profile)
-    found = model.difference(new, rows[0].profile)
+    change = model.difference(new, rows[0].profile)
     coefficients = slice(0, len(FEATURES))
-    assert found.mean == pytest.approx(float(posterior[coefficients] @ step))
+    assert change.mean == pytest.approx(float(posterior[coefficients] @ step))
     variance = float(step @ covariance[coefficients, coefficients] @ step) + 2 * (0.5 * scale) ** 2
-    assert found.deviation == pytest.approx(math.sqrt(variance))
+    assert change.deviation == pytest.approx(math.sqrt(variance))
     assert model.noise_factor == pytest.approx(factor)
 
 
@@ -137,8 +137,8 @@ def test_many_trainings_overrule_the_prior(base: TrainProfile) -> None:
     """The prior says that a queue length of 1 costs 3.8 points, 1.0 in log odds; here it gains."""
     settings = [SETTING.turned(queue_length=length, batch_size=size) for length in (1.0, 3.3) for size in (32, 64, 96, 128)]
     accuracy = {1.0: 0.90, 3.3: 0.85}
-    few = imagined(base, settings[3:5], lambda one: accuracy[one["queue_length"]])
-    many = imagined(base, settings, lambda one: accuracy[one["queue_length"]])
+    few = imagined(base, settings[3:5], lambda each: accuracy[each["queue_length"]])
+    many = imagined(base, settings, lambda each: accuracy[each["queue_length"]])
     shorter, usual = (SETTING.turned(queue_length=length).applied_to(base) for length in (1.0, 3.3))
     truth = math.log(0.9 / 0.1) - math.log(0.85 / 0.15)
     gaps = [model.difference(shorter, usual) for model in (few, many)]
@@ -168,11 +168,11 @@ def test_a_queue_length_is_worth_the_same_everywhere(base: TrainProfile) -> None
     model = random_accuracy(base, settings, 2)
     longer = {
         round(
-            midpoint(model.interval(one.turned(queue_length=8.0).applied_to(base)))
-            - midpoint(model.interval(one.turned(queue_length=1.0).applied_to(base))),
+            midpoint(model.interval(each.turned(queue_length=8.0).applied_to(base)))
+            - midpoint(model.interval(each.turned(queue_length=1.0).applied_to(base))),
             2,
         )
-        for one in settings
+        for each in settings
     }
     assert max(longer) - min(longer) <= 0.011
     same = SETTING.turned(gradient_checkpointing=True, accumulation=2)

@@ -33,10 +33,10 @@ def test_the_border_is_found_in_few_questions(fixed: int, slope: int, bend: int,
         asked.append(count)
         return -(-(fixed + slope * count + slope * min(count, bend)) // page) * page
 
-    found = largest(need, budget)
+    answer = largest(need, budget)
     assert len(asked) < 120
-    assert need(found + 1) > budget
-    assert found == 0 or need(found) <= budget
+    assert need(answer + 1) > budget
+    assert answer == 0 or need(answer) <= budget
 
 
 def test_what_is_reported_fits_and_a_step_more_does_not(
@@ -47,15 +47,15 @@ def test_what_is_reported_fits_and_a_step_more_does_not(
     request = FitRequest(("tiny",), 0.1, "bf16", "bf16")
     cell = Cell(request, "tiny", 256, False, gpu=gpu)
     model = MemoryModel(cell.profile(GRID), gpu, gpu.capacity_bytes, tmp_path_factory.mktemp("cache"))
-    found = fits(request, gpu, model)
-    assert [one.gradient_checkpointing for one in found] == [False, True]
-    for one in found:
-        place = Cell(request, one.backbone, one.batch_size, one.gradient_checkpointing, gpu=gpu)
-        assert one.num_ids % GRID == 0
-        assert one.num_ids > 0
-        assert model.estimate(place.profile(one.num_ids)).total_bytes <= gpu.capacity_bytes
-        assert model.estimate(place.profile(one.num_ids + GRID)).total_bytes > gpu.capacity_bytes
-    best = max(found, key=lambda one: one.num_ids)
+    answer = fits(request, gpu, model)
+    assert [cell_fit.gradient_checkpointing for cell_fit in answer] == [False, True]
+    for cell_fit in answer:
+        place = Cell(request, cell_fit.backbone, cell_fit.batch_size, cell_fit.gradient_checkpointing, gpu=gpu)
+        assert cell_fit.num_ids % GRID == 0
+        assert cell_fit.num_ids > 0
+        assert model.estimate(place.profile(cell_fit.num_ids)).total_bytes <= gpu.capacity_bytes
+        assert model.estimate(place.profile(cell_fit.num_ids + GRID)).total_bytes > gpu.capacity_bytes
+    best = max(answer, key=lambda cell_fit: cell_fit.num_ids)
     place = Cell(request, "tiny", best.batch_size, best.gradient_checkpointing, gpu=gpu)
     assert model.exact(place.profile(best.num_ids)).total_bytes <= gpu.capacity_bytes
 
@@ -64,8 +64,8 @@ def test_what_a_trace_does_not_confirm_is_searched_again() -> None:
     gpu = make_gpu()
     request = FitRequest(("r50",))
     honest = fits(request, gpu, FakeMemoryModel())
-    found = fits(request, gpu, FakeMemoryModel(hidden_bytes=100 * MIB))
-    changed = [(one.num_ids, other.num_ids) for one, other in zip(honest, found, strict=True) if one != other]
+    answer = fits(request, gpu, FakeMemoryModel(hidden_bytes=100 * MIB))
+    changed = [(cell_fit.num_ids, other.num_ids) for cell_fit, other in zip(honest, answer, strict=True) if cell_fit != other]
     ((before, after),) = changed
     assert abs((before - after) * 2048 - 100 * MIB) < 2 * GRID * 2048
 

@@ -161,17 +161,17 @@ def test_trainings_take_the_priors_place(
     usual = setting_of(1.0, 3.3, 512, 1)
     settings = [usual, usual.turned(queue_length=2.0), usual.turned(num_references=0)]
     measured = imagined(base, settings, lambda one: 0.80 if one["num_references"] == 0 else 0.86)
-    found = explain(profile, gpu, model, measured)
-    assert found.memory == explained.memory
-    assert found.accuracy_parts == measured.parts(profile)
-    knobs = {knob.name: knob.points_changed for knob in found.knobs}
+    explanation = explain(profile, gpu, model, measured)
+    assert explanation.memory == explained.memory
+    assert explanation.accuracy_parts == measured.parts(profile)
+    knobs = {knob.name: knob.points_changed for knob in explanation.knobs}
     before = {knob.name: knob.points_changed for knob in explained.knobs}
     fewer = next(name for name in knobs if name.startswith("references") and name.endswith("0"))
     assert knobs[fewer] is not None
     assert before[fewer] is not None
     assert knobs[fewer] < before[fewer]
     console = Console(file=io.StringIO(), width=100)
-    show_explanation(console, found, ())
+    show_explanation(console, explanation, ())
     shown = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
     assert "Accuracy, from your trainings" in shown
     assert "regression over 3 settings, a test" in shown

@@ -12,13 +12,13 @@ from tests.planner.trace.profiles import small_profile
 
 def names(**changes: Any) -> list[str]:
     head = changes.pop("head", None)
-    return [one.name for one in variations(small_profile(head, **changes), make_gpu())]
+    return [variation.name for variation in variations(small_profile(head, **changes), make_gpu())]
 
 
 def test_every_knob_is_turned_alone() -> None:
     profile = small_profile(batch_size=512, precision="bf16")
-    found = {one.name: one.profile for one in variations(profile, make_gpu())}
-    assert list(found) == [
+    turned_profiles = {variation.name: variation.profile for variation in variations(profile, make_gpu())}
+    assert list(turned_profiles) == [
         "gradient checkpointing",
         "batch size 512 -> 384",
         "accumulation 1 -> 2",
@@ -29,7 +29,7 @@ def test_every_knob_is_turned_alone() -> None:
         "precision bf16 -> fp32",
     ]
     before = profile.model_dump()
-    for name, turned in found.items():
+    for name, turned in turned_profiles.items():
         after = turned.model_dump()
         changed = [
             (part, key)
@@ -63,4 +63,4 @@ def test_other_values() -> None:
     assert "batch size 48 -> 32" in names(batch_size=48, accumulation=2)
     assert "precision fp32 -> bf16" in names()
     old = make_gpu(bf16_flops=None, fp16_flops=None)
-    assert not [one for one in variations(small_profile(), old) if one.name.startswith("precision")]
+    assert not [variation for variation in variations(small_profile(), old) if variation.name.startswith("precision")]

@@ -81,7 +81,7 @@ def test_figures_have_text_alternatives(planned: Path) -> None:
     elements = parsed(report_html(planned, None, None))
     drawn = [attributes for tag, attributes in elements.found if tag == "svg"]
     assert len(drawn) == 3, "the front, and the history of two objectives"
-    assert all(one.get("role") == "img" and len(one.get("aria-label") or "") > 40 for one in drawn)
+    assert all(figure.get("role") == "img" and len(figure.get("aria-label") or "") > 40 for figure in drawn)
     tags = [tag for tag, _ in elements.found]
     assert tags.count("figcaption") == tags.count("figure") == 3
     assert tags.count("caption") >= 4
@@ -136,17 +136,20 @@ def test_what_cannot_be_reported_is_said(planned: Path, tmp_path: Path) -> None:
 
 def test_importances_find_the_knob_that_matters(planned: Path) -> None:
     objectives = read_objectives(planned.with_name("best.study.jsonl"))
-    assert [(one.name, one.maximised, one.not_finished) for one in objectives] == [("hours", False, 1), ("points", True, 1)]
-    for one in objectives:
-        assert next(iter(one.importances)) == "batch_size"
-        assert sum(one.importances.values()) == pytest.approx(1)
-        assert sum(not trial.feasible for trial in one.trials) == 4
+    assert [(objective.name, objective.maximised, objective.not_finished) for objective in objectives] == [
+        ("hours", False, 1),
+        ("points", True, 1),
+    ]
+    for objective in objectives:
+        assert next(iter(objective.importances)) == "batch_size"
+        assert sum(objective.importances.values()) == pytest.approx(1)
+        assert sum(not trial.feasible for trial in objective.trials) == 4
 
 
 def test_few_trials_have_no_importances(tmp_path: Path) -> None:
     with pytest.warns(optuna.exceptions.ExperimentalWarning):
         write_study(tmp_path / "few.jsonl", LEAST_TRIALS - 1)
-    assert [one.importances for one in read_objectives(tmp_path / "few.jsonl")] == [{}, {}]
+    assert [objective.importances for objective in read_objectives(tmp_path / "few.jsonl")] == [{}, {}]
 
 
 def test_the_best_so_far_counts_feasible_trials_only() -> None:

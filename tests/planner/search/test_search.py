@@ -73,7 +73,7 @@ class Problem:
         """By plain enumeration."""
         evaluate = self.evaluator()
         everything = (evaluate(setting) for setting in self.space if setting.divides)
-        return [one for one in everything if is_feasible(one, self.limits)]
+        return [candidate for candidate in everything if is_feasible(candidate, self.limits)]
 
     def searched(self, seed: int = 0) -> SearchResult:
         usual = self.base.optim.batch_size
@@ -82,10 +82,11 @@ class Problem:
 
 def by_rule(feasible: list[Candidate], prefer: Preference) -> Candidate:
     """The rule in its plainest form, over all that is feasible."""
-    least = max(one.accuracy_points for one in feasible) - TOLERANCE[prefer] - 1e-9
-    close = [one for one in feasible if one.accuracy_points >= least]
-    fast = max(one.images_per_second for one in close) * (1 - EQUAL_SPEED)
-    return max((one for one in close if one.images_per_second >= fast), key=lambda one: one.accuracy_points)
+    least_points = max(candidate.accuracy_points for candidate in feasible) - TOLERANCE[prefer] - 1e-9
+    accurate = [candidate for candidate in feasible if candidate.accuracy_points >= least_points]
+    least_speed = max(candidate.images_per_second for candidate in accurate) * (1 - EQUAL_SPEED)
+    fast = [candidate for candidate in accurate if candidate.images_per_second >= least_speed]
+    return max(fast, key=lambda candidate: candidate.accuracy_points)
 
 
 @pytest.mark.parametrize("seed", range(NUM_PROBLEMS))
@@ -105,18 +106,19 @@ def test_regret_with_measured_accuracy(seed: int) -> None:
 
 
 def check_regret(problem: Problem, given_away: float = NEGLIGIBLE_POINTS) -> None:
-    feasible, result = problem.feasible(), problem.searched()
+    feasible = problem.feasible()
+    result = problem.searched()
     winner, _ = choose(lambda _: pick(result.front, problem.prefer), problem.model, problem.limits)
     assert (winner is None) == (not feasible)
     if winner is None:
         return
-    for one in result.front:
-        best = min(other.hours for other in feasible if other.accuracy_points >= one.accuracy_points)
-        assert one.hours <= 1.005 * best
-        assert is_feasible(one, problem.limits)
-    for one in feasible:
+    for candidate in result.front:
+        best = min(other.hours for other in feasible if other.accuracy_points >= candidate.accuracy_points)
+        assert candidate.hours <= 1.005 * best
+        assert is_feasible(candidate, problem.limits)
+    for candidate in feasible:
         assert any(
-            member.accuracy_points >= one.accuracy_points - NEGLIGIBLE_POINTS and member.hours <= 1.005 * one.hours
+            member.accuracy_points >= candidate.accuracy_points - NEGLIGIBLE_POINTS and member.hours <= 1.005 * candidate.hours
             for member in result.front
         )
     assert winner.hours <= by_rule(feasible, problem.prefer).hours / (1 - EQUAL_SPEED)
@@ -138,14 +140,17 @@ def test_regret_with_traced_memory(gib: float, drop: float, tmp_path_factory: py
         dcc_share=(1.0, 0.1), batch_size=(128, 512), queue_length=(3.3,), accumulation=(1, 2), num_references=(1,)
     )
     model = MemoryModel(base, gpu, budget, tmp_path_factory.getbasetemp() / "traces")
-    evaluate, limits = Evaluator(base, gpu, model), Limits(budget, drop)
-    feasible = [one for one in (evaluate(setting) for setting in space if setting.divides) if is_feasible(one, limits)]
+    evaluate = Evaluator(base, gpu, model)
+    limits = Limits(budget, drop)
+    everything = [evaluate(setting) for setting in space if setting.divides]
+    feasible = [candidate for candidate in everything if is_feasible(candidate, limits)]
     front = search(space, evaluate, limits, batch_size=128, num_trials=1, seed=0).front
     assert feasible
-    for one in front:
-        assert one.hours <= 1.005 * min(other.hours for other in feasible if other.accuracy_points >= one.accuracy_points)
-    best = max(one.accuracy_points for one in feasible)
-    assert max(one.accuracy_points for one in front) >= best - NEGLIGIBLE_POINTS
+    for member in front:
+        least_hours = min(other.hours for other in feasible if other.accuracy_points >= member.accuracy_points)
+        assert member.hours <= 1.005 * least_hours
+    best = max(candidate.accuracy_points for candidate in feasible)
+    assert max(candidate.accuracy_points for candidate in front) >= best - NEGLIGIBLE_POINTS
 
 
 def test_the_same_seed_gives_the_same_answer() -> None:
@@ -176,21 +181,28 @@ def test_constraints_are_at_most_zero_where_they_hold() -> None:
 def test_the_front_the_slacks_and_the_rule_are_in_the_file(tmp_path: Path) -> None:
     plan = planned(max_hours=60)
     save_profile(plan.profile, tmp_path / "best.json")
-    found = load_profile(tmp_path / "best.json").search
-    assert found is not None
-    assert found == plan.profile.search
-    assert {one.name for one in found.constraints} == {"memory", "data rate", "hours", "accuracy", "slots", "divisibility"}
-    assert all(one.slack >= 0 for one in found.constraints)
-    hours = [point.hours for point in found.front]
-    accuracy = [point.accuracy for point in found.front]
+    summary = load_profile(tmp_path / "best.json").search
+    assert summary is not None
+    assert summary == plan.profile.search
+    assert {constraint.name for constraint in summary.constraints} == {
+        "memory",
+        "data rate",
+        "hours",
+        "accuracy",
+        "slots",
+        "divisibility",
+    }
+    assert all(constraint.slack >= 0 for constraint in summary.constraints)
+    hours = [point.hours for point in summary.front]
+    accuracy = [point.accuracy for point in summary.front]
     assert len(hours) > 2
     assert hours == sorted(hours)  # type: ignore[type-var]
     assert accuracy == sorted(accuracy)
-    chosen = [point for point in found.front if point.settings["dcc_share"] == plan.chosen.setting["dcc_share"]]
+    chosen = [point for point in summary.front if point.settings["dcc_share"] == plan.chosen.setting["dcc_share"]]
     assert plan.chosen.memory_bytes in {point.memory_bytes for point in chosen}
-    assert "balanced" in found.rule
-    assert "60 hours" in found.rule
-    assert any("fp32" in line for line in found.left_out)
+    assert "balanced" in summary.rule
+    assert "60 hours" in summary.rule
+    assert any("fp32" in line for line in summary.left_out)
 
 
 def test_what_a_former_version_wrote_still_loads(tmp_path: Path) -> None:
@@ -256,9 +268,9 @@ def test_a_winner_that_does_not_fit_exactly_gives_way_to_the_next() -> None:
     assert optimistic.num_exact <= 5, "one miss must correct the estimates of all others"
     assert plan.profile.search is not None
     front = plan.profile.search.front
-    assert any(one.memory_bytes == plan.chosen.memory_bytes for one in front), "the chosen one is on its front"
-    assert all(optimistic.exact(one.profile).total_bytes <= 10 * GIB for one in plan.runners_up.values())
-    assert all(one.memory_bytes <= 8 * GIB or one.memory_bytes == plan.chosen.memory_bytes for one in front)
+    assert any(point.memory_bytes == plan.chosen.memory_bytes for point in front), "the chosen one is on its front"
+    assert all(optimistic.exact(candidate.profile).total_bytes <= 10 * GIB for candidate in plan.runners_up.values())
+    assert all(point.memory_bytes <= 8 * GIB or point.memory_bytes == plan.chosen.memory_bytes for point in front)
 
 
 def test_memory_that_others_hold_is_not_charged_to_max_memory() -> None:
@@ -269,7 +281,7 @@ def test_memory_that_others_hold_is_not_charged_to_max_memory() -> None:
 
 def test_runners_up_do_not_repeat_the_winner_or_each_other() -> None:
     plan = planned()
-    shown = [plan.chosen.setting, *(one.setting for one in plan.runners_up.values())]
+    shown = [plan.chosen.setting, *(candidate.setting for candidate in plan.runners_up.values())]
     assert len(shown) == len(set(shown)) > 2
     assert runners_up([plan.chosen], plan.chosen, None) == {}
 
@@ -283,7 +295,7 @@ def test_the_smallest_needs_the_least_of_all() -> None:
         feasible = problem.feasible()
         assert (least is None) == (not feasible)
         if least is not None:
-            assert least.memory_bytes == min(one.memory_bytes for one in feasible)
+            assert least.memory_bytes == min(candidate.memory_bytes for candidate in feasible)
 
 
 def test_memory_is_asked_for_along_the_border_only() -> None:
@@ -304,8 +316,8 @@ def test_memory_is_asked_for_along_the_border_only() -> None:
 def test_no_member_of_the_pareto_front_is_beaten() -> None:
     feasible = Problem(1).feasible() + Problem(2).feasible()
     front = pareto_front(feasible)
-    for one in front:
+    for candidate in front:
         for other in feasible:
-            better = other.images_per_second > one.images_per_second, other.accuracy_points > one.accuracy_points
-            worse = other.images_per_second < one.images_per_second, other.accuracy_points < one.accuracy_points
+            better = other.images_per_second > candidate.images_per_second, other.accuracy_points > candidate.accuracy_points
+            worse = other.images_per_second < candidate.images_per_second, other.accuracy_points < candidate.accuracy_points
             assert not (any(better) and not any(worse))

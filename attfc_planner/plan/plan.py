@@ -17,7 +17,7 @@ from attfc_planner.search.refusal import refusal, smallest
 from attfc_planner.search.study import SearchResult, pareto_front, plain_front, search
 from attfc_planner.search.summary import summarised
 from attfc_planner.speed.model import hours_per_epoch
-from attfc_train.profile.prediction import Prediction, Provenance
+from attfc_train.profile.prediction import Interval, Prediction, Provenance
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.profile.search_summary import SearchSummary
 from attfc_train.units import Bytes
@@ -78,17 +78,34 @@ def finished_profile(
     winner: Candidate, request: PlanRequest, gpu: GpuProfile, result: SearchResult, summary: SearchSummary
 ) -> TrainProfile:
     """Return `best.json`: the winner's settings with prediction, provenance and the search behind them."""
-    rate = winner.speed.images_per_second
-    prediction = Prediction(
-        memory=winner.memory,
-        images_per_second=rate,
-        hours_per_epoch=hours_per_epoch(rate, request.num_images),
-        hours=hours_per_epoch(rate, request.num_images and round(request.epochs * request.num_images)),
-        limited_by=winner.speed.limited_by,
-        accuracy=winner.accuracy,
+    backbone = winner.profile.model.backbone
+    document = {
+        "name": f"{backbone}-{request.num_ids}",
+        "description": f"Planned for {gpu.name}: {request.num_ids:,} identities, {backbone}.",
+        "prediction": expected(winner, request, winner.speed.images_per_second, winner.accuracy),
+        "provenance": provenance_of(request, gpu, result.num_trials),
+        "search": summary,
+    }
+    return TrainProfile.model_validate({**winner.profile.model_dump(), **document})
+
+
+def expected(chosen: Candidate, request: PlanRequest, images_per_second: Interval, accuracy: Interval) -> Prediction:
+    """Return what a profile says of its run: the candidate's memory, and a rate and an accuracy from anywhere."""
+    num_seen = request.num_images and round(request.epochs * request.num_images)
+    return Prediction(
+        memory=chosen.memory,
+        images_per_second=images_per_second,
+        hours_per_epoch=hours_per_epoch(images_per_second, request.num_images),
+        hours=hours_per_epoch(images_per_second, num_seen),
+        limited_by=chosen.speed.limited_by,
+        accuracy=accuracy,
     )
+
+
+def provenance_of(request: PlanRequest, gpu: GpuProfile, num_trials: int) -> Provenance:
+    """Return where a profile that is written now comes from."""
     versions = installed_versions()
-    provenance = Provenance(
+    return Provenance(
         attfc_version=versions["attfc"],
         torch_version=versions["torch"],
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -96,14 +113,5 @@ def finished_profile(
         gpu_source=gpu.source,
         command=request.command,
         seed=request.seed,
-        num_trials=result.num_trials,
+        num_trials=num_trials,
     )
-    backbone = winner.profile.model.backbone
-    document = {
-        "name": f"{backbone}-{request.num_ids}",
-        "description": f"Planned for {gpu.name}: {request.num_ids:,} identities, {backbone}.",
-        "prediction": prediction,
-        "provenance": provenance,
-        "search": summary,
-    }
-    return TrainProfile.model_validate({**winner.profile.model_dump(), **document})

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
-from attfc_planner.gpu.versions import installed_versions
+from attfc_planner.plan.plan import expected, provenance_of
 from attfc_planner.search.candidates import Candidate
 from attfc_planner.search.study import pareto_front
 from attfc_planner.search.summary import summarised
-from attfc_planner.speed.model import hours_per_epoch
 from attfc_planner.tune.question import Question
 from attfc_planner.tune.verdict.result import STEPS_SOURCE, Verdict, against_full_fc
 from attfc_planner.tune.verdict.trained import trained_on
-from attfc_train.profile.prediction import Interval, Prediction, Provenance
+from attfc_train.profile.prediction import Interval
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.profile.search_summary import SearchSummary, TrainingRecord
 
@@ -39,38 +37,11 @@ def tuned_profile(
     document = {
         "name": question.plan.profile.name,
         "description": description,
-        "prediction": _prediction(question, result, num_short_ids),
-        "provenance": _provenance(question, num_trials),
+        "prediction": expected(result.chosen, request, _rate(result), _accuracy(result, num_short_ids)),
+        "provenance": provenance_of(request, question.gpu, num_trials),
         "search": _summary(question, result, candidates, trainings, num_short_ids),
     }
     return TrainProfile.model_validate({**result.chosen.profile.model_dump(), **document})
-
-
-def _prediction(question: Question, result: Verdict, num_short_ids: int | None) -> Prediction:
-    request = question.request
-    rate = _rate(result)
-    return Prediction(
-        memory=result.chosen.memory,
-        images_per_second=rate,
-        hours_per_epoch=hours_per_epoch(rate, request.num_images),
-        hours=hours_per_epoch(rate, request.num_images and round(request.epochs * request.num_images)),
-        limited_by=result.chosen.speed.limited_by,
-        accuracy=_accuracy(result, num_short_ids),
-    )
-
-
-def _provenance(question: Question, num_trials: int) -> Provenance:
-    versions = installed_versions()
-    return Provenance(
-        attfc_version=versions["attfc"],
-        torch_version=versions["torch"],
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        gpu=question.gpu.name,
-        gpu_source=question.gpu.source,
-        command=question.request.command,
-        seed=question.request.seed,
-        num_trials=num_trials,
-    )
 
 
 def _summary(

@@ -13,6 +13,7 @@ from attfc_planner.accuracy.prior import accuracy_prior, midpoint
 from attfc_planner.knobs.space import BACKBONE, knobs_of
 from attfc_train.document import Value
 from attfc_train.heads.attfc.settings import AttFCSettings
+from attfc_train.heads.kinds import BASELINE
 from attfc_train.heads.knob import Knob
 from attfc_train.heads.settings import HeadSettings
 from attfc_train.profile.profile import TrainProfile
@@ -118,7 +119,7 @@ HEAD_FEATURES: dict[str, Callable[[TrainProfile, Any], dict[str, float]]] = {
 def compared_knobs(profile: TrainProfile) -> dict[str, float | str]:
     """Return knob -> value of the knobs in which a setting may lie beyond what was tried; none for a full FC layer."""
     head = profile.head
-    if head.kind == "full_fc":
+    if head.kind == BASELINE:
         return {}
     compared = [knob for knob in knobs_of(type(head)) if "accuracy" in knob.affects and knob is not BACKBONE]
     return {knob.name: _value(profile, knob) for knob in compared}

@@ -92,6 +92,12 @@ SOURCE = (
     "prior: Partial FC sampling-rate tables (InsightFace, WF12M/WF42M r100 MFR-ALL), attfc's own small runs for R, L and "
     "eviction, assumed cost of stale centers; not measured on your data"
 )
+SOURCES = {
+    "attfc": SOURCE,
+    "full_fc": "prior: a full FC layer is what accuracy is measured against",
+    "partial_fc": "prior: Partial FC sampling-rate tables (InsightFace, WF12M/WF42M r100 MFR-ALL); not measured on your data",
+}
+"""Kind of head -> where its prior is from."""
 
 ASSUMPTIONS = (
     "Identities scored: Partial FC's published loss by sampling rate (WebFace12M and 42M, r100, MFR-ALL). A container with the "
@@ -200,8 +206,8 @@ def accuracy_prior(profile: TrainProfile, compared_to: str | None = None) -> Int
 
 def source_of(profile: TrainProfile) -> str:
     """Return the source of a profile's prior, in words."""
-    if profile.head.kind in PRIORS:
-        return SOURCE
+    if profile.head.kind in SOURCES:
+        return SOURCES[profile.head.kind]
     return f"prior: nothing is known of head '{profile.head.kind}', taken as level with full FC; not measured on your data"
 
 

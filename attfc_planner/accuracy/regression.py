@@ -34,6 +34,7 @@ from attfc_planner.accuracy.features import (
     features,
 )
 from attfc_planner.accuracy.prior import Part
+from attfc_train.heads.kinds import BASELINE
 from attfc_train.profile.prediction import Interval
 from attfc_train.profile.profile import TrainProfile
 
@@ -73,7 +74,7 @@ class Training:
     @property
     def full_fc(self) -> bool:
         """Whether it is a training of the full FC layer, which the others are compared with."""
-        return self.profile.head.kind == "full_fc"
+        return self.profile.head.kind == BASELINE
 
 
 @dataclass(frozen=True)

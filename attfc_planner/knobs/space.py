@@ -65,7 +65,13 @@ class Setting:
         return dict(zip(self.names, self.values, strict=True))
 
     def turned(self, **changes: Value | None) -> Setting:
-        """Return the setting with other values of some of its knobs; names of no knob of it are left aside."""
+        """Return the setting with other values of some of its knobs.
+
+        Raises:
+            KeyError: the setting has no such knob.
+        """
+        for name in changes.keys() - set(self.names):
+            raise KeyError(name)
         return Setting(self.names, tuple(changes.get(name, value) for name, value in zip(self.names, self.values, strict=True)))
 
     @property
@@ -117,8 +123,9 @@ class Setting:
         if refusal is not None:
             raise ProfileError(f"the recipe of a plan, '{base.name}', {refusal.rule}", refusal.got, refusal.remedy)
         turned = self._by_section(base)
-        steps = run_steps(base, self.batch_size)
-        rate = scaled_learning_rate(self.batch_size, base.optim)
+        batch_size = base.optim.batch_size if self.get("batch_size") is None else self.batch_size
+        steps = run_steps(base, batch_size)
+        rate = scaled_learning_rate(batch_size, base.optim)
         turned["optim"] |= {"learning_rate": rate, "warmup_steps": warmup_steps(base, rate, steps)}
         head = base.head.turned(turned.pop("head"), base.num_ids, steps)
         others = {section: getattr(base, section).model_copy(update=values) for section, values in turned.items()}
@@ -227,7 +234,13 @@ class SearchSpace:
         return next(knob for knob in self.knobs if knob.name == name)
 
     def narrowed(self, **values: tuple[Value | None, ...]) -> SearchSpace:
-        """Return the space with other values of some of its knobs; names of no knob of it are left aside."""
+        """Return the space with other values of some of its knobs.
+
+        Raises:
+            KeyError: the space has no such knob.
+        """
+        for name in values.keys() - set(self.names):
+            raise KeyError(name)
         return SearchSpace(tuple(knob.with_values(values.get(knob.name, knob.values)) for knob in self.knobs))
 
     def __len__(self) -> int:

@@ -243,7 +243,7 @@ def _chosen_table(result: Verdict, profile: TrainProfile, max_accuracy_drop: flo
     decimals = 1 if prediction.images_per_second.high < 100 else 0
     rows = [
         ("setting", words(result.chosen.setting)),
-        ("DCC size", f"{profile.dcc_size:,} slots"),
+        *([("DCC size", f"{profile.dcc_size:,} slots")] if profile.dcc_size else []),
         ("rule", result.rule),
         ("against the plan", f"{changed or 'no change'}. {result.why}"),
         ("memory", f"{format_bytes(memory.total_bytes)} of {format_bytes(memory.budget_bytes)}"),

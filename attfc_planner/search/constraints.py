@@ -108,7 +108,7 @@ def slacks(candidate: Candidate, limits: Limits) -> tuple[ConstraintSlack, ...]:
         at_most.append(("hours", candidate.hours, limits.max_hours, "hours"))
     at_least = [
         ("accuracy", candidate.accuracy_points, -limits.max_accuracy_drop, "points"),
-        ("slots", candidate.profile.dcc_size, least_slots(candidate), "slots"),
+        *([("slots", candidate.profile.dcc_size, least_slots(candidate), "slots")] if candidate.profile.dcc_size else []),
         ("divisibility", setting.part_size, least_part, "images a part"),
     ]
     rows = [(name, value, limit, unit, limit - value) for name, value, limit, unit in at_most]

@@ -6,7 +6,8 @@ from attfc_planner.accuracy.regression import FEWEST_SETTINGS, MeasuredAccuracy,
 from attfc_planner.knobs.space import Setting, knobs_of
 from attfc_train.errors import ProfileError
 from attfc_train.heads.full_fc.settings import FullFCSettings
-from attfc_train.profile.profile import TrainProfile
+from attfc_train.heads.kinds import HEADS
+from attfc_train.profile.profile import TrainProfile, checked_setting
 from attfc_train.profile.search_summary import TrainingRecord
 
 
@@ -35,21 +36,30 @@ def measured_accuracy(base: TrainProfile, records: tuple[TrainingRecord, ...], t
         ProfileError: a training is not of this tool's making.
     """
     recipe = base.model_copy(update={"head": base.head.searchable()})
-    names = {knob.name for knob in knobs_of(type(recipe.head))}
-    if any(set(record.setting) - names for record in records):
+    _check_knobs(records)
+    own = {knob.name for knob in knobs_of(type(recipe.head))}
+    if any(set(record.setting) - own for record in records):
         return None  # the head was another one when it was tuned
     settings = {Setting.of(record.setting) for record in records if not record.full_fc}
     if len(settings) < FEWEST_SETTINGS or not any(record.full_fc for record in records):
         return None
     try:
         return MeasuredAccuracy([_training(recipe, record) for record in records], trained_on)
-    except (ArithmeticError, ValueError) as error:  # numpy's LinAlgError and pydantic's ValidationError are some
+    except (ArithmeticError, ValueError, TypeError) as error:  # numpy's LinAlgError and pydantic's ValidationError are some
         rule = "search.trainings must make a regression"
         raise ProfileError(rule, str(error).splitlines()[0], "Tune again, or remove them.") from error
 
 
+def _check_knobs(records: tuple[TrainingRecord, ...]) -> None:
+    """Check that the records are of knobs: a file may name any setting of a profile."""
+    known = {knob.name for kind in HEADS.values() for knob in knobs_of(kind.settings)}
+    strange = sorted({name for record in records for name in record.setting} - known)
+    if strange:
+        raise ProfileError("search.trainings must be of knobs", f"'{strange[0]}'", "Tune again, or remove them.")
+
+
 def _training(recipe: TrainProfile, record: TrainingRecord) -> Training:
-    profile = Setting.of(record.setting).applied_to(recipe)
+    profile = Setting.of(checked_setting(record.setting, recipe.head.kind)).applied_to(recipe)
     if record.full_fc:
         profile = profile.model_copy(update={"head": FullFCSettings(margin=profile.head.margin)})
     odds = log_odds_of(record.accuracy)

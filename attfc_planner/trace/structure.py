@@ -86,6 +86,19 @@ class HeadStructure(Generic[Settings]):
         return "fp32"
 
 
+_CANNOT_MATTER = (
+    "dcc_size",
+    "dcc_share",
+    "num_references",
+    "attention_temperature",
+    "encoder_momentum",
+    "encoder_momentum_ramp_steps",
+    "chunk_slots",
+    "loss_kernel",
+)
+"""Settings of an AttFC head that change no order of allocations, or that `Knobs` stand for; any other one may."""
+
+
 class _AttFCStructure(HeadStructure[AttFCSettings]):
     """A container; no references at all is another structure, and so is a slot for every identity."""
 
@@ -94,15 +107,10 @@ class _AttFCStructure(HeadStructure[AttFCSettings]):
     def plain(self, head: AttFCSettings) -> AttFCSettings:
         # A stored queue has a tensor of its length, and an average over 1 is none; all other averages allocate alike.
         length_matters = head.queue_mode == "stored" or head.queue_length == 1
-        return AttFCSettings(
-            margin=_plain_margin(head.margin),
-            policy=head.policy,
-            queue_length=head.queue_length if length_matters else 2,
-            queue_mode=head.queue_mode,
-            storage=head.storage,
-            batch_negatives=head.batch_negatives,
-            batchnorm_buffers=head.batchnorm_buffers,
-        )
+        length = head.queue_length if length_matters else 2
+        default = AttFCSettings()
+        update = {name: getattr(default, name) for name in _CANNOT_MATTER}
+        return head.model_copy(update={**update, "margin": _plain_margin(head.margin), "queue_length": length})
 
     def chunk(self, head: AttFCSettings) -> int:
         return min(head.chunk_slots, head.num_slots)

@@ -37,6 +37,9 @@ HEADS: dict[str, HeadKind] = {
 }
 """Kind -> settings, and the module that builds the head."""
 
+BASELINE = "full_fc"
+"""The kind that accuracies are measured against."""
+
 
 @dataclass(frozen=True, slots=True)
 class HeadSite:

@@ -8,6 +8,7 @@ model that sees both.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias, Union
 
 from pydantic import Field, model_validator
@@ -165,7 +166,7 @@ class TrainProfile(Frozen):
     @model_validator(mode="after")
     def _trainings_are_of_settings(self) -> Self:
         for setting in {tuple(record.setting.items()) for record in (self.search.trainings if self.search else ())}:
-            _check_setting({name: value for name, value in setting if value is not None})
+            checked_setting(dict(setting), self.head.kind)
         return self
 
     @property
@@ -214,15 +215,34 @@ class TrainProfile(Frozen):
         return TrainProfile.model_validate(self.model_copy(update={"data": data, "head": head, "run": run}).model_dump())
 
 
-def _check_setting(values: dict[str, Value]) -> None:
-    """Check a setting that was trained: knobs of one kind of head, and of the other sections.
+def checked_setting(values: Mapping[str, Value | None], kind: str) -> dict[str, Value | None]:
+    """Return what a file says of a setting that was trained, in the types of the fields that its knobs are.
+
+    Args:
+        values: knob -> value; None is the recipe's.
+        kind: of the head that is asked first whether these are its knobs.
 
     Raises:
-        ValueError: no head has such knobs, or a value is out of its range.
+        ValueError: no batch size, no head has such knobs, or a value is out of its range.
     """
-    for section in (OptimSettings, ModelSettings, RunSettings):
-        section.model_validate({name: values.pop(name) for name in list(values) if name in section.model_fields})
-    kinds = [kind.settings for kind in HEADS.values() if values.keys() <= {knob.name for knob in kind.settings.knobs()}]
-    if not kinds:
-        raise ValueError(f"search.trainings must be of the knobs of one head, but got {', '.join(values)}"[:200])
-    kinds[0].model_validate(values)
+    if values.get("batch_size") is None:
+        raise ValueError("search.trainings must name the batch_size of every setting")
+    given = {name: value for name, value in values.items() if value is not None}
+    checked: dict[str, Value | None] = dict.fromkeys(values)
+    for section in (DataSettings, OptimSettings, ModelSettings, RunSettings):
+        own = {name: given.pop(name) for name in list(given) if name in section.model_fields}
+        settings: Frozen = section.model_validate(own)
+        checked |= {name: getattr(settings, name) for name in own}
+    if checked.get("backbone") not in (None, *BACKBONE_NAMES):
+        raise ValueError(f"search.trainings must be of known backbones, but got {str(checked['backbone'])[:40]!r}")
+    head = _head_with_knobs(given, kind).model_validate(given)
+    return checked | {name: getattr(head, name) for name in given}
+
+
+def _head_with_knobs(names: Iterable[str], kind: str) -> type[HeadSettings]:
+    kinds = (HEADS[kind].settings, *(other.settings for other in HEADS.values()))
+    fitting = (settings for settings in kinds if set(names) <= {knob.name for knob in settings.knobs()})
+    found = next(fitting, None)
+    if found is None:
+        raise ValueError(f"search.trainings must be of the knobs of one head, but got {', '.join(names)}"[:200])
+    return found

@@ -28,11 +28,6 @@ class Ranks:
     def __post_init__(self) -> None:
         assert (self.rank, self.size) == (0, 1), "several processes cannot train together yet"
 
-    @property
-    def is_first(self) -> bool:
-        """Whether this process logs, saves and evaluates for all."""
-        return self.rank == 0
-
     def average(self, tensors: Sequence[Tensor]) -> None:
         """Replace each tensor by its mean over all processes, in place."""
         del tensors

@@ -51,12 +51,14 @@ def test_an_index_per_knob_and_a_setting_are_the_same_thing(kind: str, data: st.
 @pytest.mark.parametrize("kind", HEADS)
 @given(data=st.data())
 def test_turning_changes_the_named_knobs_alone(kind: str, data: st.DataObject) -> None:
-    """Catches `turned` that adds the names of other heads' knobs, or drops a None."""
+    """Catches `turned` that takes the name of no knob, or drops a None."""
     space = SPACES[kind]
     before, after = (space.at(data.draw(place_of(space))) for _ in range(2))
     named = data.draw(st.sets(st.sampled_from(space.names)))
     changes = {name: after[name] for name in named}
-    turned = before.turned(**changes, no_such_knob=7)
+    turned = before.turned(**changes)
+    with pytest.raises(KeyError, match="no_such_knob"):
+        before.turned(**changes, no_such_knob=7)
     assert turned.names == before.names
     assert turned.document() == before.document() | changes
     assert turned.turned(**before.document()) == before
@@ -90,20 +92,22 @@ def test_knobs_stand_in_the_order_of_their_places(kind: str) -> None:
 @pytest.mark.parametrize("kind", HEADS)
 @given(data=st.data())
 def test_a_narrowed_space_is_the_product_of_its_values(kind: str, data: st.DataObject) -> None:
-    """Catches `narrowed` that forgets the knobs that are not named, or keeps names of other heads."""
+    """Catches `narrowed` that forgets the knobs that are not named, or takes the name of no knob."""
     space = SPACES[kind]
     kept = {
         name: tuple(data.draw(st.lists(st.sampled_from(space.values[name]), min_size=1, max_size=2, unique=True)))
         for name in space.names
     }
     whole = data.draw(st.sampled_from(space.names))
-    narrowed = space.narrowed(**{**kept, "no_such_knob": (1, 2)}).narrowed(**{whole: space.values[whole]})
+    narrowed = space.narrowed(**kept).narrowed(**{whole: space.values[whole]})
     expected = {**kept, whole: space.values[whole]}
     assert narrowed.values == expected
     assert list(narrowed) == [Setting(space.names, values) for values in itertools.product(*expected.values())]
     assert len(narrowed) == math.prod(map(len, expected.values()))
     assert narrowed[whole] == space[whole]
     assert space.narrowed() == space
+    with pytest.raises(KeyError, match="no_such_knob"):
+        space.narrowed(no_such_knob=(1, 2))
 
 
 @pytest.mark.parametrize("kind", HEADS)

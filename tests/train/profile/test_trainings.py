@@ -25,8 +25,8 @@ def with_trainings(*settings: dict[str, Any], full_fc: bool = False) -> TrainPro
         {"sample_rate": 0.1, "batch_size": 64, "gradient_checkpointing": True},
         {"dcc_share": 0.3, "queue_length": 3.3, "num_references": 1, "storage": "int8", "batch_size": 128},
         {"batch_size": 64, "accumulation": 2, "precision": "fp32", "backbone": "r50"},
-        {"dcc_share": 0.3, "storage": None, "precision": None},
-        {},
+        {"dcc_share": 0.3, "storage": None, "precision": None, "batch_size": 64},
+        {"batch_size": 64},
     ],
 )
 def test_settings_of_any_one_head_are_kept(setting: dict[str, Any]) -> None:
@@ -50,7 +50,7 @@ def test_settings_of_any_one_head_are_kept(setting: dict[str, Any]) -> None:
 def test_knobs_of_no_one_head_are_refused_by_name(setting: dict[str, Any], names: str) -> None:
     """Catches settings of a head that are no knobs, and knobs of two heads in one setting."""
     with pytest.raises(ValidationError, match=rf"search\.trainings must be of the knobs of one head, but got {names}\b"):
-        with_trainings({"dcc_share": 0.5}, setting)
+        with_trainings({"dcc_share": 0.5, "batch_size": 64}, {"batch_size": 64, **setting})
 
 
 @pytest.mark.parametrize(
@@ -70,6 +70,6 @@ def test_knobs_of_no_one_head_are_refused_by_name(setting: dict[str, Any], names
 def test_values_out_of_range_are_refused(setting: dict[str, Any], field: str) -> None:
     """Catches a file that makes a plan train what the trainer refuses: each section checks its own values."""
     with pytest.raises(ValidationError, match=field):
-        with_trainings(setting)
+        with_trainings({"batch_size": 64, **setting})
     with pytest.raises(ValidationError, match=field):
-        with_trainings(setting, full_fc=True)
+        with_trainings({"batch_size": 64, **setting}, full_fc=True)

@@ -186,6 +186,9 @@ def test_a_plan_that_was_never_tuned_is_refused(tuning: Tuning) -> None:
         {"storage": "weird"},
         {"num_references": -1},
         {"wrong": 1},
+        {"batch_size": None},
+        {"backbone": "nope"},
+        {"storage": 3},
     ],
 )
 def test_a_file_with_other_knobs_is_refused(tuned: TrainProfile, change: dict[str, object], tmp_path: Path) -> None:
@@ -193,6 +196,32 @@ def test_a_file_with_other_knobs_is_refused(tuned: TrainProfile, change: dict[st
         training["setting"].update(change)
 
     refused(tuned, spoil, tmp_path)
+
+
+def test_numbers_as_text_are_numbers_and_what_is_left_out_is_the_recipes(tuned: TrainProfile) -> None:
+    """Catches a check whose result is thrown away: the regression would divide a string."""
+    document = tuned.model_dump(mode="json")
+    for training in document["search"]["trainings"]:
+        training["setting"] = {**training["setting"], "queue_length": str(training["setting"]["queue_length"])}
+        training["setting"].pop("storage", None)
+    model = tuned_accuracy(TrainProfile.model_validate(document))
+    assert model is not None
+    before = tuned_accuracy(tuned)
+    assert before is not None
+    assert model.num_settings <= before.num_settings
+
+
+def test_a_training_without_a_batch_size_is_refused(tuned: TrainProfile, tmp_path: Path) -> None:
+    refused(tuned, lambda training: training["setting"].pop("batch_size"), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["learning_rate", "image_size", "steps"])
+def test_a_setting_that_is_no_knob_is_refused(tuned: TrainProfile, name: str) -> None:
+    """Catches a regression that is silently left out."""
+    document = tuned.model_dump(mode="json")
+    document["search"]["trainings"][0]["setting"][name] = 64
+    with pytest.raises(ProfileError, match=f"must be of knobs, but got '{name}'"):
+        tuned_accuracy(TrainProfile.model_validate(document))
 
 
 @pytest.mark.parametrize(

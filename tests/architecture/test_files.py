@@ -28,6 +28,7 @@ SHORTER = {
     "attfc_train.interrupt": "a run and nothing else is stopped by it, from the main thread",
     "attfc_train.losses.slots": "every loss and every scorer takes one",
     "attfc_train.optim.torch_internals": "private names of torch, apart from everything else",
+    "attfc_train.step.ranks": "the one place where processes will meet",
     "attfc_train.units": "everybody's units",
 }
 """Modules that may be shorter, by name or pattern, each with its reason: several callers, or a contract."""

@@ -206,8 +206,8 @@ def accuracy_prior(profile: TrainProfile, compared_to: str | None = None) -> Int
 
 def source_of(profile: TrainProfile) -> str:
     """Return the source of a profile's prior, in words."""
-    if profile.head.kind in SOURCES:
-        return SOURCES[profile.head.kind]
+    if profile.head.kind in PRIORS:
+        return SOURCES.get(profile.head.kind, SOURCE)
     return f"prior: nothing is known of head '{profile.head.kind}', taken as level with full FC; not measured on your data"
 
 

@@ -9,10 +9,11 @@ here; `attfc_planner.memory.overheads` has those terms.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from itertools import groupby, pairwise
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -40,6 +41,8 @@ from attfc_train.profile.profile import TrainProfile
 from attfc_train.step.build import build
 from attfc_train.step.state import TrainState
 from attfc_train.step.step import train_step
+
+State = TypeVar("State")
 
 _DEVICE = torch.ops.prim.device.default
 _CONVOLUTIONS = {"convolution", "convolution_backward"}
@@ -205,23 +208,46 @@ class Recorder(DispatchMode):
         self.events.append(~self._born(name, nbytes, "convolution workspace"))
 
 
-def record_steps(profile: TrainProfile, batches: Sequence[TrainProfile], device: torch.device | None = None) -> Trace:
-    """Record train steps: see `attfc_planner.trace.record.record`."""
+def record_run(
+    build_state: Callable[[Recorder, torch.device], State],
+    steps: Iterable[Callable[[Recorder, State, torch.device], object]],
+    device: torch.device | None = None,
+) -> Trace:
+    """Record the construction of any state, and then steps on it.
+
+    Args:
+        build_state: makes what outlives a step, and may tag it.
+        steps: each is run once; what it leaves in its own frame is freed when it returns.
+        device: where they really run; None: on fake tensors.
+    """
     fake = device is None
     device = device or torch.device("cpu")
     with no_collection(), _tensors(fake), Recorder(fake) as recorder:
-        state = build(profile, device)
-        _tag_state(recorder, state)
-        for example in batches:
+        state = build_state(recorder, device)
+        for step in steps:
             recorder.begin_step()
-            batch = Batch.example(example, device)
-            for tensor in (batch.query, batch.references, batch.flips, batch.labels):
-                recorder.tag("input", tensor)
-            train_step(state, batch)
-            del batch
+            step(recorder, state, device)
         trace: Trace = recorder.trace()
         del state
     return trace
+
+
+def record_steps(profile: TrainProfile, batches: Sequence[TrainProfile], device: torch.device | None = None) -> Trace:
+    """Record train steps: see `attfc_planner.trace.record.record`."""
+    return record_run(partial(_built, profile), [partial(_trained, example) for example in batches], device)
+
+
+def _built(profile: TrainProfile, recorder: Recorder, device: torch.device) -> TrainState:
+    state = build(profile, device)
+    _tag_state(recorder, state)
+    return state
+
+
+def _trained(example: TrainProfile, recorder: Recorder, state: TrainState, device: torch.device) -> None:
+    batch = Batch.example(example, device)
+    for tensor in (batch.query, batch.references, batch.flips, batch.labels):
+        recorder.tag("input", tensor)
+    train_step(state, batch)
 
 
 def record_batches(profile: TrainProfile, batch_sizes: Sequence[int], device: torch.device | None = None) -> list[Trace]:

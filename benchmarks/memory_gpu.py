@@ -1,7 +1,7 @@
 """The memory matrix on a GPU: real steps of every case, in a process that `benchmarks.memory_probe` is the program of.
 
 While one case runs, the next process imports torch, so that a case costs its steps and little more. The planner's process
-never touches the GPU: it forks to trace.
+never touches the GPU.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from dataclasses import asdict
 from typing import Any
 
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.memory.model import MemoryModel
 from attfc_train.cuda_environment import prepare
+from attfc_train.processes import command
 from attfc_train.profile.prediction import MemoryPrediction
 from attfc_train.units import Bytes
 from benchmarks.memory_cases import CARDS, MATRIX, Case
@@ -27,7 +27,7 @@ COLD_EVERY = 4
 """One case in so many also runs capped at its prediction in a process of its own."""
 LONGEST_SECONDS = 240.0
 """Time after which a process is killed."""
-PROGRAM = (sys.executable, "-m", "benchmarks.memory_probe")
+PROGRAM = tuple(command("benchmarks.memory_probe"))
 COLD = frozenset(MATRIX["cuda"][::COLD_EVERY])
 
 Process = subprocess.Popen[str]

@@ -11,12 +11,12 @@ import os
 import signal
 import statistics
 import subprocess
-import sys
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from attfc_train.cuda_environment import prepare
 from attfc_train.errors import DeviceMemoryError
+from attfc_train.processes import command
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.units import Bytes
 
@@ -66,14 +66,14 @@ def run_real_steps(
         evaluate: whether the evaluation runs too.
         timeout: seconds after which the process is killed.
     """
-    command = [sys.executable, "-m", "attfc_planner.calibrate.step_probe", "--device", kind, "--steps", str(steps)]
-    command += ["--capacity", str(capacity_bytes)] if capacity_bytes is not None else []
-    command += [] if evaluate else ["--no-evaluation"]
+    options = ["--device", kind, "--steps", str(steps)]
+    options += ["--capacity", str(capacity_bytes)] if capacity_bytes is not None else []
+    options += [] if evaluate else ["--no-evaluation"]
     environment = dict(os.environ)
     prepare(environment)
     try:
         child = subprocess.run(
-            command,
+            command("attfc_planner.calibrate.step_probe", *options),
             input=profile.model_dump_json(),
             capture_output=True,
             text=True,

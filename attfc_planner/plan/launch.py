@@ -7,13 +7,13 @@ import itertools
 import json
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.plan.plan import Plan
+from attfc_train.processes import command
 from attfc_train.profile.prediction import Prediction
 from attfc_train.units import Bytes, format_bytes
 
@@ -45,9 +45,10 @@ def new_run_folder(name: str, parent: Path = Path("runs")) -> Path:
 def launch(arguments: list[str]) -> int:
     """Run the trainer as a child with its own memory, and return its exit code; 128 + n after signal n.
 
-    The trainer saves its state when it is told to stop, and this process waits for that.
+    The trainer saves its state when it is told to stop, and this process waits for that; should this process be killed, the
+    trainer saves and stops too.
     """
-    with subprocess.Popen([sys.executable, "-m", "attfc_train.cli", *arguments]) as child, _stopping(child):
+    with subprocess.Popen(command("attfc_train.cli", *arguments)) as child, _stopping(child):
         code = child.wait()
     return code if code >= 0 else 128 - code
 

@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import multiprocessing
-import os
-import sys
-import warnings
 from collections.abc import Iterable
-from concurrent.futures import Future, ProcessPoolExecutor
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from attfc_planner.gpu.cache_folder import cache_folder
-from attfc_planner.trace.affine import BASE, AffineTrace, HeadModel, learn, learn_head, with_other_head
+from attfc_planner.trace.affine import BASE, AffineTrace, HeadModel, with_other_head
 from attfc_planner.trace.align import NotAffine
 from attfc_planner.trace.disk_cache import Stored, TraceCache
-from attfc_planner.trace.evaluation import EvaluationModel, evaluation_structure, learn_evaluation, traced_evaluation
+from attfc_planner.trace.evaluation import EvaluationModel, evaluation_structure, traced_evaluation
 from attfc_planner.trace.history import OpCost, Trace
-from attfc_planner.trace.record import load, record
+from attfc_planner.trace.jobs import Job
 from attfc_planner.trace.scaled import scaled_costs, scaled_trace, stand_in
 from attfc_planner.trace.structure import head_structure, is_direct, knobs_of, structure_of, with_knobs, with_map
+from attfc_planner.trace.workers import results
 from attfc_train.profile.profile import TrainProfile
-
-_Job: TypeAlias = tuple[Literal["head", "network", "evaluation", "exact"], TrainProfile, HeadModel | None]
-_Result: TypeAlias = HeadModel | AffineTrace | EvaluationModel | Trace | None
 
 
 class Traces:
@@ -49,8 +42,7 @@ class Traces:
         """Return the trace of two train steps of exactly these numbers."""
         profile = _plain(profile)
         if not self._has(self._exact, Trace, profile):
-            self._exact[profile] = record(profile, [profile, profile])
-            self._cache.store(self._exact[profile], profile)
+            self._run([("exact", profile, None)])
         return self._exact[profile]
 
     def evaluation(self, profile: TrainProfile) -> Trace:
@@ -75,7 +67,7 @@ class Traces:
         traced = dict.fromkeys(with_map(structure, BASE) if is_direct(structure) else structure for structure in missing)
         # First the heads, on the smallest backbone, then the networks, in which the heads' storages are recognised.
         heads = dict.fromkeys(head_structure(structure) for structure in (*traced, *missing))
-        jobs: list[_Job] = [("head", head, None) for head in heads if not self._has(self._heads, HeadModel, head)]
+        jobs: list[Job] = [("head", head, None) for head in heads if not self._has(self._heads, HeadModel, head)]
         self._run(jobs + self._evaluation_jobs(structures))
         networks = [structure for structure in traced if not self._has(self._networks, AffineTrace, structure)]
         self._run([("network", structure, self._heads[head_structure(structure)]) for structure in networks])
@@ -86,10 +78,10 @@ class Traces:
     def prepare_exact(self, profiles: Iterable[TrainProfile]) -> None:
         """Make everything that `exact` and `evaluation` will need for these profiles, on all cores."""
         plain = dict.fromkeys(map(_plain, profiles))
-        jobs: list[_Job] = [("exact", profile, None) for profile in plain if not self._has(self._exact, Trace, profile)]
+        jobs: list[Job] = [("exact", profile, None) for profile in plain if not self._has(self._exact, Trace, profile)]
         self._run(jobs + self._evaluation_jobs(plain))
 
-    def _evaluation_jobs(self, profiles: Iterable[TrainProfile]) -> list[_Job]:
+    def _evaluation_jobs(self, profiles: Iterable[TrainProfile]) -> list[Job]:
         structures = dict.fromkeys(map(evaluation_structure, profiles))
         missing = [structure for structure in structures if not self._has(self._evaluations, EvaluationModel, structure)]
         return [("evaluation", structure, None) for structure in missing]
@@ -122,8 +114,8 @@ class Traces:
         self._cache.store(derived, direct)
         return derived
 
-    def _run(self, jobs: list[_Job]) -> None:
-        for job, result in zip(jobs, _results(jobs), strict=True):
+    def _run(self, jobs: list[Job]) -> None:
+        for job, result in zip(jobs, results(jobs), strict=True):
             if result is not None:
                 self._cache.store(result, job[1])
             match job[0], result:
@@ -145,42 +137,3 @@ def _structure(profile: TrainProfile) -> TrainProfile:
 def _plain(profile: TrainProfile) -> TrainProfile:
     """Return the profile without what cannot matter to a trace."""
     return with_knobs(structure_of(profile, BASE), knobs_of(profile))
-
-
-def _results(jobs: list[_Job]) -> list[_Result]:
-    """Return the jobs' results in order, from one forked worker per core."""
-    workers = min(len(jobs), os.cpu_count() or 1, 4)
-    if workers < 2 or not sys.platform.startswith("linux"):
-        return [_result(job) for job in jobs]
-    load()
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("fork")) as pool:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # Python 3.12: fork beside threads; the child starts none
-            futures: list[Future[_Result]] = [pool.submit(_result, job) for job in jobs]
-        return [_result_of(future, job) for future, job in zip(futures, jobs, strict=True)]
-
-
-def _result_of(future: Future[_Result], job: _Job) -> _Result:
-    """Return a worker's result; where the worker could not do its job, do it here.
-
-    A CUDA build of torch refuses backward passes in a fork of a process that has made one itself, as after a single trace.
-    """
-    try:
-        return future.result()
-    except RuntimeError:  # a broken pool, too; what is wrong with the job itself comes up again
-        return _result(job)
-
-
-def _result(job: _Job) -> _Result:
-    """Return a trace, or a learned head or network; None where every profile must be traced itself."""
-    kind, structure, head = job
-    if kind == "exact":
-        return record(structure, [structure, structure])
-    try:
-        if kind == "evaluation":
-            return learn_evaluation(structure)
-        if kind == "head":
-            return learn_head(structure)
-        return None if head is None else learn(structure, head)
-    except NotAffine:
-        return None

@@ -18,7 +18,6 @@ SHORTER = {
     "attfc_planner.gpu.versions": "plans, tunings and explanations ask it",
     "attfc_planner.knobs.recipe": "the recipe's own rules, beside the space that applies them",
     "attfc_planner.trace.no_gc": "several rooms trace and import without the garbage collector",
-    "attfc_planner.tune.stages.leash": "a program of its own: the short training that ends with its worker",
     "attfc_planner.tune.stages.watcher": "the protocol between every stage and its screen",
     "attfc_train.backbones.full_precision": "every backbone ends with it",
     "attfc_train.document": "the base of every document; anything more would make a circle",

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
 from attfc_train.errors import DeviceMemoryError
+from attfc_train.processes import command
 from attfc_train.profile.file import save_profile
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.run.log import read_log
@@ -78,9 +78,9 @@ def run_short_training(
 def _started(folder: Path, kind: str) -> Iterator[subprocess.Popen[bytes]]:
     """Start the trainer; end it when the context is left."""
     arguments = ["--profile", str(folder / "profile.json"), "--output", str(folder / "run"), "--device", kind]
-    command = [sys.executable, "-m", "attfc_planner.tune.stages.leash", *arguments, "--on-oom", "fail"]
+    trainer = command("attfc_train.cli", *arguments, "--on-oom", "fail")
     with (folder / "output").open("wb") as output, (folder / "errors").open("wb") as errors:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
+        child = subprocess.Popen(trainer, stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
         try:
             yield child
         finally:

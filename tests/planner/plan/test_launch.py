@@ -24,6 +24,7 @@ from attfc_planner.plan.plan import Plan, make_plan
 from attfc_planner.plan.problem import pose
 from attfc_planner.plan.request import PlanRequest
 from attfc_train.cuda_environment import PLANNED_ALLOCATOR
+from attfc_train.processes import command
 from attfc_train.profile.prediction import Interval, MemoryPrediction, MemoryTerm, Prediction
 from attfc_train.units import GIB
 from tests.planner.fakes import FakeMemoryModel, make_gpu
@@ -74,7 +75,7 @@ def instead(monkeypatch: pytest.MonkeyPatch, program: str) -> list[list[str]]:
 def test_the_childs_exit_code_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
     commands = instead(monkeypatch, "raise SystemExit(5)")
     assert launch(["--profile", "best.json"]) == 5
-    assert commands == [[sys.executable, "-m", "attfc_train.cli", "--profile", "best.json"]]
+    assert commands == [command("attfc_train.cli", "--profile", "best.json")]
     instead(monkeypatch, "import os, signal; os.kill(os.getpid(), signal.SIGKILL)")
     assert launch([]) == 128 + signal.SIGKILL
 

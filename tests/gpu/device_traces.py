@@ -11,14 +11,16 @@ from attfc_planner.memory.blocks import Block
 from attfc_train.units import Bytes
 
 _RESERVES = {"segment_alloc": 1, "segment_map": 1, "segment_free": -1, "segment_unmap": -1}
+EMPTY_CACHE = None
+"""The event of ``torch.cuda.empty_cache()``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recording:
     """Allocations as `attfc_planner.memory.allocator.replay` wants them, and what was reserved meanwhile."""
 
-    events: list[int]
-    """``i`` allocates block i, ``~i`` frees it."""
+    events: list[int | None]
+    """``i`` allocates block i, ``~i`` frees it, `EMPTY_CACHE` gives everything free back to the device."""
     sizes: list[Bytes]
     """As asked for."""
     reserved: list[Bytes]
@@ -28,12 +30,13 @@ class Recording:
 def recording_of(device_trace: Sequence[Mapping[str, Any]]) -> Recording:
     """Return the history of one device.
 
-    A block that was there before the recording began is not known, and its end is left out.
+    A block that was there before the recording began is not known, and its end is left out. The recording does not say that the
+    cache was emptied; while the device is not full nothing else gives memory back, so the first entry of a run of that says it.
 
     Raises:
         ValueError: the recording was cut off at its beginning, or the device was full.
     """
-    events: list[int] = []
+    events: list[int | None] = []
     sizes: list[Bytes] = []
     reserved: list[Bytes] = []
     held: dict[int, int] = {}
@@ -44,6 +47,12 @@ def recording_of(device_trace: Sequence[Mapping[str, Any]]) -> Recording:
             raise ValueError("the device was full, and cached blocks were given back")
         if action in _RESERVES:
             total += _RESERVES[action] * size
+            if _RESERVES[action] > 0:
+                continue
+            if events[-1:] != [EMPTY_CACHE]:
+                events.append(EMPTY_CACHE)
+                reserved.append(total)
+            reserved[-1] = total
             continue
         if action == "alloc":
             if address in held:
@@ -65,7 +74,10 @@ def simulated_reserved(recording: Recording, expandable: bool) -> list[Bytes]:
     blocks: dict[int, Block] = {}
     reserved = []
     for event in recording.events:
-        if event >= 0:
+        if event is EMPTY_CACHE:
+            allocator._small.release()
+            allocator._large.release()
+        elif event >= 0:
             blocks[event] = allocator.malloc(recording.sizes[event])
         else:
             allocator.free(blocks.pop(~event))

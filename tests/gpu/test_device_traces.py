@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from attfc_train.units import MIB
-from tests.gpu.device_traces import recording_of, simulated_reserved
+from tests.gpu.device_traces import EMPTY_CACHE, recording_of, simulated_reserved
 
 
 def entry(action: str, address: int, size: int) -> dict[str, Any]:
@@ -44,13 +44,19 @@ def test_an_expandable_recording_is_read_and_simulated() -> None:
             entry("alloc", 0, 15 * MIB),
             entry("segment_map", 20 * MIB, 20 * MIB),
             entry("alloc", 15 * MIB, 10 * MIB),
-            entry("free_completed", 0, 15 * MIB),
-            entry("segment_unmap", 20 * MIB, 20 * MIB),
-            entry("alloc", 0, 1),
+            entry("segment_map", 40 * MIB, 20 * MIB),
+            entry("alloc", 25 * MIB, 30 * MIB),
+            entry("free_completed", 25 * MIB, 30 * MIB),
+            entry("free_completed", 15 * MIB, 10 * MIB),
+            entry("segment_unmap", 20 * MIB, 20 * MIB),  # the cache is emptied; the first page holds a block still
+            entry("segment_unmap", 40 * MIB, 20 * MIB),
+            entry("segment_map", 20 * MIB, 20 * MIB),
+            entry("alloc", 15 * MIB, 20 * MIB),
         ]
     )
-    assert recording.reserved == [20 * MIB, 40 * MIB, 40 * MIB, 20 * MIB]
-    assert simulated_reserved(recording, expandable=True)[:3] == recording.reserved[:3]
+    assert recording.events == [0, 1, 2, ~2, ~1, EMPTY_CACHE, 3]
+    assert recording.reserved == [size * MIB for size in (20, 40, 60, 60, 60, 20, 40)]
+    assert simulated_reserved(recording, expandable=True) == recording.reserved
 
 
 @pytest.mark.parametrize("bad", [[entry("oom", 0, 10)], [entry("alloc", 5, 1), entry("alloc", 5, 1)]])

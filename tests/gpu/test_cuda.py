@@ -14,6 +14,7 @@ from attfc_train.run.out_of_memory import in_smaller_parts, release
 from attfc_train.step.build import build
 from attfc_train.step.state import TrainState
 from attfc_train.step.step import train_step
+from tests.gpu.waits import no_waits
 from tests.train.losses.test_container_loss import as_float, converted, problem
 from tests.train.profiles import HEADS, random_batch, small_profile
 
@@ -22,6 +23,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a C
 CUDA = torch.device("cuda")
 
 
+@pytest.mark.needs_values
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
 def test_the_step_follows_the_cpu(head: str, precision: str) -> None:
@@ -44,19 +46,26 @@ def test_the_step_never_waits_for_the_device(head: str) -> None:
     state = build(profile, CUDA)
     batches = [random_batch(profile, seed).to(CUDA) for seed in range(2)]
     train_step(state, batches[0])
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waits():
         train_step(state, batches[1])
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
+def test_waits_are_noticed_and_only_inside() -> None:
+    """Catches a mode that a warning left on, for all later tests."""
+    value = torch.ones(1, device=CUDA)
+    with pytest.raises(RuntimeError, match="synchronizing"), no_waits():
+        value.item()
+    assert torch.cuda.get_sync_debug_mode() == 0
+    value.item()
+
+
+@pytest.mark.needs_values
 def test_every_device_draws_the_same_classes() -> None:
     drawn = [draw_classes(100_003, 9_000, 2**40 + 5, device) for device in (torch.device("cpu"), CUDA)]
     assert torch.equal(drawn[0], drawn[1].cpu())
 
 
+@pytest.mark.needs_values
 def test_the_streaming_loss_on_cuda_equals_the_truth() -> None:
     inputs = problem(33, 507, 64)
     margin = Margin("arcface", 0.5)

@@ -16,6 +16,7 @@ from attfc_train.losses import choose
 from attfc_train.losses.container_loss import IMPLEMENTATIONS
 from attfc_train.losses.margin import Margin
 from attfc_train.losses.slots import EMPTY, Slots
+from tests.gpu.waits import no_waits
 from tests.train.losses.test_container_loss import converted, loss_and_gradient, problem, stored
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -36,6 +37,7 @@ def relative_difference(inputs: dict[str, Any]) -> float:
     return float((actual - expected).norm() / expected.norm())
 
 
+@pytest.mark.needs_values
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.float8_e4m3fn], ids=str)
 @pytest.mark.parametrize("dim", [64, 128, 256, 500, 512, 1024])
 def test_agrees_with_the_chunked_pass(dim: int, dtype: torch.dtype) -> None:
@@ -56,6 +58,7 @@ def only_configuration(request: pytest.FixtureRequest) -> Iterator[Any]:
     tuner.cache.clear()
 
 
+@pytest.mark.needs_values
 @pytest.mark.parametrize("only_configuration", range(CONFIGURATIONS), indirect=True)
 def test_every_configuration_computes_the_same(only_configuration: Any) -> None:
     from triton.runtime.errors import OutOfResources
@@ -67,6 +70,7 @@ def test_every_configuration_computes_the_same(only_configuration: Any) -> None:
         pytest.skip(f"{only_configuration} does not fit this device")
 
 
+@pytest.mark.needs_values
 def test_offsets_beyond_32_bits() -> None:
     """C x D > 2^31: only the last slots hold something, and they must be found."""
     size, dim = 2**23 + 77, 512
@@ -91,17 +95,14 @@ def test_memory_and_no_wait_for_the_host() -> None:
         return torch.autograd.grad(loss, query)[0]
 
     work()
-    torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waits():
         work()
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     assert torch.cuda.max_memory_allocated() - before <= 64 * 2**20
 
 
+@pytest.mark.needs_values
 def test_choosing_measures_and_leaves_nothing_behind() -> None:
     work = choose.Workload(256, 10**8, 512, torch.int8, scaled=True, scale=64.0, chunk=8192)
     before = torch.cuda.memory_allocated()
@@ -111,6 +112,7 @@ def test_choosing_measures_and_leaves_nothing_behind() -> None:
     assert torch.cuda.memory_allocated() == before
 
 
+@pytest.mark.needs_values
 def test_a_tiny_container_on_the_device() -> None:
     query = normalize(torch.randn(3, 8, device=CUDA), dim=1).requires_grad_()
     labels = torch.arange(3, device=CUDA)

@@ -79,12 +79,17 @@ def unseen_terms(profile: TrainProfile, gpu: GpuProfile, passing: Bytes) -> list
         passing: bytes of the tensors that come and go within a step, at its peak.
     """
     if gpu.kind == "cuda":
-        terms = [_context(gpu), _cublas(gpu)]
+        terms = cuda_terms(gpu)
     else:
         terms = [_process(profile, gpu), _cpu_workspace(passing, gpu), _host_data(profile)]
     if gpu.foreign_bytes:
         terms.append(MemoryTerm(name="foreign", bytes=gpu.foreign_bytes, source="measured: other processes on the device"))
     return terms
+
+
+def cuda_terms(gpu: GpuProfile) -> list[MemoryTerm]:
+    """Return what any process holds on a CUDA device beside its tensors: the context and cuBLAS's workspaces."""
+    return [_context(gpu), _cublas(gpu)]
 
 
 def headroom(needed: Bytes, gpu: GpuProfile) -> MemoryTerm:

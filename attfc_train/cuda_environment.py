@@ -9,12 +9,16 @@ planner's replay (`attfc_planner.memory.allocator`) assumes them.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, MutableMapping
 
 PLANNED_ALLOCATOR = "expandable_segments:True"
 """The allocator setting that plans are made for."""
 _ALLOCATOR_NAMES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
 """As torch reads them: the first that is there."""
+
+_HARMLESS = "nvmlDeviceGetGpuFabricInfoV failed"
+"""From torch 2.14 with expandable segments, where NVML does not say whether the GPU has a fabric: a single GPU needs none."""
 
 
 def prepare(environment: MutableMapping[str, str]) -> None:
@@ -32,6 +36,11 @@ def use_planned_allocator(environment: MutableMapping[str, str]) -> None:
     """Set `PLANNED_ALLOCATOR` where the user has set nothing."""
     if not any(name in environment for name in _ALLOCATOR_NAMES):
         environment[_ALLOCATOR_NAMES[-1]] = PLANNED_ALLOCATOR
+
+
+def ignore_harmless_warnings() -> None:
+    """Hide from users what torch warns of and neither they nor attfc can change."""
+    warnings.filterwarnings("ignore", _HARMLESS, UserWarning)
 
 
 def allocator_setting(environment: Mapping[str, str]) -> str:

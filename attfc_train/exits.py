@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
+from attfc_train.cuda_environment import ignore_harmless_warnings
 from attfc_train.errors import AttfcError, UsageError
 
 _INTERRUPTED = 130
@@ -14,6 +15,7 @@ _INTERRUPTED = 130
 
 def run_and_exit(command: Callable[[], object]) -> NoReturn:
     """Call `command` and exit: with 0, or with the exit code of the `AttfcError` that it raised."""
+    ignore_harmless_warnings()
     try:
         command()
     except AttfcError as error:

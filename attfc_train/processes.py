@@ -13,6 +13,8 @@ import sys
 import threading
 import time
 
+from attfc_train.cuda_environment import ignore_harmless_warnings
+
 POLL_SECONDS = 1.0
 PATIENCE_SECONDS = 120.0
 """Time that an orphan has to save what it holds, once it was told to end."""
@@ -33,6 +35,7 @@ def run() -> None:
     """Run the module that `command` named, following the process that made the command."""
     parent, module, *arguments = sys.argv[1:]
     follow(int(parent))
+    ignore_harmless_warnings()
     sys.argv[1:] = arguments
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 

@@ -5,6 +5,7 @@ The trainer does not know the planner: it compares with the plan's own terms, an
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -86,28 +87,29 @@ def check_start(
     if memory.allocator is not None and not satisfies(allocator_setting, memory.allocator):
         actual = f"'{allocator_setting}'" if allocator_setting else "torch's own"
         say(f"The plan's memory is predicted for PYTORCH_ALLOC_CONF={memory.allocator}; with {actual} it may need more.")
+    holders = _other_holders(device)  # asked first: the driver's answer about free memory starts CUDA in this process
     free_bytes = (free or free_memory)(device)
     short = None if free_bytes is None else shortage(memory, free_bytes)
     if short is None:
         return
     if stop and not short.step_fits:
-        raise _refusal(profile, device, short)
-    say(_warning(profile, device, short))
+        raise _refusal(profile, device, short, holders)
+    say(_warning(profile, device, short, holders))
 
 
-def _refusal(profile: TrainProfile, device: torch.device, short: Shortage) -> DeviceMemoryError:
+def _refusal(profile: TrainProfile, device: torch.device, short: Shortage, holders: str) -> DeviceMemoryError:
     return DeviceMemoryError(
         f"the plan needs {format_bytes(short.needed_bytes)} of {device}",
-        f"{format_bytes(short.free_bytes)} free, {short.missing_bytes / MIB:,.0f} MiB too few{_holders(device)}",
+        f"{format_bytes(short.free_bytes)} free, {short.missing_bytes / MIB:,.0f} MiB too few{holders}",
         f"Free it, plan again ({replan_command(profile)}), or take --on-oom shrink.",
     )
 
 
-def _warning(profile: TrainProfile, device: torch.device, short: Shortage) -> str:
+def _warning(profile: TrainProfile, device: torch.device, short: Shortage, holders: str) -> str:
     consequence = "only its headroom is cut" if short.step_fits else "steps that run out will be repeated in smaller parts"
     return (
         f"The plan needs {format_bytes(short.needed_bytes)}, but {device} has {format_bytes(short.free_bytes)} free, "
-        f"{short.missing_bytes / MIB:,.0f} MiB too few{_holders(device)}: {consequence}. "
+        f"{short.missing_bytes / MIB:,.0f} MiB too few{holders}: {consequence}. "
         f"To plan for what is free: {replan_command(profile)}"
     )
 
@@ -125,10 +127,11 @@ def replan_command(profile: TrainProfile) -> str:
     return shlex.join([*(word for word in others if not word.startswith("--gpu=")), "--gpu", "auto"])
 
 
-def _holders(device: torch.device) -> str:
-    """Return text such as `` (process 123: 3,000 MiB)``; empty where NVML names no processes.
+def _other_holders(device: torch.device) -> str:
+    """Return text such as `` (process 123: 3,000 MiB)`` about other processes; empty where NVML names none.
 
-    This process is among them: in a container its number there is another one, so it cannot be told from the rest.
+    Before CUDA starts in this process, all that hold memory are others. Later this process is among them; in a container its
+    number there may be another one, and then nobody is named.
     """
     if device.type != "cuda":
         return ""
@@ -136,5 +139,9 @@ def _holders(device: torch.device) -> str:
         lines = [line.split() for line in torch.cuda.list_gpu_processes(device).splitlines()]
     except Exception:  # NVML has many ways to say that it will not tell
         return ""
-    held = [f"process {line[1]}: {float(line[3]):,.0f} MiB" for line in lines if line[:1] == ["process"] and len(line) > 3]
-    return f" ({', '.join(held[:4])})" if held else ""
+    held = {line[1]: float(line[3]) for line in lines if line[:1] == ["process"] and len(line) > 3}
+    own = held.pop(str(os.getpid()), None)
+    if own is None and torch.cuda.is_initialized():
+        return ""
+    named = [f"process {number}: {size:,.0f} MiB" for number, size in held.items()]
+    return f" ({', '.join(named[:4])})" if named else ""

@@ -9,7 +9,7 @@ import torch
 
 from attfc_planner.trace.recorder import Recorder
 from attfc_train.profile.profile import OptimSettings, TrainProfile
-from attfc_train.run.out_of_memory import in_smaller_parts, observed, release
+from attfc_train.run.out_of_memory import in_smaller_parts, is_out_of_memory, observed, release
 from attfc_train.step.build import build
 from attfc_train.step.state import TrainState
 from attfc_train.step.step import train_step
@@ -105,3 +105,20 @@ def test_a_smaller_part_is_the_next_divisor() -> None:
     assert path(7) == [1]
     assert path(45) == [1, 3, 9, 15]
     assert path(4096)[-1] == 1024
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB."), True),
+        # cuDNN's engines want workspaces: where none has room, torch says so in these two ways.
+        (RuntimeError("GET was unable to find an engine to execute this computation"), True),
+        (RuntimeError("FIND was unable to find an engine to execute this computation"), True),
+        (RuntimeError("CUDA error: out of memory"), True),
+        (RuntimeError("CUDA error: an illegal memory access was encountered"), False),
+        (ValueError("unable to open"), False),
+    ],
+)
+def test_all_that_means_out_of_memory_is_known(error: Exception, expected: bool) -> None:
+    """Catches a sign that is taken out: a full card would end the run as a fault of the program."""
+    assert is_out_of_memory(error) is expected

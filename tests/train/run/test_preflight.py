@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +70,38 @@ def test_nvml_may_not_tell(listed: str, monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(torch.cuda, "list_gpu_processes", processes)
     assert "MiB too few: steps" in said(planned(), 8)[0]
+
+
+@pytest.mark.parametrize(
+    ("number_here", "started", "told"),
+    [
+        (None, False, "(process 4321: 2,048 MiB)"),
+        ("ours", True, "(process 4321: 2,048 MiB)"),
+        ("another", True, "too few: steps"),  # in a container NVML's numbers are the host's
+    ],
+)
+def test_this_process_is_not_among_the_others(
+    monkeypatch: pytest.MonkeyPatch, number_here: str | None, started: bool, told: str
+) -> None:
+    """Catches a list that names attfc-train itself, and a look at it after the question that starts CUDA."""
+    asked = [started]
+
+    def processes(_: torch.device) -> str:
+        lines = ["GPU:0", "process       4321 uses     2048.000 MB GPU memory"]
+        if asked[-1]:
+            number = os.getpid() if number_here != "another" else 77
+            lines.append(f"process {number:>10d} uses      400.000 MB GPU memory")
+        return "\n".join(lines)
+
+    def free(_: torch.device) -> int:
+        asked.append(True)
+        return 8 * GIB
+
+    monkeypatch.setattr(torch.cuda, "list_gpu_processes", processes)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: asked[-1])
+    lines: list[str] = []
+    check_start(planned(), torch.device("cuda"), cuda_environment.PLANNED_ALLOCATOR, False, lines.append, free)
+    assert told in lines[0]
 
 
 def test_headroom_alone_stops_nobody() -> None:

@@ -28,7 +28,7 @@ from attfc_planner.gpu.detect import find_gpu
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.memory.model import MemoryModel
 from attfc_planner.plan.request import choose_precision
-from attfc_planner.speed.efficiency import efficiencies_on
+from attfc_planner.speed.efficiency import calibrated_efficiencies, efficiencies
 from attfc_planner.speed.model import step_seconds
 from attfc_train.profile.profile import TrainProfile
 from benchmarks.provenance import provenance, quantiles, save
@@ -106,8 +106,8 @@ def judged(case: Case, saving: bool, before: GpuProfile, after: GpuProfile) -> d
 def predicted(profile: TrainProfile, model: MemoryModel, gpu: GpuProfile) -> dict[str, Any]:
     """Return peak and headroom, and the step's seconds: the middle and the interval."""
     memory = model.on(gpu).exact(profile)
-    speed, error = (gpu.calibration.speed, gpu.calibration.speed_error) if gpu.calibration else (None, 0.0)
-    table = efficiencies_on(gpu.kind, speed, error)
+    known = gpu.calibration
+    table = calibrated_efficiencies(known.speed, known.speed_error) if known else efficiencies(gpu, profile.run.precision)
     step, _ = step_seconds(model.run(profile).costs[-1], gpu, profile.run.precision, table)
     return {
         "bytes": without_data(memory),

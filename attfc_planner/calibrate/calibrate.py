@@ -20,7 +20,7 @@ from attfc_planner.gpu.calibration import Calibration
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.memory.model import MemoryModel
 from attfc_planner.plan.request import choose_precision
-from attfc_planner.speed.efficiency import efficiencies_on
+from attfc_planner.speed.efficiency import calibrated_efficiencies
 from attfc_planner.speed.model import step_seconds
 from attfc_planner.trace.history import OpCost
 from attfc_train.document import Precision
@@ -165,7 +165,7 @@ def _fitted(runs: Sequence[Run], model: MemoryModel, precision: Precision) -> tu
 def _predicted(runs: Sequence[Run], model: MemoryModel, precision: Precision) -> tuple[Run, ...]:
     """Return the runs with what `model`, whose device is calibrated, predicts for them."""
     assert model.gpu.calibration is not None
-    table = efficiencies_on(model.gpu.kind, model.gpu.calibration.speed)
+    table = calibrated_efficiencies(model.gpu.calibration.speed)
     times = [step_seconds(run.costs, model.gpu, precision, table)[0].middle for run in runs]
     sizes = [without_data(model.exact(run.profile)) for run in runs]
     return tuple(

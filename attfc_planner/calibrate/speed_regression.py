@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.speed.efficiency import Range, efficiencies, efficiencies_on
+from attfc_planner.speed.efficiency import Range, calibrated_efficiencies, efficiencies
 from attfc_planner.speed.model import step_seconds
 from attfc_planner.trace.history import OpCost
 from attfc_train.document import Precision
@@ -83,7 +83,7 @@ class _Problem:
     def __init__(self, gpu: GpuProfile, precision: Precision) -> None:
         self._gpu = gpu
         self._precision = precision
-        stated = efficiencies(gpu.kind)
+        stated = efficiencies(gpu, precision)
         self._ranges = (
             *(stated.arithmetic[name] for name in ("conv", "matmul", "loss")),
             *(stated.bandwidth[name] for name in ("depthwise", "optimizer", "default")),
@@ -110,7 +110,7 @@ class _Problem:
 
     def log_seconds(self, runs: Sequence[TimedRun], shifts: Floats) -> Floats:
         """Return the logarithms of the predicted times, [runs]."""
-        table = efficiencies_on(self._gpu.kind, self.values(shifts))
+        table = calibrated_efficiencies(self.values(shifts))
         return np.log([step_seconds(run.costs, self._gpu, self._precision, table)[0].middle for run in runs])
 
     def solved(self, runs: Sequence[TimedRun]) -> Floats:

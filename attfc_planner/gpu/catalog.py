@@ -7,16 +7,26 @@ from __future__ import annotations
 
 import difflib
 import re
+from collections import Counter
 from functools import cache
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from attfc_planner.gpu.other_devices import refuse_other_devices
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_train.errors import ProfileError, UsageError
 from attfc_train.profile.file import profiles_folder, read_json
+from attfc_train.units import Bytes, format_bytes
 
 _VENDOR_WORDS = frozenset({"nvidia", "geforce", "tesla", "gpu", "graphics"})
+_UNITS = frozenset({"gb", "gib", "g"})
+_VARIANT = re.compile(
+    r"sxm\d?|pcie|nvl|hgx|active|rtx|gtx|quadro|pro|ada|generation|blackwell|grace|hopper|workstation|server|edition|max|q"
+)
+"""Words of a name that tell cards of one model number apart, and that people leave out."""
+_SAME_MEMORY = 0.12
+"""Relative difference of two capacities of one card at most: ECC takes 6 %, and drivers keep up to 4 % more or less."""
 
 
 @cache
@@ -41,31 +51,52 @@ def load_gpu_profile(path: Path) -> GpuProfile:
         raise ProfileError(f"'{path}' must be a GPU profile", f"{place}: {first['msg']}", "Correct the file.") from error
 
 
-def find_card(name: str) -> GpuProfile | None:
-    """Return the card with this slug, name or alias, with or without vendor words, in any case; None without one."""
-    return next((card for card in load_catalog() if is_called(card, name)), None)
+def cards_called(name: str) -> tuple[GpuProfile, ...]:
+    """Return the card with this slug, name or alias, or else all cards that the name leaves open: ``RTX 3060`` leaves two.
+
+    Vendor words, spaces and case do not count. A name leaves a card open if it has all words of the card's model, such as
+    ``4060 Ti``, and no word that the card's name lacks; memory and form factor may be left out.
+    """
+    exact = tuple(card for card in load_catalog() if is_called(card, name))
+    return exact or tuple(card for card in load_catalog() if _leaves_open(name, card))
+
+
+def find_card(name: str, capacity_bytes: Bytes | None = None) -> GpuProfile | None:
+    """Return the one card that `name` stands for; None without one, or if it stands for several.
+
+    Args:
+        capacity_bytes: what CUDA has on the card that is here, which tells apart what the driver calls the same.
+    """
+    cards = cards_called(name)
+    if capacity_bytes is not None and len(cards) > 1:
+        cards = tuple(card for card in cards if abs(card.capacity_bytes / capacity_bytes - 1) < _SAME_MEMORY)
+    return cards[0] if len(cards) == 1 else None
 
 
 def is_called(card: GpuProfile, name: str) -> bool:
-    """Return whether `name` is one of the card's names, as `find_card` reads them."""
+    """Return whether `name` is the card's slug, name or alias, with or without vendor words, in any case."""
     return _key(name) in map(_key, (card.slug, card.name, *card.aliases))
 
 
 def get_card(name: str) -> GpuProfile:
-    """Return what `find_card` returns, or raise an error that lists the nearest names.
+    """Return the one card that `name` stands for.
 
     Raises:
-        UsageError: the catalogue has no such card.
+        UsageError: the name stands for several cards, is that of another kind of device, or is not known.
     """
-    card = find_card(name)
-    if card is None:
-        near = ", ".join(nearest_names(name))
-        raise UsageError(
-            "--gpu must be 'auto', 'cpu', a GPU profile file or a card of the catalogue",
-            f"'{name}'",
-            f"Nearest: {near}. 'attfc-plan gpus' lists all.",
-        )
-    return card
+    cards = cards_called(name)
+    if len(cards) == 1:
+        return cards[0]
+    if cards:
+        choice = ", ".join(f"{card.slug} ({format_bytes(card.capacity_bytes)})" for card in cards)
+        raise UsageError("--gpu must name one card", f"'{name}', which stands for {len(cards)}", f"Give one of: {choice}.")
+    refuse_other_devices(name)
+    near = ", ".join(nearest_names(name))
+    raise UsageError(
+        "--gpu must be 'auto', 'cpu', a GPU profile file or a card of the catalogue",
+        f"'{name}'",
+        f"Nearest: {near}. 'attfc-plan gpus' lists all.",
+    )
 
 
 def nearest_names(name: str, count: int = 5) -> list[str]:
@@ -83,12 +114,28 @@ def nearest_names(name: str, count: int = 5) -> list[str]:
 
 
 def _key(name: str) -> str:
-    """Return a name without vendor words, spaces and case: ``'NVIDIA GeForce RTX 4090' -> 'rtx4090'``."""
-    words = re.findall(r"[a-z0-9]+", name.lower())
-    return "".join(word for word in words if word not in _VENDOR_WORDS)
+    """Return a name without vendor words, units, spaces and case: ``'NVIDIA GeForce RTX 3060 12 GB' -> 'rtx306012'``."""
+    return "".join(_words(name))
+
+
+def _words(name: str) -> list[str]:
+    """Return the words of a name: ``'A100-SXM4-40GB' -> ['a', '100', 'sxm4', '40']``."""
+    words = re.findall(r"sxm\d?|hbm\d\w?|[a-z]+|\d+", name.lower())
+    return [word for word in words if word not in _VENDOR_WORDS | _UNITS and not word.startswith("hbm")]
+
+
+def _leaves_open(name: str, card: GpuProfile) -> bool:
+    # model of the card <= words of the name <= words of the card, as bags of words.
+    wanted = Counter(_words(name))
+    words = _words(card.name)
+    size = re.search(r"(\d+) GB", card.name)
+    model = Counter(word for word in words if not _VARIANT.fullmatch(word) and not (size and word == size.group(1)))
+    if not any(word.isdigit() for word in model):
+        model = Counter(words)  # such as TITAN RTX: nothing but its words tells it apart
+    return model <= wanted <= Counter(words)
 
 
 if __name__ == "__main__":
-    for text in ("rtx-4090", "RTX 4090", "nvidia geforce rtx 4090", "NVIDIA A100-SXM4-80GB", "rtx 4095"):
-        card = find_card(text)
-        print(f"{text!r}: {card.name if card else 'nearest ' + ', '.join(nearest_names(text))}")
+    for text in ("rtx-4090", "RTX 4090", "nvidia geforce rtx 4090", "NVIDIA A100-SXM4-80GB", "RTX 3060", "rtx 4095"):
+        named = ", ".join(card.name for card in cards_called(text))
+        print(f"{text!r}: {named or 'nearest ' + ', '.join(nearest_names(text))}")

@@ -9,22 +9,26 @@ import contextlib
 import json
 import os
 import subprocess
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from attfc_planner.gpu.calibration import Calibration
-from attfc_planner.gpu.catalog import find_card, get_card, is_called, load_gpu_profile
+from attfc_planner.gpu.catalog import find_card, get_card, load_gpu_profile
 from attfc_planner.gpu.fingerprint import CpuFingerprint, CudaFingerprint, cpu_fingerprint, cuda_fingerprint
 from attfc_planner.gpu.measurement_cache import Measured, cache_path, read_cached, write_cached
-from attfc_planner.gpu.profile import Architecture, GpuProfile
+from attfc_planner.gpu.profile import NOT_IN_CATALOGUE, Architecture, GpuProfile
 from attfc_train.cuda_environment import order_devices
 from attfc_train.document import Precision
 from attfc_train.errors import StorageError, UsageError
+from attfc_train.processes import command
 from attfc_train.profile.prediction import Provenance
 
 NO_BUS = "a CPU reads its own memory; no bus lies between"
+LEAST_COMPUTE_CAPABILITY = 7.5
+"""CUDA 13 ended Maxwell, Pascal and Volta; CUDA 12.6 builds of torch, the last with them, end with 2.14 (pytorch#190385)."""
+_CUDA_OFFERS = "torch.cuda.mem_get_info on this device"
+_DRIVER_LEAVES = "NVML: the driver's total less its reserve"
 _PROBED = "measured by a probe on this device"
 _AFFINITY = "sched_getaffinity of this process"
 
@@ -42,13 +46,27 @@ def find_gpu(word: str) -> tuple[GpuProfile, str | None]:
     if word.endswith(".json") or "/" in word:
         return load_gpu_profile(Path(word)), None
     if word.lower() not in ("auto", "cpu"):
-        return get_card(word), None
+        card = get_card(word)
+        return card, torch_note(card)
     cuda = cuda_fingerprint() if word.lower() == "auto" else None
     if cuda is not None:
-        return present_gpu(cuda), None
+        device = present_gpu(cuda)
+        return device, torch_note(device)
     cpu = present_cpu(cpu_fingerprint())
     note = f"No NVIDIA GPU found: planning for this machine's CPU ({cpu.name}) and RAM."
     return cpu, note if word.lower() == "auto" else None
+
+
+def torch_note(device: GpuProfile) -> str | None:
+    """Return a line for the user where today's usual builds of torch cannot use the device; None where they can."""
+    capability = device.compute_capability
+    if capability is None or capability >= LEAST_COMPUTE_CAPABILITY or device.measured:
+        return None
+    return (
+        f"{device.name} has compute capability {capability}, and torch's usual builds (CUDA 13) begin at "
+        f"{LEAST_COMPUTE_CAPABILITY}: to train on it, install a CUDA 12.6 build of torch 2.11 to 2.14 "
+        "(pip install --index-url https://download.pytorch.org/whl/cu126 'torch<2.15')."
+    )
 
 
 def find_planned_gpu(origin: Provenance | None) -> tuple[GpuProfile, str | None]:
@@ -72,12 +90,14 @@ def find_planned_gpu(origin: Provenance | None) -> tuple[GpuProfile, str | None]
 
 
 def present_gpu(found: CudaFingerprint) -> GpuProfile:
-    """Return the GPU that is here: NVML's facts, the catalogue's ceilings where the card is known, and measured rates."""
+    """Return the GPU that is here: CUDA's memory, NVML's facts, the catalogue's ceilings of a known card, measured rates."""
     measured = _measured("cuda", f"{found.name}|{found.driver}", _precisions(found.compute_capability))
-    known = _stated_rates(found.name, measured.rates)
+    known = _stated_rates(found, measured.rates)
+    capacity = min(found.capacity_bytes, int(measured.rates.get("capacity_bytes", found.capacity_bytes)))
     facts = {
-        "capacity_bytes": found.capacity_bytes,
-        "foreign_bytes": found.foreign_bytes,
+        "capacity_bytes": capacity,
+        # What is not free of the driver's figure and no part of CUDA's is held by nobody.
+        "foreign_bytes": max(0, found.foreign_bytes - (found.capacity_bytes - capacity)),
         "compute_capability": found.compute_capability,
         "max_power_watts": found.max_power_watts,
         "pcie_bytes_per_second": found.pcie_bytes_per_second,
@@ -85,6 +105,7 @@ def present_gpu(found: CudaFingerprint) -> GpuProfile:
     facts = {name: value for name, value in facts.items() if value is not None}
     host = {"num_cores": cpu_fingerprint().num_cores, "driver": found.driver, "measured": measured.rates or None}
     sources = {**known["sources"], **dict.fromkeys(facts, "NVML"), "num_cores": _AFFINITY, "measured": measured.source}
+    sources["capacity_bytes"] = _CUDA_OFFERS if "capacity_bytes" in measured.rates else _DRIVER_LEAVES
     identity = {"name": found.name, "kind": "cuda", "architecture": _architecture(found.compute_capability)}
     return _with_calibration(GpuProfile.model_validate({**known, **identity, **facts, **host, "sources": sources}), measured)
 
@@ -94,18 +115,18 @@ def _precisions(compute_capability: float) -> tuple[Precision, ...]:
     return ("fp32", "fp16", "bf16") if compute_capability >= 8 else ("fp32", "fp16")
 
 
-def _stated_rates(name: str, rates: dict[str, float]) -> dict[str, Any]:
-    """Return the catalogue's entry for `name`; for a card that it does not know, what the probes measured."""
-    card = find_card(name)
+def _stated_rates(found: CudaFingerprint, rates: dict[str, float]) -> dict[str, Any]:
+    """Return the catalogue's entry for the card; for a device that it does not know, what the probes measured."""
+    card = find_card(found.name, found.capacity_bytes)
     if card is not None:
         return card.model_dump(exclude_none=True)
     if not rates:
         raise UsageError(
-            f"'{name}' is not in the catalogue and must be measured",
+            f"'{found.name}' is not in the catalogue and must be measured",
             "no measurement (a torch without CUDA, or a card that is full)",
             "Install a CUDA build of torch, free the card, or give --gpu a GPU profile file.",
         )
-    return {**rates, "slug": "this-gpu", "sources": dict.fromkeys(rates, _PROBED)}
+    return {**rates, "slug": NOT_IN_CATALOGUE, "sources": dict.fromkeys(rates, _PROBED)}
 
 
 def present_cpu(found: CpuFingerprint) -> GpuProfile:
@@ -147,7 +168,10 @@ def is_here(device: GpuProfile) -> bool:
     if device.kind == "cpu":
         return True
     cuda = cuda_fingerprint()
-    return cuda is not None and is_called(device, cuda.name)
+    if cuda is None:
+        return False
+    card = find_card(cuda.name, cuda.capacity_bytes)
+    return device.name == cuda.name or (card is not None and card.slug == device.slug)
 
 
 def require_here(device: GpuProfile) -> None:
@@ -198,10 +222,10 @@ def _probed(kind: Literal["cuda", "cpu"], precisions: tuple[Precision, ...]) -> 
     Returns:
         Rates; none where a GPU cannot be measured (a torch without CUDA, a full card).
     """
-    command = [sys.executable, "-m", "attfc_planner.gpu.probes", "--device", kind, "--precisions", ",".join(precisions)]
+    program = command("attfc_planner.gpu.probes", "--device", kind, "--precisions", ",".join(precisions))
     environment = dict(os.environ)
     order_devices(environment)
-    child = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    child = subprocess.run(program, capture_output=True, text=True, env=environment, check=False)
     if child.returncode == 0:
         return {name: float(rate) for name, rate in json.loads(child.stdout).items()}
     if kind == "cuda":

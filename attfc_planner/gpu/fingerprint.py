@@ -6,6 +6,7 @@ Run ``python -m attfc_planner.gpu.fingerprint`` to see this machine.
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 from dataclasses import dataclass
@@ -13,10 +14,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 from attfc_train.errors import UsageError
-from attfc_train.units import Bytes, format_bytes
+from attfc_train.units import MIB, Bytes, format_bytes
 
 _PCIE_GIGATRANSFERS = {1: 2.5 * 0.8, 2: 5 * 0.8, 3: 8 * 128 / 130, 4: 16 * 128 / 130, 5: 32 * 128 / 130, 6: 64 * 0.98}
 """Usable Gbit/s of one PCIe lane and direction, by generation (PCI-SIG)."""
+
+_LEAST_RESERVE = 512 * MIB
+_RESERVED_SHARE = 0.005
 
 
 @dataclass(frozen=True)
@@ -25,8 +29,9 @@ class CudaFingerprint:
 
     name: str
     capacity_bytes: Bytes
+    """What the driver leaves to CUDA: its total, which nvidia-smi shows, less its reserve."""
     foreign_bytes: Bytes
-    """All memory that is not free now, the driver's reserve included."""
+    """What of this capacity is not free now."""
     driver: str
     compute_capability: float
     max_power_watts: float | None
@@ -78,6 +83,14 @@ def foreign_bytes(kind: Literal["cuda", "cpu"]) -> Bytes | None:
     return None if gpu is None else gpu.foreign_bytes
 
 
+def reserved_by_driver(total_bytes: Bytes) -> Bytes:
+    """Return the most that a driver keeps of a card's memory from CUDA: 512 MiB and 0.5 % of its total.
+
+    The least such line of round figures over all cards that were seen, but for Grace's; docs/planning.md has them.
+    """
+    return _LEAST_RESERVE + math.ceil(_RESERVED_SHARE * total_bytes)
+
+
 def _visible_device(nvml: Any) -> Any:
     count = nvml.nvmlDeviceGetCount()
     wanted = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
@@ -85,7 +98,7 @@ def _visible_device(nvml: Any) -> Any:
         return None
     try:
         if wanted.isdecimal():
-            return nvml.nvmlDeviceGetHandleByIndex(int(wanted))
+            return _first_instance(nvml, nvml.nvmlDeviceGetHandleByIndex(int(wanted)))
         return nvml.nvmlDeviceGetHandleByUUID(wanted)
     except nvml.NVMLError as error:
         raise UsageError(
@@ -93,19 +106,51 @@ def _visible_device(nvml: Any) -> Any:
         ) from error
 
 
+def _first_instance(nvml: Any, handle: Any) -> Any:
+    """Return the first MIG instance of a card that is divided into such, as CUDA takes it; else the card."""
+    try:
+        mode, _ = nvml.nvmlDeviceGetMigMode(handle)
+        return nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, 0) if mode == nvml.NVML_DEVICE_MIG_ENABLE else handle
+    except nvml.NVMLError:  # most cards know no MIG
+        return handle
+
+
 def _read_device(nvml: Any, handle: Any) -> CudaFingerprint:
-    memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
+    try:
+        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+        major, minor = _compute_capability(nvml, handle)
+        name = _text(nvml.nvmlDeviceGetName(handle))
+    except nvml.NVMLError as error:
+        remedy = "Give --gpu a card ('attfc-plan gpus' lists them), a GPU profile file, or cpu."
+        raise UsageError("the driver must tell the GPU's name, memory and compute capability", f"'{error}'", remedy) from error
+    capacity = int(memory.total) - _reserve(nvml, handle, int(memory.total))
     milliwatts = _ask(nvml, nvml.nvmlDeviceGetPowerManagementLimit, handle)
     return CudaFingerprint(
-        name=_text(nvml.nvmlDeviceGetName(handle)),
-        capacity_bytes=int(memory.total),
-        foreign_bytes=int(memory.total - memory.free),
+        name=name,
+        capacity_bytes=capacity,
+        foreign_bytes=max(0, capacity - int(memory.free)),
         driver=_text(nvml.nvmlSystemGetDriverVersion()),
         compute_capability=major + minor / 10,
         max_power_watts=milliwatts / 1000 if milliwatts else None,
         pcie_bytes_per_second=_pcie_rate(nvml, handle),
     )
+
+
+def _reserve(nvml: Any, handle: Any, total_bytes: Bytes) -> Bytes:
+    """Return what the driver keeps from CUDA; drivers before 510 do not tell, and the rule stands in."""
+    try:
+        return int(nvml.nvmlDeviceGetMemoryInfo(handle, version=nvml.nvmlMemory_v2).reserved)
+    except nvml.NVMLError:
+        return reserved_by_driver(total_bytes)
+
+
+def _compute_capability(nvml: Any, handle: Any) -> tuple[int, int]:
+    try:
+        major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
+    except nvml.NVMLError:  # a MIG instance may leave the answer to its card
+        card = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
+        major, minor = nvml.nvmlDeviceGetCudaComputeCapability(card)
+    return int(major), int(minor)
 
 
 def _pcie_rate(nvml: Any, handle: Any) -> float | None:

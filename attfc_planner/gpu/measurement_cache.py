@@ -69,7 +69,7 @@ def read_cached(path: Path, kind: Literal["cuda", "cpu"], precisions: tuple[Prec
     """Return what `path` holds, if it is complete and not older than `MAX_AGE_DAYS`; a damaged calibration counts as none."""
     needed = {*(TENSOR_FIELD[precision] for precision in precisions), "memory_bandwidth_bytes_per_second"}
     if kind == "cuda":
-        needed.add("pcie_bytes_per_second")
+        needed |= {"pcie_bytes_per_second", "capacity_bytes"}
     try:
         document = json.loads(path.read_text())
         rates = {str(name): float(rate) for name, rate in document["rates"].items()}

@@ -1,4 +1,4 @@
-"""Short measurements of a device's real ceilings: matrix products, memory copies and host-to-device copies.
+"""Short measurements of a device's real ceilings: matrix products, memory copies and host-to-device copies; a GPU's capacity.
 
 A probe repeats its work for a fraction of a second after a warm-up and reports the best rate; all together take under
 three seconds. `attfc_planner.gpu.detect` runs this module as a program, so that nothing of it stays in the planner's process.
@@ -26,7 +26,7 @@ SECONDS_PER_PROBE = 0.3
 
 
 def probe(device: torch.device, precisions: tuple[Precision, ...]) -> dict[str, float]:
-    """Measure rates, and return them by `GpuProfile` field name.
+    """Measure rates, on a GPU the capacity that CUDA offers too, and return them by `GpuProfile` field name.
 
     Args:
         device: ``cuda`` or ``cpu``.
@@ -36,6 +36,7 @@ def probe(device: torch.device, precisions: tuple[Precision, ...]) -> dict[str, 
     rates["memory_bandwidth_bytes_per_second"] = _copy_rate(device, device)
     if device.type == "cuda":
         rates["pcie_bytes_per_second"] = _copy_rate(torch.device("cpu"), device)
+        rates["capacity_bytes"] = torch.cuda.mem_get_info(device)[1]
     return rates
 
 

@@ -17,6 +17,9 @@ from attfc_train.units import Bytes, format_bytes
 
 Architecture = Literal["pascal", "volta", "turing", "ampere", "ada", "hopper", "blackwell", "cpu"]
 
+NOT_IN_CATALOGUE = "this-gpu"
+"""Slug of a GPU that is here and that no card of the catalogue stands for: its rates are measured."""
+
 TENSOR_FIELD: dict[Precision, Literal["fp32_flops", "fp16_flops", "bf16_flops"]] = {
     "fp32": "fp32_flops",
     "fp16": "fp16_flops",
@@ -36,7 +39,7 @@ class GpuProfile(Frozen):
     compute_capability: float | None = Field(None, gt=0)
     """CUDA compute capability, such as 8.9; None for a CPU."""
     capacity_bytes: Bytes = Field(gt=0)
-    """Device memory (a CPU: RAM) in total."""
+    """Device memory that CUDA offers, which is less than nvidia-smi's total; a CPU: RAM in total."""
     foreign_bytes: Bytes = Field(0, ge=0)
     """Memory that others hold now; 0 for a card of the catalogue."""
     memory_bandwidth_bytes_per_second: float = Field(gt=0)

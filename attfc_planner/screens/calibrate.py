@@ -40,7 +40,7 @@ def _figures(result: Calibrated) -> Table:
         residual = "" if name in (HEADROOM, HEADROOM_SHARE) else f"{calibration.residual_share:.1%}"  # they are made of it
         table.add_row(_words(name), before.get(name, ""), _memory_figure(name, value), residual)
     for name, value in calibration.speed.items():
-        stated = _stated(name, efficiencies(result.gpu.kind))
+        stated = _stated(name, efficiencies(result.gpu, calibration.precision))
         table.add_row(_words(name), _speed_range(name, stated), _speed_figure(name, value), f"{calibration.speed_error:.0%}")
     return table
 

@@ -1,9 +1,9 @@
 """Shares of a device's ceilings that the operators of a training step reach: stated priors, as ranges, or calibrated values.
 
-The priors are the uncalibrated part of a speed prediction, which is why it is an interval. The GPU ranges were set so that
-published training speeds fall inside: InsightFace's logs and tables (RTX 4090, r100, full FC on MS1MV3, B = 128: 798 images/s;
-V100, r50, 585 to 625, and r100, 483 images/s a card). torchtitan's authors found single operators 2 to 7 times off such an
-analytic price. The CPU ranges bracket real steps on two cores.
+The priors are the uncalibrated part of a speed prediction, which is why it is an interval. Where trainings were published,
+the ranges of a generation and precision were set so that these fall inside (docs/how-true.md compares them row by row);
+elsewhere low and high lie a factor of 3 apart. torchtitan's authors found single operators 2 to 7 times off such an analytic
+price. The CPU ranges bracket real steps on two cores.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+
+from attfc_planner.gpu.profile import NOT_IN_CATALOGUE, GpuProfile
+from attfc_train.document import Precision
 
 
 @dataclass(frozen=True)
@@ -40,22 +42,50 @@ class Efficiencies:
     bandwidth: Mapping[str, Range]
     launch_seconds: Range
     """Host time per operator; ``low`` is the longer one. On a GPU it hides behind the device's work, on a CPU it adds."""
+    basis: str
+    """Whose ranges these are, in words that follow "times"."""
     calibrated: bool = False
 
 
 _DEPTHWISE = Range(0.1, 0.8)
 """Share of the arithmetic; what a depthwise convolution reads and writes takes longer on every device."""
 
-_GPU = Efficiencies(
-    arithmetic=MappingProxyType(
-        {"conv": Range(0.22, 0.8), "depthwise": _DEPTHWISE, "matmul": Range(0.4, 0.85), "loss": Range(0.4, 0.85)}
-    ),
-    bandwidth=MappingProxyType(
-        {"loss": Range(0.4, 1.5), "depthwise": Range(0.2, 0.9), "optimizer": Range(0.4, 0.9), "default": Range(0.4, 0.9)}
-    ),
-    launch_seconds=Range(10e-6, 3e-6),
+_LAUNCH_GPU = Range(10e-6, 3e-6)
+
+WIDTH_WITHOUT_EVIDENCE = 3.0
+"""High over low of every range of a kind of card and precision that no published training is known of."""
+
+
+def _gpu_table(conv: Range, bandwidth: Range, basis: str) -> Efficiencies:
+    """Return the table of a GPU.
+
+    The loss may exceed the memory's bandwidth: its chunk of logits is a few MiB and stays in the L2 cache of recent cards.
+    """
+    return Efficiencies(
+        arithmetic=MappingProxyType(
+            {"conv": conv, "depthwise": _DEPTHWISE, "matmul": Range(0.3, 0.9), "loss": Range(0.3, 0.9)}
+        ),
+        bandwidth=MappingProxyType(
+            {"loss": Range(0.4, 1.5), "depthwise": Range(0.2, 0.9), "optimizer": Range(0.3, 0.9), "default": bandwidth}
+        ),
+        launch_seconds=_LAUNCH_GPU,
+        basis=basis,
+    )
+
+
+_HALF_PRECISION_SEEN = _gpu_table(
+    Range(0.24, 0.60),
+    Range(0.36, 0.75),
+    "efficiency ranges that hold the published trainings of Volta, Turing and GeForce Ada cards in 16 bit",
 )
-"""The loss may exceed the memory's bandwidth: its chunk of logits is a few MiB and stays in the L2 cache of recent cards."""
+"""Whole IResNet steps reached 33 to 35 % of an RTX 4090's fp16 rate, 17 to 28 % of a V100's, 21 to 24 % of a 2080 Ti's."""
+
+_FP32_SEEN = _gpu_table(
+    Range(0.60, 1.50),
+    Range(0.45, 0.80),
+    "efficiency ranges that hold the published trainings in fp32 on cards without TF32",
+)
+"""Winograd's 3 x 3 convolution multiplies less often than is counted: whole steps reached 88 to 116 % of a V100's fp32 rate."""
 
 _CPU = Efficiencies(
     arithmetic=MappingProxyType(
@@ -65,6 +95,7 @@ _CPU = Efficiencies(
         {"loss": Range(0.4, 1.5), "depthwise": Range(0.1, 0.9), "optimizer": Range(0.25, 0.9), "default": Range(0.25, 0.9)}
     ),
     launch_seconds=Range(20e-6, 3e-6),
+    basis="stated efficiency ranges",
 )
 
 DECODED_PER_CORE_SECOND = Range(2500.0, 6000.0)
@@ -75,22 +106,35 @@ ASSUMED_CORES = 8
 """Host cores where the host is not known (a card of the catalogue)."""
 
 
-def efficiencies(kind: Literal["cuda", "cpu"]) -> Efficiencies:
-    """Return the stated ranges for a kind of device."""
-    return _GPU if kind == "cuda" else _CPU
+def efficiencies(gpu: GpuProfile, precision: Precision) -> Efficiencies:
+    """Return the stated ranges for a device and a precision, and whose they are."""
+    if gpu.kind == "cpu":
+        return _CPU
+    if precision == "fp32" and gpu.tf32_flops is None and gpu.architecture in ("pascal", "volta", "turing"):
+        return _FP32_SEEN
+    if precision != "fp32" and _was_seen_in_half_precision(gpu):
+        return _HALF_PRECISION_SEEN
+    return _gpu_table(
+        Range(0.25, 0.25 * WIDTH_WITHOUT_EVIDENCE),
+        Range(0.3, 0.3 * WIDTH_WITHOUT_EVIDENCE),
+        f"efficiency ranges {WIDTH_WITHOUT_EVIDENCE:g} wide, as no training of such a card in {precision} was published",
+    )
 
 
-def efficiencies_on(kind: Literal["cuda", "cpu"], calibrated: Mapping[str, float] | None, error: float = 0.0) -> Efficiencies:
-    """Return the calibrated values, each with the same relative error; without them the stated ranges.
+def _was_seen_in_half_precision(gpu: GpuProfile) -> bool:
+    if gpu.slug == NOT_IN_CATALOGUE:  # a laptop's chip or a part of a card, whose clocks and power are others
+        return False
+    return gpu.architecture in ("volta", "turing") or (gpu.architecture == "ada" and "GeForce" in gpu.name)
+
+
+def calibrated_efficiencies(calibrated: Mapping[str, float], error: float = 0.0) -> Efficiencies:
+    """Return calibrated values, each with the same relative error.
 
     An error that all values share is the error of every time that is made of them.
 
     Args:
         calibrated: `attfc_planner.gpu.calibration.SPEED_FIELDS` -> value.
     """
-    stated = efficiencies(kind)
-    if calibrated is None:
-        return stated
     arithmetic = {"conv": "conv_efficiency", "matmul": "matmul_efficiency", "loss": "loss_efficiency"}
     bandwidth = {
         "loss": "loss_bandwidth_efficiency",
@@ -102,10 +146,11 @@ def efficiencies_on(kind: Literal["cuda", "cpu"], calibrated: Mapping[str, float
     launch = Range.around(calibrated["launch_seconds"], error)
     return Efficiencies(
         {
-            "depthwise": Range.around(stated.arithmetic["depthwise"].middle, error),
+            "depthwise": Range.around(_DEPTHWISE.middle, error),
             **{name: Range.around(calibrated[field], error) for name, field in arithmetic.items()},
         },
         {name: Range.around(calibrated[field], error) for name, field in bandwidth.items()},
         Range(launch.high, launch.low),
+        basis="calibrated efficiencies",
         calibrated=True,
     )

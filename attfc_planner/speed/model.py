@@ -13,7 +13,14 @@ from dataclasses import dataclass
 
 from attfc_planner.gpu.calibration import Calibration
 from attfc_planner.gpu.profile import TENSOR_FIELD, GpuProfile
-from attfc_planner.speed.efficiency import ASSUMED_CORES, DECODED_PER_CORE_SECOND, Efficiencies, Range, efficiencies_on
+from attfc_planner.speed.efficiency import (
+    ASSUMED_CORES,
+    DECODED_PER_CORE_SECOND,
+    Efficiencies,
+    Range,
+    calibrated_efficiencies,
+    efficiencies,
+)
 from attfc_planner.trace.history import OpCost
 from attfc_train.document import Precision
 from attfc_train.profile.prediction import Interval
@@ -64,15 +71,19 @@ def predict_speed(profile: TrainProfile, gpu: GpuProfile, costs: Iterable[OpCost
         costs: FLOPs and bytes of one train step of `profile`.
     """
     calibration = calibration_for(gpu, profile.run.precision)
-    speed, error = (calibration.speed, calibration.speed_error) if calibration else (None, 0.0)
-    step, terms = step_seconds(costs, gpu, profile.run.precision, efficiencies_on(gpu.kind, speed, error))
+    table = (
+        calibrated_efficiencies(calibration.speed, calibration.speed_error)
+        if calibration
+        else efficiencies(gpu, profile.run.precision)
+    )
+    step, terms = step_seconds(costs, gpu, profile.run.precision, table)
     # images/s = B / max(step, copy, decoding), at the slow ends and at the fast ends; on a CPU the sum takes max's place.
     batch_size = profile.optim.batch_size
     transfer = _transfer(profile, gpu)
     decoding = _decoding(profile, gpu)
     slow = _together(gpu, step.slow, transfer.slow, decoding.slow)
     fast = _together(gpu, step.fast, transfer.fast, decoding.fast)
-    rate = Interval(low=_rounded(batch_size / slow), high=_rounded(batch_size / fast), source=_source(gpu, calibration))
+    rate = Interval(low=_rounded(batch_size / slow), high=_rounded(batch_size / fast), source=_source(gpu, calibration, table))
     loader = Interval(
         low=_rounded(batch_size / decoding.slow), high=_rounded(batch_size / decoding.fast), source=decoding.bound
     )
@@ -195,12 +206,12 @@ def _limit(step: SpeedTerm, transfer: SpeedTerm, decoding: SpeedTerm, terms: tup
     return f"{slowest.name} ({slowest.bound})"
 
 
-def _source(gpu: GpuProfile, calibration: Calibration | None) -> str:
+def _source(gpu: GpuProfile, calibration: Calibration | None, table: Efficiencies) -> str:
     ceilings = "measured" if gpu.measured else "datasheet"
     counted = f"operators' FLOPs and bytes over the {ceilings} ceilings of {gpu.name}"
     if calibration is not None:
         return f"{counted}, times efficiencies {calibration.speed_source}"
-    return f"{counted}, times stated efficiency ranges; not calibrated"
+    return f"{counted}, times {table.basis}; not calibrated"
 
 
 def _rounded(value: float) -> float:

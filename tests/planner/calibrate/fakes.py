@@ -14,7 +14,7 @@ from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.memory.allocator import replay
 from attfc_planner.memory.model import WORKSPACE, MemoryModel, peak_of
 from attfc_planner.memory.overheads import uncalibrated_workspaces
-from attfc_planner.speed.efficiency import efficiencies_on
+from attfc_planner.speed.efficiency import calibrated_efficiencies
 from attfc_planner.speed.model import step_seconds
 from attfc_planner.trace.history import Trace
 from attfc_train.profile.profile import TrainProfile
@@ -87,7 +87,7 @@ class HiddenDevice:
         if self.calls in self.answers:
             return self.answers[self.calls]
         trace = self.model.run(profile)
-        table = efficiencies_on(kind, SPEED)
+        table = calibrated_efficiencies(SPEED)
         seconds = step_seconds(trace.costs[-1], self.gpu, profile.run.precision, table)[0].middle
         if kind == "cpu":
             size = resident(trace, self.base, self.share)

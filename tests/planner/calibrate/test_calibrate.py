@@ -12,7 +12,7 @@ from attfc_planner.calibrate.real_steps import RealSteps
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.memory.model import MemoryModel
 from attfc_planner.screens.calibrate import show_calibration
-from attfc_planner.speed.efficiency import efficiencies_on
+from attfc_planner.speed.efficiency import calibrated_efficiencies
 from attfc_planner.speed.model import predict_speed, step_seconds
 from attfc_train.errors import DeviceMemoryError, UsageError
 from attfc_train.profile.profile import TrainProfile
@@ -83,7 +83,7 @@ def test_a_size_that_was_not_run_is_predicted(result: Calibrated, folder: Path) 
     assert all(terms[name].source.startswith("measured: calibration of 20") for name in ("context", "workspace", "headroom"))
     costs = model.run(profile).costs[-1]
     speed = predict_speed(profile, result.gpu, costs)
-    table = efficiencies_on(kind, SPEED)
+    table = calibrated_efficiencies(SPEED)
     step = step_seconds(costs, result.gpu, precision, table)[0].middle
     stated = predict_speed(profile, result.before, costs).images_per_second
     assert "calibrated by 3 real runs on 20" in speed.images_per_second.source

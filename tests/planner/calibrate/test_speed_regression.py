@@ -7,7 +7,7 @@ import pytest
 
 from attfc_planner.calibrate.speed_regression import NOISE, TimedRun, _Problem, fit_speed
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.speed.efficiency import efficiencies, efficiencies_on
+from attfc_planner.speed.efficiency import calibrated_efficiencies, efficiencies
 from attfc_planner.speed.model import step_seconds
 from attfc_planner.trace.history import OpCost
 from tests.planner.calibrate.fakes import SPEED
@@ -42,7 +42,7 @@ def costs(
 
 def seconds(run: tuple[OpCost, ...], gpu: GpuProfile, values: dict[str, float]) -> float:
     precision = "fp32" if gpu.kind == "cpu" else "bf16"
-    return step_seconds(run, gpu, precision, efficiencies_on(gpu.kind, values))[0].middle
+    return step_seconds(run, gpu, precision, calibrated_efficiencies(values))[0].middle
 
 
 def a_set(gpu: GpuProfile) -> list[tuple[OpCost, ...]]:
@@ -70,7 +70,7 @@ def test_a_hidden_device_is_found(gpu: GpuProfile) -> None:
 def test_what_no_run_tells_stays_at_the_middle_of_its_range() -> None:
     run = costs(CPU, conv=0.5)[:1]
     fit = fit_speed([TimedRun(run, seconds(run, CPU, SPEED)) for _ in range(3)], CPU, "fp32")
-    stated = efficiencies("cpu")
+    stated = efficiencies(CPU, "fp32")
     assert fit.values["loss_efficiency"] == pytest.approx(stated.arithmetic["loss"].middle)
     assert fit.values["matmul_efficiency"] == pytest.approx(stated.arithmetic["matmul"].middle)
     assert fit.values["conv_efficiency"] == pytest.approx(SPEED["conv_efficiency"], rel=0.02)

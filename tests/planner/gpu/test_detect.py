@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,10 +12,16 @@ import pynvml
 import pytest
 
 from attfc_planner.gpu import detect, fingerprint
-from attfc_planner.gpu.detect import Measured, find_gpu, is_here, present_cpu, present_gpu, require_here
-from attfc_planner.gpu.fingerprint import CpuFingerprint, CudaFingerprint, cpu_fingerprint, cuda_fingerprint
+from attfc_planner.gpu.detect import Measured, find_gpu, is_here, present_cpu, present_gpu, require_here, torch_note
+from attfc_planner.gpu.fingerprint import (
+    CpuFingerprint,
+    CudaFingerprint,
+    cpu_fingerprint,
+    cuda_fingerprint,
+    reserved_by_driver,
+)
 from attfc_train.errors import ProfileError, UsageError
-from attfc_train.units import GIB
+from attfc_train.units import GIB, MIB
 from tests.planner.fakes import make_gpu
 
 RATES = {"fp32_flops": 1e11, "memory_bandwidth_bytes_per_second": 2e10}
@@ -28,8 +35,10 @@ def no_probes(monkeypatch: pytest.MonkeyPatch) -> None:
 class FakeNvml:
     NVMLError = pynvml.NVMLError
 
-    def __init__(self, count: int = 1) -> None:
+    def __init__(self, count: int = 1, reserved: int | None = 0, mig: bool = False) -> None:
+        """Args: reserved: bytes that the driver keeps; None: a driver that does not tell. mig: the card is divided."""
         self.count, self.opened = count, None
+        self.reserved, self.mig = reserved, mig
 
     def install(self, monkeypatch: pytest.MonkeyPatch) -> FakeNvml:
         answers = {
@@ -38,10 +47,13 @@ class FakeNvml:
             "nvmlDeviceGetCount": lambda: self.count,
             "nvmlDeviceGetHandleByIndex": self._open,
             "nvmlDeviceGetHandleByUUID": self._open,
-            "nvmlDeviceGetMemoryInfo": lambda handle: SimpleNamespace(total=24 * GIB, free=20 * GIB),
-            "nvmlDeviceGetCudaComputeCapability": lambda handle: (8, 9),
+            "nvmlDeviceGetMemoryInfo": self._memory,
+            "nvmlDeviceGetMigMode": lambda handle: (int(self.mig), int(self.mig)),
+            "nvmlDeviceGetMigDeviceHandleByIndex": lambda handle, index: f"instance {index} of {handle}",
+            "nvmlDeviceGetDeviceHandleFromMigDeviceHandle": lambda handle: "handle",
+            "nvmlDeviceGetCudaComputeCapability": self._compute_capability,
             "nvmlDeviceGetPowerManagementLimit": lambda handle: 450_000,
-            "nvmlDeviceGetName": lambda handle: "NVIDIA GeForce RTX 4090",
+            "nvmlDeviceGetName": lambda handle: "NVIDIA GeForce RTX 4090" + (" MIG 3g.12gb" if handle != "handle" else ""),
             "nvmlSystemGetDriverVersion": lambda: "580.1",
             "nvmlDeviceGetMaxPcieLinkGeneration": lambda handle: 4,
             "nvmlDeviceGetMaxPcieLinkWidth": self._refuse,
@@ -53,6 +65,16 @@ class FakeNvml:
     def _open(self, which: object) -> object:
         self.opened = which
         return "handle"
+
+    def _memory(self, handle: object, version: int | None = None) -> SimpleNamespace:
+        if version is not None and self.reserved is None:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_FUNCTION_NOT_FOUND)
+        return SimpleNamespace(total=24 * GIB, free=20 * GIB, **({} if version is None else {"reserved": self.reserved}))
+
+    def _compute_capability(self, handle: object) -> tuple[int, int]:
+        if handle != "handle":
+            self._refuse(handle)
+        return 8, 9
 
     def _refuse(self, handle: object) -> int:
         raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
@@ -81,6 +103,35 @@ def test_no_visible_gpu_is_none(monkeypatch: pytest.MonkeyPatch, count: int, vis
     assert cuda_fingerprint() is None
 
 
+# Catches nvidia-smi's total as the capacity, and the driver's reserve counted as memory that others hold.
+@pytest.mark.parametrize(
+    ("reserved", "kept"), [(500 * MIB, 500 * MIB), (None, reserved_by_driver(24 * GIB))], ids=["driver 510", "older driver"]
+)
+def test_the_drivers_reserve_is_neither_capacity_nor_foreign(
+    monkeypatch: pytest.MonkeyPatch, reserved: int | None, kept: int
+) -> None:
+    FakeNvml(reserved=reserved).install(monkeypatch)
+    found = cuda_fingerprint()
+    assert found is not None
+    assert found.capacity_bytes == 24 * GIB - kept
+    assert found.foreign_bytes == 4 * GIB - kept
+
+
+def test_of_a_divided_card_the_first_instance_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA sees that one only; it answers for its name and memory, its card for the compute capability."""
+    FakeNvml(mig=True).install(monkeypatch)
+    found = cuda_fingerprint()
+    assert found is not None
+    assert (found.name, found.compute_capability) == ("NVIDIA GeForce RTX 4090 MIG 3g.12gb", 8.9)
+
+
+def test_a_driver_that_does_not_tell_the_memory_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    nvml = FakeNvml().install(monkeypatch)
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", nvml._refuse)
+    with pytest.raises(UsageError, match=r"driver must tell .*Not Supported.*Give --gpu a card"):
+        cuda_fingerprint()
+
+
 def test_no_driver_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
         raise pynvml.NVMLError(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
@@ -95,10 +146,51 @@ def test_a_present_card_takes_ceilings_from_the_catalogue_and_memory_from_the_dr
     gpu = present_gpu(found)
     assert gpu.slug == "rtx-4090"
     assert (gpu.capacity_bytes, gpu.foreign_bytes, gpu.driver) == (24 * GIB, 4 * GIB, "580.1")
-    assert gpu.sources["capacity_bytes"] == "NVML"
+    assert gpu.sources["capacity_bytes"] == "NVML: the driver's total less its reserve"
     assert gpu.source == "NVML and probes on this machine, 2026-01-02"
     assert gpu.bf16_flops == pytest.approx(165.2e12)
     assert gpu.ceiling("fp32_flops") == RATES["fp32_flops"]
+
+
+# Catches a capacity that NVML alone says, and memory that counts as foreign though CUDA never offered it.
+def test_a_present_card_has_the_memory_that_cuda_offers(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {**RATES, "capacity_bytes": 23.5 * GIB}
+    monkeypatch.setattr(detect, "_measured", lambda kind, key, precisions: Measured(rates, "2026-01-02"))
+    gpu = present_gpu(CudaFingerprint("NVIDIA GeForce RTX 4090", 24 * GIB, GIB, "580.1", 8.9, 400.0, None))
+    assert (gpu.capacity_bytes, gpu.foreign_bytes) == (23.5 * GIB, GIB // 2)
+    assert gpu.sources["capacity_bytes"] == "torch.cuda.mem_get_info on this device"
+    ecc = present_gpu(CudaFingerprint("NVIDIA GeForce RTX 4090", 22 * GIB, 0, "580.1", 8.9, 400.0, None))
+    assert (ecc.capacity_bytes, ecc.foreign_bytes) == (22 * GIB, 0)  # measured before ECC took its part
+
+
+@pytest.mark.parametrize(
+    "name", ["NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA A100-SXM4-40GB MIG 3g.20gb", "GRID A100-10C", "NVIDIA A40-48Q"]
+)
+def test_laptops_chips_and_parts_of_cards_are_measured(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches the rates of the whole desktop or data-centre card under such a name."""
+    rates = {**RATES, "bf16_flops": 3e11, "pcie_bytes_per_second": 1e10, "capacity_bytes": 15.5 * GIB}
+    monkeypatch.setattr(detect, "_measured", lambda kind, key, precisions: Measured(rates, "2026-01-02"))
+    gpu = present_gpu(CudaFingerprint(name, 16 * GIB, 0, "600", 8.9, None, None))
+    assert (gpu.slug, gpu.bf16_flops, gpu.capacity_bytes) == ("this-gpu", 3e11, 15.5 * GIB)
+
+
+def test_the_same_name_with_other_memory_is_another_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detect, "_measured", lambda kind, key, precisions: Measured({}, "2026-01-02"))
+    small = CudaFingerprint("NVIDIA GeForce RTX 3060", 8 * GIB, 0, "580.1", 8.6, None, None)
+    assert present_gpu(small).slug == "rtx-3060-8"
+    monkeypatch.setattr(detect, "cuda_fingerprint", lambda: small)
+    assert is_here(find_gpu("rtx-3060-8")[0])
+    assert not is_here(find_gpu("rtx-3060-12")[0])
+
+
+@pytest.mark.parametrize(("word", "capability"), [("v100-32", "7.0"), ("P100 12 GB", "6.0"), ("1080 Ti", "6.1")])
+def test_cards_that_todays_torch_has_no_kernels_for_are_said(word: str, capability: str) -> None:
+    card, note = find_gpu(word)
+    assert note is not None
+    assert note.startswith(f"{card.name} has compute capability {capability}, and torch's usual builds (CUDA 13) begin at 7.5")
+    assert "CUDA 12.6 build of torch 2.11 to 2.14" in note
+    assert find_gpu("t4")[1] is None
+    assert torch_note(card.model_copy(update={"measured": RATES})) is None  # a torch that can use it is here
 
 
 def test_a_card_that_the_catalogue_does_not_know_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +267,7 @@ def test_the_probe_runs_in_a_process_of_its_own(monkeypatch: pytest.MonkeyPatch)
     assert min(rates.values()) > 1e6
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert detect._probed("cuda", ("fp32",)) == {}
-    monkeypatch.setattr(detect.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(UsageError, match="this CPU must be measured, but got 'exit code 1'"):
         detect._probed("cpu", ("fp32",))
 

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import pytest
 
-from attfc_planner.gpu.catalog import get_card
 from attfc_planner.speed.efficiency import DECODED_PER_CORE_SECOND, efficiencies
 from attfc_planner.speed.model import hours_per_epoch, input_bytes, predict_speed
 from attfc_planner.trace.history import OpCost
@@ -25,7 +24,7 @@ def profile(batch_size: int = 128, references: int = 0, precision: str = "bf16")
 
 def test_arithmetic_bounds_a_large_convolution() -> None:
     speed = predict_speed(profile(), make_gpu(num_cores=64), [CONV])
-    share = efficiencies("cuda").arithmetic["conv"]
+    share = efficiencies(make_gpu(), "bf16").arithmetic["conv"]
     assert speed.images_per_second.low == pytest.approx(128 / (1e13 / (160e12 * share.low)), rel=1e-3)
     assert speed.images_per_second.high == pytest.approx(128 / (1e13 / (160e12 * share.high)), rel=1e-3)
     assert speed.limited_by == "feature encoder (arithmetic)"
@@ -34,13 +33,18 @@ def test_arithmetic_bounds_a_large_convolution() -> None:
 def test_memory_traffic_bounds_an_operator_without_flops() -> None:
     speed = predict_speed(profile(), make_gpu(num_cores=64), [OpCost("add", "elementwise", "backward", 0, 10**11, 10)])
     assert speed.limited_by == "feature encoder (memory bandwidth)"
-    assert speed.images_per_second.high == pytest.approx(128 / 0.1 * efficiencies("cuda").bandwidth["default"].high, rel=1e-3)
+    assert speed.images_per_second.high == pytest.approx(
+        128 / 0.1 * efficiencies(make_gpu(), "bf16").bandwidth["default"].high, rel=1e-3
+    )
 
 
 def test_the_loss_is_fp32_whatever_the_precision() -> None:
     loss = OpCost("addmm", "loss", "loss", 10**13, 10**6, 10)
     fast, slow = (predict_speed(profile(precision=name), make_gpu(num_cores=64), [loss]) for name in ("bf16", "fp32"))
-    assert fast.images_per_second == slow.images_per_second
+    assert (fast.images_per_second.low, fast.images_per_second.high) == (
+        slow.images_per_second.low,
+        slow.images_per_second.high,
+    )
 
 
 def test_references_cost_decoding_and_copying() -> None:
@@ -70,7 +74,7 @@ def test_many_small_operators_are_bound_by_launching_them() -> None:
 def test_a_cpu_does_one_after_the_other() -> None:
     gpu = make_gpu(kind="cpu", architecture="cpu", num_cores=2)
     alone = predict_speed(profile(precision="fp32"), gpu, [CONV]).images_per_second
-    share = efficiencies("cpu")
+    share = efficiencies(gpu, "fp32")
     step = 1e13 / 40e12 / share.arithmetic["conv"].high + 100 * share.launch_seconds.high
     decoding = 128 / (2 * DECODED_PER_CORE_SECOND.high)
     assert alone.high == pytest.approx(128 / (step + decoding), rel=1e-3)
@@ -88,25 +92,3 @@ def test_hours_per_epoch_turn_the_interval_around() -> None:
     assert hours is not None
     assert (hours.low, hours.high) == (1, 2)
     assert hours_per_epoch(Interval(low=1, high=2, source=""), None) is None
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("card", "backbone", "num_ids", "batch_size", "published"),
-    [("rtx-4090", "r100", 93_431, 128, 798), ("v100-32", "r50", 16_000, 64, 600), ("v100-32", "r100", 45_000, 128, 483)],
-)
-def test_published_training_speeds_lie_inside(card: str, backbone: str, num_ids: int, batch_size: int, published: int) -> None:
-    """InsightFace's figures for full FC layers; a card's share of the identities where eight cards share them."""
-    from attfc_planner.memory.model import MemoryModel
-    from attfc_train.heads.full_fc.settings import FullFCSettings
-    from attfc_train.profile.profile import ModelSettings
-
-    gpu = get_card(card)
-    full_fc = TrainProfile(
-        model=ModelSettings(backbone=backbone),
-        head=FullFCSettings(),
-        optim=OptimSettings(batch_size=batch_size),
-        run=RunSettings(precision="fp16", steps=1),
-    ).resolve(num_ids)
-    speed = predict_speed(full_fc, gpu, MemoryModel(full_fc, gpu, gpu.capacity_bytes).op_costs(full_fc)).images_per_second
-    assert speed.low < published < speed.high

@@ -135,13 +135,15 @@ def _other_holders(device: torch.device) -> str:
     """
     if device.type != "cuda":
         return ""
+    has_started = torch.cuda.is_initialized()
     try:
-        lines = [line.split() for line in torch.cuda.list_gpu_processes(device).splitlines()]
+        # By number: a device without one is asked for by starting CUDA.
+        lines = [line.split() for line in torch.cuda.list_gpu_processes(device.index or 0).splitlines()]
     except Exception:  # NVML has many ways to say that it will not tell
         return ""
     held = {line[1]: float(line[3]) for line in lines if line[:1] == ["process"] and len(line) > 3}
     own = held.pop(str(os.getpid()), None)
-    if own is None and torch.cuda.is_initialized():
+    if own is None and has_started:
         return ""
     named = [f"process {number}: {size:,.0f} MiB" for number, size in held.items()]
     return f" ({', '.join(named[:4])})" if named else ""

@@ -75,18 +75,20 @@ def test_nvml_may_not_tell(listed: str, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     ("number_here", "started", "told"),
     [
-        (None, False, "(process 4321: 2,048 MiB)"),
+        ("ours", False, "(process 4321: 2,048 MiB)"),
         ("ours", True, "(process 4321: 2,048 MiB)"),
-        ("another", True, "too few: steps"),  # in a container NVML's numbers are the host's
+        ("another", False, "(process 4321: 2,048 MiB)"),  # in a container NVML's numbers are the host's
+        ("another", True, "too few: steps"),
     ],
 )
 def test_this_process_is_not_among_the_others(
-    monkeypatch: pytest.MonkeyPatch, number_here: str | None, started: bool, told: str
+    monkeypatch: pytest.MonkeyPatch, number_here: str, started: bool, told: str
 ) -> None:
     """Catches a list that names attfc-train itself, and a look at it after the question that starts CUDA."""
     asked = [started]
 
-    def processes(_: torch.device) -> str:
+    def processes(device: torch.device | int) -> str:
+        asked.append(asked[-1] or device == CUDA)  # torch starts CUDA to learn the number
         lines = ["GPU:0", "process       4321 uses     2048.000 MB GPU memory"]
         if asked[-1]:
             number = os.getpid() if number_here != "another" else 77

@@ -18,7 +18,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,12 @@ def container(size: int, dim: int, slot_type: torch.dtype, device: torch.device)
             piece = (piece / scales[start : start + len(piece), None]).round()
         values[start : start + len(piece)] = piece.to(slot_type)
     return Slots(values, scales, torch.arange(size, device=device))
+
+
+def container_bytes(size: int, dim: int, slot_type: torch.dtype) -> int:
+    """Return what `container` takes: a vector and a label a slot, and a scale where there are scales."""
+    scale = 4 if slot_type == torch.int8 else 0
+    return size * (dim * slot_type.itemsize + 8 + scale)
 
 
 def queries(batch: int, dim: int, device: torch.device) -> dict[str, Tensor]:
@@ -184,22 +190,37 @@ def run(path: Path, device: torch.device, dim: int, batches: tuple[int, ...], si
         free_bytes = 1e9 if smoke else torch.cuda.mem_get_info()[0]
         slot_type = slot_type_for(size, dim, free_bytes)
         keys = {(name, batch): f"{name} {slot_type} B={batch} C={size}" for batch, name in product(batches, names)}
-        if all(key in result["cases"] for key in keys.values()):
-            continue
-        slots = container(size, dim, slot_type, device)
-        left = free_bytes - 2 * size * dim
-        for (name, batch), key in keys.items():
-            if key not in result["cases"]:
-                reason = plan(name, batch, size, slot_type, left)
-                inputs = {**queries(batch, dim, device), "slots": slots}
-                budget = 0.0 if smoke else CASE_SECONDS
-                case = {"left_out": reason} if reason else measure(name, inputs, rate, device, budget)
-                result["cases"][key] = {**case, **measured}
-                write_text_atomically(path, json.dumps(result, indent=2) + "\n")
-        del slots
+        missing = {case: key for case, key in keys.items() if key not in result["cases"]}
+        for key, case in measured_size(missing, size, dim, slot_type, free_bytes, rate, device):
+            result["cases"][key] = {**case, **measured}
+            write_text_atomically(path, json.dumps(result, indent=2) + "\n")
         if not smoke:
-            torch.cuda.empty_cache()
+            torch.cuda.empty_cache()  # the container has gone with the generator that held it
     return result
+
+
+def measured_size(
+    keys: dict[tuple[str, int], str],
+    size: int,
+    dim: int,
+    slot_type: torch.dtype,
+    free_bytes: float,
+    rate: float,
+    device: torch.device,
+) -> Iterator[tuple[str, Case]]:
+    """Yield the key and the figures of every case of one container, which lives as long as this iterator."""
+    left = free_bytes - container_bytes(size, dim, slot_type)
+    if left <= 0 or not keys:
+        yield from ((key, {"left_out": "the container does not fit"}) for key in keys.values())
+        return
+    slots = container(size, dim, slot_type, device)
+    budget = CASE_SECONDS if device.type == "cuda" else 0.0
+    for (name, batch), key in keys.items():
+        reason = plan(name, batch, size, slot_type, left)
+        if reason is not None:
+            yield key, {"left_out": reason}
+        else:
+            yield key, measure(name, {**queries(batch, dim, device), "slots": slots}, rate, device, budget)
 
 
 def main() -> None:

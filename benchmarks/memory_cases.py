@@ -49,7 +49,9 @@ class Case:
 
     def profile(self, gpu: GpuProfile) -> TrainProfile:
         """Return the resolved profile that a plan would make of it."""
-        asked = PlanRequest(num_ids=self.num_ids, backbone=self.backbone, image_size=self.image_size, epochs=1)
+        asked = PlanRequest(
+            self.num_ids, num_images=10 * self.num_ids, backbone=self.backbone, image_size=self.image_size, epochs=1
+        )
         base = base_profile(asked, gpu)
         run = base.run.model_copy(update={"precision": self.precision})  # also where a plan would not offer it
         setting = Setting.of(
@@ -62,7 +64,7 @@ class Case:
             }
         )
         profile = setting.applied_to(base.model_copy(update={"run": run}))
-        return profile.resolve(self.num_ids, 10 * self.num_ids)
+        return profile.resolve(self.num_ids, asked.num_images)
 
 
 def _cases(backbone: str, image_size: int, batch_sizes: Iterable[int], num_ids: int) -> list[Case]:

@@ -19,6 +19,7 @@ from attfc_train.profile.profile import TrainProfile
 
 _QUEUE_LENGTH = 3.3
 _FEW_IDS_SHARE = 0.3
+_IMAGES_PER_ID = 10
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,14 @@ class Case:
 
     def profile(self, gpu: GpuProfile, precision: Precision) -> TrainProfile:
         """Return the training profile, resolved."""
-        request = PlanRequest(self.num_ids, backbone=self.backbone, image_size=self.image_size, precision=precision, epochs=1)
+        request = PlanRequest(
+            self.num_ids,
+            num_images=_IMAGES_PER_ID * self.num_ids,  # the warm-up follows the length of the run
+            backbone=self.backbone,
+            image_size=self.image_size,
+            precision=precision,
+            epochs=1,
+        )
         setting = Setting.of(
             {
                 "dcc_share": self.dcc_share,
@@ -51,7 +59,7 @@ class Case:
                 "gradient_checkpointing": False,
             }
         )
-        return setting.applied_to(base_profile(request, gpu)).resolve(self.num_ids, 10 * self.num_ids)
+        return setting.applied_to(base_profile(request, gpu)).resolve(self.num_ids, request.num_images)
 
 
 CASES: dict[Literal["cuda", "cpu"], tuple[Case, ...]] = {

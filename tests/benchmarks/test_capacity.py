@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import weakref
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
+from attfc_train.losses.slots import Slots
 from benchmarks import capacity
 
 CPU = torch.device("cpu")
@@ -40,6 +43,30 @@ def test_large_containers_are_int8_and_naive_is_left_out(tmp_path: Path) -> None
     assert capacity.plan("naive", 4096, 20_000_000, torch.bfloat16, 139e9) == "logits do not fit"
     assert capacity.plan("naive", 256, 100_000_000, torch.int8, 139e9) == "needs all slots in bf16"
     assert capacity.plan("triton", 4096, 100_000_000, torch.int8, 139e9) is None
+
+
+def test_one_container_lives_at_a_time_and_one_too_large_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches the inputs of the last case, which kept a container beside the next one, and the end of the whole table."""
+    made: list[weakref.ref[torch.Tensor]] = []
+    make = capacity.container
+
+    def container(*arguments: Any) -> Slots:
+        assert [each() for each in made] == [None] * len(made)
+        slots = make(*arguments)
+        made.append(weakref.ref(slots.values))
+        return slots
+
+    monkeypatch.setattr(capacity, "container", container)
+    cases = capacity.run(tmp_path / "capacity.json", CPU, 16, (2,), (50, 60, 10**9, 70), ["chunked"])["cases"]
+    assert len(made) == 3
+    assert [case.get("left_out") for case in cases.values()] == [None, None, "the container does not fit", None]
+
+
+@pytest.mark.parametrize("slot_type", [torch.bfloat16, torch.int8])
+def test_a_containers_bytes(slot_type: torch.dtype) -> None:
+    slots = capacity.container(40, 16, slot_type, CPU)
+    tensors = [tensor for tensor in (slots.values, slots.scales, slots.labels) if tensor is not None]
+    assert capacity.container_bytes(40, 16, slot_type) == sum(tensor.nbytes for tensor in tensors)
 
 
 def test_int8_container_is_what_its_scales_say() -> None:

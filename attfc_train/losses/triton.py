@@ -2,7 +2,8 @@
 
 A program holds a block of queries and walks over the tiles of one split of the slots; logits, exponentials and the weighted
 sum never leave the chip. There are blocks x splits programs, so that few queries still fill the device; `merge` joins the
-splits. Tensor cores multiply in the slots' type (8-bit slots in bf16, which holds them exactly); sums are fp32.
+splits. Tensor cores multiply in the slots' type (8-bit slots in bf16, which holds them exactly); sums are fp32. On Turing
+all is fp32 and tensor cores are idle. Tiles come from what the card has (`attfc_train.losses.configurations`).
 
 Up to `MAX_UNSHIFTED_SCALE` no running maximum is kept, which saves rescaling the [BLOCK, D] accumulator at every tile. fp16 has
 too small a range for that: with fp16 slots, and above that scale, the maximum is kept.
@@ -24,6 +25,7 @@ import triton.language as tl
 from torch import Tensor
 
 from attfc_train.losses import chunked
+from attfc_train.losses.configurations import Card, Tiles, choices, operand_type, shape
 from attfc_train.losses.slots import EMPTY, Slots
 from attfc_train.losses.streaming import MAX_UNSHIFTED_SCALE, Partial, merge, streaming_loss
 
@@ -34,15 +36,9 @@ MAX_SPLIT_BYTES = 40 * 1024**2
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 """Whether the kernel runs in Python on the CPU, for tests."""
 
-_OPERAND = {
-    torch.float32: torch.float32,
-    torch.float16: torch.float16,
-    torch.bfloat16: torch.bfloat16,
-    torch.float8_e4m3fn: torch.bfloat16,
-    torch.int8: torch.bfloat16,
-}
-"""Type of the slots -> type of the tensor cores' operands."""
+_SLOT_TYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.int8)
 _TRITON_TYPE = {torch.float32: tl.float32, torch.float16: tl.float16, torch.bfloat16: tl.bfloat16}
+_INTERPRETED_CARD = Card(capability=80, shared_memory=163 * 1024)
 
 _EMPTY = tl.constexpr(EMPTY)
 _LN2 = tl.constexpr(math.log(2))
@@ -54,7 +50,7 @@ _SPLIT_STEP = 128
 def supports(query: Tensor, slots: Tensor) -> bool:
     """Return whether the kernel can score these: D up to `MAX_DIM`, every type of slot but fp64, labels below 2^31."""
     on_device = query.is_cuda or INTERPRETED
-    return on_device and slots.dtype in _OPERAND and query.dtype != torch.float64 and query.shape[1] <= MAX_DIM
+    return on_device and slots.dtype in _SLOT_TYPES and query.dtype != torch.float64 and query.shape[1] <= MAX_DIM
 
 
 def score_slots(query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk: int) -> Partial:
@@ -68,13 +64,17 @@ def score_slots(query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk
         return chunked.score_slots(query, slots, labels, scale, chunk)
     assert supports(query, slots.values), f"no kernel for {query.dtype} queries, {slot_type} slots, D = {query.shape[1]}"
     num, dim = query.shape
-    block, padded = _block_and_padding(dim, slot_type)
-    splits, per_split = _splits(num, slots.size, dim, block, query.device)
+    card = card_of(query.device)
+    work = shape(card, dim, slot_type)
+    fixed = constants(dim, slot_type, slots.scales is not None, scale, card)
+    grid = triton.cdiv(num, work.block), work.padded // work.width
+    splits, per_split = _splits(num, slots.size, dim, math.prod(grid), query.device)
     parts = Partial(query.new_empty(splits, num), query.new_empty(splits, num), query.new_empty(splits, num, dim))
+    values = slots.values.contiguous()
     with torch.cuda.device(query.device) if query.is_cuda else contextlib.nullcontext():
-        _score[(triton.cdiv(num, block), splits)](
-            query.to(_OPERAND[slot_type]).contiguous(),
-            slots.values.contiguous(),
+        _score[(grid[0], splits, grid[1])](
+            query.to(operand_type(slot_type, card)).contiguous(),
+            values.view(torch.uint8) if fixed["BITS"] else values,
             slots.labels if slots.scales is None else slots.scales.float(),
             slots.labels,
             labels,
@@ -85,13 +85,7 @@ def score_slots(query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk
             slots.size,
             per_split,
             scale / math.log(2),
-            DIM=dim,
-            PADDED=padded,
-            BLOCK=block,
-            SCALED=slots.scales is not None,
-            SHIFTED=slot_type == torch.float16 or scale > MAX_UNSHIFTED_SCALE,
-            TYPE=_TRITON_TYPE[_OPERAND[slot_type]],
-            PRECISION="tf32x3" if slot_type == torch.float32 else "ieee",
+            **fixed,
             enable_fp_fusion=True,
         )
     return merge(parts)
@@ -101,18 +95,32 @@ container_loss = partial(streaming_loss, score_slots)
 """See `attfc_train.losses.container_loss.ContainerLoss`."""
 
 
-def _block_and_padding(dim: int, dtype: torch.dtype) -> tuple[int, int]:
-    """Return queries per program, and D padded to a power of two for ``tl.arange``."""
-    # The [BLOCK, PADDED] fp32 accumulator takes half of a processor's 65,536 registers; with fp32 operands a quarter.
-    padded = max(16, triton.next_power_of_2(dim))
-    return max(16, min(128, (16384 if dtype == torch.float32 else 32768) // padded)), padded
+def card_of(device: torch.device) -> Card:
+    """Return the device's card; under the interpreter one that is made up."""
+    return _INTERPRETED_CARD if INTERPRETED else Card.of(device)
 
 
-def _splits(num: int, size: int, dim: int, block: int, device: torch.device) -> tuple[int, int]:
+def constants(dim: int, slot_type: torch.dtype, scaled: bool, scale: float, card: Card) -> dict[str, Any]:
+    """Return the kernel's compile-time arguments, all but the tiles."""
+    operand = operand_type(slot_type, card)
+    work = shape(card, dim, slot_type)
+    return {
+        "DIM": dim,
+        "PADDED": work.padded,
+        "WIDTH": work.width,
+        "BLOCK": work.block,
+        "SCALED": scaled,
+        "SHIFTED": operand == torch.float16 or scale > MAX_UNSHIFTED_SCALE,
+        "TYPE": _TRITON_TYPE[operand],
+        "PRECISION": "tf32x3" if operand == torch.float32 and card.has_tensor_cores else "ieee",
+        "BITS": slot_type == torch.float8_e4m3fn and not card.converts_fp8,
+    }
+
+
+def _splits(num: int, size: int, dim: int, blocks: int, device: torch.device) -> tuple[int, int]:
     """Return the number of splits, and slots in each: as few as keep all processors busy for about the whole time."""
     # A split costs 4 B (D + 2) bytes: its maximum, total and weighted sum.
     most = max(1, min(triton.cdiv(size, _SPLIT_STEP), MAX_SPLIT_BYTES // (4 * num * (dim + 2))))
-    blocks = triton.cdiv(num, block)
     processors = _num_processors(device)
     # Time in units of one block over all slots: rounds of programs, ceil(blocks x splits / processors), each 1 / splits long.
     waves = {splits: triton.cdiv(blocks * splits, processors) / splits for splits in range(1, min(most, processors) + 1)}
@@ -126,64 +134,92 @@ def _num_processors(device: torch.device) -> int:
     return 6 if INTERPRETED else torch.cuda.get_device_properties(device).multi_processor_count
 
 
-def _configs() -> list[Any]:
-    """Return tiles and warps to choose from; under the interpreter one of them.
-
-    Triton lays all warps along the rows of a product whose result enters another one. With fewer rows than warps x 16 several
-    warps then compute the same: D = 512 has 64 rows for 8 warps. A product in a branch is laid out for itself (``APART``): for
-    sm_90 that halves the instructions of the first product, and moves the exponentials through shared memory instead. Which is
-    faster is measured.
-    """
-    if INTERPRETED:
-        return [triton.Config({"TILE": 32, "APART": True}, num_warps=4, num_stages=1)]
-    shapes = [
-        (64, True, 8, 2),
-        (64, False, 8, 2),
-        (128, True, 8, 1),
-        (128, False, 8, 2),
-        (32, True, 8, 3),
-        (32, False, 8, 3),
-        (32, False, 8, 2),
-        (16, False, 4, 2),
-    ]
-    return [
-        triton.Config({"TILE": tile, "APART": apart}, num_warps=warps, num_stages=stages)
-        for tile, apart, warps, stages in shapes
-    ]
+def configuration(tiles: Tiles) -> Any:
+    """Return tiles as Triton's tuner takes them."""
+    names = {"TILE": tiles.tile, "CHUNK": tiles.chunk, "APART": tiles.apart}
+    return triton.Config(names, num_warps=tiles.warps, num_stages=tiles.stages)
 
 
-def _prune(configs: list[Any], arguments: dict[str, Any], **constants: Any) -> list[Any]:
-    """Return the configurations that fit into shared memory and registers; the smallest stays in any case."""
-    query = arguments["query"]
+def _prune(_: list[Any], arguments: dict[str, Any], **fixed: Any) -> list[Any]:
+    """Return the configurations that the tuner is to measure for these arguments."""
     slots = arguments["slots"]
-    limit = triton.runtime.driver.active.utils.get_device_properties(query.device.index)["max_shared_mem"]
-    row = constants["PADDED"] * query.element_size()
+    slot_type = torch.float8_e4m3fn if fixed["BITS"] else slots.dtype
+    return [configuration(tiles) for tiles in choices(card_of(slots.device), fixed["DIM"], slot_type)]
 
-    def fits(config: Any) -> bool:
-        tile = config.kwargs["TILE"]
-        threads = config.num_warps * 32
-        # In shared memory: the block of queries, a tile of slots per stage, and one in the operands' type where it is another.
-        converted = row if slots.dtype != query.dtype else 0
-        stages = config.num_stages * constants["PADDED"] * slots.element_size()
-        shared = constants["BLOCK"] * row + tile * (stages + converted)
-        # In a thread's registers: its part of the accumulator, of the logits and of the exponentials.
-        registers = constants["BLOCK"] * (constants["PADDED"] + 2 * tile) // threads
-        # fp32 products take three passes of TF32 and their operands stand in registers: larger tiles only spill.
-        small = query.element_size() < 4 or (tile <= 32 and not config.kwargs["APART"])
-        return bool(small and shared <= limit and registers <= 200)
 
-    return [config for config in configs if fits(config)] or configs[-1:]
+_ANY = [configuration(Tiles(32, chunk=16)), configuration(Tiles(32))]
+"""The tuner asks `_prune` if it has two or more; the interpreter, where nothing can be measured, takes the first."""
 
 
 @triton.jit
-def _operand(values: tl.tensor, TYPE: tl.constexpr) -> Any:
+def _operand(values: tl.tensor, TYPE: tl.constexpr, BITS: tl.constexpr) -> Any:
     """Return `values` in the operands' type. The interpreter has no bf16 products: there they are rounded and widened again."""
+    if BITS:
+        # e4m3 is seeeemmm, fp16 seeeeemmmmmmmmmm: the same digits with 2^-8 of the value, subnormal or not, since exponents
+        # are biased by 7 and 15. All ones are NaN.
+        digits = values.to(tl.int16) & 0x7F
+        half = (digits << 7) | ((values.to(tl.int16) & 0x80) << 8)
+        values = tl.where(digits == 0x7F, float("nan"), half.to(tl.float16, bitcast=True).to(tl.float32) * 256.0)
     if _WIDENED:
         return values.to(tl.float32).to(TYPE).to(tl.float32)
     return values.to(TYPE)
 
 
-@triton.autotune(_configs(), key=["PADDED", "SCALED", "SHIFTED"], prune_configs_by={"early_config_prune": _prune})
+@triton.jit
+def _rows(
+    start: tl.tensor,
+    offsets: tl.tensor,
+    present: tl.tensor,
+    dims: tl.tensor,
+    DIM: tl.constexpr,
+    TYPE: tl.constexpr,
+    BITS: tl.constexpr,
+) -> Any:
+    """Return the dimensions `dims` of the rows `offsets` from `start`, as operand; 0 where there is none."""
+    elements = start + (offsets[:, None] * DIM + dims[None, :])
+    return _operand(tl.load(elements, mask=present[:, None] & (dims < DIM)[None, :], other=0.0), TYPE, BITS)
+
+
+@triton.jit
+def _in_chunks(
+    query: tl.tensor,
+    rows: tl.tensor,
+    present: tl.tensor,
+    centers: tl.tensor,
+    columns: tl.tensor,
+    inside: tl.tensor,
+    DIM: tl.constexpr,
+    PADDED: tl.constexpr,
+    TYPE: tl.constexpr,
+    PRECISION: tl.constexpr,
+    BITS: tl.constexpr,
+    CHUNK: tl.constexpr,
+) -> Any:
+    """Return the products of queries and centers, summed over CHUNK dimensions at a time."""
+    products = tl.zeros([rows.shape[0], columns.shape[0]], tl.float32)
+    for at in range(0, PADDED, CHUNK):
+        dims = at + tl.arange(0, CHUNK)
+        left = _rows(query, rows, present, dims, DIM, TYPE, False)
+        right = _rows(centers, columns, inside, dims, DIM, TYPE, BITS)
+        products = tl.dot(left, tl.trans(right), products, input_precision=PRECISION)
+    return products
+
+
+@triton.jit
+def _in_one(block: tl.tensor, tile: tl.tensor, num: tl.tensor, PRECISION: tl.constexpr, APART: tl.constexpr) -> Any:
+    """Return the products of queries and centers, in one piece."""
+    if APART:
+        products = tl.zeros([block.shape[0], tile.shape[0]], tl.float32)
+        if num > 0:  # always: a product in a branch is laid out for itself
+            products = tl.dot(block, tl.trans(tile), input_precision=PRECISION)
+    else:
+        products = tl.dot(block, tl.trans(tile), input_precision=PRECISION)
+    return products
+
+
+@triton.autotune(
+    _ANY[:1] if INTERPRETED else _ANY, key=["PADDED", "SCALED", "SHIFTED"], prune_configs_by={"early_config_prune": _prune}
+)
 @triton.jit
 def _score(
     query: tl.tensor,
@@ -200,30 +236,31 @@ def _score(
     factor: tl.tensor,
     DIM: tl.constexpr,
     PADDED: tl.constexpr,
+    WIDTH: tl.constexpr,
     BLOCK: tl.constexpr,
     SCALED: tl.constexpr,
     SHIFTED: tl.constexpr,
     TYPE: tl.constexpr,
     PRECISION: tl.constexpr,
+    BITS: tl.constexpr,
     TILE: tl.constexpr,
+    CHUNK: tl.constexpr,
     APART: tl.constexpr,
 ) -> None:
     """Store the statistics of BLOCK queries over one split of the slots."""
     # e^(s x) = 2^(s / ln 2 x): `factor` is s / ln 2, and all exponents below are of 2, which the hardware computes directly.
     split = tl.program_id(1)
     rows = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    dims = tl.arange(0, PADDED)
+    dims = tl.arange(0, PADDED) if WIDTH == PADDED else tl.program_id(2) * WIDTH + tl.arange(0, WIDTH)
     columns = tl.arange(0, TILE)
     present = rows < num
-    real = dims < DIM
-    block = _operand(
-        tl.load(query + rows[:, None] * DIM + dims[None, :], mask=present[:, None] & real[None, :], other=0.0), TYPE
-    )
+    if CHUNK == 0:
+        block = _rows(query, rows, present, dims, DIM, TYPE, False)
     own = tl.load(labels + rows, mask=present, other=_EMPTY).to(tl.int32)
     # The running maximum, total and weighted sum.
     peak = tl.full([BLOCK], float("-inf"), tl.float32)
     sums = tl.zeros([BLOCK], tl.float32)
-    gathered = tl.zeros([BLOCK, PADDED], tl.float32)
+    gathered = tl.zeros([BLOCK, WIDTH], tl.float32)
     # C x D exceeds 2^31: the split's first slot is a 64-bit offset, a tile's elements are 32-bit offsets from there.
     first = split.to(tl.int64) * per_split
     count = tl.minimum(size - first, per_split).to(tl.int32)
@@ -231,15 +268,14 @@ def _score(
         begin = first + start
         inside = start + columns < count
         held = tl.load(slot_labels + begin + columns, mask=inside, other=_EMPTY).to(tl.int32)
-        elements = slots + begin * DIM + (columns[:, None] * DIM + dims[None, :])
-        tile = _operand(tl.load(elements, mask=inside[:, None] & real[None, :], other=0.0), TYPE)
+        centers = slots + begin * DIM
         # z = s scales_c (query . values_c), in units of ln 2.
-        logits = tl.zeros([BLOCK, TILE], tl.float32)
-        if APART:
-            if num > 0:  # always: see `_configs`
-                logits = tl.dot(block, tl.trans(tile), input_precision=PRECISION)
+        if CHUNK > 0:
+            logits = _in_chunks(query, rows, present, centers, columns, inside, DIM, PADDED, TYPE, PRECISION, BITS, CHUNK)
+            tile = _rows(centers, columns, inside, dims, DIM, TYPE, BITS)
         else:
-            logits = tl.dot(block, tl.trans(tile), input_precision=PRECISION)
+            tile = _rows(centers, columns, inside, dims, DIM, TYPE, BITS)
+            logits = _in_one(block, tile, num, PRECISION, APART)
         logits = logits * factor
         if SCALED:
             scales = tl.load(slot_scales + begin + columns, mask=inside, other=0.0)
@@ -261,10 +297,10 @@ def _score(
         sums += tl.sum(exponentials, 1)
         if SCALED:
             exponentials = exponentials * scales[None, :]
-        gathered = tl.dot(_operand(exponentials, TYPE), tile, gathered, input_precision=PRECISION)
+        gathered = tl.dot(_operand(exponentials, TYPE, False), tile, gathered, input_precision=PRECISION)
     if not SHIFTED:  # relative to 0; a split without a scored slot must not raise the maximum of the others
         peak = tl.where(sums > 0, 0.0, float("-inf"))
     places = split * num + rows
     tl.store(maximum + places, peak * _LN2, mask=present)
     tl.store(total + places, sums, mask=present)
-    tl.store(weighted + places[:, None] * DIM + dims[None, :], gathered, mask=present[:, None] & real[None, :])
+    tl.store(weighted + places[:, None] * DIM + dims[None, :], gathered, mask=present[:, None] & (dims < DIM)[None, :])

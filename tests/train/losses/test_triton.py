@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from attfc_train.losses.configurations import Card, Tiles, shape
 from attfc_train.losses.container_loss import IMPLEMENTATIONS
 from attfc_train.losses.margin import Margin
 from attfc_train.losses.slots import EMPTY, Slots
@@ -20,6 +21,7 @@ pytest.importorskip("triton", reason="needs triton, which CUDA builds of torch b
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 TYPES = [torch.float32, torch.bfloat16, torch.float16, torch.int8, torch.float8_e4m3fn]
 ARCFACE = Margin("arcface", 0.5)
+TURING, AMPERE, ADA = Card(75, 64 * 1024), Card(86, 99 * 1024), Card(89, 99 * 1024)
 
 
 def on_device(inputs: dict[str, Any], dtype: torch.dtype) -> dict[str, Any]:
@@ -135,12 +137,74 @@ def test_negatives_beside_the_container() -> None:
     assert (actual[1] - truth[1]).norm() <= 0.02 * truth[1].norm()
 
 
+@pytest.mark.parametrize("tiles", [Tiles(16, chunk=16), Tiles(16, chunk=32), Tiles(32), Tiles(16, apart=True)], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float8_e4m3fn], ids=str)
+def test_all_tiles_compute_the_same(dtype: torch.dtype, tiles: Tiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a first product that leaves out its last chunk, or that is not added to the chunks before."""
+    from attfc_train.losses import triton as kernel
+
+    inputs = on_device(problem(19, 133, 100, dtype=torch.float32), dtype)
+    truth = loss_and_gradient("reference", in_fp64(inputs), ARCFACE, 0)
+    monkeypatch.setattr(kernel._score, "configs", [kernel.configuration(tiles)])
+    actual = loss_and_gradient("triton", inputs, ARCFACE, 0)
+    close = 1e-4 if dtype == torch.float32 else 0.02
+    torch.testing.assert_close(actual[0].double(), truth[0], rtol=close, atol=close)
+    assert (actual[1] - truth[1]).norm() <= close * truth[1].norm()
+
+
+@pytest.fixture
+def card(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Card:
+    """Let the interpreter be a card of another kind."""
+    from attfc_train.losses import triton as kernel
+
+    if not kernel.INTERPRETED:
+        pytest.skip("needs triton's interpreter, which is not used beside a CUDA device")
+    monkeypatch.setattr(kernel, "card_of", lambda _: request.param)
+    assert isinstance(request.param, Card)
+    return request.param
+
+
+@pytest.mark.parametrize("card", [TURING], indirect=True, ids=str)
+@pytest.mark.parametrize("scale", [64.0, 100.0])
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+def test_without_tensor_cores_all_is_fp32(card: Card, dtype: torch.dtype, scale: float) -> None:
+    """Catches operands in 16 bits on Turing, and a weighted sum of which only the first half is written (D = 1,000)."""
+    inputs = on_device(problem(3, 40, 1000, dtype=torch.float32), dtype)
+    assert shape(card, 1000, dtype).width == 512
+    truth = loss_and_gradient("reference", in_fp64(inputs), ARCFACE, 0, scale)
+    actual = loss_and_gradient("triton", inputs, ARCFACE, 0, scale)
+    torch.testing.assert_close(actual[0].double(), truth[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(actual[1].double(), truth[1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("card", [AMPERE, TURING], indirect=True, ids=str)
+def test_fp8_is_decoded_where_the_card_cannot(card: Card, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a wrong shift, a lost sign and subnormals taken for 0: all finite values at once. NaN stays NaN."""
+    from attfc_train.losses import triton as kernel
+
+    codes = torch.arange(256, dtype=torch.uint8)
+    values = codes[(codes & 0x7F) != 0x7F].view(torch.float8_e4m3fn).repeat(3, 1)
+    query = normalize(torch.randn(2, values.shape[1], generator=torch.Generator().manual_seed(0)), dim=1)
+    slots = Slots(values, torch.full((3,), 1e-3), torch.arange(3))
+    assert kernel.constants(values.shape[1], values.dtype, True, 64.0, card)["BITS"]
+    decoded = kernel.score_slots(query, slots, torch.tensor([7, 8]), 64.0, 0)
+    widened = kernel.score_slots(query, replace(slots, values=values.float()), torch.tensor([7, 8]), 64.0, 0)
+    close = 1e-5 if card == TURING else 0.02
+    torch.testing.assert_close(decoded.weighted, widened.weighted, rtol=close, atol=close * 1e-3)
+    broken = replace(slots, values=torch.full_like(values, float("nan")))
+    assert kernel.score_slots(query, broken, torch.tensor([7, 8]), 64.0, 0).total.isnan().all()
+    if card == AMPERE:
+        monkeypatch.setattr(kernel, "card_of", lambda _: ADA)
+        converted_by_card = kernel.score_slots(query, slots, torch.tensor([7, 8]), 64.0, 0)
+        assert torch.equal(decoded.weighted, converted_by_card.weighted)
+
+
 def test_splits_fill_the_device_within_the_memory_bound() -> None:
     from attfc_train.losses import triton as kernel
 
     for num, size, dim in [(1, 1, 8), (64, 10**8, 512), (256, 205_990, 512), (1024, 2_059_906, 512), (4096, 10**8, 512)]:
-        block, _ = kernel._block_and_padding(dim, torch.bfloat16)
-        splits, per_split = kernel._splits(num, size, dim, block, DEVICE)
+        block = shape(kernel.card_of(DEVICE), dim, torch.bfloat16).block
+        splits, per_split = kernel._splits(num, size, dim, -(-num // block), DEVICE)
         assert splits * per_split >= size
         assert splits == 1 or splits * num * (dim + 2) * 4 <= kernel.MAX_SPLIT_BYTES
 

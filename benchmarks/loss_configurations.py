@@ -135,14 +135,25 @@ def summary(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return result
 
 
+def document(table: list[dict[str, Any]], origin: dict[str, Any]) -> str:
+    """Return the result as JSON, a row a line."""
+
+    def lines(which: list[dict[str, Any]]) -> str:
+        return ",\n  ".join(json.dumps(row) for row in which)
+
+    return (
+        f'{{\n "provenance": {json.dumps(origin)},\n "summary": [\n  {lines(summary(table))}\n ],\n'
+        f' "rows": [\n  {lines(table)}\n ]\n}}\n'
+    )
+
+
 def main() -> None:
     """Run the benchmark from the command line."""
     argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
     import triton
 
     table = list(rows(settings()))
-    result = {"summary": summary(table), "rows": table, "provenance": {**provenance(), "triton": triton.__version__}}
-    path = save(RESULT, json.dumps(result, indent=1) + "\n")
+    path = save(RESULT, document(table, {**provenance(), "triton": triton.__version__}))
     print(f"{len(table)} compiled, written to {path}")
 
 

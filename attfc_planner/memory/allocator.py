@@ -19,10 +19,11 @@ Not modelled: several streams, ``roundup_power2_divisions``, ``max_split_size_mb
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from attfc_planner.memory.blocks import ENDLESS, ROUNDING, SMALL_REQUEST, Block, ExpandablePool, NativePool, Pool
+from attfc_planner.memory.blocks import ENDLESS, ROUNDING, SMALL_REQUEST, Block, ExpandablePool, NativePool, Order, Pool
 from attfc_train.units import MIB, Bytes
 
 
@@ -36,12 +37,18 @@ class CachingAllocator:
     Args:
         expandable: ``expandable_segments:True`` (what attfc-train sets) or the native segments.
         capacity: bytes that may be reserved; None means without end.
+        device_bytes: the whole device's memory, which the range of an expandable segment follows; None: a range without end.
+        order: which of equal blocks is taken; `order_of` knows a torch's.
     """
 
-    def __init__(self, expandable: bool = True, capacity: Bytes | None = None) -> None:
-        kind = ExpandablePool if expandable else NativePool
-        self._small = kind(small=True)
-        self._large = kind(small=False)
+    def __init__(
+        self,
+        expandable: bool = True,
+        capacity: Bytes | None = None,
+        device_bytes: Bytes | None = None,
+        order: Order = "segment",
+    ) -> None:
+        self._small, self._large = (_pool(small, expandable, device_bytes, order) for small in (True, False))
         self._capacity = ENDLESS if capacity is None else capacity
         self.allocated: Bytes = 0
         self.peak_allocated: Bytes = 0
@@ -78,17 +85,25 @@ class CachingAllocator:
         yield from self._small.blocks()
         yield from self._large.blocks()
 
+    def empty_cache(self) -> None:
+        """Give the caches of both pools back to the device."""
+        self._small.release()
+        self._large.release()
+
     def _grow(self, pool: Pool, size: Bytes) -> Block:
         """Return a used block of new memory; without room, give the caches of both pools back and try once more."""
-        block = pool.grow(size, self._capacity - self.reserved)
+        block = self._grown(pool, size)
         if block is None:
             self.num_retries += 1
-            self._small.release()
-            self._large.release()
-            block = pool.grow(size, self._capacity - self.reserved)
+            self.empty_cache()
+            block = self._grown(pool, size)
             if block is None:
                 raise OutOfDeviceMemory(f"{size} bytes beside {self.reserved} of {self._capacity}")
-        self.peak_reserved = max(self.peak_reserved, self.reserved)
+        return block
+
+    def _grown(self, pool: Pool, size: Bytes) -> Block | None:
+        block = pool.grow(size, self._capacity - self.reserved)
+        self.peak_reserved = max(self.peak_reserved, self.reserved)  # also of pages that were mapped in vain
         return block
 
 
@@ -101,21 +116,35 @@ class Replay:
     num_retries: int
 
 
-def replay(events: Sequence[int], sizes: Sequence[Bytes], expandable: bool = True, capacity: Bytes | None = None) -> Replay:
+def replay(
+    events: Sequence[int],
+    sizes: Sequence[Bytes],
+    expandable: bool = True,
+    capacity: Bytes | None = None,
+    *,
+    device_bytes: Bytes | None = None,
+    order: Order = "segment",
+    emptied: Container[int] = (),
+) -> Replay:
     """Run events through a fresh allocator.
 
     Args:
         events: ``i`` allocates storage i, ``~i`` (that is, -i-1) frees it.
         sizes: bytes of storage i; a storage of 0 bytes takes no memory.
+        emptied: indices into `events` before which the cache is given back.
+
+    The others are those of `CachingAllocator`.
 
     Raises:
         OutOfDeviceMemory: the events do not fit into `capacity`.
     """
-    allocator = CachingAllocator(expandable, capacity)
+    allocator = CachingAllocator(expandable, capacity, device_bytes, order)
     malloc = allocator.malloc  # looked up once: there are ten thousands of events
     free = allocator.free
     held: dict[int, Block] = {}
-    for event in events:
+    for index, event in enumerate(events):
+        if index in emptied:
+            allocator.empty_cache()
         if event < 0:
             block = held.pop(~event, None)
             if block is not None:
@@ -126,18 +155,27 @@ def replay(events: Sequence[int], sizes: Sequence[Bytes], expandable: bool = Tru
 
 
 def smallest_capacity(
-    events: Sequence[int], sizes: Sequence[Bytes], expandable: bool = True, tolerance: Bytes = 2 * MIB
+    events: Sequence[int], sizes: Sequence[Bytes], expandable: bool = True, tolerance: Bytes = 2 * MIB, **others: Any
 ) -> Bytes:
-    """Return the least capacity, to within `tolerance`, that these events survive, retries included: a plan's hard floor."""
+    """Return the least capacity, to within `tolerance`, that these events survive, retries included: a plan's hard floor.
+
+    The others are those of `replay`.
+    """
     # Bisection: `low` never survives, as less than the blocks in use, and `high` does, as all that a free run takes.
-    free_run = replay(events, sizes, expandable)
+    free_run = replay(events, sizes, expandable, **others)
     low = free_run.peak_allocated - 1
     high = free_run.peak_reserved
     while high - low > tolerance:
         middle = (low + high) // 2
         try:
-            replay(events, sizes, expandable, middle)
+            replay(events, sizes, expandable, middle, **others)
             high = middle
         except OutOfDeviceMemory:
             low = middle
     return high
+
+
+def _pool(small: bool, expandable: bool, device_bytes: Bytes | None, order: Order) -> Pool:
+    if not expandable:
+        return NativePool(small, order)
+    return ExpandablePool(small, order, ENDLESS if device_bytes is None else device_bytes + device_bytes // 8)

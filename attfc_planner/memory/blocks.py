@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from bisect import bisect_left, insort
 from collections.abc import Iterator
+from typing import Literal, TypeAlias
 
 from attfc_train.units import MIB, Bytes
 
@@ -18,13 +19,26 @@ LARGE_SEGMENT: Bytes = 20 * MIB
 LARGE_REQUEST: Bytes = 10 * MIB
 SEGMENT_ROUNDING: Bytes = 2 * MIB
 ENDLESS: Bytes = 1 << 60
-"""Stands for the address range of an expandable segment, which is larger than the device's memory."""
+"""Distance of the addresses of two segments here: farther than any segment reaches."""
+
+Order: TypeAlias = Literal["segment", "block"]
+"""Which of several equally large free blocks is taken first: of the older segment and then the lower address, or the one that
+was created first."""
+
+
+def order_of(torch_version: str) -> Order:
+    """Return the order of equal blocks in a release of torch.
+
+    2.12 compares the ages of blocks (22 of 100 random sequences end otherwise), 2.13 and later the ages of segments and then
+    addresses. 2.11 compares addresses alone, which is the same but for native segments that lie below older ones.
+    """
+    return "block" if torch_version.startswith("2.12.") else "segment"
 
 
 class Block:
     """A run of addresses in one segment: used, free (cached) or, in an expandable segment, not mapped."""
 
-    __slots__ = ("address", "free", "mapped", "next", "previous", "size", "small")
+    __slots__ = ("address", "born", "free", "mapped", "next", "previous", "size", "small")
 
     def __init__(self, address: int, size: Bytes, small: bool) -> None:
         self.address = address
@@ -34,6 +48,8 @@ class Block:
         self.mapped = True
         self.previous: Block | None = None
         self.next: Block | None = None
+        self.born = 0
+        """Its number in the order of creation."""
 
     def cut(self, size: Bytes) -> Block:
         """Keep the first `size` bytes and return the rest as a new neighbour in the same state."""
@@ -59,22 +75,24 @@ class Block:
 
 
 class Pool(ABC):
-    """Free blocks in order of size, then address; subclasses say where new ones come from and where old ones go.
+    """Free blocks in order of size, then place; subclasses say where new ones come from and where old ones go.
 
     Every free and mapped block is in the list of cached blocks under its present size: it is taken out before its size changes.
     """
 
-    def __init__(self, small: bool) -> None:
+    def __init__(self, small: bool, order: Order = "segment") -> None:
         self.small = small
         self.reserved: Bytes = 0
-        # (size, address, block): no two blocks have one address, so blocks themselves are never compared.
+        # (size, place, block): no two blocks have one place, so blocks themselves are never compared.
         self._cached: list[tuple[Bytes, int, Block]] = []
         self._split_from: Bytes = ROUNDING
+        self._by_age = order == "block"
+        self._num_born = 0
 
     def take(self, size: Bytes) -> Block | None:
         """Return the best fitting free block, cut to `size` where the remainder is worth keeping; None without one."""
         cached = self._cached
-        # (size,) sorts before every (size, address, block): the first entry from here on is the smallest that is large enough.
+        # (size,) sorts before every (size, place, block): the first entry from here on is the smallest that is large enough.
         index = bisect_left(cached, (size,))
         if index == len(cached):
             return None
@@ -104,7 +122,10 @@ class Pool(ABC):
     def _use(self, block: Block, size: Bytes) -> Block:
         """Mark a block that is not in the list as used; a large enough remainder becomes a cached block."""
         if block.size - size >= self._split_from:
-            self._insert(block.cut(size))
+            rest = block.cut(size)
+            rest.born = block.born  # the old one goes on behind the one that is cut off
+            self._number(block)
+            self._insert(rest)
         block.free = False
         return block
 
@@ -118,21 +139,28 @@ class Pool(ABC):
         if before is not None and before.free and before.mapped is block.mapped:
             self._remove(before)
             before.absorb_next()
+            before.born = block.born
             return before
         return block
 
+    def _number(self, block: Block) -> Block:
+        """Make a block the youngest."""
+        self._num_born += 1
+        block.born = self._num_born
+        return block
+
     def _insert(self, block: Block) -> None:
-        insort(self._cached, (block.size, block.address, block))
+        insort(self._cached, (block.size, block.born if self._by_age else block.address, block))
 
     def _remove(self, block: Block) -> None:
-        del self._cached[bisect_left(self._cached, (block.size, block.address))]
+        del self._cached[bisect_left(self._cached, (block.size, block.born if self._by_age else block.address))]
 
 
 class NativePool(Pool):
     """A pool in which every segment is one cudaMalloc."""
 
-    def __init__(self, small: bool) -> None:
-        super().__init__(small)
+    def __init__(self, small: bool, order: Order = "segment") -> None:
+        super().__init__(small, order)
         self._split_from = ROUNDING if small else SMALL_REQUEST + 1  # "above 1 MiB"
         self._segments: dict[int, Block] = {}
         self._num_segments = 0
@@ -143,7 +171,7 @@ class NativePool(Pool):
         if segment_size > room:
             return None
         self._num_segments += 1
-        block = Block(self._num_segments * ENDLESS, segment_size, self.small)
+        block = self._number(Block(self._num_segments * ENDLESS, segment_size, self.small))
         self._segments[block.address] = block
         self.reserved += segment_size
         return self._use(block, size)
@@ -152,7 +180,7 @@ class NativePool(Pool):
         """Give back the segments that are one free block."""
         for entry in [entry for entry in self._cached if entry[2].previous is None and entry[2].next is None]:
             self._cached.remove(entry)
-            del self._segments[entry[1]]
+            del self._segments[entry[2].address]
             self.reserved -= entry[0]
 
     def blocks(self) -> Iterator[Block]:
@@ -167,32 +195,35 @@ class NativePool(Pool):
 
 
 class ExpandablePool(Pool):
-    """A pool in one range of addresses, of which pages are mapped and unmapped.
+    """A pool in ranges of addresses, of which pages are mapped and unmapped.
 
     Its blocks are used, free and mapped (cached), or free and not mapped (holes). Two cached blocks or two holes are never
-    neighbours; the last block is a hole without end.
+    neighbours. A range is longer than the device's memory, and yet its end can be in the way: then there is another one.
+
+    Args:
+        span: bytes of a range, a whole number of pages at least.
     """
 
-    def __init__(self, small: bool) -> None:
-        super().__init__(small)
+    def __init__(self, small: bool, order: Order = "segment", span: Bytes = ENDLESS) -> None:
+        super().__init__(small, order)
         self._page = SMALL_SEGMENT if small else LARGE_SEGMENT
-        # [(address, hole)] by rising address.
-        self._first = Block(0, ENDLESS, small)
-        self._first.mapped = False
-        self._holes = [(0, self._first)]
+        self._span = min(-(-span // self._page) * self._page, ENDLESS)
+        self._num_ranges = 0
+        # Holes by rising address; the first block of every range, by its address.
+        self._holes: list[tuple[int, Block]] = []
+        self._ranges: dict[int, Block] = {}
 
     def grow(self, size: Bytes, room: Bytes) -> Block | None:
         """Map pages in the lowest run of free addresses that is long enough, and return a used block at its start."""
         limit = self.reserved + room
-        block = self._lowest_run(size)
+        block = self._lowest_run(size) or self._new_range()
         # A run is cached blocks and holes in turns. What is mapped joins the block before it, so `block` stays the run's first
         # and grows, hole by hole, until it is large enough.
         if not block.mapped and not self._map(block, size, limit):
             return None
         while block.size < size:
             hole = block.next
-            assert hole is not None, "the range of addresses has no end"
-            if not self._map(hole, size - block.size, limit):
+            if hole is None or not self._map(hole, size - block.size, limit):
                 return None
         self._remove(block)
         return self._use(block, size)
@@ -204,10 +235,13 @@ class ExpandablePool(Pool):
             end = (block.address + block.size) // self._page * self._page
             if first < end:
                 self._unmap(block, first, end)
+        for address, hole in [entry for entry in self._holes if entry[1].size == self._span]:
+            self._holes.remove((address, hole))
+            del self._ranges[address]
 
     def blocks(self) -> Iterator[Block]:
         """Return all blocks but the holes, by rising address."""
-        return (block for block in _chain(self._first) if block.mapped)
+        return (block for first in self._ranges.values() for block in _chain(first) if block.mapped)
 
     def _best(self, index: int) -> int:
         """Prefer a block that cannot grow, even if it is larger now (the allocator's ``expandable_size``)."""
@@ -216,7 +250,15 @@ class ExpandablePool(Pool):
             index += 1
         return index
 
-    def _lowest_run(self, size: Bytes) -> Block:
+    def _new_range(self) -> Block:
+        hole = self._number(Block(self._num_ranges * ENDLESS, self._span, self.small))
+        hole.mapped = False
+        self._num_ranges += 1
+        self._ranges[hole.address] = hole
+        self._holes.append((hole.address, hole))  # the highest of all
+        return hole
+
+    def _lowest_run(self, size: Bytes) -> Block | None:
         """Return the first block of the lowest run of free addresses of at least `size` bytes.
 
         A run without a hole is one cached block, too small, or `take` would have used it: so every run that counts has a hole,
@@ -227,7 +269,7 @@ class ExpandablePool(Pool):
             start = before if before is not None and before.free else hole
             if _free_run(start) >= size:
                 return start
-        raise AssertionError("the range of addresses has no end")
+        return None
 
     def _map(self, hole: Block, size: Bytes, limit: Bytes) -> bool:
         """Map the pages of a hole's first `size` bytes, which join cached neighbours; return False where `limit` is too low."""
@@ -236,7 +278,7 @@ class ExpandablePool(Pool):
             return False
         del self._holes[bisect_left(self._holes, (hole.address,))]
         if mapped < hole.size:
-            rest = hole.cut(mapped)
+            rest = self._number(hole.cut(mapped))
             insort(self._holes, (rest.address, rest))
         hole.mapped = True
         self.reserved += mapped
@@ -246,12 +288,14 @@ class ExpandablePool(Pool):
     def _unmap(self, block: Block, first: int, end: int) -> None:
         """Make a hole of the addresses from `first` to `end` of a cached block; what is left at both ends stays cached."""
         self._remove(block)
-        if end < block.address + block.size:
-            self._insert(block.cut(end - block.address))
+        after = block.cut(end - block.address) if end < block.address + block.size else None
         if first > block.address:
             rest = block.cut(first - block.address)
-            self._insert(block)
+            rest.born = block.born
+            self._insert(self._number(block))
             block = rest
+        if after is not None:
+            self._insert(self._number(after))
         block.mapped = False
         self.reserved -= block.size
         self._insert_hole(block)
@@ -265,6 +309,7 @@ class ExpandablePool(Pool):
             hole.absorb_next()
         if before is not None and not before.mapped:
             before.absorb_next()
+            before.born = hole.born
         else:
             insort(self._holes, (hole.address, hole))
 

@@ -8,6 +8,7 @@ here; `attfc_planner.memory.overheads` has those terms.
 
 from __future__ import annotations
 
+import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -29,6 +30,7 @@ from attfc_planner.trace.torch_internals import (
     fake_device_of,
     fake_tensors,
     is_composite,
+    is_sum_of_gradients,
     name_of,
     results_are_new,
     storage_key,
@@ -45,6 +47,7 @@ from attfc_train.step.step import train_step
 State = TypeVar("State")
 
 _DEVICE = torch.ops.prim.device.default
+_ADD = torch.ops.aten.add.Tensor
 _CONVOLUTIONS = {"convolution", "convolution_backward"}
 _CATEGORY_OF_PHASE = {"loss": "loss", "build": "setup"}
 
@@ -108,6 +111,8 @@ class Recorder(DispatchMode):
         """Run the operator, and write down the storages that came out."""
         if func is _DEVICE and self._fake:  # asked more often than anything else
             return fake_device_of(args[0])
+        if func is _ADD and is_sum_of_gradients(sys._getframe(1).f_code, args):
+            return self._added(*args)
         kwargs = kwargs or {}
         traits = self._traits.get(func)
         if traits is None:
@@ -129,6 +134,12 @@ class Recorder(DispatchMode):
         if traits.is_view:
             return self._results.view(func, args, kwargs)
         return self._results.new(func, args, kwargs) if traits.makes_only_new else func(*args, **kwargs)
+
+    def _added(self, gradient: Tensor, other: Tensor) -> Tensor:
+        """Add to a gradient in place, as autograd does where no mode watches and nobody else holds it."""
+        if self.tallies:
+            self.tallies[-1].add(_ADD, "add", (gradient, other), {}, gradient)
+        return gradient if self._fake else gradient.add_(other)
 
     def begin_step(self) -> None:
         """Count everything from here on to the next step."""

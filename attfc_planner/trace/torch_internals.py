@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from operator import attrgetter
+from types import CodeType
 from typing import Any, TypeAlias
 
 import torch
@@ -27,6 +28,7 @@ __all__ = [
     "fake_tensors",
     "in_kernel",
     "is_composite",
+    "is_sum_of_gradients",
     "name_of",
     "results_are_new",
     "storage_key",
@@ -70,6 +72,25 @@ def results_are_new(func: Operator) -> tuple[bool, ...]:
 def is_composite(func: Operator) -> bool:
     """Return whether an operator is made of others, which the dispatcher calls in its place when autograd is on."""
     return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+
+
+def is_sum_of_gradients(caller: CodeType, args: tuple[Any, ...]) -> bool:
+    """Return whether ``add(*args)`` is autograd's own sum, of two gradients of one tensor, the first of which nobody else holds.
+
+    Autograd adds these in place (``torch/csrc/autograd/input_buffer.cpp``), but not where a mode or a tensor subclass is
+    watching: then it makes a new tensor, which no run makes.
+
+    Args:
+        caller: the code of the Python frame that the operator was called from.
+    """
+    if caller is not _ENGINE or torch.is_grad_enabled():
+        return False
+    return torch._C._storage_Use_Count(storage_key(args[0].untyped_storage())) == _OWN_HOLDERS and args[0].is_contiguous()
+
+
+_ENGINE = torch.autograd.graph._engine_run_backward.__code__
+_OWN_HOLDERS = 2
+"""References to a storage that nobody shares: its tensor's, and that of the Python object that asks."""
 
 
 class DispatchMode(TorchDispatchMode):

@@ -21,10 +21,16 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
-from attfc_planner.memory.blocks import ENDLESS, ROUNDING, SMALL_REQUEST, Block, ExpandablePool, NativePool, Order, Pool
+from attfc_planner.gpu.versions import installed_version
+from attfc_planner.memory.blocks import ENDLESS, ROUNDING, SMALL_REQUEST, Block, ExpandablePool, NativePool, Order, Pool, order_of
 from attfc_train.units import MIB, Bytes
+
+
+def installed_order() -> Order:
+    """Return the order of equal blocks in the torch that is installed; without one, today's."""
+    return order_of(installed_version("torch") or "")
 
 
 class OutOfDeviceMemory(Exception):
@@ -155,20 +161,28 @@ def replay(
 
 
 def smallest_capacity(
-    events: Sequence[int], sizes: Sequence[Bytes], expandable: bool = True, tolerance: Bytes = 2 * MIB, **others: Any
+    events: Sequence[int],
+    sizes: Sequence[Bytes],
+    expandable: bool = True,
+    tolerance: Bytes = 2 * MIB,
+    *,
+    device_bytes: Bytes | None = None,
+    order: Order = "segment",
+    emptied: Container[int] = (),
 ) -> Bytes:
     """Return the least capacity, to within `tolerance`, that these events survive, retries included: a plan's hard floor.
 
-    The others are those of `replay`.
+    The other arguments are those of `replay`.
     """
+    replayed = partial(replay, events, sizes, expandable, device_bytes=device_bytes, order=order, emptied=emptied)
     # Bisection: `low` never survives, as less than the blocks in use, and `high` does, as all that a free run takes.
-    free_run = replay(events, sizes, expandable, **others)
+    free_run = replayed()
     low = free_run.peak_allocated - 1
     high = free_run.peak_reserved
     while high - low > tolerance:
         middle = (low + high) // 2
         try:
-            replay(events, sizes, expandable, middle, **others)
+            replayed(middle)
             high = middle
         except OutOfDeviceMemory:
             low = middle

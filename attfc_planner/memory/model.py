@@ -18,10 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.memory.allocator import replay, smallest_capacity
+from attfc_planner.memory.allocator import installed_order, replay, smallest_capacity
 from attfc_planner.memory.blocks import ROUNDING
-from attfc_planner.memory.overheads import convolution_source, convolution_workspaces, headroom, unseen_terms
-from attfc_planner.trace.history import CATEGORIES, OpCost, Trace
+from attfc_planner.memory.overheads import (
+    convolution_source,
+    convolution_workspaces,
+    cublas_source,
+    cublas_workspace,
+    headroom,
+    unseen_terms,
+)
+from attfc_planner.memory.run import Run, run_of
+from attfc_planner.trace.history import CATEGORIES, CUBLAS_WORKSPACE, OpCost, Trace
 from attfc_planner.trace.store import Traces
 from attfc_train.cuda_environment import PLANNED_ALLOCATOR
 from attfc_train.profile.prediction import MemoryPrediction, MemoryTerm
@@ -66,6 +74,7 @@ class MemoryModel:
         self.base = base
         self.gpu = gpu
         self.budget_bytes = budget_bytes
+        self.expandable = True
         self._traces = Traces(cache_dir)
 
     def on(self, gpu: GpuProfile) -> MemoryModel:
@@ -88,8 +97,8 @@ class MemoryModel:
         trace = self._traces.exact(profile)
         return trace.with_sizes(self._sizes(trace))
 
-    def run(self, profile: TrainProfile) -> Trace:
-        """Return all that `exact` replays; its ``convolution workspace`` storages hold the bytes moved."""
+    def run(self, profile: TrainProfile) -> Run:
+        """Return all that `exact` replays; its ``convolution workspace`` storages hold the bytes moved, cuBLAS's none."""
         return self._run(profile, self._traces.exact(profile))
 
     def op_costs(self, profile: TrainProfile) -> tuple[OpCost, ...]:
@@ -109,28 +118,49 @@ class MemoryModel:
 
         Below `estimate`, because it has no headroom and allows the allocator's retries, which are slow.
         """
-        trace = self._run(profile, self._traces.estimated(profile))
-        sizes = self._sizes(trace)
-        peak = peak_of(trace, sizes)
+        run = self._run(profile, self._traces.estimated(profile))
+        sizes = self._sizes(run.trace)
+        peak = peak_of(run.trace, sizes)
         tensors = sum(peak.alive.values())
         unseen = sum(term.bytes for term in unseen_terms(profile, self.gpu, peak.passing))
-        return unseen + (tensors if self.gpu.kind == "cpu" else smallest_capacity(trace.events, sizes.tolist()))
+        return unseen + (tensors if self.gpu.kind == "cpu" else self._smallest_capacity(run, sizes))
 
-    def _run(self, profile: TrainProfile, steps: Trace) -> Trace:
+    def reserved(self, run: Run, sizes: NDArray[np.int64]) -> Bytes:
+        """Return the peak of what the allocator reserves for a run whose storages have these sizes."""
+        return replay(
+            run.trace.events,
+            sizes.tolist(),
+            self.expandable,
+            device_bytes=self.gpu.capacity_bytes,
+            order=installed_order(),
+            emptied=run.emptied,
+        ).peak_reserved
+
+    def _smallest_capacity(self, run: Run, sizes: NDArray[np.int64]) -> Bytes:
+        return smallest_capacity(
+            run.trace.events,
+            sizes.tolist(),
+            self.expandable,
+            device_bytes=self.gpu.capacity_bytes,
+            order=installed_order(),
+            emptied=run.emptied,
+        )
+
+    def _run(self, profile: TrainProfile, steps: Trace) -> Run:
         """Return train steps and then an evaluation, through one allocator and beside what training keeps.
 
         The evaluation is there with or without verification sets in the profile: they may be given when training starts.
         """
-        return steps.followed_by(self._traces.evaluation(profile))
+        return run_of(steps, self._traces.evaluation(profile))
 
-    def _predicted(self, profile: TrainProfile, trace: Trace, always_replayed: bool = False) -> MemoryPrediction:
-        sizes = self._sizes(trace)
-        peak = peak_of(trace, sizes)
+    def _predicted(self, profile: TrainProfile, run: Run, always_replayed: bool = False) -> MemoryPrediction:
+        sizes = self._sizes(run.trace)
+        peak = peak_of(run.trace, sizes)
         tensors = sum(peak.alive.values())
         terms = [*_traced_terms(peak, self.gpu), *unseen_terms(profile, self.gpu, peak.passing)]
         # What is over the budget without fragmentation needs no replay to be refused, and a search asks about many of those.
         if self.gpu.kind == "cuda" and (always_replayed or sum(term.bytes for term in terms) <= self.budget_bytes):
-            terms.append(_fragmentation(replay(trace.events, sizes.tolist()).peak_reserved - tensors))
+            terms.append(_fragmentation(self.reserved(run, sizes) - tensors))
         terms.append(headroom(sum(term.bytes for term in terms), self.gpu))
         return MemoryPrediction(
             terms=tuple(terms),
@@ -145,6 +175,7 @@ class MemoryModel:
         sizes = trace.nbytes.copy()
         rows = np.array(trace.categories) == WORKSPACE
         sizes[rows] = convolution_workspaces(sizes[rows], self.gpu)
+        sizes[np.array(trace.categories) == CUBLAS_WORKSPACE] = cublas_workspace(self.gpu)
         return sizes
 
 
@@ -173,6 +204,9 @@ def _traced_terms(peak: Peak, gpu: GpuProfile) -> list[MemoryTerm]:
         if name == WORKSPACE:
             if num_bytes:
                 terms.append(MemoryTerm(name=name, bytes=num_bytes, source=convolution_source(gpu)))
+        elif name == CUBLAS_WORKSPACE:
+            if num_bytes:
+                terms.append(MemoryTerm(name=name, bytes=num_bytes, source=cublas_source(gpu)))
         elif num_bytes or name not in _RARE:
             terms.append(MemoryTerm(name=name, bytes=num_bytes, source="traced"))
     return terms

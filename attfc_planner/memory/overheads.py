@@ -24,7 +24,7 @@ CUBLAS_WORKSPACE: Bytes = 8320 * KIB
 """``:4096:2:16:8``, PyTorch's default up to Ada (pytorch#95668)."""
 CUBLAS_WORKSPACE_LARGE: Bytes = 32 * MIB
 """sm_90 and later (pytorch#175344)."""
-_CUBLAS_HANDLES = 2
+CUBLAS_HANDLES = 2
 """The main thread's and autograd's."""
 
 LEAST_CONVOLUTION_WORKSPACE: Bytes = 64 * MIB
@@ -72,6 +72,23 @@ def convolution_source(gpu: GpuProfile) -> str:
     return f"rule: uncalibrated, {rule}" if factor is None else f"{_source(gpu)}: {factor:g} times {rule}"
 
 
+def cublas_workspace(gpu: GpuProfile) -> Bytes:
+    """Return the bytes that each of cuBLAS's handles takes from the allocator."""
+    measured = _measured(gpu, CUBLAS)
+    if gpu.kind == "cpu":
+        return 0
+    if measured is not None:
+        return round(measured / CUBLAS_HANDLES)
+    return CUBLAS_WORKSPACE_LARGE if _has_large_workspace(gpu) else CUBLAS_WORKSPACE
+
+
+def cublas_source(gpu: GpuProfile) -> str:
+    """Return where the figure of `cublas_workspace` is from."""
+    if _measured(gpu, CUBLAS) is not None:
+        return _source(gpu)
+    return f"table: cuBLAS, a handle a thread on compute capability {'9.0 and later' if _has_large_workspace(gpu) else 'below 9.0'}"
+
+
 def unseen_terms(profile: TrainProfile, gpu: GpuProfile, passing: Bytes) -> list[MemoryTerm]:
     """Return the terms beside the step's tensors and the headroom.
 
@@ -79,17 +96,12 @@ def unseen_terms(profile: TrainProfile, gpu: GpuProfile, passing: Bytes) -> list
         passing: bytes of the tensors that come and go within a step, at its peak.
     """
     if gpu.kind == "cuda":
-        terms = cuda_terms(gpu)
+        terms = [context(gpu)]
     else:
         terms = [_process(profile, gpu), _cpu_workspace(passing, gpu), _host_data(profile)]
     if gpu.foreign_bytes:
         terms.append(MemoryTerm(name="foreign", bytes=gpu.foreign_bytes, source="measured: other processes on the device"))
     return terms
-
-
-def cuda_terms(gpu: GpuProfile) -> list[MemoryTerm]:
-    """Return what any process holds on a CUDA device beside its tensors: the context and cuBLAS's workspaces."""
-    return [_context(gpu), _cublas(gpu)]
 
 
 def headroom(needed: Bytes, gpu: GpuProfile) -> MemoryTerm:
@@ -117,7 +129,12 @@ def _source(gpu: GpuProfile) -> str:
     return gpu.calibration.memory_source if gpu.calibration else "measured: on this device"
 
 
-def _context(gpu: GpuProfile) -> MemoryTerm:
+def _has_large_workspace(gpu: GpuProfile) -> bool:
+    return (gpu.compute_capability or 0) >= 9
+
+
+def context(gpu: GpuProfile) -> MemoryTerm:
+    """Return what a process holds of a CUDA device before its first tensor."""
     measured = _measured(gpu, CONTEXT)
     if measured is not None:
         return MemoryTerm(name="context", bytes=int(measured), source=_source(gpu))
@@ -141,16 +158,6 @@ def _cpu_workspace(passing: Bytes, gpu: GpuProfile) -> MemoryTerm:
     rule = f"{share:.0%} of the tensors that come and go, for oneDNN's copies and the C allocator"
     source = f"rule: {rule}" if measured is None else f"{_source(gpu)}: {rule}"
     return MemoryTerm(name="workspace", bytes=round(share * passing), source=source)
-
-
-def _cublas(gpu: GpuProfile) -> MemoryTerm:
-    measured = _measured(gpu, CUBLAS)
-    if measured is not None:
-        return MemoryTerm(name="workspace", bytes=int(measured), source=_source(gpu))
-    large = (gpu.compute_capability or 0) >= 9
-    size = CUBLAS_WORKSPACE_LARGE if large else CUBLAS_WORKSPACE
-    source = f"table: cuBLAS, {_CUBLAS_HANDLES} handles on compute capability {'9.0 and later' if large else 'below 9.0'}"
-    return MemoryTerm(name="workspace", bytes=_CUBLAS_HANDLES * size, source=source)
 
 
 def _host_data(profile: TrainProfile) -> MemoryTerm:

@@ -28,6 +28,7 @@ STACKED = (
     "loss",
     "embeddings",
     "setup",
+    "workspace",
 )
 """`CATEGORIES` from what never changes to what comes and goes, so that a stack of them is flat at its bottom."""
 assert set(STACKED) == set(CATEGORIES)

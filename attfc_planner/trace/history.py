@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 OpKind: TypeAlias = Literal["conv", "depthwise", "matmul", "norm", "elementwise", "optimizer", "loss", "other"]
 
+CUBLAS_WORKSPACE = "workspace"
+
 CATEGORIES = (
     "weights",
     "gradients",
@@ -26,9 +28,10 @@ CATEGORIES = (
     "embeddings",
     "setup",
     "convolution workspace",
+    CUBLAS_WORKSPACE,
 )
 """Whose bytes a storage holds; ``setup`` is what only the construction needs, ``embeddings`` what an
-evaluation collects until its last batch."""
+evaluation collects until its last batch, ``workspace`` cuBLAS's (`attfc_planner.memory.run`)."""
 
 
 @dataclass(frozen=True, slots=True)

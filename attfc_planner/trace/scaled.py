@@ -122,7 +122,7 @@ def _in_parts(trace: Trace, whole: NDArray[np.int64], parts: int) -> Trace:
         ops=(*trace.ops, *(trace.ops[index] for index in gradients), "div"),
         phases=(*trace.phases, *(trace.phases[index] for index in gradients), "loss"),
         categories=(*trace.categories, *("gradients" for _ in gradients), "loss"),
-        steps=(),
+        steps=trace.steps,  # all that is new lies in the second
         costs=(),
     )
 

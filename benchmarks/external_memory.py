@@ -22,7 +22,8 @@ from typing import Any, TypeVar
 
 from attfc_planner.gpu.catalog import get_card
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.memory.overheads import cuda_terms
+from attfc_planner.memory.overheads import context, cublas_workspace
+from attfc_planner.memory.run import CUBLAS_HANDLES
 from attfc_train.units import MIB, Bytes
 from benchmarks.external_networks import NetworkRun, Setting, record_network
 from benchmarks.provenance import provenance, save
@@ -153,9 +154,9 @@ def predict(row: XmemRow, run: NetworkRun, depthwise: bool) -> Bytes | None:
     The context is not in it: xMem's recording begins once the context is there.
     """
     gpu = get_card(CARDS[row.gpu]).model_copy(update={"capacity_bytes": row.capacity})
-    terms = {term.name: term.bytes for term in cuda_terms(gpu)}
-    reserved = run.reserved(run.workspaces(gpu, depthwise), row.capacity - sum(terms.values()))
-    return None if reserved is None else reserved + terms["workspace"]
+    cublas = CUBLAS_HANDLES * cublas_workspace(gpu)
+    reserved = run.reserved(run.workspaces(gpu, depthwise), row.capacity - context(gpu).bytes - cublas)
+    return None if reserved is None else reserved + cublas
 
 
 def compare_xmem() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from attfc_planner.gpu.calibration import CONTEXT, CONVOLUTION_FACTOR, CUBLAS, HEADROOM, HEADROOM_SHARE, WORKSPACE_SHARE
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.gpu.versions import installed_version
+from attfc_planner.memory.run import CUBLAS_HANDLES
 from attfc_train.profile.prediction import MemoryTerm
 from attfc_train.profile.profile import NUM_DRAWN_PAIRS, TrainProfile
 from attfc_train.units import KIB, MIB, Bytes
@@ -24,8 +25,6 @@ CUBLAS_WORKSPACE: Bytes = 8320 * KIB
 """``:4096:2:16:8``, PyTorch's default up to Ada (pytorch#95668)."""
 CUBLAS_WORKSPACE_LARGE: Bytes = 32 * MIB
 """sm_90 and later (pytorch#175344)."""
-CUBLAS_HANDLES = 2
-"""The main thread's and autograd's."""
 
 LEAST_CONVOLUTION_WORKSPACE: Bytes = 64 * MIB
 LEAST_HEADROOM: Bytes = 512 * MIB

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from attfc_planner.trace.history import OpCost, OpKind
@@ -46,7 +47,7 @@ class CostTally:
     def add(self, func: Operator, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Count one call of the operator `func`, whose `name` the caller knows (`torch_internals.name_of`)."""
         phase = current_phase() or "input"
-        key = (_DEPTHWISE.get(name, name) if _is_depthwise(name, args) else name, phase)
+        key = (_DEPTHWISE[name] if name in _DEPTHWISE and _is_depthwise(name, args) else name, phase)
         sums = self._sums.get(key)
         if sums is None:
             sums = [0, 0, 0]
@@ -73,14 +74,20 @@ def _kind(func: Operator, name: str, phase: str) -> OpKind:
     return kind
 
 
+def is_own_kernel(name: str, args: tuple[Any, ...]) -> bool:
+    """Return whether torch has a CUDA kernel of its own for a convolution, which takes no workspace: depthwise, but in fp16.
+
+    ``ConvParams::use_cudnn_depthwise`` in ``aten/src/ATen/native/Convolution.cpp``; images here are not channels-last.
+    """
+    return _is_depthwise(name, args) and args[0].dtype != torch.float16
+
+
 def _is_depthwise(name: str, args: tuple[Any, ...]) -> bool:
     """Return whether a convolution has as many groups as output channels, and more than one."""
-    if name not in _DEPTHWISE:
-        return False
-    # ``convolution(input, weight, ..., groups)``; ``convolution_backward(gradient, input, weight, ..., groups, output_mask)``.
+    # ``convolution(input, weight, ...)`` and ``conv2d`` alike; ``convolution_backward(gradient, input, weight, ...)``.
     # A weight is [channels out, channels in / groups, height, width].
-    weight, groups = (args[1], args[-1]) if name == "convolution" else (args[2], args[-2])
-    return bool(weight.shape[1] == 1 and weight.shape[0] > 1 and groups == weight.shape[0])
+    images, weight = (args[1], args[2]) if name == "convolution_backward" else (args[0], args[1])
+    return bool(weight.shape[1] == 1 and weight.shape[0] > 1 and images.shape[1] == weight.shape[0])
 
 
 def _flops(name: str, args: tuple[Any, ...], result: Any) -> int:

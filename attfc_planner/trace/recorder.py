@@ -23,7 +23,7 @@ from torch import Tensor
 from attfc_planner.trace.fake_results import FakeResults
 from attfc_planner.trace.history import Trace
 from attfc_planner.trace.no_gc import no_collection
-from attfc_planner.trace.op_costs import CostTally
+from attfc_planner.trace.op_costs import CostTally, is_own_kernel
 from attfc_planner.trace.torch_internals import (
     DispatchMode,
     Operator,
@@ -48,7 +48,8 @@ State = TypeVar("State")
 
 _DEVICE = torch.ops.prim.device.default
 _ADD = torch.ops.aten.add.Tensor
-_CONVOLUTIONS = {"convolution", "convolution_backward"}
+_CONVOLUTIONS = {"convolution", "conv2d", "convolution_backward"}
+"""Without gradients, in an evaluation, ``conv2d`` is not taken apart."""
 _CATEGORY_OF_PHASE = {"loss": "loss", "build": "setup"}
 
 
@@ -120,9 +121,10 @@ class Recorder(DispatchMode):
             self._traits[func] = traits
         result = self._fake_result(traits, func, args, kwargs) if self._fake else func(*args, **kwargs)
         if traits.makes_storage:
-            for tensor in (result,) if isinstance(result, Tensor) else tensors_in(result):
+            own = traits.name in _CONVOLUTIONS and is_own_kernel(traits.name, args)
+            for tensor in _in_order_of_birth(traits.name, result, own):
                 self._notice(tensor, traits.name)
-            if traits.name in _CONVOLUTIONS:
+            if traits.name in _CONVOLUTIONS and not own:
                 self._convolution_workspace(traits.name, args[:2], result)
         if traits.costs and self.tallies:
             self.tallies[-1].add(func, traits.name, args, kwargs, result)
@@ -214,7 +216,7 @@ class Recorder(DispatchMode):
     def _convolution_workspace(self, name: str, inputs: tuple[Tensor, ...], result: Any) -> None:
         """Write down a storage with the bytes of a convolution's input and output, born and freed during the call."""
         # ``convolution(input, ...) -> output``; ``convolution_backward(gradient of the output, input, ...)``.
-        moved = (inputs[0], result) if name == "convolution" else (inputs[1], inputs[0])
+        moved = (inputs[1], inputs[0]) if name == "convolution_backward" else (inputs[0], result)
         nbytes = sum(tensor.numel() * tensor.element_size() for tensor in moved)
         self.events.append(~self._born(name, nbytes, "convolution workspace"))
 
@@ -307,6 +309,13 @@ def _tag_state(recorder: Recorder, state: TrainState) -> None:
     for parameter in learned:
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(_gradient_tagger(recorder))
+
+
+def _in_order_of_birth(name: str, result: Any, own: bool) -> Iterator[Tensor]:
+    """Yield an operator's results as its CUDA kernel makes them."""
+    if own and name == "convolution_backward":  # the weight's gradient first
+        result = (result[1], result[0], *result[2:])
+    return tensors_in(result)
 
 
 def _gradient_tagger(recorder: Recorder) -> Callable[[Tensor], None]:

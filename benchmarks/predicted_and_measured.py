@@ -108,7 +108,7 @@ def predicted(profile: TrainProfile, model: MemoryModel, gpu: GpuProfile) -> dic
     memory = model.on(gpu).exact(profile)
     known = gpu.calibration
     table = calibrated_efficiencies(known.speed, known.speed_error) if known else efficiencies(gpu, profile.run.precision)
-    step, _ = step_seconds(model.run(profile).costs[-1], gpu, profile.run.precision, table)
+    step, _ = step_seconds(model.history(profile).costs[-1], gpu, profile.run.precision, table)
     return {
         "bytes": without_data(memory),
         "headroom_bytes": next(term.bytes for term in memory.terms if term.name == "headroom"),

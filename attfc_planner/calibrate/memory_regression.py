@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from attfc_planner.calibrate.real_steps import RealSteps
 from attfc_planner.gpu.calibration import CONTEXT, CONVOLUTION_FACTOR, CUBLAS, HEADROOM, HEADROOM_SHARE, WORKSPACE_SHARE
-from attfc_planner.memory.allocator import replay
 from attfc_planner.memory.model import WORKSPACE, peak_of
 from attfc_planner.memory.overheads import uncalibrated_workspaces
+from attfc_planner.memory.run import Run
 from attfc_planner.trace.history import Trace
 from attfc_train.units import MIB, Bytes
 
@@ -34,9 +34,9 @@ TIMES_RESIDUAL = 3
 
 @dataclass(frozen=True, eq=False)
 class MemoryRun:
-    """A real run beside its trace, in which ``convolution workspace`` storages hold the bytes moved."""
+    """A real run beside its history, in which ``convolution workspace`` storages hold the bytes moved, and cuBLAS's none."""
 
-    trace: Trace
+    history: Run
     real: RealSteps
 
 
@@ -75,7 +75,7 @@ def fit_cpu(runs: Sequence[MemoryRun]) -> dict[str, float]:
     Args:
         runs: at least two that differ, each with `process_bytes`.
     """
-    peaks = [peak_of(run.trace, _without_workspaces(run.trace)) for run in runs]
+    peaks = [peak_of(run.history.trace, _without_workspaces(run.history.trace)) for run in runs]
     measured = np.array([run.real.process_bytes for run in runs], np.float64)
     beyond = measured - [sum(peak.alive.values()) for peak in peaks]
     terms = np.array([(1.0, peak.passing) for peak in peaks])
@@ -98,13 +98,14 @@ def margin(predicted: Sequence[Bytes], measured: Sequence[Bytes]) -> dict[str, f
 def _beyond_trace(run: MemoryRun) -> list[Bytes]:
     """Return for each of `FACTORS` how much more the real allocator reserved than the replay does."""
     assert run.real.reserved_bytes is not None
-    rows = np.array(run.trace.categories) == WORKSPACE
-    rule = uncalibrated_workspaces(run.trace.nbytes[rows])
+    trace = run.history.trace
+    rows = np.array(trace.categories) == WORKSPACE
+    rule = uncalibrated_workspaces(trace.nbytes[rows])
     beyond = []
     for factor in FACTORS:
-        sizes = run.trace.nbytes.copy()
+        sizes = trace.nbytes.copy()
         sizes[rows] = np.rint(factor * rule).astype(np.int64)
-        beyond.append(run.real.reserved_bytes - replay(run.trace.events, sizes.tolist()).peak_reserved)
+        beyond.append(run.real.reserved_bytes - run.history.replay(sizes).peak_reserved)
     return beyond
 
 

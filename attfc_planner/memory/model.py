@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.memory.allocator import installed_order, replay, smallest_capacity
 from attfc_planner.memory.blocks import ROUNDING
 from attfc_planner.memory.overheads import (
     convolution_source,
@@ -123,28 +122,7 @@ class MemoryModel:
         peak = peak_of(run.trace, sizes)
         tensors = sum(peak.alive.values())
         unseen = sum(term.bytes for term in unseen_terms(profile, self.gpu, peak.passing))
-        return unseen + (tensors if self.gpu.kind == "cpu" else self._smallest_capacity(run, sizes))
-
-    def reserved(self, run: Run, sizes: NDArray[np.int64]) -> Bytes:
-        """Return the peak of what the allocator reserves for a run whose storages have these sizes."""
-        return replay(
-            run.trace.events,
-            sizes.tolist(),
-            self.expandable,
-            device_bytes=self.gpu.capacity_bytes,
-            order=installed_order(),
-            emptied=run.emptied,
-        ).peak_reserved
-
-    def _smallest_capacity(self, run: Run, sizes: NDArray[np.int64]) -> Bytes:
-        return smallest_capacity(
-            run.trace.events,
-            sizes.tolist(),
-            self.expandable,
-            device_bytes=self.gpu.capacity_bytes,
-            order=installed_order(),
-            emptied=run.emptied,
-        )
+        return unseen + (tensors if self.gpu.kind == "cpu" else run.smallest_capacity(sizes, self.expandable, self.gpu.capacity_bytes))
 
     def _run(self, profile: TrainProfile, steps: Trace) -> Run:
         """Return train steps and then an evaluation, through one allocator and beside what training keeps.
@@ -160,7 +138,7 @@ class MemoryModel:
         terms = [*_traced_terms(peak, self.gpu), *unseen_terms(profile, self.gpu, peak.passing)]
         # What is over the budget without fragmentation needs no replay to be refused, and a search asks about many of those.
         if self.gpu.kind == "cuda" and (always_replayed or sum(term.bytes for term in terms) <= self.budget_bytes):
-            terms.append(_fragmentation(self.reserved(run, sizes) - tensors))
+            terms.append(_fragmentation(run.replay(sizes, self.expandable, self.gpu.capacity_bytes).peak_reserved - tensors))
         terms.append(headroom(sum(term.bytes for term in terms), self.gpu))
         return MemoryPrediction(
             terms=tuple(terms),

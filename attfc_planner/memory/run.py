@@ -10,8 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
+from attfc_planner.memory.allocator import Replay, installed_order, replay, smallest_capacity
 from attfc_planner.trace.history import CUBLAS_WORKSPACE, Trace
+from attfc_train.units import Bytes
 
 CUBLAS_HANDLES = 2
 """The main thread's and autograd's; `attfc_train.optim.precision.prepare_device` has both made before anything else."""
@@ -23,6 +26,29 @@ class Run:
 
     trace: Trace
     emptied: range
+
+    def replay(self, sizes: NDArray[np.int64], expandable: bool = True, device_bytes: Bytes | None = None) -> Replay:
+        """Return the marks of this run on the allocator of the torch that is installed.
+
+        Args:
+            sizes: bytes of every storage.
+
+        The others are those of `attfc_planner.memory.allocator.CachingAllocator`.
+        """
+        events = self.trace.events
+        order = installed_order()
+        return replay(events, sizes.tolist(), expandable, device_bytes=device_bytes, order=order, emptied=self.emptied)
+
+    def smallest_capacity(self, sizes: NDArray[np.int64], expandable: bool, device_bytes: Bytes) -> Bytes:
+        """Return the least that the allocator must be able to reserve for this run; the arguments are those of `replay`."""
+        return smallest_capacity(
+            self.trace.events,
+            sizes.tolist(),
+            expandable,
+            device_bytes=device_bytes,
+            order=installed_order(),
+            emptied=self.emptied,
+        )
 
 
 def run_of(steps: Trace, evaluation: Trace) -> Run:

@@ -50,6 +50,8 @@ _DEVICE = torch.ops.prim.device.default
 _ADD = torch.ops.aten.add.Tensor
 _CONVOLUTIONS = {"convolution", "conv2d", "convolution_backward"}
 """Without gradients, in an evaluation, ``conv2d`` is not taken apart."""
+_WITH_WORKSPACE = 2
+"""Of the results of ``convolution_backward``: the gradients of input and weight; the bias's is a sum."""
 _CATEGORY_OF_PHASE = {"loss": "loss", "build": "setup"}
 
 
@@ -121,11 +123,11 @@ class Recorder(DispatchMode):
             self._traits[func] = traits
         result = self._fake_result(traits, func, args, kwargs) if self._fake else func(*args, **kwargs)
         if traits.makes_storage:
-            own = traits.name in _CONVOLUTIONS and is_own_kernel(traits.name, args)
-            for tensor in _in_order_of_birth(traits.name, result, own):
-                self._notice(tensor, traits.name)
-            if traits.name in _CONVOLUTIONS and not own:
-                self._convolution_workspace(traits.name, args[:2], result)
+            if traits.name in _CONVOLUTIONS:
+                self._notice_convolution(traits.name, args, result)
+            else:
+                for tensor in tensors_in(result):
+                    self._notice(tensor, traits.name)
         if traits.costs and self.tallies:
             self.tallies[-1].add(func, traits.name, args, kwargs, result)
         return result
@@ -213,12 +215,22 @@ class Recorder(DispatchMode):
         self.categories.append(category or _CATEGORY_OF_PHASE.get(phase, "activations"))
         return index
 
-    def _convolution_workspace(self, name: str, inputs: tuple[Tensor, ...], result: Any) -> None:
-        """Write down a storage with the bytes of a convolution's input and output, born and freed during the call."""
+    def _notice_convolution(self, name: str, args: tuple[Any, ...], result: Any) -> None:
+        """Write down a convolution's results in the order of their birth, and a workspace for each that cuDNN computes."""
+        backward = name == "convolution_backward"
+        own = is_own_kernel(name, args)
+        if backward and own:  # the weight's gradient first
+            result = (result[1], result[0], *result[2:])
         # ``convolution(input, ...) -> output``; ``convolution_backward(gradient of the output, input, ...)``.
-        moved = (inputs[1], inputs[0]) if name == "convolution_backward" else (inputs[0], result)
+        moved = (args[1], args[0]) if backward else (args[0], result)
         nbytes = sum(tensor.numel() * tensor.element_size() for tensor in moved)
-        self.events.append(~self._born(name, nbytes, "convolution workspace"))
+        for number, tensor in enumerate(result if backward else (result,)):
+            if tensor is None:
+                continue
+            self._notice(tensor, name)
+            if not own and number < _WITH_WORKSPACE:
+                # A storage with the bytes of input and output, born and freed during the call.
+                self.events.append(~self._born(name, nbytes, "convolution workspace"))
 
 
 def record_run(
@@ -309,13 +321,6 @@ def _tag_state(recorder: Recorder, state: TrainState) -> None:
     for parameter in learned:
         if parameter.requires_grad:
             parameter.register_post_accumulate_grad_hook(_gradient_tagger(recorder))
-
-
-def _in_order_of_birth(name: str, result: Any, own: bool) -> Iterator[Tensor]:
-    """Yield an operator's results as its CUDA kernel makes them."""
-    if own and name == "convolution_backward":  # the weight's gradient first
-        result = (result[1], result[0], *result[2:])
-    return tensors_in(result)
 
 
 def _gradient_tagger(recorder: Recorder) -> Callable[[Tensor], None]:

@@ -11,6 +11,7 @@ import os
 import signal
 import statistics
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -55,8 +56,9 @@ def run_real_steps(
     capacity_bytes: Bytes | None = None,
     evaluate: bool = True,
     timeout: float = 300,
+    environment: Mapping[str, str] | None = None,
 ) -> RealSteps:
-    """Run `steps` + 2 train steps on random images, and then an evaluation of two batches.
+    """Run `steps` + 2 train steps on random images, and then an evaluation of two batches and another step.
 
     Args:
         profile: resolved.
@@ -65,19 +67,20 @@ def run_real_steps(
             ignored on a CPU.
         evaluate: whether the evaluation runs too.
         timeout: seconds after which the process is killed.
+        environment: variables of the process beside this one's.
     """
     options = ["--device", kind, "--steps", str(steps)]
     options += ["--capacity", str(capacity_bytes)] if capacity_bytes is not None else []
     options += [] if evaluate else ["--no-evaluation"]
-    environment = dict(os.environ)
-    prepare(environment)
+    variables = {**os.environ, **(environment or {})}
+    prepare(variables)
     try:
         child = subprocess.run(
             command("attfc_planner.calibrate.step_probe", *options),
             input=profile.model_dump_json(),
             capture_output=True,
             text=True,
-            env=environment,
+            env=variables,
             timeout=timeout,
             check=False,
         )

@@ -46,10 +46,8 @@ def measure(
         torch.cuda.set_per_process_memory_fraction(min(1.0, capacity / total))  # the current device: this one has no index
     prepare_device(device, profile.run.precision)
     state = build(profile, device)
-    batch = Batch.example(profile, device)
+    batch = _batch(profile, device)
     seconds = []
-    batch.query.random_(0, 256)
-    batch.references.random_(0, 256)
     for step in range(steps + UNTIMED):
         if step == 1:
             forget_peak(device)  # as the loop does: what choosing kernels took is given back
@@ -58,13 +56,23 @@ def measure(
         seconds.append(time.perf_counter() - begin)
     if evaluate:
         _evaluate(state, batch)
+        train_step(state, batch)  # as after every evaluation but the last
     return {"seconds": seconds[UNTIMED:], **_memory(device, base, held_before)}
 
 
+def _batch(profile: TrainProfile, device: torch.device) -> Batch:
+    """Return random images in the host's memory, as the loader does: every step copies them to the device."""
+    batch = Batch.example(profile, torch.device("cpu"))
+    batch.query.random_(0, 256)
+    batch.references.random_(0, 256)
+    tensors = (batch.query, batch.references, batch.flips, batch.labels)
+    return Batch(*(tensor.pin_memory() for tensor in tensors)) if device.type == "cuda" else batch
+
+
 def _evaluate(state: TrainState, batch: Batch) -> None:
-    device = batch.query.device
+    device = state.device
     part = batch.query[: state.profile.optim.micro_batch_size]  # as many as the loop evaluates at a time
-    images = (torch.zeros_like(part) for _ in range(2))
+    images = (part.to(device, non_blocking=True) for _ in range(2))
     sums, _ = embed_batches(state.feature_encoder, images, device, state.profile.run.precision)
     sums.sum().item()
 

@@ -24,7 +24,17 @@ from dataclasses import dataclass
 from functools import partial
 
 from attfc_planner.gpu.versions import installed_version
-from attfc_planner.memory.blocks import ENDLESS, ROUNDING, SMALL_REQUEST, Block, ExpandablePool, NativePool, Order, Pool, order_of
+from attfc_planner.memory.blocks import (
+    ENDLESS,
+    ROUNDING,
+    SMALL_REQUEST,
+    Block,
+    ExpandablePool,
+    NativePool,
+    Order,
+    Pool,
+    order_of,
+)
 from attfc_train.units import MIB, Bytes
 
 

@@ -94,7 +94,7 @@ class MemoryModel:
     def history(self, profile: TrainProfile) -> Trace:
         """Return the train steps behind `exact`, with the bytes that convolution workspaces take on the device."""
         trace = self._traces.exact(profile)
-        return trace.with_sizes(self._sizes(trace))
+        return trace.with_sizes(self.sizes(trace))
 
     def run(self, profile: TrainProfile) -> Run:
         """Return all that `exact` replays; its ``convolution workspace`` storages hold the bytes moved, cuBLAS's none."""
@@ -118,11 +118,13 @@ class MemoryModel:
         Below `estimate`, because it has no headroom and allows the allocator's retries, which are slow.
         """
         run = self._run(profile, self._traces.estimated(profile))
-        sizes = self._sizes(run.trace)
+        sizes = self.sizes(run.trace)
         peak = peak_of(run.trace, sizes)
         tensors = sum(peak.alive.values())
         unseen = sum(term.bytes for term in unseen_terms(profile, self.gpu, peak.passing))
-        return unseen + (tensors if self.gpu.kind == "cpu" else run.smallest_capacity(sizes, self.expandable, self.gpu.capacity_bytes))
+        return unseen + (
+            tensors if self.gpu.kind == "cpu" else run.smallest_capacity(sizes, self.expandable, self.gpu.capacity_bytes)
+        )
 
     def _run(self, profile: TrainProfile, steps: Trace) -> Run:
         """Return train steps and then an evaluation, through one allocator and beside what training keeps.
@@ -132,7 +134,7 @@ class MemoryModel:
         return run_of(steps, self._traces.evaluation(profile))
 
     def _predicted(self, profile: TrainProfile, run: Run, always_replayed: bool = False) -> MemoryPrediction:
-        sizes = self._sizes(run.trace)
+        sizes = self.sizes(run.trace)
         peak = peak_of(run.trace, sizes)
         tensors = sum(peak.alive.values())
         terms = [*_traced_terms(peak, self.gpu), *unseen_terms(profile, self.gpu, peak.passing)]
@@ -148,7 +150,7 @@ class MemoryModel:
             allocator=PLANNED_ALLOCATOR if self.gpu.kind == "cuda" else None,
         )
 
-    def _sizes(self, trace: Trace) -> NDArray[np.int64]:
+    def sizes(self, trace: Trace) -> NDArray[np.int64]:
         """Return the bytes of all storages, convolution workspaces included."""
         sizes = trace.nbytes.copy()
         rows = np.array(trace.categories) == WORKSPACE

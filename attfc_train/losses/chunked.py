@@ -25,7 +25,6 @@ def score_slots(query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk
     total = query.new_zeros(num)
     weighted = query.new_zeros(dim, num)
     queries = query.t().contiguous()
-    ones = query.new_ones(min(chunk, slots.size))
     if not slots.size:
         return Partial(maximum, total, weighted.t())
     # All views at once: slicing each chunk would cost a call per chunk and tensor.
@@ -39,7 +38,8 @@ def score_slots(query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk
             maximum = _shift(logits, maximum, total, weighted)
         # total += sum_c e^(z_c - M);  weighted += sum_c e^(z_c - M) values_c scales_c.
         weights = logits.exp_()
-        total.addmv_(weights.t(), ones[: len(weights)])  # a sum over rows would take scratch memory of its own on CUDA
+        # As a product: a sum over rows takes scratch memory of its own on CUDA.
+        total.addmv_(weights.t(), weights.new_ones(len(weights)))
         weighted.addmm_(centers.t(), weights if scales is None else weights.mul_(scales))
     return Partial(maximum, total, weighted.t())
 

@@ -1,0 +1,203 @@
+"""Predictions beside torch's real caching allocator, on the stand-in device: peaks of free runs, and runs on cards cut to size.
+
+    python -m benchmarks.real_allocator --cases 130 --capped 60   # call it again until it says that nothing is left
+    python -m benchmarks.real_allocator --report                  # table, figures and picture of what is on file
+
+It needs a CUDA build of torch and the stand-in's libraries (`tests/standin`); every run is a process of its own. Kernels do
+nothing there, so the figures are about memory alone; convolution workspaces follow the planner's own rule on both sides and are
+not tested.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from attfc_planner.calibrate.real_steps import RealSteps, run_real_steps
+from attfc_planner.gpu.catalog import get_card
+from attfc_planner.gpu.profile import GpuProfile
+from attfc_planner.memory.model import MemoryModel
+from attfc_train.cuda_environment import PLANNED_ALLOCATOR
+from attfc_train.profile.profile import TrainProfile
+from attfc_train.units import MIB, Bytes
+from benchmarks.allocator_cases import CARDS, AllocatorCase, cases
+from benchmarks.allocator_report import write_report
+from benchmarks.memory_lines import append_line, read_lines
+from benchmarks.provenance import RESULTS, provenance
+from benchmarks.standin import CONTEXT, environment, forget
+
+LINES = RESULTS / "real_allocator.jsonl"
+CARD = "rtx-4090"
+"""Its name and compute capability; its memory is each case's."""
+NATIVE = "expandable_segments:False"
+NO_BUDGET = 2**60
+STEPS = 2
+SHORT: Bytes = 64 * MIB
+EDGE: Bytes = 4 * MIB
+
+Line = dict[str, Any]
+
+
+class Bench:
+    """Predicts in this process, which never starts CUDA, and runs in others."""
+
+    def __init__(self) -> None:
+        self._models: dict[tuple[Bytes, str], MemoryModel] = {}
+        self._base = MemoryModel(cases()[0].profile(), card_of(CARDS[-1]), NO_BUDGET)
+        self._count = 0
+
+    def model(self, card: Bytes, allocator: str) -> MemoryModel:
+        """Return the model of a card with so much memory under an allocator setting."""
+        model = self._base.on(card_of(card))
+        model.expandable = allocator == PLANNED_ALLOCATOR
+        return model
+
+    def predict(self, profile: TrainProfile, card: Bytes, allocator: str) -> dict[str, Bytes]:
+        """Return allocated and reserved bytes of the run, its headroom, and the least that it survives."""
+        model = self.model(card, allocator)
+        memory = model.exact(profile)
+        run = model.run(profile)
+        terms = {term.name: term.bytes for term in memory.terms}
+        return {
+            "allocated": run.replay(model.sizes(run.trace), model.expandable, card).peak_allocated,
+            "reserved": memory.measured_bytes,
+            "headroom": terms["headroom"],
+            "context": terms["context"],
+        }
+
+    def floor(self, profile: TrainProfile, card: Bytes) -> Bytes:
+        """Return the least that the allocator must be able to reserve."""
+        model = self.model(card, PLANNED_ALLOCATOR)
+        run = model.run(profile)
+        return run.smallest_capacity(model.sizes(run.trace), True, card)
+
+    def run(self, profile: TrainProfile, card: Bytes, allocator: str) -> RealSteps:
+        """Return what a process on a stand-in card does; the allocator's share of the card is ``card - CONTEXT``."""
+        self._count += 1
+        card_id = f"{os.getpid()}-{self._count}"
+        try:
+            return run_real_steps(profile, "cuda", steps=STEPS, environment=environment(card, allocator, card_id))
+        finally:
+            forget(card_id)
+
+
+def card_of(capacity: Bytes) -> GpuProfile:
+    """Return a card with so much memory."""
+    return get_card(CARD).model_copy(update={"capacity_bytes": capacity})
+
+
+def free_runs(bench: Bench, case: AllocatorCase) -> Iterator[tuple[Line, partial[RealSteps]]]:
+    """Yield a case's line and its run, under both allocator settings, on the smallest card that has the room."""
+    profile = case.profile()
+    for allocator in (PLANNED_ALLOCATOR, NATIVE):
+        needs = [(card, bench.predict(profile, card, allocator)) for card in CARDS]
+        fitting = [(card, need) for card, need in needs if need["reserved"] + need["headroom"] + CONTEXT <= card]
+        if fitting:
+            card, need = fitting[0]
+            line = {
+                "kind": "free",
+                "name": case.name,
+                "case": case.facts(),
+                "allocator": allocator,
+                "card": card,
+                "predicted": need,
+            }
+            yield line, partial(bench.run, profile, card, allocator)
+
+
+def capped_runs(bench: Bench, case: AllocatorCase) -> Iterator[tuple[Line, partial[RealSteps]]]:
+    """Yield lines and runs on cards cut to the prediction, with and without headroom, and to both sides of the edge."""
+    profile = case.profile()
+    need = bench.predict(profile, CARDS[-1], PLANNED_ALLOCATOR)
+    if need["reserved"] + need["headroom"] + CONTEXT > CARDS[-1]:
+        return
+    need = bench.predict(profile, CONTEXT + need["reserved"], PLANNED_ALLOCATOR)
+    floor = bench.floor(profile, CONTEXT + need["reserved"])
+    rooms = {
+        "need - 64 MiB": need["reserved"] - SHORT,
+        "need": need["reserved"],
+        "with headroom": need["reserved"] + need["headroom"],
+        "edge": floor + EDGE,
+        "below the edge": floor - EDGE,
+    }
+    for what, room in rooms.items():
+        line = {
+            "kind": "capped",
+            "name": case.name,
+            "case": case.facts(),
+            "what": what,
+            "room": room,
+            "predicted": {**need, "floor": floor},
+        }
+        yield line, partial(bench.run, profile, CONTEXT + room, PLANNED_ALLOCATOR)
+
+
+def measured(run: partial[RealSteps]) -> Line:
+    """Return what a run shows."""
+    begin = time.monotonic()
+    real = run()
+    if real.outcome == "failed":
+        real = run()  # a process of the stand-in may end badly after its work; a fault of ours does so twice
+    return {
+        "outcome": real.outcome,
+        "reason": real.reason,
+        "measured": {"allocated": real.allocated_bytes, "reserved": real.reserved_bytes},
+        "seconds": round(time.monotonic() - begin, 1),
+    }
+
+
+def measure(wanted: list[AllocatorCase], how: Any, bench: Bench, path: Path, until: float) -> int:
+    """Run what is not on file; return how many cases are left."""
+    done = {(line["kind"], line["name"]) for line in read_lines(path)}
+    kind = "free" if how is free_runs else "capped"
+    waiting = [case for case in wanted if (kind, case.name) not in done]
+    pending: list[tuple[Line, Future[Line]]] = []
+    left = len(waiting)
+    with ThreadPoolExecutor(2) as pool:
+        for case in waiting:
+            if time.monotonic() > until:
+                break
+            pending += [(line, pool.submit(measured, run)) for line, run in how(bench, case)]
+            left -= 1
+            while len(pending) > 8:
+                _record(path, *pending.pop(0))
+        for line, result in pending:
+            _record(path, line, result)
+    return left
+
+
+def _record(path: Path, line: Line, result: Future[Line]) -> None:
+    whole = {**line, **result.result(), "provenance": provenance()}
+    append_line(path, whole)
+    print(
+        f"{whole['seconds']:5.1f} s  {whole['name']}, {whole.get('what', whole.get('allocator'))}: {whole['outcome']}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Run the benchmark from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cases", type=int, default=130, help="settings that run freely, under both allocator settings")
+    parser.add_argument("--capped", type=int, default=60, help="settings that run on cards cut to size, five runs each")
+    parser.add_argument("--minutes", type=float, default=60.0, help="begin no case after this")
+    parser.add_argument("--report", action="store_true", help="only the report of what is on file")
+    parser.add_argument("--lines", type=Path, default=LINES)
+    options = parser.parse_args()
+    if not options.report:
+        until = time.monotonic() + 60 * options.minutes
+        bench = Bench()
+        left = measure(cases()[: options.cases], free_runs, bench, options.lines, until)
+        left += measure(cases()[: options.capped], capped_runs, bench, options.lines, until)
+        print(f"{left} cases left")
+    write_report(read_lines(options.lines), options.lines.parent)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,4 +1,4 @@
-"""The environment in which a process sees the stand-in device (`tests/standin`): the real CUDA torch on a card that is not there."""
+"""The environment of a process on the stand-in device (`tests/standin`): the real CUDA torch on a card that is not there."""
 
 from __future__ import annotations
 

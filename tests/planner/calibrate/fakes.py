@@ -11,9 +11,9 @@ import numpy as np
 from attfc_planner.calibrate.real_steps import RealSteps
 from attfc_planner.gpu.calibration import Calibration
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.memory.allocator import replay
 from attfc_planner.memory.model import WORKSPACE, MemoryModel, peak_of
 from attfc_planner.memory.overheads import uncalibrated_workspaces
+from attfc_planner.memory.run import Run
 from attfc_planner.speed.efficiency import calibrated_efficiencies
 from attfc_planner.speed.model import step_seconds
 from attfc_planner.trace.history import Trace
@@ -46,25 +46,26 @@ def make_calibration(**changes: object) -> Calibration:
     return Calibration.model_validate({**document, **changes})
 
 
-def history(sizes: Sequence[int], categories: Sequence[str]) -> Trace:
+def history(sizes: Sequence[int], categories: Sequence[str]) -> Run:
     """Every storage is born in turn, convolution workspaces die at once, everything else at the end."""
     events = []
     for place, category in enumerate(categories):
         events += [place, ~place] if category == WORKSPACE else [place]
     names = tuple("op" for _ in sizes)
-    return Trace(tuple(events), np.array(sizes, np.int64), names, names, tuple(categories), (0,), ((),))
+    return Run(Trace(tuple(events), np.array(sizes, np.int64), names, names, tuple(categories), (0,), ((),)), range(0))
 
 
-def reserved(trace: Trace, factor: float, constant: int) -> int:
+def reserved(run: Run, factor: float, constant: int) -> int:
     """What a GPU's allocator reserves with such workspaces."""
-    sizes = trace.nbytes.copy()
-    rows = np.array(trace.categories) == WORKSPACE
+    sizes = run.trace.nbytes.copy()
+    rows = np.array(run.trace.categories) == WORKSPACE
     sizes[rows] = np.rint(factor * uncalibrated_workspaces(sizes[rows])).astype(np.int64)
-    return replay(trace.events, sizes.tolist()).peak_reserved + constant
+    return run.replay(sizes).peak_reserved + constant
 
 
-def resident(trace: Trace, base: int, share: float) -> int:
+def resident(run: Run, base: int, share: float) -> int:
     """What a process on a CPU takes."""
+    trace = run.trace
     peak = peak_of(trace, np.where(np.array(trace.categories) == WORKSPACE, 0, trace.nbytes))
     return round(base + sum(peak.alive.values()) + share * peak.passing)
 
@@ -86,13 +87,13 @@ class HiddenDevice:
         self.calls += 1
         if self.calls in self.answers:
             return self.answers[self.calls]
-        trace = self.model.run(profile)
+        run = self.model.run(profile)
         table = calibrated_efficiencies(SPEED)
-        seconds = step_seconds(trace.costs[-1], self.gpu, profile.run.precision, table)[0].middle
+        seconds = step_seconds(self.model.history(profile).costs[-1], self.gpu, profile.run.precision, table)[0].middle
         if kind == "cpu":
-            size = resident(trace, self.base, self.share)
+            size = resident(run, self.base, self.share)
             return RealSteps("ran", seconds=(seconds,) * steps, context_bytes=200 * MIB, process_bytes=size)
-        held = reserved(trace, self.factor, self.constant)
+        held = reserved(run, self.factor, self.constant)
         return RealSteps(
             "ran", seconds=(seconds,) * steps, allocated_bytes=held, reserved_bytes=held, context_bytes=300 * MIB + self.calls
         )

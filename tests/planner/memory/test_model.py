@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 import torch
 
-from attfc_planner.memory.allocator import replay
 from attfc_planner.memory.model import MemoryModel, peak_of
 from attfc_planner.memory.overheads import (
     CHECKPOINTING_PROCESS,
@@ -80,9 +79,10 @@ def test_terms_say_what_the_state_holds(model: MemoryModel) -> None:
 def test_step_part_is_what_the_allocator_reserves(model: MemoryModel) -> None:
     profile = small_profile(batch_size=512)
     terms = terms_of(model.estimate(profile))
-    trace = model._run(profile, model._traces.estimated(profile))
-    rest = sum(terms[name] for name in ("workspace", "context", "headroom"))
-    assert sum(terms.values()) - rest == replay(trace.events, model._sizes(trace).tolist()).peak_reserved
+    run = model._run(profile, model._traces.estimated(profile))
+    rest = sum(terms[name] for name in ("context", "headroom"))
+    replayed = run.replay(model.sizes(run.trace), True, model.gpu.capacity_bytes)
+    assert sum(terms.values()) - rest == replayed.peak_reserved
 
 
 def test_more_of_anything_needs_no_less(model: MemoryModel) -> None:

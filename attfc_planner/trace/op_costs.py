@@ -75,19 +75,38 @@ def _kind(func: Operator, name: str, phase: str) -> OpKind:
 
 
 def is_own_kernel(name: str, args: tuple[Any, ...]) -> bool:
-    """Return whether torch has a CUDA kernel of its own for a convolution, which takes no workspace: depthwise, but in fp16.
+    """Return whether torch has a CUDA kernel of its own for a convolution, which takes no workspace: depthwise, with exceptions.
 
-    ``ConvParams::use_cudnn_depthwise`` in ``aten/src/ATen/native/Convolution.cpp``; images here are not channels-last.
+    ``ConvParams::use_cudnn_depthwise`` in ``aten/src/ATen/native/Convolution.cpp``, for images that are not channels-last.
     """
-    return _is_depthwise(name, args) and args[0].dtype != torch.float16
+    if not _is_depthwise(name, args):
+        return False
+    images, weight, stride = _convolved(name, args)
+    return images.dtype != torch.float16 or not _suits_cudnn(images, weight, stride)
+
+
+def _suits_cudnn(images: Tensor, weight: Tensor, stride: int) -> bool:
+    """Return whether torch leaves a depthwise convolution in fp16 to cuDNN: where that is faster by its own measurements."""
+    _, channels, _, width = images.shape
+    height, side = weight.shape[2:]
+    if channels < 32 or width < 7 or height != side or side not in (1, 3, 5):
+        return False
+    return stride == 1 or (stride == 2 and side > 1 and (channels >= 512 or (channels >= 256 and width >= 28)))
 
 
 def _is_depthwise(name: str, args: tuple[Any, ...]) -> bool:
     """Return whether a convolution has as many groups as output channels, and more than one."""
-    # ``convolution(input, weight, ...)`` and ``conv2d`` alike; ``convolution_backward(gradient, input, weight, ...)``.
+    images, weight, _ = _convolved(name, args)
     # A weight is [channels out, channels in / groups, height, width].
-    images, weight = (args[1], args[2]) if name == "convolution_backward" else (args[0], args[1])
     return bool(weight.shape[1] == 1 and weight.shape[0] > 1 and images.shape[1] == weight.shape[0])
+
+
+def _convolved(name: str, args: tuple[Any, ...]) -> tuple[Tensor, Tensor, int]:
+    """Return a convolution's input, weight and stride."""
+    # ``convolution(input, weight, bias, stride, ...)`` and ``conv2d`` alike, but conv2d's defaults are left out;
+    # ``convolution_backward(gradient, input, weight, bias sizes, stride, ...)``.
+    images, weight, *rest = args[1:] if name == "convolution_backward" else args
+    return images, weight, rest[1][0] if len(rest) > 1 else 1
 
 
 def _flops(name: str, args: tuple[Any, ...], result: Any) -> int:

@@ -97,7 +97,7 @@ def test_a_size_that_was_not_run_is_predicted(result: Calibrated, folder: Path) 
 def test_another_precision_is_not_calibrated(result: Calibrated, folder: Path) -> None:
     card = CARD.calibrated(make_calibration(precision="fp16"))
     profile = UNSEEN.profile(card, "fp32")
-    costs = MemoryModel(profile, card, GIB, folder).run(profile).costs[-1]
+    costs = MemoryModel(profile, card, GIB, folder).history(profile).costs[-1]
     assert predict_speed(profile, card, costs).images_per_second.source.endswith("not calibrated")
 
 

@@ -40,7 +40,8 @@ NATIVE = "expandable_segments:False"
 NO_BUDGET = 2**60
 STEPS = 2
 SHORT: Bytes = 64 * MIB
-EDGE: Bytes = 16 * MIB
+EDGE_SHARE = 0.01
+"""Of the prediction: the edge is found to within this."""
 
 Line = dict[str, Any]
 
@@ -88,14 +89,15 @@ class Bench:
             forget(card_id)
 
     def edge(self, profile: TrainProfile, low: Bytes, high: Bytes) -> RealSteps:
-        """Return the run on the smallest card that it survives, to within `EDGE`; its reserved bytes are that card's.
+        """Return the run on the smallest card that it survives, to within `EDGE_SHARE`; its reserved bytes are that card's.
 
         Args:
             low: bytes for the allocator with which it may die. high: with which it lives.
         """
         best = RealSteps("out of memory")
-        while best.outcome != "ran" or high - low > EDGE:
-            middle = (low + high) // 2 if high - low > EDGE else high
+        tolerance = EDGE_SHARE * high
+        while best.outcome != "ran" or high - low > tolerance:
+            middle = (low + high) // 2 if high - low > tolerance else high
             real = self.run(profile, CONTEXT + middle, PLANNED_ALLOCATOR)
             if real.outcome == "ran":
                 high = middle

@@ -1,6 +1,6 @@
 """Memory and speed that the planner predicts for the device that is present, beside what real train steps take.
 
-    python -m benchmarks.predicted_and_measured [--steps 6] [--ids 20000]
+    python -m benchmarks.predicted_and_measured [--steps 6] [--ids 20000] [--cases N] [--output FILE]
 
 The device is calibrated first (`attfc_planner.calibrate.calibrate`), and judged on sizes that it was not calibrated on; the
 predictions without the calibration stand beside those with it. Every case is the shipped recipe of a backbone at one batch
@@ -16,6 +16,7 @@ import json
 import os
 import statistics
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -30,8 +31,9 @@ from attfc_planner.memory.model import MemoryModel
 from attfc_planner.plan.request import choose_precision
 from attfc_planner.speed.efficiency import calibrated_efficiencies, efficiencies
 from attfc_planner.speed.model import step_seconds
+from attfc_train.files import write_text_atomically
 from attfc_train.profile.profile import TrainProfile
-from benchmarks.provenance import provenance, quantiles, save
+from benchmarks.provenance import RESULTS, provenance, quantiles
 
 _CPU_SIZES = {"tiny": (64, 96, 192, 256), "mbf": (112, 6, 12, 16), "r18": (112, 3, 6, 8), "r50": (112, 4, 6, 8)}
 """Backbone -> image size and batch sizes."""
@@ -50,11 +52,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--ids", type=int, default=20_000)
+    parser.add_argument("--cases", type=int, help="only so many sizes")
+    parser.add_argument("--output", type=Path, help="result file")
     options = parser.parse_args()
     gpu, _ = find_gpu("auto")
     result = calibrate(gpu, tell=lambda text: print(text, flush=True))
     rows = []
-    for backbone, image_size, batch_size, saving in SIZES[gpu.kind]:
+    for backbone, image_size, batch_size, saving in SIZES[gpu.kind][: options.cases]:
         case = Case(backbone, image_size, batch_size, options.ids, steps=options.steps)
         assert (backbone, image_size, batch_size) not in sizes_of_the_calibration(gpu)
         row = judged(case, saving, result.before, result.gpu)
@@ -80,7 +84,9 @@ def main() -> None:
         "provenance": {**provenance(torch.device(gpu.kind)), "scheduling": scheduling()},
     }
     print(json.dumps(document["summary"], indent=2))
-    print(save(f"predicted_and_measured_{gpu.kind}.json", json.dumps(document, indent=2) + "\n"))
+    path = options.output or RESULTS / f"predicted_and_measured_{gpu.kind}.json"
+    write_text_atomically(path, json.dumps(document, indent=2) + "\n")
+    print(path)
 
 
 def judged(case: Case, saving: bool, before: GpuProfile, after: GpuProfile) -> dict[str, Any]:

@@ -75,8 +75,7 @@ def simulated_reserved(recording: Recording, expandable: bool) -> list[Bytes]:
     reserved = []
     for event in recording.events:
         if event is EMPTY_CACHE:
-            allocator._small.release()
-            allocator._large.release()
+            allocator.empty_cache()
         elif event >= 0:
             blocks[event] = allocator.malloc(recording.sizes[event])
         else:

@@ -75,7 +75,7 @@ def _kind(func: Operator, name: str, phase: str) -> OpKind:
 
 
 def is_own_kernel(name: str, args: tuple[Any, ...]) -> bool:
-    """Return whether torch has a CUDA kernel of its own for a convolution, which takes no workspace: depthwise, with exceptions.
+    """Return whether torch has a CUDA kernel of its own for a convolution, which takes no workspace: most depthwise ones.
 
     ``ConvParams::use_cudnn_depthwise`` in ``aten/src/ATen/native/Convolution.cpp``, for images that are not channels-last.
     """

@@ -8,7 +8,6 @@ here; `attfc_planner.memory.overheads` has those terms.
 
 from __future__ import annotations
 
-import sys
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -114,7 +113,7 @@ class Recorder(DispatchMode):
         """Run the operator, and write down the storages that came out."""
         if func is _DEVICE and self._fake:  # asked more often than anything else
             return fake_device_of(args[0])
-        if func is _ADD and is_sum_of_gradients(sys._getframe(1).f_code, args):
+        if func is _ADD and is_sum_of_gradients(args, kwargs):
             return self._added(*args)
         kwargs = kwargs or {}
         traits = self._traits.get(func)

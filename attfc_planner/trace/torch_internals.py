@@ -6,9 +6,9 @@ on, name by name. The recorder uses some of them at every operator: these are al
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from operator import attrgetter
-from types import CodeType
 from typing import Any, TypeAlias
 
 import torch
@@ -74,23 +74,38 @@ def is_composite(func: Operator) -> bool:
     return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
 
 
-def is_sum_of_gradients(caller: CodeType, args: tuple[Any, ...]) -> bool:
-    """Return whether ``add(*args)`` is autograd's own sum, of two gradients of one tensor, the first of which nobody else holds.
+def is_sum_of_gradients(args: tuple[Any, ...], kwargs: dict[str, Any] | None) -> bool:
+    """Return whether ``add(*args)`` is autograd's own sum of two gradients of one tensor, the first of which nobody else holds.
 
-    Autograd adds these in place (``torch/csrc/autograd/input_buffer.cpp``), but not where a mode or a tensor subclass is
-    watching: then it makes a new tensor, which no run makes.
-
-    Args:
-        caller: the code of the Python frame that the operator was called from.
+    Autograd adds these in place, but not where a mode or a tensor subclass is watching: then it makes a new tensor, which no
+    run makes. To be asked by ``__torch_dispatch__`` itself. A backward formula of torch's that adds two tensors looks alike.
     """
-    if caller is not _ENGINE or torch.is_grad_enabled():
+    # The conditions are those of ``can_accumulate_inplace`` in torch/csrc/autograd/input_buffer.cpp.
+    if kwargs or torch.is_grad_enabled() or sys._getframe(2).f_code is not _ENGINE:
         return False
-    return torch._C._storage_Use_Count(storage_key(args[0].untyped_storage())) == _OWN_HOLDERS and args[0].is_contiguous()
+    holders = (
+        args[0]._use_count(),
+        sys.getrefcount(args[0]),
+        torch._C._storage_Use_Count(storage_key(args[0].untyped_storage())),
+    )
+    return holders == _OWN_HOLDERS and _is_dense(args[0])
+
+
+def _is_dense(tensor: torch.Tensor) -> bool:
+    """Return whether a tensor's elements fill their memory without gaps, each once, in any order of the dimensions."""
+    places = 1
+    for stride, size in sorted(zip(tensor.stride(), tensor.shape, strict=True)):
+        if size != 1 and stride != places:
+            return False
+        places *= size
+    return True
 
 
 _ENGINE = torch.autograd.graph._engine_run_backward.__code__
-_OWN_HOLDERS = 2
-"""References to a storage that nobody shares: its tensor's, and that of the Python object that asks."""
+_OWN_HOLDERS = (4, 3, 2)
+"""References to a gradient that only autograd holds while a mode is asked: to the tensor in C++ (autograd, its call, the
+operator's, Python's object), to Python's object (the tensor, the arguments, the count), to the storage (the tensor, Python's
+object)."""
 
 
 class DispatchMode(TorchDispatchMode):

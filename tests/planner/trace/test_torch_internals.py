@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import weakref
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from attfc_planner.trace.torch_internals import (
     fake_tensors,
     in_kernel,
     is_composite,
+    is_sum_of_gradients,
     name_of,
     results_are_new,
     storage_key,
@@ -137,6 +139,30 @@ def test_a_mode_is_called_without_a_guard() -> None:
     with mode():
         torch.zeros(2) + 1
     assert seen == [aten.zeros.default, aten.add.Tensor]
+
+
+@pytest.mark.parametrize("fake", [False, True])
+def test_a_gradient_that_only_autograd_holds_has_these_holders(fake: bool) -> None:
+    """Catches a torch that counts otherwise, or that calls a mode from another frame: sums would be new storages again."""
+    answers: list[bool] = []
+    counts: list[tuple[int, int]] = []
+
+    class Asking(DispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            if func is aten.add.Tensor:
+                answers.append(is_sum_of_gradients(args, kwargs))
+                storage = args[0].untyped_storage()
+                counts.append((args[0]._use_count(), torch._C._storage_Use_Count(storage_key(storage))))
+                del storage
+            return func(*args, **(kwargs or {}))
+
+    with fake_tensors() if fake else nullcontext(), Asking():
+        value = torch.ones(3, requires_grad=True)
+        (value.exp().exp() + value.exp()).sum().backward()
+        with torch.no_grad():
+            value + value
+    assert answers == [False, True, False], "the graph's own sum, autograd's, and one without gradients"
+    assert counts[1] == (4, 2)
 
 
 def test_the_first_fake_tensor_imports_nothing_that_takes_long() -> None:

@@ -9,7 +9,7 @@ FACES = synthetic:600x12
 # 200 other people: identities 1,000,000 and on are in no training set.
 STRANGERS = synthetic:200x4+1000000
 
-.PHONY: demo test lint check gpu clean
+.PHONY: demo test lint check gpu standin clean
 
 demo: $(READY)  ## plan for this machine, train on synthetic faces, verify on identities never seen (about 2 minutes)
 	rm -rf $(DEMO)
@@ -34,6 +34,9 @@ gpu: $(READY)  ## what only a CUDA device can show: its tests, the loss's rates,
 	$(BIN)/python -m benchmarks.memory_matrix --minutes 9
 	$(BIN)/python -m benchmarks.predicted_and_measured
 
+standin:  ## the CUDA paths without a GPU: tests on a stand-in device, in environments of their own (11 GB, under 25 minutes)
+	$(PYTHON) tests/standin/run.py
+
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("attfc needs Python >= 3.11: make PYTHON=python3.11") if sys.version_info < (3, 11) else None'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -41,4 +44,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf $(VENV) runs dist build *.egg-info
+	rm -rf $(VENV) .standin runs dist build *.egg-info

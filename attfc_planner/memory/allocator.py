@@ -19,7 +19,7 @@ Not modelled: several streams, ``roundup_power2_divisions``, ``max_split_size_mb
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -106,6 +106,11 @@ class CachingAllocator:
         self._small.release()
         self._large.release()
 
+    def forget_peaks(self) -> None:
+        """Count the peaks anew from what is held now."""
+        self.peak_allocated = self.allocated
+        self.peak_reserved = self.reserved
+
     def _grow(self, pool: Pool, size: Bytes) -> Block:
         """Return a used block of new memory; without room, give the caches of both pools back and try once more."""
         block = self._grown(pool, size)
@@ -125,7 +130,7 @@ class CachingAllocator:
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """The marks that a sequence of events left in the allocator."""
+    """The marks that a sequence of events left in the allocator; peaks are those since the cache was last emptied."""
 
     peak_reserved: Bytes
     peak_allocated: Bytes
@@ -140,14 +145,14 @@ def replay(
     *,
     device_bytes: Bytes | None = None,
     order: Order = "segment",
-    emptied: Container[int] = (),
+    emptied: Sequence[int] = (),
 ) -> Replay:
     """Run events through a fresh allocator.
 
     Args:
         events: ``i`` allocates storage i, ``~i`` (that is, -i-1) frees it.
         sizes: bytes of storage i; a storage of 0 bytes takes no memory.
-        emptied: indices into `events` before which the cache is given back.
+        emptied: rising indices into `events` before which the cache is given back; after the last the peaks begin anew.
 
     The others are those of `CachingAllocator`.
 
@@ -161,6 +166,8 @@ def replay(
     for index, event in enumerate(events):
         if index in emptied:
             allocator.empty_cache()
+            if index == emptied[-1]:
+                allocator.forget_peaks()
         if event < 0:
             block = held.pop(~event, None)
             if block is not None:
@@ -178,7 +185,7 @@ def smallest_capacity(
     *,
     device_bytes: Bytes | None = None,
     order: Order = "segment",
-    emptied: Container[int] = (),
+    emptied: Sequence[int] = (),
 ) -> Bytes:
     """Return the least capacity, to within `tolerance`, that these events survive, retries included: a plan's hard floor.
 

@@ -64,7 +64,7 @@ def run_of(steps: Trace, evaluation: Trace) -> Run:
 
 
 def _with_repetition(trace: Trace, source: Trace) -> Trace:
-    """Return the trace followed by the last step of `source`, its beginning; unchanged where that step leaves other storages."""
+    """Return the trace followed by the last step of `source`, its beginning; unchanged where it leaves other storages."""
     begin = source.steps[-1]
     step = source.events[begin:]
     born = [event for event in step if event >= 0]

@@ -4,16 +4,19 @@
 CUDA begins so: a command line before it imports torch, a child in the environment that it is started with.
 
 With expandable segments a freed block's neighbours merge, and what the allocator reserves stays close to what is in use: the
-planner's replay (`attfc_planner.memory.allocator`) assumes them.
+planner's replay (`attfc_planner.memory.allocator`) assumes them, unless it was found that there are none.
 """
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, MutableMapping
 
 PLANNED_ALLOCATOR = "expandable_segments:True"
 """The allocator setting that plans are made for."""
+NATIVE_ALLOCATOR = "expandable_segments:False"
+"""What a plan assumes where the user or the platform has it so, and what torch does by itself."""
 _ALLOCATOR_NAMES = ("PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF")
 """As torch reads them: the first that is there."""
 
@@ -48,10 +51,15 @@ def allocator_setting(environment: Mapping[str, str]) -> str:
     return next((environment[name] for name in _ALLOCATOR_NAMES if name in environment), "")
 
 
-def satisfies(setting: str, assumed: str) -> bool:
-    """Return whether `setting` holds all items of `assumed`; its other items change no prediction by much."""
-    return _items(assumed) <= _items(setting)
+def expands(setting: str) -> bool:
+    """Return whether a setting asks for expandable segments; its other items change no prediction by much."""
+    items = [item.replace(" ", "").lower() for item in setting.split(",")]
+    return [item for item in items if item.startswith("expandable_segments:")][-1:] == [PLANNED_ALLOCATOR.lower()]
 
 
-def _items(setting: str) -> set[str]:
-    return {item.replace(" ", "").lower() for item in setting.split(",") if item.strip()}
+def use_native_segments(environment: MutableMapping[str, str]) -> str:
+    """Put native segments in place of expandable ones, keep the setting's other items, and return it."""
+    name = next((name for name in _ALLOCATOR_NAMES if name in environment), _ALLOCATOR_NAMES[-1])
+    asked = environment.get(name) or PLANNED_ALLOCATOR
+    environment[name] = re.sub(r"expandable_segments\s*:\s*true", NATIVE_ALLOCATOR, asked, flags=re.IGNORECASE)
+    return environment[name]

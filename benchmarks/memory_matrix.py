@@ -4,9 +4,9 @@
     python -m benchmarks.memory_matrix --cpu         # small cases against real allocations on the CPU
     python -m benchmarks.memory_matrix --report      # table and plot of what is on file
 
-On a GPU every case runs freely, then with the allocator capped at the prediction, where it must live, and capped to play
-the cards just above and just below the prediction (`benchmarks.memory_gpu`). On a CPU the fake trace is held against the
-allocations of the same steps run for real, and the prediction against the process's peak (`benchmarks.memory_cpu`).
+On a GPU every case runs freely, then with no more free than is predicted, where it must live, and on cards just above and
+just below the prediction, which a ballast in another process plays (`benchmarks.memory_gpu`). On a CPU the fake trace is held
+against the allocations of the same steps run for real, and the prediction against the process's peak (`benchmarks.memory_cpu`).
 
 Every case is a line of ``results/memory_matrix.jsonl``; a case whose line is there, for this device and this very code, is
 not measured again. A calibration of the card is left out unless ``--calibrated``, so that the figures hold for a card that

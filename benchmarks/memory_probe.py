@@ -1,13 +1,12 @@
-"""The program that `benchmarks.memory_gpu` starts for a case: real steps, freely and with the allocator capped, in one process.
+"""The program that `benchmarks.memory_gpu` starts for a case: real steps, freely and on smaller cards, in one process.
 
 A process costs seconds, a few steps less, so all runs of a case share one. Between two runs everything is freed and the cap
 changes; each run builds its own state. What the runs share is what the first has learned about kernels: cuDNN's and Triton's
 choices. cuDNN drops a remembered choice whose workspace does not fit any more and looks for another, as it does in a new
 process; `benchmarks.memory_gpu` also starts some cases anew with the cap, to hold against these.
 
-A cap is on what the allocator holds, so a card is played with its size less the context that this process was measured to take.
-PyTorch checks a cap against the whole of a request, even where an expandable segment would only grow by a part of it: a
-capped run may retry, and so die, a little earlier than on a real card, never later.
+A cap is what another process leaves free (`benchmarks.memory_ballast`) beside the context of this one, so a card is played with
+its size less the context that this process was measured to take.
 """
 
 from __future__ import annotations
@@ -22,10 +21,12 @@ from typing import Any, Literal
 import torch
 
 from attfc_planner.calibrate.step_probe import measure
+from attfc_planner.gpu.fingerprint import foreign_bytes
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.run.device_memory import memory_use
 from attfc_train.run.out_of_memory import is_out_of_memory, reason
 from attfc_train.units import Bytes
+from benchmarks.memory_ballast import NoRoom, free_limited_to
 
 FREE_STEPS = 1
 CAPPED_STEPS = 0
@@ -56,8 +57,8 @@ class Job:
 class Steps:
     """The outcome of one run."""
 
-    outcome: Literal["lived", "died", "failed"]
-    """``failed``: by another error than memory's."""
+    outcome: Literal["lived", "died", "failed", "unplayed"]
+    """``failed``: by another error than memory's; ``unplayed``: this device has no room to play so large a card."""
     reason: str = ""
     retries: int = 0
     """Times that the allocator gave its cache back to go on."""
@@ -88,15 +89,18 @@ Run = Callable[[Bytes | None, int], Steps]
 """Capacity (None: no cap) and timed steps -> the outcome."""
 
 
-def probe(job: Job, run: Run) -> dict[str, Any]:
+def probe(job: Job, run: Run, context: Bytes | None = None) -> dict[str, Any]:
     """Make all runs of a job.
+
+    Args:
+        context: this process's before its first step; None: the predicted one. It counts for the cold run, in which it grows.
 
     Returns:
         ``free``: a `Steps` or None; ``capped``: a list of `Capped`.
     """
     if job.cold:
-        runs = [_capped(run, "cold", job.need - job.context, None, True)] if job.free else []
-        return {"free": None, "capped": [asdict(each) for each in runs]}
+        room = job.need - (job.context if context is None else context)
+        return {"free": None, "capped": _told([_capped(run, "cold", room, None, True)] if job.free else [])}
     free = run(None, FREE_STEPS) if job.free else None
     context = (free.measured or {}).get("context_bytes") if free else None
     room = job.need - job.context
@@ -104,7 +108,11 @@ def probe(job: Job, run: Run) -> dict[str, Any]:
     if job.free:  # on a smaller device nobody said that it would live
         capped = [_capped(run, "prediction", room, None, True), _capped(run, "bare", room - job.headroom, None, None)]
     capped += _played(job, job.context if context is None else context, run)
-    return {"free": asdict(free) if free else None, "capped": [asdict(each) for each in capped]}
+    return {"free": asdict(free) if free else None, "capped": _told(capped)}
+
+
+def _told(runs: Sequence[Capped]) -> list[dict[str, Any]]:
+    return [asdict(run) for run in runs if run.outcome != "unplayed"]
 
 
 def _played(job: Job, context: Bytes, run: Run) -> list[Capped]:
@@ -131,8 +139,11 @@ def steps_on(profile: TrainProfile, device: torch.device) -> Run:
         left_over = memory_use(device).current if device.type == "cuda" else 0
         retries = _retries(device)
         try:
-            measured = measure(profile, device, steps=steps, capacity=capacity, evaluate=True)
+            with free_limited_to(capacity if device.type == "cuda" else None):
+                measured = measure(profile, device, steps=steps, evaluate=True)
             return Steps("lived", "", _retries(device) - retries, left_over, measured)
+        except NoRoom as error:
+            return Steps("unplayed", str(error))
         except RuntimeError as error:
             full = is_out_of_memory(error)
             return Steps("died" if full else "failed", reason(error)[:300], _retries(device) - retries, left_over)
@@ -151,14 +162,22 @@ def _free_everything(device: torch.device) -> None:
     if device.type == "cuda":
         torch._C._cuda_clearCublasWorkspaces()
         torch.cuda.empty_cache()
-        torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def _bare_context() -> Bytes | None:
+    """Make this process's context and return its bytes; None where the driver does not tell."""
+    before = foreign_bytes("cuda")
+    torch.cuda.mem_get_info()
+    after = foreign_bytes("cuda")
+    return None if before is None or after is None else max(0, after - before)
 
 
 def main() -> None:
     """Read a job from stdin when everything is imported, and print its results."""
     job = Job(**json.loads(sys.stdin.readline()))
     profile = TrainProfile.model_validate(job.profile)
-    print(json.dumps(probe(job, steps_on(profile, torch.device("cuda")))))
+    context = _bare_context() if job.cold else None  # else the free run finds it
+    print(json.dumps(probe(job, steps_on(profile, torch.device("cuda")), context)))
 
 
 if __name__ == "__main__":

@@ -56,9 +56,8 @@ class Bench:
 
     def model(self, card: Bytes, allocator: str) -> MemoryModel:
         """Return the model of a card with so much memory under an allocator setting."""
-        model = self._base.on(card_of(card))
-        model.expandable = allocator == PLANNED_ALLOCATOR
-        return model
+        native = None if allocator == PLANNED_ALLOCATOR else "a setting of this benchmark"
+        return self._base.on(card_of(card).model_copy(update={"native_segments": native}))
 
     def predict(self, profile: TrainProfile, card: Bytes, allocator: str) -> dict[str, Bytes]:
         """Return allocated and reserved bytes of the run, its headroom, and the least that it survives."""

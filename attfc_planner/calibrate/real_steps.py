@@ -53,7 +53,6 @@ def run_real_steps(
     kind: Literal["cuda", "cpu"],
     *,
     steps: int = 6,
-    capacity_bytes: Bytes | None = None,
     evaluate: bool = True,
     timeout: float = 300,
     environment: Mapping[str, str] | None = None,
@@ -63,14 +62,11 @@ def run_real_steps(
     Args:
         profile: resolved.
         kind: the device of this machine.
-        capacity_bytes: the most that the allocator may hold of a GPU, its context not included, to play a smaller card;
-            ignored on a CPU.
         evaluate: whether the evaluation runs too.
         timeout: seconds after which the process is killed.
         environment: variables of the process beside this one's.
     """
     options = ["--device", kind, "--steps", str(steps)]
-    options += ["--capacity", str(capacity_bytes)] if capacity_bytes is not None else []
     options += [] if evaluate else ["--no-evaluation"]
     variables = {**os.environ, **(environment or {})}
     prepare(variables)

@@ -22,6 +22,7 @@ from attfc_train.optim.precision import prepare_device
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.run.device_memory import forget_peak, memory_use
 from attfc_train.run.out_of_memory import observed
+from attfc_train.run.segments import claim_segments
 from attfc_train.step.build import build
 from attfc_train.step.state import TrainState
 from attfc_train.step.step import train_step
@@ -31,19 +32,15 @@ UNTIMED = 2
 """First steps: kernels are chosen, and momentum is born."""
 
 
-def measure(
-    profile: TrainProfile, device: torch.device, *, steps: int, capacity: Bytes | None, evaluate: bool
-) -> dict[str, Any]:
+def measure(profile: TrainProfile, device: torch.device, *, steps: int, evaluate: bool) -> dict[str, Any]:
     """Train, evaluate and return the fields of `attfc_planner.calibrate.real_steps.RealSteps`.
 
     Args:
-        steps: timed ones, after `UNTIMED` others. capacity: bytes that a GPU's allocator may hold; None: all.
+        steps: timed ones, after `UNTIMED` others.
     """
     held_before = foreign_bytes("cuda") if device.type == "cuda" else None  # by the driver: there is no context yet
     base = memory_use(device).current if device.type == "cpu" else 0
-    if capacity is not None and device.type == "cuda":
-        total = torch.cuda.get_device_properties(device).total_memory
-        torch.cuda.set_per_process_memory_fraction(min(1.0, capacity / total))  # the current device: this one has no index
+    claim_segments(device)
     prepare_device(device, profile.run.precision)
     state = build(profile, device)
     batch = _batch(profile, device)
@@ -99,13 +96,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m attfc_planner.calibrate.step_probe", description=__doc__)
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cpu")
     parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--capacity", type=int, help="bytes that the GPU's allocator may hold")
     parser.add_argument("--no-evaluation", action="store_true")
     options = parser.parse_args()
     profile = TrainProfile.model_validate_json(sys.stdin.read())
     device = torch.device(options.device)
     try:
-        measured = measure(profile, device, steps=options.steps, capacity=options.capacity, evaluate=not options.no_evaluation)
+        measured = measure(profile, device, steps=options.steps, evaluate=not options.no_evaluation)
     except RuntimeError as error:
         failure = observed(error, device)
         where = f"{failure.message} in phase '{failure.phase}'" if failure.phase else failure.message

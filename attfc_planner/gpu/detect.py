@@ -16,9 +16,9 @@ from typing import Any, Literal
 from attfc_planner.gpu.calibration import Calibration
 from attfc_planner.gpu.catalog import find_card, get_card, load_gpu_profile
 from attfc_planner.gpu.fingerprint import CpuFingerprint, CudaFingerprint, cpu_fingerprint, cuda_fingerprint
-from attfc_planner.gpu.measurement_cache import Measured, cache_path, read_cached, write_cached
+from attfc_planner.gpu.measurement_cache import EXPANDABLE, Measured, cache_path, read_cached, write_cached
 from attfc_planner.gpu.profile import NOT_IN_CATALOGUE, Architecture, GpuProfile
-from attfc_train.cuda_environment import order_devices
+from attfc_train.cuda_environment import allocator_setting, expands, prepare
 from attfc_train.document import Precision
 from attfc_train.errors import StorageError, UsageError
 from attfc_train.processes import command
@@ -104,10 +104,21 @@ def present_gpu(found: CudaFingerprint) -> GpuProfile:
     }
     facts = {name: value for name, value in facts.items() if value is not None}
     host = {"num_cores": cpu_fingerprint().num_cores, "driver": found.driver, "measured": measured.rates or None}
+    host["native_segments"] = _reason_for_native(measured.rates)
     sources = {**known["sources"], **dict.fromkeys(facts, "NVML"), "num_cores": _AFFINITY, "measured": measured.source}
     sources["capacity_bytes"] = _CUDA_OFFERS if "capacity_bytes" in measured.rates else _DRIVER_LEAVES
     identity = {"name": found.name, "kind": "cuda", "architecture": _architecture(found.compute_capability)}
     return _with_calibration(GpuProfile.model_validate({**known, **identity, **facts, **host, "sources": sources}), measured)
+
+
+def _reason_for_native(rates: dict[str, float]) -> str | None:
+    """Return why training on this GPU will have native segments; None where it will have expandable ones."""
+    environment = dict(os.environ)
+    prepare(environment)
+    setting = allocator_setting(environment)
+    if not expands(setting):
+        return f"PYTORCH_ALLOC_CONF is '{setting}'"
+    return None if rates.get(EXPANDABLE, 1) else "expandable ones are not supported here"
 
 
 def _precisions(compute_capability: float) -> tuple[Precision, ...]:
@@ -224,7 +235,7 @@ def _probed(kind: Literal["cuda", "cpu"], precisions: tuple[Precision, ...]) -> 
     """
     program = command("attfc_planner.gpu.probes", "--device", kind, "--precisions", ",".join(precisions))
     environment = dict(os.environ)
-    order_devices(environment)
+    prepare(environment)
     child = subprocess.run(program, capture_output=True, text=True, env=environment, check=False)
     if child.returncode == 0:
         return {name: float(rate) for name, rate in json.loads(child.stdout).items()}

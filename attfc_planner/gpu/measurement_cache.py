@@ -22,6 +22,8 @@ from attfc_train.cuda_environment import allocator_setting, use_planned_allocato
 from attfc_train.document import Precision
 from attfc_train.files import write_text_atomically
 
+EXPANDABLE = "expandable_segments"
+"""Among the rates of a GPU: 1 where torch's allocator has expandable segments under the setting in force, else 0."""
 MAX_AGE_DAYS = 30
 """Clocks, cooling and drivers change: older measurements are made again."""
 
@@ -69,14 +71,14 @@ def read_cached(path: Path, kind: Literal["cuda", "cpu"], precisions: tuple[Prec
     """Return what `path` holds, if it is complete and not older than `MAX_AGE_DAYS`; a damaged calibration counts as none."""
     needed = {*(TENSOR_FIELD[precision] for precision in precisions), "memory_bandwidth_bytes_per_second"}
     if kind == "cuda":
-        needed |= {"pcie_bytes_per_second", "capacity_bytes"}
+        needed |= {"pcie_bytes_per_second", "capacity_bytes", EXPANDABLE}
     try:
         document = json.loads(path.read_text())
         rates = {str(name): float(rate) for name, rate in document["rates"].items()}
         age = datetime.now(UTC).date() - date.fromisoformat(document["date"])
     except (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError):
         return None
-    sound = needed <= set(rates) and all(0 < rate < math.inf for rate in rates.values())
+    sound = needed <= set(rates) and all(0 < rate < math.inf for name, rate in rates.items() if name != EXPANDABLE)
     if not sound or abs(age.days) > MAX_AGE_DAYS:
         return None
     return Measured(rates, document["date"], _read_calibration(document.get("calibration")))

@@ -1,4 +1,6 @@
-"""Short measurements of a device's real ceilings: matrix products, memory copies and host-to-device copies; a GPU's capacity.
+"""Short measurements of a device's real ceilings: matrix products, memory copies and host-to-device copies.
+
+Of a GPU also its capacity, and whether torch's allocator has expandable segments there.
 
 A probe repeats its work for a fraction of a second after a warm-up and reports the best rate; all together take under
 three seconds. `attfc_planner.gpu.detect` runs this module as a program, so that nothing of it stays in the planner's process.
@@ -15,7 +17,9 @@ from collections.abc import Callable
 
 import torch
 
+from attfc_planner.gpu.measurement_cache import EXPANDABLE
 from attfc_train.document import Precision
+from attfc_train.run.segments import claim_segments, has_expandable_segments
 
 DTYPES: dict[str, tuple[Precision, torch.dtype]] = {
     "fp32_flops": ("fp32", torch.float32),
@@ -26,18 +30,25 @@ SECONDS_PER_PROBE = 0.3
 
 
 def probe(device: torch.device, precisions: tuple[Precision, ...]) -> dict[str, float]:
-    """Measure rates, on a GPU the capacity that CUDA offers too, and return them by `GpuProfile` field name.
+    """Measure rates and return them by `GpuProfile` field name; of a GPU also ``capacity_bytes`` and `EXPANDABLE`.
 
     Args:
         device: ``cuda`` or ``cpu``.
         precisions: those whose matrix-product rate is wanted.
     """
+    claim_segments(device)  # where the driver has no expandable segments, nothing else could be measured
     rates = {field: _matmul_rate(device, dtype) for field, (name, dtype) in DTYPES.items() if name in precisions}
     rates["memory_bandwidth_bytes_per_second"] = _copy_rate(device, device)
     if device.type == "cuda":
         rates["pcie_bytes_per_second"] = _copy_rate(torch.device("cpu"), device)
         rates["capacity_bytes"] = torch.cuda.mem_get_info(device)[1]
+        rates[EXPANDABLE] = float(_is_expandable(device))
     return rates
+
+
+def _is_expandable(device: torch.device) -> bool:
+    held = torch.empty(1, device=device)  # something must be allocated
+    return held.is_cuda and has_expandable_segments()
 
 
 def _matmul_rate(device: torch.device, dtype: torch.dtype) -> float:

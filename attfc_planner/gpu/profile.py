@@ -55,6 +55,8 @@ class GpuProfile(Frozen):
     num_cores: int | None = Field(None, ge=1)
     """Host cores for decoding images; None: the host is not known."""
     driver: str | None = None
+    native_segments: str | None = None
+    """Why torch's allocator has native segments on this device; None: it has the expandable ones that attfc asks for."""
     measured: dict[str, float] | None = None
     """What was measured on this very device, by name: the probes' rates replace the ceilings (see `ceiling`), the figures of
     a calibration replace tables (`attfc_planner.memory.overheads`) and stated ranges (`attfc_planner.speed.efficiency`)."""

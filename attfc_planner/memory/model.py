@@ -2,9 +2,9 @@
 
 ``need = context + foreign + what the allocator reserves for the run + workspaces + headroom``. The run's part is the replay
 of a trace of the real train step, and of an evaluation after it (`attfc_planner.trace.store`), through the simulated allocator
-(`attfc_planner.memory.allocator`, with the expandable segments that attfc-train switches on), its terms are the bytes alive at
-the instant of the peak; what the allocator reserves beyond them is the term ``fragmentation``. On a CPU there is no caching
-allocator, and the terms are the process's.
+(`attfc_planner.memory.allocator`, with the expandable segments that attfc-train switches on, or with the native ones of a
+device that has no others), its terms are the bytes alive at the instant of the peak; what the allocator reserves beyond them
+is the term ``fragmentation``. On a CPU there is no caching allocator, and the terms are the process's.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from attfc_planner.memory.overheads import (
 from attfc_planner.memory.run import Run, run_of
 from attfc_planner.trace.history import CATEGORIES, CUBLAS_WORKSPACE, OpCost, Trace
 from attfc_planner.trace.store import Traces
-from attfc_train.cuda_environment import PLANNED_ALLOCATOR
-from attfc_train.profile.prediction import MemoryPrediction, MemoryTerm
+from attfc_train.cuda_environment import NATIVE_ALLOCATOR, PLANNED_ALLOCATOR
+from attfc_train.profile.prediction import FRAGMENTATION, MemoryPrediction, MemoryTerm
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.units import Bytes
 
@@ -73,7 +73,6 @@ class MemoryModel:
         self.base = base
         self.gpu = gpu
         self.budget_bytes = budget_bytes
-        self.expandable = True
         self._traces = Traces(cache_dir)
 
     def on(self, gpu: GpuProfile) -> MemoryModel:
@@ -81,6 +80,11 @@ class MemoryModel:
         other = copy(self)
         other.gpu = gpu
         return other
+
+    @property
+    def expandable(self) -> bool:
+        """Return whether the device's allocator has expandable segments."""
+        return self.gpu.native_segments is None
 
     def estimate(self, profile: TrainProfile) -> MemoryPrediction:
         """Return the prediction from the traces of the profile's structure: milliseconds once these exist."""
@@ -140,15 +144,28 @@ class MemoryModel:
         terms = [*_traced_terms(peak, self.gpu), *unseen_terms(profile, self.gpu, peak.passing)]
         # What is over the budget without fragmentation needs no replay to be refused, and a search asks about many of those.
         if self.gpu.kind == "cuda" and (always_replayed or sum(term.bytes for term in terms) <= self.budget_bytes):
-            terms.append(_fragmentation(run.replay(sizes, self.expandable, self.gpu.capacity_bytes).peak_reserved - tensors))
+            terms.append(_fragmentation(self._reserved(run, sizes, self.expandable) - tensors, self.gpu))
         terms.append(headroom(sum(term.bytes for term in terms), self.gpu))
         return MemoryPrediction(
             terms=tuple(terms),
             budget_bytes=self.budget_bytes,
             peak_phase=peak.phase,
             peak_operator=peak.operator,
-            allocator=PLANNED_ALLOCATOR if self.gpu.kind == "cuda" else None,
+            allocator=self._allocator(),
+            native_bytes=self._reserved(run, sizes, expandable=False) if always_replayed and self._may_be_native() else None,
         )
+
+    def _reserved(self, run: Run, sizes: NDArray[np.int64], expandable: bool) -> Bytes:
+        return run.replay(sizes, expandable, self.gpu.capacity_bytes).peak_reserved
+
+    def _may_be_native(self) -> bool:
+        """Return whether expandable segments are assumed, and training may find that there are none."""
+        return self.gpu.kind == "cuda" and self.expandable
+
+    def _allocator(self) -> str | None:
+        if self.gpu.kind == "cpu":
+            return None
+        return PLANNED_ALLOCATOR if self.expandable else NATIVE_ALLOCATOR
 
     def sizes(self, trace: Trace) -> NDArray[np.int64]:
         """Return the bytes of all storages, convolution workspaces included."""
@@ -192,5 +209,6 @@ def _traced_terms(peak: Peak, gpu: GpuProfile) -> list[MemoryTerm]:
     return terms
 
 
-def _fragmentation(num_bytes: Bytes) -> MemoryTerm:
-    return MemoryTerm(name="fragmentation", bytes=num_bytes, source="traced: replay through the allocator, expandable segments")
+def _fragmentation(num_bytes: Bytes, gpu: GpuProfile) -> MemoryTerm:
+    kind = "expandable segments" if gpu.native_segments is None else f"native segments: {gpu.native_segments}"
+    return MemoryTerm(name=FRAGMENTATION, bytes=num_bytes, source=f"traced: replay through the allocator, {kind}")

@@ -85,7 +85,8 @@ def cublas_source(gpu: GpuProfile) -> str:
     """Return where the figure of `cublas_workspace` is from."""
     if _measured(gpu, CUBLAS) is not None:
         return _source(gpu)
-    return f"table: cuBLAS, a handle a thread on compute capability {'9.0 and later' if _has_large_workspace(gpu) else 'below 9.0'}"
+    capability = "9.0 and later" if _has_large_workspace(gpu) else "below 9.0"
+    return f"table: cuBLAS, a handle a thread on compute capability {capability}"
 
 
 def unseen_terms(profile: TrainProfile, gpu: GpuProfile, passing: Bytes) -> list[MemoryTerm]:

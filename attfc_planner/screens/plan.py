@@ -129,7 +129,8 @@ def _digits(rate: float) -> int:
 
 def _device_line(gpu: GpuProfile) -> Text:
     used = f", {format_bytes(gpu.foreign_bytes)} of it in use by others" if gpu.foreign_bytes else ""
-    return Text(f"{gpu.name}: {format_bytes(gpu.capacity_bytes)}{used} ({gpu.source})", style="bold")
+    native = f"\nMemory is predicted with native segments: {gpu.native_segments}." if gpu.native_segments else ""
+    return Text(f"{gpu.name}: {format_bytes(gpu.capacity_bytes)}{used} ({gpu.source}){native}", style="bold")
 
 
 def _setting_table(plan: Plan) -> Table:

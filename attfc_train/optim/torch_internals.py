@@ -26,3 +26,7 @@ unscale_and_check_ = torch._amp_foreach_non_finite_check_and_unscale_
 update_scale_ = torch._amp_update_scale_
 """``(scale, tracker, found, growth, backoff, interval)``: ``scale <- backoff scale`` where found is 1, ``growth scale`` after
 `interval` calls in a row with 0, which `tracker`, an int32 scalar, counts."""
+
+# ``PYTORCH_ALLOC_CONF`` is read once; after that there is no public way to change it.
+set_allocator = torch._C._accelerator_setAllocatorSettings
+"""``(setting)``: the allocator's later segments are as `setting` says, in the words of ``PYTORCH_ALLOC_CONF``."""

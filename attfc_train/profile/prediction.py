@@ -6,8 +6,12 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from attfc_train.cuda_environment import NATIVE_ALLOCATOR, expands
 from attfc_train.document import Frozen
 from attfc_train.units import Bytes
+
+FRAGMENTATION = "fragmentation"
+"""Name of the memory term for what the allocator reserves beyond the bytes alive at the peak."""
 
 
 class Interval(Frozen):
@@ -42,6 +46,8 @@ class MemoryPrediction(Frozen):
     peak_operator: str
     allocator: str | None = None
     """CUDA: the ``PYTORCH_ALLOC_CONF`` that is assumed. None: for a CPU, which has no caching allocator."""
+    native_bytes: Bytes | None = Field(None, ge=0)
+    """What takes the place of `measured_bytes` where expandable segments are assumed and not in force; None: not known."""
 
     @property
     def total_bytes(self) -> Bytes:
@@ -60,6 +66,22 @@ class MemoryPrediction(Frozen):
         processes or headroom.
         """
         return self.without("foreign", "headroom", *(["context"] if self.allocator else []))
+
+    def under(self, setting: str) -> MemoryPrediction:
+        """Return the prediction for an allocator setting in force: where it has native segments, with what these reserve."""
+        if self.native_bytes is None or not self.assumes_other_segments(setting):
+            return self
+        more = self.native_bytes - self.measured_bytes
+        terms = (_enlarged(term, more) if term.name == FRAGMENTATION else term for term in self.terms)
+        return self.model_copy(update={"terms": tuple(terms), "allocator": NATIVE_ALLOCATOR, "native_bytes": None})
+
+    def assumes_other_segments(self, setting: str) -> bool:
+        """Return whether this prediction is for another kind of segments than a setting has."""
+        return self.allocator is not None and expands(self.allocator) != expands(setting)
+
+
+def _enlarged(term: MemoryTerm, more: Bytes) -> MemoryTerm:
+    return MemoryTerm(name=term.name, bytes=max(0, term.bytes + more), source="traced: replay with native segments")
 
 
 class Prediction(Frozen):

@@ -19,6 +19,7 @@ from attfc_train.profile.file import load_profile
 from attfc_train.run.checkpoint import load_model
 from attfc_train.run.loop import BEST_FILE, MODEL_FILE, PROFILE_FILE
 from attfc_train.run.run import memory_is_enough
+from attfc_train.run.segments import claim_segments
 
 MODELS = {"best": BEST_FILE, "last": MODEL_FILE}
 
@@ -50,6 +51,7 @@ def report_model(
         path = folder / MODEL_FILE
     model = profile.model
     verification_sets = load_verification_sets(specs, model.image_size)
+    claim_segments(device)
     with memory_is_enough(device):
         encoder = build_encoder(model, device)
         load_model(path, encoder)

@@ -12,11 +12,12 @@ from dataclasses import dataclass
 
 import torch
 
-from attfc_train.cuda_environment import satisfies
+from attfc_train.cuda_environment import allocator_setting, expands
 from attfc_train.errors import DeviceMemoryError
 from attfc_train.profile.prediction import MemoryPrediction
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.run.device_memory import free_memory
+from attfc_train.run.segments import claim_segments
 from attfc_train.units import MIB, Bytes, format_bytes
 
 
@@ -53,7 +54,7 @@ def shortage(memory: MemoryPrediction, free_bytes: Bytes) -> Shortage | None:
     return compared if compared.missing_bytes > 0 else None
 
 
-def prediction_for(profile: TrainProfile, device_type: str) -> MemoryPrediction | None:
+def planned_memory(profile: TrainProfile, device_type: str) -> MemoryPrediction | None:
     """Return the plan's memory; None without a plan, or where it was made for another type of device."""
     if profile.prediction is None:
         return None
@@ -62,32 +63,39 @@ def prediction_for(profile: TrainProfile, device_type: str) -> MemoryPrediction 
     return memory if made_for_cuda == (device_type == "cuda") else None
 
 
+def prediction_for(profile: TrainProfile, device_type: str) -> MemoryPrediction | None:
+    """Return `planned_memory`, with what native segments need where the plan assumed others and these are in force."""
+    planned = planned_memory(profile, device_type)
+    return None if planned is None else planned.under(allocator_setting(os.environ))
+
+
 def check_start(
     profile: TrainProfile,
     device: torch.device,
-    allocator_setting: str,
     stop: bool,
     say: Callable[[str], None],
     free: Callable[[torch.device], Bytes | None] | None = None,
+    claim: Callable[[torch.device], bool] | None = None,
 ) -> None:
-    """Tell the user how this device differs from the plan.
+    """Make the first allocation, and tell the user how this device differs from the plan.
 
     Args:
-        allocator_setting: the one in force.
         stop: raise where the step cannot fit.
         say: prints a line.
         free: asks for the free memory of a device; None: `free_memory`.
+        claim: makes the first allocation, and returns whether the allocator setting is in force; None: `claim_segments`.
 
     Raises:
         DeviceMemoryError: the step cannot fit.
     """
+    holders = _other_holders(device)  # asked first: whatever else is asked of the device starts CUDA in this process
+    is_supported = (claim or claim_segments)(device)
+    planned = planned_memory(profile, device.type)
     memory = prediction_for(profile, device.type)
-    if memory is None:
+    if planned is None or memory is None:
         return
-    if memory.allocator is not None and not satisfies(allocator_setting, memory.allocator):
-        actual = f"'{allocator_setting}'" if allocator_setting else "torch's own"
-        say(f"The plan's memory is predicted for PYTORCH_ALLOC_CONF={memory.allocator}; with {actual} it may need more.")
-    holders = _other_holders(device)  # asked first: the driver's answer about free memory starts CUDA in this process
+    if planned.assumes_other_segments(allocator_setting(os.environ)):
+        say(_other_segments(profile, planned, memory, is_supported))
     free_bytes = (free or free_memory)(device)
     short = None if free_bytes is None else shortage(memory, free_bytes)
     if short is None:
@@ -95,6 +103,31 @@ def check_start(
     if stop and not short.step_fits:
         raise _refusal(profile, device, short, holders)
     say(_warning(profile, device, short, holders))
+
+
+def _other_segments(profile: TrainProfile, planned: MemoryPrediction, memory: MemoryPrediction, is_supported: bool) -> str:
+    """Return the line about segments that the plan does not assume.
+
+    Args:
+        memory: the prediction for those in force. is_supported: whether they are what was asked for.
+    """
+    setting = allocator_setting(os.environ)
+    reason = f"PYTORCH_ALLOC_CONF is '{setting}'" if is_supported else "expandable ones are not supported here"
+    if expands(setting):
+        return f"The plan's memory is predicted for native segments; with expandable ones ({reason}) it may need less."
+    remedy = "unset PYTORCH_ALLOC_CONF" if is_supported else f"plan again: {replan_command(profile)}"
+    return (
+        f"The plan's memory is predicted for expandable segments, but native ones are in force ({reason}): "
+        f"{_compared(planned, memory)}. To have a plan that holds, {remedy}"
+    )
+
+
+def _compared(planned: MemoryPrediction, memory: MemoryPrediction) -> str:
+    before = planned.measured_bytes
+    after = memory.measured_bytes
+    if memory is planned:
+        return f"the allocator may reserve more than the {format_bytes(before)} predicted"
+    return f"the allocator will reserve {format_bytes(after)} in place of {format_bytes(before)}, {after / before - 1:+.1%}"
 
 
 def _refusal(profile: TrainProfile, device: torch.device, short: Shortage, holders: str) -> DeviceMemoryError:

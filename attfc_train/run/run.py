@@ -29,7 +29,7 @@ from attfc_train.run.checkpoint import load_checkpoint
 from attfc_train.run.log import RunLog
 from attfc_train.run.loop import BEST_FILE, MODEL_FILE, PROFILE_FILE, Evaluator, Loop
 from attfc_train.run.out_of_memory import OnOom, is_out_of_memory, reason
-from attfc_train.run.preflight import check_start, prediction_for
+from attfc_train.run.preflight import check_start, planned_memory, prediction_for
 from attfc_train.step.build import build
 from attfc_train.step.state import TrainState
 
@@ -121,7 +121,7 @@ def _check_start(profile: TrainProfile, options: RunOptions) -> None:
     def say(text: str) -> None:
         options.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    check_start(profile, options.device, allocator_setting(os.environ), options.on_oom == "fail", say)
+    check_start(profile, options.device, options.on_oom == "fail", say)
 
 
 def _changed(profile: TrainProfile, assignments: Sequence[str]) -> TrainProfile:
@@ -218,7 +218,9 @@ def _train(
     best_accuracy: float | None = None,
 ) -> None:
     profile = state.profile
+    planned = planned_memory(profile, options.device.type)
     predicted = prediction_for(profile, options.device.type)
+    setting = allocator_setting(os.environ)
     log = RunLog(options.folder, profile.total_steps, state.step, tensorboard=options.tensorboard, console=options.console)
     with log:
         log.event(
@@ -232,8 +234,17 @@ def _train(
             num_images=dataset.index.num_images,
             accumulation=profile.optim.accumulation,
             predicted_peak_bytes=None if predicted is None else predicted.measured_bytes,
-            allocator=allocator_setting(os.environ) if options.device.type == "cuda" else None,
+            allocator=setting if options.device.type == "cuda" else None,
         )
+        if planned is not None and predicted is not None and planned.assumes_other_segments(setting):
+            log.event(
+                "allocator",
+                state.step,
+                planned=planned.allocator,
+                in_force=setting,
+                planned_peak_bytes=planned.measured_bytes,
+                predicted_peak_bytes=predicted.measured_bytes,
+            )
         if state.step:
             save_profile(profile, options.folder / PROFILE_FILE)  # with what this command changed
         log.say(_headline(profile, dataset, options))

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from attfc_train.units import GIB, Bytes
+from attfc_train.units import GIB, MIB, Bytes
 from benchmarks import memory_probe
+from benchmarks.memory_ballast import ballast_bytes
 from benchmarks.memory_probe import Job, Steps, probe, steps_on
 from tests.planner.trace.profiles import small_profile
 
@@ -91,6 +92,24 @@ def test_a_cold_run_is_the_only_one() -> None:
     assert [(run["kind"], run["predicted_to_fit"], run["outcome"]) for run in result["capped"]] == [("cold", True, "lived")]
 
 
+def test_a_cold_run_has_the_whole_card_but_the_context_it_begins_with() -> None:
+    """Catches the predicted context, which a bare one grows towards: what grows would be counted twice."""
+    device = Device(12 * GIB)
+    probe(job(14 * GIB, cold=True), device, context=GIB // 4)
+    assert device.asked == [13.75 * GIB]
+
+
+def test_a_card_without_room_for_a_ballast_is_no_verdict() -> None:
+    """Catches a run that nobody made among the false-safe ones."""
+
+    def full(capacity: Bytes | None, steps: int) -> Steps:
+        return Steps("lived", measured={}) if capacity is None else Steps("unplayed", "no room")
+
+    result = probe(job(14 * GIB), full)
+    assert result["free"]["outcome"] == "lived"
+    assert result["capped"] == probe(job(14 * GIB, cold=True), full)["capped"] == []
+
+
 def test_real_steps_live() -> None:
     steps = steps_on(small_profile(), CPU)(None, 1)
     assert (steps.outcome, steps.reason) == ("lived", "")
@@ -116,3 +135,8 @@ def test_errors_are_told_apart(error: RuntimeError, outcome: str, monkeypatch: p
     assert steps.outcome == outcome
     assert steps.reason in str(error)
     assert steps.reason
+
+
+@pytest.mark.parametrize(("free", "held"), [(5 * MIB, 4 * MIB), (4 * MIB - 1, 2 * MIB), (MIB, 0), (MIB - 1, -2 * MIB)])
+def test_a_ballast_is_whole_pages_and_leaves_no_less(free: Bytes, held: Bytes) -> None:
+    assert ballast_bytes(free, MIB) == held

@@ -16,9 +16,12 @@ from typing import Any
 import pytest
 import torch
 
+from attfc_train.cuda_environment import NATIVE_ALLOCATOR, PLANNED_ALLOCATOR
 from attfc_train.errors import DeviceMemoryError
 from attfc_train.profile.file import load_profile
 from attfc_train.run.log import read_log
+from attfc_train.run.preflight import planned_memory
+from attfc_train.units import format_bytes
 from tests.standin.commands import PLAN, TRAIN, Place
 
 FACES = "synthetic:200x6"
@@ -183,3 +186,53 @@ def test_a_benchmark_runs(place: Place, module: str, arguments: tuple[str, ...])
     result = (place.folder / "result").read_text()
     assert result.strip()
     assert '"failed"' not in result
+
+
+@pytest.fixture
+def native_place(place: Place) -> Place:
+    """Caches of a card without expandable segments: its measurements are not those of the others."""
+    return Place(place.folder, place.folder)
+
+
+@pytest.mark.slow
+def test_a_driver_without_expandable_segments_is_planned_for_and_trained_on(native_place: Place) -> None:
+    """Catches a probe that does not look, a calibration or a training that ends in the driver's error, and another figure."""
+    arguments = ("--data", FACES, *SMALL, "--epochs", "2", "--output", "best.json")
+    planned, _ = native_place.run(*PLAN, *arguments, EXPANDABLE=0)
+    assert "Memory is predicted with native segments: expandable ones are not supported here." in planned
+    prediction = load_profile(native_place.folder / "best.json").prediction
+    assert prediction is not None
+    assert prediction.memory.allocator == NATIVE_ALLOCATOR
+    short = ("--profile", "best.json", "--device", "cuda", "--set", "run.steps=8", "--output", "run")
+    said, errors = native_place.run(*TRAIN, *short, EXPANDABLE=0)
+    assert "segments" not in said + errors, "it is as planned"
+    start, *_, end = read_log(native_place.folder / "run")
+    assert start["allocator"] == NATIVE_ALLOCATOR
+    assert end["predicted_peak_bytes"] == prediction.memory.measured_bytes >= end["peak_memory_bytes"] > 0
+    assert "720" in native_place.run(*TRAIN, "evaluate", "run", "--device", "cuda", "--val", STRANGERS, EXPANDABLE=0)[0]
+
+
+@pytest.mark.parametrize(
+    ("variable", "reason"),
+    [({"EXPANDABLE": 0}, "expandable ones are not supported here"), ({}, "PYTORCH_ALLOC_CONF is 'max_split_size_mb:512'")],
+    ids=["driver", "user"],
+)
+def test_a_plan_for_expandable_segments_is_trained_with_native_ones(
+    place: Place, large_plan: Path, variable: dict[str, int], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a run that is held against a figure that it cannot keep, and says nothing."""
+    if not variable:
+        monkeypatch.setenv("PYTORCH_ALLOC_CONF", "max_split_size_mb:512")
+    memory = planned_memory(load_profile(large_plan), "cuda")
+    assert memory is not None
+    assert memory.native_bytes is not None
+    short = ("--profile", str(large_plan), "--device", "cuda", "--set", "run.steps=6", "--output", "run")
+    said, errors = place.run(*TRAIN, *short, ID="native", CONV_WORKSPACE="rule", **variable)
+    figures = f"{format_bytes(memory.native_bytes)} in place of {format_bytes(memory.measured_bytes)}"
+    assert f"native ones are in force ({reason}): the allocator will reserve {figures}" in said
+    assert "Traceback" not in errors
+    start, noted, *_, end = read_log(place.folder / "run")
+    assert noted["event"] == "allocator"
+    assert (noted["planned"], noted["planned_peak_bytes"]) == (PLANNED_ALLOCATOR, memory.measured_bytes)
+    assert start["predicted_peak_bytes"] == noted["predicted_peak_bytes"] == end["predicted_peak_bytes"] == memory.native_bytes
+    assert 0.9 * memory.native_bytes < end["peak_memory_bytes"] <= memory.native_bytes

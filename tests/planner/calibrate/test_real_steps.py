@@ -51,7 +51,7 @@ def test_the_evaluation_is_run(profile: TrainProfile, monkeypatch: pytest.Monkey
     monkeypatch.setattr(step_probe, "_evaluate", lambda state, batch: seen.append(batch.query.shape))
     cpu = torch.device("cpu")
     for evaluate in (False, True):
-        step_probe.measure(profile, cpu, steps=1, capacity=None, evaluate=evaluate)
+        step_probe.measure(profile, cpu, steps=1, evaluate=evaluate)
     assert len(seen) == 1
 
 
@@ -67,5 +67,5 @@ def test_an_evaluation_takes_no_more_images_than_a_part(profile: TrainProfile, m
     )
     optim = profile.optim.model_copy(update={"batch_size": 8, "accumulation": 4})
     parts = profile.model_copy(update={"optim": optim})
-    step_probe.measure(parts, torch.device("cpu"), steps=1, capacity=None, evaluate=True)
+    step_probe.measure(parts, torch.device("cpu"), steps=1, evaluate=True)
     assert sizes == [2, 2]

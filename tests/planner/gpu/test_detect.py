@@ -20,6 +20,8 @@ from attfc_planner.gpu.fingerprint import (
     cuda_fingerprint,
     reserved_by_driver,
 )
+from attfc_planner.gpu.measurement_cache import EXPANDABLE
+from attfc_train.cuda_environment import PLANNED_ALLOCATOR
 from attfc_train.errors import ProfileError, UsageError
 from attfc_train.units import GIB, MIB
 from tests.planner.fakes import make_gpu
@@ -191,6 +193,48 @@ def test_cards_that_todays_torch_has_no_kernels_for_are_said(word: str, capabili
     assert "CUDA 12.6 build of torch 2.11 to 2.14" in note
     assert find_gpu("t4")[1] is None
     assert torch_note(card.model_copy(update={"measured": RATES})) is None  # a torch that can use it is here
+
+
+@pytest.mark.parametrize(
+    ("setting", "expandable", "reason"),
+    [
+        (None, 1.0, None),
+        (None, None, None),  # a card too full to be probed
+        (None, 0.0, "expandable ones are not supported here"),
+        ("expandable_segments:True,max_split_size_mb:64", 1.0, None),
+        ("max_split_size_mb:64", 0.0, "PYTORCH_ALLOC_CONF is 'max_split_size_mb:64'"),
+        ("max_split_size_mb:64", None, "PYTORCH_ALLOC_CONF is 'max_split_size_mb:64'"),
+        ("", 0.0, "PYTORCH_ALLOC_CONF is ''"),
+    ],
+)
+def test_a_present_card_says_why_its_segments_are_native(
+    monkeypatch: pytest.MonkeyPatch, setting: str | None, expandable: float | None, reason: str | None
+) -> None:
+    """Catches a plan for segments that training will not have."""
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
+    if setting is not None:
+        monkeypatch.setenv("PYTORCH_ALLOC_CONF", setting)
+    rates = RATES if expandable is None else {**RATES, EXPANDABLE: expandable}
+    monkeypatch.setattr(detect, "_measured", lambda kind, key, precisions: Measured(rates, "2026-01-02"))
+    gpu = present_gpu(CudaFingerprint("NVIDIA GeForce RTX 4090", 24 * GIB, 0, "580.1", 8.9, 400.0, None))
+    assert gpu.native_segments == reason
+
+
+def test_the_probe_asks_for_what_training_will_ask_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a probe without the planned setting, which would find native segments everywhere."""
+    asked: list[dict[str, str]] = []
+
+    def run(*_: object, env: dict[str, str], **__: object) -> SimpleNamespace:
+        asked.append(env)
+        return SimpleNamespace(returncode=0, stdout="{}")
+
+    monkeypatch.delenv("PYTORCH_CUDA_ALLOC_CONF", raising=False)
+    monkeypatch.delenv("PYTORCH_ALLOC_CONF", raising=False)
+    monkeypatch.setattr(detect.subprocess, "run", run)
+    detect._probed("cuda", ("fp32",))
+    assert asked[0]["PYTORCH_ALLOC_CONF"] == PLANNED_ALLOCATOR
+    assert asked[0]["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
 
 
 def test_a_card_that_the_catalogue_does_not_know_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:

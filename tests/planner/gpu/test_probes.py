@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from attfc_planner.gpu import probes
-from attfc_planner.gpu.measurement_cache import Measured, read_cached, write_cached
+from attfc_planner.gpu.measurement_cache import EXPANDABLE, Measured, read_cached, write_cached
 from attfc_train.units import GIB
 
 RATES = {
@@ -18,15 +18,18 @@ RATES = {
     "memory_bandwidth_bytes_per_second": 1e12,
     "pcie_bytes_per_second": 2e10,
     "capacity_bytes": 23.5 * GIB,
+    EXPANDABLE: 0.0,
 }
 
 
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> torch.device:
-    """A GPU that is not there: its rates are given, and torch says that CUDA offers 23.5 GiB."""
+    """A GPU that is not there: its rates are given, and torch says that CUDA offers 23.5 GiB and no expandable segments."""
     monkeypatch.setattr(probes, "_matmul_rate", lambda device, dtype: 1e13)
     monkeypatch.setattr(probes, "_copy_rate", lambda source, target: 1e12 if source == target else 2e10)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20 * GIB, 23 * GIB + GIB // 2))
+    monkeypatch.setattr(probes, "claim_segments", lambda device: False)
+    monkeypatch.setattr(probes, "_is_expandable", lambda device: False)
     return torch.device("cuda")
 
 
@@ -35,6 +38,7 @@ def test_a_gpu_is_measured_with_the_memory_that_cuda_offers(device: torch.device
     rates = probes.probe(device, ("fp32",))
     assert rates["capacity_bytes"] == 23.5 * GIB
     assert rates["pcie_bytes_per_second"] == 2e10
+    assert rates[EXPANDABLE] == 0
     assert set(probes.probe(torch.device("cpu"), ("fp32",))) == {"fp32_flops", "memory_bandwidth_bytes_per_second"}
 
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -53,6 +54,15 @@ def test_the_screen_shows_everything_that_was_promised(width: int) -> None:
         assert f"■ {term.name}" in text
     assert text.rstrip().endswith("attfc-train --profile best.json")
     assert max(map(len, text.splitlines())) <= max(width, 120)
+
+
+def test_native_segments_are_said_in_a_line() -> None:
+    """Catches a plan that is larger than on another machine and does not say why."""
+    expandable = plan(1000)
+    gpu = expandable.gpu.model_copy(update={"native_segments": "expandable ones are not supported here"})
+    line = "Memory is predicted with native segments: expandable ones are not supported here."
+    assert line in shown(replace(expandable, gpu=gpu), 100).splitlines()
+    assert "native" not in shown(expandable, 100)
 
 
 def test_without_images_the_hours_are_not_invented() -> None:

@@ -12,6 +12,7 @@ from attfc_train.optim.torch_internals import (
     foreach_lerp_,
     foreach_mul_,
     foreach_norm,
+    set_allocator,
     unscale_and_check_,
     update_scale_,
 )
@@ -58,6 +59,13 @@ def test_foreach_norm_is_the_l2_norm_of_each() -> None:
     norms = foreach_norm([torch.tensor([3.0, 4.0]), torch.tensor([[2.0]])])
     assert [norm.shape for norm in norms] == [(), ()]
     assert values(list(norms)) == [5.0, 2.0]
+
+
+def test_an_allocator_setting_is_in_the_words_of_the_environment() -> None:
+    """That later segments follow it only a device shows: `tests/standin`."""
+    set_allocator("expandable_segments:False")
+    with pytest.raises(ValueError, match="'True' or 'False'"):
+        set_allocator("expandable_segments:7")
 
 
 @pytest.mark.parametrize(("bad", "expected"), [(1.0, 0.0), (float("inf"), 1.0), (float("nan"), 1.0)])

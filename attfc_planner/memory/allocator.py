@@ -192,16 +192,27 @@ def smallest_capacity(
     The other arguments are those of `replay`.
     """
     replayed = partial(replay, events, sizes, expandable, device_bytes=device_bytes, order=order, emptied=emptied)
-    # Bisection: `low` never survives, as less than the blocks in use, and `high` does, as all that a free run takes.
+
+    def survives(size: Bytes) -> bool:
+        try:
+            replayed(size)
+        except OutOfDeviceMemory:
+            return False
+        return True
+
+    # Bisection: `low` never survives, as less than the blocks in use; `high` does, as all that a free run takes, or twice that,
+    # and so on, where more was in use before its peaks began.
     free_run = replayed()
     low = free_run.peak_allocated - 1
     high = free_run.peak_reserved
+    while not survives(high):
+        low = high
+        high = 2 * high
     while high - low > tolerance:
         middle = (low + high) // 2
-        try:
-            replayed(middle)
+        if survives(middle):
             high = middle
-        except OutOfDeviceMemory:
+        else:
             low = middle
     return high
 

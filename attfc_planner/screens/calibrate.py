@@ -12,8 +12,10 @@ from attfc_planner.memory.overheads import (
     HEADROOM_SHARE_UNCALIBRATED,
     LEAST_CPU_HEADROOM,
     LEAST_HEADROOM,
+    cublas_workspace,
     unseen_terms,
 )
+from attfc_planner.memory.run import CUBLAS_HANDLES
 from attfc_planner.speed.efficiency import Efficiencies, Range, efficiencies
 from attfc_train.units import MIB, format_bytes
 
@@ -76,7 +78,7 @@ def _memory_before(result: Calibrated) -> dict[str, str]:
     least = LEAST_HEADROOM if result.gpu.kind == "cuda" else LEAST_CPU_HEADROOM
     return {
         CONTEXT: format_bytes(unseen["context"]),
-        CUBLAS: format_bytes(unseen["workspace"]),
+        CUBLAS: format_bytes(CUBLAS_HANDLES * cublas_workspace(result.before)),
         CONVOLUTION_FACTOR: "1",
         WORKSPACE_SHARE: f"{CPU_WORKSPACE_SHARE:.0%}",
         HEADROOM: format_bytes(least),

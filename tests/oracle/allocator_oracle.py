@@ -1,14 +1,16 @@
-"""A slow, obvious caching allocator: flat lists, no neighbours, no sorted index. It judges `attfc_planner.memory.allocator`.
+"""A slow, obvious caching allocator: one flat list of runs that tile all addresses. It judges `attfc_planner.memory.allocator`.
 
 Written from the rules (see that module's docstring), not from its code. Every question scans all memory again.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from itertools import pairwise
 
 MIB = 1024**2
+ENDLESS = 1 << 60
 
 
 class Full(Exception):
@@ -19,14 +21,16 @@ def round_up(value: int, multiple: int) -> int:
     return (value + multiple - 1) // multiple * multiple
 
 
-@dataclass
+@dataclass(eq=False)
 class Run:
-    """Addresses [start, end) of one arena; state is 'used' or 'free'."""
+    """Addresses [start, end) of one arena; state is 'used', 'free' or, of a range without pages there, 'hole'."""
 
     arena: int
     start: int
     end: int
     state: str
+    age: int
+    """How many were there before it."""
 
     @property
     def size(self) -> int:
@@ -34,163 +38,184 @@ class Run:
 
 
 @dataclass
-class NativeOracle:
-    """One arena per cudaMalloc; arenas are numbered in the order of their birth."""
+class Oracle(ABC):
+    """Arenas are numbered in the order of their birth.
+
+    Args:
+        by_age: of equal free runs the older one is taken, and not the lower one of the older arena.
+        device: bytes of the whole device; a range of addresses is 9/8 of it. None: as long as you like.
+    """
 
     capacity: int
-    arenas: dict[int, tuple[bool, int]] = field(default_factory=dict)  # number -> (small, size)
+    by_age: bool = False
+    device: int | None = None
+    small: dict[int, bool] = field(default_factory=dict)
+    """Of every arena: whether it is for small requests."""
     runs: list[Run] = field(default_factory=list)
-    born: int = 0
+    num_arenas: int = 0
+    num_runs: int = 0
     retries: int = 0
     peak: int = 0
 
     def reserved(self) -> int:
-        return sum(size for _, size in self.arenas.values())
+        return sum(run.size for run in self.runs if run.state != "hole")
 
     def malloc(self, nbytes: int) -> Run:
         size = round_up(nbytes, 512)
         small = size <= MIB
-        fits = [run for run in self.runs if run.state == "free" and self.arenas[run.arena][0] == small and run.size >= size]
-        if not fits:
-            fits = [self.new_arena(small, size)]
-        run = min(fits, key=lambda run: (run.size, run.arena, run.start))
-        rest = run.size - size
-        if rest >= 512 if small else rest > MIB:
-            self.runs.append(Run(run.arena, run.start + size, run.end, "free"))
-            run.end = run.start + size
-        run.state = "used"
-        return run
-
-    def new_arena(self, small: bool, size: int) -> Run:
-        wanted = 2 * MIB if small else 20 * MIB if size < 10 * MIB else round_up(size, 2 * MIB)
-        if self.reserved() + wanted > self.capacity:
-            self.retries += 1
-            for run in [run for run in self.runs if run.state == "free" and run.size == self.arenas[run.arena][1]]:
-                self.runs.remove(run)
-                del self.arenas[run.arena]
-        if self.reserved() + wanted > self.capacity:
-            raise Full
-        self.born += 1
-        self.arenas[self.born] = (small, wanted)
-        self.runs.append(Run(self.born, 0, wanted, "free"))
-        self.peak = max(self.peak, self.reserved())
-        return self.runs[-1]
-
-    def free(self, run: Run) -> None:
-        run.state = "free"
-        self.runs = coalesced(self.runs)
-
-
-@dataclass
-class ExpandableOracle:
-    """Arena 0 is the small range, arena 1 the large one; `mapped` holds the page numbers of each."""
-
-    capacity: int
-    runs: list[Run] = field(default_factory=list)
-    mapped: tuple[set[int], set[int]] = field(default_factory=lambda: (set(), set()))
-    retries: int = 0
-    peak: int = 0
-    page = (2 * MIB, 20 * MIB)
-
-    def reserved(self) -> int:
-        return sum(len(pages) * size for pages, size in zip(self.mapped, self.page, strict=True))
-
-    def malloc(self, nbytes: int) -> Run:
-        size = round_up(nbytes, 512)
-        arena = 0 if size <= MIB else 1
-        run = self.best_fit(arena, size) or self.extended(arena, size)
+        run = self.best_fit(small, size) or self.extended(small, size)
         if run is None:
             self.retries += 1
             self.release()
-            run = self.extended(arena, size)
+            run = self.extended(small, size)
         if run is None:
             raise Full
-        if run.size > size:
-            self.runs.append(Run(arena, run.start + size, run.end, "free"))
-        run.end = run.start + size
+        rest = run.size - size
+        if self.is_worth_keeping(rest, small):
+            # The rest is the old run, and what is given out is a new one.
+            run.start += size
+            run = self.new_run(run.arena, run.start - size, run.start, "used")
         run.state = "used"
         return run
 
-    def best_fit(self, arena: int, size: int) -> Run | None:
-        free = sorted(
-            (run for run in self.runs if run.arena == arena and run.state == "free"), key=lambda run: (run.size, run.start)
-        )
-        fits = [run for run in free if run.size >= size]
+    def free(self, run: Run) -> None:
+        """What is freed takes its free neighbours in, and keeps its age."""
+        run.state = "free"
+        self.take_in_neighbours(run)
+
+    @abstractmethod
+    def best_fit(self, small: bool, size: int) -> Run | None: ...
+
+    @abstractmethod
+    def extended(self, small: bool, size: int) -> Run | None: ...
+
+    @abstractmethod
+    def is_worth_keeping(self, rest: int, small: bool) -> bool: ...
+
+    @abstractmethod
+    def release(self) -> None: ...
+
+    def fits(self, small: bool, size: int) -> list[Run]:
+        """Free runs that are large enough, in the order in which the allocator looks at them."""
+        free = [run for run in self.runs if run.state == "free" and self.small[run.arena] == small and run.size >= size]
+        return sorted(free, key=lambda run: (run.size, run.age) if self.by_age else (run.size, run.arena, run.start))
+
+    def new_run(self, arena: int, start: int, end: int, state: str) -> Run:
+        self.num_runs += 1
+        self.runs.append(Run(arena, start, end, state, self.num_runs))
+        return self.runs[-1]
+
+    def new_arena(self, small: bool, size: int, state: str) -> Run:
+        self.num_arenas += 1
+        self.small[self.num_arenas] = small
+        return self.new_run(self.num_arenas, 0, size, state)
+
+    def after(self, run: Run) -> Run | None:
+        return next((other for other in self.runs if other.arena == run.arena and other.start == run.end), None)
+
+    def before(self, run: Run) -> Run | None:
+        return next((other for other in self.runs if other.arena == run.arena and other.end == run.start), None)
+
+    def take_in_neighbours(self, run: Run) -> None:
+        for other in (self.before(run), self.after(run)):
+            if other is not None and other.state == run.state:
+                run.start = min(run.start, other.start)
+                run.end = max(run.end, other.end)
+                self.runs.remove(other)
+
+
+class NativeOracle(Oracle):
+    """One arena per cudaMalloc."""
+
+    def best_fit(self, small: bool, size: int) -> Run | None:
+        return next(iter(self.fits(small, size)), None)
+
+    def is_worth_keeping(self, rest: int, small: bool) -> bool:
+        return rest >= 512 if small else rest > MIB
+
+    def extended(self, small: bool, size: int) -> Run | None:
+        wanted = 2 * MIB if small else 20 * MIB if size < 10 * MIB else round_up(size, 2 * MIB)
+        if self.reserved() + wanted > self.capacity:
+            return None
+        run = self.new_arena(small, wanted, "free")
+        self.peak = max(self.peak, self.reserved())
+        return run
+
+    def release(self) -> None:
+        self.runs = [run for run in self.runs if run.state != "free" or self.before(run) or self.after(run)]
+
+
+class ExpandableOracle(Oracle):
+    """An arena is a range of addresses, tiled by pages that are mapped when they are needed."""
+
+    def page(self, arena: int) -> int:
+        return 2 * MIB if self.small[arena] else 20 * MIB
+
+    def is_worth_keeping(self, rest: int, small: bool) -> bool:
+        return rest > 0
+
+    def best_fit(self, small: bool, size: int) -> Run | None:
+        fits = self.fits(small, size)
         for first, second in pairwise(fits):
             if not self.reach(second) < self.reach(first):
                 return first
         return fits[-1] if fits else None
 
     def reach(self, run: Run) -> int:
-        """Return the end of the unmapped addresses behind a free run, less its start."""
-        page, end = self.page[run.arena], run.end
-        if end % page or end // page in self.mapped[run.arena]:
-            return run.size
-        later = [number for number in self.mapped[run.arena] if number * page >= end]
-        return (min(later) * page if later else 1 << 60) - run.start
+        """The size that a free run could have."""
+        after = self.after(run)
+        return run.size + (after.size if after is not None and after.state == "hole" else 0)
 
-    def extended(self, arena: int, size: int) -> Run | None:
-        """Map `size` bytes from the lowest address where they are free or unmapped, with at least one unmapped page."""
-        page = self.page[arena]
-        used = sorted((run.start, run.end) for run in self.runs if run.arena == arena and run.state == "used")
-        starts = [0] + [end for _, end in used]
-        ends = [start for start, _ in used] + [1 << 60]
-        for start, end in zip(starts, ends, strict=True):
-            pages = range(start // page, -(-end // page))
-            hole = any(number not in self.mapped[arena] for number in pages[: len(self.mapped[arena]) + 1])
-            if end - start >= size and hole:
-                return self.map(arena, start, size)
-        raise AssertionError("unreachable")
+    def extended(self, small: bool, size: int) -> Run | None:
+        """Map what is missing at the lowest place where `size` bytes are free or not mapped, at least some not mapped."""
+        holes = [run for run in self.runs if run.state == "hole" and self.small[run.arena] == small]
+        for hole in sorted(holes, key=lambda run: (run.arena, run.start)):
+            before = self.before(hole)
+            first = before if before is not None and before.state == "free" else hole
+            if self.room(first) >= size:
+                return self.mapped(first, size)
+        return self.mapped(self.new_range(small), size)
 
-    def map(self, arena: int, start: int, size: int) -> Run | None:
-        page = self.page[arena]
-        position = start
-        while position < start + size:
-            number = position // page
-            if number in self.mapped[arena]:
-                position = (number + 1) * page
-                continue
-            wanted = []
-            while number not in self.mapped[arena] and number * page < start + size:
-                wanted.append(number)
-                number += 1
-            if self.reserved() + len(wanted) * page > self.capacity:
+    def new_range(self, small: bool) -> Run:
+        span = ENDLESS if self.device is None else self.device + self.device // 8
+        hole = self.new_arena(small, span, "hole")
+        hole.end = round_up(span, self.page(hole.arena))
+        return hole
+
+    def room(self, run: Run | None) -> int:
+        return 0 if run is None or run.state == "used" else run.size + self.room(self.after(run))
+
+    def mapped(self, run: Run, size: int) -> Run | None:
+        """Map holes from a run on, one after the other, until there are `size` free bytes in one piece."""
+        while run.state == "hole" or run.size < size:
+            hole = run if run.state == "hole" else self.after(run)
+            if hole is None or hole.state == "used":
                 return None
-            self.mapped[arena].update(wanted)
+            missing = size if hole is run else size - run.size
+            wanted = min(round_up(missing, self.page(hole.arena)), hole.size)
+            if self.reserved() + wanted > self.capacity:
+                return None
+            if wanted < hole.size:
+                self.new_run(hole.arena, hole.start + wanted, hole.end, "hole")
+                hole.end = hole.start + wanted
+            hole.state = "free"
+            self.take_in_neighbours(hole)
             self.peak = max(self.peak, self.reserved())
-            self.runs += [Run(arena, number * page, (number + 1) * page, "free") for number in wanted]
-            self.runs = coalesced(self.runs)
-            position = number * page
-        return next(run for run in self.runs if run.arena == arena and run.start <= start < run.end and run.state == "free")
+            run = hole
+        return run
 
     def release(self) -> None:
-        for arena in (0, 1):
-            page = self.page[arena]
-            for run in [run for run in self.runs if run.arena == arena and run.state == "free"]:
-                whole = [
-                    number for number in self.mapped[arena] if run.start <= number * page and (number + 1) * page <= run.end
-                ]
-                if not whole:
-                    continue
-                self.mapped[arena].difference_update(whole)
-                self.runs.remove(run)
-                first, last = min(whole) * page, (max(whole) + 1) * page
-                self.runs += [
-                    part for part in (Run(arena, run.start, first, "free"), Run(arena, last, run.end, "free")) if part.size
-                ]
-
-    def free(self, run: Run) -> None:
-        run.state = "free"
-        self.runs = coalesced(self.runs)
-
-
-def coalesced(runs: list[Run]) -> list[Run]:
-    """Free runs that touch become one; used runs stay the same objects."""
-    result: list[Run] = []
-    for run in sorted(runs, key=lambda run: (run.arena, run.start)):
-        last = result[-1] if result else None
-        if last and last.arena == run.arena and last.end == run.start and last.state == run.state == "free":
-            last.end = run.end
-        else:
-            result.append(run)
-    return result
+        """Whole pages inside of free runs become holes, in the order of the small pool's runs, then the large one's."""
+        for run in self.fits(True, 0) + self.fits(False, 0):
+            page = self.page(run.arena)
+            first, last = round_up(run.start, page), run.end // page * page
+            if first >= last:
+                continue
+            if run.start < first:
+                self.new_run(run.arena, run.start, first, "free")
+            if last < run.end:
+                self.new_run(run.arena, last, run.end, "free")
+            run.start, run.end, run.state = first, last, "hole"
+            self.take_in_neighbours(run)
+        # A range without pages is gone.
+        self.runs = [run for run in self.runs if run.state != "hole" or self.before(run) or self.after(run)]

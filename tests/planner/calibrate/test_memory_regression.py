@@ -12,7 +12,7 @@ from attfc_planner.calibrate.real_steps import RealSteps
 from attfc_train.units import MIB
 from tests.planner.calibrate.fakes import history, reserved, resident
 
-TRACES = [
+RUNS = [
     history([w * MIB, a * MIB, c * MIB, a * MIB], ["weights", "activations", "convolution workspace", "activations"])
     for w, a, c in ((100, 40, 200), (100, 160, 800), (300, 80, 500), (20, 500, 100))
 ]
@@ -22,11 +22,9 @@ TRACES = [
 @pytest.mark.parametrize("factor", [0.0, 0.25, 1.0, 1.75])
 @pytest.mark.parametrize("constant", [0, 17 * MIB, 64 * MIB])
 def test_a_rule_that_explains_the_peaks_is_found(factor: float, constant: int) -> None:
-    runs = [MemoryRun(trace, RealSteps("ran", reserved_bytes=reserved(trace, factor, constant))) for trace in TRACES]
+    runs = [MemoryRun(run, RealSteps("ran", reserved_bytes=reserved(run, factor, constant))) for run in RUNS]
     figures = fit_cuda(runs)
-    again = [
-        reserved(trace, figures["convolution_workspace_factor"], int(figures["cublas_workspace_bytes"])) for trace in TRACES
-    ]
+    again = [reserved(run, figures["convolution_workspace_factor"], int(figures["cublas_workspace_bytes"])) for run in RUNS]
     assert again == pytest.approx([run.real.reserved_bytes for run in runs], abs=2 * MIB)
     assert figures["convolution_workspace_factor"] >= factor, "of equal rules the one that asks for more"
 
@@ -34,12 +32,11 @@ def test_a_rule_that_explains_the_peaks_is_found(factor: float, constant: int) -
 def test_no_rule_keeps_the_most_that_was_seen() -> None:
     extra = [900 * MIB, 10 * MIB, 500 * MIB, 0]
     runs = [
-        MemoryRun(trace, RealSteps("ran", reserved_bytes=reserved(trace, 0, more)))
-        for trace, more in zip(TRACES, extra, strict=True)
+        MemoryRun(run, RealSteps("ran", reserved_bytes=reserved(run, 0, more))) for run, more in zip(RUNS, extra, strict=True)
     ]
     figures = fit_cuda(runs)
     assert figures == {"convolution_workspace_factor": 0.0, "cublas_workspace_bytes": 900 * MIB}
-    assert all(reserved(run.trace, 0, 900 * MIB) >= (run.real.reserved_bytes or 0) for run in runs)
+    assert all(reserved(run.history, 0, 900 * MIB) >= (run.real.reserved_bytes or 0) for run in runs)
 
 
 def test_the_largest_context_counts_that_can_be_one() -> None:
@@ -47,7 +44,7 @@ def test_the_largest_context_counts_that_can_be_one() -> None:
 
     def fitted(*sizes: int | None) -> dict[str, float]:
         reals = [RealSteps("ran", reserved_bytes=10**9, context_bytes=size) for size in sizes]
-        return fit_cuda([MemoryRun(TRACES[0], real) for real in reals])
+        return fit_cuda([MemoryRun(RUNS[0], real) for real in reals])
 
     assert fitted(300 * MIB, 500 * MIB, None, 0, 10_000 * MIB)["context_bytes"] == 500 * MIB
     assert "context_bytes" not in fitted(None), "where the driver did not tell, the table stays"
@@ -56,14 +53,14 @@ def test_the_largest_context_counts_that_can_be_one() -> None:
 
 @pytest.mark.parametrize(("base", "share"), [(300 * MIB, 0.5), (0, 0.2), (500 * MIB, 0.0)])
 def test_base_and_share_of_a_process_are_found(base: int, share: float) -> None:
-    runs = [MemoryRun(trace, RealSteps("ran", process_bytes=resident(trace, base, share))) for trace in TRACES]
+    runs = [MemoryRun(run, RealSteps("ran", process_bytes=resident(run, base, share))) for run in RUNS]
     figures = fit_cpu(runs)
     assert figures["context_bytes"] == pytest.approx(base, abs=MIB)
     assert figures["workspace_share"] == pytest.approx(share, abs=0.01)
 
 
 def test_what_grows_less_than_the_tensors_has_no_negative_share() -> None:
-    runs = [MemoryRun(trace, RealSteps("ran", process_bytes=resident(trace, 400 * MIB, -0.2))) for trace in TRACES]
+    runs = [MemoryRun(run, RealSteps("ran", process_bytes=resident(run, 400 * MIB, -0.2))) for run in RUNS]
     figures = fit_cpu(runs)
     assert figures["workspace_share"] == 0
     assert 0 < figures["context_bytes"] < 400 * MIB
@@ -90,5 +87,5 @@ def test_the_margin_is_three_times_the_largest_residual() -> None:
 
 def test_kept_tensors_cost_nothing_beside_themselves() -> None:
     kept = [history([size * MIB, MIB], ["weights", "activations"]) for size in (10, 1000, 5000)]
-    sizes = [resident(trace, 300 * MIB, 0.5) for trace in kept]
-    assert np.ptp([size - trace.nbytes.sum() for size, trace in zip(sizes, kept, strict=True)]) == 0
+    sizes = [resident(run, 300 * MIB, 0.5) for run in kept]
+    assert np.ptp([size - run.trace.nbytes.sum() for size, run in zip(sizes, kept, strict=True)]) == 0

@@ -1,0 +1,49 @@
+"""What `prepare_device` and the probe of real steps do on a CUDA device before a run takes anything."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from attfc_planner.calibrate import step_probe
+from attfc_planner.memory.overheads import CUBLAS_WORKSPACE, CUBLAS_WORKSPACE_LARGE
+from attfc_planner.memory.run import CUBLAS_HANDLES
+from tests.train.profiles import small_profile
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+# cuBLAS makes its workspaces once a process.
+SCRIPT = """
+import json, torch
+from attfc_train.optim.precision import prepare_device
+cuda = torch.device("cuda")
+held = []
+prepare_device(cuda, "bf16")
+held.append(torch.cuda.memory_allocated())
+for dtype in (torch.float32, torch.bfloat16):
+    weight = torch.zeros(64, 64, device=cuda, dtype=dtype, requires_grad=True)
+    (weight @ weight).sum().backward()
+    del weight
+    held.append(torch.cuda.memory_allocated())
+print(json.dumps(held))
+"""
+
+
+# Catches a wake-up of one thread only: the first backward would put autograd's workspace among the step's tensors.
+def test_cublas_takes_its_workspaces_before_anything_else() -> None:
+    child = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True)
+    assert child.returncode == 0, child.stderr
+    held = json.loads(child.stdout.splitlines()[-1])
+    workspace = CUBLAS_WORKSPACE_LARGE if torch.cuda.get_device_capability()[0] >= 9 else CUBLAS_WORKSPACE
+    assert held == [CUBLAS_HANDLES * workspace] * 3
+
+
+def test_the_probes_images_lie_in_pinned_memory_of_the_host() -> None:
+    batch = step_probe._batch(small_profile("identity-30%", "bf16"), torch.device("cuda"))
+    for tensor in (batch.query, batch.references, batch.flips, batch.labels):
+        assert tensor.device.type == "cpu"
+        assert tensor.is_pinned()

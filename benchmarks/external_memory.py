@@ -148,14 +148,14 @@ def read_xmem() -> list[XmemRow]:
     return rows
 
 
-def predict(row: XmemRow, run: NetworkRun, depthwise: bool) -> Bytes | None:
+def predict(row: XmemRow, run: NetworkRun) -> Bytes | None:
     """Return what NVML will have seen the run take, or None where the card is predicted to be too small.
 
     The context is not in it: xMem's recording begins once the context is there.
     """
     gpu = get_card(CARDS[row.gpu]).model_copy(update={"capacity_bytes": row.capacity})
     cublas = CUBLAS_HANDLES * cublas_workspace(gpu)
-    reserved = run.reserved(run.workspaces(gpu, depthwise), row.capacity - context(gpu).bytes - cublas)
+    reserved = run.reserved(run.workspaces(gpu), row.capacity - context(gpu).bytes - cublas)
     return None if reserved is None else reserved + cublas
 
 
@@ -164,12 +164,8 @@ def compare_xmem() -> dict[str, Any]:
     lines: list[dict[str, Any]] = []
     judged: dict[str, list[Judged]] = defaultdict(list)
     for row in read_xmem():
-        run = record_network(row.setting())
-        by_rule = {
-            "attfc": judge(row, predict(row, run, depthwise=True)),
-            "attfc_depthwise_without_workspace": judge(row, predict(row, run, depthwise=False)),
-        }
-        verdicts = {**by_rule, **{name: judge(row, row.estimates[name]) for name in ESTIMATORS}}
+        predicted = predict(row, record_network(row.setting()))
+        verdicts = {name: judge(row, estimate) for name, estimate in {"attfc": predicted, **row.estimates}.items()}
         for name, verdict in verdicts.items():
             judged[name].append(verdict)
         facts = {"model": row.model, "optimizer": row.optimizer, "batch_size": row.batch_size, "gpu": row.gpu}
@@ -280,7 +276,7 @@ class Jobs:
             if setting not in self._runs:
                 self._runs[setting] = record_network(setting)
             run = self._runs[setting]
-            reserved = run.reserved(run.workspaces(self._gpu, depthwise=True))
+            reserved = run.reserved(run.workspaces(self._gpu))
             assert reserved is not None, "without a limit"
             self._reserved[setting] = reserved
         return self._reserved[setting]

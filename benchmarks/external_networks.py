@@ -1,16 +1,13 @@
 """Train steps of torchvision's networks, recorded on fake tensors as the planner records its own.
 
 torchvision is needed for this alone: ``pip install torchvision`` in the release that belongs to the installed torch.
-
-A depthwise convolution in fp32 is torch's own kernel and takes no workspace, seen with the CUDA build of torch 2.14.1: cuDNN is
-called for it in fp16 and in channels_last only. The recorder writes down a workspace for every convolution; here the two are
-told apart, so that both rules can be judged.
 """
 
 from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
@@ -23,15 +20,16 @@ from torch import Tensor, nn
 
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.memory.allocator import OutOfDeviceMemory, replay
+from attfc_planner.memory.blocks import order_of
 from attfc_planner.memory.model import WORKSPACE
 from attfc_planner.memory.overheads import convolution_workspaces
 from attfc_planner.trace.history import Trace
 from attfc_planner.trace.recorder import Recorder, record_run
-from attfc_planner.trace.torch_internals import DispatchMode, Operator, name_of
+from attfc_planner.trace.torch_internals import DispatchMode, Operator
 from attfc_train.units import MIB, Bytes
 
-_WEIGHT_AND_GROUPS = {"convolution": (1, -1), "convolution_backward": (2, -2)}
-"""Where a convolution's arguments hold its weight and its number of groups."""
+_ORDER = order_of("2.6")
+"""Of equal blocks: that of xMem's torch, and of all before it."""
 _LEAST_WORKSPACE: Bytes = MIB
 
 
@@ -53,7 +51,8 @@ class Setting:
     image_size: int
     num_steps: int
     modern: bool
-    """torch 2.0 or later: gradients are set to None between steps, and the optimiser takes all tensors in one call."""
+    """torch 2.0 or later: gradients are set to None between steps, the optimiser takes all tensors in one call, and autograd
+    adds gradients in place (pytorch#90217, of December 2022)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,19 +60,14 @@ class NetworkRun:
     """The recorded steps of a setting."""
 
     trace: Trace
-    depthwise: NDArray[np.bool_]
-    """Which storages are the workspaces of depthwise convolutions."""
 
-    def workspaces(self, gpu: GpuProfile | None, depthwise: bool) -> NDArray[np.int64]:
+    def workspaces(self, gpu: GpuProfile | None) -> NDArray[np.int64]:
         """Return the size of each storage that is a workspace, and 0 for the others.
 
         Args:
             gpu: whose rule is applied; None: no convolution takes any.
-            depthwise: whether the rule holds for depthwise convolutions, too.
         """
         rows = np.array(self.trace.categories) == WORKSPACE
-        if not depthwise:
-            rows &= ~self.depthwise
         sizes = np.zeros_like(self.trace.nbytes)
         if gpu is not None:
             sizes[rows] = convolution_workspaces(self.trace.nbytes[rows], gpu)
@@ -90,7 +84,8 @@ class NetworkRun:
         while True:
             try:
                 bounded = sizes + np.minimum(workspaces, most)
-                return replay(self.trace.events, bounded.tolist(), expandable=False, capacity=capacity).peak_reserved
+                run = replay(self.trace.events, bounded.tolist(), expandable=False, capacity=capacity, order=_ORDER)
+                return run.peak_reserved
             except OutOfDeviceMemory:
                 if most == 0:
                     return None
@@ -108,39 +103,17 @@ def record_network(setting: Setting) -> NetworkRun:
 
 def record_training(setting: Setting, network: nn.Module) -> NetworkRun:
     """Record the copy of a network to the device and the steps there."""
-    depthwise = _DepthwiseWorkspaces()
-    step = partial(_step, setting, depthwise)
-    trace = record_run(partial(_build, setting, network), [step] * setting.num_steps)
-    marked = np.zeros(len(trace.nbytes), bool)
-    marked[depthwise.indices] = True
-    return NetworkRun(trace, marked)
+    return NetworkRun(record_run(partial(_build, setting, network), [partial(_step, setting)] * setting.num_steps))
 
 
-class _DepthwiseWorkspaces(DispatchMode):
-    """A mode that finds the workspaces which the recorder writes down for depthwise convolutions."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.indices: list[int] = []
-        self.recorder: Recorder | None = None
+class _NewSums(DispatchMode):
+    """A mode that changes nothing, but hides from the recorder that autograd adds: sums of gradients are then new tensors."""
 
     def __torch_dispatch__(
         self, func: Operator, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        """Run the operator; after a depthwise convolution the newest storage is its workspace."""
-        result = func(*args, **(kwargs or {}))
-        if self.recorder is not None and _is_depthwise(name_of(func), args):
-            newest = len(self.recorder.categories) - 1
-            if self.recorder.categories[newest] == WORKSPACE:
-                self.indices.append(newest)
-        return result
-
-
-def _is_depthwise(name: str, args: tuple[Any, ...]) -> bool:
-    if name not in _WEIGHT_AND_GROUPS:
-        return False
-    weight, groups = _WEIGHT_AND_GROUPS[name]
-    return bool(args[groups] > 1 and args[weight].shape[1] == 1)
+        """Run the operator."""
+        return func(*args, **(kwargs or {}))
 
 
 @dataclass
@@ -181,20 +154,19 @@ def _make_moments(optimizer: torch.optim.Optimizer, *_: object) -> None:
             optimizer.state[parameter].update(step=torch.tensor(1.0), **moments)
 
 
-def _step(setting: Setting, mode: _DepthwiseWorkspaces, recorder: Recorder, training: _Training, device: torch.device) -> None:
-    mode.recorder = recorder
+def _step(setting: Setting, _: Recorder, training: _Training, device: torch.device) -> None:
     local = training.local
-    with mode:
-        training.optimizer.zero_grad(set_to_none=setting.modern)
-        # A loader's next batch takes the names of the last one, which is freed before its copy to the device is made.
-        local.pop("images", None)
-        images = torch.empty(setting.batch_size, 3, setting.image_size, setting.image_size, device=device)
-        labels = torch.empty(setting.batch_size, dtype=torch.int64, device=device)
-        local.update(images=images, labels=labels)
-        local["logits"] = training.network(images)
-        local["loss"] = nn.functional.cross_entropy(local["logits"], labels)
+    training.optimizer.zero_grad(set_to_none=setting.modern)
+    # A loader's next batch takes the names of the last one, which is freed before its copy to the device is made.
+    local.pop("images", None)
+    images = torch.empty(setting.batch_size, 3, setting.image_size, setting.image_size, device=device)
+    labels = torch.empty(setting.batch_size, dtype=torch.int64, device=device)
+    local.update(images=images, labels=labels)
+    local["logits"] = training.network(images)
+    local["loss"] = nn.functional.cross_entropy(local["logits"], labels)
+    with nullcontext() if setting.modern else _NewSums():
         local["loss"].backward()
-        training.optimizer.step()
+    training.optimizer.step()
 
 
 def _models() -> ModuleType:

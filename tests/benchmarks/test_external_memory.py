@@ -5,14 +5,14 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-from torch import nn
+from torch import Tensor, nn
 
 from attfc_planner.gpu.catalog import get_card
-from attfc_planner.memory.model import WORKSPACE
 from attfc_train.units import MIB
 from benchmarks.external_memory import (
     CARDS,
@@ -156,15 +156,35 @@ def run() -> NetworkRun:
     return record_training(SMALL, small_network())
 
 
-def test_depthwise_convolutions_are_told_apart(run: NetworkRun) -> None:
-    """Catches a mode that marks ordinary convolutions, or misses the backward ones."""
-    categories = np.array(run.trace.categories)
-    assert run.depthwise.sum() == SMALL.num_steps * 2, "forward and backward"
-    assert set(categories[run.depthwise]) == {WORKSPACE}
-    gpu = get_card("rtx-4090")
-    assert (run.workspaces(gpu, depthwise=True) > 0).sum() == SMALL.num_steps * 6
-    assert (run.workspaces(gpu, depthwise=False) > 0).sum() == SMALL.num_steps * 4
-    assert not run.workspaces(None, depthwise=True).any()
+def test_the_workspaces_are_the_planners(run: NetworkRun) -> None:
+    """Catches a depthwise convolution that takes one, and a backward one that takes one for both gradients."""
+    of_first = 1 + 1  # no gradient reaches the images
+    of_second = 1 + 2
+    assert (run.workspaces(get_card("rtx-4090")) > 0).sum() == SMALL.num_steps * (of_first + of_second)
+    assert not run.workspaces(None).any()
+
+
+class Residual(nn.Module):
+    """Two branches, so that autograd adds their gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.branch = nn.Conv2d(3, 3, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        start = self.branch(images)
+        return start + self.branch(start)
+
+
+def test_torch_1_adds_gradients_into_a_new_tensor() -> None:
+    """Catches sums that are in place in both, and in neither; the network's own addition makes a tensor in both."""
+    images_bytes = SMALL.batch_size * 3 * SMALL.image_size**2 * 4
+    network = nn.Sequential(Residual(), nn.ReLU(), nn.Flatten(), nn.Linear(3 * SMALL.image_size**2, 4))
+    sums = {}
+    for modern in (True, False):
+        trace = record_training(replace(SMALL, optimizer="SGD", modern=modern), network).trace
+        sums[modern] = sum(op == "add" and size == images_bytes for op, size in zip(trace.ops, trace.nbytes, strict=True))
+    assert sums == {True: SMALL.num_steps, False: 2 * SMALL.num_steps}
 
 
 def test_adam_keeps_two_moments(run: NetworkRun) -> None:
@@ -182,7 +202,7 @@ def kept(run: NetworkRun) -> int:
 
 def test_without_room_cudnn_takes_less(run: NetworkRun) -> None:
     """Catches a run that is said to die for want of a workspace."""
-    workspaces = run.workspaces(get_card("rtx-4090"), depthwise=False)
+    workspaces = run.workspaces(get_card("rtx-4090"))
     free = run.reserved(workspaces)
     bare = run.reserved(np.zeros_like(workspaces))
     assert free is not None

@@ -62,18 +62,23 @@ def choose(kernel: LossKernel, device: torch.device, work: Workload) -> Containe
 def fastest(device: torch.device, work: Workload) -> str:
     """Return ``triton`` if it runs, agrees with ``chunked`` and is faster, else ``chunked``; warn if it failed or disagrees."""
     try:
-        inputs = _problem(device, work)
-        difference = _difference(inputs, work)
-        if not difference <= TOLERANCE:  # so written, a NaN falls back too
-            _fall_back(f"its result differs by {difference:.1%}")
-            return "chunked"
-        seconds = {name: _seconds(name, inputs, work) for name in ("chunked", "triton")}
+        seconds = _measured(device, work)
     except Exception as error:  # a compiler, a driver, a missing package: a run that has another way must not stop
         _fall_back(f"{type(error).__name__}: {error}")
-        return "chunked"
-    finally:
-        _release(device)
+        seconds = {"chunked": 0.0}
+    # Only now: within the ``try`` the inputs, or an error's traceback, still hold what is to be given back.
+    _release(device)
     return min(seconds, key=seconds.__getitem__)
+
+
+def _measured(device: torch.device, work: Workload) -> dict[str, float]:
+    """Return the seconds of each implementation whose result is right."""
+    inputs = _problem(device, work)
+    difference = _difference(inputs, work)
+    if not difference <= TOLERANCE:  # so written, a NaN falls back too
+        _fall_back(f"its result differs by {difference:.1%}")
+        return {"chunked": 0.0}
+    return {name: _seconds(name, inputs, work) for name in ("chunked", "triton")}
 
 
 def _require_triton(device: torch.device, work: Workload) -> None:

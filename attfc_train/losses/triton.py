@@ -16,6 +16,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -71,7 +72,7 @@ def score_slots(query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk
     splits, per_split = _splits(num, slots.size, dim, math.prod(grid), query.device)
     parts = Partial(query.new_empty(splits, num), query.new_empty(splits, num), query.new_empty(splits, num, dim))
     values = slots.values.contiguous()
-    with torch.cuda.device(query.device) if query.is_cuda else contextlib.nullcontext():
+    with torch.cuda.device(query.device) if query.is_cuda else contextlib.nullcontext(), _forgetting():
         _score[(grid[0], splits, grid[1])](
             query.to(operand_type(slot_type, card)).contiguous(),
             values.view(torch.uint8) if fixed["BITS"] else values,
@@ -93,6 +94,15 @@ def score_slots(query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk
 
 container_loss = partial(streaming_loss, score_slots)
 """See `attfc_train.losses.container_loss.ContainerLoss`."""
+
+
+@contextlib.contextmanager
+def _forgetting() -> Iterator[None]:
+    """Have triton's tuner let go of the arguments, which it keeps where tuning fails: a container would stay for ever."""
+    try:
+        yield
+    finally:
+        _score.nargs = None
 
 
 def card_of(device: torch.device) -> Card:

@@ -139,6 +139,17 @@ def test_choosing_measures_and_leaves_nothing_behind() -> None:
     assert torch.cuda.memory_allocated() == before
 
 
+@pytest.mark.filterwarnings("ignore:the triton kernel is not used:RuntimeWarning")
+def test_a_kernel_that_fails_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the tuner nor an error's traceback holds the container that was tried; and what was cached is given back."""
+    monkeypatch.setattr("triton.runtime.autotuner.Autotuner.prune_configs", lambda *_: 1 / 0)
+    work = choose.Workload(256, 30_000, 512, torch.float32, scaled=False, scale=61.0, chunk=8192)
+    torch.cuda.empty_cache()
+    before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    assert choose.fastest(CUDA, work) == "chunked"
+    assert (torch.cuda.memory_allocated(), torch.cuda.memory_reserved()) == before
+
+
 @pytest.mark.needs_values
 def test_a_tiny_container_on_the_device() -> None:
     query = normalize(torch.randn(3, 8, device=CUDA), dim=1).requires_grad_()

@@ -23,7 +23,14 @@ from attfc_train.units import GIB
 from tests.planner.calibrate.fakes import make_calibration
 
 RATES = {"fp32_flops": 1e11, "memory_bandwidth_bytes_per_second": 2e10}
-CARD_RATES = {**RATES, "fp16_flops": 1e14, "bf16_flops": 1e14, "pcie_bytes_per_second": 2e10, "capacity_bytes": 24 * GIB}
+CARD_RATES = {
+    **RATES,
+    "fp16_flops": 1e14,
+    "bf16_flops": 1e14,
+    "pcie_bytes_per_second": 2e10,
+    "capacity_bytes": 24 * GIB,
+    "expandable_segments": 1.0,
+}
 FOUND = CudaFingerprint("NVIDIA GeForce RTX 4090", 24 * GIB, GIB, "580.1", 8.9, 400.0, None)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import os
 import time
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -160,22 +161,28 @@ def measured(run: partial[RealSteps]) -> Line:
 
 def measure(wanted: list[AllocatorCase], how: Any, bench: Bench, path: Path, until: float) -> int:
     """Run what is not on file; return how many cases are left."""
-    done = {(line["kind"], line["name"]) for line in read_lines(path)}
+    done = {_key(line) for line in read_lines(path)}
+    runs = 2 if how is free_runs else 4
     kind = "free" if how is free_runs else "capped"
-    waiting = [case for case in wanted if (kind, case.name) not in done]
+    finished = Counter((key[:2]) for key in done)
+    waiting = [case for case in wanted if finished[kind, case.name] < runs]
     pending: list[tuple[Line, Future[Line]]] = []
     left = len(waiting)
     with ThreadPoolExecutor(2) as pool:
         for case in waiting:
             if time.monotonic() > until:
                 break
-            pending += [(line, pool.submit(measured, run)) for line, run in how(bench, case)]
+            pending += [(line, pool.submit(measured, run)) for line, run in how(bench, case) if _key(line) not in done]
             left -= 1
             while len(pending) > 8:
                 _record(path, *pending.pop(0))
         for line, result in pending:
             _record(path, line, result)
     return left
+
+
+def _key(line: Line) -> tuple[str, str, str]:
+    return line["kind"], line["name"], line.get("what") or line["allocator"]
 
 
 def _record(path: Path, line: Line, result: Future[Line]) -> None:

@@ -128,7 +128,8 @@ def _measured(
     for number, (case, profile) in enumerate(wanted, 1):
         tell(f"run {number} of {len(wanted)}: {case.label}")
         real = run_steps(profile, model.gpu.kind, steps=case.steps, timeout=TIMEOUT_SECONDS)
-        run = Run(case, profile, MemoryRun(model.run(profile), real), model.history(profile).costs[-1])
+        memory = MemoryRun(model.run(profile), real, model.expandable, model.gpu.capacity_bytes)
+        run = Run(case, profile, memory, model.history(profile).costs[-1])
         if real.outcome == "ran" and run.measured_seconds and run.measured_bytes:
             runs.append(run)
         else:

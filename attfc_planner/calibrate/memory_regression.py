@@ -38,6 +38,9 @@ class MemoryRun:
 
     history: Run
     real: RealSteps
+    expandable: bool = True
+    """Whether the allocator had expandable segments."""
+    device_bytes: Bytes | None = None
 
 
 PLAUSIBLE_CONTEXT: tuple[Bytes, Bytes] = (64 * MIB, 2048 * MIB)
@@ -105,7 +108,7 @@ def _beyond_trace(run: MemoryRun) -> list[Bytes]:
     for factor in FACTORS:
         sizes = trace.nbytes.copy()
         sizes[rows] = np.rint(factor * rule).astype(np.int64)
-        beyond.append(run.real.reserved_bytes - run.history.replay(sizes).peak_reserved)
+        beyond.append(run.real.reserved_bytes - run.history.replay(sizes, run.expandable, run.device_bytes).peak_reserved)
     return beyond
 
 

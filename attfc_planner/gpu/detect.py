@@ -137,7 +137,8 @@ def _stated_rates(found: CudaFingerprint, rates: dict[str, float]) -> dict[str, 
             "no measurement (a torch without CUDA, or a card that is full)",
             "Install a CUDA build of torch, free the card, or give --gpu a GPU profile file.",
         )
-    return {**rates, "slug": NOT_IN_CATALOGUE, "sources": dict.fromkeys(rates, _PROBED)}
+    stated = {name: rate for name, rate in rates.items() if name in GpuProfile.model_fields}
+    return {**stated, "slug": NOT_IN_CATALOGUE, "sources": dict.fromkeys(stated, _PROBED)}
 
 
 def present_cpu(found: CpuFingerprint) -> GpuProfile:

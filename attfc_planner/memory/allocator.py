@@ -204,7 +204,7 @@ def smallest_capacity(
     # and so on, where more was in use before its peaks began.
     free_run = replayed()
     low = free_run.peak_allocated - 1
-    high = free_run.peak_reserved
+    high = max(free_run.peak_reserved, tolerance)
     while not survives(high):
         low = high
         high = 2 * high

@@ -216,7 +216,7 @@ class ExpandablePool(Pool):
     def grow(self, size: Bytes, room: Bytes) -> Block | None:
         """Map pages in the lowest run of free addresses that is long enough, and return a used block at its start."""
         limit = self.reserved + room
-        block = self._lowest_run(size) or self._new_range()
+        block = self._lowest_run(size) or self._new_range(size)
         # A run is cached blocks and holes in turns. What is mapped joins the block before it, so `block` stays the run's first
         # and grows, hole by hole, until it is large enough.
         if not block.mapped and not self._map(block, size, limit):
@@ -235,7 +235,7 @@ class ExpandablePool(Pool):
             end = (block.address + block.size) // self._page * self._page
             if first < end:
                 self._unmap(block, first, end)
-        for address, hole in [entry for entry in self._holes if entry[1].size == self._span]:
+        for address, hole in [entry for entry in self._holes if _is_whole_range(entry[1])]:
             self._holes.remove((address, hole))
             del self._ranges[address]
 
@@ -250,8 +250,10 @@ class ExpandablePool(Pool):
             index += 1
         return index
 
-    def _new_range(self) -> Block:
-        hole = self._number(Block(self._num_ranges * ENDLESS, self._span, self.small))
+    def _new_range(self, size: Bytes) -> Block:
+        """Return a new range; for a request that no range holds, one that does, so that a replay without end can count it."""
+        span = max(self._span, -(-size // self._page) * self._page)
+        hole = self._number(Block(self._num_ranges * ENDLESS, span, self.small))
         hole.mapped = False
         self._num_ranges += 1
         self._ranges[hole.address] = hole
@@ -312,6 +314,10 @@ class ExpandablePool(Pool):
             before.born = hole.born
         else:
             insort(self._holes, (hole.address, hole))
+
+
+def _is_whole_range(hole: Block) -> bool:
+    return hole.previous is None and hole.next is None
 
 
 def _reach(block: Block) -> Bytes:

@@ -13,7 +13,9 @@ import torch
 
 from attfc_train.cuda_environment import allocator_setting, expands, use_native_segments
 from attfc_train.optim.torch_internals import set_allocator
-from attfc_train.run.out_of_memory import is_out_of_memory
+
+_DRIVER_ERROR = "CUDA driver error"
+"""The beginning of torch's message where the driver refuses to map pages."""
 
 
 def claim_segments(device: torch.device) -> bool:
@@ -48,8 +50,8 @@ def _allocates_expandable(device: torch.device) -> bool:
     """
     try:
         byte = torch.empty(1, dtype=torch.uint8, device=device)
-    except RuntimeError as error:
-        return is_out_of_memory(error)
+    except RuntimeError as error:  # every other error is none of segments': it comes up again where it belongs
+        return _DRIVER_ERROR not in str(error)
     expandable = has_expandable_segments()
     del byte
     torch.cuda.empty_cache()

@@ -63,7 +63,7 @@ def test(version: str, places: tuple[str, ...]) -> int:
 
 
 def main() -> int:
-    """Return 0 where all tests of all versions passed."""
+    """Return 0 where all tests of all versions passed; where there is none, only ``--reduced`` is content."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("versions", nargs="*", default=VERSIONS)
     parser.add_argument("--reduced", action="store_true")
@@ -78,7 +78,9 @@ def main() -> int:
         whole = number == 0 and not options.reduced
         codes.append(test(version, REDUCED if options.reduced else ("tests/gpu", "tests/standin") if whole else DEVICE))
         print(f"stand-in device, torch {version}: exit code {codes[-1]} after {time.monotonic() - begin:.0f} s in all")
-    return max(codes, default=0)
+    if not present:
+        return 0 if options.reduced else 1
+    return int(any(codes))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,15 @@ def test_a_rule_that_explains_the_peaks_is_found(factor: float, constant: int) -
     assert figures["convolution_workspace_factor"] >= factor, "of equal rules the one that asks for more"
 
 
+def test_native_segments_are_replayed_as_such() -> None:
+    """What they reserve beyond expandable ones is no constant: it would be counted twice, here and by the plan."""
+    run = history([15 * MIB, 11 * MIB, 30 * MIB, 11 * MIB, 33 * MIB], ["weights", *["activations"] * 4])
+    held = run.replay(run.trace.nbytes, expandable=False).peak_reserved
+    assert held != run.replay(run.trace.nbytes).peak_reserved
+    figures = fit_cuda([MemoryRun(run, RealSteps("ran", reserved_bytes=held), expandable=False)])
+    assert figures["cublas_workspace_bytes"] == 0
+
+
 def test_no_rule_keeps_the_most_that_was_seen() -> None:
     extra = [900 * MIB, 10 * MIB, 500 * MIB, 0]
     runs = [

@@ -170,7 +170,7 @@ def test_a_present_card_has_the_memory_that_cuda_offers(monkeypatch: pytest.Monk
 )
 def test_laptops_chips_and_parts_of_cards_are_measured(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches the rates of the whole desktop or data-centre card under such a name."""
-    rates = {**RATES, "bf16_flops": 3e11, "pcie_bytes_per_second": 1e10, "capacity_bytes": 15.5 * GIB}
+    rates = {**RATES, "bf16_flops": 3e11, "pcie_bytes_per_second": 1e10, "capacity_bytes": 15.5 * GIB, EXPANDABLE: 1.0}
     monkeypatch.setattr(detect, "_measured", lambda kind, key, precisions: Measured(rates, "2026-01-02"))
     gpu = present_gpu(CudaFingerprint(name, 16 * GIB, 0, "600", 8.9, None, None))
     assert (gpu.slug, gpu.bf16_flops, gpu.capacity_bytes) == ("this-gpu", 3e11, 15.5 * GIB)

@@ -18,7 +18,7 @@ from attfc_planner.memory.allocator import (
     smallest_capacity,
 )
 from attfc_planner.memory.blocks import ENDLESS, Block, Order, order_of
-from attfc_train.units import MIB
+from attfc_train.units import GIB, MIB
 from tests.oracle import allocator_oracle as oracle
 
 sizes = st.one_of(
@@ -275,3 +275,11 @@ def test_ten_thousand_events_are_quick() -> None:
     start = time.perf_counter()
     replay(events, nbytes)
     assert time.perf_counter() - start < 0.5
+
+
+def test_a_request_longer_than_any_range_is_counted_and_refused_by_a_capacity() -> None:
+    sizes = [3 * GIB, 100 * MIB]
+    assert replay([0, 1], sizes, device_bytes=GIB).peak_reserved >= sum(sizes)
+    with pytest.raises(OutOfDeviceMemory):
+        replay([0, 1], sizes, capacity=GIB, device_bytes=GIB)
+    assert smallest_capacity([0, 1], sizes, device_bytes=GIB) >= sum(sizes)

@@ -140,7 +140,8 @@ def plot(lines: Sequence[Line], path: Path) -> None:
         label = "expandable segments" if setting == PLANNED_ALLOCATOR else "native segments"
         left.loglog(measured, predicted, "o", alpha=0.5, markersize=4, label=label)
         right.semilogx(measured, errors, "o", alpha=0.5, markersize=4, label=label)
-    left.axline((1, 1), slope=1, color="black", linewidth=0.8)
+    ends = [end(line["measured"]["reserved"] / GIB for line in free) for end in (min, max)] if free else []
+    left.plot(ends, ends, color="black", linewidth=0.8)
     left.set(xlabel="measured, GiB", ylabel="predicted, GiB", title="reserved by the allocator")
     right.set(xlabel="measured, GiB", ylabel="error, %", title="error of the prediction")
     for axes in (left, right):

@@ -1,18 +1,21 @@
 """A simulator of PyTorch's caching allocator: how much memory a sequence of allocations *reserves*, not only uses.
 
-Facts are read from ``c10/cuda/CUDACachingAllocator.cpp`` and ``AllocatorConfig.h`` of torch 2.12, one stream, default settings
-but for ``expandable_segments``:
+Facts are read from ``c10/cuda/CUDACachingAllocator.cpp`` and ``AllocatorConfig.h`` of torch, one stream, default settings but
+for ``expandable_segments``, and held against the library itself in torch 2.11 to 2.14:
 
 * a request is rounded up to 512 bytes; up to 1 MiB is served by the small pool, more by the large pool;
-* a pool takes the smallest free block that is large enough, lowest address first, and splits off what is left over;
+* a pool takes the smallest free block that is large enough, and splits off what is left over; which of equal ones depends on
+  the release (`attfc_planner.memory.blocks.order_of`);
 * native: a segment is one cudaMalloc of 2 MiB (small pool), 20 MiB (requests below 10 MiB) or the request rounded up to
   2 MiB; a remainder is split off from 512 bytes (small pool) or above 1 MiB (large pool);
-* expandable: a pool is one range of addresses whose pages (2 MiB small, 20 MiB large) are mapped when needed; a block that
-  could still grow counts as being as large as it could become when the best fit is chosen; every remainder is split off;
+* expandable: a pool is a range of addresses, 1.125 times the card, whose pages (2 MiB small, 20 MiB large) are mapped when
+  needed; a block that could still grow counts as being as large as it could become when the best fit is chosen; every
+  remainder is split off;
 * when the device has no room, cached blocks are given back (native: whole segments; expandable: whole pages) and the request is
   tried once more. That is a *retry*; a plan that needs none never stalls on one.
 
-Native segments reserve 11 to 18 % more than this workload uses; that is why attfc-train sets expandable ones.
+Native segments reserve 12 % more than expandable ones in median of 81 trainings, -6 to +37 % (``benchmarks.real_allocator``);
+that is why attfc-train sets those.
 
 Not modelled: several streams, ``roundup_power2_divisions``, ``max_split_size_mb``, garbage collection, CUDA graph pools.
 """

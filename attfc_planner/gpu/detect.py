@@ -106,7 +106,7 @@ def present_gpu(found: CudaFingerprint) -> GpuProfile:
     host = {"num_cores": cpu_fingerprint().num_cores, "driver": found.driver, "measured": measured.rates or None}
     host["native_segments"] = _reason_for_native(measured.rates)
     sources = {**known["sources"], **dict.fromkeys(facts, "NVML"), "num_cores": _AFFINITY, "measured": measured.source}
-    sources["capacity_bytes"] = _CUDA_OFFERS if "capacity_bytes" in measured.rates else _DRIVER_LEAVES
+    sources["capacity_bytes"] = _CUDA_OFFERS if measured.rates.get("capacity_bytes") == capacity else _DRIVER_LEAVES
     identity = {"name": found.name, "kind": "cuda", "architecture": _architecture(found.compute_capability)}
     return _with_calibration(GpuProfile.model_validate({**known, **identity, **facts, **host, "sources": sources}), measured)
 

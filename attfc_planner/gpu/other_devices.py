@@ -33,7 +33,10 @@ _KINDS = (
         "--gpu must be a desktop or data-centre card",
         "a laptop's chip, which has other memory, clocks and power than the card of that number",
         _MEASURE,
-        re.compile(r"\blaptop\b|\bmobile\b|\bnotebook\b|\bmax[-\s]?q\b|[1-5]0[5-9]0\s?(ti|super)?\s?m\b"),
+        re.compile(
+            r"\blaptop\b|\bmobile\b|\bnotebook\b|\bmax[-\s]?q\b|[1-5]0[5-9]0\s?(ti|super)?\s?m\b"
+            r"|\bmx[1-5][1-7]0\b|\b(rtx|gtx)[\s-]?(4050|3500[\s-]?ada|a3000)\b"  # sold in laptops alone
+        ),
     ),
     OtherKind(
         "--gpu must be a whole card",

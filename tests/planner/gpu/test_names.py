@@ -146,6 +146,9 @@ def test_an_unknown_card_lists_the_nearest() -> None:
         (
             (
                 "RTX 4090 Laptop",
+                "RTX 4050",
+                "RTX 3500 Ada",
+                "MX450",
                 "NVIDIA GeForce RTX 4090 Laptop GPU",
                 "RTX 3080 Mobile",
                 "GTX 1080 with Max-Q Design",

@@ -27,7 +27,6 @@ COLD_EVERY = 4
 """One case in so many also runs capped at its prediction in a process of its own."""
 LONGEST_SECONDS = 240.0
 """Time after which a process is killed."""
-PROGRAM = tuple(command("benchmarks.memory_probe"))
 COLD = frozenset(MATRIX["cuda"][::COLD_EVERY])
 
 Process = subprocess.Popen[str]
@@ -41,9 +40,9 @@ class GpuMatrix:
         program: to start for a job, which it reads as a line from stdin.
     """
 
-    def __init__(self, gpu: GpuProfile, program: tuple[str, ...] = PROGRAM) -> None:
+    def __init__(self, gpu: GpuProfile, program: tuple[str, ...] = ()) -> None:
         self.gpu = gpu
-        self._program = program
+        self._program = program or tuple(command("benchmarks.memory_probe"))
         base = MATRIX["cuda"][0].profile(gpu)
         self._model = MemoryModel(base, gpu, NO_BUDGET)
         self._waiting: Process | None = None

@@ -14,7 +14,7 @@ import argparse
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -25,7 +25,8 @@ from attfc_planner.calibrate.real_steps import RealSteps, run_real_steps
 from attfc_planner.gpu.catalog import get_card
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.memory.model import MemoryModel
-from attfc_train.cuda_environment import PLANNED_ALLOCATOR
+from attfc_planner.memory.overheads import context
+from attfc_train.cuda_environment import NATIVE_ALLOCATOR, PLANNED_ALLOCATOR
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.units import MIB, Bytes
 from benchmarks.allocator_cases import CARDS, AllocatorCase, cases
@@ -37,7 +38,6 @@ from benchmarks.standin import CONTEXT, environment, forget
 LINES = RESULTS / "real_allocator.jsonl"
 CARD = "rtx-4090"
 """Its name and compute capability; its memory is each case's."""
-NATIVE = "expandable_segments:False"
 NO_BUDGET = 2**60
 STEPS = 0
 """Timed steps: none; two others come before the evaluation, and one after it."""
@@ -46,13 +46,14 @@ EDGE_SHARE = 0.02
 """Of the prediction: the edge is found to within this."""
 
 Line = dict[str, Any]
+Runs = Iterator[tuple[Line, partial[RealSteps]]]
+"""Lines without results, each with the run that has them."""
 
 
 class Bench:
     """Predicts in this process, which never starts CUDA, and runs in others."""
 
     def __init__(self) -> None:
-        self._models: dict[tuple[Bytes, str], MemoryModel] = {}
         self._base = MemoryModel(cases()[0].profile(), card_of(CARDS[-1]), NO_BUDGET)
         self._count = 0
 
@@ -62,7 +63,7 @@ class Bench:
         return self._base.on(card_of(card).model_copy(update={"native_segments": native}))
 
     def predict(self, profile: TrainProfile, card: Bytes, allocator: str) -> dict[str, Bytes]:
-        """Return allocated and reserved bytes of the run, its headroom, and the least that it survives."""
+        """Return allocated and reserved bytes of the run, its headroom and its context."""
         model = self.model(card, allocator)
         memory = model.exact(profile)
         run = model.run(profile)
@@ -77,8 +78,7 @@ class Bench:
     def floor(self, profile: TrainProfile, card: Bytes) -> Bytes:
         """Return the least that the allocator must be able to reserve."""
         model = self.model(card, PLANNED_ALLOCATOR)
-        run = model.run(profile)
-        return run.smallest_capacity(model.sizes(run.trace), True, card)
+        return model.floor_bytes(profile) - context(model.gpu).bytes
 
     def run(self, profile: TrainProfile, card: Bytes, allocator: str) -> RealSteps:
         """Return what a process on a stand-in card does; the allocator's share of the card is ``card - CONTEXT``."""
@@ -115,10 +115,10 @@ def card_of(capacity: Bytes) -> GpuProfile:
     return get_card(CARD).model_copy(update={"capacity_bytes": capacity})
 
 
-def free_runs(bench: Bench, case: AllocatorCase) -> Iterator[tuple[Line, partial[RealSteps]]]:
+def free_runs(bench: Bench, case: AllocatorCase) -> Runs:
     """Yield a case's line and its run, under both allocator settings, on the smallest card that has the room."""
     profile = case.profile()
-    for allocator in (PLANNED_ALLOCATOR, NATIVE):
+    for allocator in (PLANNED_ALLOCATOR, NATIVE_ALLOCATOR):
         largest = bench.predict(profile, CARDS[-1], allocator)
         card = next((card for card in CARDS if largest["reserved"] + largest["headroom"] + CONTEXT <= card), None)
         if card is not None:
@@ -126,8 +126,8 @@ def free_runs(bench: Bench, case: AllocatorCase) -> Iterator[tuple[Line, partial
             yield {**facts, "predicted": bench.predict(profile, card, allocator)}, partial(bench.run, profile, card, allocator)
 
 
-def capped_runs(bench: Bench, case: AllocatorCase) -> Iterator[tuple[Line, partial[RealSteps]]]:
-    """Yield lines and runs on cards cut to the prediction, with and without headroom, and to both sides of the edge."""
+def capped_runs(bench: Bench, case: AllocatorCase) -> Runs:
+    """Yield lines and runs on cards cut to the prediction, with and without headroom, and on the smallest that does."""
     profile = case.profile()
     need = bench.predict(profile, CARDS[-1], PLANNED_ALLOCATOR)
     if need["reserved"] + need["headroom"] + CONTEXT > CARDS[-1]:
@@ -145,6 +145,10 @@ def capped_runs(bench: Bench, case: AllocatorCase) -> Iterator[tuple[Line, parti
     yield {**facts, "what": "edge", "room": floor}, partial(bench.edge, profile, floor, need["reserved"])
 
 
+KINDS: dict[str, tuple[Callable[[Bench, AllocatorCase], Runs], int]] = {"free": (free_runs, 2), "capped": (capped_runs, 4)}
+"""Kind of run -> what yields a case's, and how many they are."""
+
+
 def measured(run: partial[RealSteps]) -> Line:
     """Return what a run shows."""
     begin = time.monotonic()
@@ -159,20 +163,19 @@ def measured(run: partial[RealSteps]) -> Line:
     }
 
 
-def measure(wanted: list[AllocatorCase], how: Any, bench: Bench, path: Path, until: float) -> int:
-    """Run what is not on file; return how many cases are left."""
+def measure(wanted: list[AllocatorCase], kind: str, bench: Bench, path: Path, until: float) -> int:
+    """Run what is not on file of a kind; return how many cases are left."""
+    runs_of, num_runs = KINDS[kind]
     done = {_key(line) for line in read_lines(path)}
-    runs = 2 if how is free_runs else 4
-    kind = "free" if how is free_runs else "capped"
-    finished = Counter((key[:2]) for key in done)
-    waiting = [case for case in wanted if finished[kind, case.name] < runs]
+    finished = Counter(key[:2] for key in done)
+    waiting = [case for case in wanted if finished[kind, case.name] < num_runs]
     pending: list[tuple[Line, Future[Line]]] = []
     left = len(waiting)
     with ThreadPoolExecutor(2) as pool:
         for case in waiting:
             if time.monotonic() > until:
                 break
-            pending += [(line, pool.submit(measured, run)) for line, run in how(bench, case) if _key(line) not in done]
+            pending += [(line, pool.submit(measured, run)) for line, run in runs_of(bench, case) if _key(line) not in done]
             left -= 1
             while len(pending) > 8:
                 _record(path, *pending.pop(0))
@@ -208,8 +211,8 @@ def main() -> None:
     if not options.report:
         until = time.monotonic() + 60 * options.minutes
         bench = Bench()
-        left = measure(cases()[: options.cases], free_runs, bench, options.lines, until)
-        left += measure(cases()[: options.capped], capped_runs, bench, options.lines, until)
+        left = measure(cases()[: options.cases], "free", bench, options.lines, until)
+        left += measure(cases()[: options.capped], "capped", bench, options.lines, until)
         print(f"{left} cases left")
     write_report(read_lines(options.lines), options.lines.parent)
 

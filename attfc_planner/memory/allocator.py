@@ -166,15 +166,22 @@ def replay(
     malloc = allocator.malloc  # looked up once: there are ten thousands of events
     free = allocator.free
     held: dict[int, Block] = {}
+    places = iter(emptied)
+    place = next(places, None)
+    is_clean = True  # nothing was freed since the cache was last given back, so there is nothing to give
     for index, event in enumerate(events):
-        if index in emptied:
-            allocator.empty_cache()
-            if index == emptied[-1]:
+        if index == place:
+            if not is_clean:
+                allocator.empty_cache()
+                is_clean = True
+            place = next(places, None)
+            if place is None:
                 allocator.forget_peaks()
         if event < 0:
             block = held.pop(~event, None)
             if block is not None:
                 free(block)
+                is_clean = False
         elif sizes[event] > 0:
             held[event] = malloc(sizes[event])
     return Replay(allocator.peak_reserved, allocator.peak_allocated, allocator.num_retries)

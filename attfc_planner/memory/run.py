@@ -25,7 +25,8 @@ class Run:
     """A history with the events before which the cache is given back."""
 
     trace: Trace
-    emptied: range
+    emptied: tuple[int, ...]
+    """Rising indices into the trace's events."""
 
     def replay(self, sizes: NDArray[np.int64], expandable: bool = True, device_bytes: Bytes | None = None) -> Replay:
         """Return the marks of this run on the allocator of the torch that is installed.
@@ -60,7 +61,9 @@ def run_of(steps: Trace, evaluation: Trace) -> Run:
     first, second = steps.steps
     settled = _with_repetition(steps, steps)
     trace = _with_repetition(settled.followed_by(evaluation), settled)
-    return Run(_with_cublas(trace), range(CUBLAS_HANDLES + first, CUBLAS_HANDLES + second + 1))
+    # Before every birth of the first step and, whatever is its first event, before the second.
+    emptied = [place for place in range(first, second) if steps.events[place] >= 0]
+    return Run(_with_cublas(trace), tuple(CUBLAS_HANDLES + place for place in (*emptied, second)))
 
 
 def _with_repetition(trace: Trace, source: Trace) -> Trace:

@@ -79,7 +79,7 @@ PLAN: dict[str, set[str]] = {
 def surface(app: Any) -> dict[str, set[str]]:
     """Options and arguments by command; both names of a switch."""
     group = typer.main.get_command(app)
-    return {name: _names(command) for name, command in {"": group, **group.commands}.items()}  # type: ignore[attr-defined]
+    return {name: _names(command) for name, command in {"": group, **group.commands}.items()}  # type: ignore[attr-defined]  # a group, by its app
 
 
 def _names(command: Any) -> set[str]:
@@ -97,6 +97,6 @@ def test_commands_and_options(app: Any, frozen: dict[str, set[str]]) -> None:
 @pytest.mark.parametrize("app", [attfc_train.cli.app, attfc_planner.cli.app], ids=["train", "plan"])
 def test_every_option_says_what_it_does(app: Any) -> None:
     group = typer.main.get_command(app)
-    for command in (group, *group.commands.values()):  # type: ignore[attr-defined]
+    for command in (group, *group.commands.values()):  # type: ignore[attr-defined]  # a group, by its app
         assert command.help
         assert [parameter.name for parameter in command.params if not parameter.help] == []

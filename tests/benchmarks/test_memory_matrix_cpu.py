@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from attfc_train.heads.attfc.settings import AttFCSettings
 from benchmarks.memory_cases import MATRIX, Case
 from benchmarks.memory_cpu import CpuMatrix
 from tests.planner.trace.profiles import device
@@ -41,7 +42,8 @@ def test_a_case_becomes_the_profile_that_it_names() -> None:
     case = Case("r50", 112, 384, 0.3, 2_059_906, "bf16", True)
     profile = case.profile(device())
     assert (profile.model.backbone, profile.optim.batch_size, profile.run.precision) == ("r50", 384, "bf16")
-    assert profile.head.dcc_size == round(0.3 * 2_059_906)  # type: ignore[union-attr]
+    assert isinstance(profile.head, AttFCSettings)
+    assert profile.head.dcc_size == round(0.3 * 2_059_906)
     assert profile.model.gradient_checkpointing
     assert case.profile(device("cpu")).run.precision == "bf16", "also where a plan would not offer it"
     assert replace(case, precision="fp32").name != case.name

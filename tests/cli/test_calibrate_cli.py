@@ -48,7 +48,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> object:
 
 
 def refuse(refusal: Refusal, error: type[Exception], expected: str, *arguments: str) -> None:
-    refusal(error, expected, "calibrate", *arguments, program="attfc-plan", main=cli.main)  # type: ignore[arg-type]
+    refusal(error, expected, "calibrate", *arguments, program="attfc-plan", main=cli.main)
 
 
 def test_this_cpu_is_calibrated_and_later_plans_know(

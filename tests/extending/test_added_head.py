@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +109,22 @@ KIND = """    "cosine_softmax": HeadKind(CosineSoftmaxSettings, "attfc_train.hea
 IMPORT = "from attfc_train.heads.cosine_softmax.settings import CosineSoftmaxSettings\n"
 
 DATA = ("--data", "synthetic:80x6", "--backbone", "tiny", "--image-size", "32", "--epochs", "10")
-Command = Callable[..., str]
+
+
+@dataclass(frozen=True)
+class Command:
+    """Runs commands of the copy in a folder of its own; returns what they print."""
+
+    tree: Path
+    folder: Path
+
+    def __call__(self, module: str, *arguments: str) -> str:
+        cache = str(self.folder / "cache")
+        environment = {**os.environ, "PYTHONPATH": str(self.tree), "ATTFC_CACHE_DIR": cache, "COLUMNS": "120"}
+        line = [sys.executable, "-m", module, *arguments]
+        done = subprocess.run(line, cwd=self.folder, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
 
 @pytest.fixture(scope="module")
@@ -130,18 +145,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def command(tree: Path, tmp_path_factory: pytest.TempPathFactory) -> Command:
-    """Runs a command of the copy in a folder of its own; returns what it printed."""
-    folder = tmp_path_factory.mktemp("work")
-    environment = {**os.environ, "PYTHONPATH": str(tree), "ATTFC_CACHE_DIR": str(folder / "cache"), "COLUMNS": "120"}
-
-    def run(module: str, *arguments: str) -> str:
-        line = [sys.executable, "-m", module, *arguments]
-        done = subprocess.run(line, cwd=folder, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    run.folder = folder  # type: ignore[attr-defined]
-    return run
+    return Command(tree, tmp_path_factory.mktemp("work"))
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +155,7 @@ def plan(command: Command) -> str:
 
 
 def document(command: Command, name: str) -> Any:
-    return json.loads((command.folder / name).read_text())  # type: ignore[attr-defined]
+    return json.loads((command.folder / name).read_text())
 
 
 def test_only_the_dict_was_changed(tree: Path) -> None:
@@ -209,7 +213,7 @@ def test_it_is_explained_and_reported(command: Command) -> None:
     said = command("attfc_planner.cli", "explain", "best.json")
     assert "head cosine_softmax, of which nothing is known" in said
     command("attfc_planner.cli", "report", "best.json", "-o", "report.html")
-    assert "smoothing" in (command.folder / "report.html").read_text()  # type: ignore[attr-defined]
+    assert "smoothing" in (command.folder / "report.html").read_text()
 
 
 @pytest.mark.usefixtures("plan")

@@ -52,7 +52,7 @@ def history(sizes: Sequence[int], categories: Sequence[str]) -> Run:
     for place, category in enumerate(categories):
         events += [place, ~place] if category == WORKSPACE else [place]
     names = tuple("op" for _ in sizes)
-    return Run(Trace(tuple(events), np.array(sizes, np.int64), names, names, tuple(categories), (0,), ((),)), range(0))
+    return Run(Trace(tuple(events), np.array(sizes, np.int64), names, names, tuple(categories), (0,), ((),)), ())
 
 
 def reserved(run: Run, factor: float, constant: int) -> int:

@@ -34,7 +34,7 @@ gpu: $(READY)  ## what only a CUDA device can show: its tests, the loss's rates,
 	$(BIN)/python -m benchmarks.memory_matrix --minutes 9
 	$(BIN)/python -m benchmarks.predicted_and_measured
 
-standin:  ## the CUDA paths without a GPU: tests on a stand-in device, in environments of their own (11 GB, under 25 minutes)
+standin:  ## the CUDA paths without a GPU: tests on a stand-in device, in environments of their own (11 GB)
 	$(PYTHON) tests/standin/run.py
 
 $(READY): pyproject.toml constraints.txt

@@ -108,6 +108,12 @@ def test_the_pages_have_the_figures_of_the_file() -> None:
         fates = figures["capped"][what]
         runs = fates["ran"] + fates["out of memory"]
         assert f"| {label} | {runs} | {fates['ran']} | {fates['out of memory']} |" in page
+    edges = figures["edges"]
+    text = " ".join(page.split())
+    assert f"in {edges['far']} of {edges['settings']} settings it lies more than 3 % of the card below, at most " in text
+    assert f"at most {edges['farthest']:.0%}".replace("%", " %") in text
+    above = edges["above the floor"]
+    assert f"{100 * above['median']:.1f} % below the edge in median, {100 * above['largest']:.1f} % at most" in text
     count = figures["free"][PLANNED_ALLOCATOR]["ran"]
     assert (
         f"expandable segments, native ones | {count}, {count} | median 0.00 %, largest +0.12 %; none |"

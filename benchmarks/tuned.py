@@ -26,8 +26,8 @@ from attfc_train.profile.file import load_preset, load_profile, with_overrides
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.run.log import read_log
 from attfc_train.run.run import RunOptions, start
-from benchmarks.head_variants import settings_digest
-from benchmarks.heads import record, recorded
+from benchmarks.heads.records import record, recorded
+from benchmarks.heads.variants import settings_digest
 from benchmarks.provenance import RESULTS, provenance, save
 
 T_QUANTILE = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776}

@@ -1,105 +1,169 @@
-"""The benchmark of heads at work on a tiny set: runs are recorded once, and reported."""
+"""The benchmark of heads at work on a tiny set: runs are recorded once, resumed, shared and reported."""
 
 from __future__ import annotations
 
 import argparse
+import fcntl
+import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from attfc_train.errors import Interrupted
 from attfc_train.files import write_text_atomically
-from attfc_train.profile.file import with_overrides
-from benchmarks import face_sets, heads
-from benchmarks.head_variants import HEADS, STUDIES, profile_of, settings_digest
-from benchmarks.heads_report import head_bytes, interval, report
+from benchmarks.heads import __main__ as heads
+from benchmarks.heads import data_sets, rates, study, training
+from benchmarks.heads.bytes_per_identity import bytes_per_identity
+from benchmarks.heads.data_sets import DataSet
+from benchmarks.heads.measures import true_accept_rate
+from benchmarks.heads.records import folder_of, recorded
+from benchmarks.heads.report import interval, report
+from benchmarks.heads.study import STUDIES, Wanted
+from benchmarks.heads.variants import FULL, VARIANTS, profile_of, settings_digest
 
-NUM_IDS = 2_059_906
+CONTAINER = "AttFC, C 10 %, R=1"
 DIM = 512
-R50_PARAMETERS = 43_590_976
 
 
-def options_of(output: Path, *only: str) -> argparse.Namespace:
-    return argparse.Namespace(
-        image_size=32, steps=21, seeds=[0], studies=["heads", "references"], only=only, rounds=1, output=output
-    )
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataSet:
+    monkeypatch.setattr(data_sets, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(rates, "RATES", (0.05, 0.1))
+    return data_sets.computed(24, 8, 32, 20, 16, 24)
+
+
+def options_of(folder: Path, *only: str) -> argparse.Namespace:
+    return argparse.Namespace(output=folder / "heads-quick.jsonl", work=folder / "work", rounds=1, only=only)
 
 
 def test_what_is_on_file_is_not_done_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One training stands for the same setting in two studies; a second call trains nothing, another seed only its own."""
-    monkeypatch.setattr(face_sets, "CACHE", tmp_path)
-    faces = face_sets.synthetic(24, 8, 32, num_strangers=20)
-    output = tmp_path / "heads.jsonl"
-    monkeypatch.setattr(
-        heads, "step_seconds", lambda variants, *_: {name: {"p50": 2.0 if name == heads.FULL else 1.0} for name in variants}
-    )
-    monkeypatch.setattr(heads, "profile_of", lambda *given: with_overrides(profile_of(*given), ["optim.batch_size=8"]))
+    """Rates first, then each head; a second call trains nothing, another seed only its own; the report has them."""
     trained: list[int] = []
-    real = heads.trained
-    monkeypatch.setattr(heads, "trained", lambda *given: (trained.append(given[3]), real(*given))[1])
-    options = options_of(output, "AttFC, C 100 %", "C 100 %, R=1")
-    heads.compare(faces, options)
-    assert trained == [21, 42], "the same images, and twice as many in the same time"
-    heads.compare(faces, options)
-    assert trained == [21, 42]
-    runs = [line for line in heads.recorded(output) if line["kind"] == "run"]
-    assert [(run["name"], run["equal"], run["steps"]) for run in runs] == [
-        ("AttFC, C 100 %", "images", 21),
-        ("AttFC, C 100 %", "time", 42),
-        ("C 100 %, R=1", "images", 21),
-    ]
-    assert runs[0]["auc"] == runs[2]["auc"]
-    assert 0 <= runs[0]["auc"] <= 1
-    assert runs[0]["torch"]
-    assert runs[0]["date"] == runs[2]["date"]
-    assert runs[0]["settings"] == runs[2]["settings"]
-    options.seeds = [0, 1]
-    heads.compare(faces, options)
-    assert trained == [21, 42, 21, 42]
+    real = training._trained
+    monkeypatch.setattr(
+        training, "_trained", lambda profile, folder: (trained.append(profile.run.seed), real(profile, folder))[1]
+    )
+    monkeypatch.setitem(study.STUDIES, "quick", (Wanted((FULL, CONTAINER), (0,)),))
+    options = options_of(tmp_path)
+    assert heads.compare(data, "quick", options)
+    assert trained == [0] * 6, "two rates and one run of each of two heads"
+    assert heads.compare(data, "quick", options)
+    assert len(trained) == 6
+    monkeypatch.setitem(study.STUDIES, "quick", (Wanted((FULL, CONTAINER), (0, 1)),))
+    assert heads.compare(data, "quick", options)
+    assert trained[6:] == [1, 1]
+    runs = [line for line in recorded(options.output) if line["kind"] == "run"]
+    assert [run["name"] for run in runs] == [FULL, CONTAINER] * 2
+    for run in runs:
+        assert {run[name] <= 1 for name in ("accuracy", "auc", "tar")} == {True}
+        assert run["curve"][-1][1] == run["accuracy"]
+        assert run["rate"] in rates.RATES
+        assert run["torch"]
+    assert list((tmp_path / "work").glob("*/")) == []
     capsys.readouterr()
-    report(heads.recorded(output), tmp_path)
-    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("| AttFC, C 100 %"))
-    assert row.count("±") == 4
-    assert "| 42 |" in row
+    report(tmp_path)
+    row = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(f"| {CONTAINER} |"))
+    assert row.count("±") == 3
     assert row in (tmp_path / "heads.md").read_text()
 
 
+def test_the_rate_is_the_one_of_the_best_validation(data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a choice by the last rate, the first one, or the loss."""
+
+    def recorded_as(key: dict[str, float], *_: object, **named: object) -> bool:
+        del named
+        line = {**key, "curve": [[40, {0.025: 0.6, 0.05: 0.7, 0.1: 0.65}[key["rate"]], 0.5]]}
+        with (tmp_path / "out.jsonl").open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        return True
+
+    monkeypatch.setattr(rates, "RATES", (0.025, 0.05, 0.1))
+    monkeypatch.setattr(rates, "run_once", recorded_as)
+    assert rates.chosen_rate("attfc", data, 24, tmp_path / "out.jsonl", tmp_path) == 0.05
+
+
+def test_a_stopped_run_is_resumed(data: DataSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The resumed run ends with the figures of one that was not stopped."""
+    profile = training.profile_on(VARIANTS[CONTAINER], data, 24, 24, 0, 0.05, data.test)
+    profile = profile.model_copy(update={"run": profile.run.model_copy(update={"save_every": 5})})
+    whole = {"kind": "run", "name": "whole"}
+    assert training.run_once(whole, profile, data, tmp_path / "out.jsonl", tmp_path / "work")
+    stopped = {"kind": "run", "name": "stopped"}
+    real = training.measured
+
+    def interrupted(*_: object) -> dict[str, float]:
+        raise Interrupted(15, "", "", "")
+
+    monkeypatch.setattr(training, "measured", interrupted)
+    with pytest.raises(Interrupted):
+        training.run_once(stopped, profile, data, tmp_path / "out.jsonl", tmp_path / "work")
+    assert folder_of(stopped, tmp_path / "work").exists()
+    monkeypatch.setattr(training, "measured", real)
+    monkeypatch.setattr(training, "start", lambda *_: pytest.fail("it was started anew"))
+    assert training.run_once(stopped, profile, data, tmp_path / "out.jsonl", tmp_path / "work")
+    first, second = recorded(tmp_path / "out.jsonl")
+    assert first["accuracy"] == second["accuracy"]
+    assert first["tar"] == second["tar"]
+
+
+def test_a_run_of_another_process_is_left_alone(data: DataSet, tmp_path: Path) -> None:
+    key = {"kind": "run"}
+    folder = folder_of(key, tmp_path)
+    with folder.with_suffix(".lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        profile = training.profile_on(VARIANTS[CONTAINER], data, 24, 24, 0, 0.05, ())
+        assert not training.run_once(key, profile, data, tmp_path / "out.jsonl", tmp_path)
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_equal_time_is_equal_seconds() -> None:
+    seconds = {FULL: {"p50": 2.0}, "slow": {"p50": 4.0}, "alike": {"p50": 2.05}}
+    assert [heads.equal_steps(100, name, seconds) for name in seconds] == [100, 50, 100]
+
+
 def test_records_of_other_defaults_are_of_something_else() -> None:
-    digests = [settings_digest(profile_of(variant, 32, 300, 0).resolve(1000)) for variant in HEADS.values()]
+    digests = [settings_digest(profile_of(variant, 256, 300, 0).resolve(1000)) for variant in VARIANTS.values()]
     assert len(set(digests)) == len(digests)
-    whole = settings_digest(profile_of({"window_share": 1.0}, 32, 300, 0).resolve(1000))
-    assert whole != settings_digest(profile_of({}, 32, 300, 0).resolve(1000))
-    assert settings_digest(profile_of({}, 32, 300, 1).resolve(1000)) == settings_digest(
-        profile_of({}, 32, 300, 0).resolve(1000)
-    )
+    one, other = (settings_digest(profile_of(VARIANTS[FULL], 256, 300, seed).resolve(1000)) for seed in (0, 1))
+    assert one == other
 
 
 def test_a_torn_file_is_told(tmp_path: Path) -> None:
     write_text_atomically(tmp_path / "heads.jsonl", '{"kind": "run"')
     with pytest.raises(ValueError, match=r"heads\.jsonl, line 1"):
-        heads.recorded(tmp_path / "heads.jsonl")
+        recorded(tmp_path / "heads.jsonl")
 
 
 def test_intervals_are_student_s() -> None:
     """scipy.stats.t.interval(0.95, 2, mean, sem) of 81, 83, 88 is 75.04 .. 92.96."""
-    assert interval([0.81, 0.83, 0.88]) == "84.0 ± 9.0"
-    assert interval([0.5]) == "50.0"
+    assert interval([0.81, 0.83, 0.88]) == "84.00 ± 8.96"
+    assert interval([0.5]) == "50.00"
     assert interval([]) == "-"
 
 
-def test_head_memory_by_hand() -> None:
-    """Weights, gradient and momentum; or slots, three words of administration each, the map of identities and an r50."""
+def test_true_accept_rate_by_hand() -> None:
+    """Angles 0, 10 | 90, 100 | 170: genuine cosines are 0.985 twice, the best impostor pair has 0.34 (170 and 100)."""
+    degrees = np.radians([0, 10, 90, 100, 170])
+    embeddings = 3.0 * np.stack([np.cos(degrees), np.sin(degrees)], axis=1)
+    labels = np.array([0, 0, 1, 1, 2])
+    assert true_accept_rate(embeddings, labels, 1e-3) == 1.0
+    labels = np.array([0, 1, 0, 1, 2])  # genuine: 0 and 90, 10 and 100, cosine 0; impostors above that: 10, 10, 70, 80 degrees
+    assert true_accept_rate(embeddings, labels, 0.25) == 0.0
+
+
+def test_bytes_by_hand() -> None:
+    """Slots with three words of administration each and the map of identities; a tenth of the slots has a tenth of them."""
     row = 4 * DIM
-    assert head_bytes(HEADS["full FC"]) == pytest.approx(3 * NUM_IDS * row, rel=1e-4)
-    partial = 2 * NUM_IDS * row + 3 * 0.1 * NUM_IDS * row
-    assert head_bytes(HEADS["Partial FC 0.1"]) == pytest.approx(partial, rel=0.01)
-    slots = round(0.1 * NUM_IDS)
-    ours = slots * (row + 12) + 4 * NUM_IDS + 4 * R50_PARAMETERS
-    assert head_bytes(HEADS["AttFC, C 10 %"]) == pytest.approx(ours, rel=0.01)
+    assert bytes_per_identity("AttFC, C 100 %, R=0") == pytest.approx(row + 12, rel=1e-3)
+    assert bytes_per_identity("AttFC, C 10 %, R=0") == pytest.approx(0.1 * (row + 12) + 4, rel=1e-3)
+    assert bytes_per_identity(FULL) == pytest.approx(2 * row, rel=0.01)
 
 
-@pytest.mark.parametrize("study", list(STUDIES))
-def test_every_variant_is_a_profile(study: str) -> None:
-    for variant in STUDIES[study].values():
-        profile_of(variant, 32, 300, 0).resolve(1000)
+@pytest.mark.parametrize("name", sorted({name for wanted in STUDIES.values() for each in wanted for name in each.names}))
+def test_every_head_of_a_study_is_a_profile(name: str) -> None:
+    variant = VARIANTS[name]
+    profile_of(variant, 256, 300, 0).resolve(1000)
+    assert variant.family in rates.CANDIDATES

@@ -12,10 +12,11 @@ from pathlib import Path
 from attfc_planner.accuracy.regression import MeasuredAccuracy, Training
 from attfc_planner.knobs.space import Setting
 from attfc_train.heads.full_fc.settings import FullFCSettings
+from attfc_train.heads.kinds import BASELINE
 from attfc_train.profile.profile import TrainProfile
-from benchmarks.head_variants import profile_of
+from benchmarks.heads.variants import Variant, profile_of
 
-RECORDED = Path(__file__).parents[2] / "benchmarks/results/heads.jsonl"
+RECORDED = Path(__file__).parents[2] / "benchmarks/results/heads-short.jsonl"
 PAIRS = 600
 """Of LFW's eighth fold."""
 
@@ -25,7 +26,8 @@ def log_odds(accuracy: float) -> float:
 
 
 def training(profile: TrainProfile, accuracy: float, pairs: int = PAIRS) -> Training:
-    return Training(profile, log_odds(accuracy), 1 / (pairs * accuracy * (1 - accuracy)))
+    is_full_fc = profile.head.kind == BASELINE
+    return Training(profile, log_odds(accuracy), 1 / (pairs * accuracy * (1 - accuracy)), full_fc=is_full_fc)
 
 
 def full_fc(base: TrainProfile) -> TrainProfile:
@@ -44,7 +46,7 @@ def recorded_trainings() -> list[tuple[str, Training]]:
             and record["equal"] == "images"
             and _is_recipe(record["variant"])
         ):
-            profile = profile_of(record["variant"], 32, 300, 0).resolve(1156)
+            profile = profile_of(Variant(record["name"], "", record["variant"]), 128, 300, 0).resolve(1156)
             by_run[record["settings"], record["seed"]] = (record["settings"], training(profile, record["accuracy"]))
     return list(by_run.values())
 

@@ -1,0 +1,1 @@
+"""Classification heads compared: for the same images, the same processor time and the same bytes an identity."""

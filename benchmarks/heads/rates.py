@@ -1,0 +1,43 @@
+"""The choice of learning rates: one rule for every family of heads.
+
+A family's variant in `CANDIDATES` trains for some hundred steps at each of three rates, and the rate of the best accuracy on
+the validation identities is taken for all of the family. The test identities are not looked at.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from benchmarks.heads.data_sets import DataSet
+from benchmarks.heads.records import Line, line_of
+from benchmarks.heads.training import digest_on, profile_on, run_once
+from benchmarks.heads.variants import VARIANTS
+
+RATES: Final = (0.025, 0.05, 0.1)
+CANDIDATES: Final = {
+    "full_fc": "full FC",
+    "partial_fc": "Partial FC 0.1",
+    "attfc": "AttFC, C 100 %, R=1",
+}
+"""Family -> the variant that stands for it."""
+
+
+def chosen_rate(family: str, data: DataSet, num_ids: int, output: Path, work: Path) -> float | None:
+    """Return the family's rate; None while another process is measuring it."""
+    results = {}
+    for rate in RATES:
+        key = _key(family, data, num_ids, rate)
+        profile = profile_on(VARIANTS[CANDIDATES[family]], data, num_ids, data.rate_steps, 0, rate, (data.validation,))
+        if not run_once(key, profile, data, output, work, judged=False):
+            return None
+        line = line_of(key, output)
+        assert line is not None, "it was recorded"
+        results[rate] = line["curve"][-1][1]
+    return max(results, key=results.__getitem__)
+
+
+def _key(family: str, data: DataSet, num_ids: int, rate: float) -> Line:
+    variant = VARIANTS[CANDIDATES[family]]
+    digest = digest_on(variant, data, num_ids, data.rate_steps, rate)
+    return {"kind": "rate", "data": data.name, "name": variant.name, "rate": rate, "steps": data.rate_steps, "settings": digest}

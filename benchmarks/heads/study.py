@@ -1,0 +1,50 @@
+"""What is compared on which data set, in the order in which it is run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from benchmarks.heads.variants import ALONE, FULL, GRID, ORDERS, PARTIAL, PUBLISHED, QUEUES, STORED
+
+MAIN: Final = (
+    FULL,
+    "AttFC, C 100 %, R=0",
+    "AttFC, C 100 %, R=1",
+    "AttFC, C 10 %, R=0",
+    "AttFC, C 10 %, R=1",
+    "AttFC, C 1 %, R=1",
+    "Partial FC 0.1",
+)
+"""The main table: three seeds, and the same processor time too."""
+REST: Final = tuple(variant.name for variant in (*GRID, *PARTIAL, PUBLISHED) if variant.name not in MAIN)
+PARTS: Final = tuple(variant.name for variant in (*STORED, *QUEUES, *ORDERS, ALONE))
+"""What each part of the recipe is worth."""
+LARGE: Final = (FULL, "AttFC, C 100 %, R=0", "AttFC, C 10 %, R=0", "AttFC, C 1 %, R=0", "Partial FC 0.1")
+LARGEST: Final = ("AttFC, C 100 %, R=0", "AttFC, C 10 %, R=0")
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Heads to train with each of some seeds."""
+
+    names: tuple[str, ...]
+    seeds: tuple[int, ...]
+    equal_time: bool = False
+    """Whether each also trains for as long as the full FC layer's run takes."""
+
+
+STUDIES: Final[dict[str, tuple[Wanted, ...]]] = {
+    "lfw": (Wanted(MAIN, (0, 1, 2)), Wanted(REST, (0,))),
+    "glyphs-5k": (
+        Wanted(MAIN, (0,)),
+        Wanted(REST, (0,)),
+        Wanted(MAIN, (1, 2)),
+        Wanted(MAIN, (0,), equal_time=True),
+        Wanted(PARTS, (0,)),
+    ),
+    "glyphs-25k": (Wanted(LARGE, (0,)),),
+    "glyphs-70k": (Wanted(LARGEST, (0,)),),
+    "quick": (Wanted((FULL, "AttFC, C 100 %, R=0", "AttFC, C 10 %, R=1", "Partial FC 0.1"), (0,)),),
+}
+"""Data set -> what is run on it, most important first."""

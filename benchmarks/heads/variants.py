@@ -1,0 +1,111 @@
+"""The heads that are compared, as changes to the preset ``tiny``.
+
+Margin, scale, network, optimiser and schedule are the same for all of them, but for the learning rate, which is chosen for each
+family by one rule (`benchmarks.heads.rates`). A head that is published with a margin of its own gets the same margin too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from attfc_train.profile.file import load_preset
+from attfc_train.profile.profile import TrainProfile
+
+Changes = dict[str, Any]
+
+IMAGE_SIZE: Final = 32
+FULL: Final = "full FC"
+SHARES: Final = (1.0, 0.3, 0.1, 0.05, 0.01)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A head to compare."""
+
+    name: str
+    family: str
+    """Heads of a family share their learning rate."""
+    head: Changes
+    """Settings of the head, by name; without ``kind`` those of the preset with these changes."""
+    data: Changes = field(default_factory=dict)
+    """Settings of the order of images."""
+
+
+def attfc(share: float, references: int, name: str = "", **changes: Any) -> Variant:
+    """Return the preset's AttFC head with another number of slots and references."""
+    head = {"dcc_share": share, "num_references": references, **changes}
+    return Variant(name or f"AttFC, C {100 * share:g} %, R={references}", "attfc", head)
+
+
+def learned(kind: str, name: str, family: str, **changes: Any) -> Variant:
+    """Return a head with learned centers."""
+    return Variant(name, family, {"kind": kind, **changes})
+
+
+FULL_FC: Final = learned("full_fc", FULL, "full_fc")
+PARTIAL: Final = tuple(
+    learned("partial_fc", f"Partial FC {rate:g}", "partial_fc", sample_rate=rate) for rate in (0.3, 0.1, 0.01)
+)
+GRID: Final = tuple(attfc(share, references) for share in SHARES for references in (0, 1, 2))
+PUBLISHED: Final = Variant(
+    "AttFC as published, C 30 %",
+    "attfc",
+    {
+        "dcc_share": 0.3,
+        "num_references": 2,
+        "policy": "fifo",
+        "queue_length": 1,
+        "encoder_momentum_ramp_steps": 100,
+        "batch_negatives": False,
+    },
+    {"draw": "reference"},
+)
+"""A ring, two references, independent draws; the momentum's ramp is ours and helps."""
+STORED: Final = tuple(attfc(1.0, 0, f"AttFC, C 100 %, R=0, {kind}", storage=kind) for kind in ("bf16", "fp8", "int8"))
+
+QUEUES: Final = tuple(attfc(1.0, 0, f"AttFC, C 100 %, R=0, L={length}", queue_length=length) for length in (1, 2, 8))
+ORDERS: Final = tuple(
+    Variant(f"AttFC, C {100 * share:g} %, R=0, uniform order", "attfc", attfc(share, 0).head, {"draw": "permutation"})
+    for share in (1.0, 0.1)
+)
+ALONE: Final = attfc(0.1, 0, "AttFC, C 10 %, R=0, no batch negatives", batch_negatives=False)
+
+VARIANTS: Final[dict[str, Variant]] = {
+    variant.name: variant for variant in (FULL_FC, *PARTIAL, *GRID, PUBLISHED, *STORED, *QUEUES, *ORDERS, ALONE)
+}
+"""Name -> head. A new head is a line above and its name in a study."""
+
+
+def profile_of(variant: Variant, batch_size: int, steps: int, seed: int, rate: float | None = None) -> TrainProfile:
+    """Return the preset ``tiny`` with another head, without a data set.
+
+    Args:
+        rate: learning rate; None is the preset's.
+    """
+    document = load_preset("tiny").model_dump()
+    head = {"margin": document["head"]["margin"]} if "kind" in variant.head else document["head"]
+    document["head"] = head | variant.head
+    document["data"] |= variant.data
+    document["model"]["image_size"] = IMAGE_SIZE
+    document["optim"] |= {"batch_size": batch_size} | ({} if rate is None else {"learning_rate": rate})
+    document["run"] |= {"steps": steps, "seed": seed, "save_every": 500, "eval_every": max(1, steps // 5), "log_every": 50}
+    return TrainProfile.model_validate(document)
+
+
+def settings_digest(profile: TrainProfile) -> str:
+    """Return sixteen hex digits of everything in a resolved profile that decides what is learned.
+
+    Defaults may change, and records of other defaults are of something else. Settings that came later and stand at the value
+    that changes nothing are left out, so that older records stay what they are.
+    """
+    decisive = profile.model_dump(mode="json", include={"model", "head", "optim"})
+    decisive["head"] = {key: value for key, value in decisive["head"].items() if NEUTRAL.get(key, ...) != value}
+    decisive["order"] = [profile.data.draw, profile.window or profile.num_ids, profile.data.flip_probability]
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
+
+
+NEUTRAL: Final[dict[str, Any]] = {}
+"""Setting of a head that came after the first records -> value with which it changes nothing."""

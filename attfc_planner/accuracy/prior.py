@@ -20,6 +20,7 @@ from typing import Any
 
 from attfc_train.document import StorageName
 from attfc_train.heads.attfc.settings import AttFCSettings
+from attfc_train.heads.containers.settings import ContainerSettings
 from attfc_train.heads.full_fc.settings import FullFCSettings
 from attfc_train.heads.partial_fc.settings import PartialFCSettings
 from attfc_train.heads.settings import HeadSettings
@@ -47,7 +48,7 @@ times `SHRINKAGE`."""
 
 RING = -4.2
 """The published ring (policy ``fifo``) with its independent draws, two references and no batch negatives, all together: heads,
-66.4 against 83.2 for a full FC layer, times `SHRINKAGE`."""
+66.4 against 83.2 for a full FC layer, times `SHRINKAGE`. DCQ's ring, which has one reference, is taken to be alike."""
 
 QUEUE_LENGTH: Points = ((1.0, -3.8), (2.0, -0.62), (3.3, 0.0), (4.0, -0.15), (8.0, -0.38))
 """L -> points against L = 3.3. Heads, averaged, a slot for everyone: 68.6, 81.4, 83.9, 83.3, 82.4 (three seeds each), times
@@ -103,7 +104,8 @@ ASSUMPTIONS = (
     "Identities scored: Partial FC's published loss by sampling rate (WebFace12M and 42M, r100, MFR-ALL). A container with the "
     "residency order and batch negatives loses between nothing and that (attfc's runs on 1,156 and 20,000 identities: C = 30 % "
     "level with full FC).",
-    "Order: otherwise eviction costs up to 0.33 points (prototype on 1,156 identities, one seed); the published ring 4.2.",
+    "Order: otherwise eviction costs up to 0.33 points (prototype on 1,156 identities, one seed); the published ring 4.2, "
+    "and DCQ's, whose ring it is, is taken to lose as much.",
     "Differences of attfc's small runs, whose errors are about 16 %, are divided by four for full-length training.",
     "Age: a center older than 1,000 steps (the class encoder's memory at momentum 0.999) costs 0.5 points a decade. Assumed.",
     "Queue length and references: attfc's runs on 1,156 identities (three seeds a setting), R = 0 also the prototype. None on "
@@ -157,33 +159,47 @@ def _unknown_parts(profile: TrainProfile, head: HeadSettings) -> tuple[Part, ...
 
 def _container_parts(profile: TrainProfile, head: AttFCSettings) -> tuple[Part, ...]:
     """Return the contributions of a container; figures of small runs get a band of 0.3 points and half of the difference."""
-    slots = head.dcc_size or head.dcc_share * profile.num_ids
+    if head.policy == "fifo":
+        return _ring_parts(profile, head)
+    slots = _slots(profile, head)
     share = min(1.0, slots / profile.num_ids)
     batch_size = profile.optim.batch_size
     # Residency: an identity's images come while it is open, and its slot lives as long. So nobody waits longer than the window.
-    is_resident = head.policy == "identity" and profile.data.draw == "residency" and head.batch_negatives
+    is_resident = profile.data.draw == "residency" and head.batch_negatives
     open_ids = (profile.window or slots) if is_resident else slots
-    common = (
-        _coverage(share, RESIDENT_SHARE if is_resident else 1.0),
-        _age(min(slots, open_ids) / batch_size),
-        _batch_size(batch_size),
-        _storage(head.storage),
-    )
-    if head.policy == "fifo":
-        return (*common, Part("published ring", RING, abs(RING) / 2))
     eviction = 0.0 if is_resident else EVICTION * _evicted(share)
     queue = _interpolate(QUEUE_LENGTH, head.queue_length)
     references = _references(head.num_references, share, is_resident)
     return (
-        *common,
+        _coverage(share, RESIDENT_SHARE if is_resident else 1.0),
+        _age(min(slots, open_ids) / batch_size),
+        _batch_size(batch_size),
+        _storage(head.storage),
         Part("eviction", eviction, abs(eviction)),
         Part("queue length", queue, 0.3 + 0.5 * abs(queue)),
         Part("references", references, 0.3 + 0.5 * abs(references)),
     )
 
 
+def _ring_parts(profile: TrainProfile, head: ContainerSettings) -> tuple[Part, ...]:
+    """Return the contributions of the published ring, AttFC's and DCQ's."""
+    slots = _slots(profile, head)
+    return (
+        _coverage(min(1.0, slots / profile.num_ids)),
+        _age(slots / profile.optim.batch_size),
+        _batch_size(profile.optim.batch_size),
+        _storage(head.storage),
+        Part("published ring", RING, abs(RING) / 2),
+    )
+
+
+def _slots(profile: TrainProfile, head: ContainerSettings) -> float:
+    return head.dcc_size or head.dcc_share * profile.num_ids
+
+
 PRIORS: dict[str, Callable[[TrainProfile, Any], tuple[Part, ...]]] = {
     "attfc": _container_parts,
+    "dcq": _ring_parts,
     "full_fc": _no_parts,
     "partial_fc": _sampled_parts,
 }

@@ -70,7 +70,7 @@ def _evaluate(state: TrainState, batch: Batch) -> None:
     device = state.device
     part = batch.query[: state.profile.optim.micro_batch_size]  # as many as the loop evaluates at a time
     images = (part.to(device, non_blocking=True) for _ in range(2))
-    sums, _ = embed_batches(state.feature_encoder, images, device, state.profile.run.precision)
+    sums, _ = embed_batches(state.exported_encoder, images, device, state.profile.run.precision)
     sums.sum().item()
 
 

@@ -16,6 +16,7 @@ from attfc_planner.trace.affine import LARGE, SMALL
 from attfc_planner.trace.align import NotAffine
 from attfc_planner.trace.history import Trace
 from attfc_planner.trace.record import record_evaluation
+from attfc_train.heads.dcq.settings import DCQSettings
 from attfc_train.heads.full_fc.settings import FullFCSettings
 from attfc_train.profile.profile import NUM_DRAWN_PAIRS, DataSettings, ModelSettings, RunSettings, TrainProfile
 
@@ -39,12 +40,15 @@ class EvaluationModel:
 
 
 def evaluation_structure(profile: TrainProfile) -> TrainProfile:
-    """Return the one profile that stands for all that evaluate alike: without gradients, checkpointing does not matter."""
+    """Return the one profile that stands for all that evaluate alike: without gradients, checkpointing does not matter.
+
+    Which encoder is evaluated does: autocast keeps its copies of weights only where these have gradients.
+    """
     model = profile.model
     return TrainProfile(
         data=DataSettings(num_ids=2),
         model=ModelSettings(backbone=model.backbone, embedding_size=model.embedding_size, image_size=model.image_size),
-        head=FullFCSettings(),
+        head=DCQSettings() if profile.head.exports_class_encoder else FullFCSettings(),
         run=RunSettings(precision=profile.run.precision, steps=1000),
     )
 

@@ -37,10 +37,10 @@ def record(profile: TrainProfile, batches: Sequence[TrainProfile], device: torch
 
 
 def record_evaluation(profile: TrainProfile, batch_sizes: Sequence[int], device: torch.device | None = None) -> list[Trace]:
-    """Embed two batches of each size as verification does, and return the traces, without the feature encoder itself.
+    """Embed two batches of each size as verification does, and return the traces, without the encoder itself.
 
     Args:
-        profile: resolved; only the model and the precision count.
+        profile: resolved; only the model, the precision and which encoder is exported count.
         batch_sizes: images in a forward pass.
         device: as in `record`.
 

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from attfc_train.document import StorageName
 from attfc_train.heads.attfc.settings import AttFCSettings
+from attfc_train.heads.dcq.settings import DCQSettings
 from attfc_train.heads.full_fc.settings import FullFCSettings
 from attfc_train.heads.partial_fc.settings import PartialFCSettings
 from attfc_train.heads.settings import HeadSettings, MarginSettings
@@ -40,7 +41,7 @@ class Knobs:
     identities: int
     """N."""
     references: int = 0
-    """R."""
+    """R; 0 for a head that has none, or always as many."""
 
 
 class HeadStructure(Generic[Settings]):
@@ -59,6 +60,10 @@ class HeadStructure(Generic[Settings]):
         """Return the slots that are scored at a time; 0 without a container."""
         del head
         return 0
+
+    def references(self, head: Settings) -> int:
+        """Return R; 0 where it cannot change: then what R scales is taken as scaled by B."""
+        return head.references_per_query
 
     def with_knobs(self, head: Settings, knobs: Knobs) -> Settings:
         """Return the settings with other numbers that scale storages."""
@@ -94,6 +99,7 @@ _CANNOT_MATTER = (
     "encoder_momentum",
     "encoder_momentum_ramp_steps",
     "chunk_slots",
+    "exported_encoder",
     "loss_kernel",
 )
 """Settings of an AttFC head that change no order of allocations, or that `Knobs` stand for; any other one may."""
@@ -125,10 +131,7 @@ class _AttFCStructure(HeadStructure[AttFCSettings]):
     def points(self, head: AttFCSettings, base: Knobs) -> Sequence[Knobs]:
         """Return other numbers of slots, other chunks, and other identities where these are not the slots."""
         direct = base.slots == base.identities
-        shapes = ((base.slots, base.chunk), (3 * base.chunk, base.chunk), (2 * _OTHER_CHUNK, _OTHER_CHUNK))
-        points = [
-            replace(base, slots=slots, chunk=chunk, identities=slots if direct else base.identities) for slots, chunk in shapes
-        ]
+        points = [replace(point, identities=point.slots) if direct else point for point in _slots_and_chunks(base)]
         has_map = head.policy == "identity" and not direct  # of identities to slots, as long as there are identities
         return [*points, replace(base, identities=base.identities + _MORE_IDENTITIES)] if has_map else points
 
@@ -136,6 +139,36 @@ class _AttFCStructure(HeadStructure[AttFCSettings]):
         return head.model_copy(update={"storage": "fp32"}) if head.keeps_means else None
 
     def storage(self, head: AttFCSettings) -> StorageName:
+        return head.storage
+
+
+class _DCQStructure(HeadStructure[DCQSettings]):
+    """AttFC's ring: its slots are never those of all identities, and there is no map."""
+
+    knobs = ()
+
+    def plain(self, head: DCQSettings) -> DCQSettings:
+        return DCQSettings(margin=_plain_margin(head.margin), storage=head.storage, batchnorm_buffers=head.batchnorm_buffers)
+
+    def chunk(self, head: DCQSettings) -> int:
+        return min(head.chunk_slots, head.num_slots)
+
+    def references(self, head: DCQSettings) -> int:
+        del head
+        return 0  # always one
+
+    def with_knobs(self, head: DCQSettings, knobs: Knobs) -> DCQSettings:
+        return head.model_copy(update={"dcc_size": knobs.slots, "chunk_slots": knobs.chunk})
+
+    def points(self, head: DCQSettings, base: Knobs) -> Sequence[Knobs]:
+        """Return other numbers of slots and other chunks."""
+        del head
+        return _slots_and_chunks(base)
+
+    def stand_in(self, head: DCQSettings) -> DCQSettings | None:
+        return head.model_copy(update={"storage": "fp32"})
+
+    def storage(self, head: DCQSettings) -> StorageName:
         return head.storage
 
 
@@ -149,6 +182,7 @@ class _PartialFCStructure(HeadStructure[PartialFCSettings]):
 
 STRUCTURES: dict[str, HeadStructure[Any]] = {
     "attfc": _AttFCStructure(),
+    "dcq": _DCQStructure(),
     "full_fc": _FullFCStructure(),
     "partial_fc": _PartialFCStructure(),
 }
@@ -163,8 +197,10 @@ def head_structure_of(head: HeadSettings) -> HeadStructure[Any]:
 
 def knobs_of(profile: TrainProfile) -> Knobs:
     """Return the knobs of a resolved profile."""
-    chunk = head_structure_of(profile.head).chunk(profile.head)
-    return Knobs(profile.optim.micro_batch_size, profile.dcc_size, chunk, profile.num_ids, profile.num_references)
+    structure = head_structure_of(profile.head)
+    chunk = structure.chunk(profile.head)
+    references = structure.references(profile.head)
+    return Knobs(profile.optim.micro_batch_size, profile.dcc_size, chunk, profile.num_ids, references)
 
 
 def with_knobs(profile: TrainProfile, knobs: Knobs) -> TrainProfile:
@@ -190,7 +226,7 @@ def structure_of(profile: TrainProfile, base: Knobs) -> TrainProfile:
         optim=_optim(profile.optim),
         run=RunSettings(precision=profile.run.precision, steps=1000),
     )
-    return with_knobs(plain, replace(base, identities=plain.num_ids, references=min(1, profile.num_references)))
+    return with_knobs(plain, replace(base, identities=plain.num_ids, references=min(1, structure.references(profile.head))))
 
 
 def head_structure(structure: TrainProfile) -> TrainProfile:
@@ -207,6 +243,12 @@ def is_direct(structure: TrainProfile) -> bool:
 def with_map(direct: TrainProfile, base: Knobs) -> TrainProfile:
     """Return the structure of the same head with fewer slots than identities: it allocates the same and a little more."""
     return with_knobs(direct, replace(knobs_of(direct), identities=base.identities))
+
+
+def _slots_and_chunks(base: Knobs) -> list[Knobs]:
+    """Return `base` first, then more slots, and other chunks."""
+    shapes = ((base.slots, base.chunk), (3 * base.chunk, base.chunk), (2 * _OTHER_CHUNK, _OTHER_CHUNK))
+    return [replace(base, slots=slots, chunk=chunk) for slots, chunk in shapes]
 
 
 def _plain_margin(margin: MarginSettings) -> MarginSettings:

@@ -33,12 +33,12 @@ class Embedded:
 
 
 def embed(
-    feature_encoder: nn.Module, images: Tensor, *, batch_size: int, device: torch.device, precision: Precision = "fp32"
+    encoder: nn.Module, images: Tensor, *, batch_size: int, device: torch.device, precision: Precision = "fp32"
 ) -> Embedded:
     """Embed images in eval mode; the encoder's mode, parameters and buffers are afterwards as before.
 
     Args:
-        feature_encoder: on `device`.
+        encoder: on `device`.
         images: uint8 [N, 3, H, W], RGB, anywhere; N >= 1.
         batch_size: images per forward pass; all passes have this size, the last one is padded.
         device: where to compute.
@@ -46,18 +46,18 @@ def embed(
     """
     start = time.perf_counter()
     moved = (batch.to(device, non_blocking=True) for batch in _batches(images, batch_size))
-    sums, norms = embed_batches(feature_encoder, moved, device, precision)
+    sums, norms = embed_batches(encoder, moved, device, precision)
     embeddings, mean_norms = (values[: len(images)].cpu().numpy() for values in (sums, norms))
     return Embedded(embeddings, mean_norms, len(images) / (time.perf_counter() - start))
 
 
 def embed_batches(
-    feature_encoder: nn.Module, batches: Iterable[Tensor], device: torch.device, precision: Precision
+    encoder: nn.Module, batches: Iterable[Tensor], device: torch.device, precision: Precision
 ) -> tuple[Tensor, Tensor]:
     """Compute on the device what `embed` returns; the memory trace calls this too, with fake batches.
 
     Args:
-        feature_encoder: on `device`.
+        encoder: on `device`.
         batches: uint8 [B, 3, H, W], RGB, on `device`; at least one.
         device: where to compute.
         precision: of the autocast around the encoder.
@@ -68,16 +68,16 @@ def embed_batches(
     sums = []
     norms = []
     with phase("evaluation"):
-        with _eval_mode(feature_encoder), torch.inference_mode(), autocast(device, precision):
+        with _eval_mode(encoder), torch.inference_mode(), autocast(device, precision):
             for batch in batches:
-                views = [feature_encoder(view) for view in _views(batch)]
+                views = [encoder(view) for view in _views(batch)]
                 sums.append(views[0] + views[1])
                 norms.append((views[0].norm(dim=1) + views[1].norm(dim=1)) / 2)
         return torch.cat(sums).float(), torch.cat(norms).float()
 
 
 def evaluate(
-    feature_encoder: nn.Module,
+    encoder: nn.Module,
     verification_sets: Sequence[VerificationSet],
     *,
     image_size: int,
@@ -89,7 +89,7 @@ def evaluate(
     results = {}
     for verification_set in verification_sets:
         images = verification_set.images(image_size)
-        embedded = embed(feature_encoder, images, batch_size=batch_size, device=device, precision=precision)
+        embedded = embed(encoder, images, batch_size=batch_size, device=device, precision=precision)
         rows = verification_set.pairs.reshape(-1)  # an image counts as often as it is in a pair
         result = verify(embedded.embeddings[rows], verification_set.same, float(embedded.norms[rows].mean()))
         results[verification_set.name] = replace(result, images_per_second=embedded.images_per_second)

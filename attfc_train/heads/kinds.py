@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from attfc_train.heads.attfc.settings import AttFCSettings
+from attfc_train.heads.dcq.settings import DCQSettings
 from attfc_train.heads.full_fc.settings import FullFCSettings
 from attfc_train.heads.partial_fc.settings import PartialFCSettings
 from attfc_train.heads.settings import HeadSettings
@@ -32,6 +33,7 @@ class HeadKind:
 
 HEADS: dict[str, HeadKind] = {
     "attfc": HeadKind(AttFCSettings, "attfc_train.heads.attfc.head"),
+    "dcq": HeadKind(DCQSettings, "attfc_train.heads.dcq.head"),
     "full_fc": HeadKind(FullFCSettings, "attfc_train.heads.full_fc.head"),
     "partial_fc": HeadKind(PartialFCSettings, "attfc_train.heads.partial_fc.head"),
 }

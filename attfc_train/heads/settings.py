@@ -16,8 +16,8 @@ from attfc_train.document import Frozen, Value
 from attfc_train.heads.knob import Knob
 
 BufferPolicy: TypeAlias = Literal["own", "average", "copy"]
-"""Running statistics of a class encoder: of its own forward passes (as AttFC's released code does), averaged like the weights
-(as DCQ's does), or the feature encoder's newest."""
+"""Running statistics of a class encoder: of its own forward passes (as AttFC's released code does), those averaged with the
+feature encoder's like the weights (as DCQ's does), or the feature encoder's newest."""
 FIRST_MOMENTUM = 0.9
 """Where a ramped momentum starts: a young feature encoder moves too fast for a copy that lags 1,000 steps."""
 
@@ -99,6 +99,16 @@ class HeadSettings(Frozen):
     def class_encoder(self) -> ClassEncoder | None:
         """The class encoder that the head needs, if any."""
         return None
+
+    @property
+    def exports_class_encoder(self) -> bool:
+        """Whether the class encoder is evaluated and saved as the model, and not the feature encoder."""
+        return False
+
+    @property
+    def resident_slots(self) -> int:
+        """Slots in which an identity stays while its images come (draw ``residency``); 0: it does not matter when they come."""
+        return self.num_slots
 
     @property
     def container_form(self) -> tuple[object, ...]:

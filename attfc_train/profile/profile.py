@@ -40,7 +40,7 @@ class DataSettings(Frozen):
     per epoch, in uniform order; in both, references are other images. ``reference``: i.i.d., as AttFC's code."""
     window_share: float | None = Field(None, gt=0, le=1)
     """``residency``: share of the identities whose images are being drawn at a time, at most as many as there are slots; None
-    is 0.3 with a container and all without one."""
+    is 0.3 with a container, and all without one or with DCQ's ring."""
     flip_probability: float = Field(0.5, ge=0, le=1)
     num_workers: int = Field(0, ge=0, le=256)
     """Decoding threads; 0 = one per core, at most 16."""
@@ -194,10 +194,11 @@ class TrainProfile(Frozen):
     @property
     def window(self) -> int | None:
         """Identities of a resolved profile that are open at a time under ``residency``; None is all of them."""
-        if self.data.window_share is None and not self.dcc_size:
-            return None  # a head that forgets nothing
+        slots = self.head.resident_slots
+        if self.data.window_share is None and not slots:
+            return None  # a head that forgets nothing, or that would not find it again
         open_ids = round((self.data.window_share or DEFAULT_WINDOW_SHARE) * self.num_ids)
-        return max(1, min(open_ids, self.dcc_size or self.num_ids))
+        return max(1, min(open_ids, slots or self.num_ids))
 
     def resolve(self, num_ids: int, num_images: int | None = None) -> TrainProfile:
         """Return the profile in which everything that depended on the data set is a number.

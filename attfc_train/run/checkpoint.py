@@ -146,19 +146,19 @@ def load_tensors(path: Path) -> Any:
         ) from error
 
 
-def save_model(path: Path, feature_encoder: nn.Module) -> None:
-    """Write the bare state dict of the feature encoder, which loads where InsightFace's ``model.pt`` does."""
-    write_atomically(path, lambda file: torch.save(feature_encoder.state_dict(), file))
+def save_model(path: Path, encoder: nn.Module) -> None:
+    """Write the bare state dict of an encoder, which loads where InsightFace's ``model.pt`` does."""
+    write_atomically(path, lambda file: torch.save(encoder.state_dict(), file))
 
 
-def load_model(path: Path, feature_encoder: nn.Module) -> None:
+def load_model(path: Path, encoder: nn.Module) -> None:
     """Load a file of `save_model` in place.
 
     Raises:
         CheckpointError: the file is damaged, or of another architecture.
     """
     try:
-        feature_encoder.load_state_dict(load_tensors(path))
+        encoder.load_state_dict(load_tensors(path))
     except (RuntimeError, TypeError, AttributeError) as error:
         raise CheckpointError(f"'{path}' must fit the profile's backbone", _short(error), "Check the folder.") from error
 

@@ -34,9 +34,9 @@ from attfc_train.units import Bytes, format_bytes
 
 
 class Evaluator(Protocol):
-    """Verification accuracy of a feature encoder on each set, by the set's name."""
+    """Verification accuracy of an encoder on each set, by the set's name."""
 
-    def __call__(self, feature_encoder: nn.Module, *, batch_size: int) -> Mapping[str, Verification]:
+    def __call__(self, encoder: nn.Module, /, *, batch_size: int) -> Mapping[str, Verification]:
         """Verify, with at most `batch_size` images in a forward pass."""
         ...
 
@@ -199,8 +199,8 @@ class Loop:
         )
 
     def _evaluate(self) -> None:
-        """Verify the feature encoder, and keep it as the best model where it is."""
-        results = self.evaluate(self.state.feature_encoder, batch_size=self.state.profile.optim.micro_batch_size)
+        """Verify the encoder that is exported, and keep it as the best model where it is."""
+        results = self.evaluate(self.state.exported_encoder, batch_size=self.state.profile.optim.micro_batch_size)
         if not results:
             return
         for name, result in results.items():
@@ -212,7 +212,7 @@ class Loop:
         if self.best_accuracy is None or mean > self.best_accuracy:
             self.best_accuracy = mean
             self._check_finite()
-            save_model(self.folder / BEST_FILE, self.state.feature_encoder)
+            save_model(self.folder / BEST_FILE, self.state.exported_encoder)
         self._clock.restart(self.state.step)
 
     def _save(self) -> None:
@@ -235,7 +235,7 @@ class Loop:
         self._save()  # before the evaluation, in which the process may be killed
         self._evaluate()
         self._save()
-        save_model(self.folder / MODEL_FILE, self.state.feature_encoder)
+        save_model(self.folder / MODEL_FILE, self.state.exported_encoder)
         corrupt = self.loader.corrupt
         memory = memory_use(self.state.device)
         predicted = self._predicted_peak()

@@ -43,6 +43,13 @@ class TrainState:
     start: StepStart = field(init=False)
     """The small tensors as the step under way found them."""
 
+    @property
+    def exported_encoder(self) -> nn.Module:
+        """The encoder that is evaluated, and saved as the model."""
+        if self.class_encoder is None or not self.profile.head.exports_class_encoder:
+            return self.feature_encoder
+        return self.class_encoder.class_encoder
+
     def __post_init__(self) -> None:
         self.start = StepStart(self._changed_before_commit())
 

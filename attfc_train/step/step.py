@@ -6,7 +6,7 @@ Its events, in this order (docs/methods.md):
 2. The class encoder moves towards the feature encoder, and what can be undone is copied (`attfc_train.step.rollback`).
 3. For each micro-batch: features of its references, features of its queries, loss, backward pass. Gradients add up.
 4. Everything of the update and of the enqueue that needs memory is computed.
-5. The commit: weights, momentum buffers and slots change. It allocates nothing.
+5. The commit: weights, momentum buffers, slots and averaged running statistics change. It allocates nothing.
 
 References come before queries, and without a graph: the class encoder's activations are gone before those of the feature
 encoder are kept for the backward pass. Attention needs no more of a reference than its features.
@@ -81,6 +81,8 @@ def train_step(state: TrainState, batch: Batch) -> StepMetrics:
         update.commit()
     with phase("enqueue"):
         commit(enqueue.writes)
+    with phase("momentum"):
+        _finish_class_encoder(state)
     state.rates.observe(loss)
     state.step += 1
     state.start.end_commit()
@@ -91,6 +93,12 @@ def _update_class_encoder(state: TrainState) -> None:
     settings = state.profile.head.class_encoder
     if state.class_encoder and settings:
         state.class_encoder.update(settings.momentum_at(state.step))
+
+
+def _finish_class_encoder(state: TrainState) -> None:
+    settings = state.profile.head.class_encoder
+    if state.class_encoder and settings:
+        state.class_encoder.finish(settings.momentum_at(state.step), passes=state.profile.optim.accumulation)
 
 
 def _accumulate(state: TrainState, batch: Batch, weights: Tensor) -> list[HeadOutput]:

@@ -22,6 +22,7 @@ SHORTER = {
     "attfc_train.backbones.full_precision": "every backbone ends with it",
     "attfc_train.document": "the base of every document; anything more would make a circle",
     "attfc_train.heads.attention": "the head and the stored queue attend alike",
+    "attfc_train.heads.dcq.head": "a head beside its settings, which AttFC's does the work of",
     "attfc_train.heads.device_hash": "Partial FC's draw and stochastic rounding hash alike",
     "attfc_train.heads.*.settings": "settings stand beside their head, in a file free of torch",
     "attfc_train.interrupt": "a run and nothing else is stopped by it, from the main thread",

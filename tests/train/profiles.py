@@ -8,6 +8,7 @@ import torch
 
 from attfc_train.data.batch import Batch
 from attfc_train.heads.attfc.settings import AttFCSettings
+from attfc_train.heads.dcq.settings import DCQSettings
 from attfc_train.heads.full_fc.settings import FullFCSettings
 from attfc_train.heads.partial_fc.settings import PartialFCSettings
 from attfc_train.heads.settings import HeadSettings
@@ -22,6 +23,7 @@ HEADS: dict[str, HeadSettings] = {
     "stored-int8": AttFCSettings(queue_mode="stored", queue_length=3, storage="int8", dcc_share=0.3, chunk_slots=16),
     "identity-fp8": AttFCSettings(storage="fp8", chunk_slots=16),
     "fifo": AttFCSettings(policy="fifo", queue_length=1, dcc_share=0.3, num_references=2, chunk_slots=16),
+    "dcq": DCQSettings(dcc_share=0.3, chunk_slots=16),
 }
 
 

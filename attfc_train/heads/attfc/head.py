@@ -15,6 +15,7 @@ from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.heads.containers.container import DynamicClassContainer, FifoContainer, IdentityContainer
 from attfc_train.heads.containers.health import freshness, occupancy
 from attfc_train.heads.containers.resize import Kept, refill
+from attfc_train.heads.containers.settings import ContainerSettings
 from attfc_train.heads.containers.slot_storage import DTYPES, LARGEST
 from attfc_train.heads.containers.staleness import StalenessWatch, stale_text
 from attfc_train.heads.containers.stored_queue import StoredQueueContainer
@@ -143,7 +144,21 @@ class AttFCHead(Head):
 
 
 def build(settings: AttFCSettings, site: HeadSite, device: torch.device) -> AttFCHead:
-    """Build the head for a run: the loss is chosen first, because measuring it needs memory."""
+    """Build the head for a run."""
+    return AttFCHead(
+        loss=chosen_loss(settings, site, device),
+        container=_build_container(settings, site, device),
+        num_references=settings.num_references,
+        scale=settings.margin.scale,
+        temperature=settings.attention_temperature,
+        chunk=settings.chunk_slots,
+        batch_negatives=settings.batch_negatives,
+        watch=StalenessWatch(site.batch_size, partial(stale_text, settings)),
+    )
+
+
+def chosen_loss(settings: ContainerSettings, site: HeadSite, device: torch.device) -> ContainerLoss:
+    """Choose the loss of a container; before it is built, because measuring needs memory."""
     slot_type = DTYPES[settings.storage]
     work = Workload(
         batch_size=site.micro_batch_size,
@@ -154,16 +169,7 @@ def build(settings: AttFCSettings, site: HeadSite, device: torch.device) -> AttF
         scale=settings.margin.scale,
         chunk=settings.chunk_slots,
     )
-    return AttFCHead(
-        loss=choose(settings.loss_kernel, device, work),
-        container=_build_container(settings, site, device),
-        num_references=settings.num_references,
-        scale=settings.margin.scale,
-        temperature=settings.attention_temperature,
-        chunk=settings.chunk_slots,
-        batch_negatives=settings.batch_negatives,
-        watch=StalenessWatch(site.batch_size, partial(stale_text, settings)),
-    )
+    return choose(settings.loss_kernel, device, work)
 
 
 def _build_container(settings: AttFCSettings, site: HeadSite, device: torch.device) -> DynamicClassContainer:

@@ -2,49 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
-from attfc_train.document import STORAGES, StorageName, Value
+from attfc_train.heads.containers.settings import DCC_SHARE, STORAGE, ContainerSettings
 from attfc_train.heads.knob import Knob
-from attfc_train.heads.settings import FIRST_MOMENTUM, BufferPolicy, ClassEncoder, HeadSettings, MarginSettings, Refusal
-
-FASTEST_FORGETTING = 1 - FIRST_MOMENTUM
-"""Largest 1 - m' of a short run: a class encoder that forgets faster is none."""
+from attfc_train.heads.settings import MarginSettings, Refusal
 
 
-class AttFCSettings(HeadSettings):
+class AttFCSettings(ContainerSettings):
     """The AttFC head (arXiv 2503.06839): a container of generated class centers instead of a weight matrix."""
 
     kind: Literal["attfc"] = "attfc"
     margin: MarginSettings = MarginSettings()
     policy: Literal["identity", "fifo"] = "identity"
     """``fifo``: the paper's ring; ``identity``: one slot per identity, least recently updated evicted."""
-    dcc_size: int | None = Field(None, ge=1)
-    """Slots C. None: `dcc_share` of the identities."""
-    dcc_share: float = Field(1.0, gt=0, le=1)
     queue_length: float = Field(3.3, ge=1, le=1000)
     """L of the averaged queue: center <- normalise((L-1)/L center + 1/L gcc). 1 = only the newest center, as published."""
     queue_mode: Literal["averaged", "stored"] = "averaged"
     """``averaged``: a running mean per slot; ``stored``: the last L centers themselves, which the positive attends over."""
-    storage: StorageName = "fp32"
-    """Type of the stored centers: 4, 2, 1 or 1 bytes per dimension; the 8-bit types have a scale per slot."""
     num_references: int = Field(1, ge=0, le=16)
     """R images per query for its class center; 0: no class encoder, the query's own detached feature refreshes its slot."""
     batch_negatives: bool = True
     """A micro-batch's new centers of identities without a slot (``fifo``: all) are its negatives too; false as published."""
     attention_temperature: float = Field(1.0, ge=1e-3)
-    encoder_momentum: float = Field(0.999, ge=0, lt=1)
-    encoder_momentum_ramp_steps: int = Field(0, ge=0)
-    """The momentum starts at 0.9 and approaches `encoder_momentum` (1 - momentum falls geometrically) over this many steps."""
-    batchnorm_buffers: BufferPolicy = "own"
-    """Running statistics of the class encoder: its own forward passes', averaged like the weights, or the feature encoder's."""
-    chunk_slots: int = Field(8192, ge=16, le=2**24)
-    """Slots scored at a time by the streaming loss; batch_size x chunk_slots floats are its scratch memory."""
-    loss_kernel: Literal["auto", "chunked", "triton"] = "auto"
-    """Streaming loss: ``triton`` (CUDA only), ``chunked`` (any device), or on CUDA whichever is measured to be faster."""
 
     @model_validator(mode="after")
     def _policy_rules(self) -> Self:
@@ -65,39 +49,31 @@ class AttFCSettings(HeadSettings):
             )
         return self
 
+    @model_validator(mode="after")
+    def _there_is_a_class_encoder_to_export(self) -> Self:
+        if self.exports_class_encoder and self.num_references == 0:
+            raise ValueError("exported_encoder 'class' needs num_references >= 1, but got 0; use exported_encoder 'feature'")
+        return self
+
     @property
     def references_per_query(self) -> int:
         """See `HeadSettings.references_per_query`."""
         return self.num_references
 
     @property
-    def num_slots(self) -> int:
-        """See `HeadSettings.num_slots`."""
-        return self.dcc_size or 0
-
-    @property
-    def class_encoder(self) -> ClassEncoder | None:
-        """See `HeadSettings.class_encoder`; none without references."""
-        if self.num_references == 0:
-            return None
-        return ClassEncoder(self.encoder_momentum, self.encoder_momentum_ramp_steps, self.batchnorm_buffers)
-
-    @property
     def container_form(self) -> tuple[object, ...]:
         """See `HeadSettings.container_form`."""
-        length = self.queue_length if self.queue_mode == "stored" else None
-        return self.dcc_size, self.storage, self.queue_mode, length
+        return (*super().container_form, self.queue_mode, self.queue_length if self.queue_mode == "stored" else None)
+
+    @property
+    def remembered_refreshes(self) -> float:
+        """See `ContainerSettings.remembered_refreshes`: L - 1 of a running mean, 0 to L - 1 of a mean of L."""
+        return (self.queue_length - 1) / (2 if self.queue_mode == "stored" else 1)
 
     @property
     def keeps_means(self) -> bool:
         """Whether a slot is a running mean of its identity's centers, which is what plans are about."""
         return self.policy == "identity" and self.queue_mode == "averaged"
-
-    def resolved(self, num_ids: int) -> Self:
-        """Return the settings with a number of slots."""
-        if self.dcc_size is not None:
-            return self
-        return self.model_copy(update={"dcc_size": max(1, min(num_ids, round(self.dcc_share * num_ids)))})
 
     def problem_with(self, num_ids: int) -> str | None:
         """Return what is wrong where one slot per identity leaves slots over."""
@@ -105,18 +81,11 @@ class AttFCSettings(HeadSettings):
             return f"head.dcc_size must be at most data.num_ids, but got {self.dcc_size} and {num_ids}"
         return None
 
-    def describe(self) -> str:
-        """See `HeadSettings.describe`."""
-        return f"{self.kind}, {self.num_slots:,} slots, R={self.num_references}"
-
     def rows(self) -> tuple[tuple[str, str], ...]:
         """See `HeadSettings.rows`."""
-        slots = f"{self.dcc_size:,}" if self.dcc_size else f"{self.dcc_share:.0%} of the identities"
-        return (
-            ("DCC slots", f"{slots}, {self.storage}, policy {self.policy}"),
-            ("queue", f"{self.queue_mode}, length {self.queue_length:g}"),
-            ("references", str(self.num_references)),
-        )
+        (name, slots), references = super().rows()
+        queue = ("queue", f"{self.queue_mode}, length {self.queue_length:g}")
+        return (name, f"{slots}, policy {self.policy}"), queue, references
 
     @classmethod
     def knobs(cls) -> tuple[Knob, ...]:
@@ -124,89 +93,41 @@ class AttFCSettings(HeadSettings):
         return _KNOBS
 
     def search_refusal(self) -> Refusal | None:
-        """Refuse what the knobs are not about: they are about one slot per identity with an averaged queue."""
-        if self.keeps_means:
-            return None
-        return Refusal(
-            "must have head.policy 'identity' and head.queue_mode 'averaged'",
-            f"'{self.policy}' and '{self.queue_mode}'",
-            "Plan with averaged queues, then train with --set head.queue_mode=stored --set head.queue_length=3.",
-        )
+        """Refuse what the knobs are not about: one slot per identity with an averaged queue, and R = 0 among others."""
+        if not self.keeps_means:
+            return Refusal(
+                "must have head.policy 'identity' and head.queue_mode 'averaged'",
+                f"'{self.policy}' and '{self.queue_mode}'",
+                "Plan with averaged queues, then train with --set head.queue_mode=stored --set head.queue_length=3.",
+            )
+        if self.exports_class_encoder:
+            return Refusal(
+                "must have head.exported_encoder 'feature', because no references are searched too",
+                f"'{self.exported_encoder}'",
+                "Plan with it, then train with --set head.exported_encoder=class.",
+            )
+        return None
 
     def searchable(self) -> Self:
-        """Return the settings with one slot per identity and an averaged queue."""
-        return self.model_copy(update={"policy": "identity", "queue_mode": "averaged"})
-
-    def value_of(self, knob: str, num_ids: int) -> Value:
-        """See `HeadSettings.value_of`; slots may have been changed without their share."""
-        return round(self.num_slots / num_ids, 4) if knob == "dcc_share" else super().value_of(knob, num_ids)
-
-    def turned(self, values: Mapping[str, Value], num_ids: int, steps: float) -> Self:
-        """See `HeadSettings.turned`; slots follow their share, and the momentum's ramp ends by the last step."""
-        ramps = {"encoder_momentum_ramp_steps": min(self.encoder_momentum_ramp_steps, int(steps))}
-        slots = {"dcc_size": slots_for(float(values["dcc_share"]), num_ids)} if "dcc_share" in values else {}
-        return super().turned({**values, **slots, **ramps}, num_ids, steps)
+        """Return the settings with one slot per identity, an averaged queue and the feature encoder as the model."""
+        return self.model_copy(update={"policy": "identity", "queue_mode": "averaged", "exported_encoder": "feature"})
 
     def variations(self) -> Iterator[tuple[str, Self]]:
         """Yield half the slots, narrower storages and fewer references."""
-        half = self.num_slots // 2
-        if half:
-            yield f"DCC size {self.num_slots:,} -> {half:,}", self.model_copy(update={"dcc_size": half})
-        for storage in ("bf16", "int8"):
-            if storage != self.storage:
-                yield f"storage {self.storage} -> {storage}", self.model_copy(update={"storage": storage})
+        yield from super().variations()
         now = self.num_references
-        least = 1 if self.policy == "fifo" else 0
+        least = 1 if self.policy == "fifo" or self.exports_class_encoder else 0
         for references in sorted({now - 1, least}, reverse=True):
             if least <= references < now:
                 yield f"references {now} -> {references}", self.model_copy(update={"num_references": references})
 
-    def shortened(self, num_ids: int, short_ids: int, time: float) -> Self:
-        """See `HeadSettings.shortened`: slots shrink like the identities, and so does the class encoder's memory."""
-        share = short_ids / num_ids
-        slower = max(FASTEST_FORGETTING, 1 - self.encoder_momentum)  # a profile may forget faster than any short run would
-        forgetting = min((1 - self.encoder_momentum) / share, slower)
-        changes = {
-            "dcc_size": max(1, min(short_ids, round(self.num_slots * share))),
-            "encoder_momentum": 1 - forgetting,
-            "encoder_momentum_ramp_steps": round(self.encoder_momentum_ramp_steps * time),
-        }
-        return super().shortened(num_ids, short_ids, time).model_copy(update=changes)
-
     def ratios(self, num_ids: int, batch_size: int, steps: int) -> dict[str, float]:
         """Return coverage, age and memory of centers, and what a sample's positive is made of."""
-        forgetting = 1 - self.encoder_momentum
-        return {
-            "coverage C / N": self.num_slots / num_ids,
-            "age of centers (C / B) x (1 - m)": self.num_slots / batch_size * forgetting,
-            "run in time constants T x (1 - m)": steps * forgetting,
-            "momentum ramp / run": self.encoder_momentum_ramp_steps / steps,
-            "references R": float(self.num_references),
-            "queue length L": self.queue_length,
-        }
-
-
-def slots_for(share: float, num_ids: int) -> int:
-    """Return the number of slots that is a share of the identities, at least one."""
-    return max(1, round(share * num_ids))
+        return {**super().ratios(num_ids, batch_size, steps), "queue length L": self.queue_length}
 
 
 _KNOBS = (
-    Knob(
-        "dcc_share",
-        (1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01),
-        "head",
-        place=10,
-        scales=True,
-        size=float,
-        slows=True,
-        is_share=True,
-        apart=1.0,  # a slot for everyone needs no map of identities
-        column="DCC size",
-        cell=lambda head: f"{head.num_slots:,}",
-        phrase=lambda head: f"DCC size {head.num_slots:,}",
-        row=lambda head: ("DCC size", f"{head.num_slots:,} slots ({head.dcc_share:.0%} of the identities), {head.storage}"),
-    ),
+    replace(DCC_SHARE, apart=1.0),  # a slot for everyone needs no map of identities
     Knob(
         "queue_length",
         (1.0, 2.0, 3.3, 5.0, 8.0),
@@ -230,15 +151,5 @@ _KNOBS = (
         phrase=lambda head: f"{head.num_references} references",
         row=lambda head: ("references", f"{head.num_references} per query"),
     ),
-    Knob(
-        "storage",
-        tuple(STORAGES),
-        "head",
-        place=70,
-        ordered=False,
-        size=lambda name: STORAGES[name or "fp32"].component_bytes,
-        column="stored",
-        cell=lambda head: str(head.storage),
-        phrase=lambda head: "" if head.storage == "fp32" else f"centers in {head.storage}",
-    ),
+    STORAGE,
 )

@@ -24,7 +24,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from attfc_train.heads.attfc.settings import AttFCSettings
+from attfc_train.heads.containers.settings import ContainerSettings
 
 LARGEST_LOSS = 1 / 3
 LEAST_COSINE = 0.05
@@ -79,7 +79,7 @@ class StalenessWatch:
         return lost / (lost + left) if lost > 0 else 0.0
 
 
-def stale_text(head: AttFCSettings, step: int, age: float, share: float) -> str:
+def stale_text(head: ContainerSettings, step: int, age: float, share: float) -> str:
     """Return the warning: what was found, and the setting that dominates it."""
     finding = (
         f"in the {age:,.0f} steps until a batch needs them again, they lose {share:.0%} of their agreement with fresh ones"
@@ -89,17 +89,13 @@ def stale_text(head: AttFCSettings, step: int, age: float, share: float) -> str:
             f"{age:,.0f} steps old on average when a batch needs them, they agree with fresh ones no more than strangers' do "
             f"(as they also would if the encoder had learned nothing yet)"
         )
-    # What a slot holds is older than its last refresh: by L - 1 refreshes as a running mean, by 0 to L - 1 as a mean of L.
-    earlier = (head.queue_length - 1) / (2 if head.queue_mode == "stored" else 1)
+    earlier = head.remembered_refreshes
     encoder = head.class_encoder
     remembered = 1 / (1 - encoder.momentum_at(step)) if encoder else math.inf
     if remembered < age:
         remedy = f"the class encoder forgets in {remembered:,.0f} steps: raise head.encoder_momentum"
     elif earlier > 1:
-        remedy = (
-            f"with a queue of {head.queue_length:g} what they hold was made {earlier:.1f} refreshes before that, on average: "
-            f"lower head.queue_length"
-        )
+        remedy = f"what they hold was made {earlier:.1f} refreshes before that, on average: lower head.queue_length"
     else:
         remedy = "age is slots over batch: raise optim.batch_size or lower head.dcc_size"
     return f"warning: centers are stale: {finding}; {remedy}"

@@ -41,6 +41,7 @@ CASES = [
     ("identity-30%", "fp32"),
     ("identity-R0", "fp16"),
     ("fifo", "fp32"),
+    ("dcq", "fp32"),
     ("stored-int8", "fp32"),
     ("full_fc", "fp32"),
     ("partial_fc", "fp16"),

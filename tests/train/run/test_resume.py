@@ -105,7 +105,9 @@ def test_sigkill_and_resume_is_bit_identical(kill_at: int, uninterrupted: Path, 
     assert logged == [{k: r.get(k) for k in ("step", "loss")} for r in read_log(uninterrupted) if r["event"] == "step"]
 
 
-@pytest.mark.parametrize("head", ["full_fc", "partial_fc", "identity", "identity-R0", "fifo", "stored-int8", "identity-fp8"])
+@pytest.mark.parametrize(
+    "head", ["full_fc", "partial_fc", "identity", "identity-R0", "fifo", "stored-int8", "identity-fp8", "dcq"]
+)
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_every_head_resumes_from_a_stop_signal(
     head: str, precision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

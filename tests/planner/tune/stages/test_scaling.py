@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attfc_planner.tune.stages.scaling import NUM_CHECKS, full_fc_beside, ratios, shortened
-from attfc_train.heads.attfc.settings import FASTEST_FORGETTING, AttFCSettings
+from attfc_train.heads.attfc.settings import AttFCSettings
+from attfc_train.heads.containers.settings import FASTEST_FORGETTING
 from attfc_train.heads.full_fc.settings import FullFCSettings
 from attfc_train.heads.settings import MarginSettings
 from attfc_train.profile.profile import DataSettings, OptimSettings, RunSettings, TrainProfile

@@ -1,0 +1,1 @@
+"""The DCQ head (arXiv 2105.11113)."""

@@ -84,7 +84,7 @@ def compiled(card: Card, storage: str, dim: int, tiles: Tiles, scale: float = SC
         "query": _POINTERS[operand_type(slot_type, card)],
         "slots": _POINTERS[torch.uint8 if fixed["BITS"] else slot_type],
     }
-    types |= {"slot_labels": "*i64", "labels": "*i64", "num": "i32", "size": "i32", "per_split": "i32", "factor": "fp32"}
+    types |= {"slot_labels": "*i64", "labels": "*i64", "num": "i32", "size": "i32", "per_split": "i32", "factor": "fp32", "highest": "fp32"}
     # As the launcher finds them: pointers and the split's length are multiples of 16.
     aligned = {
         (at,): [["tt.divisibility", 16]]

@@ -67,6 +67,8 @@ class _Traits(NamedTuple):
     copy, or return what they got."""
     in_place: bool
     """Whether it writes values only: fake tensors have none, and the call can be left out."""
+    into_out: bool
+    """Likewise, but into the tensor that is given as ``out``, which has the result's shape already."""
     costs: bool
 
     @classmethod
@@ -82,7 +84,8 @@ class _Traits(NamedTuple):
         only_new = all(news) and fresh and name != "lift_fresh"
         is_view = func.is_view and not is_composite(func)
         costs = not question and not func.is_view
-        return cls(name, bool(news), makes_storage, only_new, is_view, in_place and not makes_storage, costs)
+        into_out = [argument.name for argument in func._schema.arguments if argument.is_out] == ["out"]
+        return cls(name, bool(news), makes_storage, only_new, is_view, in_place and not makes_storage, into_out, costs)
 
 
 class Recorder(DispatchMode):
@@ -134,6 +137,8 @@ class Recorder(DispatchMode):
     def _fake_result(self, traits: _Traits, func: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if traits.in_place:
             return args[0] if traits.returns else None
+        if traits.into_out:
+            return kwargs["out"]
         if traits.is_view:
             return self._results.view(func, args, kwargs)
         return self._results.new(func, args, kwargs) if traits.makes_only_new else func(*args, **kwargs)
@@ -311,8 +316,8 @@ def _tag_state(recorder: Recorder, state: TrainState) -> None:
     learned = [*state.feature_encoder.parameters(), *state.head.parameters()]
     for tensor in (*learned, *state.feature_encoder.buffers()):
         recorder.tag("weights", tensor)
-    for tensor in state.head.buffers():
-        recorder.tag("container", tensor)
+    for name, tensor in state.head.named_buffers():
+        recorder.tag("momentum" if name == "momentum" else "container", tensor)
     if state.class_encoder:
         encoder = state.class_encoder.class_encoder
         for tensor in (*encoder.parameters(), *encoder.buffers()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from attfc_train.heads.containers.resize import Kept
 from attfc_train.heads.containers.writes import Writes
-from attfc_train.heads.sparse_rows import SparseRows
+from attfc_train.losses.learning import Descent
 from attfc_train.losses.margin import Margin
 
 
@@ -48,7 +48,8 @@ class Health:
 class Head(nn.Module, ABC):
     """A module that turns features into a loss and remembers what it must; it never sees a config.
 
-    An optimiser step calls `begin_step` once, `forward` per micro-batch and `prepare_enqueue` once, and then makes the writes:
+    An optimiser step calls `begin_step` once, `forward` per micro-batch, `prepare_learning` and `prepare_enqueue` once, makes
+    the writes, and calls `forget_step`:
 
     * Every micro-batch is scored against the same state. Accumulation changes nothing but what a micro-batch knows of itself:
       batch statistics, and the batch negatives of an AttFC head.
@@ -88,9 +89,13 @@ class Head(nn.Module, ABC):
         del centers, labels, step
         return Enqueue([])
 
-    def sparse_rows(self) -> Sequence[SparseRows]:
-        """Return the weights of which a step trains only some rows."""
-        return ()
+    def prepare_learning(self, descent: Descent, step: int) -> Writes:
+        """Compute everything that needs memory of the step's descent of rows that no optimiser knows (`LearnedLayer`)."""
+        del descent, step
+        return []
+
+    def forget_step(self) -> None:
+        """Free what `begin_step` and `forward` kept of a step: it is committed, or failed and will be begun again."""
 
     def health(self, step: int, observed: Mapping[str, Tensor]) -> Health:
         """Return figures of the head after `step` optimiser steps; waits for the device.

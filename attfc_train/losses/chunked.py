@@ -8,16 +8,17 @@ Legend: B samples, C slots, D dimensions, K slots in a chunk.
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from attfc_train.losses.slots import EMPTY, Slots
+from attfc_train.losses.slots import EMPTY, Slots, norms, pieces
 from attfc_train.losses.streaming import MAX_UNSHIFTED_SCALE, Partial, finite, streaming_loss
 
 
-def score_slots(query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk: int) -> Partial:
+def score_slots(query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk: int, ceiling: float = math.inf) -> Partial:
     """Return the statistics (`Scorer`); the scratch memory is `chunk` slots and `chunk` x B logits of the query's type."""
     num, dim = query.shape
     shifted = scale > MAX_UNSHIFTED_SCALE
@@ -27,32 +28,53 @@ def score_slots(query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk
     queries = query.t().contiguous()
     if not slots.size:
         return Partial(maximum, total, weighted.t())
-    # All views at once: slicing each chunk would cost a call per chunk and tensor.
-    pieces = slots.values.split(chunk)
-    scale_columns = [None] * len(pieces) if slots.scales is None else slots.scales[:, None].split(chunk)
-    for piece, scale_column, owners in zip(pieces, scale_columns, slots.labels[:, None].split(chunk), strict=True):
+    for piece, scale_column, owners in pieces(slots, chunk):
         centers = piece.to(query.dtype)
         scales = None if scale_column is None else scale_column.to(query.dtype)
-        logits = _logits(queries, centers, scales, owners, labels, scale)
+        if not slots.are_units:
+            scales = norms(centers).reciprocal_()
+        logits = _logits(queries, centers, scales, owners, labels, scale, may_be_empty=slots.labels is not None)
+        capped = _capped(logits, ceiling * scale)
         if shifted:
             maximum = _shift(logits, maximum, total, weighted)
         # total += sum_c e^(z_c - M);  weighted += sum_c e^(z_c - M) values_c scales_c.
         weights = logits.exp_()
         # As a product: a sum over rows takes scratch memory of its own on CUDA.
         total.addmv_(weights.t(), weights.new_ones(len(weights)))
+        if capped is not None:
+            weights.masked_fill_(capped, 0.0)
         weighted.addmm_(centers.t(), weights if scales is None else weights.mul_(scales))
     return Partial(maximum, total, weighted.t())
 
 
-def _logits(queries: Tensor, centers: Tensor, scales: Tensor | None, owners: Tensor, labels: Tensor, scale: float) -> Tensor:
+def _logits(
+    queries: Tensor,
+    centers: Tensor,
+    scales: Tensor | None,
+    owners: Tensor,
+    labels: Tensor,
+    scale: float,
+    may_be_empty: bool,
+) -> Tensor:
     """Return logits [K, B] of centers [K, D], their labels [K, 1] and queries [D, B]; -inf: empty, or the sample's own."""
     # z = s scales_c (values_c . f) + (-inf where empty): without scales one fused product.
-    empty = queries.new_zeros(owners.shape).masked_fill_(owners == EMPTY, -torch.inf)
-    if scales is None:
+    empty = queries.new_zeros(owners.shape).masked_fill_(owners == EMPTY, -torch.inf) if may_be_empty else None
+    if scales is None and empty is not None:
         logits = torch.addmm(empty, centers, queries, alpha=scale)
     else:
-        logits = (centers @ queries).mul_(scales * scale).add_(empty)
+        logits = (centers @ queries).mul_(scale if scales is None else scales * scale)
+        if empty is not None:
+            logits.add_(empty)
     return logits.masked_fill_(owners == labels, -torch.inf)
+
+
+def _capped(logits: Tensor, highest: float) -> Tensor | None:
+    """Make logits above the highest 0, in place; return where that was, bool [K, B], or None without a highest."""
+    if highest == math.inf:
+        return None
+    capped = logits > highest
+    logits.masked_fill_(capped, 0.0)
+    return capped
 
 
 def _shift(logits: Tensor, maximum: Tensor, total: Tensor, weighted: Tensor) -> Tensor:

@@ -35,23 +35,11 @@ def container_loss(
     wide = query.double() if query.dtype == torch.float64 else query.float()
     target = margined((wide * positive.to(wide.dtype)).sum(1), margin)
     centers = slots.centers(wide.dtype)
-    owners = slots.labels
+    owners = slots.owners()
     if more is not None:
         centers = torch.cat([centers, more.centers(wide.dtype)])
-        owners = torch.cat([owners, more.labels])
+        owners = torch.cat([owners, more.owners()])
     masked = (owners == EMPTY) | (owners == labels[:, None])
     negatives = (wide @ centers.t()).masked_fill(masked, -torch.inf)
     logits = torch.cat([target[:, None], negatives], dim=1) * scale
     return -(torch.log_softmax(logits, dim=1)[:, 0] * weights).sum()
-
-
-def classification_loss(cosines: Tensor, labels: Tensor, weights: Tensor, margin: Margin, scale: float) -> Tensor:
-    """Return the margin softmax loss over the columns of a classification layer, a scalar.
-
-    Args:
-        cosines: [B, num_ids]. labels: int64 [B]. weights: [B], which sum to 1 for a mean.
-    """
-    cosines = cosines.float()
-    target = cosines.gather(1, labels[:, None])
-    logits = cosines.scatter(1, labels[:, None], margined(target, margin)) * scale
-    return (torch.nn.functional.cross_entropy(logits, labels, reduction="none") * weights).sum()

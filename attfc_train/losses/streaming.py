@@ -13,6 +13,7 @@ Legend: B samples, C slots, D dimensions, S sets of slots.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -42,8 +43,14 @@ class Partial:
 class Scorer(Protocol):
     """One pass over the slots that are neither empty nor of the sample's own identity."""
 
-    def __call__(self, query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk: int) -> Partial:
-        """Return the statistics; see `attfc_train.losses.container_loss.ContainerLoss`, but `query` is fp32 or wider."""
+    def __call__(
+        self, query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk: int, ceiling: float = math.inf
+    ) -> Partial:
+        """Return the statistics; see `attfc_train.losses.container_loss.ContainerLoss`, but `query` is fp32 or wider.
+
+        Args:
+            ceiling: a cosine above it counts as a logit of 0 in `total`, and not at all in `weighted`.
+        """
         ...
 
 
@@ -119,6 +126,12 @@ class _WithGradient(torch.autograd.Function):
         return (gradient * grad_outputs[0]).to(ctx.query_dtype), None, None
 
 
+def with_gradient(query: Tensor, loss: Tensor, gradient: Tensor) -> Tensor:
+    """Return a scalar loss whose derivative with respect to `query` [B, D] is `gradient` [B, D]."""
+    result: Tensor = _WithGradient.apply(query, loss, gradient)  # type: ignore[no-untyped-call]  # torch's
+    return result
+
+
 def streaming_loss(
     score: Scorer,
     query: Tensor,
@@ -142,5 +155,4 @@ def streaming_loss(
             # No more than a micro-batch: one chunk.
             part = _union(part, score(wide, more, labels, scale, more.size))
         value, gradient = loss_and_gradient(part, wide, positive.to(wide.dtype), weights, margin, scale)
-    loss: Tensor = _WithGradient.apply(query, value, gradient)  # type: ignore[no-untyped-call]  # torch's
-    return loss
+    return with_gradient(query, value, gradient)

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from attfc_train.losses import chunked
 from attfc_train.losses.configurations import Card, Tiles, choices, operand_type, shape
-from attfc_train.losses.slots import EMPTY, Slots
+from attfc_train.losses.slots import EMPTY, LEAST_NORM, Slots
 from attfc_train.losses.streaming import MAX_UNSHIFTED_SCALE, Partial, merge, streaming_loss
 
 MAX_DIM = 1024
@@ -43,6 +43,7 @@ _INTERPRETED_CARD = Card(capability=80, shared_memory=163 * 1024)
 
 _EMPTY = tl.constexpr(EMPTY)
 _LN2 = tl.constexpr(math.log(2))
+_LEAST_SQUARE = tl.constexpr(LEAST_NORM**2)
 _WIDENED = tl.constexpr(INTERPRETED)
 _SPLIT_STEP = 128
 """Splits begin at multiples of this many slots."""
@@ -54,7 +55,7 @@ def supports(query: Tensor, slots: Tensor) -> bool:
     return on_device and slots.dtype in _SLOT_TYPES and query.dtype != torch.float64 and query.shape[1] <= MAX_DIM
 
 
-def score_slots(query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk: int) -> Partial:
+def score_slots(query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk: int, ceiling: float = math.inf) -> Partial:
     """Return the statistics (`Scorer`); no host sync, scratch memory S x B x D floats (`MAX_SPLIT_BYTES`).
 
     A single chunk of fp32 slots, such as this batch's centers beside the container, is one small product: it goes to torch,
@@ -62,22 +63,24 @@ def score_slots(query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk
     """
     slot_type = slots.values.dtype
     if slot_type == torch.float32 and slots.size <= chunk:
-        return chunked.score_slots(query, slots, labels, scale, chunk)
+        return chunked.score_slots(query, slots, labels, scale, chunk, ceiling)
     assert supports(query, slots.values), f"no kernel for {query.dtype} queries, {slot_type} slots, D = {query.shape[1]}"
     num, dim = query.shape
     card = card_of(query.device)
     work = shape(card, dim, slot_type)
-    fixed = constants(dim, slot_type, slots.scales is not None, scale, card)
+    fixed = constants(dim, slot_type, slots.scales is not None, scale, card, owners_of(slots), slots.are_units, ceiling < 1)
     grid = triton.cdiv(num, work.block), work.padded // work.width
     splits, per_split = _splits(num, slots.size, dim, math.prod(grid), query.device)
     parts = Partial(query.new_empty(splits, num), query.new_empty(splits, num), query.new_empty(splits, num, dim))
     values = slots.values.contiguous()
+    owners = slots.rows if slots.labels is None else slots.labels
+    owners = labels if owners is None else owners  # the kernel reads none
     with torch.cuda.device(query.device) if query.is_cuda else contextlib.nullcontext(), _forgetting():
         _score[(grid[0], splits, grid[1])](
             query.to(operand_type(slot_type, card)).contiguous(),
             values.view(torch.uint8) if fixed["BITS"] else values,
-            slots.labels if slots.scales is None else slots.scales.float(),
-            slots.labels,
+            owners if slots.scales is None else slots.scales.float(),
+            owners,
             labels,
             parts.maximum,
             parts.total,
@@ -86,6 +89,7 @@ def score_slots(query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk
             slots.size,
             per_split,
             scale / math.log(2),
+            ceiling * scale / math.log(2) if ceiling < 1 else 0.0,
             **fixed,
             enable_fp_fusion=True,
         )
@@ -110,7 +114,23 @@ def card_of(device: torch.device) -> Card:
     return _INTERPRETED_CARD if INTERPRETED else Card.of(device)
 
 
-def constants(dim: int, slot_type: torch.dtype, scaled: bool, scale: float, card: Card) -> dict[str, Any]:
+def owners_of(slots: Slots) -> str:
+    """Return what says of which identity a slot is: its label, its number, or the row that it is."""
+    if slots.labels is not None:
+        return "labels"
+    return "numbers" if slots.rows is None else "rows"
+
+
+def constants(
+    dim: int,
+    slot_type: torch.dtype,
+    scaled: bool,
+    scale: float,
+    card: Card,
+    owners: str = "labels",
+    are_units: bool = True,
+    capped: bool = False,
+) -> dict[str, Any]:
     """Return the kernel's compile-time arguments, all but the tiles."""
     operand = operand_type(slot_type, card)
     work = shape(card, dim, slot_type)
@@ -124,6 +144,9 @@ def constants(dim: int, slot_type: torch.dtype, scaled: bool, scale: float, card
         "TYPE": _TRITON_TYPE[operand],
         "PRECISION": "tf32x3" if operand == torch.float32 and card.has_tensor_cores else "ieee",
         "BITS": slot_type == torch.float8_e4m3fn and not card.converts_fp8,
+        "OWNERS": owners,
+        "UNITS": are_units,
+        "CAPPED": capped,
     }
 
 
@@ -204,15 +227,26 @@ def _in_chunks(
     PRECISION: tl.constexpr,
     BITS: tl.constexpr,
     CHUNK: tl.constexpr,
+    UNITS: tl.constexpr,
 ) -> Any:
-    """Return the products of queries and centers, summed over CHUNK dimensions at a time."""
+    """Return the products of queries and centers, summed over CHUNK dimensions at a time; unless UNITS centers' squares too."""
     products = tl.zeros([rows.shape[0], columns.shape[0]], tl.float32)
+    squares = tl.zeros([columns.shape[0]], tl.float32)
     for at in range(0, PADDED, CHUNK):
         dims = at + tl.arange(0, CHUNK)
         left = _rows(query, rows, present, dims, DIM, TYPE, False)
         right = _rows(centers, columns, inside, dims, DIM, TYPE, BITS)
         products = tl.dot(left, tl.trans(right), products, input_precision=PRECISION)
-    return products
+        if not UNITS:
+            squares += _squares(right)
+    return products, squares
+
+
+@triton.jit
+def _squares(rows: tl.tensor) -> Any:
+    """Return the squared length of each row."""
+    wide = rows.to(tl.float32)
+    return tl.sum(wide * wide, 1)
 
 
 @triton.jit
@@ -228,10 +262,12 @@ def _in_one(block: tl.tensor, tile: tl.tensor, num: tl.tensor, PRECISION: tl.con
 
 
 @triton.autotune(
-    _ANY[:1] if INTERPRETED else _ANY, key=["PADDED", "SCALED", "SHIFTED"], prune_configs_by={"early_config_prune": _prune}
+    _ANY[:1] if INTERPRETED else _ANY,
+    key=["PADDED", "SCALED", "SHIFTED", "UNITS"],
+    prune_configs_by={"early_config_prune": _prune},
 )
 @triton.jit
-def _score(
+def _score(  # noqa: C901  # a kernel's branches are taken when it is compiled
     query: tl.tensor,
     slots: tl.tensor,
     slot_scales: tl.tensor,
@@ -244,6 +280,7 @@ def _score(
     size: tl.tensor,
     per_split: tl.tensor,
     factor: tl.tensor,
+    highest: tl.tensor,
     DIM: tl.constexpr,
     PADDED: tl.constexpr,
     WIDTH: tl.constexpr,
@@ -253,6 +290,9 @@ def _score(
     TYPE: tl.constexpr,
     PRECISION: tl.constexpr,
     BITS: tl.constexpr,
+    OWNERS: tl.constexpr,
+    UNITS: tl.constexpr,
+    CAPPED: tl.constexpr,
     TILE: tl.constexpr,
     CHUNK: tl.constexpr,
     APART: tl.constexpr,
@@ -277,19 +317,36 @@ def _score(
     for start in range(0, count, TILE):
         begin = first + start
         inside = start + columns < count
-        held = tl.load(slot_labels + begin + columns, mask=inside, other=_EMPTY).to(tl.int32)
+        if OWNERS == "numbers":
+            held = tl.where(inside, begin + columns, _EMPTY).to(tl.int32)
+        else:
+            held = tl.load(slot_labels + begin + columns, mask=inside, other=_EMPTY).to(tl.int32)
         centers = slots + begin * DIM
+        places = columns
+        if OWNERS == "rows":
+            centers = slots
+            places = held.to(tl.int64)
         # z = s scales_c (query . values_c), in units of ln 2.
         if CHUNK > 0:
-            logits = _in_chunks(query, rows, present, centers, columns, inside, DIM, PADDED, TYPE, PRECISION, BITS, CHUNK)
-            tile = _rows(centers, columns, inside, dims, DIM, TYPE, BITS)
+            logits, squares = _in_chunks(
+                query, rows, present, centers, places, inside, DIM, PADDED, TYPE, PRECISION, BITS, CHUNK, UNITS
+            )
+            tile = _rows(centers, places, inside, dims, DIM, TYPE, BITS)
         else:
-            tile = _rows(centers, columns, inside, dims, DIM, TYPE, BITS)
+            tile = _rows(centers, places, inside, dims, DIM, TYPE, BITS)
             logits = _in_one(block, tile, num, PRECISION, APART)
+            if not UNITS:
+                squares = _squares(tile)
         logits = logits * factor
         if SCALED:
             scales = tl.load(slot_scales + begin + columns, mask=inside, other=0.0)
             logits = logits * scales[None, :]
+        if not UNITS:
+            scales = 1.0 / tl.sqrt(tl.maximum(squares, _LEAST_SQUARE))
+            logits = logits * scales[None, :]
+        if CAPPED:
+            capped = logits > highest
+            logits = tl.where(capped, 0.0, logits)
         scored = (held != _EMPTY)[None, :] & (held[None, :] != own[:, None])
         if SHIFTED:
             # M' = max(M, max z);  total and weighted sum were relative to M: times 2^(M - M').
@@ -305,12 +362,14 @@ def _score(
             exponentials = tl.where(scored, tl.exp2(logits), 0.0)
         # total += sum_c 2^(z - M);  weighted += sum_c 2^(z - M) scales_c values_c.
         sums += tl.sum(exponentials, 1)
-        if SCALED:
+        if CAPPED:
+            exponentials = tl.where(capped, 0.0, exponentials)
+        if SCALED or not UNITS:
             exponentials = exponentials * scales[None, :]
         gathered = tl.dot(_operand(exponentials, TYPE, False), tile, gathered, input_precision=PRECISION)
     if not SHIFTED:  # relative to 0; a split without a scored slot must not raise the maximum of the others
         peak = tl.where(sums > 0, 0.0, float("-inf"))
-    places = split * num + rows
-    tl.store(maximum + places, peak * _LN2, mask=present)
-    tl.store(total + places, sums, mask=present)
-    tl.store(weighted + places[:, None] * DIM + dims[None, :], gathered, mask=present[:, None] & (dims < DIM)[None, :])
+    results = split * num + rows
+    tl.store(maximum + results, peak * _LN2, mask=present)
+    tl.store(total + results, sums, mask=present)
+    tl.store(weighted + results[:, None] * DIM + dims[None, :], gathered, mask=present[:, None] & (dims < DIM)[None, :])

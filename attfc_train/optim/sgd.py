@@ -1,20 +1,19 @@
-"""SGD with momentum, weight decay and clipping, entirely in place; of a very large weight only the rows that a step uses.
+"""SGD with momentum, weight decay and clipping, entirely in place.
 
 torch's foreach SGD allocates a parameter-sized temporary for the weight decay (166 MiB for r50), exactly where the step's
 memory can peak; its fused form cannot be traced on a machine without the device. These updates are multiply-adds into the
-gradients and buffers that exist anyway. Legend: N rows of a weight, K of them selected, D dimensions.
+gradients and buffers that exist anyway. The rows of a learned layer are none of its business (`attfc_train.losses.learning`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from attfc_train.heads.sparse_rows import SparseRows
 from attfc_train.optim.torch_internals import foreach_add_, foreach_mul_, foreach_norm
 
 
@@ -24,23 +23,19 @@ class SGD:
     Buffers exist from the start (zero), so the first step needs as much memory as the others.
 
     Args:
-        parameters: trained whole. sparse: trained by the rows that are selected.
+        parameters: those without gradient are left out.
     """
 
-    def __init__(
-        self, parameters: Iterable[Tensor], momentum: float, weight_decay: float, sparse: Sequence[SparseRows] = ()
-    ) -> None:
+    def __init__(self, parameters: Iterable[Tensor], momentum: float, weight_decay: float) -> None:
         self.parameters = [parameter for parameter in parameters if parameter.requires_grad]
-        self.sparse = sparse
-        weights = [*self.parameters, *(each.weight for each in sparse)]
-        self.buffers = [torch.zeros_like(weight) for weight in weights]
+        self.buffers = [torch.zeros_like(parameter) for parameter in self.parameters]
         self.momentum = momentum
         self.weight_decay = weight_decay
 
     @property
     def gradients(self) -> list[Tensor]:
-        """The gradients of all parameters and selected rows; each must have one."""
-        return [_gradient(tensor) for tensor in self._moved()]
+        """The gradients of all parameters; each must have one."""
+        return [_gradient(parameter) for parameter in self.parameters]
 
     def step(self, rate: float, overflow: Tensor | None = None) -> None:
         """Update the weights and free the gradients.
@@ -53,40 +48,25 @@ class SGD:
     @torch.no_grad()
     def prepare(self, rate: float, overflow: Tensor | None = None) -> Callable[[], None]:
         """Compute everything of `step` that needs memory; weights and buffers change when the result is called."""
-        of_rows = [
-            buffer.index_select(0, each.index)
-            for each, buffer in zip(self.sparse, self.buffers[len(self.parameters) :], strict=True)
-        ]
         # Without a branch on the device: keep is 1, decay the momentum; after an overflow keep is 0, decay 1.
         keep = None if overflow is None else 1 - overflow
         decay = None if overflow is None or keep is None else self.momentum * keep + overflow
-        return partial(self._commit, rate, of_rows, keep, decay)
+        return partial(self._commit, rate, keep, decay)
 
     @torch.no_grad()
-    def _commit(self, rate: float, of_rows: list[Tensor], keep: Tensor | None, decay: Tensor | None) -> None:
+    def _commit(self, rate: float, keep: Tensor | None, decay: Tensor | None) -> None:
         """Update weights and buffers; allocates nothing, so it cannot fail half-way.
 
         Args:
-            of_rows: [K, D] each, the buffers of selected rows. keep: scalar 0 to leave everything as it is, 1 to update.
-            decay: scalar, what buffers are multiplied with.
+            keep: scalar 0 to leave everything as it is, 1 to update. decay: scalar, what buffers are multiplied with.
         """
-        num_whole = len(self.parameters)
-        self._update(self._moved(), [*self.buffers[:num_whole], *of_rows], rate, keep, decay)
-        for each, buffer, rows in zip(self.sparse, self.buffers[num_whole:], of_rows, strict=True):
-            buffer.index_copy_(0, each.index, rows)
-            each.write_back()
+        self._update(self.parameters, self.buffers, rate, keep, decay)
         self.forget_gradients()
 
     def forget_gradients(self) -> None:
-        """Free the gradients, and the rows that were selected."""
+        """Free the gradients."""
         for parameter in self.parameters:
             parameter.grad = None
-        for each in self.sparse:
-            each.forget()
-
-    def _moved(self) -> list[Tensor]:
-        """Return what this step updates: whole parameters, then selected rows."""
-        return [*self.parameters, *(each.rows for each in self.sparse)]
 
     def _update(
         self, weights: list[Tensor], buffers: list[Tensor], rate: float, keep: Tensor | None, decay: Tensor | None
@@ -111,7 +91,7 @@ class SGD:
             weight.addcmul_(buffer, keep, value=-rate)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the momentum buffers in the order of the parameters, then of the sparse weights."""
+        """Return the momentum buffers in the order of the parameters."""
         return {"buffers": self.buffers}
 
     @torch.no_grad()

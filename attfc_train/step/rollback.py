@@ -4,7 +4,7 @@ A step changes four kinds of things, and each is undone in its own way:
 
 * Weights, momentum buffers and the container change only in the commit, which allocates nothing: it cannot fail.
 * The class encoder moves first of all, and allocates nothing. It is not undone: a repeated step leaves it where it is.
-* Gradients and selected rows are freed (`TrainState.undo_step`).
+* Gradients, and what a head keeps of a step, are freed (`TrainState.undo_step`).
 * BatchNorm's running statistics and the loss scale change in every micro-batch and in the update. They are some hundred KiB,
   and are copied at the beginning of every step: these are the tensors of this module.
 """

@@ -64,6 +64,7 @@ class TrainState:
         """Undo a step that failed before its commit; the class encoder stays moved (`attfc_train.step.rollback`)."""
         assert not self.start.is_committing, "a commit cannot be undone"
         self.optimizer.forget_gradients()
+        self.head.forget_step()
         self.start.go_back()
 
     def saved(self) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from torch import Tensor
 from attfc_train.data.batch import Batch, normalised
 from attfc_train.heads.containers.writes import commit
 from attfc_train.heads.head import Enqueue, HeadOutput
+from attfc_train.losses.learning import Descent
 from attfc_train.optim import schedule
 from attfc_train.optim.precision import MOST_SKIPPED, autocast
 from attfc_train.optim.sgd import clip_gradients
@@ -83,6 +84,7 @@ def train_step(state: TrainState, batch: Batch) -> StepMetrics:
         commit(enqueue.writes)
     with phase("momentum"):
         _finish_class_encoder(state)
+    state.head.forget_step()
     state.rates.observe(loss)
     state.step += 1
     state.start.end_commit()
@@ -148,6 +150,9 @@ def _prepare_update(state: TrainState, loss: Tensor) -> _Update:
     make = state.optimizer.prepare(rate, overflow)
     # With a scaler a gradient that is not finite is a step to skip; only many of them in a row are damage.
     bad = ~torch.isfinite(loss if state.scaler else loss + norm)
+    optimizer = state.optimizer
+    descent = Descent(rate, optimizer.momentum, optimizer.weight_decay, overflow, state.ranks.gathered)
+    learning = state.head.prepare_learning(descent, state.step)
     if state.scaler:
         bad |= state.scaler.skipped > MOST_SKIPPED
     is_first_bad = bad & (state.first_bad_step < 0)
@@ -156,6 +161,7 @@ def _prepare_update(state: TrainState, loss: Tensor) -> _Update:
         make()
         state.first_bad_step.masked_fill_(is_first_bad, state.step)
 
+        commit(learning)
     return _Update(commit_update, norm, rate)
 
 

@@ -23,7 +23,7 @@ SHORTER = {
     "attfc_train.document": "the base of every document; anything more would make a circle",
     "attfc_train.heads.attention": "the head and the stored queue attend alike",
     "attfc_train.heads.dcq.head": "a head beside its settings, which AttFC's does the work of",
-    "attfc_train.heads.device_hash": "Partial FC's draw and stochastic rounding hash alike",
+    "attfc_train.heads.full_fc.head": "a learned layer and nothing more",
     "attfc_train.heads.*.settings": "settings stand beside their head, in a file free of torch",
     "attfc_train.interrupt": "a run and nothing else is stopped by it, from the main thread",
     "attfc_train.losses.slots": "every loss and every scorer takes one",
@@ -41,6 +41,8 @@ LONG_FUNCTIONS = {
     "attfc_planner.cli.plan": "a command's options, each with its help",
     "attfc_planner.cli.tune": "a command's options, each with its help",
     "attfc_train.cli.train": "a command's options, each with its help",
+    "attfc_train.losses.learning_triton._gradient": "a kernel cannot call what is not inlined by hand",
+    "attfc_train.losses.learning_triton._learn": "a kernel cannot call what is not inlined by hand",
     "attfc_train.losses.triton._score": "a kernel cannot call what is not inlined by hand",
 }
 USUAL_FUNCTION_LINES, SHARE_OF_USUAL = 10, 0.77

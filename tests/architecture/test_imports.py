@@ -16,7 +16,8 @@ from tests.architecture.modules import imports, imports_when_loaded, modules
 
 TABLE = """
 attfc_train attfc_train.errors attfc_train.units attfc_train.phase attfc_train.interrupt attfc_train.cuda_environment
-attfc_train.document attfc_train.files attfc_train.exits attfc_train.processes
+attfc_train.document attfc_train.files attfc_train.exits attfc_train.processes attfc_train.device_hash
+attfc_train.rounding
 attfc_train.backbones attfc_train.losses
 attfc_train.heads
 attfc_train.profile

@@ -16,10 +16,11 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from attfc_train.heads.containers.resize import Kept
-from attfc_train.heads.containers.writes import commit
+from attfc_train.heads.containers.writes import Writes, commit
 from attfc_train.heads.head import Head
 from attfc_train.heads.kinds import HeadSite, build_head
 from attfc_train.heads.settings import HeadSettings
+from attfc_train.losses.learning import Descent
 from attfc_train.losses.margin import Margin
 
 CPU = torch.device("cpu")
@@ -28,6 +29,7 @@ DIM = 16
 BATCH = 9
 """Three steps of it do not fill a ring of 12 slots a whole number of times."""
 MARGIN = Margin("cosface", 0.2)
+DESCENT = Descent(rate=0.1, momentum=0.9, weight_decay=5e-4)
 
 
 @dataclass(frozen=True)
@@ -70,9 +72,8 @@ def same(left: dict[str, Any], right: dict[str, Any]) -> bool:
 
 
 def learned(head: Head) -> list[Tensor]:
-    """What the optimiser trains: whole weights, and the rows that the step has selected."""
-    whole = [parameter for parameter in head.parameters() if parameter.requires_grad]
-    return [*whole, *(each.rows for each in head.sparse_rows())]
+    """What the optimiser trains."""
+    return [parameter for parameter in head.parameters() if parameter.requires_grad]
 
 
 def score(head: Head, batch: Inputs, step: int, parts: int = 1) -> Scored:
@@ -96,13 +97,17 @@ def score(head: Head, batch: Inputs, step: int, parts: int = 1) -> Scored:
 
 def give_up(head: Head) -> None:
     """What undoing a step does to a head."""
-    for each in head.sparse_rows():
-        each.forget()
+    head.forget_step()
+
+
+def writes_of(head: Head, scored: Scored, batch: Inputs, step: int) -> Writes:
+    """Everything that a step changes in a head."""
+    return [*head.prepare_learning(DESCENT, step), *head.prepare_enqueue(scored.centers, batch.labels, step).writes]
 
 
 def make_step(head: Head, batch: Inputs, step: int, parts: int = 1) -> Scored:
     scored = score(head, batch, step, parts)
-    commit(head.prepare_enqueue(scored.centers, batch.labels, step).writes)
+    commit(writes_of(head, scored, batch, step))
     give_up(head)
     return scored
 
@@ -168,7 +173,7 @@ class HeadContract:
         head, batch = self.used(settings), inputs(settings, 3)
         before = kept(head)
         first = score(head, batch, 3)
-        head.prepare_enqueue(first.centers, batch.labels, 3)
+        writes_of(head, first, batch, 3)
         give_up(head)
         assert same(kept(head), before)
         second = score(head, batch, 3)
@@ -181,10 +186,10 @@ class HeadContract:
         head, batch = self.used(settings), inputs(settings, 3)
         before = kept(head)
         scored = score(head, batch, 3)
-        enqueue = head.prepare_enqueue(scored.centers, batch.labels, 3)
+        writes = writes_of(head, scored, batch, 3)
         assert same(kept(head), before)
-        commit(enqueue.writes)
-        assert same(kept(head), before) == (not enqueue.writes)
+        commit(writes)
+        assert same(kept(head), before) == (not writes)
 
     def test_a_checkpoint_holds_all_that_is_kept(self, settings: HeadSettings) -> None:
         """Catches a ring position or a queue that is in no buffer, and a value that ``weights_only`` refuses."""

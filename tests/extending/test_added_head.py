@@ -76,7 +76,6 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, normalize
 
 from attfc_train.heads.cosine_softmax.settings import CosineSoftmaxSettings
-from attfc_train.heads.cosines import cosines
 from attfc_train.heads.head import Head, HeadOutput
 from attfc_train.heads.kinds import HeadSite
 from attfc_train.losses.margin import Margin
@@ -93,7 +92,7 @@ class CosineSoftmaxHead(Head):
     def forward(self, features: Tensor, references: Tensor, labels: Tensor, weights: Tensor, margin: Margin) -> HeadOutput:
         """See `Head.forward`."""
         query = normalize(features.float(), dim=1)
-        logits = self.scale * cosines(query, self.weight)
+        logits = self.scale * query @ normalize(self.weight, dim=1).t()
         losses = cross_entropy(logits, labels, reduction="none", label_smoothing=self.smoothing)
         return HeadOutput((losses * weights).sum(), query.detach()[:0])
 

@@ -16,7 +16,6 @@ from attfc_train.heads.containers.container import DynamicClassContainer, FifoCo
 from attfc_train.heads.containers.health import freshness, occupancy
 from attfc_train.heads.containers.resize import Kept, refill
 from attfc_train.heads.containers.settings import ContainerSettings
-from attfc_train.heads.containers.slot_storage import DTYPES, LARGEST
 from attfc_train.heads.containers.staleness import StalenessWatch, stale_text
 from attfc_train.heads.containers.stored_queue import StoredQueueContainer
 from attfc_train.heads.head import Enqueue, Head, HeadOutput, Health
@@ -26,6 +25,7 @@ from attfc_train.losses.container_loss import ContainerLoss
 from attfc_train.losses.margin import Margin
 from attfc_train.losses.slots import EMPTY, Slots
 
+from attfc_train.rounding import DTYPES, LARGEST
 
 class AttFCHead(Head):
     """Margin softmax of queries against generated class centers (docs/methods.md, steps 4 to 8).

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from attfc_train.heads.containers.slot_storage import SlotStorage, StorageType
+from attfc_train.heads.containers.slot_storage import SlotStorage
 from attfc_train.heads.containers.writes import IndexCopy, IndexFill, Write, Writes, commit
 from attfc_train.losses.slots import EMPTY, Slots
+from attfc_train.rounding import StorageType
 
 RANDOM = -2
 """Label of a slot that holds a random unit vector: scored as a negative by everyone, the identity of nobody."""

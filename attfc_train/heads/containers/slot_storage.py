@@ -3,39 +3,22 @@
 The 8-bit types keep an fp32 scale per row: the quantised row q is stored with scale 1 / |q|, so what is read has length 1 (up
 to fp32), and rounding changes a direction, never a norm. bf16 needs no scale; its norms are off by less than 2^-8.
 
-A running mean moves its rows by little. Rounded to nearest, a move of less than half a quantum is lost, and the mean stalls;
-*stochastic* rounding goes up with the probability of the remainder and is right on average. Its noise is a hash of step, row
-and dimension (a generator's state would have to be saved): a resumed run rounds as the uninterrupted one.
+A running mean moves its rows by little: rounded to nearest it would stall, so it is rounded stochastically
+(`attfc_train.rounding`).
 
 Legend: N rows, D dimensions, n rows read or written at a time.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from attfc_train.heads.containers.writes import IndexCopy, Writes, commit
-from attfc_train.heads.device_hash import BITS_32, mixed
+from attfc_train.rounding import DTYPES, LARGEST, StorageType, indexable, noise, quantised
 
-StorageType = Literal["fp32", "bf16", "fp8", "int8"]
-
-DTYPES: dict[StorageType, torch.dtype] = {
-    "fp32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp8": torch.float8_e4m3fn,
-    "int8": torch.int8,
-}
-LARGEST = {torch.float8_e4m3fn: 448.0, torch.int8: 127.0}
-"""Types with scales: what the largest component of a row becomes."""
-
-_MANTISSA_BITS = {torch.bfloat16: 7, torch.float8_e4m3fn: 3}
-_LEAST_FP8_QUANTUM = 2.0**-9
-"""Distance of neighbours below 2^-6 in float8_e4m3fn, where its numbers are subnormal."""
-_LEAST_BF16_QUANTUM = 1e-36
-"""Keeps the division by a quantum finite at 0; components of unit vectors are far above."""
 _PLUS_ONE, _SIGN_BIT = 0x38, 0x80
 """+1 as a float8_e4m3fn byte, and the bit that makes it -1."""
 
@@ -98,7 +81,7 @@ class SlotStorage(nn.Module):
 
     def read(self, rows: Tensor) -> Tensor:
         """Return rows int64 [n] as fp32 [n, D]."""
-        values = _indexable(self.values)[rows].view(self.values.dtype)
+        values = indexable(self.values)[rows].view(self.values.dtype)
         return Rounded(values, None if self.scales is None else self.scales[rows]).widened()
 
     def write(self, rows: Tensor, vectors: Tensor, step: int | None = None) -> None:
@@ -115,59 +98,16 @@ class SlotStorage(nn.Module):
         Args:
             step: round stochastically, with the noise of this optimiser step; None rounds to nearest.
         """
-        noise = None if step is None or self.values.dtype == torch.float32 else _noise(rows, vectors.shape[1], step)
-        quantised = _quantised(vectors, self.values.dtype, noise)
+        draws = None if step is None or self.values.dtype == torch.float32 else noise(rows, vectors.shape[1], step)
+        rounded = quantised(vectors, self.values.dtype, draws)
         scales = None
         if self.scales is not None:
-            scales = torch.linalg.vector_norm(quantised, dim=1).clamp_min_(1e-12).reciprocal_()
-        return Rounded(quantised.to(self.values.dtype), scales)
+            scales = torch.linalg.vector_norm(rounded, dim=1).clamp_min_(1e-12).reciprocal_()
+        return Rounded(rounded.to(self.values.dtype), scales)
 
     def writes(self, rows: Tensor, vectors: Rounded) -> Writes:
         """Return what puts rounded vectors into rows int64 [n]."""
-        writes: Writes = [IndexCopy(_indexable(self.values), rows, _indexable(vectors.values))]
+        writes: Writes = [IndexCopy(indexable(self.values), rows, indexable(vectors.values))]
         if self.scales is not None and vectors.scales is not None:
             writes.append(IndexCopy(self.scales, rows, vectors.scales))
         return writes
-
-
-def _indexable(values: Tensor) -> Tensor:
-    """Return the same bytes in a type that every device can gather and scatter."""
-    return values.view(torch.uint8) if values.dtype == torch.float8_e4m3fn else values
-
-
-def _quantised(vectors: Tensor, dtype: torch.dtype, noise: Tensor | None) -> Tensor:
-    """Return fp32 [n, D] of values of `dtype`: rounded stochastically by noise [n, D], without noise to the nearest."""
-    if dtype == torch.float32:
-        return vectors
-    # x <- x largest / max |x|: the row uses the whole range of its type.
-    largest = LARGEST.get(dtype)
-    if largest is not None:
-        vectors = vectors * (largest / vectors.abs().amax(1, keepdim=True).clamp_min_(1e-12))
-    if noise is not None:
-        # x <- floor(x / q + u) q with u uniform in [0, 1): up with the probability of the remainder, so the mean is x.
-        quantum = _quantum(vectors, dtype)
-        vectors = (vectors / quantum).add_(noise).floor_().mul_(quantum)
-    elif dtype == torch.int8:
-        vectors = vectors.round()
-    else:
-        vectors = vectors.to(dtype).float()
-    return vectors if largest is None else vectors.clamp_(-largest, largest)  # rounding up may leave the range
-
-
-def _quantum(vectors: Tensor, dtype: torch.dtype) -> Tensor:
-    """Return the distance of neighbouring values of `dtype` around each component: a power of two, so division is exact."""
-    if dtype == torch.int8:
-        return torch.ones_like(vectors)
-    # The exponent bits of x alone are the fp32 number 2^e <= |x| < 2^(e + 1). With m bits of mantissa, neighbours of x are
-    # 2^(e - m) apart.
-    power = (vectors.view(torch.int32) & 0x7F800000).view(torch.float32)
-    least = _LEAST_FP8_QUANTUM if dtype in LARGEST else _LEAST_BF16_QUANTUM
-    return power.mul_(2.0 ** -_MANTISSA_BITS[dtype]).clamp_min_(least)
-
-
-def _noise(rows: Tensor, dim: int, step: int) -> Tensor:
-    """Return uniform fp32 [n, D] of 0, 1/2^16 .. 1 - 1/2^16: never 1, so a value that needs no rounding stays as it is."""
-    # u = hash(hash(row + step x odd constant) xor column) / 2^32, of which the upper 16 bits are kept.
-    row_keys = mixed((rows + step * 0x9E3779B1) & BITS_32)
-    columns = torch.arange(dim, device=rows.device)
-    return (mixed(row_keys[:, None] ^ columns) >> 16).float().mul_(2.0**-16)

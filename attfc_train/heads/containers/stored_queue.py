@@ -14,8 +14,9 @@ from torch.nn.functional import normalize
 
 from attfc_train.heads.attention import generate_class_centers
 from attfc_train.heads.containers.container import IdentityContainer
-from attfc_train.heads.containers.slot_storage import SlotStorage, StorageType
+from attfc_train.heads.containers.slot_storage import SlotStorage
 from attfc_train.heads.containers.writes import IndexCopy, Writes, commit
+from attfc_train.rounding import StorageType
 
 
 class StoredQueueContainer(IdentityContainer):

@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-from attfc_train.heads.device_hash import BITS_32, mixed
+from attfc_train.device_hash import BITS_32, mixed
 
 _ROUNDS = 3
 """Each moves row and column, so these are six moves; Luby and Rackoff's (1988) proofs need three or four."""
@@ -60,29 +60,31 @@ def _first_below(values: Tensor, limit: int, count: int) -> Tensor:
     return values.new_empty(count + 1).scatter_(0, place, values)[1:]
 
 
-def put_positives(classes: Tensor, labels: Tensor, place: Tensor) -> None:
-    """Put the classes of `labels` that are missing from `classes` into it, in place of the first that are no label.
+def with_positives(classes: Tensor, labels: Tensor) -> Tensor:
+    """Return `classes` with those of `labels` that are missing, in place of the first that are no label.
 
     The order of `classes` is random, so the negatives that stay are again uniform.
 
     Args:
         classes: int64 [K], distinct; K is at least the number of distinct labels. labels: int64 [B].
-        place: int32 [N], not negative; afterwards ``place[label]`` is where each of `labels` is in `classes`.
     """
     count = classes.shape[0]
-    place.index_copy_(0, classes, torch.arange(count, dtype=torch.int32, device=place.device))
+    num = labels.shape[0]
     labels = labels.sort().values
-    old = place[labels].clamp_max(count - 1).long()
-    # `place` keeps entries of earlier steps. An entry is of this step if it leads back: classes[place[label]] == label.
-    drawn = classes[old] == labels
-    free = _free_places(old, drawn, min(count, 2 * labels.shape[0]))
-    # The n-th distinct label that was not drawn takes the n-th free place; its repetitions have the same n.
+    # Where in the sorted labels each class is, or would be: of equal labels the first.
+    at = torch.searchsorted(labels, classes).clamp_max_(num - 1)
+    # Where each label is among the classes. Those of no label go to one more entry; none: a place beyond all others.
+    nobody = torch.full((num + 1,), count, device=labels.device)
+    found = nobody.scatter_(0, torch.where(labels[at] == classes, at, num), torch.arange(count, device=labels.device))[:num]
+    drawn = found < count
+    free = _free_places(found, drawn, min(count, 2 * num))
+    # The n-th distinct label that was not drawn takes the n-th free place; the others write to one more entry.
     first = torch.ones_like(drawn)
     torch.ne(labels[1:], labels[:-1], out=first[1:])
-    nth = (first & ~drawn).cumsum(0) - 1
-    new = torch.where(drawn, old, free[nth.clamp_min(0)])
-    classes.index_copy_(0, new, labels)
-    place.index_copy_(0, labels, new.int())
+    new = first & ~drawn
+    nth = new.cumsum(0) - 1
+    result = torch.cat([classes, classes[:1]])
+    return result.index_copy_(0, torch.where(new, free[nth.clamp_min(0)], count), labels)[:count]
 
 
 def _free_places(old: Tensor, drawn: Tensor, limit: int) -> Tensor:

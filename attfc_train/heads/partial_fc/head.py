@@ -7,93 +7,60 @@ those of a full layer, and momentum moves and decay shrinks every row at every s
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import normalize
+from torch import Tensor
 
-from attfc_train.heads.cosines import cosines
-from attfc_train.heads.head import Head, HeadOutput
+from attfc_train.device_hash import STEP_STRIDE
 from attfc_train.heads.kinds import HeadSite
-from attfc_train.heads.partial_fc.class_sample import draw_classes, num_sampled, put_positives
+from attfc_train.heads.learned.layer import LearnedLayer, passes_for, rule_of
+from attfc_train.heads.partial_fc.class_sample import draw_classes, num_sampled, with_positives
 from attfc_train.heads.partial_fc.settings import PartialFCSettings
-from attfc_train.heads.sparse_rows import SparseRows
-from attfc_train.losses.margin import Margin
-from attfc_train.losses.reference import classification_loss
-
-_SEED_STRIDE = 0x9E3779B1
-"""Odd: runs of different seeds draw from places far apart among the 2^32 keys."""
 
 
-class PartialFCHead(Head):
-    """Margin softmax over K of the rows of a weight matrix [num_ids, D], initialised like the full layer.
+class PartialFCHead(LearnedLayer):
+    """Margin softmax over K of the rows, initialised like the full layer.
 
     K is ``round(sample_rate * num_ids)``, but at least the batch size. A step scores every class of its batch, and as many
     others as make it K, drawn uniformly without repetition. The draw is a function of seed and step.
 
     Args:
-        num_ids: rows of the weight.
+        num_ids: rows.
         embedding_size: D.
         sample_rate: in (0, 1].
         seed: of the draws.
-        scale: s.
+        layer: see `LearnedLayer`.
     """
 
-    place: Tensor
-    """int32 [num_ids]: where each label of the batch is among the step's classes; entries of other classes are stale."""
-
-    def __init__(
-        self,
-        num_ids: int,
-        embedding_size: int,
-        *,
-        sample_rate: float,
-        seed: int,
-        scale: float,
-        device: torch.device | None = None,
-    ) -> None:
-        super().__init__()
-        # Not trained as a whole, so it takes no part in autograd; `rows` does.
-        self.weight = nn.Parameter(torch.randn(num_ids, embedding_size, device=device).mul_(0.01), requires_grad=False)
-        self.rows = SparseRows(self.weight)
-        self.register_buffer("place", torch.zeros(num_ids, dtype=torch.int32, device=device), persistent=False)
+    def __init__(self, num_ids: int, embedding_size: int, *, sample_rate: float, seed: int, **layer: Any) -> None:
+        super().__init__(num_ids, embedding_size, **layer)
         self.sample_rate = sample_rate
         self.seed = seed
-        self.scale = scale
 
     @torch.no_grad()
     def begin_step(self, labels: Tensor, step: int) -> Tensor:
-        """Draw the step's classes and copy their rows out; return 1 / B each."""
-        num_ids = self.weight.shape[0]
-        batch_size = labels.shape[0]
-        count = num_sampled(num_ids, self.sample_rate, batch_size)
-        # The key is the step's, not a generator's: a repeated or resumed step draws the same classes.
-        classes = draw_classes(num_ids, count, self.seed * _SEED_STRIDE + step, labels.device)
-        put_positives(classes, labels, self.place)
-        self.rows.select(classes)
-        return torch.full_like(labels, 1 / batch_size, dtype=torch.float32)
-
-    def forward(self, features: Tensor, references: Tensor, labels: Tensor, weights: Tensor, margin: Margin) -> HeadOutput:
-        """See `Head.forward`; references are not used, and there is nothing to remember."""
-        del references
-        query = normalize(features.float(), dim=1)
-        positive = self.place[labels].long()
-        loss = classification_loss(cosines(query, self.rows.rows), positive, weights, margin, self.scale)
-        return HeadOutput(loss, query.detach()[:0])
-
-    def sparse_rows(self) -> Sequence[SparseRows]:
-        """Return the weight, whose sampled rows a step trains."""
-        return (self.rows,)
+        """Draw the step's classes; return 1 / B each."""
+        weights = super().begin_step(labels, step)
+        num_ids = self.values.shape[0]
+        count = num_sampled(num_ids, self.sample_rate, len(labels))
+        # The key is the step's, not a generator's: a repeated or resumed step draws the same classes. An odd stride: runs of
+        # different seeds draw from places far apart among the 2^32 keys.
+        self.index = with_positives(draw_classes(num_ids, count, self.seed * STEP_STRIDE + step, labels.device), labels)
+        return weights
 
 
 def build(settings: PartialFCSettings, site: HeadSite, device: torch.device) -> PartialFCHead:
-    """Build the layer for a run."""
+    """Build the layer for a run: the passes are chosen first, because measuring them needs memory."""
+    num_scored = num_sampled(site.num_ids, settings.sample_rate, site.batch_size)
     return PartialFCHead(
-        site.num_ids,
-        site.embedding_size,
+        passes=passes_for(settings, site, num_scored, device),
+        num_ids=site.num_ids,
+        embedding_size=site.embedding_size,
         sample_rate=settings.sample_rate,
         seed=site.seed,
-        scale=settings.margin.scale,
+        storage=settings.storage,
+        has_momentum=settings.momentum,
+        rule=rule_of(settings),
         device=device,
     )

@@ -8,12 +8,13 @@ from typing import Literal, Self
 from pydantic import Field
 
 from attfc_train.heads.knob import Knob
-from attfc_train.heads.settings import HeadSettings, MarginSettings
+from attfc_train.heads.learned.settings import LearnedSettings
+from attfc_train.heads.settings import MarginSettings
 
 SAMPLE_RATES = (1.0, 0.5, 0.3, 0.2, 0.1, 0.05, 0.02, 0.01)
 
 
-class PartialFCSettings(HeadSettings):
+class PartialFCSettings(LearnedSettings):
     """A learned weight matrix of which every step scores and updates a sample (Partial FC, arXiv 2203.15565)."""
 
     kind: Literal["partial_fc"] = "partial_fc"
@@ -23,18 +24,19 @@ class PartialFCSettings(HeadSettings):
 
     @classmethod
     def knobs(cls) -> tuple[Knob, ...]:
-        """Return the sample rate."""
-        return (_SAMPLE_RATE,)
+        """Return the sample rate, and type and momentum of the rows."""
+        return (_SAMPLE_RATE, *super().knobs())
 
     def rows(self) -> tuple[tuple[str, str], ...]:
         """See `HeadSettings.rows`."""
         return (*super().rows(), ("sample rate", f"{self.sample_rate:g}"))
 
     def variations(self) -> Iterator[tuple[str, Self]]:
-        """Yield the next smaller sample rate of the search."""
+        """Yield the next smaller sample rate of the search, and smaller rows."""
         smaller = [rate for rate in SAMPLE_RATES if rate < self.sample_rate]
         if smaller:
             yield f"sample rate {self.sample_rate:g} -> {smaller[0]:g}", self.model_copy(update={"sample_rate": smaller[0]})
+        yield from super().variations()
 
     def ratios(self, num_ids: int, batch_size: int, steps: int) -> dict[str, float]:
         """Return the share of the identities that a step scores."""

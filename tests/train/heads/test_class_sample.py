@@ -1,4 +1,4 @@
-"""The draw: distinct, uniform, a function of its key; the positives are always in it and can be found."""
+"""The draw: distinct, uniform, a function of its key; the positives are always in it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attfc_train.heads.partial_fc.class_sample import draw_classes, num_sampled, put_positives
+from attfc_train.heads.partial_fc.class_sample import draw_classes, num_sampled, with_positives
 
 CPU = torch.device("cpu")
 
@@ -54,19 +54,16 @@ def test_steps_and_seeds_draw_others() -> None:
 @given(st.data())
 def test_positives_replace_others(data: st.DataObject) -> None:
     num_ids = data.draw(st.integers(2, 60))
-    place = torch.zeros(num_ids, dtype=torch.int32)
-    for _ in range(3):  # `place` keeps entries of earlier steps
-        labels = torch.tensor(data.draw(st.lists(st.integers(0, num_ids - 1), min_size=1, max_size=80)))
-        count = num_sampled(num_ids, data.draw(st.floats(1e-6, 1)), len(labels))
-        drawn = draw_classes(num_ids, count, data.draw(st.integers(0, 99)), CPU)
-        classes = drawn.clone()
-        put_positives(classes, labels, place)
-        assert torch.equal(classes[place[labels].long()], labels)
-        assert classes.unique().numel() == count
-        kept = torch.isin(drawn, classes) | torch.isin(classes, labels)
-        assert kept.all(), "only a positive takes the place of another class"
-        gone = drawn[~torch.isin(drawn, classes)]
-        assert not torch.isin(gone, labels).any()
+    labels = torch.tensor(data.draw(st.lists(st.integers(0, num_ids - 1), min_size=1, max_size=80)))
+    count = num_sampled(num_ids, data.draw(st.floats(1e-6, 1)), len(labels))
+    drawn = draw_classes(num_ids, count, data.draw(st.integers(0, 99)), CPU)
+    classes = with_positives(drawn, labels)
+    assert torch.isin(labels, classes).all()
+    assert classes.shape == (count,)
+    assert classes.unique().numel() == count
+    moved = classes != drawn
+    assert torch.isin(classes[moved], labels).all(), "only a positive takes the place of another class"
+    assert not torch.isin(drawn[moved], labels).any()
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_the_interpreted_kernel_agrees_and_is_slower() -> None:
 def test_what_is_compared_is_not_zero(dim: int, scale: float, slot_type: torch.dtype) -> None:
     """In many dimensions random vectors are all alike far; a loss of 0 would differ from itself by NaN."""
     work = choose.Workload(8, 3000, dim, slot_type, scaled=slot_type == torch.int8, scale=scale, chunk=8192)
-    loss, gradient = choose._run("reference", choose._problem(CPU, work), work)
+    loss, gradient = work.run("reference", work.problem(CPU))
     assert loss > 1
     assert gradient.norm() > 1e-2
 

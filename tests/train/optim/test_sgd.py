@@ -10,7 +10,6 @@ import torch
 
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.heads.settings import ClassEncoder, MarginSettings
-from attfc_train.heads.sparse_rows import SparseRows
 from attfc_train.optim import schedule
 from attfc_train.optim.precision import LossScaler
 from attfc_train.optim.sgd import SGD, clip_gradients
@@ -57,33 +56,6 @@ def test_sgd_skips_by_arithmetic(overflow: float) -> None:
         plain.step(0.1)
         for left, right in zip(ours, theirs, strict=True):
             torch.testing.assert_close(left, right)
-
-
-@pytest.mark.parametrize("overflow", [None, 0.0, 1.0])
-def test_selected_rows_move_as_parameters_do(overflow: float | None) -> None:
-    """The same rows as a parameter of their own; the state dict holds their momentum behind that of whole parameters."""
-    torch.manual_seed(0)
-    sparse, whole, index = SparseRows(torch.randn(9, 4)), torch.nn.Parameter(torch.randn(3)), torch.tensor([7, 2, 5])
-    left = SGD([whole], 0.9, 0.01, [sparse])
-    left.buffers[1].normal_()
-    alone = torch.nn.Parameter(sparse.weight[index])
-    right = SGD([alone], 0.9, 0.01)
-    right.load_state_dict({"buffers": [left.state_dict()["buffers"][1][index]]})
-    for _ in range(3):
-        sparse.select(index)
-        gradient = torch.randn(3, 4)
-        whole.grad, sparse.rows.grad, alone.grad = torch.ones(3), gradient.clone(), gradient.clone()
-        assert [each.shape for each in left.gradients] == [(3,), (3, 4)]
-        for optimizer in (left, right):
-            optimizer.step(0.1, None if overflow is None else torch.tensor(overflow))
-        assert torch.equal(sparse.weight[index], alone)
-        assert torch.equal(left.buffers[1][index], right.buffers[0])
-
-
-def test_rows_are_selected_before_they_are_used() -> None:
-    sparse = SparseRows(torch.randn(5, 2))
-    with pytest.raises(AssertionError, match="selected at the beginning"):
-        sparse.rows  # noqa: B018  # the property is what is tested
 
 
 def test_loss_scaler_follows_grad_scaler() -> None:

@@ -51,7 +51,6 @@ def without_batch_statistics(state: TrainState, size: int) -> TrainState:
         [*state.feature_encoder.parameters(), *state.head.parameters()],
         momentum=0.9,
         weight_decay=5e-4,
-        sparse=state.optimizer.sparse,
     )
     return state
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from attfc_train.heads.containers.container import RANDOM, DynamicClassContainer, FifoContainer, IdentityContainer
-from attfc_train.heads.containers.slot_storage import DTYPES, StorageType
 from attfc_train.heads.containers.stored_queue import StoredQueueContainer
 from attfc_train.losses.slots import EMPTY
+from attfc_train.rounding import DTYPES, StorageType
 from tests.oracle.container_oracle import FifoOracle, IdentityOracle
 
 DIM, TEMPERATURE = 5, 0.7

@@ -11,8 +11,8 @@ from torch.nn.functional import normalize
 
 from attfc_train.heads.containers.container import EMPTY, RANDOM, FifoContainer, IdentityContainer
 from attfc_train.heads.containers.resize import Kept, refill
-from attfc_train.heads.containers.slot_storage import DTYPES, StorageType
 from attfc_train.heads.containers.stored_queue import StoredQueueContainer
+from attfc_train.rounding import DTYPES, StorageType
 from tests.oracle.container_oracle import IdentityOracle
 from tests.train.heads.containers.test_container import DIM, ERROR, History, centers_for, held_centers, histories, make_identity
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from torch.nn.functional import normalize
 
 from attfc_train.heads.containers.container import IdentityContainer
-from attfc_train.heads.containers.slot_storage import DTYPES, SlotStorage, StorageType
+from attfc_train.heads.containers.slot_storage import SlotStorage
+from attfc_train.rounding import DTYPES, StorageType
 
 STORAGES = sorted(DTYPES)
 ROUNDED = [storage for storage in STORAGES if storage != "fp32"]

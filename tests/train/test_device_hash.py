@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attfc_train.heads.device_hash import BITS_32, mixed
+from attfc_train.device_hash import BITS_32, mixed
 
 
 def in_python(key: int) -> int:

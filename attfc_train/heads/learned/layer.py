@@ -1,0 +1,145 @@
+"""A layer of learned rows: scored in one pass, moved in another, without their gradient or the logits of all in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from attfc_train.heads.containers.writes import Write, Writes
+from attfc_train.heads.head import Head, HeadOutput
+from attfc_train.heads.kinds import HeadSite
+from attfc_train.heads.learned.settings import LearnedSettings
+from attfc_train.losses.choose import LearnedWorkload, choose_passes
+from attfc_train.losses.learned_layers import LearnedPasses
+from attfc_train.losses.learning import Descent, LearnedRows, Pull, Rule, learned_loss
+from attfc_train.losses.learning_chunked import FILLED
+from attfc_train.losses.margin import Margin
+from attfc_train.rounding import DTYPES, LARGEST, StorageType
+
+DEVIATION = 0.01
+"""Of the components of a new row, as in arXiv 2203.15565's code."""
+
+
+class LearnedLayer(Head):
+    """Margin softmax over rows [num_ids, D] that start as N(0, 0.01).
+
+    They take no part in autograd: a loss leaves what its queries ask of them, and `prepare_learning` makes one step of it.
+
+    Args:
+        num_ids: N. embedding_size: D.
+        storage: type of the rows.
+        has_momentum: whether there is a buffer, [N, D] of fp32 beside fp32 rows, else of bf16.
+        passes: over the rows. rule: numbers of both passes.
+    """
+
+    values: Tensor
+    """[N, D] in the type of the storage."""
+    scales: Tensor | None
+    """fp32 [N]: row c is ``values[c] * scales[c]``; None for types that need none."""
+    momentum: Tensor | None
+
+    def __init__(
+        self,
+        num_ids: int,
+        embedding_size: int,
+        *,
+        storage: StorageType,
+        has_momentum: bool,
+        passes: LearnedPasses,
+        rule: Rule,
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__()
+        dtype = DTYPES[storage]
+        shape = num_ids, embedding_size
+        # Parameters, which they are, that autograd and the optimiser leave alone.
+        self.values = nn.Parameter(torch.empty(shape, dtype=dtype, device=device), requires_grad=False)
+        scales = nn.Parameter(torch.empty(num_ids, device=device), requires_grad=False) if dtype in LARGEST else None
+        self.register_parameter("scales", scales)
+        narrow = None if dtype == torch.float32 else torch.bfloat16
+        momentum = torch.zeros(shape, dtype=narrow, device=device) if has_momentum else None
+        self.register_buffer("momentum", momentum)
+        self.passes = passes
+        self.rule = rule
+        self.index: Tensor | None = None
+        """int64 [K]: the rows that the step under way scores; None: all."""
+        self._pulls: list[Pull] = []
+        self._randomise()
+
+    @property
+    def learned_rows(self) -> LearnedRows:
+        """The layer's tensors."""
+        return LearnedRows(self.values, self.scales, self.momentum)
+
+    @torch.no_grad()
+    def _randomise(self) -> None:
+        """Draw all rows; no second copy of them is made."""
+        if self.scales is None:
+            self.values.normal_(0, DEVIATION)
+            return
+        chunk = self.rule.chunk
+        for values, scales in zip(self.values.split(chunk), self.scales.split(chunk), strict=True):
+            drawn = torch.randn(values.shape, device=values.device)
+            # Rows of a scale at which the longest component takes `FILLED` of the range.
+            peaks = drawn.abs().amax(1)
+            drawn.mul_((FILLED * LARGEST[values.dtype] / peaks)[:, None])
+            values.copy_(drawn.round_() if values.dtype == torch.int8 else drawn)
+            scales.copy_(peaks.mul_(DEVIATION / (FILLED * LARGEST[values.dtype])))
+
+    def begin_step(self, labels: Tensor, step: int) -> Tensor:
+        """See `Head.begin_step`: 1 / B each."""
+        self.forget_step()
+        return super().begin_step(labels, step)
+
+    def forward(self, features: Tensor, references: Tensor, labels: Tensor, weights: Tensor, margin: Margin) -> HeadOutput:
+        """See `Head.forward`; references are not used, and there is nothing to enqueue."""
+        del references
+        query = normalize(features.float(), dim=1)
+        rows = self.learned_rows
+        loss, pull = learned_loss(self.passes.score, query, weights, rows, self.index, labels, margin, self.rule)
+        self._pulls.append(pull)
+        return HeadOutput(loss, query.detach()[:0])
+
+    @torch.no_grad()
+    def prepare_learning(self, descent: Descent, step: int) -> Writes:
+        """See `Head.prepare_learning`."""
+        pull = Pull.joined(self._pulls, descent.gather)
+        return [_Learning(self.passes.learn(self.learned_rows, self.index, pull, descent, self.rule, step))]
+
+    def forget_step(self) -> None:
+        """See `Head.forget_step`."""
+        self._pulls.clear()
+        self.index = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Learning(Write):
+    """Moves the rows of a step."""
+
+    move: Callable[[], None]
+
+    def make(self) -> None:
+        """See `Write.make`."""
+        self.move()
+
+
+def rule_of(settings: LearnedSettings) -> Rule:
+    """Return the numbers of both passes."""
+    return Rule(settings.margin.scale, settings.interclass_filter or torch.inf, settings.chunk_slots)
+
+
+def passes_for(settings: LearnedSettings, site: HeadSite, num_scored: int, device: torch.device) -> LearnedPasses:
+    """Choose the passes for a run that scores so many rows a step."""
+    work = LearnedWorkload(
+        batch_size=site.micro_batch_size,
+        num_rows=num_scored,
+        embedding_size=site.embedding_size,
+        row_type=DTYPES[settings.storage],
+        has_momentum=settings.momentum,
+        rule=rule_of(settings),
+    )
+    return choose_passes(settings.loss_kernel, device, work)

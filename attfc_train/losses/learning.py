@@ -1,0 +1,155 @@
+"""The loss of a learned layer, and what its rows must know to learn from it (docs/methods.md, "Learned layers").
+
+The first pass over the rows is the container loss's. It leaves a few numbers a query: with them a second pass, at the end of
+the step, works out the gradient of one chunk of rows after the other and moves them, so that neither the gradient nor the
+logits of all rows ever exist. `attfc_train.losses.learning_chunked` and `attfc_train.losses.learning_triton` are that pass.
+
+Legend: B queries, N rows, D dimensions.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+
+from attfc_train.losses.margin import Margin
+from attfc_train.losses.slots import Slots
+from attfc_train.losses.streaming import Scorer, loss_and_gradient, with_gradient
+
+Gather: TypeAlias = Callable[[Tensor], Tensor]
+"""Rows of this process -> the rows of all processes, this process's order kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class Descent:
+    """One step of SGD, as a head must know it: ``b <- momentum b + g + weight_decay w``, ``w <- w - rate b``."""
+
+    rate: float
+    momentum: float
+    weight_decay: float
+    overflow: Tensor | None = None
+    """Scalar 1: leave everything exactly as it is, whatever was computed; 0: move. None: move."""
+    gather: Gather = lambda rows: rows
+
+
+@dataclass(frozen=True, slots=True)
+class LearnedRows:
+    """The tensors of a learned layer: row c is values[c] scales[c], of any length; changed in place."""
+
+    values: Tensor
+    """[N, D], fp32, bf16, float8_e4m3fn or int8."""
+    scales: Tensor | None
+    """fp32 [N] for the 8-bit types."""
+    momentum: Tensor | None
+    """[N, D], fp32 beside fp32 values, else bf16; None: a step has no momentum."""
+
+    def cloned(self) -> LearnedRows:
+        """Return a copy."""
+        scales = None if self.scales is None else self.scales.clone()
+        return LearnedRows(self.values.clone(), scales, None if self.momentum is None else self.momentum.clone())
+
+    def slots(self, rows: Tensor | None) -> Slots:
+        """Return the rows int64 [K], or all, as a loss scores them: their lengths and scales do not matter there."""
+        return Slots(self.values, None, None, rows, are_units=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """What B queries ask of the rows: d loss / d cosine of row c is ``exp(s cosine - offset)``, of the own row `own`."""
+
+    query: Tensor
+    """fp32 [B, D] unit vectors."""
+    offset: Tensor
+    """fp32 [B]: log-sum-exp of the query's logits, less log(weight s); +inf: nothing is asked."""
+    own: Tensor
+    """fp32 [B]."""
+    labels: Tensor
+    """int64 [B]: each query's own row."""
+
+    @staticmethod
+    def joined(pulls: Sequence[Pull], gather: Gather) -> Pull:
+        """Return the pull of all micro-batches of a step on all processes."""
+        # One exchange of numbers, one of labels.
+        packed = torch.cat([torch.cat([pull.query, pull.offset[:, None], pull.own[:, None]], dim=1) for pull in pulls])
+        labels = torch.cat([pull.labels for pull in pulls])
+        everyone = gather(packed)
+        # The loss is the mean over the processes: all weights, and so all derivatives, are divided by their number.
+        share = len(packed) / len(everyone)
+        query, offset, own = everyone.split([packed.shape[1] - 2, 1, 1], dim=1)
+        return Pull(query.contiguous(), offset[:, 0] - math.log(share), own[:, 0] * share, gather(labels))
+
+    def unless(self, overflow: Tensor | None) -> Pull:
+        """Return a pull that asks for nothing, and is finite, where `overflow` is 1."""
+        if overflow is None:
+            return self
+        over = overflow > 0
+        return Pull(
+            self.query.masked_fill(over, 0.0),
+            self.offset.masked_fill(over, torch.inf),
+            self.own.masked_fill(over, 0.0),
+            self.labels,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """The numbers of a layer's second pass that are those of its first."""
+
+    scale: float
+    """s."""
+    ceiling: float
+    """A cosine of a query with another row above it has no gradient; inf: all have."""
+    chunk: int
+    """Rows at a time."""
+
+
+class Learner(Protocol):
+    """The second pass over the rows of a learned layer."""
+
+    def __call__(
+        self, rows: LearnedRows, index: Tensor | None, pull: Pull, descent: Descent, rule: Rule, step: int
+    ) -> Callable[[], None]:
+        """Allocate everything; the rows learn when the result is called, which allocates nothing.
+
+        Args:
+            index: int64 [K], distinct: the rows that were scored, which alone learn; None: all.
+            step: the noise of stochastic rounding is a function of it.
+        """
+        ...
+
+
+def learned_loss(
+    score: Scorer,
+    query: Tensor,
+    weights: Tensor,
+    rows: LearnedRows,
+    index: Tensor | None,
+    labels: Tensor,
+    margin: Margin,
+    rule: Rule,
+) -> tuple[Tensor, Pull]:
+    """Return the loss over the rows of a layer, differentiable with respect to `query` only, and the pull on them.
+
+    Args:
+        score: one pass over the rows. query: [B, D] unit vectors. weights: [B], which sum to 1 for a mean.
+        index: int64 [K], distinct, all labels among them; None: all rows. labels: int64 [B].
+    """
+    with torch.no_grad():
+        wide = query.double() if query.dtype == torch.float64 else query.float()
+        part = score(wide, rows.slots(index), labels, rule.scale, rule.chunk, rule.ceiling)
+        positive = rows.slots(labels).centers(wide.dtype)
+        cosine = (wide * positive).sum(1)
+        target = margin.apply(cosine) * rule.scale
+        # log-sum-exp of the logits: log(total e^M + e^t); p_t = e^(t - that).
+        log_total = torch.logaddexp(part.maximum + part.total.log(), target)
+        # d loss / d cosine_c = weight s p_c, and of the own row weight s (p_t - 1) phi'(cosine).
+        factor = weights * rule.scale
+        own = (torch.exp(target - log_total) - 1) * margin.slope(cosine) * factor
+        pull = Pull(wide, log_total - factor.log(), own, labels)
+        value, gradient = loss_and_gradient(part, wide, positive, weights, margin, rule.scale)
+    return with_gradient(query, value, gradient), pull

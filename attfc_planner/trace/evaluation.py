@@ -16,7 +16,6 @@ from attfc_planner.trace.affine import LARGE, SMALL
 from attfc_planner.trace.align import NotAffine
 from attfc_planner.trace.history import Trace
 from attfc_planner.trace.record import record_evaluation
-from attfc_train.heads.dcq.settings import DCQSettings
 from attfc_train.heads.full_fc.settings import FullFCSettings
 from attfc_train.profile.profile import NUM_DRAWN_PAIRS, DataSettings, ModelSettings, RunSettings, TrainProfile
 
@@ -42,13 +41,13 @@ class EvaluationModel:
 def evaluation_structure(profile: TrainProfile) -> TrainProfile:
     """Return the one profile that stands for all that evaluate alike: without gradients, checkpointing does not matter.
 
-    Which encoder is evaluated does: autocast keeps its copies of weights only where these have gradients.
+    Nor does it matter which encoder is evaluated: in inference mode autocast keeps no copy of a weight, trained or not.
     """
     model = profile.model
     return TrainProfile(
         data=DataSettings(num_ids=2),
         model=ModelSettings(backbone=model.backbone, embedding_size=model.embedding_size, image_size=model.image_size),
-        head=DCQSettings() if profile.head.exports_class_encoder else FullFCSettings(),
+        head=FullFCSettings(),
         run=RunSettings(precision=profile.run.precision, steps=1000),
     )
 

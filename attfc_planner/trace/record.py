@@ -40,7 +40,7 @@ def record_evaluation(profile: TrainProfile, batch_sizes: Sequence[int], device:
     """Embed two batches of each size as verification does, and return the traces, without the encoder itself.
 
     Args:
-        profile: resolved; only the model, the precision and which encoder is exported count.
+        profile: resolved; only the model and the precision count.
         batch_sizes: images in a forward pass.
         device: as in `record`.
 

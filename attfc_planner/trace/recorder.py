@@ -286,8 +286,6 @@ def record_batches(profile: TrainProfile, batch_sizes: Sequence[int], device: to
     traces = []
     with no_collection(), _tensors(fake):
         encoder = build_encoder(profile.model, device)
-        if profile.head.exports_class_encoder:
-            encoder.requires_grad_(False)
         for batch_size in batch_sizes:
             with Recorder(fake) as recorder:
                 embed_batches(encoder, _evaluated(recorder, profile, batch_size, device), device, profile.run.precision)

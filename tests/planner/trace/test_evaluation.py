@@ -19,8 +19,6 @@ from attfc_train.units import GIB
 from tests.planner.trace.profiles import device, small_profile
 
 CASES: list[tuple[str, Precision]] = [("tiny", "fp32"), ("tiny", "fp16"), ("r18", "bf16"), ("mbf", "bf16")]
-heads = pytest.mark.parametrize("head", ["attfc", "dcq"])
-"""What is evaluated is the feature encoder, or the class encoder."""
 
 
 @pytest.fixture(autouse=True)
@@ -31,10 +29,9 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@heads
 @pytest.mark.parametrize(("backbone", "precision"), CASES)
-def test_fake_evaluation_is_the_real_one(backbone: str, precision: Precision, head: str) -> None:
-    structure = evaluation_structure(small_profile({"kind": head}, backbone=backbone, precision=precision, image_size=32))
+def test_fake_evaluation_is_the_real_one(backbone: str, precision: Precision) -> None:
+    structure = evaluation_structure(small_profile(backbone=backbone, precision=precision, image_size=32))
     fake, real = record_evaluation(structure, [3])[0], record_evaluation(structure, [3], torch.device("cpu"))[0]
     assert fake.ops == real.ops
     np.testing.assert_array_equal(fake.nbytes, real.nbytes)
@@ -42,9 +39,9 @@ def test_fake_evaluation_is_the_real_one(backbone: str, precision: Precision, he
     assert set(fake.phases) == {"evaluation"}
 
 
-@heads
-def test_what_is_traced_is_the_encoder_that_a_run_exports(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Catches a trace of the feature encoder, whose weights autocast keeps a copy of, for a run that exports the other."""
+@pytest.mark.parametrize("head", ["attfc", "dcq"])
+def test_the_trace_is_that_of_the_encoder_which_a_run_exports(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches ``no_grad`` in the place of inference mode: autocast then keeps copies of trained weights, and of others none."""
     profile = small_profile({"kind": head}, precision="bf16", image_size=32)
     traced = record_evaluation(evaluation_structure(profile), [3])[0]
     build_exported = lambda _model, device: build(profile, device).exported_encoder  # noqa: E731
@@ -54,10 +51,9 @@ def test_what_is_traced_is_the_encoder_that_a_run_exports(head: str, monkeypatch
     np.testing.assert_array_equal(traced.nbytes, exported.nbytes)
 
 
-@heads
 @pytest.mark.parametrize(("backbone", "precision"), CASES)
-def test_learned_sizes_are_exact(backbone: str, precision: Precision, head: str) -> None:
-    structure = evaluation_structure(small_profile({"kind": head}, backbone=backbone, precision=precision))
+def test_learned_sizes_are_exact(backbone: str, precision: Precision) -> None:
+    structure = evaluation_structure(small_profile(backbone=backbone, precision=precision))
     learned, traced = learn_evaluation(structure).at(7), traced_evaluation(structure, 7)
     np.testing.assert_array_equal(learned.nbytes, traced.nbytes)
     assert (learned.events, learned.categories) == (traced.events, traced.categories)

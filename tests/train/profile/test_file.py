@@ -60,6 +60,8 @@ def test_a_window_that_says_what_is_so_anyway_is_no_error() -> None:
         ({"head": {"kind": "attfc", "dcc_size": 5}}, 5),
         ({"head": {"kind": "attfc", "dcc_size": 5}, "data": {"window_share": 1.0}}, 5),
         ({"head": {"kind": "full_fc"}}, None),
+        ({"head": {"kind": "dcq"}}, None),
+        ({"head": {"kind": "dcq"}, "data": {"window_share": 0.3}}, 300),
         ({"head": {"kind": "full_fc"}, "data": {"window_share": 0.3}}, 300),
     ],
 )

@@ -101,8 +101,11 @@ _CANNOT_MATTER = (
     "chunk_slots",
     "exported_encoder",
     "loss_kernel",
+    "first_scored_share",
+    "growing_share",
 )
-"""Settings of an AttFC head that change no order of allocations, or that `Knobs` stand for; any other one may."""
+"""Settings of an AttFC head that change no order of allocations, or that `Knobs` stand for; any other one may. What grows is
+traced at its last size."""
 
 
 class _AttFCStructure(HeadStructure[AttFCSettings]):

@@ -54,6 +54,8 @@ class HeadSite:
     micro_batch_size: int
     """Queries of one forward pass."""
     seed: int
+    total_steps: int
+    """Optimiser steps of the whole run."""
 
 
 def build_head(settings: HeadSettings, site: HeadSite, device: torch.device) -> Head:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch import Tensor
@@ -29,6 +30,7 @@ class ContainerLoss(Protocol):
         scale: float,
         chunk: int,
         more: Slots | None = None,
+        take_log_sums: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
         """Return the loss, a scalar; differentiable with respect to `query` only.
 
@@ -41,6 +43,7 @@ class ContainerLoss(Protocol):
             margin: margin on the positive cosine. scale: s.
             chunk: slots scored at a time where the implementation works in chunks.
             more: negatives beside the container, at most a micro-batch.
+            take_log_sums: is given the log-sum-exp [B] of each sample's logits, which a second pass over the slots needs.
         """
         ...
 

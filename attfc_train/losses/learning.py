@@ -19,7 +19,7 @@ from torch import Tensor
 
 from attfc_train.losses.margin import Margin
 from attfc_train.losses.slots import Slots
-from attfc_train.losses.streaming import Scorer, loss_and_gradient, with_gradient
+from attfc_train.losses.streaming import Scorer, log_sums, loss_and_gradient, with_gradient
 
 Gather: TypeAlias = Callable[[Tensor], Tensor]
 """Rows of this process -> the rows of all processes, this process's order kept."""
@@ -47,6 +47,10 @@ class LearnedRows:
     """fp32 [N] for the 8-bit types."""
     momentum: Tensor | None
     """[N, D], fp32 beside fp32 values, else bf16; None: a step has no momentum."""
+    labels: Tensor | None = None
+    """int64 [N]: each row's identity, `EMPTY` where it has none and learns nothing; None: row c is of identity c."""
+    are_units: bool = False
+    """Whether rows have length 1, and keep it."""
 
     def cloned(self) -> LearnedRows:
         """Return a copy."""
@@ -69,7 +73,7 @@ class Pull:
     own: Tensor
     """fp32 [B]."""
     labels: Tensor
-    """int64 [B]: each query's own row."""
+    """int64 [B]: each query's identity."""
 
     @staticmethod
     def joined(pulls: Sequence[Pull], gather: Gather) -> Pull:
@@ -141,12 +145,11 @@ def learned_loss(
     """
     with torch.no_grad():
         wide = query.double() if query.dtype == torch.float64 else query.float()
-        part = score(wide, rows.slots(index), labels, rule.scale, rule.chunk, rule.ceiling)
         positive = rows.slots(labels).centers(wide.dtype)
+        part = score(wide, rows.slots(index), labels, rule.scale, rule.chunk, rule.ceiling)
         cosine = (wide * positive).sum(1)
         target = margin.apply(cosine) * rule.scale
-        # log-sum-exp of the logits: log(total e^M + e^t); p_t = e^(t - that).
-        log_total = torch.logaddexp(part.maximum + part.total.log(), target)
+        log_total = log_sums(part, target)  # p_t = e^(t - that)
         # d loss / d cosine_c = weight s p_c, and of the own row weight s (p_t - 1) phi'(cosine).
         factor = weights * rule.scale
         own = (torch.exp(target - log_total) - 1) * margin.slope(cosine) * factor

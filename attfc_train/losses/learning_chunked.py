@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from attfc_train.losses.learning import Descent, LearnedRows, Pull, Rule
-from attfc_train.losses.slots import LEAST_NORM
+from attfc_train.losses.slots import EMPTY, LEAST_NORM
 from attfc_train.rounding import LARGEST, fill_noise_, fill_row_keys_, indexable, round_
 
 FILLED = 0.75
@@ -159,6 +159,10 @@ class _Pass:
         self.ones = torch.ones_like(pull.own)
         self.one = self.ones.new_ones(())
         self.half = self.ones.new_full((), 0.5)
+        # Of a length of 1: bf16 rows that were divided at every step would be rounded at every step, which is a random walk.
+        self.tolerance = self.ones.new_full((), 2.0**-6 if rows.values.dtype == torch.bfloat16 else 0.0)
+        if descent.overflow is not None:
+            self.tolerance = self.tolerance.masked_fill(descent.overflow > 0, torch.inf)
 
     @torch.no_grad()
     def run(self, chunk: int) -> None:
@@ -179,19 +183,25 @@ class _Pass:
         lengths, scales = scratch.columns[0, :num], scratch.columns[1, :num]
         torch.linalg.vector_norm(values, dim=1, out=lengths).clamp_min_(LEAST_NORM)
         self._load_scales(scales, part, chosen)
-        gradient = self._gradient(values, lengths, scales, num)
+        identities = scratch.owners[:num] if self.rows.labels is None else self.rows.labels[part]
+        gradient = self._gradient(values, lengths, scales, identities)
         if self.rows.momentum is not None:
             gradient = self._with_momentum(self.rows.momentum, part, chosen, gradient)
         if self.rows.scales is None:
             values.addcmul_(gradient, self.rates.rate, value=-1)
         else:
             self._move_scaled(values, gradient, scales, num)
-            _put(self.rows.scales, part, chosen, scales)
+        if self.rows.are_units and self.rows.scales is None:
+            self._shorten(values, lengths)
         # Without scratch of their own they were changed where they are.
         if self.rows.momentum is not None and scratch.momentum is not None:
             self._store(self.rows.momentum, part, chosen, gradient, scratch.stored_momentum, MOMENTUM_STREAM)
         if scratch.rows is not None:
             self._store(self.rows.values, part, chosen, values, scratch.stored, 0)
+        if self.rows.scales is not None:
+            if self.rows.are_units:  # of what was rounded, which `values` is by now
+                torch.linalg.vector_norm(values, dim=1, out=scales).clamp_min_(LEAST_NORM).reciprocal_()
+            _put(self.rows.scales, part, chosen, scales)
 
     def _load_scales(self, scales: Tensor, part: slice, chosen: Tensor | None) -> None:
         if self.rows.scales is None:
@@ -201,24 +211,28 @@ class _Pass:
         else:
             torch.index_select(self.rows.scales, 0, chosen, out=scales)
 
-    def _gradient(self, values: Tensor, lengths: Tensor, scales: Tensor, num: int) -> Tensor:
+    def _gradient(self, values: Tensor, lengths: Tensor, scales: Tensor, identities: Tensor) -> Tensor:
         """Return the gradient of the rows, fp32 [k, D]; with weight decay where rows have no scales."""
         scratch = self.scratch
+        num = len(identities)
         cosines, pulls, marks = scratch.cosines[:num], scratch.pulls[:num], scratch.marks[:num]
         torch.mm(values, self.queries, out=cosines).div_(lengths[:, None])
         torch.add(self.offset, cosines, alpha=self.rule.scale, out=pulls).exp_()
         if self.rule.ceiling < 1:
             torch.gt(cosines, self.rule.ceiling, out=marks)
             pulls.masked_fill_(marks, 0.0)
-        torch.eq(scratch.owners[:num, None], self.pull.labels, out=marks)
+        torch.eq(identities[:, None], self.pull.labels, out=marks)
         torch.where(marks, self.pull.own, pulls, out=pulls)
+        if self.rows.labels is not None:
+            empty = torch.eq(identities, EMPTY, out=scratch.bounds[0, :num])
+            pulls.masked_fill_(empty[:, None], 0.0)
         gradient = scratch.gradient[:num]
         torch.mm(pulls, self.pull.query, out=gradient)
         # (unit . G) unit = (unit . G) / |x| x. As a product: a sum takes scratch memory of its own on CUDA.
         along = scratch.columns[2, :num]
         torch.mv(cosines.mul_(pulls), self.ones, out=along)
         gradient.addcmul_(values, along.div_(lengths)[:, None], value=-1)
-        gradient.div_(lengths.mul_(scales)[:, None])  # |row| = |x| r
+        gradient.div_(lengths.mul_(scales).clamp_min_(LEAST_NORM)[:, None])  # |row| = |x| r
         return gradient if self.rows.scales is not None else gradient.addcmul_(values, self.rates.decay)
 
     def _with_momentum(self, momentum: Tensor, part: slice, chosen: Tensor | None, gradient: Tensor) -> Tensor:
@@ -245,6 +259,14 @@ class _Pass:
         torch.where(under, self.half, factor, out=factor)
         values.div_(factor[:, None])
         scales.mul_(factor)
+
+    def _shorten(self, values: Tensor, lengths: Tensor) -> None:
+        """Bring rows back to length 1, where they are too long for their type to be rounding."""
+        excess, within = self.scratch.columns[3, : len(lengths)], self.scratch.bounds[1, : len(lengths)]
+        torch.linalg.vector_norm(values, dim=1, out=lengths).clamp_min_(LEAST_NORM)
+        torch.sub(lengths, self.one, out=excess).abs_()
+        lengths.masked_fill_(torch.le(excess, self.tolerance, out=within), 1.0)
+        values.div_(lengths[:, None])
 
     def _store(
         self, target: Tensor, part: slice, chosen: Tensor | None, wide: Tensor, stored: Tensor | None, stream: int

@@ -5,6 +5,8 @@ Legend: B samples, C slots, D dimensions.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -30,6 +32,7 @@ def container_loss(
     scale: float,
     chunk: int,  # noqa: ARG001  # one signature for every implementation
     more: Slots | None = None,
+    take_log_sums: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
     """Return the loss (`ContainerLoss`) of [B, C + 1] logits; autograd differentiates it."""
     wide = query.double() if query.dtype == torch.float64 else query.float()
@@ -42,4 +45,6 @@ def container_loss(
     masked = (owners == EMPTY) | (owners == labels[:, None])
     negatives = (wide @ centers.t()).masked_fill(masked, -torch.inf)
     logits = torch.cat([target[:, None], negatives], dim=1) * scale
+    if take_log_sums is not None:
+        take_log_sums(torch.logsumexp(logits.detach(), dim=1))
     return -(torch.log_softmax(logits, dim=1)[:, 0] * weights).sum()

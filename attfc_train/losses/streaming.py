@@ -14,6 +14,7 @@ Legend: B samples, C slots, D dimensions, S sets of slots.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -111,6 +112,12 @@ def loss_and_gradient(
     return loss, gradient.mul_((weights * scale)[:, None])
 
 
+def log_sums(part: Partial, target: Tensor) -> Tensor:
+    """Return the log-sum-exp [B] of each query's logits, that of its positive, `target` [B], included."""
+    # log(total e^M + e^t); without a scored slot total is 0, and its log -inf.
+    return torch.logaddexp(part.maximum + part.total.log(), target)
+
+
 class _WithGradient(torch.autograd.Function):
     """A loss whose gradient [B, D] with respect to the query is computed already."""
 
@@ -143,6 +150,7 @@ def streaming_loss(
     scale: float,
     chunk: int,
     more: Slots | None = None,
+    take_log_sums: Callable[[Tensor], None] | None = None,
 ) -> Tensor:
     """Return the loss by one pass of `score`, which gives the gradient too.
 
@@ -154,5 +162,8 @@ def streaming_loss(
         if more is not None:
             # No more than a micro-batch: one chunk.
             part = _union(part, score(wide, more, labels, scale, more.size))
-        value, gradient = loss_and_gradient(part, wide, positive.to(wide.dtype), weights, margin, scale)
+        positive = positive.to(wide.dtype)
+        if take_log_sums is not None:
+            take_log_sums(log_sums(part, margin.apply((wide * positive).sum(1)) * scale))
+        value, gradient = loss_and_gradient(part, wide, positive, weights, margin, scale)
     return with_gradient(query, value, gradient)

@@ -52,6 +52,7 @@ def _site(profile: TrainProfile) -> HeadSite:
         batch_size=profile.optim.batch_size,
         micro_batch_size=profile.optim.micro_batch_size,
         seed=profile.run.seed,
+        total_steps=profile.total_steps,
     )
 
 

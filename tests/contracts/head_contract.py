@@ -127,7 +127,7 @@ class HeadContract:
 
     def build(self, settings: HeadSettings, seed: int = 0) -> Head:
         torch.manual_seed(seed)
-        site = HeadSite(NUM_IDS, DIM, batch_size=BATCH, micro_batch_size=BATCH, seed=3)
+        site = HeadSite(NUM_IDS, DIM, batch_size=BATCH, micro_batch_size=BATCH, seed=3, total_steps=100)
         return build_head(settings.resolved(NUM_IDS), site, CPU)
 
     def used(self, settings: HeadSettings) -> Head:

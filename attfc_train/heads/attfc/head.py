@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -15,17 +16,21 @@ from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.heads.containers.container import DynamicClassContainer, FifoContainer, IdentityContainer
 from attfc_train.heads.containers.health import freshness, occupancy
 from attfc_train.heads.containers.resize import Kept, refill
+from attfc_train.heads.containers.scored import ScoredSlots, piece_of
 from attfc_train.heads.containers.settings import ContainerSettings
 from attfc_train.heads.containers.staleness import StalenessWatch, stale_text
 from attfc_train.heads.containers.stored_queue import StoredQueueContainer
+from attfc_train.heads.containers.writes import Learning, Writes
 from attfc_train.heads.head import Enqueue, Head, HeadOutput, Health
 from attfc_train.heads.kinds import HeadSite
 from attfc_train.losses.choose import Workload, choose
 from attfc_train.losses.container_loss import ContainerLoss
+from attfc_train.losses.learning import Descent, LearnedRows, Pull, Rule
+from attfc_train.losses.learning_chunked import learner
 from attfc_train.losses.margin import Margin
 from attfc_train.losses.slots import EMPTY, Slots
-
 from attfc_train.rounding import DTYPES, LARGEST
+
 
 class AttFCHead(Head):
     """Margin softmax of queries against generated class centers (docs/methods.md, steps 4 to 8).
@@ -43,6 +48,12 @@ class AttFCHead(Head):
     When: all micro-batches of a step are scored against the container as the step found it. Their centers enter it in the
     commit.
 
+    With `scored` a step scores some of the slots: a query's own slot is its positive in any case, and its new center a batch
+    negative where its slot is not scored.
+
+    With `slot_rate` slots are generated, then learned: in every step all slots move against the gradient of the loss as other
+    identities' queries see them (they stay unit vectors), and then those of the batch are refreshed, which is their pull.
+
     Args:
         container: holds the centers.
         loss: an implementation of the container loss, to which `scale` and `chunk` are passed.
@@ -51,6 +62,8 @@ class AttFCHead(Head):
         temperature: of the attention.
         chunk: slots that the loss scores at a time.
         batch_negatives: whether new centers are negatives too.
+        scored: the slots that a step scores; None: all.
+        slot_rate: learning rate of the slots over that of the network; 0: slots are generated alone.
         watch: warns of stale centers; None: nothing does.
     """
 
@@ -64,6 +77,8 @@ class AttFCHead(Head):
         temperature: float,
         chunk: int,
         batch_negatives: bool,
+        scored: ScoredSlots | None = None,
+        slot_rate: float = 0.0,
         watch: StalenessWatch | None = None,
     ) -> None:
         super().__init__()
@@ -74,11 +89,16 @@ class AttFCHead(Head):
         self.temperature = temperature
         self.chunk = chunk
         self.batch_negatives = batch_negatives
+        self.scored = scored
+        self._scored_now: range | None = None
+        self.slot_rate = slot_rate
+        self._pulls: list[Pull] = []
         self.watch = watch
 
     def begin_step(self, labels: Tensor, step: int) -> Tensor:
         """Return 1 / B each; without references only queries whose identity holds a slot count."""
-        del step
+        self.forget_step()
+        self._scored_now = self.scored.at(step) if self.scored else None
         # The weights of the counted queries add up to 1; where none counts, all are 0, and so is the loss.
         counted = torch.ones_like(labels, dtype=torch.float32)
         if self.num_references == 0:
@@ -95,14 +115,44 @@ class AttFCHead(Head):
             query,
             positive,
             weights,
-            self.container.slots,
+            self._slots(),
             labels,
             margin,
             self.scale,
             self.chunk,
             fresh,
+            partial(self._keep_pull, query.detach(), labels, weights) if self.slot_rate else None,
         )
         return HeadOutput(loss, centers)
+
+    def _keep_pull(self, query: Tensor, labels: Tensor, weights: Tensor, log_sums: Tensor) -> None:
+        # d loss / d cosine of a slot = weight s p = e^(s cosine - log-sum + log(weight s)); of a query's own slot nothing.
+        offset = log_sums - (weights * self.scale).log()
+        self._pulls.append(Pull(query, offset, torch.zeros_like(offset), labels))
+
+    @torch.no_grad()
+    def prepare_learning(self, descent: Descent, step: int) -> Writes:
+        """See `Head.prepare_learning`: plain gradient descent of the slots, without momentum and decay."""
+        if not self._pulls:
+            return []
+        pull = Pull.joined(self._pulls, descent.gather)
+        # What a step with momentum moves in all, at once.
+        rate = self.slot_rate * descent.rate / (1 - descent.momentum)
+        descent = replace(descent, rate=rate, momentum=0.0, weight_decay=0.0)
+        rule = Rule(self.scale, torch.inf, self.chunk)
+        return [Learning(learner(self._learned_rows(), None, pull, descent, rule, step))]
+
+    def _learned_rows(self) -> LearnedRows:
+        slots = self._slots()
+        return LearnedRows(slots.values, slots.scales, None, slots.labels, are_units=True)
+
+    def forget_step(self) -> None:
+        """See `Head.forget_step`."""
+        self._pulls.clear()
+
+    def _slots(self) -> Slots:
+        slots = self.container.slots
+        return slots if self._scored_now is None else piece_of(slots, self._scored_now)
 
     def _centers(self, query: Tensor, references: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the new centers and the positives, both unit [b, D]."""
@@ -115,7 +165,11 @@ class AttFCHead(Head):
         """Return the micro-batch's new centers as slots; those that a slot stands for are empty."""
         # A shape that does not depend on values: an `EMPTY` slot is not scored. A center beside its own slot would count its
         # identity twice. The loss leaves out the centers of the query's own identity.
-        return Slots(centers, None, torch.where(self.container.stands_for(labels), EMPTY, labels))
+        stands = self.container.stands_for(labels)
+        if self._scored_now is not None:
+            slot, _ = self.container.find(labels)
+            stands &= (slot >= self._scored_now.start) & (slot < self._scored_now.stop)
+        return Slots(centers, None, torch.where(stands, EMPTY, labels))
 
     @torch.no_grad()
     def prepare_enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Enqueue:
@@ -127,12 +181,8 @@ class AttFCHead(Head):
         """Say what the container holds, how old and how fresh that is, and warn of stale centers."""
         if not observed:
             return Health()
-        held = occupancy(self.container, step)
         values = {
-            "filled_slots": float(held.filled),
-            "identities_held": float(held.identities),
-            "mean_age_steps": held.mean_age,
-            "max_age_steps": float(held.max_age),
+            **occupancy(self.container, step).by_name(),
             **{name: value.item() for name, value in observed.items()},
         }
         return Health(values, self.watch.warning(step, values) if self.watch else None)
@@ -153,6 +203,8 @@ def build(settings: AttFCSettings, site: HeadSite, device: torch.device) -> AttF
         temperature=settings.attention_temperature,
         chunk=settings.chunk_slots,
         batch_negatives=settings.batch_negatives,
+        scored=_scored(settings, site),
+        slot_rate=settings.slot_rate,
         watch=StalenessWatch(site.batch_size, partial(stale_text, settings)),
     )
 
@@ -170,6 +222,12 @@ def chosen_loss(settings: ContainerSettings, site: HeadSite, device: torch.devic
         chunk=settings.chunk_slots,
     )
     return choose(settings.loss_kernel, device, work)
+
+
+def _scored(settings: AttFCSettings, site: HeadSite) -> ScoredSlots | None:
+    if settings.first_scored_share == 1:
+        return None
+    return ScoredSlots(settings.num_slots, settings.first_scored_share, int(settings.growing_share * site.total_steps))
 
 
 def _build_container(settings: AttFCSettings, site: HeadSite, device: torch.device) -> DynamicClassContainer:

@@ -29,6 +29,13 @@ class AttFCSettings(ContainerSettings):
     batch_negatives: bool = True
     """A micro-batch's new centers of identities without a slot (``fifo``: all) are its negatives too; false as published."""
     attention_temperature: float = Field(1.0, ge=1e-3)
+    slot_rate: float = Field(0.0, ge=0, le=100)
+    """Learning rate of the slots, as a multiple of the network's: between refreshes they move away from other identities'
+    queries, in a second pass over the slots. 0: as published, slots are generated and never learned."""
+    first_scored_share: float = Field(1.0, gt=0, le=1)
+    """Share of the slots that the first step scores; it grows geometrically to all. All are kept in memory throughout."""
+    growing_share: float = Field(0.5, gt=0, le=1)
+    """Share of the run after which all slots are scored, where `first_scored_share` is below 1."""
 
     @model_validator(mode="after")
     def _policy_rules(self) -> Self:

@@ -6,7 +6,7 @@ Legend: n rows written, D dimensions.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -52,6 +52,18 @@ class IndexFill(Write):
     def make(self) -> None:
         """See `Write.make`."""
         self.target.index_fill_(0, self.index, self.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Learning(Write):
+    """Moves rows that learn."""
+
+    move: Callable[[], None]
+    """Has all the memory that it needs."""
+
+    def make(self) -> None:
+        """See `Write.make`."""
+        self.move()
 
 
 Writes: TypeAlias = list[Write]

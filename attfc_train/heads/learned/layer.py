@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from attfc_train.heads.containers.writes import Write, Writes
+from attfc_train.heads.containers.writes import Learning, Writes
 from attfc_train.heads.head import Head, HeadOutput
 from attfc_train.heads.kinds import HeadSite
 from attfc_train.heads.learned.settings import LearnedSettings
@@ -108,23 +105,12 @@ class LearnedLayer(Head):
     def prepare_learning(self, descent: Descent, step: int) -> Writes:
         """See `Head.prepare_learning`."""
         pull = Pull.joined(self._pulls, descent.gather)
-        return [_Learning(self.passes.learn(self.learned_rows, self.index, pull, descent, self.rule, step))]
+        return [Learning(self.passes.learn(self.learned_rows, self.index, pull, descent, self.rule, step))]
 
     def forget_step(self) -> None:
         """See `Head.forget_step`."""
         self._pulls.clear()
         self.index = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Learning(Write):
-    """Moves the rows of a step."""
-
-    move: Callable[[], None]
-
-    def make(self) -> None:
-        """See `Write.make`."""
-        self.move()
 
 
 def rule_of(settings: LearnedSettings) -> Rule:

@@ -1,0 +1,60 @@
+"""The slots that a step scores: some at first, all at last (the order of LVFace, ICCV 2025: sub-sampled classes, then all).
+
+Early steps gain little from many negatives, and scoring them is the container's whole cost. The slots of a step lie in one
+piece, a view; which piece is a hash of the step, so that a resumed run scores the same. All of them stay in memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from attfc_train.losses.slots import Slots
+
+STAGES = 16
+"""Sizes between the first and all: each is a size of scratch memory of its own, which an allocator keeps."""
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredSlots:
+    """The growth from a share of the slots to all of them.
+
+    Args:
+        size: slots in all, C.
+        first_share: of the slots that the first step scores, in (0, 1].
+        growing_steps: steps until all are scored; the number grows geometrically.
+    """
+
+    size: int
+    first_share: float
+    growing_steps: int
+
+    def at(self, step: int) -> range:
+        """Return the slots that optimiser step `step` scores."""
+        count = self._count(step)
+        # The container is cut into pieces of `count`; the last one reaches back to be as long as the others.
+        pieces = -(-self.size // count)
+        first = min(_hash(step) % pieces * count, self.size - count)
+        return range(first, first + count)
+
+    def _count(self, step: int) -> int:
+        # share(t) = first^(1 - t) for t = 0, 1/16 .. 1
+        stage = min(STAGES, STAGES * step // self.growing_steps) if self.growing_steps else STAGES
+        share = self.first_share ** (1 - stage / STAGES)
+        return max(1, min(self.size, round(share * self.size)))
+
+
+def piece_of(slots: Slots, scored: range) -> Slots:
+    """Return some of a container's slots, as a view."""
+    assert slots.labels is not None, "a container's slots have labels"
+    inside = slice(scored.start, scored.stop)
+    scales = None if slots.scales is None else slots.scales[inside]
+    return Slots(slots.values[inside], scales, slots.labels[inside])
+
+
+def _hash(step: int) -> int:
+    """Return 32 bits that are a function of the step."""
+    # Two rounds of xor-shift and an odd factor, as in `attfc_train.rounding`, on the host.
+    value = (step + 1) * 0x9E3779B1 & 0xFFFFFFFF
+    value = (value ^ value >> 16) * 0x21F0AAAD & 0xFFFFFFFF
+    value = (value ^ value >> 15) * 0x735A2D97 & 0xFFFFFFFF
+    return value ^ value >> 15

@@ -78,7 +78,7 @@ def recorded_state(record: Record) -> TrainState:
     state.feature_encoder = Encoder(weight)
     class_encoder = make_class_encoder(lambda: Encoder(weight), state.feature_encoder)
     state.class_encoder = MomentumEncoder(class_encoder, state.feature_encoder, profile.head.class_encoder.buffers)  # type: ignore[union-attr]
-    state.optimizer = SGD(list(state.feature_encoder.parameters()), momentum=0, weight_decay=0, sparse=())
+    state.optimizer = SGD(list(state.feature_encoder.parameters()), momentum=0, weight_decay=0)
     state.rates = ScheduledRate(lambda _: float(record["lr"]))
     state.start = StepStart((*state.feature_encoder.buffers(), *class_encoder.buffers()))
     container = container_of(state)

@@ -44,12 +44,12 @@ CASES = [
     ("dcq", "fp32"),
     ("stored-int8", "fp32"),
     ("full_fc", "fp32"),
-    ("partial_fc", "fp16"),
-]
     ("full_fc-int8", "fp32"),
-
+    ("partial_fc", "fp16"),
     ("partial_fc-bf16", "fp32"),
     ("partial_fc-fp8", "fp16"),
+]
+
 
 @pytest.mark.parametrize(("head", "precision"), CASES)
 def test_wherever_a_step_fails_nothing_is_lost(head: str, precision: str) -> None:

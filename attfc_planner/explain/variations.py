@@ -42,11 +42,12 @@ def _batch(profile: TrainProfile) -> Iterator[Variation]:
     """Yield the next smaller batch size of the search, and the same batch in twice as many parts."""
     size = profile.optim.batch_size
     parts = profile.optim.accumulation
+    passes = profile.num_passes
     sizes = cast("tuple[int, ...]", BATCH_SIZE.values)
-    smaller = [other for other in sizes if other < size and other % parts == 0 and other >= 2 * parts]
+    smaller = [other for other in sizes if other < size and other % passes == 0 and other >= 2 * passes]
     if smaller:
         yield Variation(f"batch size {size} -> {smaller[-1]}", _with(profile, "optim", batch_size=smaller[-1]))
-    if size % (2 * parts) == 0 and size >= 4 * parts:
+    if size % (2 * passes) == 0 and size >= 4 * passes:
         yield Variation(f"accumulation {parts} -> {2 * parts}", _with(profile, "optim", accumulation=2 * parts))
 
 

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 from attfc_train.document import StorageName
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.heads.dcq.settings import DCQSettings
+from attfc_train.heads.f2c.settings import F2CSettings
 from attfc_train.heads.full_fc.settings import FullFCSettings
 from attfc_train.heads.partial_fc.settings import PartialFCSettings
 from attfc_train.heads.settings import HeadSettings, MarginSettings
@@ -33,7 +34,7 @@ class Knobs:
     """The numbers that scale storages."""
 
     batch: int
-    """B: queries in one forward pass (the micro-batch)."""
+    """B: queries in one forward pass (the micro-batch, or half of a paired one)."""
     slots: int
     """C; 0 without a container."""
     chunk: int
@@ -175,6 +176,35 @@ class _DCQStructure(HeadStructure[DCQSettings]):
         return head.storage
 
 
+class _F2CStructure(HeadStructure[F2CSettings]):
+    """A pool, always with a map of identities. Its parts are computed; its storages are not, because chunks differ."""
+
+    knobs = ("storage",)
+
+    def plain(self, head: F2CSettings) -> F2CSettings:
+        return F2CSettings(
+            margin=_plain_margin(head.margin),
+            storage=head.storage,
+            support_vectors=head.support_vectors and 1.2,
+            hard_negatives=head.hard_negatives,
+            batchnorm_buffers=head.batchnorm_buffers,
+        )
+
+    def chunk(self, head: F2CSettings) -> int:
+        return min(head.chunk_slots, head.num_slots)
+
+    def with_knobs(self, head: F2CSettings, knobs: Knobs) -> F2CSettings:
+        return head.model_copy(update={"dcc_size": knobs.slots, "chunk_slots": knobs.chunk})
+
+    def points(self, head: F2CSettings, base: Knobs) -> Sequence[Knobs]:
+        """Return other numbers of slots, other chunks and other identities."""
+        del head
+        return [*_slots_and_chunks(base), replace(base, identities=base.identities + _MORE_IDENTITIES)]
+
+    def stand_in(self, head: F2CSettings) -> F2CSettings | None:
+        return head
+
+
 class _FullFCStructure(HeadStructure[FullFCSettings]):
     knobs = ()
 
@@ -186,6 +216,7 @@ class _PartialFCStructure(HeadStructure[PartialFCSettings]):
 STRUCTURES: dict[str, HeadStructure[Any]] = {
     "attfc": _AttFCStructure(),
     "dcq": _DCQStructure(),
+    "f2c": _F2CStructure(),
     "full_fc": _FullFCStructure(),
     "partial_fc": _PartialFCStructure(),
 }
@@ -203,13 +234,13 @@ def knobs_of(profile: TrainProfile) -> Knobs:
     structure = head_structure_of(profile.head)
     chunk = structure.chunk(profile.head)
     references = structure.references(profile.head)
-    return Knobs(profile.optim.micro_batch_size, profile.dcc_size, chunk, profile.num_ids, references)
+    return Knobs(profile.optim.batch_size // profile.num_passes, profile.dcc_size, chunk, profile.num_ids, references)
 
 
 def with_knobs(profile: TrainProfile, knobs: Knobs) -> TrainProfile:
     """Return the same structure at other knobs; `chunk` is taken as ``chunk_slots``."""
     head = head_structure_of(profile.head).with_knobs(profile.head, knobs)
-    optim = profile.optim.model_copy(update={"batch_size": knobs.batch * profile.optim.accumulation})
+    optim = profile.optim.model_copy(update={"batch_size": knobs.batch * profile.num_passes})
     return profile.model_copy(update={"head": head, "optim": optim, "data": DataSettings(num_ids=knobs.identities)})
 
 
@@ -260,7 +291,7 @@ def _plain_margin(margin: MarginSettings) -> MarginSettings:
 
 def _optim(optim: OptimSettings) -> OptimSettings:
     return OptimSettings(
-        batch_size=2 * optim.accumulation,
+        batch_size=4 * optim.accumulation,
         accumulation=optim.accumulation,
         momentum=optim.momentum and 0.9,
         weight_decay=optim.weight_decay and 5e-4,

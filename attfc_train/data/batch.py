@@ -25,7 +25,7 @@ class Batch:
     flips: Tensor
     """bool [1 + R, B]: which images are mirrored; row 0 is the query's."""
     labels: Tensor
-    """int64 [B]."""
+    """int64 [B]; of a part of a paired batch [2, b]: the queries', and their references'."""
 
     @classmethod
     def example(cls, profile: TrainProfile, device: torch.device) -> Batch:
@@ -45,12 +45,37 @@ class Batch:
         tensors = (self.query, self.references, self.flips, self.labels)
         return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
 
-    def split(self, parts: int) -> Iterator[Batch]:
-        """Yield `parts` equal micro-batches, as views."""
+    def split(self, parts: int, paired: bool = False) -> Iterator[Batch]:
+        """Yield `parts` equal micro-batches, as views.
+
+        Args:
+            paired: yield those of the first half, then those of the second; the references of a query are then the image at its
+                place in the other half.
+        """
+        if paired:
+            yield from self._split_halves(parts // 2)
+            return
         size = self.labels.shape[0] // parts
         for start in range(0, parts * size, size):
             part = slice(start, start + size)
             yield Batch(self.query[part], self.references[:, part], self.flips[:, part], self.labels[part])
+
+    def _split_halves(self, parts: int) -> Iterator[Batch]:
+        """Yield `parts` equal micro-batches of either half; images are views, flips and labels are small copies."""
+        query = self.query.chunk(2)
+        flips = self.flips[0].view(2, -1)
+        labels = self.labels.view(2, -1)
+        size = labels.shape[1] // parts
+        for own in (0, 1):
+            order = (0, 1) if own == 0 else (1, 0)
+            for start in range(0, parts * size, size):
+                part = slice(start, start + size)
+                yield Batch(
+                    query[own][part],
+                    query[1 - own][None, part],
+                    torch.stack([flips[half, part] for half in order]),
+                    torch.stack([labels[half, part] for half in order]),
+                )
 
 
 def normalised(images: Tensor, flips: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 from attfc_train.data.batch import Batch
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.reader import ImageReader
-from attfc_train.data.sampling.sampler import AttentionSampler, Draw
+from attfc_train.data.sampling.sampler import Draw, Sampler
 from attfc_train.errors import DataError
 from attfc_train.profile.profile import MAX_DEFAULT_WORKERS
 from attfc_train.units import Bytes, Seconds
@@ -53,12 +53,12 @@ class _Pending:
 
 
 class AttentionLoader:
-    """A reader of what an `AttentionSampler` draws; batches depend on data set and sampler, not on the number of workers."""
+    """A reader of what a `Sampler` draws; batches depend on data set and sampler, not on the number of workers."""
 
     def __init__(
         self,
         dataset: FaceDataset,
-        sampler: AttentionSampler,
+        sampler: Sampler,
         image_size: int,
         num_workers: int = 0,
         prefetch_batches: int = 3,

@@ -78,8 +78,8 @@ class Head(nn.Module, ABC):
 
         Args:
             features: [b, D] un-normalised embeddings, with gradient.
-            references: [R, b, D] class-encoder features.
-            labels: int64 [b].
+            references: [R, b, D] class-encoder features; [1, b, D] of a paired batch (`HeadSettings.is_paired`).
+            labels: int64 [b]; of a paired batch [2, b], the queries' and the references'.
             weights: [b], a part of what `begin_step` returned.
             margin: of this step (it may ramp).
         """

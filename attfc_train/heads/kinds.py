@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.heads.dcq.settings import DCQSettings
+from attfc_train.heads.f2c.settings import F2CSettings
 from attfc_train.heads.full_fc.settings import FullFCSettings
 from attfc_train.heads.partial_fc.settings import PartialFCSettings
 from attfc_train.heads.settings import HeadSettings
@@ -34,6 +35,7 @@ class HeadKind:
 HEADS: dict[str, HeadKind] = {
     "attfc": HeadKind(AttFCSettings, "attfc_train.heads.attfc.head"),
     "dcq": HeadKind(DCQSettings, "attfc_train.heads.dcq.head"),
+    "f2c": HeadKind(F2CSettings, "attfc_train.heads.f2c.head"),
     "full_fc": HeadKind(FullFCSettings, "attfc_train.heads.full_fc.head"),
     "partial_fc": HeadKind(PartialFCSettings, "attfc_train.heads.partial_fc.head"),
 }

@@ -111,6 +111,11 @@ class HeadSettings(Frozen):
         return self.num_slots
 
     @property
+    def is_paired(self) -> bool:
+        """Whether a batch is two halves, and each half's references are the images of the other one."""
+        return False
+
+    @property
     def container_form(self) -> tuple[object, ...]:
         """The settings that decide what the container's tensors look like; they may change between two processes of a run."""
         return ()

@@ -157,6 +157,17 @@ class TrainProfile(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _whole_halves(self) -> Self:
+        passes = self.num_passes
+        if self.head.is_paired and (self.optim.batch_size % passes or self.optim.batch_size // passes < 2):
+            raise ValueError(
+                f"a batch of head '{self.head.kind}' is two halves in optim.accumulation equal parts of at least 2, "
+                f"but got batch_size {self.optim.batch_size} and accumulation {self.optim.accumulation}; "
+                f"use a batch_size that {passes} divides"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _slots_within_identities(self) -> Self:
         problem = None if self.data.num_ids is None else self.head.problem_with(self.data.num_ids)
         if problem is not None:
@@ -173,6 +184,11 @@ class TrainProfile(Frozen):
     def num_references(self) -> int:
         """References per query; 0 for heads without a class encoder."""
         return self.head.references_per_query
+
+    @property
+    def num_passes(self) -> int:
+        """Forward passes of the feature encoder in a step: one a part of the batch, or of either half of a paired one."""
+        return self.optim.accumulation * (2 if self.head.is_paired else 1)
 
     @property
     def num_ids(self) -> int:

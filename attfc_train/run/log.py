@@ -12,7 +12,7 @@ follows the start where other segments are in force than the plan assumed: ``pre
 A ``step`` of a head with a container also has ``filled_slots``, ``identities_held`` (distinct), ``mean_age_steps`` and
 ``max_age_steps`` (since a slot was written), and of the last batch ``conflict_share`` (samples whose identity holds a slot),
 ``found_age_steps`` (mean age of those slots), ``center_cosine`` (stored against fresh center) and ``center_cosine_per_step``
-(its slope against age: the drift).
+(its slope against age: the drift); of F2C's head ``outside_share`` too (queries of the second half that are not in the pool).
 """
 
 from __future__ import annotations

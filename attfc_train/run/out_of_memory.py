@@ -82,8 +82,9 @@ def in_smaller_parts(profile: TrainProfile) -> TrainProfile | None:
     because BatchNorm needs as many. The prediction is dropped: it was made for the former parts.
     """
     optim = profile.optim
-    most = min(MAX_ACCUMULATION, optim.batch_size // 2)  # two queries in a part
-    larger = [parts for parts in range(optim.accumulation + 1, most + 1) if optim.batch_size % parts == 0]
+    size = optim.batch_size // 2 if profile.head.is_paired else optim.batch_size  # what is cut into parts
+    most = min(MAX_ACCUMULATION, size // 2)  # two queries in a part
+    larger = [parts for parts in range(optim.accumulation + 1, most + 1) if size % parts == 0]
     if not larger:
         return None
     parts = next((parts for parts in larger if parts >= 2 * optim.accumulation), larger[0])

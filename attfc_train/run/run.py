@@ -14,9 +14,11 @@ from rich.console import Console
 
 from attfc_train.cuda_environment import allocator_setting
 from attfc_train.data.dataset import FaceDataset
+from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.loader import AttentionLoader
 from attfc_train.data.part import may_share_identities
-from attfc_train.data.sampling.sampler import AttentionSampler
+from attfc_train.data.sampling.pairs import PairSampler
+from attfc_train.data.sampling.sampler import AttentionSampler, Sampler
 from attfc_train.data.source import open_dataset
 from attfc_train.errors import DataError, DeviceMemoryError, UsageError, VerificationSetError
 from attfc_train.evaluate.embed import evaluate
@@ -254,24 +256,31 @@ def _train(
 
 def _loader(profile: TrainProfile, dataset: FaceDataset, device: torch.device) -> AttentionLoader:
     data = profile.data
-    sampler = AttentionSampler(
-        dataset.index,
-        seed=profile.run.seed,
-        batch_size=profile.optim.batch_size,
-        num_references=profile.num_references,
-        draw=data.draw,
-        window=profile.window,
-        flip_probability=data.flip_probability,
-    )
     return AttentionLoader(
         dataset,
-        sampler,
+        _sampler(profile, dataset.index),
         image_size=profile.model.image_size,
         num_workers=data.num_workers,
         prefetch_batches=data.prefetch_batches,
         cache_bytes=data.cache_bytes,
         max_corrupt_share=data.max_corrupt_share,
         pin_memory=device.type == "cuda",
+    )
+
+
+def _sampler(profile: TrainProfile, index: IdentityIndex) -> Sampler:
+    data = profile.data
+    batch_size = profile.optim.batch_size
+    if profile.head.is_paired:
+        return PairSampler(index, profile.run.seed, batch_size, data.draw, data.flip_probability, profile.window)
+    return AttentionSampler(
+        index,
+        seed=profile.run.seed,
+        batch_size=batch_size,
+        num_references=profile.num_references,
+        draw=data.draw,
+        window=profile.window,
+        flip_probability=data.flip_probability,
     )
 
 

@@ -100,15 +100,17 @@ def _update_class_encoder(state: TrainState) -> None:
 def _finish_class_encoder(state: TrainState) -> None:
     settings = state.profile.head.class_encoder
     if state.class_encoder and settings:
-        state.class_encoder.finish(settings.momentum_at(state.step), passes=state.profile.optim.accumulation)
+        state.class_encoder.finish(settings.momentum_at(state.step), passes=state.profile.num_passes)
 
 
 def _accumulate(state: TrainState, batch: Batch, weights: Tensor) -> list[HeadOutput]:
     """Add up the gradients of all micro-batches; return their losses, without graphs, and their new centers."""
     outputs = []
-    parts = state.profile.optim.accumulation
+    parts = state.profile.num_passes
+    with phase("input"):
+        micro_batches = list(batch.split(parts, state.profile.head.is_paired))
     # The weights are those of the whole batch: losses and gradients of its parts add up to its mean loss and gradient.
-    for part, part_weights in zip(batch.split(parts), weights.chunk(parts), strict=True):
+    for part, part_weights in zip(micro_batches, weights.chunk(parts), strict=True):
         output = _forward(state, part, part_weights)
         with phase("backward"):
             (state.scaler.scale * output.loss if state.scaler else output.loss).backward()

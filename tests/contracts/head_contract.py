@@ -39,6 +39,19 @@ class Inputs:
     features: Tensor
     references: Tensor
     labels: Tensor
+    paired: bool = False
+    """The batch is two halves; the references stand at the places of their queries."""
+
+    def split(self, features: Tensor, weights: Tensor, parts: int) -> Iterator[tuple[Tensor, ...]]:
+        """Yield what each micro-batch gives to the head, but for the margin."""
+        if not self.paired:
+            chunks = features.chunk(parts), self.references.chunk(parts, 1), self.labels.chunk(parts), weights.chunk(parts)
+            yield from zip(*chunks, strict=True)
+            return
+        labels = self.labels.view(2, -1)
+        halves = zip(features.chunk(2), self.references.chunk(2, 1), (labels, labels.flip(0)), weights.chunk(2), strict=True)
+        for half in halves:
+            yield from zip(*(each.chunk(parts, dim) for each, dim in zip(half, (0, 1, 1, 0), strict=True)), strict=True)
 
 
 @dataclass(frozen=True)
@@ -52,9 +65,14 @@ class Scored:
 
 def inputs(settings: HeadSettings, seed: int) -> Inputs:
     generator = torch.Generator().manual_seed(seed)
-    references = torch.randn(settings.references_per_query, BATCH, DIM, generator=generator)
-    labels = torch.randint(0, NUM_IDS // 2, (BATCH,), generator=generator)  # identities come again, in a batch and later
-    return Inputs(torch.randn(BATCH, DIM, generator=generator), references, labels)
+    num = (1 + settings.is_paired) * BATCH
+    references = torch.randn(num_references(settings), num, DIM, generator=generator)
+    labels = torch.randint(0, NUM_IDS // 2, (num,), generator=generator)  # identities come again, in a batch and later
+    return Inputs(torch.randn(num, DIM, generator=generator), references, labels, settings.is_paired)
+
+
+def num_references(settings: HeadSettings) -> int:
+    return 1 if settings.is_paired else settings.references_per_query
 
 
 def kept(head: Head) -> dict[str, Any]:
@@ -80,16 +98,7 @@ def score(head: Head, batch: Inputs, step: int, parts: int = 1) -> Scored:
     """Everything of a step that comes before `prepare_enqueue`, in as many micro-batches."""
     weights = head.begin_step(batch.labels, step)
     features = batch.features.clone().requires_grad_()
-    outputs = [
-        head(*part, MARGIN)
-        for part in zip(
-            features.chunk(parts),
-            batch.references.chunk(parts, 1),
-            batch.labels.chunk(parts),
-            weights.chunk(parts),
-            strict=True,
-        )
-    ]
+    outputs = [head(*part, MARGIN) for part in batch.split(features, weights, parts)]
     loss = torch.stack([output.loss for output in outputs]).sum()
     gradients = list(torch.autograd.grad(loss, [features, *learned(head)]))
     return Scored(loss.detach(), gradients, torch.cat([output.centers for output in outputs]))
@@ -140,10 +149,10 @@ class HeadContract:
     def test_the_loss_moves_features_and_learned_weights_only(self, settings: HeadSettings) -> None:
         """Catches a center that keeps its graph, and a weight in no graph that the optimiser would wait for."""
         head, batch = self.used(settings), inputs(settings, 3)
-        references = batch.references.clone().requires_grad_()
+        references = batch.references.requires_grad_()
         features = batch.features.clone().requires_grad_()
         weights = head.begin_step(batch.labels, 3)
-        output = head(features, references, batch.labels, weights, MARGIN)
+        output = head(*next(batch.split(features, weights, parts=1)), MARGIN)
         assert (output.loss.shape, output.loss.dtype) == ((), torch.float32)
         assert not output.centers.requires_grad
         output.loss.backward()
@@ -157,14 +166,15 @@ class HeadContract:
     def test_centers_are_unit_vectors_of_all_queries_or_of_none(self, settings: HeadSettings) -> None:
         """Catches a head that enqueues features of any length."""
         centers = score(self.used(settings), inputs(settings, 3), 3).centers
-        assert centers.shape in ((0, DIM), (BATCH, DIM))
+        assert centers.shape in ((0, DIM), inputs(settings, 3).features.shape)
         torch.testing.assert_close(centers.norm(dim=1), torch.ones(len(centers)))
 
     def test_the_weights_of_a_step_sum_to_one_or_no_query_counts(self, settings: HeadSettings) -> None:
         """Catches weights of 1 / B where only some queries count."""
         for head, sums in ((self.build(settings), (0.0, 1.0)), (self.used(settings), (1.0,))):
-            weights = head.begin_step(inputs(settings, 4).labels, 3)
-            assert (weights.shape, weights.dtype) == ((BATCH,), torch.float32)
+            labels = inputs(settings, 4).labels
+            weights = head.begin_step(labels, 3)
+            assert (weights.shape, weights.dtype) == (labels.shape, torch.float32)
             assert (weights >= 0).all()
             assert float(weights.sum()) in [pytest.approx(each, abs=1e-6) for each in sums]
 
@@ -216,8 +226,10 @@ class HeadContract:
         with FakeTensorMode(allow_fallback_kernels=False):
             head = self.build(settings)
             for step in range(2):
-                labels = torch.zeros(BATCH, dtype=torch.int64)
-                batch = Inputs(torch.zeros(BATCH, DIM), torch.zeros(settings.references_per_query, BATCH, DIM), labels)
+                num = (1 + settings.is_paired) * BATCH
+                references = torch.zeros(num_references(settings), num, DIM)
+                labels = torch.zeros(num, dtype=torch.int64)
+                batch = Inputs(torch.zeros(num, DIM), references, labels, settings.is_paired)
                 assert make_step(head, batch, step, parts=2).loss.shape == ()
 
     def test_health_is_floats_and_costs_nothing_unless_asked_for(self, settings: HeadSettings) -> None:

@@ -9,6 +9,7 @@ import torch
 from attfc_train.data.batch import Batch
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.heads.dcq.settings import DCQSettings
+from attfc_train.heads.f2c.settings import F2CSettings
 from attfc_train.heads.full_fc.settings import FullFCSettings
 from attfc_train.heads.partial_fc.settings import PartialFCSettings
 from attfc_train.heads.settings import HeadSettings
@@ -28,6 +29,8 @@ HEADS: dict[str, HeadSettings] = {
     "identity-learned": AttFCSettings(slot_rate=0.5, dcc_share=0.5, num_references=0, batch_negatives=False, chunk_slots=16),
     "identity-learned-int8": AttFCSettings(slot_rate=0.5, storage="int8", batch_negatives=False, chunk_slots=16),
     "identity-fp8": AttFCSettings(storage="fp8", chunk_slots=16),
+    "f2c": F2CSettings(dcc_share=0.3, chunk_slots=16),
+    "f2c-int8": F2CSettings(dcc_share=1, storage="int8", support_vectors=1.2, chunk_slots=16),
     "fifo": AttFCSettings(policy="fifo", queue_length=1, dcc_share=0.3, num_references=2, chunk_slots=16),
     "dcq": DCQSettings(dcc_share=0.3, chunk_slots=16),
 }
@@ -54,5 +57,8 @@ def random_batch(profile: TrainProfile, seed: int = 0) -> Batch:
         return torch.randint(0, 256, like.shape, dtype=torch.uint8, generator=generator)
 
     labels = torch.randint(0, profile.num_ids, example.labels.shape, generator=generator)
+    if profile.head.is_paired:  # two thirds of a half are the other half's identities
+        half = len(labels) // 2
+        labels[half : half + half * 2 // 3] = labels[: half * 2 // 3]
     flips = torch.rand(example.flips.shape, generator=generator) < 0.5
     return Batch(noise(example.query), noise(example.references), flips, labels)

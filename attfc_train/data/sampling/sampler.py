@@ -7,7 +7,7 @@ Legend: N images, B queries per step, R references per query.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +19,12 @@ from attfc_train.data.sampling.residency import ResidencyOrder
 
 _QUERY, _REFERENCE, _FLIP = range(1, 4)
 """First words of the hashes: what is drawn."""
-_MAX_STREAM: Final = 2**53
+MAX_STREAM: Final = 2**53
 """Places of the endless chain of epochs that can be asked for."""
 
 Int64s = NDArray[np.int64]
+Order: TypeAlias = Literal["residency", "permutation", "reference"]
+"""See `AttentionSampler`."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,6 +39,14 @@ class Draw:
     """bool [1 + R, B]: which are mirrored; row 0 is the query's."""
     labels: Int64s
     """int64 [B]."""
+
+
+class Sampler(Protocol):
+    """A source of draws."""
+
+    def draw_step(self, step: int) -> Draw:
+        """Return what step `step`, counted from 0, trains on."""
+        ...
 
 
 class AttentionSampler:
@@ -56,7 +66,7 @@ class AttentionSampler:
         seed: int,
         batch_size: int,
         num_references: int,
-        draw: Literal["residency", "permutation", "reference"] = "permutation",
+        draw: Order = "permutation",
         flip_probability: float = 0.5,
         window: int | None = None,
     ) -> None:
@@ -84,7 +94,7 @@ class AttentionSampler:
 
     def draw_step(self, step: int) -> Draw:
         """Return what step `step`, counted from 0, trains on."""
-        assert 0 <= step < _MAX_STREAM // self.batch_size, "steps are counted from 0"
+        assert 0 <= step < MAX_STREAM // self.batch_size, "steps are counted from 0"
         stream = step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)
         query = self._queries(stream)
         labels = self._index.labels_of(query)

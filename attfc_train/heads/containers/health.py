@@ -8,11 +8,36 @@ Legend: B samples, C slots, D dimensions.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from attfc_train.heads.containers.container import DynamicClassContainer, IdentityContainer
+from attfc_train.heads.containers.container import IdentityContainer
+from attfc_train.heads.containers.slot_storage import SlotStorage
+
+
+class Holder(Protocol):
+    """A container, as far as a log line asks."""
+
+    @property
+    def centers(self) -> SlotStorage:
+        """Stored vectors; those of the slots come first."""
+        ...
+
+    @property
+    def slot_labels(self) -> Tensor:
+        """int64 [C]: identity, or negative."""
+        ...
+
+    @property
+    def last_update(self) -> Tensor:
+        """Integers [C]: the last optimiser step that wrote the slot; -1: none did."""
+        ...
+
+    def find(self, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the slot of each label, int64 [B], and whether there is one, bool [B]."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +74,17 @@ class Occupancy:
     mean_age: float
     max_age: int
 
+    def by_name(self) -> dict[str, float]:
+        """Return the figures by the names that the log gives them."""
+        return {
+            "filled_slots": float(self.filled),
+            "identities_held": float(self.identities),
+            "mean_age_steps": self.mean_age,
+            "max_age_steps": float(self.max_age),
+        }
 
-def freshness(container: DynamicClassContainer, centers: Tensor, labels: Tensor, step: int) -> Freshness:
+
+def freshness(container: Holder, centers: Tensor, labels: Tensor, step: int) -> Freshness:
     """Compare fresh centers, unit [B, D], with the stored ones that they are about to replace or refresh."""
     # Sums over the samples whose identity holds a slot; the others, with weight 0, are read from any slot.
     slot, resident = container.find(labels)
@@ -66,7 +100,7 @@ def freshness(container: DynamicClassContainer, centers: Tensor, labels: Tensor,
     return Freshness(num / labels.shape[0], mean_cosine, slope, mean_age)
 
 
-def occupancy(container: DynamicClassContainer, step: int) -> Occupancy:
+def occupancy(container: Holder, step: int) -> Occupancy:
     """Count all slots after `step` optimiser steps; the temporaries are a few integers per slot."""
     held = container.slot_labels >= 0
     filled = int(held.sum())

@@ -8,6 +8,7 @@ from attfc_planner.gpu.profile import GpuProfile
 from attfc_train.document import Precision
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.heads.dcq.settings import DCQSettings
+from attfc_train.heads.f2c.settings import F2CSettings
 from attfc_train.heads.full_fc.settings import FullFCSettings
 from attfc_train.heads.partial_fc.settings import PartialFCSettings
 from attfc_train.heads.settings import HeadSettings
@@ -41,6 +42,9 @@ def _head(settings: dict[str, Any]) -> HeadSettings:
             return FullFCSettings()
         case "partial_fc":
             return PartialFCSettings(sample_rate=settings["sample_rate"])
+        case "f2c":
+            known = {name: value for name, value in settings.items() if name != "num_references"}
+            return F2CSettings.model_validate({"dcc_size": 100, "chunk_slots": 32, **known})
         case "dcq":
             fields = DCQSettings.model_fields
             return DCQSettings.model_validate({name: value for name, value in settings.items() if name in fields})

@@ -25,6 +25,8 @@ STRUCTURES: dict[str, dict[str, Any]] = {
     "full_fc": {"head": {"kind": "full_fc"}},
     "dcq": {"head": {"kind": "dcq"}},
     "dcq, own statistics, bf16": {"head": {"kind": "dcq", "batchnorm_buffers": "own"}, "precision": "bf16"},
+    "f2c, int8, accumulation": {"head": {"kind": "f2c", "storage": "int8"}, "accumulation": 2},
+    "f2c, support vectors, checkpointing": {"head": {"kind": "f2c", "support_vectors": 1.2}, "checkpointing": True},
 }
 DERIVED = "one slot per identity"
 """Is not traced, but made of the trace with a map: equal but for a few numbers per sample."""
@@ -82,8 +84,11 @@ def test_costs_are_exact_where_chunks_are_whole(name: str, model: MemoryModel) -
         exact = {key: cost for key, cost in exact.items() if key in estimated}
     if "accumulation" in name:  # it has one loss a part to add up, and gradients to add
         different = {key for key in exact if estimated.get(key) != exact[key]}
-        assert different <= {("stack", "update"), ("sum", "update"), ("add_", "backward")}
-        assert estimated["add_", "backward"].bytes_read_written == exact["add_", "backward"].bytes_read_written
+        labels = {("stack", "input")} if profile.head.is_paired else set()  # each part puts those of both halves together
+        assert different <= {("stack", "update"), ("sum", "update"), ("add_", "backward")} | labels
+        # A paired part adds too, in its second pass: two entries of one name.
+        added = [one.bytes_read_written for one in model.op_costs(profile) if (one.name, one.phase) == ("add_", "backward")]
+        assert sum(added) == exact["add_", "backward"].bytes_read_written
         return
     assert estimated == exact
 
@@ -123,6 +128,14 @@ def test_parts_and_storage_of_a_queue_scale(storage: str, parts: int, model: Mem
     check_that_it_scales(small_profile(head, batch_size=32 * parts, accumulation=parts, num_ids=60_000), 0, model)
     traced = [one for one in model._traces._networks if one.head.kind == "dcq"]
     assert all((one.optim.accumulation, one.head.storage) == (1, "fp32") for one in traced)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("parts", [1, 2, 4])
+def test_parts_of_a_paired_batch_scale(parts: int, model: MemoryModel) -> None:
+    """F2C's: each part is two passes. Catches knobs of a whole part, whose bytes are no whole multiples of it."""
+    head = {"kind": "f2c", "dcc_size": 4096, "chunk_slots": 512, "storage": "bf16"}
+    check_that_it_scales(small_profile(head, batch_size=32 * parts, accumulation=parts, num_ids=60_000), 0, model)
+    assert all(one.optim.accumulation == 1 for one in model._traces._networks if one.head.kind == "f2c")
 
 
 def check_that_it_scales(profile: TrainProfile, slack: int, model: MemoryModel) -> None:

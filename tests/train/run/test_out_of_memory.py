@@ -8,17 +8,19 @@ import pytest
 import torch
 
 from attfc_planner.trace.recorder import Recorder
-from attfc_train.profile.profile import OptimSettings, TrainProfile
+from attfc_train.profile.profile import TrainProfile
 from attfc_train.run.out_of_memory import in_smaller_parts, is_out_of_memory, observed, release
 from attfc_train.step.build import build
 from attfc_train.step.state import TrainState
 from attfc_train.step.step import train_step
-from tests.train.profiles import random_batch, small_profile
+from tests.train.profiles import HEADS, random_batch, small_profile
 from tests.train.run.failing import CPU, FailingAllocation, differences, everything, in_parts
 
 
 def profile_of(head: str, precision: str = "fp32", **optim: Any) -> TrainProfile:
-    return small_profile(head, precision, num_ids=20, **optim)
+    """A batch that four parts divide, and each of its halves where it has two."""
+    batch_size = 8 * (1 + HEADS[head].is_paired)
+    return small_profile(head, precision, num_ids=20, batch_size=batch_size, **optim)
 
 
 def failed_and_repeated(state: TrainState, batch: Any, mode: FailingAllocation) -> None:
@@ -48,6 +50,7 @@ CASES = [
     ("partial_fc", "fp16"),
     ("partial_fc-bf16", "fp32"),
     ("partial_fc-fp8", "fp16"),
+    ("f2c-int8", "fp32"),
 ]
 
 
@@ -93,13 +96,13 @@ def test_a_commit_allocates_nothing(head: str, precision: str, monkeypatch: pyte
 
 
 def test_a_smaller_part_is_the_next_divisor() -> None:
-    def path(batch_size: int, parts: int = 1) -> list[int]:
-        profile = small_profile(batch_size=batch_size, accumulation=parts)
+    def path(batch_size: int, parts: int = 1, head: str = "identity") -> list[int]:
+        profile = small_profile(head, batch_size=batch_size, accumulation=parts)
         steps = [parts]
         while (smaller := in_smaller_parts(profile)) is not None:
             profile = smaller
             steps.append(profile.optim.accumulation)
-            assert OptimSettings.model_validate(profile.optim.model_dump()) == profile.optim
+            assert TrainProfile.model_validate(profile.model_dump()) == profile
         return steps
 
     assert path(128) == [1, 2, 4, 8, 16, 32, 64]
@@ -109,6 +112,8 @@ def test_a_smaller_part_is_the_next_divisor() -> None:
     assert path(7) == [1]
     assert path(45) == [1, 3, 9, 15]
     assert path(4096)[-1] == 1024
+    assert path(128, head="f2c") == [1, 2, 4, 8, 16, 32], "a half has 64"
+    assert path(12, head="f2c") == [1, 2, 3]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,11 @@ FACES = synthetic:600x12
 # 200 other people: identities 1,000,000 and on are in no training set.
 STRANGERS = synthetic:200x4+1000000
 
-.PHONY: demo test lint check gpu standin clean
+# Identities of the data set of characters (5k, 25k or 70k), and its folder.
+SIZE ?= 5k
+GLYPHS ?= glyphs
+
+.PHONY: demo test lint check gpu glyphs standin clean
 
 demo: $(READY)  ## plan for this machine, train on synthetic faces, verify on identities never seen (about 2 minutes)
 	rm -rf $(DEMO)
@@ -33,6 +37,10 @@ gpu: $(READY)  ## what only a CUDA device can show: its tests, the loss's rates,
 	$(BIN)/python -m benchmarks.capacity
 	$(BIN)/python -m benchmarks.memory_matrix --minutes 9
 	$(BIN)/python -m benchmarks.predicted_and_measured
+
+glyphs: $(READY)  ## fonts where they may be installed, and the characters of all fonts as a data set: make glyphs SIZE=25k
+	$(BIN)/python -m benchmarks.glyphs.packages
+	$(BIN)/python -m benchmarks.glyphs --size $(SIZE) --out $(GLYPHS)
 
 standin:  ## the CUDA paths without a GPU: tests on a stand-in device, in environments of their own (11 GB)
 	$(PYTHON) tests/standin/run.py

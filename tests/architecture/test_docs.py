@@ -195,7 +195,8 @@ def _settings(schema: dict[str, Any], node: dict[str, Any], prefix: str) -> Iter
 @documents
 def test_modules_and_files_exist(document: Path) -> None:
     """Catches ``python -m benchmarks.tunes``, and ``attfc_train/steps/step.py`` in the text."""
-    names = {name.replace(".", "/") + ".py" for name in re.findall(r"python -m (benchmarks\.\w+)", text_of(document))}
+    modules_named = [name.replace(".", "/") for name in re.findall(r"python -m (benchmarks\.\w+)", text_of(document))]
+    names = {f"{name}/__main__.py" if (ROOT / name).is_dir() else f"{name}.py" for name in modules_named}
     tops = (*PACKAGES, "tests", "profiles", "benchmarks", "docs")
     names |= {span for span in code_spans(document) if span.startswith(tuple(f"{top}/" for top in tops))}
     assert [name for name in sorted(names) if not (ROOT / name).exists()] == []
@@ -265,7 +266,7 @@ def test_what_can_be_added_touches_three_files_at_most() -> None:
 CITED_ELSEWHERE = re.compile(r"\bDESIGN\b|\bmethods \d|\breference \d+\.\d|shared data")
 
 
-SOURCES = {path for pattern in ("attfc_*/**/*.py", "benchmarks/*.py", "tests/**/*.py") for path in ROOT.glob(pattern)}
+SOURCES = {path for pattern in ("attfc_*/**/*.py", "benchmarks/**/*.py", "tests/**/*.py") for path in ROOT.glob(pattern)}
 
 
 @pytest.mark.parametrize("path", sorted(SOURCES - {Path(__file__).resolve()}), ids=lambda path: str(path.relative_to(ROOT)))

@@ -15,13 +15,14 @@ from attfc_train.errors import UsageError
 from attfc_train.files import write_atomically, write_text_atomically
 
 
-def write_recordio(path: Path, labels: ArrayLike, encoded_images: Iterable[bytes]) -> None:
+def write_recordio(path: Path, labels: ArrayLike, encoded_images: Iterable[bytes], *, side: int = 112) -> None:
     """Write ``X.rec``, ``X.idx`` and, beside them, ``property``; each appears whole or not at all, the index last.
 
     Args:
         path: the ``.rec`` file.
         labels: int [N], each at least 0; the images of an identity follow each other.
         encoded_images: N image files' bytes; read one at a time.
+        side: pixels of a side of the images, for `property`; readers here look at the images themselves.
 
     Raises:
         UsageError: the labels are not grouped, are more than 2**24 (which this layout cannot number exactly), do not match the
@@ -38,7 +39,7 @@ def write_recordio(path: Path, labels: ArrayLike, encoded_images: Iterable[bytes
             file.write(framed(payload))
 
     write_atomically(path, write)
-    write_text_atomically(path.with_name("property"), f"{numbers.max() + 1},112,112\n")
+    write_text_atomically(path.with_name("property"), f"{numbers.max() + 1},{side},{side}\n")
     write_text_atomically(path.with_suffix(".idx"), "".join(lines))
 
 

@@ -19,6 +19,9 @@ CANDIDATES: Final = {
     "full_fc": "full FC",
     "partial_fc": "Partial FC 0.1",
     "attfc": "AttFC, C 100 %, R=1",
+    "dcq": "DCQ, C 10 %",
+    "f2c": "F2C, C 10 %",
+    "small_fc": "full FC, int8, no momentum",
 }
 """Family -> the variant that stands for it."""
 

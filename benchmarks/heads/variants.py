@@ -73,8 +73,44 @@ ORDERS: Final = tuple(
 )
 ALONE: Final = attfc(0.1, 0, "AttFC, C 10 %, R=0, no batch negatives", batch_negatives=False)
 
+DCQ: Final = tuple(
+    learned("dcq", f"DCQ, C {100 * share:g} %", "dcq", dcc_share=share, encoder_momentum_ramp_steps=400) for share in (0.3, 0.1)
+)
+F2C: Final = tuple(learned("f2c", f"F2C, C {100 * share:g} %", "f2c", dcc_share=share) for share in (1.0, 0.1, 0.01))
+SMALL: Final = (
+    learned("full_fc", "full FC, int8, no momentum", "small_fc", storage="int8", momentum=False),
+    learned("full_fc", "full FC, fp8, no momentum", "small_fc", storage="fp8", momentum=False),
+    learned("full_fc", "full FC, bf16, no momentum", "small_fc", storage="bf16", momentum=False),
+    learned("full_fc", "full FC, fp32, no momentum", "small_fc", momentum=False),
+    learned("partial_fc", "Partial FC 0.1, int8, no momentum", "small_fc", sample_rate=0.1, storage="int8", momentum=False),
+)
+GROWING: Final = tuple(
+    attfc(share, 0, f"AttFC, C {100 * share:g} %, R=0, from {100 * first:g} % of the slots to all", first_scored_share=first)
+    for share, first in ((1.0, 0.1), (1.0, 0.01))
+)
+LEARNED_SLOTS: Final = tuple(
+    attfc(share, 0, f"AttFC, C {100 * share:g} %, R=0, slots learn at {rate:g}", slot_rate=rate)
+    for share in (1.0, 0.1)
+    for rate in (0.1, 1.0)
+)
+
 VARIANTS: Final[dict[str, Variant]] = {
-    variant.name: variant for variant in (FULL_FC, *PARTIAL, *GRID, PUBLISHED, *STORED, *QUEUES, *ORDERS, ALONE)
+    variant.name: variant
+    for variant in (
+        FULL_FC,
+        *PARTIAL,
+        *GRID,
+        PUBLISHED,
+        *STORED,
+        *QUEUES,
+        *ORDERS,
+        ALONE,
+        *DCQ,
+        *F2C,
+        *SMALL,
+        *GROWING,
+        *LEARNED_SLOTS,
+    )
 }
 """Name -> head. A new head is a line above and its name in a study."""
 
@@ -102,10 +138,16 @@ def settings_digest(profile: TrainProfile) -> str:
     that changes nothing are left out, so that older records stay what they are.
     """
     decisive = profile.model_dump(mode="json", include={"model", "head", "optim"})
-    decisive["head"] = {key: value for key, value in decisive["head"].items() if NEUTRAL.get(key, ...) != value}
+    neutral = NEUTRAL.get(profile.head.kind, {})
+    decisive["head"] = {key: value for key, value in decisive["head"].items() if neutral.get(key, ...) != value}
     decisive["order"] = [profile.data.draw, profile.window or profile.num_ids, profile.data.flip_probability]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
-NEUTRAL: Final[dict[str, Any]] = {}
-"""Setting of a head that came after the first records -> value with which it changes nothing."""
+_LEARNED: Final = {"storage": "fp32", "momentum": True, "interclass_filter": 0.0, "chunk_slots": 2048, "loss_kernel": "auto"}
+NEUTRAL: Final[dict[str, dict[str, Any]]] = {
+    "attfc": {"exported_encoder": "feature", "slot_rate": 0.0, "first_scored_share": 1.0, "growing_share": 0.5},
+    "full_fc": _LEARNED,
+    "partial_fc": _LEARNED,
+}
+"""Kind of head -> settings that came after the first records, and the value with which each changes nothing."""

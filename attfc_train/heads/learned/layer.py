@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
@@ -15,6 +18,7 @@ from attfc_train.losses.learned_layers import LearnedPasses
 from attfc_train.losses.learning import Descent, LearnedRows, Pull, Rule, learned_loss
 from attfc_train.losses.learning_chunked import FILLED
 from attfc_train.losses.margin import Margin
+from attfc_train.losses.reference import chance_loss
 from attfc_train.rounding import DTYPES, LARGEST, StorageType
 
 DEVIATION = 0.01
@@ -65,6 +69,8 @@ class LearnedLayer(Head):
         self.index: Tensor | None = None
         """int64 [K]: the rows that the step under way scores; None: all."""
         self._pulls: list[Pull] = []
+        self._num_scored = num_ids
+        """K of the last step."""
         self._randomise()
 
     @property
@@ -78,14 +84,16 @@ class LearnedLayer(Head):
         if self.scales is None:
             self.values.normal_(0, DEVIATION)
             return
-        chunk = self.rule.chunk
+        chunk = min(self.rule.chunk, len(self.values))
+        scratch = torch.empty(chunk, self.values.shape[1], device=self.values.device)
+        filled = FILLED * LARGEST[self.values.dtype]
         for values, scales in zip(self.values.split(chunk), self.scales.split(chunk), strict=True):
-            drawn = torch.randn(values.shape, device=values.device)
-            # Rows of a scale at which the longest component takes `FILLED` of the range.
-            peaks = drawn.abs().amax(1)
-            drawn.mul_((FILLED * LARGEST[values.dtype] / peaks)[:, None])
+            drawn = scratch[: len(values)].normal_()
+            # Scales at which the longest component takes `FILLED` of the range.
+            torch.linalg.vector_norm(drawn, ord=torch.inf, dim=1, out=scales)
+            drawn.div_(scales[:, None]).mul_(filled)
             values.copy_(drawn.round_() if values.dtype == torch.int8 else drawn)
-            scales.copy_(peaks.mul_(DEVIATION / (FILLED * LARGEST[values.dtype])))
+            scales.mul_(DEVIATION / filled)
 
     def begin_step(self, labels: Tensor, step: int) -> Tensor:
         """See `Head.begin_step`: 1 / B each."""
@@ -97,6 +105,7 @@ class LearnedLayer(Head):
         del references
         query = normalize(features.float(), dim=1)
         rows = self.learned_rows
+        self._num_scored = len(self.values if self.index is None else self.index)
         loss, pull = learned_loss(self.passes.score, query, weights, rows, self.index, labels, margin, self.rule)
         self._pulls.append(pull)
         return HeadOutput(loss, query.detach()[:0])
@@ -105,7 +114,15 @@ class LearnedLayer(Head):
     def prepare_learning(self, descent: Descent, step: int) -> Writes:
         """See `Head.prepare_learning`."""
         pull = Pull.joined(self._pulls, descent.gather)
+        if self.momentum is None:
+            # A gradient moves a row with momentum by rate (1 + m + m^2 + ..) = rate / (1 - m) in all; one without, at once.
+            descent = replace(descent, rate=descent.rate / (1 - descent.momentum), momentum=0.0)
         return [Learning(self.passes.learn(self.learned_rows, self.index, pull, descent, self.rule, step))]
+
+    def chance_loss(self, cosine: float, margin: Margin, observed: Mapping[str, Tensor]) -> float:
+        """See `Head.chance_loss`."""
+        del observed
+        return chance_loss(cosine, self._num_scored - 1, margin, self.rule.scale)
 
     def forget_step(self) -> None:
         """See `Head.forget_step`."""

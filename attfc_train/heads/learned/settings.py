@@ -20,7 +20,8 @@ class LearnedSettings(HeadSettings):
     """Type of the rows: 4, 2, 1 or 1 bytes per dimension; the 8-bit types have a scale per row. All but fp32 are rounded
     stochastically."""
     momentum: bool = True
-    """Whether rows have a momentum buffer (`optim.momentum`): fp32 beside fp32 rows, else bf16."""
+    """Whether rows have a momentum buffer (`optim.momentum`): fp32 beside fp32 rows, else bf16. Without one a gradient moves a
+    row at once as far as it would with momentum in all."""
     interclass_filter: float = Field(0.0, ge=0, lt=1)
     """A query's cosine with another identity above it is taken for a wrong label: it counts as a logit of 0 and has no
     gradient. 0: none is."""

@@ -5,7 +5,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from benchmarks.heads.variants import ALONE, FULL, GRID, ORDERS, PARTIAL, PUBLISHED, QUEUES, STORED
+from benchmarks.heads.variants import (
+    ALONE,
+    DCQ,
+    F2C,
+    FULL,
+    GRID,
+    GROWING,
+    LEARNED_SLOTS,
+    ORDERS,
+    PARTIAL,
+    PUBLISHED,
+    QUEUES,
+    SMALL,
+    STORED,
+)
 
 MAIN: Final = (
     FULL,
@@ -15,12 +29,26 @@ MAIN: Final = (
     "AttFC, C 10 %, R=1",
     "AttFC, C 1 %, R=1",
     "Partial FC 0.1",
+    "full FC, int8, no momentum",
+    "F2C, C 10 %",
+    "DCQ, C 10 %",
 )
 """The main table: three seeds, and the same processor time too."""
-REST: Final = tuple(variant.name for variant in (*GRID, *PARTIAL, PUBLISHED) if variant.name not in MAIN)
+REST: Final = tuple(
+    variant.name
+    for variant in (*SMALL, *F2C, *DCQ, *LEARNED_SLOTS, *GROWING, *GRID, *PARTIAL, PUBLISHED)
+    if variant.name not in MAIN
+)
 PARTS: Final = tuple(variant.name for variant in (*STORED, *QUEUES, *ORDERS, ALONE))
 """What each part of the recipe is worth."""
-LARGE: Final = (FULL, "AttFC, C 100 %, R=0", "AttFC, C 10 %, R=0", "AttFC, C 1 %, R=0", "Partial FC 0.1")
+LARGE: Final = (
+    FULL,
+    "AttFC, C 100 %, R=0",
+    "AttFC, C 10 %, R=0",
+    "AttFC, C 1 %, R=1",
+    "full FC, int8, no momentum",
+    "Partial FC 0.1",
+)
 LARGEST: Final = ("AttFC, C 100 %, R=0", "AttFC, C 10 %, R=0")
 
 

@@ -43,7 +43,7 @@ def problem(batch: int, slots: int, dim: int, slot_type: torch.dtype) -> dict[st
     return {
         "query": query.requires_grad_(),
         "positive": normalize(query.detach() + 0.05 * torch.randn(batch, dim), dim=1),
-        "slots": Slots(made.values, made.scales, made.labels + batch // 2),
+        "slots": Slots(made.values, made.scales, made.owners() + batch // 2),
         "labels": torch.arange(batch),
     }
 

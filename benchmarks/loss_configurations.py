@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from attfc_train.losses.configurations import Card, Tiles, choices, operand_type, shared_bytes
+from attfc_train.losses.learning import LearnedRows
 from benchmarks.provenance import provenance, save
 
 KIB = 1024
@@ -84,7 +85,15 @@ def compiled(card: Card, storage: str, dim: int, tiles: Tiles, scale: float = SC
         "query": _POINTERS[operand_type(slot_type, card)],
         "slots": _POINTERS[torch.uint8 if fixed["BITS"] else slot_type],
     }
-    types |= {"slot_labels": "*i64", "labels": "*i64", "num": "i32", "size": "i32", "per_split": "i32", "factor": "fp32", "highest": "fp32"}
+    types |= {
+        "slot_labels": "*i64",
+        "labels": "*i64",
+        "num": "i32",
+        "size": "i32",
+        "per_split": "i32",
+        "factor": "fp32",
+        "highest": "fp32",
+    }
     # As the launcher finds them: pointers and the split's length are multiples of 16.
     aligned = {
         (at,): [["tt.divisibility", 16]]
@@ -96,6 +105,39 @@ def compiled(card: Card, storage: str, dim: int, tiles: Tiles, scale: float = SC
     options = {"num_warps": tiles.warps, "num_stages": tiles.stages, "enable_fp_fusion": True}
     result = triton.compile(source, target=GPUTarget("cuda", card.capability, 32), options=options)
     return {"shared_bytes": result.metadata.shared, **_resources(result.asm["cubin"]), "product": _product(result.asm["ptx"])}
+
+
+def compiled_learning(card: Card, storage: str, dim: int) -> dict[str, Any]:
+    """Compile a learned layer's second pass with all that it can have; return what `compiled` does, and the limit."""
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from attfc_train.losses import learning_triton as kernel
+
+    row_type = STORAGES[storage]
+    wide = torch.float32 if row_type == torch.float32 else torch.bfloat16
+    rows = LearnedRows(torch.empty(0, dim, dtype=row_type), None, torch.empty(0, dtype=wide))
+    constants = kernel.constants(dim, rows, indexed=True, capped=True, card=card)
+    types = dict.fromkeys(kernel._learn.arg_names, "*fp32") | dict.fromkeys(constants, "constexpr")
+    types |= {
+        "values": _POINTERS[torch.uint8 if constants["BITS"] else row_type],
+        "momentum": _POINTERS[wide],
+        "query": _POINTERS[operand_type(row_type, card)],
+    }
+    types |= {"index": "*i64", "labels": "*i64", "size": "i32", "num": "i32", "factor": "fp32", "ceiling": "fp32"}
+    types |= {"key": "i32", "buffer_key": "i32"}
+    aligned = {(at,): [["tt.divisibility", 16]] for at, kind in enumerate(types.values()) if kind[0] == "*"}
+    places = {(list(types).index(name),): value for name, value in constants.items()}
+    source = ASTSource(kernel._learn, types, places, aligned)
+    options = {"num_warps": kernel.WARPS, "num_stages": 2}
+    result = triton.compile(source, target=GPUTarget("cuda", card.capability, 32), options=options)
+    return {
+        "limit_bytes": card.shared_memory,
+        "estimated_bytes": kernel.shared_bytes(dim, row_type, card),
+        "shared_bytes": result.metadata.shared,
+        **_resources(result.asm["cubin"]),
+    }
 
 
 def _resources(cubin: bytes) -> dict[str, int]:

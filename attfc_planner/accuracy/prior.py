@@ -23,6 +23,7 @@ from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.heads.containers.settings import ContainerSettings
 from attfc_train.heads.dcq.settings import DCQSettings
 from attfc_train.heads.full_fc.settings import FullFCSettings
+from attfc_train.heads.learned.settings import LearnedSettings
 from attfc_train.heads.partial_fc.settings import PartialFCSettings
 from attfc_train.heads.settings import HeadSettings
 from attfc_train.profile.prediction import Interval
@@ -87,6 +88,8 @@ BACKBONE = {"mbf": -18.8, "r18": -17.56, "r50": -2.66, "r100": 0.0, "r200": 1.01
 BACKBONE_BAND = 0.1
 """Half width as a share of the difference: between the data sets of that table, r50's distance to r100 is 2.66 to 3.18."""
 
+NO_MOMENTUM_BAND = 0.5
+"""Half width in points for learned rows without a momentum buffer: not measured here."""
 UNKNOWN_BAND = 5.0
 """Half width in points for a kind of head that is not in `PRIORS`."""
 
@@ -143,16 +146,22 @@ def accuracy_parts(profile: TrainProfile, compared_to: str | None = None) -> tup
     return (*PRIORS.get(profile.head.kind, _unknown_parts)(profile, profile.head), *network)
 
 
-def _no_parts(profile: TrainProfile, head: FullFCSettings) -> tuple[Part, ...]:
-    """Return nothing: a full FC layer is the measure."""
-    del profile, head
-    return ()
+def _full_parts(profile: TrainProfile, head: FullFCSettings) -> tuple[Part, ...]:
+    """Return what rows lose that are not those of the measure: a full FC layer in fp32 with momentum."""
+    del profile
+    return _learned_parts(head)
+
+
+def _learned_parts(head: LearnedSettings) -> tuple[Part, ...]:
+    """Return the contributions of learned rows; rounding them is taken to cost what it costs centers."""
+    storage = () if head.storage == "fp32" else (_storage(head.storage),)
+    return storage if head.momentum else (*storage, Part("rows without momentum", 0.0, NO_MOMENTUM_BAND))
 
 
 def _sampled_parts(profile: TrainProfile, head: PartialFCSettings) -> tuple[Part, ...]:
     """Return the loss by the share of the identities that a step scores: a sample is at least the batch."""
     batch_share = min(1.0, profile.optim.batch_size / profile.num_ids)
-    return (_coverage(max(head.sample_rate, batch_share)),)
+    return (_coverage(max(head.sample_rate, batch_share)), *_learned_parts(head))
 
 
 def _unknown_parts(profile: TrainProfile, head: HeadSettings) -> tuple[Part, ...]:
@@ -207,7 +216,7 @@ def _slots(profile: TrainProfile, head: ContainerSettings) -> float:
 PRIORS: dict[str, Callable[[TrainProfile, Any], tuple[Part, ...]]] = {
     "attfc": _container_parts,
     "dcq": _queue_parts,
-    "full_fc": _no_parts,
+    "full_fc": _full_parts,
     "partial_fc": _sampled_parts,
 }
 """Kind of head -> its contributions, from a profile and its head's settings. A kind that is not here counts as level with a

@@ -4,7 +4,8 @@ With B samples in a pass, R references, C slots scored K at a time and N identit
 
     size_i = a_i 1 + b_i B + c_i RB + d_i C + e_i K + f_i N + g_i BK + h_i BN + j_i BB    bytes,
 
-with whole coefficients, most of them zero. The head's storages depend on all knobs; they are learned on the smallest backbone,
+with whole coefficients, most of them zero, and for a draw of classes three terms more: columns and rows of a grid of N cells,
+and the cells that are looked at. The head's storages depend on all knobs; they are learned on the smallest backbone,
 where a trace is cheap, from enough points to fit every term. A network is built once and makes two steps that differ in batch
 size and references: each of its storages is a multiple of 1, B, RB or (1 + R) B, and two sizes say which; those of the head are
 recognised by operator, phase and sizes. Every size must come out exact, or the caller traces the profile itself (`NotAffine`).
@@ -16,12 +17,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from attfc_planner.trace import align
 from attfc_planner.trace.align import Floats, Integers, NotAffine
 from attfc_planner.trace.history import OpCost, Trace
 from attfc_planner.trace.record import record
 from attfc_planner.trace.structure import Knobs, head_structure_of, knobs_of, with_knobs
+from attfc_train.heads.partial_fc.settings import grid
 from attfc_train.profile.profile import TrainProfile
 
 SMALL = 22
@@ -31,8 +34,9 @@ LARGER = 46
 BASE = Knobs(SMALL, slots=2 * 521, chunk=521, identities=4001)
 """Two chunks of 521 slots, more slots than a batch has samples, more identities than slots."""
 
-SIZE_TERMS = ("1", "B", "RB", "C", "K", "N", "BK", "BN", "BB")
-COST_TERMS = ("1", "B", "RB", "C", "BC", "chunks", "B chunks", "N", "BN", "BB")
+_DRAW_TERMS = ("columns", "rows", "cells")
+SIZE_TERMS = ("1", "B", "RB", "C", "K", "N", "BK", "BN", "BB", *_DRAW_TERMS)
+COST_TERMS = ("1", "B", "RB", "C", "BC", "chunks", "B chunks", "N", "BN", "BB", *_DRAW_TERMS, "K", "BK")
 """The terms that have coefficients; "chunks" is C / K, how often slots are scored in a pass."""
 _NUM_NETWORK_TERMS = 3
 """The first terms, 1, B and RB, are those of the encoders."""
@@ -81,8 +85,6 @@ def learn_head(structure: TrainProfile) -> HeadModel:
         NotAffine: the traces do not line up.
     """
     kind = head_structure_of(structure.head)
-    if kind.not_affine:
-        raise NotAffine(kind.not_affine)
     points = kind.points(structure.head, knobs_of(structure))
     steps = [_steps(point, first=point == points[0]) for point in points]
     traces = [_traced(structure, *point_steps) for point_steps in steps]
@@ -90,8 +92,7 @@ def learn_head(structure: TrainProfile) -> HeadModel:
     # All steps of all points side by side: sizes is [steps, S], for the S storages of the first point's trace.
     sizes = np.concatenate([align.aligned_sizes(traces[0], trace) for trace in traces])
     coefficients = _fitted_sizes(knobs, sizes)
-    # What depends on 1, B and RB alone may as well belong to the backbone, and a network's own trace tells it anew.
-    special = np.any(coefficients[:, _NUM_NETWORK_TERMS:] != 0, axis=1)
+    special = _is_special(coefficients)
     cost_keys, costs = align.aligned_costs([cost for trace in traces for cost in trace.costs])
     names = align.names_of(traces[0], range(len(special)))
     return HeadModel(
@@ -134,9 +135,9 @@ def with_other_head(network: AffineTrace, own: HeadModel, other: HeadModel) -> A
     """
     sizes = np.zeros_like(own.coefficients)
     sizes[align.rows_in(own.names, other.names)] = other.coefficients
-    # The rows of the head in the network, in the same order: those that depend on more than 1, B and RB.
+    # The rows of the head in the network, in the same order.
     coefficients = network.coefficients[: network.skeleton.births(0).stop].copy()
-    coefficients[np.any(coefficients[:, _NUM_NETWORK_TERMS:] != 0, axis=1)] = sizes
+    coefficients[_is_special(coefficients)] = sizes
     # cost = network - own + other, for every operator and phase; what cancels is no operator of the new step.
     costs = _costs_by_name(network.cost_keys, network.cost_coefficients)
     for sign, head in ((-1.0, own), (1.0, other)):
@@ -147,6 +148,16 @@ def with_other_head(network: AffineTrace, own: HeadModel, other: HeadModel) -> A
     cost_keys = tuple(key for key, _ in kept)
     figures = np.array([figures for _, figures in kept])
     return AffineTrace(network.skeleton, _both_steps(network.skeleton, coefficients), cost_keys, figures)
+
+
+def _is_special(coefficients: Integers) -> NDArray[np.bool_]:
+    """Return which of S sizes can be the head's only: not a multiple of one of 1, B and RB.
+
+    The others may as well belong to the backbone, and a network's own trace tells them anew.
+    """
+    beyond = np.any(coefficients[:, _NUM_NETWORK_TERMS:] != 0, axis=1)
+    is_mixed = (coefficients[:, 0] != 0) & np.any(coefficients[:, 1:_NUM_NETWORK_TERMS] != 0, axis=1)
+    return np.asarray(beyond | is_mixed)
 
 
 def _traced(structure: TrainProfile, *steps: Knobs) -> Trace:
@@ -206,7 +217,13 @@ def _size_terms(knobs: Knobs) -> tuple[int, ...]:
     c = knobs.slots
     k = knobs.chunk
     n = knobs.identities
-    return 1, b, knobs.references * b, c, k, n, b * k, b * n, b * b
+    return 1, b, knobs.references * b, c, k, n, b * k, b * n, b * b, *_draw_terms(knobs)
+
+
+def _draw_terms(knobs: Knobs) -> tuple[int, int, int]:
+    """Return the values of `_DRAW_TERMS`: C classes come from the first C + columns x rows - N cells."""
+    columns, rows = grid(knobs.identities)
+    return columns, rows, knobs.slots + columns * rows - knobs.identities
 
 
 def _cost_terms(knobs: Knobs) -> tuple[float, ...]:
@@ -215,7 +232,8 @@ def _cost_terms(knobs: Knobs) -> tuple[float, ...]:
     c = knobs.slots
     n = knobs.identities
     chunks = c / knobs.chunk if knobs.chunk else 0.0
-    return 1, b, knobs.references * b, c, b * c, chunks, b * chunks, n, b * n, b * b
+    k = knobs.chunk
+    return 1, b, knobs.references * b, c, b * c, chunks, b * chunks, n, b * n, b * b, *_draw_terms(knobs), k, b * k
 
 
 def _fitted_sizes(knobs: Sequence[Knobs], sizes: Integers) -> Integers:

@@ -17,6 +17,7 @@ from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.heads.dcq.settings import DCQSettings
 from attfc_train.heads.f2c.settings import F2CSettings
 from attfc_train.heads.full_fc.settings import FullFCSettings
+from attfc_train.heads.learned.settings import LearnedSettings
 from attfc_train.heads.partial_fc.settings import PartialFCSettings
 from attfc_train.heads.settings import HeadSettings, MarginSettings
 from attfc_train.profile.profile import DataSettings, ModelSettings, OptimSettings, RunSettings, TrainProfile
@@ -36,9 +37,9 @@ class Knobs:
     batch: int
     """B: queries in one forward pass (the micro-batch, or half of a paired one)."""
     slots: int
-    """C; 0 without a container."""
+    """C: the slots, or learned rows, that a step scores; 0 where there are none."""
     chunk: int
-    """K: slots scored at a time, at most C; 0 without a container."""
+    """K: slots scored at a time, at most C; 0 where there are none."""
     identities: int
     """N."""
     references: int = 0
@@ -50,12 +51,18 @@ class HeadStructure(Generic[Settings]):
 
     knobs: tuple[str, ...] | None = None
     """The searched knobs of the head that change the sequence of allocations; None: any may."""
-    not_affine = ""
-    """Why sizes are no affine functions of the knobs; empty: they may be."""
 
     def plain(self, head: Settings) -> Settings:
         """Return the settings with the default for everything that cannot matter."""
         return head.model_copy(update={"margin": _plain_margin(head.margin)})
+
+    scores_all = False
+    """Whether every identity has a row that is scored: N follows C."""
+
+    def scored(self, head: Settings, num_ids: int, batch_size: int) -> tuple[int, int]:
+        """Return the slots, or learned rows, that a step of so many queries scores, and how many at a time."""
+        del num_ids, batch_size
+        return head.num_slots, self.chunk(head)
 
     def chunk(self, head: Settings) -> int:
         """Return the slots that are scored at a time; 0 without a container."""
@@ -205,14 +212,67 @@ class _F2CStructure(HeadStructure[F2CSettings]):
         return head
 
 
-class _FullFCStructure(HeadStructure[FullFCSettings]):
-    knobs = ()
+Learned = TypeVar("Learned", bound=LearnedSettings)
+_FILTERED = 0.5
+_MORE_GRIDS = (502, 1500, 2602, 3701)
+"""Identities more, so that grids of classes (`attfc_train.heads.partial_fc.class_sample`) have other numbers of rows and of
+columns, and other rests."""
 
 
-class _PartialFCStructure(HeadStructure[PartialFCSettings]):
-    not_affine = "a sample of the classes is a rounded share of them, and at least the batch"
+class _LearnedStructure(HeadStructure[Learned]):
+    """Rows of which some or all are scored; parts of the batch are computed."""
+
+    knobs: tuple[str, ...] | None = ("storage", "momentum")
 
 
+
+class _FullFCStructure(_LearnedStructure[FullFCSettings]):
+    scores_all = True
+
+    def num_rows(self, head: FullFCSettings, num_ids: int, batch_size: int) -> int:
+        del head, batch_size
+        return num_ids
+
+    def points(self, head: FullFCSettings, base: Knobs) -> Sequence[Knobs]:
+        """Return other numbers of rows, and other chunks."""
+        del head
+        return [replace(point, identities=point.slots) for point in _slots_and_chunks(base)]
+
+
+class _PartialFCStructure(_LearnedStructure[PartialFCSettings]):
+    """Its draw works on a grid of all classes; the sample's share of the classes is a number that scales."""
+
+    def num_rows(self, head: PartialFCSettings, num_ids: int, batch_size: int) -> int:
+        return head.num_sampled(num_ids, batch_size)
+
+    def with_knobs(self, head: PartialFCSettings, knobs: Knobs) -> PartialFCSettings:
+        return super().with_knobs(head, knobs).model_copy(update={"sample_rate": knobs.slots / knobs.identities})
+
+    def points(self, head: PartialFCSettings, base: Knobs) -> Sequence[Knobs]:
+        """Return other samples, other chunks, and other grids."""
+        del head
+        grids = [replace(base, identities=base.identities + more) for more in _MORE_GRIDS]
+        return [*_slots_and_chunks(base), *grids]
+
+
+    def plain(self, head: Learned) -> Learned:
+        kept = head.model_dump(include={"kind", "storage", "momentum"})
+        filtered = _FILTERED if head.interclass_filter else 0.0
+        return type(head).model_validate({**kept, "interclass_filter": filtered, "margin": _plain_margin(head.margin)})
+
+    def scored(self, head: Learned, num_ids: int, batch_size: int) -> tuple[int, int]:
+        num_rows = self.num_rows(head, num_ids, batch_size)
+        return num_rows, min(head.chunk_slots, num_rows)
+
+    def num_rows(self, head: Learned, num_ids: int, batch_size: int) -> int:
+        """Return the rows that a step of so many queries scores."""
+        raise NotImplementedError
+
+    def with_knobs(self, head: Learned, knobs: Knobs) -> Learned:
+        return head.model_copy(update={"chunk_slots": knobs.chunk})
+
+    def stand_in(self, head: Learned) -> Learned:
+        return head
 STRUCTURES: dict[str, HeadStructure[Any]] = {
     "attfc": _AttFCStructure(),
     "dcq": _DCQStructure(),
@@ -232,9 +292,9 @@ def head_structure_of(head: HeadSettings) -> HeadStructure[Any]:
 def knobs_of(profile: TrainProfile) -> Knobs:
     """Return the knobs of a resolved profile."""
     structure = head_structure_of(profile.head)
-    chunk = structure.chunk(profile.head)
+    slots, chunk = structure.scored(profile.head, profile.num_ids, profile.optim.batch_size)
     references = structure.references(profile.head)
-    return Knobs(profile.optim.batch_size // profile.num_passes, profile.dcc_size, chunk, profile.num_ids, references)
+    return Knobs(profile.optim.batch_size // profile.num_passes, slots, chunk, profile.num_ids, references)
 
 
 def with_knobs(profile: TrainProfile, knobs: Knobs) -> TrainProfile:
@@ -252,7 +312,7 @@ def structure_of(profile: TrainProfile, base: Knobs) -> TrainProfile:
     follows C.
     """
     structure = head_structure_of(profile.head)
-    direct = structure.is_direct(profile.head, profile.num_ids)
+    direct = structure.scores_all or structure.is_direct(profile.head, profile.num_ids)
     plain = TrainProfile(
         data=DataSettings(num_ids=base.slots if direct else base.identities),
         model=profile.model,

@@ -58,8 +58,10 @@ class Blocks(NamedTuple):
 def blocks(dim: int, row_type: torch.dtype, card: Card) -> Blocks:
     """Return what a program does."""
     padded = max(LEAST, 1 << (dim - 1).bit_length())
-    queries = 16 if operand_type(row_type, card) == torch.float32 else 32
-    return Blocks(max(LEAST, min(64, _ACCUMULATED // padded)), queries, min(64, padded), padded)
+    is_wide = operand_type(row_type, card) == torch.float32
+    # Operands of three passes of TF32, or of none, stand in registers too: half of the rows.
+    rows = max(LEAST, min(64, _ACCUMULATED // (2 if is_wide else 1) // padded))
+    return Blocks(rows, 16 if is_wide else 32, min(64, padded), padded)
 
 
 def shared_bytes(dim: int, row_type: torch.dtype, card: Card) -> int:

@@ -5,6 +5,7 @@ Legend: B samples, C slots, D dimensions.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -48,3 +49,17 @@ def container_loss(
     if take_log_sums is not None:
         take_log_sums(torch.logsumexp(logits.detach(), dim=1))
     return -(torch.log_softmax(logits, dim=1)[:, 0] * weights).sum()
+
+
+def chance_loss(cosine: float, others: float, margin: Margin, scale: float) -> float:
+    """Return the loss of a query that has the same cosine with its own class and with all others: nothing tells them apart.
+
+    Args:
+        cosine: c. others: n, the number of other classes. scale: s.
+    """
+    # log(1 + n exp(s (c - phi(c)))), with z = log n + s (c - phi(c)) as max(0, z) + log(1 + exp(-|z|)), which cannot overflow.
+    if others <= 0:
+        return 0.0
+    target = float(margin.apply(torch.tensor(cosine, dtype=torch.float64)))
+    logit = math.log(others) + scale * (cosine - target)
+    return max(0.0, logit) + math.log1p(math.exp(-abs(logit)))

@@ -10,27 +10,19 @@ Legend: N classes, K sampled, B labels.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
 from attfc_train.device_hash import BITS_32, mixed
+from attfc_train.heads.partial_fc.settings import grid
 
 _ROUNDS = 3
 """Each moves row and column, so these are six moves; Luby and Rackoff's (1988) proofs need three or four."""
 
 
-def num_sampled(num_ids: int, sample_rate: float, batch_size: int) -> int:
-    """Return K: the share of the classes, at least one per query of the batch, at most all."""
-    return min(num_ids, max(round(sample_rate * num_ids), batch_size))
-
-
 def draw_classes(num_ids: int, count: int, key: int, device: torch.device) -> Tensor:
     """Return `count` distinct classes of [0, num_ids) in random order, int64 on `device`; a function of `key` mod 2^32."""
-    # The smallest grid: columns = ceil(sqrt(N)), rows = ceil(N / columns).
-    columns = math.isqrt(num_ids - 1) + 1
-    rows = -(-num_ids // columns)
+    columns, rows = grid(num_ids)
     hashes = _hashes(_ROUNDS * (columns + rows), key, device)
     row_steps = (hashes[: _ROUNDS * columns] % rows).int().view(_ROUNDS, columns)
     column_steps = (hashes[_ROUNDS * columns :] % columns).int().view(_ROUNDS, rows)

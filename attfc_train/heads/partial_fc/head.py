@@ -15,8 +15,8 @@ from torch import Tensor
 from attfc_train.device_hash import STEP_STRIDE
 from attfc_train.heads.kinds import HeadSite
 from attfc_train.heads.learned.layer import LearnedLayer, passes_for, rule_of
-from attfc_train.heads.partial_fc.class_sample import draw_classes, num_sampled, with_positives
-from attfc_train.heads.partial_fc.settings import PartialFCSettings
+from attfc_train.heads.partial_fc.class_sample import draw_classes, with_positives
+from attfc_train.heads.partial_fc.settings import PartialFCSettings, num_sampled
 
 
 class PartialFCHead(LearnedLayer):
@@ -52,7 +52,7 @@ class PartialFCHead(LearnedLayer):
 
 def build(settings: PartialFCSettings, site: HeadSite, device: torch.device) -> PartialFCHead:
     """Build the layer for a run: the passes are chosen first, because measuring them needs memory."""
-    num_scored = num_sampled(site.num_ids, settings.sample_rate, site.batch_size)
+    num_scored = settings.num_sampled(site.num_ids, site.batch_size)
     return PartialFCHead(
         passes=passes_for(settings, site, num_scored, device),
         num_ids=site.num_ids,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Literal, Self
 
@@ -21,6 +22,10 @@ class PartialFCSettings(LearnedSettings):
     margin: MarginSettings = MarginSettings()
     sample_rate: float = Field(0.2, gt=0, le=1)
     """Share of the identities that a step scores: those of the batch and uniformly drawn others, at least `batch_size`."""
+
+    def num_sampled(self, num_ids: int, batch_size: int) -> int:
+        """Return K: the share of the identities, at least one per query of the batch, at most all."""
+        return num_sampled(num_ids, self.sample_rate, batch_size)
 
     @classmethod
     def knobs(cls) -> tuple[Knob, ...]:
@@ -42,6 +47,17 @@ class PartialFCSettings(LearnedSettings):
         """Return the share of the identities that a step scores."""
         del steps
         return {"identities scored": max(self.sample_rate, min(1.0, batch_size / num_ids))}
+
+
+def num_sampled(num_ids: int, sample_rate: float, batch_size: int) -> int:
+    """Return `PartialFCSettings.num_sampled`."""
+    return min(num_ids, max(round(sample_rate * num_ids), batch_size))
+
+
+def grid(num_ids: int) -> tuple[int, int]:
+    """Return columns and rows of the smallest grid with a cell for every identity that is a square or nearly one."""
+    columns = math.isqrt(num_ids - 1) + 1
+    return columns, -(-num_ids // columns)
 
 
 _SAMPLE_RATE = Knob(

@@ -106,6 +106,17 @@ def test_a_full_fc_layer_is_the_measure() -> None:
     assert (prior.low, prior.high) == (0, 0)
 
 
+def test_rows_of_fewer_bits_and_without_momentum_are_no_measure() -> None:
+    """Catches a search that takes the smallest rows because nothing is said of them."""
+    for kind in (FullFCSettings, PartialFCSettings):
+        plain, bits, bare = (
+            accuracy_prior(TrainProfile(head=kind(**changes)).resolve(1000))
+            for changes in ({}, {"storage": "int8"}, {"momentum": False})
+        )
+        assert midpoint(bits) < midpoint(plain)
+        assert bare.low < plain.low
+
+
 def test_stale_centers_cost_and_a_larger_batch_refreshes_them() -> None:
     assert points(num_ids=10**7, batch_size=128) < points(num_ids=10**7, batch_size=1024) < points(num_ids=10**5)
 

@@ -50,7 +50,8 @@ def test_every_knob_is_turned_alone() -> None:
         ({"head": {"policy": "fifo", "queue_length": 1}}, "references"),
         ({"head": {"num_references": 0}}, "references"),
         ({"head": {"dcc_size": 1}}, "DCC size"),
-        ({"head": {"kind": "full_fc"}}, "storage"),
+        ({"head": {"kind": "full_fc", "storage": "int8"}}, "storage"),
+        ({"head": {"kind": "full_fc", "momentum": False}}, "momentum"),
     ],
 )
 def test_what_cannot_be_turned_is_left_out(changes: dict[str, Any], missing: str) -> None:

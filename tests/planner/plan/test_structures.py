@@ -44,9 +44,12 @@ def test_registering_a_structure_spares_traces(monkeypatch: pytest.MonkeyPatch) 
     assert len(ways(other_profile())) == 2 * 2, "checkpointing, parts"
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("full_fc", 2 * 2), ("attfc", 2 * 8 * 3)])
+@pytest.mark.parametrize(("kind", "expected"), [("full_fc", 2 * 4 * 2), ("attfc", 2 * 8 * 3)])
 def test_the_structures_of_our_kinds_are_as_registered(kind: str, expected: int) -> None:
-    """AttFC: checkpointing, shares and references; parts are computed. Catches a queue length that is traced."""
+    """AttFC: checkpointing, shares and references; full FC: checkpointing, storage and momentum; parts are computed.
+
+    Catches a queue length that is traced.
+    """
     base = base_profile(PlanRequest(num_ids=1000, head=kind), make_gpu())
     assert len(ways(base)) == expected
 

@@ -39,9 +39,9 @@ def small_profile(
 def _head(settings: dict[str, Any]) -> HeadSettings:
     match settings.get("kind"):
         case "full_fc":
-            return FullFCSettings()
+            return FullFCSettings.model_validate(_known(settings, FullFCSettings))
         case "partial_fc":
-            return PartialFCSettings(sample_rate=settings["sample_rate"])
+            return PartialFCSettings.model_validate(_known(settings, PartialFCSettings))
         case "f2c":
             known = {name: value for name, value in settings.items() if name != "num_references"}
             return F2CSettings.model_validate({"dcc_size": 100, "chunk_slots": 32, **known})
@@ -49,6 +49,10 @@ def _head(settings: dict[str, Any]) -> HeadSettings:
             fields = DCQSettings.model_fields
             return DCQSettings.model_validate({name: value for name, value in settings.items() if name in fields})
     return AttFCSettings.model_validate({"dcc_size": 100, "chunk_slots": 32, "num_references": 1, **settings})
+
+
+def _known(settings: dict[str, Any], kind: type[HeadSettings]) -> dict[str, Any]:
+    return {name: value for name, value in settings.items() if name in kind.model_fields}
 
 
 def device(kind: Literal["cuda", "cpu"] = "cuda", **changes: Any) -> GpuProfile:

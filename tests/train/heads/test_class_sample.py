@@ -7,7 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attfc_train.heads.partial_fc.class_sample import draw_classes, num_sampled, with_positives
+from attfc_train.heads.partial_fc.class_sample import draw_classes, with_positives
+from attfc_train.heads.partial_fc.settings import num_sampled
 
 CPU = torch.device("cpu")
 

@@ -105,7 +105,9 @@ _CANNOT_MATTER = (
     "num_references",
     "attention_temperature",
     "encoder_momentum",
+    "encoder_momentum_images",
     "encoder_momentum_ramp_steps",
+    "encoder_momentum_ramp_images",
     "chunk_slots",
     "exported_encoder",
     "loss_kernel",
@@ -127,7 +129,9 @@ class _AttFCStructure(HeadStructure[AttFCSettings]):
         length = head.queue_length if length_matters else 2
         default = AttFCSettings()
         update = {name: getattr(default, name) for name in _CANNOT_MATTER}
-        return head.model_copy(update={**update, "margin": _plain_margin(head.margin), "queue_length": length})
+        rate = head.slot_rate and 1.0  # a second pass over the slots, whatever its rate
+        margin = _plain_margin(head.margin)
+        return head.model_copy(update={**update, "margin": margin, "queue_length": length, "slot_rate": rate})
 
     def chunk(self, head: AttFCSettings) -> int:
         return min(head.chunk_slots, head.num_slots)
@@ -147,7 +151,8 @@ class _AttFCStructure(HeadStructure[AttFCSettings]):
         return [*points, replace(base, identities=base.identities + _MORE_IDENTITIES)] if has_map else points
 
     def stand_in(self, head: AttFCSettings) -> AttFCSettings | None:
-        return head.model_copy(update={"storage": "fp32"}) if head.keeps_means else None
+        # Slots that learn are rounded in a pass whose scratch depends on their type.
+        return head.model_copy(update={"storage": "fp32"}) if head.keeps_means and not head.slot_rate else None
 
     def storage(self, head: AttFCSettings) -> StorageName:
         return head.storage
@@ -224,6 +229,24 @@ class _LearnedStructure(HeadStructure[Learned]):
 
     knobs: tuple[str, ...] | None = ("storage", "momentum")
 
+    def plain(self, head: Learned) -> Learned:
+        kept = head.model_dump(include={"kind", "storage", "momentum"})
+        filtered = _FILTERED if head.interclass_filter else 0.0
+        return type(head).model_validate({**kept, "interclass_filter": filtered, "margin": _plain_margin(head.margin)})
+
+    def scored(self, head: Learned, num_ids: int, batch_size: int) -> tuple[int, int]:
+        num_rows = self.num_rows(head, num_ids, batch_size)
+        return num_rows, min(head.chunk_slots, num_rows)
+
+    def num_rows(self, head: Learned, num_ids: int, batch_size: int) -> int:
+        """Return the rows that a step of so many queries scores."""
+        raise NotImplementedError
+
+    def with_knobs(self, head: Learned, knobs: Knobs) -> Learned:
+        return head.model_copy(update={"chunk_slots": knobs.chunk})
+
+    def stand_in(self, head: Learned) -> Learned:
+        return head
 
 
 class _FullFCStructure(_LearnedStructure[FullFCSettings]):
@@ -255,24 +278,6 @@ class _PartialFCStructure(_LearnedStructure[PartialFCSettings]):
         return [*_slots_and_chunks(base), *grids]
 
 
-    def plain(self, head: Learned) -> Learned:
-        kept = head.model_dump(include={"kind", "storage", "momentum"})
-        filtered = _FILTERED if head.interclass_filter else 0.0
-        return type(head).model_validate({**kept, "interclass_filter": filtered, "margin": _plain_margin(head.margin)})
-
-    def scored(self, head: Learned, num_ids: int, batch_size: int) -> tuple[int, int]:
-        num_rows = self.num_rows(head, num_ids, batch_size)
-        return num_rows, min(head.chunk_slots, num_rows)
-
-    def num_rows(self, head: Learned, num_ids: int, batch_size: int) -> int:
-        """Return the rows that a step of so many queries scores."""
-        raise NotImplementedError
-
-    def with_knobs(self, head: Learned, knobs: Knobs) -> Learned:
-        return head.model_copy(update={"chunk_slots": knobs.chunk})
-
-    def stand_in(self, head: Learned) -> Learned:
-        return head
 STRUCTURES: dict[str, HeadStructure[Any]] = {
     "attfc": _AttFCStructure(),
     "dcq": _DCQStructure(),

@@ -92,7 +92,9 @@ def test_all_tiles_fit(dim: int, dtype: torch.dtype, monkeypatch: pytest.MonkeyP
 def test_a_head_with_fp32_slots_is_built_without_a_warning(recwarn: pytest.WarningsRecorder) -> None:
     """Catches "out of resource: shared memory", which every consumer card said of every tiling for D = 512."""
     settings = AttFCSettings(storage="fp32", dcc_size=4096)
-    build_head(settings, HeadSite(num_ids=10_000, embedding_size=512, batch_size=64, micro_batch_size=64, seed=0, total_steps=10), CUDA)
+    build_head(
+        settings, HeadSite(num_ids=10_000, embedding_size=512, batch_size=64, micro_batch_size=64, seed=0, total_steps=10), CUDA
+    )
     # A device that computes nothing still tunes and compares, and says what it found.
     assert [str(each.message) for each in recwarn if not (STAND_IN and "differs by" in str(each.message))] == []
 

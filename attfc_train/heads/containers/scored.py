@@ -6,6 +6,7 @@ piece, a view; which piece is a hash of the step, so that a resumed run scores t
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from attfc_train.losses.slots import Slots
@@ -39,7 +40,7 @@ class ScoredSlots:
     def _count(self, step: int) -> int:
         # share(t) = first^(1 - t) for t = 0, 1/16 .. 1
         stage = min(STAGES, STAGES * step // self.growing_steps) if self.growing_steps else STAGES
-        share = self.first_share ** (1 - stage / STAGES)
+        share = math.pow(self.first_share, 1 - stage / STAGES)
         return max(1, min(self.size, round(share * self.size)))
 
 

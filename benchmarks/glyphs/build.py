@@ -114,7 +114,7 @@ def _write_all_pairs(made: Set) -> None:
     _write_pairs(made, VALIDATION, partial(genuine, validation, few), partial(impostors, validation, few))
     _write_pairs(made, TEST, matches, partial(impostors, made.parts.test, settings.test_pairs // 2))
     _write_pairs(made, HARD, matches, partial(radical_impostors, made.parts.test, settings.test_pairs // 2))
-    write_sheets(made.out, made.parts, settings.polarity)
+    write_sheets(made.out, made.parts, settings.polarity, settings.test_pairs // 2)
 
 
 def _write_nearest(made: Set, model: Path) -> None:

@@ -23,10 +23,10 @@ _ENLARGED: Final = 2
 Pixels = NDArray[np.uint8]
 
 
-def write_sheets(out: Path, parts: Split, polarity: Polarity) -> None:
-    """Write ``sheets/*.png``: a row for each identity, and pairs side by side."""
+def write_sheets(out: Path, parts: Split, polarity: Polarity, most_pairs: int) -> None:
+    """Write ``sheets/*.png``: a row for each identity, and at most `most_pairs` pairs of a kind side by side."""
     folder = out / "sheets"
-    count = _ROWS * _COLUMNS // 3
+    count = min(most_pairs, _ROWS * _COLUMNS // 3)
     _save(folder / "identities.png", [_faces(identity, polarity) for identity in parts.train[:_ROWS]])
     for name, pairs in (
         ("genuine", genuine(parts.test, count)),

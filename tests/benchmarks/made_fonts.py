@@ -50,10 +50,11 @@ def styled(name: str, style: int, characters: Sequence[int] = CHARACTERS) -> TTF
 
 
 def write_styles(folder: Path, count: int) -> Path:
-    """Write `count` fonts of different thickness, each in a folder of its own as distributions keep them; return `folder`."""
+    """Write `count` fonts of different thickness, two in a folder as distributions keep a maker's fonts; return `folder`."""
     for style in range(count):
-        (folder / f"maker{style}").mkdir(parents=True)
-        styled(f"Style {style}", style).save(folder / f"maker{style}" / f"style{style}.ttf")
+        path = folder / f"maker{style // 2}" / f"style{style}.ttf"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        styled(f"Style {style}", style).save(path)
     return folder
 
 

@@ -36,7 +36,7 @@ BASE = Knobs(SMALL, slots=2 * 521, chunk=521, identities=4001)
 
 _DRAW_TERMS = ("columns", "rows", "cells")
 SIZE_TERMS = ("1", "B", "RB", "C", "K", "N", "BK", "BN", "BB", *_DRAW_TERMS)
-COST_TERMS = ("1", "B", "RB", "C", "BC", "chunks", "B chunks", "N", "BN", "BB", *_DRAW_TERMS, "K", "BK")
+COST_TERMS = ("1", "B", "RB", "C", "BC", "chunks", "B chunks", "K", "BK", "N", "BN", "BB", *_DRAW_TERMS)
 """The terms that have coefficients; "chunks" is C / K, how often slots are scored in a pass."""
 _NUM_NETWORK_TERMS = 3
 """The first terms, 1, B and RB, are those of the encoders."""
@@ -233,7 +233,7 @@ def _cost_terms(knobs: Knobs) -> tuple[float, ...]:
     n = knobs.identities
     chunks = c / knobs.chunk if knobs.chunk else 0.0
     k = knobs.chunk
-    return 1, b, knobs.references * b, c, b * c, chunks, b * chunks, n, b * n, b * b, *_draw_terms(knobs), k, b * k
+    return 1, b, knobs.references * b, c, b * c, chunks, b * chunks, k, b * k, n, b * n, b * b, *_draw_terms(knobs)
 
 
 def _fitted_sizes(knobs: Sequence[Knobs], sizes: Integers) -> Integers:

@@ -146,7 +146,8 @@ class _AttFCStructure(HeadStructure[AttFCSettings]):
     def points(self, head: AttFCSettings, base: Knobs) -> Sequence[Knobs]:
         """Return other numbers of slots, other chunks, and other identities where these are not the slots."""
         direct = base.slots == base.identities
-        points = [replace(point, identities=point.slots) if direct else point for point in _slots_and_chunks(base)]
+        shapes = _slots_and_chunks(base, learns=head.slot_rate > 0)
+        points = [replace(point, identities=point.slots) if direct else point for point in shapes]
         has_map = head.policy == "identity" and not direct  # of identities to slots, as long as there are identities
         return [*points, replace(base, identities=base.identities + _MORE_IDENTITIES)] if has_map else points
 
@@ -259,7 +260,7 @@ class _FullFCStructure(_LearnedStructure[FullFCSettings]):
     def points(self, head: FullFCSettings, base: Knobs) -> Sequence[Knobs]:
         """Return other numbers of rows, and other chunks."""
         del head
-        return [replace(point, identities=point.slots) for point in _slots_and_chunks(base)]
+        return [replace(point, identities=point.slots) for point in _slots_and_chunks(base, learns=True)]
 
 
 class _PartialFCStructure(_LearnedStructure[PartialFCSettings]):
@@ -275,7 +276,7 @@ class _PartialFCStructure(_LearnedStructure[PartialFCSettings]):
         """Return other samples, other chunks, and other grids."""
         del head
         grids = [replace(base, identities=base.identities + more) for more in _MORE_GRIDS]
-        return [*_slots_and_chunks(base), *grids]
+        return [*_slots_and_chunks(base, learns=True), *grids]
 
 
 STRUCTURES: dict[str, HeadStructure[Any]] = {
@@ -344,9 +345,15 @@ def with_map(direct: TrainProfile, base: Knobs) -> TrainProfile:
     return with_knobs(direct, replace(knobs_of(direct), identities=base.identities))
 
 
-def _slots_and_chunks(base: Knobs) -> list[Knobs]:
-    """Return `base` first, then more slots, and other chunks."""
-    shapes = ((base.slots, base.chunk), (3 * base.chunk, base.chunk), (2 * _OTHER_CHUNK, _OTHER_CHUNK))
+def _slots_and_chunks(base: Knobs, learns: bool = False) -> list[Knobs]:
+    """Return `base` first, then more slots, and other chunks.
+
+    Args:
+        learns: whether a second pass goes over the slots. Its scratch tells a chunk's size from the number of chunks.
+    """
+    shapes = [(base.slots, base.chunk), (3 * base.chunk, base.chunk), (2 * _OTHER_CHUNK, _OTHER_CHUNK)]
+    if learns:
+        shapes.append((3 * _OTHER_CHUNK, _OTHER_CHUNK))
     return [replace(base, slots=slots, chunk=chunk) for slots, chunk in shapes]
 
 

@@ -21,6 +21,8 @@ STRUCTURES: dict[str, dict[str, Any]] = {
         "checkpointing": True,
         "precision": "bf16",
     },
+    "slots that learn, int8": {"head": {"slot_rate": 0.5, "storage": "int8"}},
+    "sizes that grow": {"head": {"first_scored_share": 0.1, "num_references": 0}},
     "stored queue, int8": {"head": {"queue_mode": "stored", "queue_length": 3, "storage": "int8"}},
     "full_fc": {"head": {"kind": "full_fc"}},
     "full_fc, int8, accumulation": {

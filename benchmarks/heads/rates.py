@@ -1,18 +1,21 @@
 """The choice of learning rates: one rule for every family of heads.
 
-A family's variant in `CANDIDATES` trains for some hundred steps at each of three rates, and the rate of the best accuracy on
-the validation identities is taken for all of the family. The test identities are not looked at.
+A family's variant in `CANDIDATES` trains for some hundred steps at each of three rates. Taken is the largest rate whose accuracy
+on the validation identities is within one standard error of the best: so short a run favours small rates, and differences below
+that error are luck. The test identities are not looked at.
 """
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Final
 
+from attfc_train.evaluate.load import load_verification
 from benchmarks.heads.data_sets import DataSet
 from benchmarks.heads.records import Line, line_of
 from benchmarks.heads.training import digest_on, profile_on, run_once
-from benchmarks.heads.variants import VARIANTS
+from benchmarks.heads.variants import IMAGE_SIZE, VARIANTS
 
 RATES: Final = (0.025, 0.05, 0.1)
 CANDIDATES: Final = {
@@ -37,7 +40,14 @@ def chosen_rate(family: str, data: DataSet, num_ids: int, output: Path, work: Pa
         line = line_of(key, output)
         assert line is not None, "it was recorded"
         results[rate] = line["curve"][-1][1]
-    return max(results, key=results.__getitem__)
+    return largest_good_rate(results, load_verification(data.validation, IMAGE_SIZE).num_pairs)
+
+
+def largest_good_rate(accuracies: dict[float, float], num_pairs: int) -> float:
+    """Return the largest rate whose accuracy is within one standard error of the best one's."""
+    best = max(accuracies.values())
+    error = math.sqrt(best * (1 - best) / num_pairs)
+    return max(rate for rate, accuracy in accuracies.items() if accuracy >= best - error)
 
 
 def _key(family: str, data: DataSet, num_ids: int, rate: float) -> Line:

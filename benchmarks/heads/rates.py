@@ -1,8 +1,8 @@
 """The choice of learning rates: one rule for every family of heads.
 
-A family's variant in `CANDIDATES` trains for some hundred steps at each of three rates. Taken is the largest rate whose accuracy
-on the validation identities is within one standard error of the best: so short a run favours small rates, and differences below
-that error are luck. The test identities are not looked at.
+A family's variant in `CANDIDATES` trains for some hundred steps at each of three rates. Taken is the largest rate whose
+accuracy on the validation identities is within one standard error of the best: so short a run favours small rates, and
+differences below that error are luck. The test identities are not looked at.
 """
 
 from __future__ import annotations

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from attfc_train.heads.pace import WARMUP_SHARE, Pace
 from attfc_train.profile.profile import OptimSettings, TrainProfile
 
 LARGE_BATCH_WARMUP_STEPS = 2000
-UNKNOWN_STEPS = 2.0**40
-"""Stands for the steps of a run whose length is not known: above all ramps."""
 
 
-def run_steps(base: TrainProfile, batch_size: int) -> float:
-    """Return the optimiser steps of a run, not rounded; `UNKNOWN_STEPS` where its length is not known."""
+def pace_of(base: TrainProfile, batch_size: int) -> Pace | None:
+    """Return the pace of a run, with steps that are not rounded; None where its length is not known."""
     if base.run.steps is not None:
-        return base.run.steps
+        return Pace(batch_size, base.run.steps)
     if base.data.num_images is None:
-        return UNKNOWN_STEPS
-    return base.run.epochs * base.data.num_images / batch_size
+        return None
+    return Pace(batch_size, base.run.epochs * base.data.num_images / batch_size)
 
 
 def scaled_learning_rate(batch_size: int, recipe: OptimSettings) -> float:
@@ -26,7 +25,20 @@ def scaled_learning_rate(batch_size: int, recipe: OptimSettings) -> float:
     return float(f"{recipe.learning_rate * batch_size / recipe.batch_size:.3g}")
 
 
-def warmup_steps(base: TrainProfile, rate: float, steps: float) -> int:
-    """Return the recipe's warm-up, or beyond twice its rate a longer one (the same paper), at most a tenth of the run."""
-    is_large = rate > 2 * base.optim.learning_rate
-    return min(LARGE_BATCH_WARMUP_STEPS if is_large else base.optim.warmup_steps, int(0.1 * steps))
+def with_schedule(optim: OptimSettings, recipe: OptimSettings, pace: Pace | None) -> OptimSettings:
+    """Return settings of another batch size with the rate and the warm-up that belong to it.
+
+    The warm-up is the recipe's, or beyond twice its rate a longer one (the same paper); at most a tenth of the run.
+
+    Args:
+        pace: None leaves the warm-up in images, to be bounded by the trainer, which knows the run's length.
+    """
+    rate = scaled_learning_rate(optim.batch_size, recipe)
+    warmup = {"warmup_steps": recipe.warmup_steps, "warmup_images": recipe.warmup_images}
+    if rate > 2 * recipe.learning_rate:
+        warmup = {"warmup_steps": None, "warmup_images": LARGE_BATCH_WARMUP_STEPS * optim.batch_size}
+    changed = optim.model_copy(update={"learning_rate": rate, **warmup})
+    if pace is None:
+        return changed
+    paced = changed.paced(pace)
+    return paced.model_copy(update={"warmup_steps": min(paced.warmup, int(WARMUP_SHARE * pace.steps))})

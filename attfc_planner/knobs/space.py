@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Any, cast
 
-from attfc_planner.knobs.recipe import run_steps, scaled_learning_rate, warmup_steps
+from attfc_planner.knobs.recipe import pace_of, with_schedule
 from attfc_train.document import Precision, Value
 from attfc_train.errors import ProfileError
 from attfc_train.heads.attfc.settings import AttFCSettings
@@ -124,12 +124,11 @@ class Setting:
             raise ProfileError(f"the recipe of a plan, '{base.name}', {refusal.rule}", refusal.got, refusal.remedy)
         turned = self._by_section(base)
         batch_size = base.optim.batch_size if self.get("batch_size") is None else self.batch_size
-        steps = run_steps(base, batch_size)
-        rate = scaled_learning_rate(batch_size, base.optim)
-        turned["optim"] |= {"learning_rate": rate, "warmup_steps": warmup_steps(base, rate, steps)}
-        head = base.head.turned(turned.pop("head"), base.num_ids, steps)
+        pace = pace_of(base, batch_size)
+        head = base.head.turned(turned.pop("head"), base.num_ids, pace.steps if pace else math.inf)
         others = {section: getattr(base, section).model_copy(update=values) for section, values in turned.items()}
-        return base.model_copy(update={"head": head, **others})
+        others["optim"] = with_schedule(others["optim"], base.optim, pace)
+        return base.model_copy(update={"head": head.paced(pace) if pace else head, **others})
 
     def _by_section(self, base: TrainProfile) -> dict[str, dict[str, Value]]:
         """Return section of the profile -> knob -> value; None, the recipe's value, is left out."""

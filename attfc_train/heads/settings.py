@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from attfc_train.document import Frozen, Value
 from attfc_train.heads.knob import Knob
+from attfc_train.heads.pace import MARGIN_SHARE, Pace
 
 BufferPolicy: TypeAlias = Literal["own", "average", "copy"]
 """Running statistics of a class encoder: of its own forward passes (as AttFC's released code does), those averaged with the
@@ -35,8 +36,10 @@ class MarginSettings(Frozen):
     scale: float = Field(64.0, gt=0, le=256)
     gradient: Literal["straight_through", "exact"] = "straight_through"
     """``straight_through``: d loss / d cosine = s (p - onehot), as released ArcFace code has it; ``exact``: the derivative."""
-    ramp_steps: int = Field(0, ge=0)
-    """The margin grows linearly from none over this many steps."""
+    ramp_steps: int | None = Field(None, ge=0)
+    """The margin grows linearly from none over this many steps. None: over `ramp_images`."""
+    ramp_images: int = Field(0, ge=0)
+    """Queries over which the margin grows, at most half of the run."""
 
     @model_validator(mode="after")
     def _factors_belong_to_combined(self) -> Self:
@@ -46,6 +49,16 @@ class MarginSettings(Frozen):
                 f"{self.multiplier:g} and {self.cosine_margin:g}; use kind 'combined' or leave them out"
             )
         return self
+
+    @property
+    def ramp(self) -> int:
+        """Steps of the margin's ramp, of resolved settings."""
+        return self.ramp_steps or 0
+
+    def paced(self, pace: Pace) -> Self:
+        """Return the settings with the ramp in steps."""
+        steps = pace.steps_for(self.ramp_images, MARGIN_SHARE) if self.ramp_steps is None else self.ramp_steps
+        return self.model_copy(update={"ramp_steps": steps, "ramp_images": 0})
 
 
 class ClassEncoder(NamedTuple):
@@ -125,6 +138,10 @@ class HeadSettings(Frozen):
         del num_ids
         return self
 
+    def paced(self, pace: Pace) -> Self:
+        """Return the settings in which everything that is counted in images is a number of steps, or per step."""
+        return self.model_copy(update={"margin": self.margin.paced(pace)})
+
     def problem_with(self, num_ids: int) -> str | None:
         """Return why the settings do not fit so many identities, as a sentence; None where they do."""
         del num_ids
@@ -160,14 +177,14 @@ class HeadSettings(Frozen):
     def turned(self, values: Mapping[str, Value], num_ids: int, steps: float) -> Self:
         """Return the settings with other values of their knobs, for a run of so many steps.
 
-        Ramps end within the run: the margin's in its first half.
+        Ramps in steps end within the run, the margin's in its first half; those in images do when they are `paced`.
 
         Args:
             values: by the names of `knobs`; a knob that is left out stays.
-            steps: of the run; a number above all others where its length is not known.
+            steps: of the run; infinite where its length is not known.
         """
         del num_ids
-        ramp = min(self.margin.ramp_steps, int(0.5 * steps))
+        ramp = shortest(self.margin.ramp_steps, MARGIN_SHARE * steps)
         return self.model_copy(update={**values, "margin": self.margin.model_copy(update={"ramp_steps": ramp})})
 
     def variations(self) -> Iterator[tuple[str, Self]]:
@@ -178,14 +195,19 @@ class HeadSettings(Frozen):
         """Return the settings of a short run that behaves alike.
 
         Args:
-            num_ids: identities of the full run. short_ids: of the short one.
+            num_ids: identities of the full run, whose settings are `paced`. short_ids: of the short one.
             time: steps of the short run over those of the full one.
         """
         del num_ids, short_ids
-        ramp = round(self.margin.ramp_steps * time)
+        ramp = round(self.margin.ramp * time)
         return self.model_copy(update={"margin": self.margin.model_copy(update={"ramp_steps": ramp})})
 
     def ratios(self, num_ids: int, batch_size: int, steps: int) -> dict[str, float]:
         """Return what a full run and its short one must have alike, by name, beyond what every training has."""
         del num_ids, batch_size, steps
         return {}
+
+
+def shortest(ramp_steps: int | None, most: float) -> int | None:
+    """Return the steps of a ramp, at most `most` of them; None, a ramp that is counted in images, stays."""
+    return None if ramp_steps is None else int(min(ramp_steps, most))

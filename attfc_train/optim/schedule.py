@@ -79,9 +79,10 @@ DECAYS: dict[str, Callable[[OptimSettings, float], float]] = {"cosine": cosine, 
 
 def learning_rate(optim: OptimSettings, step: int, total_steps: int) -> float:
     """Return the rate of a step: linear warm-up from 0, then one of `DECAYS` to 0 at `total_steps`."""
-    if step < optim.warmup_steps:
-        return optim.learning_rate * (step + 1) / (optim.warmup_steps + 1)
-    progress = min(1.0, (step - optim.warmup_steps) / max(1, total_steps - optim.warmup_steps))
+    warmup = optim.warmup
+    if step < warmup:
+        return optim.learning_rate * (step + 1) / (warmup + 1)
+    progress = min(1.0, (step - warmup) / max(1, total_steps - warmup))
     return optim.learning_rate * DECAYS[optim.schedule](optim, progress)
 
 
@@ -100,7 +101,7 @@ def rate_controller(optim: OptimSettings, total_steps: int) -> RateController:
 
 
 def margin(settings: MarginSettings, step: int) -> Margin:
-    """Return the margin of a step: linear from none over ``ramp_steps``."""
-    share = min(1.0, step / settings.ramp_steps) if settings.ramp_steps else 1.0
+    """Return the margin of a step: linear from none over its ramp."""
+    share = min(1.0, step / settings.ramp) if settings.ramp else 1.0
     full = Margin(settings.kind, settings.margin, settings.gradient, settings.multiplier, settings.cosine_margin)
     return full.grown(share)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from attfc_train.errors import ProfileError, UsageError
 from attfc_train.files import write_text_atomically
 from attfc_train.heads.kinds import HEADS
+from attfc_train.heads.pace import REPLACED
 from attfc_train.profile.profile import SCHEMA_VERSION, TrainProfile
 
 MAX_PROFILE_BYTES = 4 * 1024**2
@@ -114,7 +115,8 @@ def save_profile(profile: TrainProfile, path: Path) -> None:
 def with_overrides(profile: TrainProfile, assignments: Iterable[str]) -> TrainProfile:
     """Return `profile` with ``section.key=value`` assignments (the command line's ``--set``); values are JSON or plain text.
 
-    Another ``head.kind`` keeps the margin and nothing else of the head. A prediction made for other settings is dropped.
+    Another ``head.kind`` keeps the margin and nothing else of the head; a count in images takes the place of the one in steps,
+    and the reverse. A prediction made for other settings is dropped.
 
     Raises:
         UsageError: not an assignment, or no such section.
@@ -133,6 +135,9 @@ def with_overrides(profile: TrainProfile, assignments: Iterable[str]) -> TrainPr
                 "--set must look like section.key=value", f"'{assignment}'", "Example: --set optim.batch_size=256."
             )
         node[leaf] = _json_or_text(text)
+        other, nothing = REPLACED.get(leaf, (leaf, None))
+        if other != leaf and other in node:
+            node[other] = nothing
     changed = parse_profile(document, "profile with --set")
     same = _predicted_settings(changed) == _predicted_settings(profile)
     return changed if same else changed.model_copy(update={"prediction": None})

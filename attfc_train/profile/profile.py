@@ -17,6 +17,7 @@ from attfc_train.backbones.kinds import BACKBONES
 from attfc_train.document import Frozen, Precision, Value
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.heads.kinds import HEADS
+from attfc_train.heads.pace import WARMUP_SHARE, Pace
 from attfc_train.heads.settings import HeadSettings
 from attfc_train.profile.prediction import Prediction, Provenance
 from attfc_train.profile.search_summary import SearchSummary
@@ -101,7 +102,10 @@ class OptimSettings(Frozen):
     """Largest L2 norm of the feature encoder's gradient."""
     schedule: Literal["cosine", "polynomial"] = "cosine"
     polynomial_power: float = Field(1.0, gt=0, le=10)
-    warmup_steps: int = Field(0, ge=0)
+    warmup_steps: int | None = Field(None, ge=0)
+    """The learning rate grows linearly from 0 over this many steps. None: over `warmup_images`."""
+    warmup_images: int = Field(0, ge=0)
+    """Queries over which the learning rate grows, at most a tenth of the run."""
 
     @model_validator(mode="after")
     def _equal_parts(self) -> Self:
@@ -115,6 +119,16 @@ class OptimSettings(Frozen):
     def micro_batch_size(self) -> int:
         """Queries in one forward pass."""
         return self.batch_size // self.accumulation
+
+    @property
+    def warmup(self) -> int:
+        """Steps of the warm-up, of resolved settings."""
+        return self.warmup_steps or 0
+
+    def paced(self, pace: Pace) -> OptimSettings:
+        """Return the settings with the warm-up in steps."""
+        steps = pace.steps_for(self.warmup_images, WARMUP_SHARE) if self.warmup_steps is None else self.warmup_steps
+        return self.model_copy(update={"warmup_steps": steps, "warmup_images": 0})
 
 
 class RunSettings(Frozen):
@@ -150,9 +164,9 @@ class TrainProfile(Frozen):
 
     @model_validator(mode="after")
     def _warm_up_within_run(self) -> Self:
-        if self.run.steps is not None and self.optim.warmup_steps >= self.run.steps:
+        if self.run.steps is not None and self.optim.warmup >= self.run.steps:
             raise ValueError(
-                f"optim.warmup_steps must be less than the run's steps, but got {self.optim.warmup_steps} and {self.run.steps}"
+                f"optim.warmup_steps must be less than the run's steps, but got {self.optim.warmup} and {self.run.steps}"
             )
         return self
 
@@ -219,6 +233,8 @@ class TrainProfile(Frozen):
     def resolve(self, num_ids: int, num_images: int | None = None) -> TrainProfile:
         """Return the profile in which everything that depended on the data set is a number.
 
+        With the run's length, what is counted in images becomes steps (`attfc_train.heads.pace`), and steps alone are kept.
+
         Args:
             num_ids: identities of the data set.
             num_images: images of the data set; None leaves `run.steps` to `data.num_images` or, without it, as it is.
@@ -229,7 +245,15 @@ class TrainProfile(Frozen):
         run = self.run
         if run.steps is None and num_images is not None:
             run = run.model_copy(update={"steps": max(1, round(run.epochs * num_images / self.optim.batch_size))})
-        return TrainProfile.model_validate(self.model_copy(update={"data": data, "head": head, "run": run}).model_dump())
+        whole = self.model_copy(update={"data": data, "head": head, "run": run})
+        return TrainProfile.model_validate(whole._paced().model_dump())
+
+    def _paced(self) -> TrainProfile:
+        """Return the profile with steps in place of images; as it is where the run's length is not known."""
+        if self.run.steps is None:
+            return self
+        pace = Pace(self.optim.batch_size, self.run.steps)
+        return self.model_copy(update={"head": self.head.paced(pace), "optim": self.optim.paced(pace)})
 
 
 def checked_setting(values: Mapping[str, Value | None], kind: str) -> dict[str, Value | None]:

@@ -59,7 +59,7 @@ def shortened(full: TrainProfile, num_ids: int, num_images: int, epochs: float |
     whole = full.resolve(full.num_ids)  # shares of the run become steps, of which `time` keeps the proportion
     steps = _num_steps(epochs or _num_epochs(whole), num_images, full.optim.batch_size)
     time = steps / whole.total_steps
-    warmup_steps = min(round(whole.optim.warmup_steps * time), steps - 1)
+    warmup_steps = min(round(whole.optim.warmup * time), steps - 1)
     # One evaluation a check, the last at the end; nothing is saved before it.
     run = {"steps": steps, "eval_every": steps // NUM_CHECKS, "save_every": 10**9, "val": ()}
     changes = {
@@ -90,8 +90,8 @@ def _ratios(profile: TrainProfile) -> dict[str, float]:
     return {
         "passes over the images": _num_epochs(profile),
         "batch size": float(profile.optim.batch_size),
-        "warm-up / run": profile.optim.warmup_steps / steps,
-        "margin ramp / run": profile.head.margin.ramp_steps / steps,
+        "warm-up / run": profile.optim.warmup / steps,
+        "margin ramp / run": profile.head.margin.ramp / steps,
         **profile.head.ratios(profile.num_ids, profile.optim.batch_size, steps),
     }
 

@@ -9,7 +9,8 @@ from pydantic import Field
 
 from attfc_train.document import STORAGES, StorageName, Value
 from attfc_train.heads.knob import Knob
-from attfc_train.heads.settings import FIRST_MOMENTUM, BufferPolicy, ClassEncoder, HeadSettings
+from attfc_train.heads.pace import MOMENTUM_SHARE, Pace
+from attfc_train.heads.settings import FIRST_MOMENTUM, BufferPolicy, ClassEncoder, HeadSettings, shortest
 
 FASTEST_FORGETTING = 1 - FIRST_MOMENTUM
 """Largest 1 - m' of a short run: a class encoder that forgets faster is none."""
@@ -24,8 +25,13 @@ class ContainerSettings(HeadSettings):
     storage: StorageName = "fp32"
     """Type of the stored centers: 4, 2, 1 or 1 bytes per dimension; the 8-bit types have a scale per slot."""
     encoder_momentum: float = Field(0.999, ge=0, lt=1)
-    encoder_momentum_ramp_steps: int = Field(0, ge=0)
-    """The momentum starts at 0.9 and approaches `encoder_momentum` (1 - momentum falls geometrically) over this many steps."""
+    encoder_momentum_images: int | None = Field(None, ge=1)
+    """Queries that the class encoder remembers (its time constant), in place of `encoder_momentum`: alike at any batch size."""
+    encoder_momentum_ramp_steps: int | None = Field(None, ge=0)
+    """The momentum starts at 0.9 and approaches `encoder_momentum` (1 - momentum falls geometrically) over this many steps.
+    None: over `encoder_momentum_ramp_images`."""
+    encoder_momentum_ramp_images: int = Field(0, ge=0)
+    """Queries over which the momentum grows, at most all of the run."""
     batchnorm_buffers: BufferPolicy = "own"
     """Running statistics of the class encoder: its own forward passes', those averaged with the feature encoder's like the
     weights, or the feature encoder's."""
@@ -46,7 +52,7 @@ class ContainerSettings(HeadSettings):
         """See `HeadSettings.class_encoder`; none without references."""
         if self.references_per_query == 0:
             return None
-        return ClassEncoder(self.encoder_momentum, self.encoder_momentum_ramp_steps, self.batchnorm_buffers)
+        return ClassEncoder(self.encoder_momentum, self.encoder_momentum_ramp_steps or 0, self.batchnorm_buffers)
 
     @property
     def exports_class_encoder(self) -> bool:
@@ -69,6 +75,20 @@ class ContainerSettings(HeadSettings):
             return self
         return self.model_copy(update={"dcc_size": max(1, min(num_ids, round(self.dcc_share * num_ids)))})
 
+    def paced(self, pace: Pace) -> Self:
+        """See `HeadSettings.paced`: the ramp of the momentum, and the momentum itself."""
+        images = self.encoder_momentum_images
+        steps = self.encoder_momentum_ramp_steps
+        if steps is None:
+            steps = pace.steps_for(self.encoder_momentum_ramp_images, MOMENTUM_SHARE)
+        changes = {
+            "encoder_momentum": self.encoder_momentum if images is None else pace.momentum_for(images),
+            "encoder_momentum_images": None,
+            "encoder_momentum_ramp_steps": steps,
+            "encoder_momentum_ramp_images": 0,
+        }
+        return super().paced(pace).model_copy(update=changes)
+
     def describe(self) -> str:
         """See `HeadSettings.describe`."""
         return f"{self.kind}, {self.num_slots:,} slots, R={self.references_per_query}"
@@ -84,9 +104,9 @@ class ContainerSettings(HeadSettings):
 
     def turned(self, values: Mapping[str, Value], num_ids: int, steps: float) -> Self:
         """See `HeadSettings.turned`; slots follow their share, and the momentum's ramp ends by the last step."""
-        ramps = {"encoder_momentum_ramp_steps": min(self.encoder_momentum_ramp_steps, int(steps))}
+        ramps = {"encoder_momentum_ramp_steps": shortest(self.encoder_momentum_ramp_steps, MOMENTUM_SHARE * steps)}
         slots = {"dcc_size": slots_for(float(values["dcc_share"]), num_ids)} if "dcc_share" in values else {}
-        return super().turned({**values, **slots, **ramps}, num_ids, steps)
+        return super().turned({**values, **slots}, num_ids, steps).model_copy(update=ramps)
 
     def variations(self) -> Iterator[tuple[str, Self]]:
         """Yield half the slots and narrower storages."""
@@ -105,7 +125,7 @@ class ContainerSettings(HeadSettings):
         changes = {
             "dcc_size": max(1, min(short_ids, round(self.num_slots * share))),
             "encoder_momentum": 1 - forgetting,
-            "encoder_momentum_ramp_steps": round(self.encoder_momentum_ramp_steps * time),
+            "encoder_momentum_ramp_steps": round((self.encoder_momentum_ramp_steps or 0) * time),
         }
         return super().shortened(num_ids, short_ids, time).model_copy(update=changes)
 
@@ -116,7 +136,7 @@ class ContainerSettings(HeadSettings):
             "coverage C / N": self.num_slots / num_ids,
             "age of centers (C / B) x (1 - m)": self.num_slots / batch_size * forgetting,
             "run in time constants T x (1 - m)": steps * forgetting,
-            "momentum ramp / run": self.encoder_momentum_ramp_steps / steps,
+            "momentum ramp / run": (self.encoder_momentum_ramp_steps or 0) / steps,
             "references R": float(self.references_per_query),
         }
 

@@ -45,7 +45,7 @@ class F2CSettings(ContainerSettings):
     @property
     def class_encoder(self) -> ClassEncoder:
         """See `HeadSettings.class_encoder`."""
-        return ClassEncoder(self.encoder_momentum, self.encoder_momentum_ramp_steps, self.batchnorm_buffers)
+        return ClassEncoder(self.encoder_momentum, self.encoder_momentum_ramp_steps or 0, self.batchnorm_buffers)
 
     @property
     def remembered_refreshes(self) -> float:

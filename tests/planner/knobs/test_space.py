@@ -74,9 +74,27 @@ def test_the_learning_rate_is_attfcs_at_its_batch_size_and_linear() -> None:
     recipe = OptimSettings(batch_size=384, learning_rate=0.1)
     assert scaled_learning_rate(384, recipe) == 0.1
     assert scaled_learning_rate(768, recipe) == 0.2
+    base = base_profile(PlanRequest(num_ids=100, num_images=10**7), make_gpu())
+    sizes = (128, 384, 768, 1024)
+    warm_up = {size: setting_of(1.0, 1.0, size, 1, False).applied_to(base).optim.warmup_steps for size in sizes}
+    assert warm_up == {128: 3000, 384: 1000, 768: 500, 1024: 2000}, "the same images, but for a rate beyond twice the recipe's"
+    ramps = [setting_of(1.0, 1.0, size, 1, False).applied_to(base).head.class_encoder for size in sizes]
+    assert [encoder.ramp_steps for encoder in ramps if encoder] == [6000, 2000, 1000, 750]
+
+
+def test_a_plan_without_images_can_be_trained_on_however_few() -> None:
+    """Catches a warm-up of the recipe's length, which the trainer refuses where a run is shorter."""
     base = base_profile(PlanRequest(num_ids=100), make_gpu())
-    warm_up = {size: setting_of(1.0, 1.0, size, 1, False).applied_to(base).optim.warmup_steps for size in (384, 768, 1024)}
-    assert warm_up == {384: base.optim.warmup_steps, 768: base.optim.warmup_steps, 1024: 2000}
+    for size in (128, 384, 2048):
+        planned = setting_of(1.0, 1.0, size, 1, False).applied_to(base)
+        for images in (100, 3_000, 64_000):
+            known = base_profile(PlanRequest(num_ids=100, num_images=images), make_gpu())
+            at_once = setting_of(1.0, 1.0, size, 1, False).applied_to(known).resolve(100, images)
+            later = planned.resolve(100, images)
+            assert later.optim.warmup <= 0.1 * later.total_steps
+            ramps = [each.head.class_encoder.ramp_steps for each in (later, at_once) if each.head.class_encoder]
+            assert later.optim.warmup == pytest.approx(at_once.optim.warmup, abs=1), "a planned run's steps are not rounded"
+            assert ramps == pytest.approx([ramps[0]] * 2, abs=1)
 
 
 def test_a_small_data_set_bounds_container_and_batch() -> None:
@@ -101,7 +119,7 @@ def test_ramps_end_within_a_short_run() -> None:
         update={"head": base.head.model_copy(update={"margin": margin, "encoder_momentum_ramp_steps": 5000})}
     )
 
-    def ramps(recipe: TrainProfile) -> tuple[int, int]:
+    def ramps(recipe: TrainProfile) -> tuple[int | None, int | None]:
         head = setting_of(1.0, 1.0, 128, 1, False).applied_to(recipe).head
         assert isinstance(head, AttFCSettings)
         return head.margin.ramp_steps, head.encoder_momentum_ramp_steps
@@ -110,4 +128,4 @@ def test_ramps_end_within_a_short_run() -> None:
     assert ramps(long.model_copy(update={"run": long.run.model_copy(update={"steps": 300})})) == (150, 300)
     unknown = long.data.model_copy(update={"num_images": None})
     assert ramps(long.model_copy(update={"data": unknown})) == (5000, 5000)
-    assert ramps(base) == (base.head.margin.ramp_steps, min(1000, base.head.encoder_momentum_ramp_steps))
+    assert ramps(base) == (0, 1000), "the recipe's 768,000 images are six times the run"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from attfc_train.profile.profile import TrainProfile
+    from attfc_train.run.collapse import OnCollapse
     from attfc_train.run.out_of_memory import OnOom
 
 app = typer.Typer(
@@ -52,6 +53,7 @@ def train(
     on_oom: Annotated[
         str, typer.Option(help="Out of memory: 'shrink' the micro-batch and repeat the step, or 'fail'.")
     ] = "shrink",
+    on_collapse: Annotated[str, typer.Option(help="All features become alike: 'warn' and go on, or save and 'fail'.")] = "warn",
 ) -> None:
     """Train --profile or --preset on --data, or --resume a run."""
     from attfc_train.errors import UsageError
@@ -75,15 +77,17 @@ def train(
         )
     if on_oom not in ("fail", "shrink"):
         raise UsageError("--on-oom must be fail or shrink", f"'{on_oom}'", "Leave it out to shrink.")
+    if on_collapse not in ("warn", "fail"):
+        raise UsageError("--on-collapse must be warn or fail", f"'{on_collapse}'", "Leave it out to be warned.")
     torch_device = _device(device)
-    when_full = cast("OnOom", on_oom)
+    policies = cast("OnOom", on_oom), cast("OnCollapse", on_collapse)
     if resume is not None:
         superfluous = [name for name in given if name in ("--val", "--output")]
         if superfluous:
             raise UsageError("--resume takes its settings from the run", " and ".join(superfluous), "Leave them out.")
-        run.resume(run.RunOptions(resume, torch_device, Console(), tensorboard, when_full), _assignments(data, override))
+        run.resume(run.RunOptions(resume, torch_device, Console(), tensorboard, *policies), _assignments(data, override))
         return
-    options = run.RunOptions(output, torch_device, Console(), tensorboard, when_full)
+    options = run.RunOptions(output, torch_device, Console(), tensorboard, *policies)
     run.start(_load(profile, preset, data, val, override), options)
 
 

@@ -81,6 +81,12 @@ class DeviceMemoryError(AttfcError):
     exit_code = 10
 
 
+class CollapseError(AttfcError):
+    """The features of all images became alike, and ``--on-collapse fail`` was given; the state was saved."""
+
+    exit_code = 11
+
+
 class Interrupted(AttfcError):
     """SIGINT or SIGTERM: the state was saved before leaving; ``exit_code`` is 128 + the signal's number."""
 

@@ -54,7 +54,7 @@ class Head(nn.Module, ABC):
     * Every micro-batch is scored against the same state. Accumulation changes nothing but what a micro-batch knows of itself:
       batch statistics, and the batch negatives of an AttFC head.
     * Until the writes are made nothing that a head keeps has changed, so a step that failed can be begun again.
-    * No method but `health` and `take_over` reads a value on the host or makes a shape that depends on values.
+    * No method but `health`, `chance_loss` and `take_over` reads a value on the host or makes a shape that depends on values.
 
     The defaults are those of a head with learned centers that are trained whole. ``tests/contracts/head_contract.py`` is the
     contract in tests.
@@ -105,6 +105,20 @@ class Head(nn.Module, ABC):
         """
         del step, observed
         return Health()
+
+    def chance_loss(self, cosine: float, margin: Margin, observed: Mapping[str, Tensor]) -> float | None:
+        """Return about the loss that the last step would have had if all features and centers had been alike.
+
+        Waits for the device.
+
+        Args:
+            cosine: of any two of them, in [0, 1]. margin: of the step. observed: of the step (`Enqueue.observed`).
+
+        Returns:
+            None: the kind of head does not tell; nobody then notices that a run collapses.
+        """
+        del cosine, margin, observed
+        return None
 
     def take_over(self, saved: dict[str, Any]) -> Kept | None:
         """Fill the head from the ``state_dict`` of one whose container had another size or form.

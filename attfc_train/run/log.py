@@ -1,13 +1,16 @@
 """The run record: JSON lines, TensorBoard, and one live line on the screen.
 
 ``log.jsonl`` has one object per line with ``step`` and ``event``: ``start``, ``step``, ``evaluate``, ``save``, ``resume``,
-``stop``, ``oom``, ``allocator`` or ``end``. After a resume it holds what an uninterrupted run would have written, plus the
-``stop`` and ``resume`` lines. A figure that is not finite is null.
+``stop``, ``oom``, ``allocator``, ``collapse`` or ``end``. After a resume it holds what an uninterrupted run would have
+written, plus the ``stop`` and ``resume`` lines. A figure that is not finite is null.
 
 ``start``, ``resume``, ``oom`` and ``end`` have ``predicted_peak_bytes``, null without a plan for the settings that train;
 ``peak_memory_bytes`` is what it predicts, measured since those settings train. An ``oom`` is a step that ran out of memory in
 ``phase`` with ``accumulation`` parts and was repeated with ``next_accumulation`` (null: the run stopped). An ``allocator``
 follows the start where other segments are in force than the plan assumed: ``predicted_peak_bytes`` is then about these.
+
+A ``step`` has ``stranger_cosine`` (mean over queries of different identities) and ``chance_loss``, the loss if nothing told
+them apart; a ``collapse`` says that features are alike and the loss stays there (`attfc_train.run.collapse`).
 
 A ``step`` of a head with a container also has ``filled_slots``, ``identities_held`` (distinct), ``mean_age_steps`` and
 ``max_age_steps`` (since a slot was written), and of the last batch ``conflict_share`` (samples whose identity holds a slot),

@@ -19,11 +19,13 @@ from torch import nn
 
 from attfc_train.data.batch import Batch
 from attfc_train.data.loader import AttentionLoader
-from attfc_train.errors import Interrupted, NonFiniteLossError
+from attfc_train.errors import CollapseError, Interrupted, NonFiniteLossError
 from attfc_train.evaluate.pairs import Verification
 from attfc_train.interrupt import StopFlag
+from attfc_train.optim import schedule
 from attfc_train.profile.file import save_profile
 from attfc_train.run.checkpoint import FILE_NAME, save_checkpoint, save_model
+from attfc_train.run.collapse import REMEDY, CollapseWatch, Look, OnCollapse
 from attfc_train.run.device_memory import forget_peak, memory_use
 from attfc_train.run.log import RunLog
 from attfc_train.run.out_of_memory import OnOom, OutOfMemory, in_smaller_parts, observed, release, too_large
@@ -63,22 +65,26 @@ class Loop:
     folder: Path
     on_oom: OnOom
     best_accuracy: float | None = None
+    on_collapse: OnCollapse = "warn"
     _is_settled: bool = field(default=False, init=False)
     """Whether a step of the present size was made, and its start-up is forgotten (`_settle`)."""
     _clock: _Clock = field(init=False)
+    _collapse: CollapseWatch = field(init=False)
 
     def run(self) -> None:
         """Train to the end, evaluate and save.
 
         Raises:
             Interrupted: SIGINT or SIGTERM came, and the state is saved.
+            CollapseError: ``--on-collapse fail``, and the state is saved.
             NonFiniteLossError, DataError, StorageError, DeviceMemoryError: see `attfc_train.errors`.
         """
         state = self.state
         self._clock = _Clock(self.loader, state.step)
+        self._collapse = CollapseWatch(state.head, lambda step: schedule.margin(state.profile.head.margin, step))
         with StopFlag() as stop:
             for batch in self.loader.batches(state.step, state.profile.total_steps):
-                state.head.observes = self._is_logged(state.step + 1)
+                state.head.observes = self._collapse.begin_step(state.step + 1, self._is_logged(state.step + 1))
                 metrics = self._train_step(batch)
                 if not self._is_settled:
                     self._settle()
@@ -148,8 +154,11 @@ class Loop:
         step = self.state.step
         run = self.state.profile.run
         last = self.state.profile.total_steps
+        look = self._look(metrics)
         if self._is_logged(step):
-            self._log(metrics)
+            self._log(metrics, look)
+        if self._collapse.has_just_collapsed():
+            self._report_collapse()
         if step % run.eval_every == 0 and step != last:
             self._evaluate()
         if step % run.save_every == 0 and step != last:
@@ -158,7 +167,32 @@ class Loop:
     def _is_logged(self, step: int) -> bool:
         return step % self.state.profile.run.log_every == 0 or step == self.state.profile.total_steps
 
-    def _log(self, metrics: StepMetrics) -> None:
+    def _look(self, metrics: StepMetrics) -> Look | None:
+        """Look at the step where it is time to; then this waits for the device."""
+        if not self.state.head.observes:
+            return None
+        return self._collapse.look(self.state.step, metrics.loss.item(), metrics.observed)
+
+    def _report_collapse(self) -> None:
+        """Say and record that the run has collapsed.
+
+        Raises:
+            CollapseError: ``--on-collapse fail``; the state is saved first.
+        """
+        step = self.state.step
+        finding = self._collapse.finding
+        self.log.event("collapse", step, message=finding)
+        if self.on_collapse == "warn":
+            self.log.say(f"warning: training has collapsed at step {step}: {finding}. {REMEDY}.")
+            return
+        self._save()
+        raise CollapseError(
+            "features must tell people apart (--on-collapse fail)",
+            f"a collapse at step {step}: {finding}",
+            f"{REMEDY}. Start anew so, or go on: --resume {self.folder} --on-collapse warn.",
+        )
+
+    def _log(self, metrics: StepMetrics, look: Look | None) -> None:
         self._check_finite()
         profile = self.state.profile
         memory = memory_use(self.state.device)
@@ -176,6 +210,7 @@ class Loop:
             data_wait_share=waited / seconds,
             memory_bytes=float(memory.current),
             peak_memory_bytes=float(memory.peak),
+            **(look.by_name() if look else {}),
             **health.values,
         )
 
@@ -195,7 +230,7 @@ class Loop:
         raise NonFiniteLossError(
             "the loss and its gradient must stay finite",
             f"NaN or infinity at step {bad}; its batch: {shown}",
-            f"{kept} --resume it with --set optim.learning_rate=..., or start anew with more optim.warmup_steps.",
+            f"{kept} --resume it with --set optim.learning_rate=..., or start anew with more optim.warmup_images.",
         )
 
     def _evaluate(self) -> None:

@@ -28,6 +28,7 @@ from attfc_train.profile.file import resolve_profile, save_profile, with_overrid
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.run.checkpoint import FILE_NAME as CHECKPOINT_FILE
 from attfc_train.run.checkpoint import load_checkpoint
+from attfc_train.run.collapse import OnCollapse
 from attfc_train.run.log import RunLog
 from attfc_train.run.loop import BEST_FILE, MODEL_FILE, PROFILE_FILE, Evaluator, Loop
 from attfc_train.run.out_of_memory import OnOom, is_out_of_memory, reason
@@ -45,6 +46,7 @@ class RunOptions:
     console: Console
     tensorboard: bool = False
     on_oom: OnOom = "shrink"
+    on_collapse: OnCollapse = "warn"
 
 
 def start(profile: TrainProfile, options: RunOptions) -> None:
@@ -251,7 +253,7 @@ def _train(
             save_profile(profile, options.folder / PROFILE_FILE)  # with what this command changed
         log.say(_headline(profile, dataset, options))
         loader = _loader(profile, dataset, options.device)
-        Loop(state, loader, evaluator, log, options.folder, options.on_oom, best_accuracy).run()
+        Loop(state, loader, evaluator, log, options.folder, options.on_oom, best_accuracy, options.on_collapse).run()
 
 
 def _loader(profile: TrainProfile, dataset: FaceDataset, device: torch.device) -> AttentionLoader:

@@ -23,6 +23,7 @@ TRAIN = {
         "--tensorboard",
         "--no-tensorboard",
         "--on-oom",
+        "--on-collapse",
     },
     "evaluate": {"run_folder", "--val", "--which", "--at-least", "--device"},
     "presets": set(),

@@ -28,6 +28,7 @@ from attfc_train.losses.container_loss import ContainerLoss
 from attfc_train.losses.learning import Descent, LearnedRows, Pull, Rule
 from attfc_train.losses.learning_chunked import learner
 from attfc_train.losses.margin import Margin
+from attfc_train.losses.reference import chance_loss
 from attfc_train.losses.slots import EMPTY, Slots
 from attfc_train.rounding import DTYPES, LARGEST
 
@@ -94,6 +95,8 @@ class AttFCHead(Head):
         self.slot_rate = slot_rate
         self._pulls: list[Pull] = []
         self.watch = watch
+        self._num_queries = 0
+        """Of the last micro-batch."""
 
     def begin_step(self, labels: Tensor, step: int) -> Tensor:
         """Return 1 / B each; without references only queries whose identity holds a slot count."""
@@ -107,6 +110,7 @@ class AttFCHead(Head):
 
     def forward(self, features: Tensor, references: Tensor, labels: Tensor, weights: Tensor, margin: Margin) -> HeadOutput:
         """See `Head.forward`."""
+        self._num_queries = len(labels)
         query = normalize(features.float(), dim=1)
         with torch.no_grad():  # centers are generated, not learned: the gradient reaches the query alone
             centers, positive = self._centers(query.detach(), references, labels)
@@ -186,6 +190,18 @@ class AttFCHead(Head):
             **{name: value.item() for name, value in observed.items()},
         }
         return Health(values, self.watch.warning(step, values) if self.watch else None)
+
+    def chance_loss(self, cosine: float, margin: Margin, observed: Mapping[str, Tensor]) -> float:
+        """See `Head.chance_loss`: a query is scored against the filled slots, and the micro-batch's fresh centers."""
+        slots = self._slots()
+        filled = int((slots.owners() != EMPTY).sum())
+        others = filled - 1.0
+        # While slots are free, new centers have just taken some of them, and are counted already.
+        if self.batch_negatives and filled == slots.size:
+            is_ring = isinstance(self.container, FifoContainer)  # no slot stands for an identity
+            found = 0.0 if is_ring else observed["conflict_share"].item() * slots.size / self.container.slots.size
+            others += self._num_queries * (1 - found)
+        return chance_loss(cosine, others, margin, self.scale)
 
     def take_over(self, saved: dict[str, Any]) -> Kept:
         """See `Head.take_over`; the rule is that of `attfc_train.heads.containers.resize`."""

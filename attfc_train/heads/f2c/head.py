@@ -21,6 +21,7 @@ from attfc_train.heads.f2c.settings import F2CSettings
 from attfc_train.heads.head import Enqueue, Head, HeadOutput, Health
 from attfc_train.heads.kinds import HeadSite
 from attfc_train.losses.margin import Margin
+from attfc_train.losses.reference import chance_loss
 from attfc_train.losses.slots import EMPTY, Slots
 from attfc_train.losses.streaming import loss_and_gradient, with_gradient
 
@@ -136,6 +137,15 @@ class F2CHead(Head):
             return Health()
         values = {**occupancy(self.pool, step).by_name(), **{name: value.item() for name, value in observed.items()}}
         return Health(values, self.watch.warning(step, values) if self.watch else None)
+
+    def chance_loss(self, cosine: float, margin: Margin, observed: Mapping[str, Tensor]) -> float:
+        """See `Head.chance_loss`: of two halves and two views, each with the part of the queries in the pool and of the others.
+
+        Of the support vectors of SV-Softmax, which only raise it, nothing is counted.
+        """
+        outside = observed["outside_share"].item()
+        inside_loss = chance_loss(cosine, self.pool.size - 1, margin, self.rule.scale) if outside < 1 else 0.0
+        return 2 * 2 * (inside_loss + (cosine if outside > 0 else 0.0))
 
     def take_over(self, saved: dict[str, Any]) -> Kept:
         """See `Head.take_over`; the rule is that of `attfc_train.heads.f2c.resize`."""

@@ -73,9 +73,9 @@ ORDERS: Final = tuple(
 )
 ALONE: Final = attfc(0.1, 0, "AttFC, C 10 %, R=0, no batch negatives", batch_negatives=False)
 
-DCQ: Final = tuple(
-    learned("dcq", f"DCQ, C {100 * share:g} %", "dcq", dcc_share=share, encoder_momentum_ramp_steps=400) for share in (0.3, 0.1)
-)
+_RAMP: Final = {"encoder_momentum_ramp_steps": 400, "encoder_momentum_ramp_images": 0}
+"""Of the class encoder's momentum; the margin's ramp and the warm-up stand in `profile_of`."""
+DCQ: Final = tuple(learned("dcq", f"DCQ, C {100 * share:g} %", "dcq", dcc_share=share, **_RAMP) for share in (0.3, 0.1))
 F2C: Final = tuple(learned("f2c", f"F2C, C {100 * share:g} %", "f2c", dcc_share=share) for share in (1.0, 0.1, 0.01))
 SMALL: Final = (
     learned("full_fc", "full FC, int8, no momentum", "small_fc", storage="int8", momentum=False),
@@ -122,11 +122,14 @@ def profile_of(variant: Variant, batch_size: int, steps: int, seed: int, rate: f
         rate: learning rate; None is the preset's.
     """
     document = load_preset("tiny").model_dump()
-    head = {"margin": document["head"]["margin"]} if "kind" in variant.head else document["head"]
-    document["head"] = head | variant.head
+    margin = document["head"]["margin"] | {"ramp_steps": 200, "ramp_images": 0}
+    head = {} if "kind" in variant.head else document["head"] | _RAMP
+    document["head"] = head | {"margin": margin} | variant.head
     document["data"] |= variant.data
     document["model"]["image_size"] = IMAGE_SIZE
-    document["optim"] |= {"batch_size": batch_size} | ({} if rate is None else {"learning_rate": rate})
+    document["optim"] |= {"batch_size": batch_size, "warmup_steps": min(20, steps // 2), "warmup_images": 0} | (
+        {} if rate is None else {"learning_rate": rate}
+    )
     document["run"] |= {"steps": steps, "seed": seed, "save_every": 500, "eval_every": max(1, steps // 5), "log_every": 50}
     return TrainProfile.model_validate(document)
 
@@ -138,12 +141,23 @@ def settings_digest(profile: TrainProfile) -> str:
     that changes nothing are left out, so that older records stay what they are.
     """
     decisive = profile.model_dump(mode="json", include={"model", "head", "optim"})
-    neutral = NEUTRAL.get(profile.head.kind, {})
-    decisive["head"] = {key: value for key, value in decisive["head"].items() if neutral.get(key, ...) != value}
+    neutral = COUNTED_IN_IMAGES | NEUTRAL.get(profile.head.kind, {})
+    head = decisive["head"]
+    for section, unchanged in ((head, neutral), (head["margin"], COUNTED_IN_IMAGES), (decisive["optim"], COUNTED_IN_IMAGES)):
+        for key, value in unchanged.items():
+            if section.get(key, ...) == value:
+                del section[key]
     decisive["order"] = [profile.data.draw, profile.window or profile.num_ids, profile.data.flip_probability]
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()[:16]
 
 
+COUNTED_IN_IMAGES: Final[dict[str, Any]] = {
+    "ramp_images": 0,
+    "warmup_images": 0,
+    "encoder_momentum_images": None,
+    "encoder_momentum_ramp_images": 0,
+}
+"""Settings that came after the first records, in steps, with the value that leaves it to those."""
 _LEARNED: Final = {"storage": "fp32", "momentum": True, "interclass_filter": 0.0, "chunk_slots": 2048, "loss_kernel": "auto"}
 NEUTRAL: Final[dict[str, dict[str, Any]]] = {
     "attfc": {"exported_encoder": "feature", "slot_rate": 0.0, "first_scored_share": 1.0, "growing_share": 0.5},

@@ -201,7 +201,7 @@ def test_a_users_own_sum_is_new() -> None:
     [
         {},
         {"checkpointing": True, "precision": "bf16"},
-        {"head": {"kind": "partial_fc", "sample_rate": 0.3}, "accumulation": 2},
+        {"head": {"kind": "dcq"}, "accumulation": 2},
         {"backbone": "r18", "precision": "bf16", "image_size": 32},
         {"backbone": "mbf", "image_size": 32, "batch_size": 2},
     ],

@@ -9,14 +9,30 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from attfc_planner.commands.option_checks import backbones, check_head, check_limits, check_output, check_values, size_of_data
+from attfc_planner.commands.option_checks import (
+    backbones,
+    check_limits,
+    check_output,
+    check_values,
+    checked_head,
+    size_of_data,
+)
 from attfc_train.exits import run_and_exit
 
 if TYPE_CHECKING:
     from attfc_planner.search.choose import Preference
     from attfc_train.document import Precision, StorageName
 
-Head = Annotated[str, typer.Option(help="Classification head: attfc, or full_fc and partial_fc to compare with.")]
+Head = Annotated[
+    str, typer.Option(help="Classification head: attfc, another kind to compare with, or 'auto' ('any') to choose among all.")
+]
+Val = Annotated[list[str] | None, typer.Option(help="Verification set: a .bin file or a data set. Repeatable.")]
+Output = Annotated[Path, typer.Option(help="Where the training profile is written.")]
+ImageSize = Annotated[int, typer.Option(help="Height and width of the images.", min=32, max=512)]
+AnyPrecision = Annotated[str | None, typer.Option(help="bf16, fp16 or fp32; without it the best of the device.")]
+Epochs = Annotated[float, typer.Option(help="Passes over the images of the full run.", min=0.001)]
+MaxAccuracyDrop = Annotated[float, typer.Option(help="Points that the accuracy may lie below a full FC layer.", min=0)]
+Seed = Annotated[int, typer.Option(help="Seed of the search.", min=0, max=2**32 - 1)]
 
 app = typer.Typer(
     help="Plan the training of face recognition with millions of identities on one GPU.",
@@ -35,19 +51,15 @@ def plan(
         str | None,
         typer.Option(help="RecordIO folder or .rec file, folder per identity, or synthetic:IDSxIMAGES; @FIRST:STOP: a part."),
     ] = None,
-    val: Annotated[
-        list[str] | None, typer.Option(help="Verification set for the training: a .bin file or a data set. Repeatable.")
-    ] = None,
+    val: Val = None,
     backbone: Annotated[
         list[str] | None,
         typer.Option(help="Feature encoder: r18, r34, r50 (default), r100, r200, mbf, tiny. Repeat it, or 'any', to choose."),
     ] = None,
     head: Head = "attfc",
-    output: Annotated[Path, typer.Option(help="Where the training profile is written.")] = Path("best.json"),
+    output: Output = Path("best.json"),
     train: Annotated[bool, typer.Option("--train", help="Train with the plan afterwards; needs --data.")] = False,
-    max_accuracy_drop: Annotated[
-        float, typer.Option(help="Points that the accuracy may lie below a full FC layer.", min=0)
-    ] = 1.0,
+    max_accuracy_drop: MaxAccuracyDrop = 1.0,
     prefer: Annotated[
         str, typer.Option(help="speed, balanced or accuracy: which end of the Pareto front within the limits.")
     ] = "balanced",
@@ -56,13 +68,13 @@ def plan(
     ] = None,
     max_hours: Annotated[float | None, typer.Option(help="Hours that the training may take.", min=0.001)] = None,
     max_memory: Annotated[float | None, typer.Option(help="GiB to use; without it all that the GPU has.", min=0.1)] = None,
-    precision: Annotated[str | None, typer.Option(help="bf16, fp16 or fp32; without it the best of the device.")] = None,
-    image_size: Annotated[int, typer.Option(help="Height and width of the images.", min=32, max=512)] = 112,
-    epochs: Annotated[float, typer.Option(help="Passes over the images.", min=0.001)] = 5.0,
+    precision: AnyPrecision = None,
+    image_size: ImageSize = 112,
+    epochs: Epochs = 5.0,
     trials: Annotated[int, typer.Option(help="Optuna trials, at least the Pareto front.", min=1)] = 40,
-    seed: Annotated[int, typer.Option(help="Seed of the search.", min=0, max=2**32 - 1)] = 0,
+    seed: Seed = 0,
 ) -> None:
-    """Choose DCC size, queue, batch size and parts, references, storage and checkpointing for a GPU, and write best.json."""
+    """Choose the head's settings, batch size and parts, precision and checkpointing for a GPU, and write best.json."""
     from attfc_train.errors import UsageError
 
     if context.invoked_subcommand is not None:
@@ -77,7 +89,7 @@ def plan(
     compared = backbones(backbone)
     for name in compared:
         check_values(name, image_size, epochs, precision)
-    check_head(head)
+    kind = checked_head(head)
     check_limits(prefer, max_hours, max_memory)
     check_output(output)
     num_ids, num_images = size_of_data(data, ids, images)
@@ -91,7 +103,7 @@ def plan(
         num_images=num_images,
         data_path=data,
         backbone=compared[0],
-        head=head,
+        head=kind,
         compared=tuple(compared) if len(compared) > 1 else (),
         image_size=image_size,
         precision=cast("Precision | None", precision),
@@ -148,7 +160,7 @@ def fit(
     ] = None,
     share: Annotated[float, typer.Option(help="DCC slots as a share of the identities.", min=0.001, max=1)] = 1.0,
     storage: Annotated[str, typer.Option(help="Type of the stored centers: fp32, bf16, fp8 or int8.")] = "fp32",
-    precision: Annotated[str | None, typer.Option(help="bf16, fp16 or fp32; without it the best of the device.")] = None,
+    precision: AnyPrecision = None,
 ) -> None:
     """Show the most identities that fit a GPU, by backbone and batch size."""
     from rich.console import Console
@@ -197,7 +209,7 @@ def calibrate(
 @app.command()
 def tune(
     data: Annotated[str, typer.Option(help="Data set, as for a plan; some of its identities are held out.")],
-    val: Annotated[list[str] | None, typer.Option(help="Verification set instead of held-out identities. Repeatable.")] = None,
+    val: Val = None,
     gpu: Annotated[str, typer.Option(help="auto or cpu: the device that is here.")] = "auto",
     trials: Annotated[int, typer.Option(help="Settings whose real train steps are run.", min=1)] = 40,
     hours: Annotated[float, typer.Option(help="Hours that this process takes in all.", min=0.001, max=1000)] = 2.0,
@@ -209,23 +221,21 @@ def tune(
     ] = None,
     study: Annotated[str | None, typer.Option(help="Name in the storage; else backbone and identities.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the study that is there.")] = False,
-    output: Annotated[Path, typer.Option(help="Where the training profile is written.")] = Path("best.json"),
+    output: Output = Path("best.json"),
     backbone: Annotated[str, typer.Option(help="Feature encoder: r18, r34, r50, r100, r200, mbf or tiny.")] = "r50",
     head: Head = "attfc",
-    image_size: Annotated[int, typer.Option(help="Height and width of the images.", min=32, max=512)] = 112,
-    precision: Annotated[str | None, typer.Option(help="bf16, fp16 or fp32; without it the best of the device.")] = None,
-    epochs: Annotated[float, typer.Option(help="Passes over the images of the full run.", min=0.001)] = 5.0,
-    max_accuracy_drop: Annotated[
-        float, typer.Option(help="Points that the accuracy may lie below a full FC layer.", min=0)
-    ] = 1.0,
+    image_size: ImageSize = 112,
+    precision: AnyPrecision = None,
+    epochs: Epochs = 5.0,
+    max_accuracy_drop: MaxAccuracyDrop = 1.0,
     prefer: Annotated[
         str, typer.Option(help="speed, balanced or accuracy: what the plan, and a tuning without trainings, chooses.")
     ] = "balanced",
-    seed: Annotated[int, typer.Option(help="Seed of the search.", min=0, max=2**32 - 1)] = 0,
+    seed: Seed = 0,
 ) -> None:
     """Plan, then try settings with real train steps and short trainings on --data, and write best.json."""
     check_values(backbone, image_size, epochs, precision)
-    check_head(head)
+    kind = checked_head(head)
     check_limits(prefer, None, None)
     check_output(output)
     num_ids, num_images = size_of_data(data, None, None)
@@ -238,7 +248,8 @@ def tune(
         num_images=num_images,
         data_path=data,
         backbone=backbone,
-        head=head,
+        head=kind,
+        tries_heads=True,
         image_size=image_size,
         precision=cast("Precision | None", precision),
         epochs=epochs,

@@ -1,16 +1,18 @@
 """The features that the regression sees of a setting: of its head, batch size and precision, and the accuracy prior.
 
-A kind of head may register features of its own in `HEAD_FEATURES`; for any other its knobs are the features.
+All kinds of heads stand side by side in one regression. They share the level of a full FC layer, the prior, batch size and
+precision; each has a level of its own, and slopes of its own knobs. A kind may register features in `HEAD_FEATURES`; for any
+other its knobs are the features.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from attfc_planner.accuracy.prior import accuracy_prior, midpoint
-from attfc_planner.knobs.space import BACKBONE, knobs_of
+from attfc_planner.knobs.space import BACKBONE, HEAD, knobs_of
 from attfc_train.document import Value
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.heads.kinds import BASELINE
@@ -27,35 +29,46 @@ ROUNDING = {"fp32": 0.0, "bf16": 0.25, "int8": 0.5, "fp8": 1.0}
 """Storage -> coarseness of the stored centers, in the order of `attfc_planner.accuracy.prior.STORAGE`; 1 for the coarsest."""
 
 LEVEL = "level"
-CONTAINER = "container"
 PRIOR = "prior"
-SLOPES: Final = (
-    "slots",
-    "shorter queue",
-    "longer queue",
-    "no references",
-    "two references",
-    "references x slots",
-    "batch size",
-    "storage",
-    "precision",
-)
-FEATURES: Final = (LEVEL, CONTAINER, PRIOR, *SLOPES)
-"""Features of an AttFC head."""
+BATCH_SIZE = "batch size"
+PRECISION = "precision"
+SHARED = (LEVEL, PRIOR, BATCH_SIZE, PRECISION)
+"""Features that settings of all kinds of heads have."""
+STORAGE = "storage"
+"""How coarse stored centers are, of whatever head."""
 
 
 def features(profile: TrainProfile) -> dict[str, float]:
-    """Return feature -> value of a resolved profile; a feature that is left out is 0."""
-    batch_size = math.log2(profile.optim.batch_size / USUAL_BATCH_SIZE)
-    common = {LEVEL: 1.0, "batch size": batch_size, "precision": float(profile.run.precision != "fp32")}
-    return common | HEAD_FEATURES.get(profile.head.kind, _knob_features)(profile, profile.head)
+    """Return feature -> value of a resolved profile, with all features that its kind of head has; any other is 0."""
+    head = profile.head
+    shared = {
+        LEVEL: 1.0,
+        PRIOR: midpoint(accuracy_prior(profile)) / POINTS_PER_LOG_ODDS,  # in log odds
+        BATCH_SIZE: math.log2(profile.optim.batch_size / USUAL_BATCH_SIZE),
+        PRECISION: float(profile.run.precision != "fp32"),
+    }
+    level = {} if head.kind == BASELINE else {level_of(head.kind): 1.0}  # the baseline's level is the shared one
+    own = HEAD_FEATURES.get(head.kind, _knob_features)(profile, head)
+    return shared | level | {_own(head.kind, name): value for name, value in own.items()}
 
 
-def feature_names(profile: TrainProfile) -> tuple[str, ...]:
-    """Return the names of the features of settings with such a head, in the order of the regression."""
-    if profile.head.kind in HEAD_FEATURES:
-        return FEATURES
-    return (LEVEL, CONTAINER, PRIOR, "batch size", "precision", *map(_feature_of, profile.head.knobs()))
+def level_of(kind: str) -> str:
+    """Return the name of the feature by which a kind of head differs from a full FC layer."""
+    return _own(kind, LEVEL)
+
+
+def is_level(name: str) -> bool:
+    """Return whether a feature is the level of a kind of head."""
+    return name.endswith(f" {LEVEL}")
+
+
+def is_storage(name: str) -> bool:
+    """Return whether a feature is how coarse a kind's stored centers are."""
+    return name.endswith(f" {STORAGE}")
+
+
+def _own(kind: str, name: str) -> str:
+    return f"{kind} {name}"
 
 
 def _attfc_features(profile: TrainProfile, head: AttFCSettings) -> dict[str, float]:
@@ -65,8 +78,6 @@ def _attfc_features(profile: TrainProfile, head: AttFCSettings) -> dict[str, flo
     has_none = float(head.num_references == 0)
     has_two = float(head.num_references >= 2)
     return {
-        CONTAINER: 1.0,
-        PRIOR: _prior(profile),
         "slots": decades,
         # Accuracy falls on both sides of the usual length, at slopes of their own.
         "shorter queue": max(0.0, -doublings),
@@ -75,57 +86,38 @@ def _attfc_features(profile: TrainProfile, head: AttFCSettings) -> dict[str, flo
         "two references": has_two,
         # References may be worth more where identities are evicted: one slope, of opposite sign for R = 0 and R = 2.
         "references x slots": (has_none - has_two) * decades,
-        "storage": ROUNDING[head.storage],
+        STORAGE: ROUNDING[head.storage],
     }
 
 
 def _knob_features(profile: TrainProfile, head: HeadSettings) -> dict[str, float]:
-    """Return the features of a head of any kind: the prior, and every knob as its place among its values.
+    """Return the features of a head of any kind: every knob as its place among its values.
 
     A place is a share of the way from the first value to the last, so that a slope is what the whole way changes; a value that
-    is not searched lies half way.
+    is not searched lies half way. So the baseline at the first values of its knobs is the layer that all are compared with.
     """
-    values = {CONTAINER: 1.0, PRIOR: _prior(profile)}
+    places = {}
     for knob in head.knobs():
         value = head.value_of(knob.name, profile.num_ids)
         last = max(1, len(knob.values) - 1)
-        values[_feature_of(knob)] = knob.values.index(value) / last if value in knob.values else 0.5
-    return values
+        name = f"{knob.name} of the head" if knob.name == LEVEL else knob.name
+        places[name] = knob.values.index(value) / last if value in knob.values else 0.5
+    return places
 
 
-def _feature_of(knob: Knob) -> str:
-    """Return the name of a knob's feature; one that is called like a feature of every head is told apart."""
-    return f"{knob.name} of the head" if knob.name in (LEVEL, CONTAINER, PRIOR, "precision") else knob.name
-
-
-def _prior(profile: TrainProfile) -> float:
-    """Return the middle of the prior in log odds."""
-    return midpoint(accuracy_prior(profile)) / POINTS_PER_LOG_ODDS
-
-
-def _baseline_features(profile: TrainProfile, head: HeadSettings) -> dict[str, float]:
-    """Return nothing: a full FC layer has the level alone."""
-    del profile, head
-    return {}
-
-
-HEAD_FEATURES: dict[str, Callable[[TrainProfile, Any], dict[str, float]]] = {
-    "attfc": _attfc_features,
-    "full_fc": _baseline_features,
-}
-"""Kind of head -> its features; a kind that is not here has those of its knobs."""
+HEAD_FEATURES: dict[str, Callable[[TrainProfile, Any], dict[str, float]]] = {"attfc": _attfc_features}
+"""Kind of head -> its own features, the same names for all settings; a kind that is not here has those of its knobs."""
 
 
 def compared_knobs(profile: TrainProfile) -> dict[str, float | str]:
-    """Return knob -> value of the knobs in which a setting may lie beyond what was tried; none for a full FC layer."""
-    head = profile.head
-    if head.kind == BASELINE:
-        return {}
-    compared = [knob for knob in knobs_of(type(head)) if "accuracy" in knob.affects and knob is not BACKBONE]
+    """Return knob -> value of the knobs in which a setting may lie beyond what was tried, the kind of head first."""
+    compared = [knob for knob in knobs_of(type(profile.head)) if "accuracy" in knob.affects and knob is not BACKBONE]
     return {knob.name: _value(profile, knob) for knob in compared}
 
 
 def _value(profile: TrainProfile, knob: Knob) -> Value:
+    if knob is HEAD:
+        return profile.head.kind
     if knob.section == "head":
         return profile.head.value_of(knob.name, profile.num_ids)
     value: Value = getattr(getattr(profile, knob.section), knob.name)

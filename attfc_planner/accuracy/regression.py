@@ -2,14 +2,15 @@
 
 Accuracies are taken as log odds, in which the same change has about the same size at 84 % and at 96 %. The model:
 
-    log odds = level + (container) + stretch x prior + sum over knobs of slope x feature + own deviation + noise
+    log odds = level + (level of the kind of head) + stretch x prior + sum of slope x feature + own deviation + noise
 
-A full FC layer has the level alone. The prior's middle is one feature among others, with a stretch of 1 expected; the slopes
-correct it, and are expected to be small. How small, how large the noise is beside that of the pairs, and how far settings
-deviate from the rest, is integrated over on a grid, weighted by how well it explains the trainings (a hierarchical Bayesian
-linear regression; Gelman et al., Bayesian Data Analysis, 3rd ed., 14.6-14.8 and 5.6). So little data moves the prior little and
-much data overrules it; a knob that was never turned keeps the prior's word, with the uncertainty of a usual slope. A setting's
-own deviation, which no feature explains, is not predicted but widens the interval.
+A full FC layer has the first level alone, and slopes of batch size and precision that all kinds of heads share. The prior's
+middle is one feature among others, with a stretch of 1 expected; the slopes correct it, and are expected to be small. How
+small, how large the noise is beside that of the pairs, and how far settings deviate from the rest, is integrated over on a
+grid, weighted by how well it explains the trainings (a hierarchical Bayesian linear regression; Gelman et al., Bayesian Data
+Analysis, 3rd ed., 14.6-14.8 and 5.6). So little data moves the prior little and much data overrules it; a knob that was never
+turned keeps the prior's word, with the uncertainty of a usual slope. A setting's own deviation, which no feature explains, is
+not predicted but widens the interval.
 """
 
 from __future__ import annotations
@@ -24,17 +25,18 @@ import numpy as np
 import numpy.typing as npt
 
 from attfc_planner.accuracy.features import (
-    CONTAINER,
-    FEATURES,
     LEVEL,
     POINTS_PER_LOG_ODDS,
+    PRECISION,
     PRIOR,
     compared_knobs,
-    feature_names,
     features,
+    is_level,
+    is_storage,
 )
 from attfc_planner.accuracy.prior import Part
-from attfc_train.heads.kinds import BASELINE
+from attfc_planner.knobs.space import HEAD, with_head
+from attfc_train.heads.kinds import HEADS
 from attfc_train.profile.prediction import Interval
 from attfc_train.profile.profile import TrainProfile
 
@@ -45,10 +47,12 @@ FEWEST_SETTINGS = 3
 Z = 1.96
 """95 %, two-sided."""
 
-_SPREAD = {LEVEL: 10.0, CONTAINER: 0.5, PRIOR: 0.25}
-"""Standard deviation of a coefficient before any training; that of a slope is one of `_SLOPE_SCALES` ..."""
-_CALMER = {"storage": 0.25, "precision": 0.25}
-"""... times this: rounding gains nothing, and what it loses is in the prior."""
+_SPREAD = {LEVEL: 10.0, PRIOR: 0.25}
+_KIND_SPREAD = 0.5
+"""Standard deviation of a coefficient before any training, the second that of a kind's level; that of a slope is one of
+`_SLOPE_SCALES` ..."""
+_CALM = 0.25
+"""... times this for storage and precision: rounding gains nothing, and what it loses is in the prior."""
 _SLOPE_SCALES = np.array([0.02, 0.05, 0.1, 0.2, 0.4])
 _NOISE_FACTORS = np.geomspace(0.1, 30.0, 16)
 """Noise over the binomial variance of the pairs: below 1, as all trainings are verified on the same ones; above, by seeds."""
@@ -70,11 +74,8 @@ class Training:
     """Variance of `log_odds`, from the number of pairs; what seeds add is learned as a factor."""
     projection_variance: float = 0.0
     """Variance of `log_odds` from projecting a run that was not run to its end: not multiplied by that factor."""
-
-    @property
-    def full_fc(self) -> bool:
-        """Whether it is a training of the full FC layer, which the others are compared with."""
-        return self.profile.head.kind == BASELINE
+    full_fc: bool = False
+    """Whether it is a training of the full FC layer that all are compared with; such a layer may be a setting too."""
 
 
 @dataclass(frozen=True)
@@ -164,11 +165,11 @@ class MeasuredAccuracy:
         references = [each.profile for each in trainings if each.full_fc]
         if not references:
             raise ValueError("a regression needs a full FC layer to compare with")
-        self._names = feature_names(settings[0]) if settings else FEATURES
+        self._names = _names([*settings, *references])
         self.full_fc = references[0]
         self.num_settings = len({self._features(profile) for profile in settings})
         self._where = where
-        self._tried = [compared_knobs(profile) for profile in settings]
+        self._tried = [compared_knobs(profile) for profile in (*settings, *references)]
         self._posterior = _posterior(trainings, self._names)
 
     def _features(self, profile: TrainProfile) -> tuple[float, ...]:
@@ -226,9 +227,19 @@ class MeasuredAccuracy:
 
     def beyond(self, profile: TrainProfile) -> tuple[str, ...]:
         """Return the knobs in which `profile` lies outside of what was trained, each with the range that was tried."""
-        knobs = compared_knobs(profile).items()
-        phrases = (_phrase_beyond(name, value, [setting[name] for setting in self._tried]) for name, value in knobs)
+        knobs = compared_knobs(profile)
+        kin = [setting for setting in self._tried if setting[HEAD.name] == profile.head.kind]
+        if not kin:
+            knobs = {HEAD.name: profile.head.kind}
+        tried = kin or self._tried
+        phrases = (_phrase_beyond(name, value, [setting[name] for setting in tried]) for name, value in knobs.items())
         return tuple(phrase for phrase in phrases if phrase)
+
+
+def _names(profiles: Sequence[TrainProfile]) -> tuple[str, ...]:
+    """Return the features of these profiles and of heads of all kinds: what was not trained keeps the prior's word."""
+    kinds = [with_head(profiles[0], kind).resolve(profiles[0].num_ids) for kind in HEADS]
+    return tuple(dict.fromkeys(name for profile in (*profiles, *kinds) for name in features(profile)))
 
 
 def _phrase_beyond(name: str, value: float | str, tried: Sequence[float | str]) -> str | None:
@@ -269,8 +280,8 @@ def _component(design: _Design, scale: float, factor: float, deviation: float) -
 
         b ~ N(b0, P)        y = X b + u + e        Cov(u) = own x same        Cov(e) = diag(factor x variances + projections)
     """
-    # P = diag(prior): spread^2 of level, container and stretch, (scale x calm)^2 of slopes.
-    prior = np.array([_SPREAD.get(name, scale * _CALMER.get(name, 1.0)) for name in design.names]) ** 2
+    # P = diag(prior): spread^2 of levels and stretch, (scale x calm)^2 of slopes.
+    prior = np.array([_deviation(name, scale) for name in design.names]) ** 2
     own = (deviation * scale) ** 2
     # S = Cov(y) = X P X' + Cov(e) + Cov(u)                  [T, T]
     scaled_rows = design.rows * prior  # X P
@@ -285,6 +296,14 @@ def _component(design: _Design, scale: float, factor: float, deviation: float) -
     # Hyperprior: log factor ~ N(0, 1), log scale ~ N(log _USUAL_SCALE, 1), all deviations alike.
     log_weight -= (math.log(factor) ** 2 + math.log(scale / _USUAL_SCALE) ** 2) / 2
     return _Component(log_weight, mean, covariance, prior, own, factor)
+
+
+def _deviation(name: str, scale: float) -> float:
+    """Return the standard deviation of a feature's coefficient before any training, for one scale of slopes."""
+    if is_level(name):
+        return _KIND_SPREAD
+    slope = scale * (_CALM if name == PRECISION or is_storage(name) else 1.0)
+    return _SPREAD.get(name, slope)
 
 
 def _mixed(components: Sequence[_Component]) -> _Posterior:

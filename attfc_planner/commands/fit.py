@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 
 from attfc_planner.commands.device import device_for
-from attfc_planner.explain.capacity import BACKBONES, FitRequest, fits
+from attfc_planner.explain.capacity import BACKBONES, FitRequest, bytes_per_identity, fits
 from attfc_planner.memory.model import MemoryModel
 from attfc_planner.plan.problem import base_profile
 from attfc_planner.plan.request import PlanRequest, choose_precision
@@ -27,5 +27,7 @@ def fit_gpu(
     request = FitRequest(tuple(dict.fromkeys(backbones or BACKBONES)), share, storage, chosen)
     base = base_profile(PlanRequest(num_ids=2, precision=chosen), gpu)
     with console.status("Tracing the train step of every backbone where it was not traced before ..."):
-        table = fits(request, gpu, MemoryModel(base, gpu, gpu.capacity_bytes))
-    show_fits(console, table, request, gpu)
+        model = MemoryModel(base, gpu, gpu.capacity_bytes)
+        table = fits(request, gpu, model)
+        kept = bytes_per_identity(request, gpu, model)
+    show_fits(console, table, request, gpu, kept)

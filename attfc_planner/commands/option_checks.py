@@ -7,6 +7,8 @@ from pathlib import Path
 
 MAX_EPOCHS = 100_000
 MAX_LIMIT = 1_000_000
+ANY_HEAD_WORDS = ("auto", "any")
+"""Words of ``--head`` for all kinds; the first is that of `attfc_planner.plan.request.ANY_HEAD`."""
 
 
 def size_of_data(data: str | None, ids: int | None, images: int | None) -> tuple[int, int | None]:
@@ -49,17 +51,20 @@ def check_values(backbone: str, image_size: int, epochs: float, precision: str |
         raise UsageError("--precision must be bf16, fp16 or fp32", f"'{precision}'", "Leave it out to choose the best.")
 
 
-def check_head(head: str) -> None:
-    """Check that a kind of head exists.
+def checked_head(head: str) -> str:
+    """Return a kind of head, or the word for all of them.
 
     Raises:
-        UsageError: it does not.
+        UsageError: there is no such kind.
     """
     from attfc_train.errors import UsageError
     from attfc_train.heads.kinds import HEADS
 
+    if head in ANY_HEAD_WORDS:
+        return ANY_HEAD_WORDS[0]
     if head not in HEADS:
-        raise UsageError("--head must be a known kind", f"'{head}'", f"Choose one of: {', '.join(HEADS)}.")
+        raise UsageError("--head must be a known kind", f"'{head}'", f"Choose one of: auto, {', '.join(HEADS)}.")
+    return head
 
 
 def check_limits(prefer: str, max_hours: float | None, max_memory: float | None) -> None:

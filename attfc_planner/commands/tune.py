@@ -288,7 +288,8 @@ def _write_and_show(
     steps = studies.steps.records()
     scale = recorded_scale(studies.baseline) if studies.baseline.records() else None
     candidates = measured_candidates(question, steps, standing.model)
-    trainings = training_records(standing.trained, standing.full_fc, recorded_beside(question, studies.baseline))
+    beside = recorded_beside(question, studies.baseline)
+    trainings = training_records(standing.trained, standing.full_fc, beside, question.base.head.kind)
     short_ids = scale.num_ids if scale else None
     profile = tuned_profile(question, result, candidates, trainings, studies.num_trials, short_ids)
     save_profile(profile, output)

@@ -6,7 +6,7 @@ each backbone is also traced as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -44,6 +44,10 @@ class FitMemory(Protocol):
 
     def exact(self, profile: TrainProfile) -> MemoryPrediction:
         """Return the peak memory of two real steps of exactly this profile."""
+        ...
+
+    def head_bytes(self, profiles: Sequence[TrainProfile]) -> list[Bytes]:
+        """Return what the head of each keeps on the device between steps."""
         ...
 
 
@@ -86,6 +90,12 @@ def fits(request: FitRequest, gpu: GpuProfile, model: FitMemory) -> tuple[Fit, .
     for cell in largest_cells:
         by_cell[cell] = _confirmed(by_cell[cell], cell, model, gpu.capacity_bytes)
     return tuple(by_cell.values())
+
+
+def bytes_per_identity(request: FitRequest, gpu: GpuProfile, model: FitMemory) -> float:
+    """Return what the head keeps on the device per identity between steps."""
+    profile = Cell(request, request.backbones[0], BATCH_SIZES[0], False, gpu=gpu).profile(1000 * GRID)
+    return model.head_bytes([profile])[0] / profile.num_ids
 
 
 @dataclass(frozen=True)

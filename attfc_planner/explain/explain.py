@@ -5,7 +5,7 @@ Nothing here is interpolated: the profile and every variation of it are traced a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Protocol
@@ -61,6 +61,10 @@ class ExactMemory(Protocol):
         """Return the trace of these steps."""
         ...
 
+    def head_bytes(self, profiles: Sequence[TrainProfile]) -> list[Bytes]:
+        """Return what the head of each keeps on the device between steps."""
+        ...
+
 
 @dataclass(frozen=True)
 class KnobChange:
@@ -84,6 +88,8 @@ class Explanation:
     memory: MemoryPrediction
     speed: SpeedPrediction
     timeline: Timeline
+    head_bytes: Bytes
+    """Kept by the head between steps: buffers, parameters and their momentum."""
     room_bytes: Bytes
     """Room for the step's tensors: the budget less all terms that are no tensors."""
     peak_in_step: bool
@@ -150,6 +156,7 @@ def explain(
         memory=memory,
         speed=speed,
         timeline=timeline,
+        head_bytes=model.head_bytes([profile])[0],
         room_bytes=memory.budget_bytes - (memory.total_bytes - tensors),
         peak_in_step=timeline.peak_bytes == tensors,
         storages=largest_alive(history, peak.event, NUM_STORAGES),

@@ -18,9 +18,9 @@ from typing import Any, cast
 from attfc_planner.knobs.recipe import pace_of, with_schedule
 from attfc_train.document import Precision, Value
 from attfc_train.errors import ProfileError
-from attfc_train.heads.attfc.settings import AttFCSettings
+from attfc_train.heads.kinds import HEADS
 from attfc_train.heads.knob import Knob
-from attfc_train.heads.settings import HeadSettings
+from attfc_train.heads.settings import HeadSettings, MarginSettings
 from attfc_train.profile.profile import OptimSettings, TrainProfile
 
 LEAST_PART = 32
@@ -100,6 +100,11 @@ class Setting:
         return cast("str | None", self.get("backbone"))
 
     @property
+    def head(self) -> str | None:
+        """Kind of head."""
+        return cast("str | None", self.get(HEAD.name))
+
+    @property
     def part_size(self) -> float:
         """Queries in one forward pass; not whole where the batch cannot be divided so."""
         return self.batch_size / self.accumulation
@@ -119,6 +124,7 @@ class Setting:
         Raises:
             ProfileError: the recipe's head cannot be searched, or has no such knob.
         """
+        base = with_head(base, self.head)
         refusal = base.head.search_refusal()
         if refusal is not None:
             raise ProfileError(f"the recipe of a plan, '{base.name}', {refusal.rule}", refusal.got, refusal.remedy)
@@ -137,7 +143,7 @@ class Setting:
         for name, value in zip(self.names, self.values, strict=True):
             if name not in sections:
                 raise ProfileError(f"a setting of head '{base.head.kind}' must be of its knobs", f"'{name}'", "Plan it anew.")
-            if value is not None:
+            if value is not None and name != HEAD.name:
                 turned[sections[name]][name] = value
         return turned
 
@@ -155,6 +161,18 @@ def _batch_cell(optim: OptimSettings) -> str:
     return f"{optim.batch_size}" if optim.accumulation == 1 else f"{optim.accumulation}x{optim.micro_batch_size}"
 
 
+HEAD = Knob(
+    "head",
+    (None,),
+    "head",
+    place=0,
+    ordered=False,
+    column="head",
+    cell=lambda head: str(head.kind),
+    phrase=lambda head: f"head {head.kind}",
+    row=lambda head: ("head", str(head.kind)),
+)
+"""The kind of head. It decides which other knobs there are: a space has one kind (`attfc_planner.knobs.spaces`)."""
 BATCH_SIZE = Knob(
     "batch_size",
     (32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048),
@@ -191,8 +209,31 @@ BACKBONE = Knob(
     phrase=lambda model: str(model.backbone),
 )
 
-COMMON = (BATCH_SIZE, GRADIENT_CHECKPOINTING, ACCUMULATION, PRECISION, BACKBONE)
+COMMON = (HEAD, BATCH_SIZE, GRADIENT_CHECKPOINTING, ACCUMULATION, PRECISION, BACKBONE)
 """The knobs that every training has, whatever its head."""
+
+
+@cache
+def _default(kind: str, margin: MarginSettings) -> HeadSettings:
+    return HEADS[kind].settings.model_validate({"margin": margin})
+
+
+def with_head(profile: TrainProfile, kind: str | None) -> TrainProfile:
+    """Return the profile with a kind of head, of which only the margin is the profile's; None, or its own kind: unchanged.
+
+    Raises:
+        KeyError: there is no such kind.
+    """
+    return profile if kind is None or kind == profile.head.kind else with_default_head(profile, kind)
+
+
+def with_default_head(profile: TrainProfile, kind: str) -> TrainProfile:
+    """Return the profile with the default settings of a kind of head, and its own margin.
+
+    Raises:
+        KeyError: there is no such kind.
+    """
+    return profile.model_copy(update={"head": _default(kind, profile.head.margin)})
 
 
 @cache
@@ -209,14 +250,14 @@ def _sections(head: type[HeadSettings]) -> dict[str, str]:
 
 def shown(knobs: Sequence[Knob]) -> list[Knob]:
     """Return knobs in the order of lines and columns: the network first, and last what only trades memory for time."""
-    return sorted(knobs, key=lambda knob: (knob is not BACKBONE, "accuracy" not in knob.affects, knob.place))
+    return sorted(knobs, key=lambda knob: (knob.name != BACKBONE.name, "accuracy" not in knob.affects, knob.place))
 
 
 @dataclass(frozen=True)
 class SearchSpace:
-    """Knobs with the values to search, in the order of their places."""
+    """Knobs of one kind of head with the values to search, in the order of their places."""
 
-    knobs: tuple[Knob, ...] = knobs_of(AttFCSettings)
+    knobs: tuple[Knob, ...]
 
     @cached_property
     def values(self) -> dict[str, tuple[Value | None, ...]]:
@@ -265,16 +306,18 @@ def space_for(
     num_images: int | None = None,
     epochs: float = 1.0,
     *,
-    head: type[HeadSettings] = AttFCSettings,
+    kind: str,
+    named: bool = False,
     precision: tuple[Precision | None, ...] = (None,),
     backbone: tuple[str | None, ...] = (None,),
 ) -> SearchSpace:
     """Return the space for a data set: no share of under two identities, no batch that leaves a run fewer than `LEAST_STEPS`.
 
     Args:
+        kind: of head. named: whether its settings name it, because others are searched beside it.
         precision, backbone: those to choose from; None: the recipe's.
     """
-    full = SearchSpace(knobs_of(head))
+    full = SearchSpace(knobs_of(HEADS[kind].settings))
     sizes = cast("tuple[int, ...]", BATCH_SIZE.values)
     # steps = epochs x images / B >= LEAST_STEPS; the smallest batch is searched in any case.
     largest = max(sizes[0], epochs * num_images / LEAST_STEPS) if num_images else sizes[-1]
@@ -284,4 +327,5 @@ def space_for(
         if knob.is_share
     }
     batch_size = tuple(size for size in sizes if size <= largest)
-    return full.narrowed(**shares, batch_size=batch_size, precision=precision, backbone=backbone)
+    head = (kind if named else None,)
+    return full.narrowed(**shares, head=head, batch_size=batch_size, precision=precision, backbone=backbone)

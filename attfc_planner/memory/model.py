@@ -9,7 +9,7 @@ is the term ``fragmentation``. On a CPU there is no caching allocator, and the t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -107,6 +107,10 @@ class MemoryModel:
     def op_costs(self, profile: TrainProfile) -> tuple[OpCost, ...]:
         """Return FLOPs and bytes of one train step, by operator and phase."""
         return self._traces.costs(profile)
+
+    def head_bytes(self, profiles: Sequence[TrainProfile]) -> list[Bytes]:
+        """Return what the head of each profile keeps on the device between steps: buffers, parameters and their momentum."""
+        return self._traces.head_bytes(profiles)
 
     def prepare(self, profiles: Iterable[TrainProfile]) -> None:
         """Trace the structures of many profiles at once, which is faster than one by one."""

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.gpu.versions import installed_versions
+from attfc_planner.knobs.space import Setting
 from attfc_planner.plan.problem import Problem
 from attfc_planner.plan.request import PlanRequest
-from attfc_planner.search.candidates import Candidate
+from attfc_planner.search.candidates import Candidate, MemoryEstimator
 from attfc_planner.search.choose import choose, pick, runners_up
-from attfc_planner.search.constraints import is_feasible
+from attfc_planner.search.constraints import Limits, is_feasible
+from attfc_planner.search.heads import HeadChoice, head_choices, why_head
 from attfc_planner.search.refusal import refusal, smallest
-from attfc_planner.search.study import SearchResult, pareto_front, plain_front, search
+from attfc_planner.search.study import SearchResult, common_front, pareto_front, plain_fronts, search
 from attfc_planner.search.summary import summarised
 from attfc_planner.speed.model import hours_per_epoch
 from attfc_train.profile.prediction import Interval, Prediction, Provenance
@@ -33,6 +35,10 @@ class Plan:
     runners_up: dict[str, Candidate]
     """By what speaks for each."""
     search: SearchResult
+    heads: tuple[HeadChoice, ...] = ()
+    """The choice of every kind of head, where several were searched."""
+    bytes_per_identity: Mapping[Setting, float] = field(default_factory=dict)
+    """Of all settings named here, what their heads keep (`attfc_train.profile.prediction.Prediction.bytes_per_identity`)."""
 
 
 def make_plan(problem: Problem) -> Plan:
@@ -42,29 +48,69 @@ def make_plan(problem: Problem) -> Plan:
         InfeasiblePlanError: nothing respects the limits; names the one, the miss and the nearest setting.
     """
     request = problem.request
-    space = problem.space
-    evaluate = problem.evaluate
-    limits = problem.limits
-    usual_batch = problem.base.optim.batch_size
-    result = search(space, evaluate, limits, batch_size=usual_batch, num_trials=request.num_trials, seed=request.seed)
+    result = search(
+        problem.spaces,
+        problem.evaluate,
+        problem.limits,
+        batch_size=problem.base.optim.batch_size,
+        num_trials=request.num_trials,
+        seed=request.seed,
+    )
 
     def front_within(margin_bytes: Bytes) -> Sequence[Candidate]:
         """Return the front of what fits with this margin; it is screened again where estimates were too low."""
-        if not margin_bytes:
-            return result.front
-        return plain_front(space, evaluate, replace(limits, margin_bytes=margin_bytes), result.starts, usual_batch)
+        return common_front(_fronts_within(problem, result, margin_bytes)) if margin_bytes else result.front
 
-    winner, margin = choose(lambda margin_bytes: pick(front_within(margin_bytes), request.prefer), problem.model, limits)
-    tightened = replace(limits, margin_bytes=margin)
+    winner, margin = choose(
+        lambda margin_bytes: pick(front_within(margin_bytes), request.prefer), problem.model, problem.limits
+    )
     if winner is None:
-        raise refusal(space, evaluate, tightened, problem.gpu.name)
+        raise refusal(problem.spaces, problem.evaluate, replace(problem.limits, margin_bytes=margin), problem.gpu.name)
     others = [other for other in front_within(margin) if other.setting != winner.setting]
-    front = tuple(pareto_front([winner, *others]))
-    least = smallest(space, evaluate, tightened, result.starts)
-    least_feasible = least if least and is_feasible(least, tightened) else None
-    summary = summarised(space, front, winner, limits, request.prefer, problem.left_out)
-    profile = finished_profile(winner, request, problem.gpu, result, _with_trainings(summary, request.tuned))
-    return Plan(profile, problem.gpu, winner, runners_up(front, winner, least_feasible, request.prefer), result)
+    return _plan_of(problem, result, winner, pareto_front([winner, *others]), margin)
+
+
+def _fronts_within(problem: Problem, result: SearchResult, margin_bytes: Bytes) -> list[list[Candidate]]:
+    """Return every space's front of what fits with this margin."""
+    limits = replace(problem.limits, margin_bytes=margin_bytes)
+    return plain_fronts(problem.spaces, problem.evaluate, limits, result.starts, problem.base.optim.batch_size)
+
+
+def _plan_of(
+    problem: Problem, result: SearchResult, winner: Candidate, front: Sequence[Candidate], margin_bytes: Bytes
+) -> Plan:
+    request = problem.request
+    limits = replace(problem.limits, margin_bytes=margin_bytes)
+    heads: tuple[HeadChoice, ...] = ()
+    if not problem.spaces.is_one:
+        fronts = _fronts_within(problem, result, margin_bytes)
+        heads = head_choices(problem.spaces, fronts, winner, problem.evaluate, limits, request.prefer, problem.gpu.name)
+    other_choices = runners_up(front, winner, _least(problem, limits, result), request.prefer)
+    named = [winner, *front, *other_choices.values(), *(each.chosen for each in heads if each.chosen is not None)]
+    kept = bytes_per_identity(problem.model, named)
+    summary = summarised(problem.spaces, front, winner, problem.limits, request.prefer, problem.left_out, kept)
+    if heads:
+        summary = summary.model_copy(update={"why_head": why_head(heads, winner, request.prefer)})
+    profile = finished_profile(winner, problem, result, _with_trainings(summary, request.tuned), kept[winner.setting])
+    return Plan(profile, problem.gpu, winner, other_choices, result, heads, kept)
+
+
+def _least(problem: Problem, limits: Limits, result: SearchResult) -> Candidate | None:
+    """Return the setting of all spaces that needs the least memory; None where it breaks another limit."""
+    pairs = zip(problem.spaces, result.starts, strict=True)
+    smallest_each = [smallest(space, problem.evaluate, limits, starts) for space, starts in pairs if starts]
+    known = [each for each in smallest_each if each is not None]
+    least = min(known, key=lambda candidate: (candidate.memory_bytes, candidate.setting), default=None)
+    return least if least and is_feasible(least, limits) else None
+
+
+def bytes_per_identity(model: MemoryEstimator, candidates: Sequence[Candidate]) -> dict[Setting, float]:
+    """Return setting -> bytes that its head keeps between steps, over the identities."""
+    by_setting = {candidate.setting: candidate.profile for candidate in candidates}
+    kept = model.head_bytes(list(by_setting.values()))
+    return {
+        setting: num_bytes / profile.num_ids for (setting, profile), num_bytes in zip(by_setting.items(), kept, strict=True)
+    }
 
 
 def _with_trainings(summary: SearchSummary, tuned: TrainProfile | None) -> SearchSummary:
@@ -75,21 +121,25 @@ def _with_trainings(summary: SearchSummary, tuned: TrainProfile | None) -> Searc
 
 
 def finished_profile(
-    winner: Candidate, request: PlanRequest, gpu: GpuProfile, result: SearchResult, summary: SearchSummary
+    winner: Candidate, problem: Problem, result: SearchResult, summary: SearchSummary, bytes_per_identity: float
 ) -> TrainProfile:
     """Return `best.json`: the winner's settings with prediction, provenance and the search behind them."""
+    request = problem.request
+    gpu = problem.gpu
     backbone = winner.profile.model.backbone
     document = {
         "name": f"{backbone}-{request.num_ids}",
         "description": f"Planned for {gpu.name}: {request.num_ids:,} identities, {backbone}.",
-        "prediction": expected(winner, request, winner.speed.images_per_second, winner.accuracy),
+        "prediction": expected(winner, request, winner.speed.images_per_second, winner.accuracy, bytes_per_identity),
         "provenance": provenance_of(request, gpu, result.num_trials),
         "search": summary,
     }
     return TrainProfile.model_validate({**winner.profile.model_dump(), **document})
 
 
-def expected(chosen: Candidate, request: PlanRequest, images_per_second: Interval, accuracy: Interval) -> Prediction:
+def expected(
+    chosen: Candidate, request: PlanRequest, images_per_second: Interval, accuracy: Interval, bytes_per_identity: float
+) -> Prediction:
     """Return what a profile says of its run: the candidate's memory, and a rate and an accuracy from anywhere."""
     num_seen = request.num_images and round(request.epochs * request.num_images)
     return Prediction(
@@ -99,6 +149,7 @@ def expected(chosen: Candidate, request: PlanRequest, images_per_second: Interva
         hours=hours_per_epoch(images_per_second, num_seen),
         limited_by=chosen.speed.limited_by,
         accuracy=accuracy,
+        bytes_per_identity=bytes_per_identity,
     )
 
 

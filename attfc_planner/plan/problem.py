@@ -10,14 +10,22 @@ from typing import TypeAlias
 from attfc_planner.accuracy.prior import BACKBONE, accuracy_prior
 from attfc_planner.accuracy.regression import FEWEST_SETTINGS
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.knobs.space import SearchSpace, space_for
-from attfc_planner.plan.request import PlanRequest, choose_precision, limits_of, precisions
+from attfc_planner.knobs.space import (
+    ACCUMULATION,
+    GRADIENT_CHECKPOINTING,
+    PRECISION,
+    SearchSpace,
+    space_for,
+    with_head,
+)
+from attfc_planner.knobs.space import BACKBONE as BACKBONE_KNOB
+from attfc_planner.knobs.spaces import Spaces
+from attfc_planner.plan.request import ANY_HEAD, PlanRequest, choose_precision, kinds_of, limits_of, precisions
 from attfc_planner.search.candidates import Evaluate, Evaluator, MemoryEstimator, PredictAccuracy, alike_in_cost
 from attfc_planner.search.constraints import Limits
-from attfc_planner.search.tuned import tuned_accuracy
+from attfc_planner.search.tuned import tried_kinds, tuned_accuracy
 from attfc_planner.trace.structure import head_structure_of
 from attfc_train.errors import ProfileError, UsageError
-from attfc_train.heads.kinds import HEADS
 from attfc_train.profile.file import load_preset
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.units import Bytes
@@ -39,7 +47,7 @@ class Problem:
     gpu: GpuProfile
     base: TrainProfile
     """The recipe that settings are applied to."""
-    space: SearchSpace
+    spaces: Spaces
     limits: Limits
     model: MemoryEstimator
     evaluate: Evaluate
@@ -55,18 +63,30 @@ def pose(request: PlanRequest, gpu: GpuProfile, make_model: MakeModel | None = N
     """
     base = base_profile(request, gpu)
     limits = limits_of(request, gpu)
+    accuracy = predict_accuracy(request)
+    spaces, left_out = _spaces(request, gpu)
+    traced = tuple(profile for space in spaces for profile in structures(space, base))
+    model = (make_model or traced_model)(base, gpu, limits.budget_bytes, traced)
+    return Problem(request, gpu, base, spaces, limits, model, Evaluator(base, gpu, model, accuracy), left_out)
+
+
+def _spaces(request: PlanRequest, gpu: GpuProfile) -> tuple[Spaces, tuple[str, ...]]:
+    """Return the space of every kind of head, and what is left out of them and why."""
     precision, left_out = precisions(request.precision, gpu)
-    space = space_for(
-        request.num_ids,
-        request.num_images,
-        request.epochs,
-        head=type(base.head),
-        precision=precision,
-        backbone=request.compared or (None,),
-    )
-    model = (make_model or traced_model)(base, gpu, limits.budget_bytes, structures(space, base))
-    evaluate = Evaluator(base, gpu, model, predict_accuracy(request))
-    return Problem(request, gpu, base, space, limits, model, evaluate, left_out)
+    kinds, heads_left_out = kinds_of(request)
+    spaces = [
+        space_for(
+            request.num_ids,
+            request.num_images,
+            request.epochs,
+            kind=kind,
+            named=request.head == ANY_HEAD,
+            precision=precision,
+            backbone=request.compared or (None,),
+        )
+        for kind in kinds
+    ]
+    return Spaces(tuple(spaces)), heads_left_out + left_out
 
 
 def predict_accuracy(request: PlanRequest) -> PredictAccuracy:
@@ -78,10 +98,11 @@ def predict_accuracy(request: PlanRequest) -> PredictAccuracy:
     if request.tuned is None:
         return partial(accuracy_prior, compared_to=max(request.compared, key=BACKBONE.__getitem__, default=None))
     tuned = request.tuned
-    if tuned.head.kind != request.head:
-        remedy = "Give what attfc-plan tune wrote, or leave --tuned out for the prior."
-        raise UsageError(f"--tuned must have the head that was tuned, {request.head}", tuned.head.kind, remedy)
     _check_same_question(tuned, request)
+    tried = tried_kinds(tuned)
+    if request.head != ANY_HEAD and tried and request.head not in tried:
+        rule = f"--tuned must hold trainings of what is planned, --head {request.head}"
+        raise UsageError(rule, f"trainings of {', '.join(tried)}", "Tune with it, or leave --tuned out for the prior.")
     model = tuned_accuracy(tuned)
     if model is None:
         rule = f"--tuned must hold trainings of a full FC layer and {FEWEST_SETTINGS} settings"
@@ -125,10 +146,11 @@ def traced_model(
 
 def structures(space: SearchSpace, base: TrainProfile) -> tuple[TrainProfile, ...]:
     """Return one profile for every way of allocating in the space: all values of the knobs that do more than scale sizes."""
+    base = with_head(base, next(iter(space)).head)
     kind = head_structure_of(base.head)
     head_knobs = [knob.name for knob in base.head.knobs()] if kind.knobs is None else kind.knobs
-    parts = () if kind.stand_in(base.head) else ("accumulation",)  # with a stand-in parts are computed, not traced
-    varied = {*head_knobs, *parts, "gradient_checkpointing", "precision", "backbone"}
+    parts = () if kind.stand_in(base.head) else (ACCUMULATION,)  # with a stand-in parts are computed, not traced
+    varied = {*head_knobs, *(knob.name for knob in (*parts, GRADIENT_CHECKPOINTING, PRECISION, BACKBONE_KNOB))}
     first = {name: values[:1] for name, values in space.values.items() if name not in varied}
     return tuple(alike_in_cost(base, setting).applied_to(base) for setting in space.narrowed(**first))
 
@@ -144,15 +166,12 @@ def base_profile(request: PlanRequest, gpu: GpuProfile) -> TrainProfile:
         "precision": choose_precision(request.precision, gpu),
         "val": request.val,
     }
-    head = recipe.head
-    if request.head != head.kind:  # of another kind only the margin is the recipe's
-        head = HEADS[request.head].settings.model_validate({"margin": head.margin})
-    return recipe.model_copy(
+    planned = recipe.model_copy(
         update={
             "name": f"{request.backbone}-{request.num_ids}",
-            "head": head,
             "data": recipe.data.model_copy(update=data),
             "model": recipe.model.model_copy(update=model),
             "run": recipe.run.model_copy(update=run),
         }
     )
+    return planned if request.head == ANY_HEAD else with_head(planned, request.head)

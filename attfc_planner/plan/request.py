@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from attfc_planner.accuracy.prior import PRIORS
 from attfc_planner.gpu.profile import TENSOR_FIELD, GpuProfile
 from attfc_planner.search.choose import Preference
 from attfc_planner.search.constraints import Limits
 from attfc_train.document import Precision
 from attfc_train.errors import UsageError
+from attfc_train.heads.kinds import HEADS
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.units import Bytes, format_bytes
 
 BEST_FIRST: tuple[Precision, ...] = ("bf16", "fp16", "fp32")
+
+ANY_HEAD = "auto"
+"""Stands for all kinds of heads."""
 
 EQUAL_RATES = 0.05
 """Relative difference of ceilings below which two precisions count as equally fast: no probe can tell them apart."""
@@ -27,7 +32,9 @@ class PlanRequest:
     data_path: str | None = None
     backbone: str = "r50"
     head: str = "attfc"
-    """A key of `attfc_train.heads.kinds.HEADS`."""
+    """A key of `attfc_train.heads.kinds.HEADS`, or `ANY_HEAD`."""
+    tries_heads: bool = False
+    """Whether `ANY_HEAD` means kinds of which nothing is known too: what is planned is then tried."""
     compared: tuple[str, ...] = ()
     """Backbones to choose from, `backbone` among them, each known to `attfc_planner.accuracy.prior.BACKBONE`; none: no
     choice."""
@@ -62,6 +69,19 @@ def limits_of(request: PlanRequest, gpu: GpuProfile) -> Limits:
         raise UsageError("--max-hours needs the number of images", "none", "Give --images or --data.")
     budget = min(gpu.capacity_bytes, wanted + gpu.foreign_bytes) if wanted else gpu.capacity_bytes  # others are not charged
     return Limits(budget, request.max_accuracy_drop, request.max_hours)
+
+
+def kinds_of(request: PlanRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the kinds of heads to search, and why others are not.
+
+    A kind without an accuracy prior counts as level with a full FC layer, so it would win by speed alone.
+    """
+    if request.head != ANY_HEAD:
+        return (request.head,), ()
+    known = tuple(kind for kind in HEADS if kind in PRIORS or request.tries_heads)
+    unknown = [kind for kind in HEADS if kind not in known]
+    remedy = "'attfc-plan tune --head any' tries it"
+    return known, tuple(f"head {kind}: nothing is known of its accuracy; {remedy}" for kind in unknown)
 
 
 def precisions(wanted: Precision | None, gpu: GpuProfile) -> tuple[tuple[Precision, ...], tuple[str, ...]]:

@@ -7,10 +7,11 @@ import shlex
 from collections.abc import Sequence
 from html import escape
 
-from attfc_planner.knobs.space import knobs_of
+from attfc_planner.knobs.space import HEAD, knobs_of
 from attfc_planner.report.figures import Point, bars, digits, scatter
 from attfc_planner.report.page import Section, pairs, table
 from attfc_planner.report.study_history import LEAST_TRIALS, Objective
+from attfc_planner.screens.plan import head_keeps
 from attfc_train.document import Value
 from attfc_train.profile.prediction import Interval, MemoryPrediction, Prediction
 from attfc_train.profile.profile import TrainProfile
@@ -32,7 +33,7 @@ def plan_section(profile: TrainProfile) -> Section:
     rows.append(("gradient checkpointing", "on" if profile.model.gradient_checkpointing else "off"))
     rows.append(("learning rate", f"{profile.optim.learning_rate:g}"))
     if profile.prediction is not None:
-        rows += _expected_rows(profile.prediction)
+        rows += [*head_keeps(profile), *_expected_rows(profile.prediction)]
     return Section("Plan", pairs(rows))
 
 
@@ -68,11 +69,16 @@ def front_section(search: SearchSummary, profile: TrainProfile) -> Section:
     knobs = "; ".join(f"{name}: {', '.join(map(str, values))}" for name, values in search.knobs.items())
     tables = f"<div>{_front_table(search, chosen)}{_slack_table(search.constraints)}</div>"
     body = (
-        f'<p>{escape(search.rule)}</p><div class="figures">{_front_picture(search, chosen)}{tables}</div>'
+        f"<p>{escape(search.rule)}</p>{_why_head(search)}"
+        f'<div class="figures">{_front_picture(search, chosen)}{tables}</div>'
         f'<p class="soft">Searched: {search.num_settings:,} settings. {escape(knobs)}.</p>'
         + "".join(f'<p class="soft">Not searched: {escape(text)}</p>' for text in search.left_out)
     )
     return Section("Pareto front", body, wide=True)
+
+
+def _why_head(search: SearchSummary) -> str:
+    return f"<p>{escape(search.why_head)}</p>" if search.why_head else ""
 
 
 def _has_hours(search: SearchSummary) -> bool:
@@ -114,8 +120,11 @@ def _slack_table(constraints: Sequence[ConstraintSlack]) -> str:
 def _chosen(front: Sequence[FrontPoint], profile: TrainProfile) -> int | None:
     """Return the place on the front of the profile's setting, by the knobs that can be read off the profile."""
     own: dict[str, Value] = {
-        knob.name: getattr(getattr(profile, knob.section), knob.name) for knob in knobs_of(type(profile.head))
+        knob.name: getattr(getattr(profile, knob.section), knob.name)
+        for knob in knobs_of(type(profile.head))
+        if knob is not HEAD
     }
+    own[HEAD.name] = profile.head.kind
     for number, member in enumerate(front):
         if all(own.get(name, value) == value for name, value in member.settings.items() if value is not None):
             return number

@@ -119,7 +119,8 @@ def _is_feasible(trial: FrozenTrial) -> bool:
 def _importances(study: optuna.Study, index: int, direction: StudyDirection) -> dict[str, float]:
     """Return knob -> importance: PED-ANOVA (Watanabe et al. 2023, arXiv 2304.10255), by what the better trials share."""
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    names = {name for trial in complete for name in trial.params}
+    # Parameters that every trial has: those of one kind of head say nothing of the others.
+    names = set.intersection(*(set(trial.params) for trial in complete)) if complete else set()
     varied = [name for name in sorted(names) if len({trial.params.get(name) for trial in complete}) > 1]
     if len(complete) < LEAST_TRIALS or not varied:
         return {}

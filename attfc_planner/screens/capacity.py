@@ -13,14 +13,18 @@ from attfc_planner.gpu.profile import GpuProfile
 from attfc_train.units import MIB, format_bytes
 
 
-def show_fits(console: Console, fits: Sequence[Fit], request: FitRequest, gpu: GpuProfile) -> None:
-    """Print the table and what does not fit at all."""
+def show_fits(console: Console, fits: Sequence[Fit], request: FitRequest, gpu: GpuProfile, bytes_per_identity: float) -> None:
+    """Print the table and what does not fit at all.
+
+    Args:
+        bytes_per_identity: kept by the head between steps.
+    """
     console.print(Text(f"{gpu.name}: {format_bytes(gpu.capacity_bytes)} ({gpu.source})", style="bold"))
     console.print(_table(fits, request))
     for backbone in request.backbones:
         if not any(fit.num_ids for fit in fits if fit.backbone == backbone):
             console.print(_misses(smallest_need(fits, backbone), gpu), highlight=False)
-    console.print(_note(request), style="dim", highlight=False)
+    console.print(_note(request, bytes_per_identity), style="dim", highlight=False)
 
 
 def _table(fits: Sequence[Fit], request: FitRequest) -> Table:
@@ -57,9 +61,10 @@ def _misses(fit: Fit, gpu: GpuProfile) -> Text:
     )
 
 
-def _note(request: FitRequest) -> str:
+def _note(request: FitRequest, bytes_per_identity: float) -> str:
     slots = "a slot for every identity" if request.share == 1 else f"slots for {request.share:g} of the identities"
     return (
         f"{request.precision}, {slots}, centers in {request.storage}, 1 reference per query, 112 x 112 pixels, "
-        f"headroom included. Each number fits and {GRID:,} more do not; bold: the better of without and with checkpointing."
+        f"headroom included; the head keeps {bytes_per_identity:,.0f} bytes per identity. "
+        f"Each number fits and {GRID:,} more do not; bold: the better of without and with checkpointing."
     )

@@ -33,7 +33,7 @@ def show_explanation(console: Console, explained: Explanation, differences: Iter
         console.print(Text(line, style="yellow"))
     width = console.width - 4
     parts = (
-        (_title(explained), _terms(explained)),
+        (_title(explained), Group(_terms(explained), Text(_head_keeps(explained)))),
         ("Peak", _peak(explained)),
         ("Memory over the step", timeline_chart(explained.timeline, explained.room_bytes, width)),
         ("One knob at a time", _knobs(explained)),
@@ -52,6 +52,12 @@ def _headline(explained: Explanation) -> Text:
         f"batch size {profile.optim.batch_size}, {profile.run.precision}{checkpointing}, on {explained.gpu.name}",
         style="bold",
     )
+
+
+def _head_keeps(explained: Explanation) -> str:
+    per_identity = explained.head_bytes / explained.profile.num_ids
+    total = format_bytes(explained.head_bytes)
+    return f"Between steps the head keeps {per_identity:,.0f} bytes per identity ({total}): buffers, weights and momentum."
 
 
 def _title(explained: Explanation) -> str:

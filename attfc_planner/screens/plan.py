@@ -12,8 +12,9 @@ from rich.text import Text
 
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.knobs.space import knobs_of
-from attfc_planner.screens.front_table import front_table
+from attfc_planner.screens.front_table import front_table, heads_table
 from attfc_train.profile.prediction import Interval, MemoryPrediction, Prediction
+from attfc_train.profile.profile import TrainProfile
 from attfc_train.units import MIB, format_bytes, format_seconds
 
 if TYPE_CHECKING:  # `attfc-plan gpus` draws without the search and its numpy and optuna
@@ -39,9 +40,12 @@ def show_plan(console: Console, plan: Plan, next_command: str) -> None:
     assert prediction is not None
     console.print(_device_line(plan.gpu))
     console.print(Panel(_setting_table(plan), title="Chosen setting", title_align="left"))
+    if plan.heads:
+        heads = Group(heads_table(plan.heads, plan.chosen, plan.bytes_per_identity), Text(_why_head(plan)))
+        console.print(Panel(heads, title="Kinds of heads, each by its best setting", title_align="left"))
     console.print(Panel(memory_view(prediction.memory, console.width - 4), title=_memory_title(prediction), title_align="left"))
     console.print(Panel(_expectations(prediction), title="Expected", title_align="left"))
-    table = front_table(plan.search.front, plan.chosen, plan.runners_up)
+    table = front_table(plan.search.front, plan.chosen, plan.runners_up, plan.bytes_per_identity)
     console.print(Panel(table, title="Pareto front and runners-up", title_align="left"))
     console.print(_searched_line(plan), highlight=False)
     console.print(Text("Next: ") + Text(next_command, style="bold"), soft_wrap=True)
@@ -115,6 +119,20 @@ def interval(band: Interval, digits: int = 0, sign: bool = False) -> str:
     return f"{band.low:{plus},.{digits}f} to {band.high:{plus},.{digits}f}"
 
 
+def head_keeps(profile: TrainProfile) -> tuple[tuple[str, str], ...]:
+    """Return a row about what the head keeps on the device; none where a profile does not say it."""
+    per_identity = None if profile.prediction is None else profile.prediction.bytes_per_identity
+    if per_identity is None or profile.data.num_ids is None:
+        return ()
+    total = format_bytes(round(per_identity * profile.num_ids))
+    return (("head keeps", f"{per_identity:,.0f} bytes per identity, {total} in all"),)
+
+
+def _why_head(plan: Plan) -> str:
+    search = plan.profile.search
+    return "" if search is None else search.why_head
+
+
 def _figure(field: str, value: float) -> str:
     """Return a figure as text: ``('fp32_flops', 8.1e12) -> '8,100 G'``."""
     if field == "capacity_bytes":
@@ -139,6 +157,7 @@ def _setting_table(plan: Plan) -> Table:
     rows = [
         ("identities, backbone", f"{profile.num_ids:,}, {profile.model.backbone} at {profile.run.precision}"),
         *(row(section) for row, section in shown),
+        *head_keeps(profile),
     ]
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in rows:

@@ -17,8 +17,8 @@ from rich.text import Text
 
 from attfc_planner.accuracy.features import POINTS_PER_LOG_ODDS
 from attfc_planner.accuracy.regression import MeasuredAccuracy, Z
-from attfc_planner.knobs.space import knobs_of
-from attfc_planner.screens.plan import interval
+from attfc_planner.knobs.space import Setting
+from attfc_planner.screens.plan import head_keeps, interval
 from attfc_planner.tune.question import Question, varied, words
 from attfc_planner.tune.stages.budget import Scale
 from attfc_planner.tune.stages.scaling import NUM_CHECKS, ratios
@@ -123,12 +123,12 @@ def show_verdict(
     if scale is not None:
         panels.append(("Short trainings: what they keep", _scaling_table(question, result, scale)))
     if result.comparisons:
-        panels.append(("Short trainings: accuracy", _trainings_table(result)))
+        panels.append(("Short trainings: accuracy", _trainings_table(question, result)))
     if result.model is not None:
         title = "One knob from the chosen setting, by regression over all trainings"
         panels.append((title, _knob_table(question, result, result.model)))
     panels.append(("Which knobs mattered (PED-ANOVA)", _importance_table(importances)))
-    panels.append(("Chosen setting", _chosen_table(result, profile, question.limits.max_accuracy_drop)))
+    panels.append(("Chosen setting", _chosen_table(question, result, profile)))
     for title, body in panels:
         console.print(Panel(body, title=title, title_align="left"))
 
@@ -160,12 +160,12 @@ def _scaling_table(question: Question, result: Verdict, scale: Scale) -> Rendera
     return table
 
 
-def _trainings_table(result: Verdict) -> Table:
+def _trainings_table(question: Question, result: Verdict) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("setting", overflow="fold")
     for title in ("accuracy %", "at", "against the best"):
         table.add_column(title, justify="right", no_wrap=True)
-    names = _told_apart_by(result)
+    names = _told_apart_by(question, result)
     for comparison in result.comparisons:
         style = "bold" if comparison.trained.setting == result.chosen.setting else None
         table.add_row(*_cells(comparison, comparison is result.comparisons[0], names), style=style)
@@ -185,11 +185,11 @@ def _cells(comparison: Comparison, is_best: bool, names: list[str]) -> tuple[str
     return words(trained.setting, names) or words(trained.setting), _percent(trained.accuracy), _at(trained), behind
 
 
-def _told_apart_by(result: Verdict) -> list[str]:
+def _told_apart_by(question: Question, result: Verdict) -> list[str]:
     """Return the knobs in which trained settings differ, but for those that only trade memory for time."""
     names = varied(each.trained.setting for each in result.comparisons if each.trained.setting is not None)
-    knobs = {knob.name: knob for knob in knobs_of(type(result.chosen.profile.head))}
-    return [name for name in names if "accuracy" in knobs[name].affects]
+    learning = {knob.name for space in question.spaces for knob in space.knobs if "accuracy" in knob.affects}
+    return [name for name in names if name in learning]
 
 
 def _percent(accuracy: Accuracy) -> str:
@@ -210,12 +210,18 @@ def _knob_table(question: Question, result: Verdict, model: MeasuredAccuracy) ->
     for title in ("points", "of the prior's variance left"):
         table.add_column(title, justify="right", no_wrap=True)
     chosen = result.chosen.setting
-    for other in neighbours(question, chosen):
+    others = [each for each in (question.plan.chosen.setting, *question.other_heads) if each.head != chosen.head]
+    for other in (*others, *neighbours(question, chosen)):
         gap = model.difference(other.applied_to(question.base), result.chosen.profile)
         if gap.deviation:  # checkpointing and accumulation change no accuracy
             shown = f"{POINTS_PER_LOG_ODDS * gap.mean:+.2f} ± {POINTS_PER_LOG_ODDS * Z * gap.deviation:.2f}"
-            table.add_row(words(other, varied((chosen, other))), shown, f"{gap.unknown:.0%}")
+            table.add_row(words(other, _told(chosen, other)), shown, f"{gap.unknown:.0%}")
     return table
+
+
+def _told(chosen: Setting, other: Setting) -> list[str]:
+    """Return the knobs to name of another setting: where it differs, and of another kind of head all of the head's own."""
+    return [name for name in varied((chosen, other)) if other.get(name) is not None]
 
 
 def _importance_table(importances: Importances) -> Table:
@@ -235,7 +241,8 @@ def _shares(shares: dict[str, float] | str) -> str:
     return ", ".join(f"{name} {share:.0%}" for name, share in ordered)
 
 
-def _chosen_table(result: Verdict, profile: TrainProfile, max_accuracy_drop: float) -> Table:
+def _chosen_table(question: Question, result: Verdict, profile: TrainProfile) -> Table:
+    max_accuracy_drop = question.limits.max_accuracy_drop
     prediction = profile.prediction
     assert prediction is not None, "a tuned profile has one"
     memory = prediction.memory
@@ -244,22 +251,23 @@ def _chosen_table(result: Verdict, profile: TrainProfile, max_accuracy_drop: flo
     rows = [
         ("setting", words(result.chosen.setting)),
         *([("DCC size", f"{profile.dcc_size:,} slots")] if profile.dcc_size else []),
+        *head_keeps(profile),
         ("rule", result.rule),
         ("against the plan", f"{changed or 'no change'}. {result.why}"),
         ("memory", f"{format_bytes(memory.total_bytes)} of {format_bytes(memory.budget_bytes)}"),
         ("images/s", f"{interval(prediction.images_per_second, decimals)}; {prediction.images_per_second.source}"),
         ("against full FC", f"{interval(prediction.accuracy, 2, sign=True)} points; {prediction.accuracy.source}"),
-        ("tied with the best", _tied(result)),
+        ("tied with the best", _tied(question, result)),
     ]
     if prediction.accuracy.high < -max_accuracy_drop:
         rows.append(("accuracy floor", f"missed: all of the interval is below --max-accuracy-drop {max_accuracy_drop:g}"))
     return _pairs(rows)
 
 
-def _tied(result: Verdict) -> str:
+def _tied(question: Question, result: Verdict) -> str:
     if not result.comparisons:
         return "unknown: no short training reported"
-    names = _told_apart_by(result)
+    names = _told_apart_by(question, result)
     best = result.comparisons[0]
     tied = [(each.trained.setting, each.check) for each in result.tied if each is not best]
     texts = [(words(setting, names), check) for setting, check in tied if setting is not None]

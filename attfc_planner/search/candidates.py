@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Protocol, TypeAlias
 
 from attfc_planner.accuracy.prior import accuracy_prior, midpoint
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.knobs.space import Setting, knobs_of
+from attfc_planner.knobs.space import Setting, knobs_of, with_head
 from attfc_planner.speed.model import SpeedPrediction, predict_speed
 from attfc_planner.trace.history import OpCost
 from attfc_train.document import Value
@@ -32,6 +32,10 @@ class MemoryEstimator(Protocol):
 
     def op_costs(self, profile: TrainProfile) -> tuple[OpCost, ...]:
         """Return FLOPs and bytes of the operators of one train step."""
+        ...
+
+    def head_bytes(self, profiles: Sequence[TrainProfile]) -> list[Bytes]:
+        """Return what the head of each keeps on the device between steps."""
         ...
 
 
@@ -132,7 +136,7 @@ class Evaluator:
 
 def alike_in_cost(base: TrainProfile, setting: Setting) -> Setting:
     """Return the setting that stands for all with the same memory and time, which differ in accuracy alone."""
-    return setting.turned(**_stand_ins(type(base.head)))
+    return setting.turned(**_stand_ins(type(with_head(base, setting.head).head)))
 
 
 @cache

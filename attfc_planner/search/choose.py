@@ -43,6 +43,16 @@ def pick(front: Sequence[Candidate], prefer: Preference = "balanced") -> Candida
     return max(fast, key=lambda candidate: candidate.accuracy_points)
 
 
+def in_order(candidates: Sequence[Candidate], prefer: Preference) -> list[Candidate]:
+    """Return all best first: what the rule picks, then what it picks of the rest, and so on."""
+    ordered = []
+    rest = list(candidates)
+    while (best := pick(rest, prefer)) is not None:
+        ordered.append(best)
+        rest = [each for each in rest if each is not best]
+    return ordered
+
+
 def rule(prefer: Preference, limits: Limits) -> str:
     """Return the rule in words, with its numbers."""
     hours = "" if limits.max_hours is None else f" and within {limits.max_hours:g} hours"
@@ -87,8 +97,8 @@ def runners_up(
         smallest: the setting that needs the least memory of all that respect the limits.
     """
     others = [candidate for candidate in front if candidate.setting != winner.setting]
-    by_reason = {f"preferring {other}": pick(front, other) for other in TOLERANCE}
-    by_reason["next by the same rule"] = pick(others, prefer)
+    by_reason = {f"for {other}": pick(front, other) for other in TOLERANCE}
+    by_reason["next best"] = pick(others, prefer)
     by_reason["least memory"] = smallest
     distinct: dict[str, Candidate] = {}
     shown_settings = {winner.setting}

@@ -4,19 +4,59 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from attfc_planner.knobs.space import SearchSpace, Setting
+from attfc_planner.knobs.space import ACCUMULATION, GRADIENT_CHECKPOINTING, SearchSpace, Setting
+from attfc_planner.knobs.spaces import Spaces
 from attfc_planner.search.candidates import Candidate, Evaluate
 from attfc_planner.search.choose import describe
-from attfc_planner.search.constraints import Limits, is_sound, memory_excess_mib
+from attfc_planner.search.constraints import Limits, accuracy_shortfall, is_sound, memory_excess_mib
 from attfc_planner.search.screening import cells, screen
 from attfc_train.errors import InfeasiblePlanError
-from attfc_train.units import format_bytes
+from attfc_train.units import MIB, format_bytes
 
 
-def refusal(space: SearchSpace, evaluate: Evaluate, limits: Limits, device: str) -> InfeasiblePlanError:
-    """Return the error for a space of which nothing respects `limits`: the first of accuracy, hours and memory to blame.
+@dataclass(frozen=True)
+class Miss:
+    """By how much the settings of one kind of head miss the limits."""
+
+    error: InfeasiblePlanError
+    short: str
+    """What is missing, in a few words."""
+    share: float
+    """By how much: in points, or as a share of the hours or of the memory."""
+    near: Candidate | None
+    """The nearest setting that another limit would accept."""
+
+
+def refusal(spaces: Spaces, evaluate: Evaluate, limits: Limits, device: str) -> InfeasiblePlanError:
+    """Return the error for spaces of which nothing respects `limits`: of several kinds of heads what each is short of."""
+    if spaces.is_one:
+        return miss(spaces.members[0], evaluate, limits, device).error
+    by_kind = {str(kind): miss(space, evaluate, limits, device) for kind, space in zip(spaces.kinds, spaces, strict=True)}
+    nearest_first = sorted(by_kind.items(), key=lambda item: item[1].share)
+    advising = [each for _, each in nearest_first if each.near is not None]
+    # Of what other limits would accept the most accurate; where no kind has any, the word about the nearest kind.
+    adviser = max(advising, key=lambda each: _points_of(each.near), default=nearest_first[0][1])
+    return InfeasiblePlanError(
+        f"{_listed_limits(limits, device)} must hold for some setting of {len(by_kind)} kinds of heads",
+        "; ".join(f"{kind}: {each.short}" for kind, each in nearest_first),
+        adviser.error.remedy,
+    )
+
+
+def _points_of(candidate: Candidate | None) -> float:
+    return -math.inf if candidate is None else candidate.accuracy_points
+
+
+def _listed_limits(limits: Limits, device: str) -> str:
+    hours = [] if limits.max_hours is None else [f"--max-hours {limits.max_hours:g}"]
+    listed = [*hours, f"--max-accuracy-drop {limits.max_accuracy_drop:g}"]
+    return f"{', '.join(listed)} and the {format_bytes(limits.budget_bytes)} of {device}"
+
+
+def miss(space: SearchSpace, evaluate: Evaluate, limits: Limits, device: str) -> Miss:
+    """Return by how much a space misses the limits: the first of accuracy, hours and memory to blame.
 
     Each limit is tried without those that cost more to ask about: accuracy alone, then without hours, then all.
     """
@@ -52,8 +92,8 @@ def smallest(
 
 def _tightened(space: SearchSpace, setting: Setting) -> Setting:
     """Return the same training in the least memory: checkpointed, in the smallest parts."""
-    checkpointed = setting.turned(gradient_checkpointing=space["gradient_checkpointing"].values[-1])
-    ways = (checkpointed.turned(accumulation=parts) for parts in space["accumulation"].values)
+    checkpointed = setting.turned(gradient_checkpointing=space[GRADIENT_CHECKPOINTING.name].values[-1])
+    ways = (checkpointed.turned(accumulation=parts) for parts in space[ACCUMULATION.name].values)
     return min((way for way in ways if way.divides), key=lambda way: (way.part_size, way.accumulation))
 
 
@@ -74,52 +114,57 @@ def _no_larger(space: SearchSpace, smaller: Setting, larger: Setting) -> bool:
     return is_one_kind and smaller.batch_size <= larger.batch_size and all(a <= b for a, b in pairs)
 
 
-def _too_inaccurate(space: SearchSpace, evaluate: Evaluate, limits: Limits, of_any_accuracy: Limits) -> InfeasiblePlanError:
+def _too_inaccurate(space: SearchSpace, evaluate: Evaluate, limits: Limits, of_any_accuracy: Limits) -> Miss:
     sound = cells(space, evaluate, of_any_accuracy)
     best = max(sound, key=lambda candidate: (candidate.accuracy_points, candidate.setting))
-    return InfeasiblePlanError(
+    error = InfeasiblePlanError(
         f"the accuracy must be within --max-accuracy-drop {limits.max_accuracy_drop:g} points of a full FC layer",
         f"{best.accuracy_points:+.2f} points at best ({describe(best)})",
         f"Raise --max-accuracy-drop to {_accepting(best)}.",
     )
+    return Miss(error, f"{best.accuracy_points:+.2f} points at best", accuracy_shortfall(best, limits), best)
 
 
-def _too_slow(fastest: Candidate, in_time: list[Candidate], limits: Limits) -> InfeasiblePlanError:
-    """Return the error; `in_time` are less accurate settings within the hours."""
+def _too_slow(fastest: Candidate, in_time: list[Candidate], limits: Limits) -> Miss:
+    """Return the miss; `in_time` are less accurate settings within the hours."""
     assert limits.max_hours is not None
     remedy = f"Raise --max-hours to {math.ceil(10 * fastest.hours) / 10:g}"
-    if in_time:
-        near = max(in_time, key=lambda candidate: candidate.accuracy_points)
+    near = max(in_time, key=lambda candidate: candidate.accuracy_points, default=None)
+    if near is not None:
         remedy += f", or --max-accuracy-drop to {_accepting(near)}, which {near.hours:.1f} hours allow ({describe(near)})"
     else:
         remedy += "; no setting of any accuracy is fast enough: take fewer --epochs, a smaller --backbone or a faster GPU"
-    return InfeasiblePlanError(
+    error = InfeasiblePlanError(
         f"training must take at most --max-hours {limits.max_hours:g} within --max-accuracy-drop {limits.max_accuracy_drop:g}",
         f"{fastest.hours:.1f} hours for the fastest setting ({describe(fastest)}, {fastest.accuracy_points:+.2f} points)",
         f"{remedy}.",
     )
+    return Miss(error, f"{fastest.hours:.1f} hours at best", fastest.hours / limits.max_hours - 1, fastest)
 
 
-def _too_large(space: SearchSpace, evaluate: Evaluate, limits: Limits, device: str) -> InfeasiblePlanError:
+def _too_large(space: SearchSpace, evaluate: Evaluate, limits: Limits, device: str) -> Miss:
     untimed = replace(limits, max_hours=None)
     of_any_accuracy = replace(untimed, max_accuracy_drop=math.inf)
     wanted = smallest(space, evaluate, untimed)
     tightest = smallest(space, evaluate, of_any_accuracy)
     assert wanted is not None
     assert tightest is not None
+    near = max(screen(space, evaluate, of_any_accuracy), key=lambda candidate: candidate.accuracy_points, default=None)
     largest = max(wanted.memory.terms, key=lambda term: term.bytes)
-    return InfeasiblePlanError(
+    needed = format_bytes(wanted.memory_bytes + limits.margin_bytes)
+    excess = memory_excess_mib(wanted, limits)
+    error = InfeasiblePlanError(
         f"one train step must fit the {format_bytes(limits.budget_bytes)} of {device}",
-        f"{format_bytes(wanted.memory_bytes + limits.margin_bytes)} for the smallest setting within --max-accuracy-drop "
-        f"{limits.max_accuracy_drop:g} ({describe(wanted)}): it misses by {memory_excess_mib(wanted, limits):,.0f} MiB, "
+        f"{needed} for the smallest setting within --max-accuracy-drop "
+        f"{limits.max_accuracy_drop:g} ({describe(wanted)}): it misses by {excess:,.0f} MiB, "
         f"and its largest term is '{largest.name}' with {format_bytes(largest.bytes)}",
         f"The tightest setting traced is {describe(tightest)} ({format_bytes(tightest.memory_bytes + limits.margin_bytes)}). "
-        + _remedy(screen(space, evaluate, of_any_accuracy)),
+        + _remedy(near),
     )
+    return Miss(error, f"{needed} at least, {excess:,.0f} MiB too many", excess * MIB / limits.budget_bytes, near)
 
 
-def _remedy(fitting: Iterable[Candidate]) -> str:
-    near = max(fitting, key=lambda candidate: candidate.accuracy_points, default=None)
+def _remedy(near: Candidate | None) -> str:
     if near is None:
         return "No setting fits: use a smaller --backbone, a 16-bit --precision or a larger GPU ('attfc-plan gpus' lists them)."
     return (

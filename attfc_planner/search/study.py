@@ -18,7 +18,8 @@ import optuna
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from attfc_planner.knobs.space import SearchSpace, Setting
+from attfc_planner.knobs.space import HEAD, SearchSpace, Setting
+from attfc_planner.knobs.spaces import Spaces
 from attfc_planner.search.candidates import Candidate, Evaluate
 from attfc_planner.search.constraints import Limits, constraints, indivisible, is_feasible
 from attfc_planner.search.plainest import NEGLIGIBLE_POINTS, NEGLIGIBLE_SPEED, plainest
@@ -53,8 +54,8 @@ class StudyRecord:
 class SearchResult:
     """The Pareto front of hours and accuracy, with what it was made from and the study's record."""
 
-    starts: tuple[Candidate, ...]
-    """See `attfc_planner.search.screening.cells`."""
+    starts: tuple[tuple[Candidate, ...], ...]
+    """Of every space, see `attfc_planner.search.screening.cells`."""
     front: tuple[Candidate, ...]
     """Fastest first."""
     record: StudyRecord | None
@@ -66,34 +67,44 @@ class SearchResult:
         return len(self.record.study.trials) if self.record else 0
 
 
-def search(
-    space: SearchSpace, evaluate: Evaluate, limits: Limits, *, batch_size: int, num_trials: int, seed: int
-) -> SearchResult:
-    """Screen `space` and run a study of at least `num_trials` trials; no trials where nothing is feasible.
+def search(spaces: Spaces, evaluate: Evaluate, limits: Limits, *, batch_size: int, num_trials: int, seed: int) -> SearchResult:
+    """Screen all spaces and run a study of at least `num_trials` trials; no trials where nothing is feasible.
 
     Args:
         evaluate: judges one setting, in milliseconds.
         batch_size: the recipe's, which is preferred where it costs nothing.
         num_trials: trials of the study; the Pareto front is tried in any case.
     """
-    starts = tuple(cells(space, evaluate, limits))
-    front = plain_front(space, evaluate, limits, starts, batch_size)
+    starts = tuple(tuple(cells(space, evaluate, limits)) for space in spaces)
+    front = common_front(plain_fronts(spaces, evaluate, limits, starts, batch_size))
     if not front:
         return SearchResult(starts, (), None)
-    tried, record = _run_study(space, evaluate, limits, front, max(num_trials, len(front)), seed)
+    tried, record = _run_study(spaces, evaluate, limits, front, max(num_trials, len(front)), seed)
     feasible = [candidate for candidate in tried if is_feasible(candidate, limits)]
     added = [candidate for candidate in feasible if not any(_is_as_good(member, candidate) for member in front)]
     return SearchResult(starts, tuple(pareto_front([*front, *added])), record)
 
 
-def plain_front(
-    space: SearchSpace, evaluate: Evaluate, limits: Limits, starts: Sequence[Candidate], batch_size: int
-) -> list[Candidate]:
-    """Return the Pareto front, fastest first, with each member made as plain as next to nothing allows.
+def plain_fronts(
+    spaces: Spaces, evaluate: Evaluate, limits: Limits, starts: Sequence[Sequence[Candidate]], batch_size: int
+) -> list[list[Candidate]]:
+    """Return the Pareto front of every space, fastest first, with each member made as plain as next to nothing allows.
 
     Args:
         starts, batch_size: see `SearchResult` and `search`.
     """
+    pairs = zip(spaces, starts, strict=True)
+    return [_plain_front(space, evaluate, limits, own_starts, batch_size) for space, own_starts in pairs]
+
+
+def common_front(fronts: Sequence[Sequence[Candidate]]) -> list[Candidate]:
+    """Return the Pareto front of several spaces from that of each: nothing that its own space beats is on it."""
+    return pareto_front([member for front in fronts for member in front])
+
+
+def _plain_front(
+    space: SearchSpace, evaluate: Evaluate, limits: Limits, starts: Sequence[Candidate], batch_size: int
+) -> list[Candidate]:
     front = screen(space, evaluate, limits, starts)
     return pareto_front([plainest(member, starts, limits, batch_size) for member in front])
 
@@ -117,14 +128,14 @@ def pareto_front(candidates: list[Candidate]) -> list[Candidate]:
 
 
 def _run_study(
-    space: SearchSpace, evaluate: Evaluate, limits: Limits, front: list[Candidate], num_trials: int, seed: int
+    spaces: Spaces, evaluate: Evaluate, limits: Limits, front: list[Candidate], num_trials: int, seed: int
 ) -> tuple[list[Candidate], StudyRecord]:
     """Return the candidates that were tried, and the study."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     tried: list[Candidate] = []
 
     def objective(trial: optuna.Trial) -> tuple[float, float]:
-        setting = _suggested(trial, space)
+        setting = _suggested(trial, spaces)
         if not setting.divides:
             trial.set_constraint("divisibility", indivisible(setting))
             raise optuna.TrialPruned
@@ -134,35 +145,43 @@ def _run_study(
         return candidate.accuracy_points, candidate.hours
 
     with _quiet():
-        sampler = optuna.samplers.TPESampler(multivariate=True, seed=seed)
+        sampler = optuna.samplers.TPESampler(multivariate=True, group=not spaces.is_one, seed=seed)
         study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler, study_name="attfc-plan")
         study.set_metric_names(["accuracy points", "hours"])
         for candidate in front:
-            study.enqueue_trial(_parameters(space, candidate.setting))
+            study.enqueue_trial(_parameters(spaces, candidate.setting))
         study.optimize(objective, n_trials=num_trials)
     return tried, StudyRecord(study)
 
 
-def _suggested(trial: optuna.Trial, space: SearchSpace) -> Setting:
-    """Suggest ordered knobs as indices, so that TPE sees neighbours, and others as they are; one value is not suggested."""
+def _suggested(trial: optuna.Trial, spaces: Spaces) -> Setting:
+    """Suggest the kind of head where there is a choice, and then its knobs.
+
+    Ordered knobs are suggested as indices, so that TPE sees neighbours, and others as they are; one value is not suggested.
+    """
+    kind = spaces.kinds[0] if spaces.is_one else trial.suggest_categorical(HEAD.name, spaces.kinds)
+    space = spaces.members[spaces.kinds.index(kind)]
     suggested: dict[str, Value | None] = {}
     for knob in space.knobs:
+        name = spaces.parameter(space, knob.name)
         if len(knob.values) == 1:
             suggested[knob.name] = knob.values[0]
         elif knob.ordered:
-            suggested[knob.name] = knob.values[trial.suggest_int(knob.name, 0, len(knob.values) - 1)]
+            suggested[knob.name] = knob.values[trial.suggest_int(name, 0, len(knob.values) - 1)]
         else:
-            suggested[knob.name] = trial.suggest_categorical(knob.name, knob.values)
+            suggested[knob.name] = trial.suggest_categorical(name, knob.values)
     return Setting.of(suggested)
 
 
-def _parameters(space: SearchSpace, setting: Setting) -> dict[str, object]:
+def _parameters(spaces: Spaces, setting: Setting) -> dict[str, object]:
     """Return the inverse of `_suggested`."""
-    return {
-        knob.name: knob.values.index(setting[knob.name]) if knob.ordered else setting[knob.name]
+    space = spaces.of(setting)
+    own = {
+        spaces.parameter(space, knob.name): knob.values.index(setting[knob.name]) if knob.ordered else setting[knob.name]
         for knob in space.knobs
         if len(knob.values) > 1
     }
+    return own if spaces.is_one else {HEAD.name: setting.head, **own}
 
 
 def _record(trial: optuna.Trial, candidate: Candidate, limits: Limits) -> None:

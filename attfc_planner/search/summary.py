@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from attfc_planner.knobs.space import SearchSpace
+from attfc_planner.knobs.space import Setting
+from attfc_planner.knobs.spaces import Spaces
 from attfc_planner.search.candidates import Candidate
 from attfc_planner.search.choose import Preference, rule
 from attfc_planner.search.constraints import Limits, slacks
@@ -12,31 +13,34 @@ from attfc_train.profile.search_summary import FrontPoint, SearchSummary
 
 
 def summarised(
-    space: SearchSpace,
+    spaces: Spaces,
     front: Sequence[Candidate],
     winner: Candidate,
     limits: Limits,
     prefer: Preference,
     left_out: tuple[str, ...],
+    bytes_per_identity: Mapping[Setting, float],
 ) -> SearchSummary:
     """Return what the plan of `winner` was chosen from, and by which rule.
 
     Args:
         winner: with the memory of its exact trace; it takes the place of its estimate on the front.
         left_out: values that were not searched, and why.
+        bytes_per_identity: of settings on the front; those that are left out are not known.
     """
-    searched = {name: tuple(value for value in values if value is not None) for name, values in space.values.items()}
+    searched = {name: tuple(value for value in values if value is not None) for name, values in spaces.parameters.items()}
+    members = (winner if member.setting == winner.setting else member for member in front)
     return SearchSummary(
         rule=rule(prefer, limits),
         knobs={name: values for name, values in searched.items() if values},
         left_out=left_out,
-        num_settings=len(space),
+        num_settings=spaces.num_settings,
         constraints=slacks(winner, limits),
-        front=tuple(_point(winner if member.setting == winner.setting else member) for member in front),
+        front=tuple(_point(member, bytes_per_identity.get(member.setting)) for member in members),
     )
 
 
-def _point(candidate: Candidate) -> FrontPoint:
+def _point(candidate: Candidate, bytes_per_identity: float | None) -> FrontPoint:
     settings = {name: value for name, value in candidate.setting.document().items() if value is not None}
     return FrontPoint(
         settings=settings,
@@ -44,4 +48,5 @@ def _point(candidate: Candidate) -> FrontPoint:
         images_per_second=round(candidate.images_per_second, 2),
         accuracy=round(candidate.accuracy_points, 4),
         memory_bytes=candidate.memory_bytes,
+        bytes_per_identity=bytes_per_identity,
     )

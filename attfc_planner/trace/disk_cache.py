@@ -21,14 +21,14 @@ import attfc_train
 from attfc_planner.gpu.versions import installed_version
 from attfc_planner.trace.affine import AffineTrace, HeadModel
 from attfc_planner.trace.evaluation import EvaluationModel
-from attfc_planner.trace.history import OpCost, Trace
+from attfc_planner.trace.history import HeadBytes, OpCost, Trace
 from attfc_train.errors import StorageError
 from attfc_train.files import write_atomically
 from attfc_train.profile.profile import TrainProfile
 
 _FORMAT = 1
 
-Stored = TypeVar("Stored", Trace, HeadModel, AffineTrace, EvaluationModel)
+Stored = TypeVar("Stored", Trace, HeadModel, AffineTrace, EvaluationModel, HeadBytes)
 
 
 class TraceCache:
@@ -49,7 +49,7 @@ class TraceCache:
         except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AssertionError):
             return None
 
-    def store(self, value: Trace | HeadModel | AffineTrace | EvaluationModel, profile: TrainProfile) -> None:
+    def store(self, value: Trace | HeadModel | AffineTrace | EvaluationModel | HeadBytes, profile: TrainProfile) -> None:
         """Keep a trace, if the folder can be written."""
         content = gzip.compress(json.dumps(_ENCODERS[type(value)](value), separators=(",", ":")).encode(), 1)
         try:
@@ -145,6 +145,14 @@ def _decode_evaluation(document: dict[str, Any]) -> EvaluationModel:
     return EvaluationModel(skeleton, coefficients)
 
 
+def _encode_head_bytes(kept: HeadBytes) -> dict[str, Any]:
+    return {"num_bytes": kept.num_bytes}
+
+
+def _decode_head_bytes(document: dict[str, Any]) -> HeadBytes:
+    return HeadBytes(int(document["num_bytes"]))
+
+
 def _encode_costs(costs: Sequence[OpCost]) -> list[list[Any]]:
     return [[cost.name, cost.kind, cost.phase, cost.flops, cost.bytes_read_written, cost.count] for cost in costs]
 
@@ -158,10 +166,12 @@ _ENCODERS: dict[type, Any] = {
     HeadModel: _encode_head,
     AffineTrace: _encode_affine,
     EvaluationModel: _encode_evaluation,
+    HeadBytes: _encode_head_bytes,
 }
 _DECODERS: dict[type, Any] = {
     Trace: _decode_trace,
     HeadModel: _decode_head,
     AffineTrace: _decode_affine,
     EvaluationModel: _decode_evaluation,
+    HeadBytes: _decode_head_bytes,
 }

@@ -48,6 +48,14 @@ class OpCost:
     count: int
 
 
+@dataclass(frozen=True, slots=True)
+class HeadBytes:
+    """What a head keeps on its device between steps."""
+
+    num_bytes: int
+    """Of its buffers and parameters, and of the momentum of the latter."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Trace:
     """The construction and some train steps as one history; S storages.

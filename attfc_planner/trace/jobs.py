@@ -8,13 +8,13 @@ from typing import Literal, TypeAlias
 from attfc_planner.trace.affine import AffineTrace, HeadModel, learn, learn_head
 from attfc_planner.trace.align import NotAffine
 from attfc_planner.trace.evaluation import EvaluationModel, learn_evaluation
-from attfc_planner.trace.history import Trace
-from attfc_planner.trace.record import record
+from attfc_planner.trace.history import HeadBytes, Trace
+from attfc_planner.trace.record import record, record_head
 from attfc_train.profile.profile import TrainProfile
 
-Job: TypeAlias = tuple[Literal["head", "network", "evaluation", "exact"], TrainProfile, HeadModel | None]
+Job: TypeAlias = tuple[Literal["head", "network", "evaluation", "exact", "head bytes"], TrainProfile, HeadModel | None]
 """What is to be learned of which profile; a network comes with its head, or None where that is not affine."""
-Result: TypeAlias = HeadModel | AffineTrace | EvaluationModel | Trace | None
+Result: TypeAlias = HeadModel | AffineTrace | EvaluationModel | Trace | HeadBytes | None
 """What was learned; None where every profile must be traced itself."""
 
 
@@ -26,6 +26,8 @@ def result(job: Job) -> Result:
     kind, structure, head = job
     if kind == "exact":
         return record(structure, [structure, structure])
+    if kind == "head bytes":
+        return record_head(structure)
     try:
         if kind == "evaluation":
             return learn_evaluation(structure)

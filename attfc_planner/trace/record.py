@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from attfc_planner.trace.history import Trace
+from attfc_planner.trace.history import HeadBytes, Trace
 from attfc_planner.trace.no_gc import keeping_all
 from attfc_train.profile.profile import TrainProfile
 
@@ -51,3 +51,16 @@ def record_evaluation(profile: TrainProfile, batch_sizes: Sequence[int], device:
     from attfc_planner.trace.recorder import record_batches
 
     return record_batches(profile, batch_sizes, device)
+
+
+def record_head(profile: TrainProfile, device: torch.device | None = None) -> HeadBytes:
+    """Build a state, and return what its head keeps between steps.
+
+    Args:
+        profile: resolved.
+        device: as in `record`.
+    """
+    load()
+    from attfc_planner.trace.recorder import head_bytes
+
+    return HeadBytes(head_bytes(profile, device))

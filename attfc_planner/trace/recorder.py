@@ -293,6 +293,17 @@ def record_batches(profile: TrainProfile, batch_sizes: Sequence[int], device: to
     return traces
 
 
+def head_bytes(profile: TrainProfile, device: torch.device | None = None) -> int:
+    """Return the bytes of a head's buffers, parameters and momentum: see `attfc_planner.trace.record.record_head`."""
+    fake = device is None
+    with _tensors(fake):
+        state = build(profile, device or torch.device("cpu"))
+        own = {id(weight) for weight in state.head.parameters()}
+        pairs = zip(state.optimizer.parameters, state.optimizer.buffers, strict=True)
+        momentum = [buffer for weight, buffer in pairs if id(weight) in own]
+        return sum(tensor.nbytes for tensor in (*state.head.parameters(), *state.head.buffers(), *momentum))
+
+
 def _tensors(fake: bool) -> AbstractContextManager[object]:
     return fake_tensors() if fake else nullcontext()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +11,12 @@ from attfc_planner.trace.affine import BASE, AffineTrace, HeadModel, with_other_
 from attfc_planner.trace.align import NotAffine
 from attfc_planner.trace.disk_cache import Stored, TraceCache
 from attfc_planner.trace.evaluation import EvaluationModel, evaluation_structure, traced_evaluation
-from attfc_planner.trace.history import OpCost, Trace
+from attfc_planner.trace.history import HeadBytes, OpCost, Trace
 from attfc_planner.trace.jobs import Job
 from attfc_planner.trace.scaled import scaled_costs, scaled_trace, stand_in
 from attfc_planner.trace.structure import head_structure, is_direct, knobs_of, structure_of, with_knobs, with_map
 from attfc_planner.trace.workers import results
-from attfc_train.profile.profile import TrainProfile
+from attfc_train.profile.profile import DataSettings, ModelSettings, OptimSettings, RunSettings, TrainProfile
 
 
 class Traces:
@@ -32,6 +32,7 @@ class Traces:
         self._networks: dict[TrainProfile, AffineTrace | None] = {}
         self._evaluations: dict[TrainProfile, EvaluationModel | None] = {}
         self._exact: dict[TrainProfile, Trace] = {}
+        self._head_bytes: dict[TrainProfile, HeadBytes] = {}
 
     def estimated(self, profile: TrainProfile) -> Trace:
         """Return the profile's trace, computed from those of its structure; traced itself where that is not affine."""
@@ -58,6 +59,14 @@ class Traces:
         """Return the costs of the operators of a step."""
         affine = self._network(_structure(profile))
         return self.exact(profile).costs[-1] if affine is None else scaled_costs(affine, profile)
+
+    def head_bytes(self, profiles: Sequence[TrainProfile]) -> list[int]:
+        """Return what the head of each profile keeps on its device between steps."""
+        alone = [_head_alone(profile) for profile in profiles]
+        self._run(
+            [("head bytes", each, None) for each in dict.fromkeys(alone) if not self._has(self._head_bytes, HeadBytes, each)]
+        )
+        return [self._head_bytes[each].num_bytes for each in alone]
 
     def prepare(self, profiles: Iterable[TrainProfile]) -> None:
         """Make everything that `estimated` and `evaluation` will need for these profiles, on all cores."""
@@ -125,6 +134,8 @@ class Traces:
                     self._networks[job[1]] = result
                 case "evaluation", EvaluationModel() | None:
                     self._evaluations[job[1]] = result
+                case "head bytes", HeadBytes():
+                    self._head_bytes[job[1]] = result
                 case _, Trace():
                     self._exact[job[1]] = result
 
@@ -137,3 +148,17 @@ def _structure(profile: TrainProfile) -> TrainProfile:
 def _plain(profile: TrainProfile) -> TrainProfile:
     """Return the profile without what cannot matter to a trace."""
     return with_knobs(structure_of(profile, BASE), knobs_of(profile))
+
+
+def _head_alone(profile: TrainProfile) -> TrainProfile:
+    """Return the profile with the smallest network, and without what no head sees."""
+    optim = OptimSettings(
+        batch_size=profile.optim.batch_size, accumulation=profile.optim.accumulation, momentum=profile.optim.momentum
+    )
+    return TrainProfile(
+        data=DataSettings(num_ids=profile.num_ids),
+        model=ModelSettings(backbone="tiny", embedding_size=profile.model.embedding_size, image_size=32),
+        head=profile.head,
+        optim=optim,
+        run=RunSettings(precision=profile.run.precision, steps=1000),
+    )

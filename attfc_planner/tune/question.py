@@ -8,11 +8,13 @@ from functools import partial
 from typing import Any
 
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.knobs.space import SearchSpace, Setting
+from attfc_planner.knobs.space import Setting
+from attfc_planner.knobs.spaces import Spaces
 from attfc_planner.plan.plan import Plan, make_plan
 from attfc_planner.plan.problem import Problem, pose
 from attfc_planner.plan.request import PlanRequest
 from attfc_planner.search.candidates import Candidate, alike_in_cost
+from attfc_planner.search.choose import in_order
 from attfc_planner.search.constraints import Limits
 from attfc_planner.speed.model import SpeedPrediction
 from attfc_planner.tune.holdout import Split, split
@@ -48,9 +50,9 @@ class Question:
         return self.problem.base
 
     @property
-    def space(self) -> SearchSpace:
+    def spaces(self) -> Spaces:
         """Return the settings that may be tried."""
-        return self.problem.space
+        return self.problem.spaces
 
     @property
     def limits(self) -> Limits:
@@ -78,14 +80,20 @@ class Question:
             "max accuracy drop": request.max_accuracy_drop,
             "prefer": request.prefer,
             "gpu": self.gpu.name,
-            "space": {name: list(values) for name, values in self.space.values.items()},
+            "space": {name: list(values) for name, values in self.spaces.parameters.items()},
             **({} if request.head == "attfc" else {"head": request.head}),  # studies of the first release do not name it
         }
 
     @property
     def knobs(self) -> dict[str, int]:
-        """Return knob -> number of values."""
-        return {name: len(values) for name, values in self.space.values.items()}
+        """Return a study's parameter -> number of values."""
+        return {name: len(values) for name, values in self.spaces.parameters.items()}
+
+    @property
+    def other_heads(self) -> list[Setting]:
+        """Return the plan's choice for every other kind of head than its own, the most promising first."""
+        rest = [each.chosen for each in self.plan.heads if each.chosen and each.chosen.setting != self.plan.chosen.setting]
+        return [candidate.setting for candidate in in_order(rest, self.request.prefer)]
 
     def steps_key(self, setting: Setting) -> Setting:
         """Return what is equal for settings whose train steps take the same time and memory."""
@@ -93,7 +101,7 @@ class Question:
 
     def kind(self, setting: Setting) -> str:
         """Return what is equal for settings that allocate alike but for sizes."""
-        return _listed({knob.name: setting[knob.name] for knob in self.space.knobs if not knob.scales})
+        return _listed({knob.name: setting[knob.name] for knob in self.spaces.of(setting).knobs if not knob.scales})
 
 
 def ask(request: PlanRequest, gpu: GpuProfile) -> Question:
@@ -141,7 +149,8 @@ def words(setting: Setting, names: Collection[str] | None = None) -> str:
 def varied(settings: Iterable[Setting]) -> list[str]:
     """Return the knobs in which the settings are not all alike."""
     documents = [setting.document() for setting in settings]
-    return [name for name in (documents[0] if documents else ()) if len({document[name] for document in documents}) > 1]
+    names = dict.fromkeys(name for document in documents for name in document)
+    return [name for name in names if len({document.get(name) for document in documents}) > 1]
 
 
 def word(value: object) -> str:

@@ -96,6 +96,9 @@ class Prediction(Frozen):
     """To train all epochs; None where the number of images is not known."""
     accuracy: Interval
     """Points of verification accuracy relative to a full FC layer; a prior until `tune` has measured."""
+    bytes_per_identity: float | None = Field(None, ge=0)
+    """Bytes that the head keeps on the device between steps (buffers, parameters and their momentum), over the identities; None
+    where an older attfc did not say."""
 
 
 class Provenance(Frozen):

@@ -190,8 +190,9 @@ class TrainProfile(Frozen):
 
     @model_validator(mode="after")
     def _trainings_are_of_settings(self) -> Self:
-        for setting in {tuple(record.setting.items()) for record in (self.search.trainings if self.search else ())}:
-            checked_setting(dict(setting), self.head.kind)
+        records = self.search.trainings if self.search else ()
+        for kind, setting in {(record.head, tuple(record.setting.items())) for record in records}:
+            checked_setting(dict(setting), self.head.kind, kind)
         return self
 
     @property
@@ -256,12 +257,12 @@ class TrainProfile(Frozen):
         return self.model_copy(update={"head": self.head.paced(pace), "optim": self.optim.paced(pace)})
 
 
-def checked_setting(values: Mapping[str, Value | None], kind: str) -> dict[str, Value | None]:
+def checked_setting(values: Mapping[str, Value | None], kind: str, named: str | None = None) -> dict[str, Value | None]:
     """Return what a file says of a setting that was trained, in the types of the fields that its knobs are.
 
     Args:
         values: knob -> value; None is the recipe's.
-        kind: of the head that is asked first whether these are its knobs.
+        kind: of the head that is asked first whether these are its knobs. named: of the setting's head, where the file says it.
 
     Raises:
         ValueError: no batch size, no head has such knobs, or a value is out of its range.
@@ -270,18 +271,26 @@ def checked_setting(values: Mapping[str, Value | None], kind: str) -> dict[str, 
         raise ValueError("search.trainings must name the batch_size of every setting")
     given = {name: value for name, value in values.items() if value is not None}
     checked: dict[str, Value | None] = dict.fromkeys(values)
+    own_knobs = {knob.name for knob in _known_head(named or kind).knobs()}  # one may be called like a field of a section
     for section in (DataSettings, OptimSettings, ModelSettings, RunSettings):
-        own = {name: given.pop(name) for name in list(given) if name in section.model_fields}
+        own = {name: given.pop(name) for name in list(given) if name in section.model_fields and name not in own_knobs}
         settings: Frozen = section.model_validate(own)
         checked |= {name: getattr(settings, name) for name in own}
     if checked.get("backbone") not in (None, *BACKBONE_NAMES):
         raise ValueError(f"search.trainings must be of known backbones, but got {str(checked['backbone'])[:40]!r}")
-    head = _head_with_knobs(given, kind).model_validate(given)
+    head = _head_with_knobs(given, kind, named).model_validate(given)
     return checked | {name: getattr(head, name) for name in given}
 
 
-def _head_with_knobs(names: Iterable[str], kind: str) -> type[HeadSettings]:
-    kinds = (HEADS[kind].settings, *(other.settings for other in HEADS.values()))
+def _known_head(kind: str) -> type[HeadSettings]:
+    if kind not in HEADS:
+        raise ValueError(f"search.trainings must be of known kinds of heads, but got {kind[:40]!r}")
+    return HEADS[kind].settings
+
+
+def _head_with_knobs(names: Iterable[str], kind: str, named: str | None) -> type[HeadSettings]:
+    others = () if named is not None else tuple(other.settings for other in HEADS.values())
+    kinds = (_known_head(named or kind), *others)
     fitting = (settings for settings in kinds if set(names) <= {knob.name for knob in settings.knobs()})
     found = next(fitting, None)
     if found is None:

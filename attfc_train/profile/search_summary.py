@@ -37,6 +37,8 @@ class FrontPoint(Frozen):
     """Points relative to a full FC layer, middle of the prior."""
     memory_bytes: Bytes = Field(ge=0)
     """Estimated peak, headroom included; that of the chosen setting is exact."""
+    bytes_per_identity: float | None = Field(None, ge=0)
+    """See `attfc_train.profile.prediction.Prediction.bytes_per_identity`."""
 
 
 MOST_TRAININGS = 500
@@ -52,6 +54,8 @@ class TrainingRecord(Frozen):
     setting: dict[Name, bool | int | float | Name | None] = Field(max_length=64)
     """Knob -> value, None: the recipe's. Of a full FC layer the setting that it was trained beside."""
     full_fc: bool
+    head: Name | None = None
+    """Kind of head of the setting; None, as an older attfc wrote: the profile's."""
     accuracy: float = Field(ge=1e-6, le=1 - 1e-6)
     """Of verification at the end; where it was stopped early, what the others' progress makes of it."""
     pairs_variance: float = Field(ge=1e-9, le=100)
@@ -70,6 +74,8 @@ class SearchSummary(Frozen):
     left_out: tuple[str, ...] = ()
     """Values that were not searched, and why."""
     num_settings: int = Field(ge=0)
+    why_head: str = ""
+    """Why this kind of head was chosen, and what the others would cost; empty where one alone was searched."""
     constraints: tuple[ConstraintSlack, ...]
     front: tuple[FrontPoint, ...]
     """Fastest first."""

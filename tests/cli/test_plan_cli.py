@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from attfc_planner import cli
+from attfc_planner.accuracy.prior import PRIORS
 from attfc_planner.gpu import detect
 from attfc_planner.plan import plan, problem
 from attfc_train.errors import AttfcError, InfeasiblePlanError, ProfileError, StorageError, UsageError
+from attfc_train.heads.kinds import HEADS
 from attfc_train.profile.file import load_preset, load_profile
 from tests.planner.fakes import FakeMemoryModel
 
@@ -54,6 +56,27 @@ def test_a_plan_is_written_and_says_what_to_type_next(call: Call, tmp_path: Path
     assert profile.provenance.command.startswith("attfc-plan --gpu 'RTX 4090' --ids 2059906")
     assert profile.provenance.num_trials >= 40
     assert "attfc-train --profile sub/best.json --data DATA --output runs/r50-2059906" in " ".join(out.split())
+
+
+@pytest.mark.parametrize("word", ["auto", "any"])
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_all_kinds_of_heads_are_weighed(word: str, columns: str, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a word that is taken for a kind, a kind without its row, and a table wider than the terminal."""
+    monkeypatch.setenv("COLUMNS", columns)
+    code, out, err = call("--gpu", "rtx-4090", "--ids", "200000", "--images", "4000000", "--head", word)
+    assert (code, err) == (0, "")
+    profile = load_profile(Path("best.json"))
+    assert profile.search is not None
+    assert profile.search.why_head.startswith(f"{profile.head.kind} is the rule's choice among")
+    table = out[out.index("Kinds of heads") : out.index("Memory:")]
+    assert all(f" {kind} " in table for kind in HEADS if kind in PRIORS)
+    assert "bytes per identity" in out
+    assert max(len(line) for line in out[: out.index("Next:")].splitlines()) <= int(columns)
+    code, out, err = call("report", "best.json", "-o", "report.html")
+    assert (code, err) == (0, "")
+    page = Path("report.html").read_text(encoding="utf-8")
+    assert "bytes per identity" in page
+    assert "kinds of heads" in page
 
 
 def test_every_option_reaches_the_profile(call: Call) -> None:
@@ -108,8 +131,8 @@ def test_any_backbone_is_a_choice(call: Call) -> None:
     assert profile.name == f"{profile.model.backbone}-2059906"
 
 
-@pytest.mark.parametrize(("head", "own", "expected"), [("full_fc", set(), "B"), ("partial_fc", {"sample_rate"}, "sampled")])
-def test_another_head_is_planned_with_its_own_knobs(call: Call, head: str, own: set[str], expected: str) -> None:
+@pytest.mark.parametrize(("head", "expected"), [("full_fc", "B"), ("partial_fc", "sampled")])
+def test_another_head_is_planned_with_its_own_knobs(call: Call, head: str, expected: str) -> None:
     """Catches `--head` that does not reach the profile, and AttFC's knobs or columns in a plan without a container."""
     code, out, err = call("--gpu", "rtx-4090", "--ids", "1000000", "--images", "20000000", "--head", head)
     assert (code, err) == (0, "")
@@ -119,12 +142,14 @@ def test_another_head_is_planned_with_its_own_knobs(call: Call, head: str, own: 
     assert profile.provenance is not None
     assert f"--head {head}" in profile.provenance.command
     assert profile.search is not None
-    common = {"batch_size", "gradient_checkpointing", "accumulation", "precision"}
-    assert set(profile.search.knobs) == common | own
-    assert all(set(point.settings) == common | own for point in profile.search.front)
+    knobs = {"batch_size", "gradient_checkpointing", "accumulation", "precision"} | {
+        knob.name for knob in HEADS[head].settings.knobs()
+    }
+    assert set(profile.search.knobs) == knobs
+    assert all(set(point.settings) == knobs for point in profile.search.front)
     (headings,) = [line.split() for line in out.splitlines() if "hours" in line and "points" in line and "GiB" in line]
     assert expected in headings
-    assert not {"DCC", "R", "stored"} & set(headings)
+    assert not {"DCC", "R"} & set(headings)
 
 
 def test_without_a_gpu_it_says_so(call: Call) -> None:

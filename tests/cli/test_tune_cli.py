@@ -61,6 +61,22 @@ def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
     return run
 
 
+def test_all_kinds_of_heads_are_tuned_and_gone_on_with(call: Call) -> None:
+    """Catches a study that cannot hold two kinds, and one that is about something else when it is resumed by the other word."""
+    options = (*BASE, "--epochs", "400", "--max-accuracy-drop", "9", "--head")
+    code, out, err = call(*options, "any")
+    assert (code, err) == (0, "")
+    profile = load_profile(Path("best.json"))
+    assert profile.search is not None
+    assert len({record.head for record in profile.search.trainings if not record.full_fc}) > 1
+    assert "head keeps" in out
+    code, _, err = call(*options, "auto", "--resume")
+    assert (code, err) == (0, "")
+    code, _, err = call(*options, "attfc", "--resume")
+    assert code == 2
+    assert "must be about the same data, plan and device" in err
+
+
 def test_a_tuning_ends_with_a_profile_and_its_reasons(call: Call) -> None:
     code, out, err = call(*BASE, "--output", "sub/best.json")
     assert (code, err) == (0, "")

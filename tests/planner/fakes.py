@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.trace.history import OpCost
@@ -69,6 +69,10 @@ class FakeMemoryModel:
     def exact(self, profile: TrainProfile) -> MemoryPrediction:
         self.num_exact += 1
         return self._predict(profile, self.hidden_bytes)
+
+    def head_bytes(self, profiles: Sequence[TrainProfile]) -> list[int]:
+        """All centers, with the momentum of learned ones."""
+        return [center_bytes(each) * each.dcc_size or 2 * CENTER_BYTES["fp32"] * each.num_ids for each in profiles]
 
     def op_costs(self, profile: TrainProfile) -> tuple[OpCost, ...]:
         parts = profile.optim.accumulation

@@ -16,6 +16,7 @@ def setting(
 ) -> Setting:
     """In the space's order; what is not given is left to the recipe."""
     given = {
+        "head": None,
         "dcc_share": dcc_share,
         "queue_length": queue_length,
         "batch_size": batch_size,

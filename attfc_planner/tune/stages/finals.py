@@ -106,7 +106,7 @@ class Finals:
         if len(used_by_full_fc) < min(fewest, MOST_SEEDS) and not _is_broken(self.baseline.records()):
             self.baseline.enqueue(_next_seed(used_by_full_fc), "full FC layer, with another seed")
         elif setting is not None and len(used[setting]) < MOST_SEEDS:
-            self.study.enqueue(question.space.indices(setting) | _next_seed(used[setting]), "a finalist, with another seed")
+            self.study.enqueue(question.spaces.indices(setting) | _next_seed(used[setting]), "a finalist, with another seed")
         else:
             return False
         return True

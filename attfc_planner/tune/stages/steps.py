@@ -104,11 +104,13 @@ class StepTrials:
         tried = {self._key(record.indices) for record in records}
         for setting in self._first:
             if self.question.steps_key(setting) not in tried:
-                self.study.enqueue(self.question.space.indices(setting), "the plan's choice, its front and neighbours")
+                self.study.enqueue(self.question.spaces.indices(setting), "the plan's choice, its front and neighbours")
                 return True
         correction = self.correction()
         # The seed moves on with the trials: TPE with the same seed and no new result would suggest the same again.
-        suggested = self.study.suggest(self.seed + len(records), lambda indices: self._excess(indices, tried, correction))
+        suggested = self.study.suggest(
+            self.seed + len(records), self.question.spaces.drawn, lambda indices: self._excess(indices, tried, correction)
+        )
         if suggested is None:
             suggested = self._next_of_front(tried, correction)
         if suggested is not None:
@@ -116,12 +118,12 @@ class StepTrials:
         return suggested is not None
 
     def _key(self, indices: Indices) -> Setting:
-        return self.question.steps_key(self.question.space.at(indices))
+        return self.question.steps_key(self.question.spaces.at(indices))
 
     def _excess(self, indices: Indices, tried: set[Setting], correction: MemoryCorrection) -> float | None:
         """Return how far a suggestion is from what may be tried, at most 0 if it may; None if it was tried."""
         # The cheapest question first. A setting that misses one constraint is not asked about the next.
-        setting = self.question.space.at(indices)
+        setting = self.question.spaces.at(indices)
         if self._key(indices) in tried:
             return None
         if not setting.divides:
@@ -141,7 +143,7 @@ class StepTrials:
         for candidate in self.question.plan.search.front:
             is_new = self.question.steps_key(candidate.setting) not in tried
             if is_new and self._refusal(candidate, correction) is None:
-                return self.question.space.indices(candidate.setting)
+                return self.question.spaces.indices(candidate.setting)
         return None
 
     def _needed(self, candidate: Candidate, correction: MemoryCorrection) -> Bytes:
@@ -158,7 +160,7 @@ class StepTrials:
         return correction.refusal(self.question.kind(candidate.setting), process_bytes(candidate.memory))
 
     def _try(self, claim: Claim) -> None:
-        setting = self.question.space.at(claim.indices)
+        setting = self.question.spaces.at(claim.indices)
         candidate = self.question.evaluate(setting)
         claim.note(kind=self.question.kind(setting), predicted_bytes=process_bytes(candidate.memory))
         # Asked when it was proposed, and again now: other workers' trials may have taught more since.
@@ -234,7 +236,7 @@ class StepTrials:
         failed = [record for record in records if record.notes.get("outcome") in ("failed", "out of memory")]
         if len(failed) >= HOPELESS and not any(record.state == "complete" for record in records):
             last = failed[-1]
-            got = f"{len(failed)} of {len(records)}; {words(self.question.space.at(last.indices))}: {last.notes.get('reason')}"
+            got = f"{len(failed)} of {len(records)}; {words(self.question.spaces.at(last.indices))}: {last.notes.get('reason')}"
             raise InfeasiblePlanError(
                 "some of the first real steps must run", f"failures in {got}", "Free the device, or see attfc-plan explain."
             )
@@ -243,7 +245,7 @@ class StepTrials:
 def first_settings(question: Question, limit: int) -> list[Setting]:
     """Return what is tried before TPE has anything to go by: at most two thirds of the trials.
 
-    The plan's choice, its Pareto front evenly spaced, and the choice's neighbours in the space.
+    The plan's choice, that of every other kind of head, the Pareto front evenly spaced, and the choice's neighbours.
     """
     chosen = question.plan.chosen.setting
     front = [candidate.setting for candidate in question.plan.search.front]
@@ -252,14 +254,14 @@ def first_settings(question: Question, limit: int) -> list[Setting]:
     spaced = [front[index * (len(front) - 1) // max(1, third - 1)] for index in range(min(third, len(front)))]
     near = list(neighbours(question, chosen))[:third]
     unique: dict[Setting, Setting] = {}
-    for setting in (chosen, *spaced, *near):
+    for setting in (chosen, *question.other_heads, *spaced, *near):
         unique.setdefault(question.steps_key(setting), setting)
     return list(unique.values())[:limit]
 
 
 def neighbours(question: Question, setting: Setting) -> Iterator[Setting]:
     """Yield the settings one step away in one knob that respect every constraint but memory."""
-    space = question.space
+    space = question.spaces.of(setting)
     here = space.indices(setting)
     for name, values in space.values.items():
         for index in (here[name] - 1, here[name] + 1):

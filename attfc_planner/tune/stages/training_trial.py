@@ -100,7 +100,7 @@ def recorded_scale(baseline: SharedStudy) -> Scale:
 def recorded_beside(question: Question, baseline: SharedStudy) -> Setting | None:
     """Return the setting whose batch size the full FC layer is trained with; None before there is a trial."""
     records = baseline.records()
-    return question.space.at(records[0].notes["beside"]) if records else None
+    return question.spaces.at(records[0].notes["beside"]) if records else None
 
 
 def short_profile(question: Question, setting: Setting, scale: Scale, seed: int = 0) -> TrainProfile:

@@ -50,7 +50,7 @@ class Trainings:
         # The first trial of the baseline carries the scale. Should two workers enqueue one at the same moment, both read the
         # lower number from then on (`recorded_scale`), so all trainings are alike and can be compared.
         if not self.baseline.records():
-            beside = self.trial.question.space.indices(self.contenders[0])
+            beside = self.trial.question.spaces.indices(self.contenders[0])
             self.baseline.enqueue({SEED: 0}, "full FC layer", num_ids=scale.num_ids, epochs=scale.epochs, beside=beside)
         self._enqueue_missing(scale.num_settings)
         while self.trial.deadline - time.monotonic() > self.startup:
@@ -68,7 +68,7 @@ class Trainings:
 
     def _enqueue_missing(self, num_settings: int) -> None:
         enqueued = {record.key for record in self.study.records()}
-        wanted = [self.trial.question.space.indices(setting) for setting in self.contenders]
+        wanted = [self.trial.question.spaces.indices(setting) for setting in self.contenders]
         missing = [indices for indices in wanted if tuple(sorted(indices.items())) not in enqueued]
         for indices in missing[: max(0, num_settings - len(enqueued))]:
             self.study.enqueue(indices, "left over by real steps")
@@ -89,7 +89,7 @@ class Trainings:
         if is_baseline:
             self.trial.run_full_fc(claim, self.baseline)
             return
-        setting = self.trial.question.space.at(claim.indices)
+        setting = self.trial.question.spaces.at(claim.indices)
         profile = short_profile(self.trial.question, setting, recorded_scale(self.baseline))
         self.trial.run(claim, profile, words(setting), halving=True)
 

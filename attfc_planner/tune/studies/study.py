@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import optuna
@@ -117,20 +118,27 @@ class SharedStudy:
             self.enqueue(indices, "again, because the worker of its first trial ended")
         return buried
 
-    def suggest(self, seed: int, excess: Callable[[Indices], float | None], attempts: int = 30) -> Indices | None:
+    def suggest(
+        self,
+        seed: int,
+        drawn: Callable[[Callable[[str], int]], Indices],
+        excess: Callable[[Indices], float | None],
+        attempts: int = 30,
+    ) -> Indices | None:
         """Return a setting from multivariate TPE, or None if no acceptable one came up.
 
         Args:
+            drawn: makes a setting of a function that draws the index of a knob by name.
             excess: of a setting: at most 0 where it may be tried, above 0 by how much it does not fit, None: tried already.
         """
         with quiet():
-            sampler = optuna.samplers.TPESampler(multivariate=True, seed=seed)
+            sampler = optuna.samplers.TPESampler(multivariate=True, group=True, seed=seed)  # a head's knobs are a group
             # A copy in memory: what is asked and refused below must not be seen by the other workers.
             copy = optuna.create_study(directions=self._directions, sampler=sampler)
             copy.add_trials([self._for_sampler(record, trial) for record, trial in self._counted()])
             for _ in range(attempts):
                 trial = copy.ask()
-                indices = {name: trial.suggest_int(name, 0, size - 1) for name, size in self._knobs.items()}
+                indices = drawn(partial(self._draw, trial))
                 misses = excess(indices)
                 if misses is not None and misses <= 0:
                     return indices
@@ -146,7 +154,9 @@ class SharedStudy:
         judged = [(record, number) for record in (*self.records(), *further) if (number := value(record)) is not None]
         if len(judged) < FEWEST_FOR_IMPORTANCE:
             return f"{len(judged)} trials; it takes {FEWEST_FOR_IMPORTANCE}"
-        varied = [name for name in self._knobs if len({record.indices[name] for record, _ in judged}) > 1]
+        # Knobs that every trial has: those of one kind of head say nothing of the others.
+        common = [name for name in self._knobs if all(name in record.indices for record, _ in judged)]
+        varied = [name for name in common if len({record.indices[name] for record, _ in judged}) > 1]
         if not varied or len({number for _, number in judged}) == 1:
             return "nothing varied"
         divergences = self._divergences(judged, varied)
@@ -160,11 +170,11 @@ class SharedStudy:
         # PED-ANOVA (Watanabe, Bansal and Hutter, IJCAI 2023): the importance of knob d is the Pearson divergence of p(d | best
         # trials) from p(d | all trials). The best are a tenth, but at least two or three: one trial has no distribution.
         best_share = max(0.1, 2.5 / len(judged))
-        spaces = self._spaces()
         with quiet():
             copy = optuna.create_study(direction="maximize")
             copy.add_trials(
-                create_trial(value=number, params=record.indices, distributions=spaces) for record, number in judged
+                create_trial(value=number, params=record.indices, distributions=self._spaces(record.indices))
+                for record, number in judged
             )
             evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=best_share)
             return optuna.importance.get_param_importances(copy, evaluator=evaluator, params=varied, normalize=False)
@@ -196,8 +206,11 @@ class SharedStudy:
             trial.suggest_int(name, 0, self._knobs[name] - 1)  # gives the enqueued value, and makes it a parameter
         return Claim(self._study, trial, indices)
 
-    def _spaces(self) -> dict[str, Any]:
-        return {name: IntDistribution(0, size - 1) for name, size in self._knobs.items()}
+    def _draw(self, trial: Trial, name: str) -> int:
+        return trial.suggest_int(name, 0, self._knobs[name] - 1)
+
+    def _spaces(self, names: Iterable[str]) -> dict[str, Any]:
+        return {name: IntDistribution(0, self._knobs[name] - 1) for name in names}
 
     def _for_sampler(self, record: Record, trial: FrozenTrial) -> FrozenTrial:
         """Return a copy for TPE: finished trials with their result, all others as running.
@@ -209,7 +222,7 @@ class SharedStudy:
             state=state,
             values=trial.values,
             params=record.indices,
-            distributions=self._spaces(),
+            distributions=self._spaces(record.indices),
             constraints=trial.constraints or None,
         )
 

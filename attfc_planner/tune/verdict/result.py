@@ -17,7 +17,7 @@ from attfc_planner.accuracy.prior import midpoint
 from attfc_planner.accuracy.regression import MeasuredAccuracy
 from attfc_planner.knobs.space import Setting
 from attfc_planner.search.candidates import Candidate
-from attfc_planner.search.choose import EQUAL_SPEED, Preference, pick
+from attfc_planner.search.choose import EQUAL_SPEED, in_order
 from attfc_planner.search.constraints import is_feasible
 from attfc_planner.search.study import pareto_front
 from attfc_planner.tune.question import Question, headroom, process_bytes, with_measured, word, words
@@ -31,6 +31,7 @@ from attfc_train.profile.prediction import Interval, MemoryPrediction, MemoryTer
 from attfc_train.units import Bytes, format_bytes
 
 MOST_TRAININGS = 6
+"""Settings that are trained, beside the best of every further kind of head."""
 STEPS_SOURCE = "measured: real train steps of a tuning trial, in a process of their own; no more than the loader decodes"
 
 
@@ -92,21 +93,12 @@ def _with_accuracy(candidate: Candidate, model: MeasuredAccuracy | None) -> Cand
     return candidate if model is None else replace(candidate, accuracy=model.interval(candidate.profile))
 
 
-def in_order(candidates: Sequence[Candidate], prefer: Preference) -> list[Candidate]:
-    """Return all best first: what the plan's rule picks, then what it picks of the rest, and so on."""
-    ordered = []
-    rest = list(candidates)
-    while (best := pick(rest, prefer)) is not None:
-        ordered.append(best)
-        rest = [each for each in rest if each is not best]
-    return ordered
-
-
 def contenders(question: Question, candidates: Sequence[Candidate]) -> list[Setting]:
     """Return what is trained, in order: the best by the plan's rule, the plan's choice, then others that differ from these.
 
-    Among the latter are the best setting's neighbours in knobs that change neither memory nor speed, such as the queue length:
-    only trainings can tell these apart.
+    Of several kinds of heads the best of each comes next: only trainings can tell these apart. Among the latter are the
+    best setting's neighbours in knobs that change neither memory nor speed, such as the queue length: only trainings can
+    tell these apart.
     """
     front = {candidate.setting for candidate in pareto_front(list(candidates))}
     ordered = [candidate.setting for candidate in in_order(candidates, question.request.prefer)]
@@ -114,10 +106,20 @@ def contenders(question: Question, candidates: Sequence[Candidate]) -> list[Sett
         return []
     best = ordered[0]
     planned = question.plan.chosen.setting
+    of_other_heads = _first_of_each_head(ordered, best)
     variants = [each for each in neighbours(question, best) if question.steps_key(each) == question.steps_key(best)]
     rest_of_front = [setting for setting in ordered[1:] if setting in front]
-    wanted = [best, *([planned] if planned in ordered else []), *rest_of_front[:2], *variants, *rest_of_front[2:]]
-    return list(dict.fromkeys(wanted))[:MOST_TRAININGS]
+    first = [best, *([planned] if planned in ordered else []), *of_other_heads]
+    wanted = [*first, *rest_of_front[:2], *variants, *rest_of_front[2:]]
+    return list(dict.fromkeys(wanted))[: MOST_TRAININGS + len(of_other_heads)]
+
+
+def _first_of_each_head(ordered: Sequence[Setting], best: Setting) -> list[Setting]:
+    """Return the first setting of every kind of head but the best one's."""
+    first: dict[str | None, Setting] = {}
+    for setting in ordered:
+        first.setdefault(setting.head, setting)
+    return [setting for kind, setting in first.items() if kind != best.head]
 
 
 def finals_pool(question: Question, candidates: Sequence[Candidate], trained: Sequence[Trained]) -> list[Setting]:
@@ -141,13 +143,15 @@ def finals_pool(question: Question, candidates: Sequence[Candidate], trained: Se
 
 def _alike_in_cost(question: Question, setting: Setting) -> list[Setting]:
     """Return the setting at every value of the knobs that affect accuracy alone."""
-    fixed = {knob.name: (setting[knob.name],) for knob in question.space.knobs if knob.affects != {"accuracy"}}
-    return list(question.space.narrowed(**fixed))
+    space = question.spaces.of(setting)
+    fixed = {knob.name: (setting[knob.name],) for knob in space.knobs if knob.affects != {"accuracy"}}
+    return list(space.narrowed(**fixed))
 
 
 def _alike_in_accuracy(question: Question, setting: Setting) -> Setting:
     """Return the setting that stands for all that differ in what does not affect accuracy."""
-    return setting.turned(**{knob.name: knob.values[0] for knob in question.space.knobs if "accuracy" not in knob.affects})
+    knobs = question.spaces.of(setting).knobs
+    return setting.turned(**{knob.name: knob.values[0] for knob in knobs if "accuracy" not in knob.affects})
 
 
 def verdict(question: Question, steps: Sequence[Record], standing: Standing) -> Verdict | None:
@@ -177,7 +181,9 @@ def _noise_factor(model: MeasuredAccuracy | None) -> float:
 
 
 def _changes(planned: Setting, chosen: Setting) -> dict[str, tuple[str, str]]:
-    return {name: (word(value), word(chosen[name])) for name, value in planned.document().items() if value != chosen[name]}
+    """Return knob -> value in the plan and now, of the knobs that both have."""
+    pairs = {name: (value, chosen[name]) for name, value in planned.document().items() if name in chosen.names}
+    return {name: (word(before), word(after)) for name, (before, after) in pairs.items() if before != after}
 
 
 def _choice(
@@ -266,7 +272,7 @@ def _fate(
 
 def _last_reason(question: Question, steps: Sequence[Record], planned: Setting) -> str:
     key = question.steps_key(planned)
-    records = [record for record in steps if record.indices and question.steps_key(question.space.at(record.indices)) == key]
+    records = [record for record in steps if record.indices and question.steps_key(question.spaces.at(record.indices)) == key]
     reasons = [str(record.notes.get("reason") or record.notes.get("outcome")) for record in records]
     return reasons[-1] if reasons else "it was not tried"
 
@@ -290,7 +296,7 @@ def against_full_fc(result: Verdict) -> tuple[Accuracy, Accuracy, Difference] | 
 
 def _measured(question: Question, record: Record, correction: MemoryCorrection) -> Candidate:
     """Return a setting with its trial's speed and memory."""
-    candidate = question.evaluate(question.space.at(record.indices))
+    candidate = question.evaluate(question.spaces.at(record.indices))
     # Bare steps load no data: a training runs at the slower of them and the loader.
     rate = float(f"{min(record.values[1], midpoint(candidate.speed.loader_images_per_second)):.4g}")
     speed = Interval(low=rate, high=rate, source=STEPS_SOURCE)

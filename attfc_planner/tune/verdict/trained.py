@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from attfc_planner.accuracy.regression import MeasuredAccuracy, accuracy_of
-from attfc_planner.knobs.space import Setting
+from attfc_planner.knobs.space import BACKBONE, HEAD, Setting
 from attfc_planner.search.tuned import measured_accuracy
 from attfc_planner.tune.question import Question
 from attfc_planner.tune.stages.scaling import NUM_CHECKS
@@ -114,7 +114,7 @@ def without_seed(record: Record) -> Record:
 
 def setting_of(question: Question, indices: Indices) -> Setting:
     """Return the setting of a trial, whatever its seed."""
-    return question.space.at(_unseeded(indices))
+    return question.spaces.at(_unseeded(indices))
 
 
 def _unseeded(indices: Indices) -> Indices:
@@ -142,10 +142,13 @@ def _trained(setting: Setting | None, group: Sequence[Record]) -> Trained:
     return Trained(setting, tuple(runs.values()), outcome, rates[-1] if rates else None)
 
 
-def training_records(trained: Sequence[Trained], full_fc: Trained | None, beside: Setting | None) -> tuple[TrainingRecord, ...]:
+def training_records(
+    trained: Sequence[Trained], full_fc: Trained | None, beside: Setting | None, kind: str
+) -> tuple[TrainingRecord, ...]:
     """Return what ``best.json`` keeps, one for every seed, the latest `MOST_TRAININGS`; the full FC layer's are the last.
 
     Args:
+        kind: of the recipe's head, which settings that name none have.
         beside: the setting that the full FC layer was trained beside.
     """
     reporting = [each for each in trained if each.runs]
@@ -153,10 +156,12 @@ def training_records(trained: Sequence[Trained], full_fc: Trained | None, beside
         return ()
     pairs = [(each, run) for each in (*reporting, full_fc) for run in each.runs]
     finished = [run for _, run in pairs if run.finished]
-    return tuple(_record(each.setting or beside, each.setting is None, run, finished) for each, run in pairs[-MOST_TRAININGS:])
+    return tuple(
+        _record(each.setting or beside, kind, each.setting is None, run, finished) for each, run in pairs[-MOST_TRAININGS:]
+    )
 
 
-def _record(setting: Setting, full_fc: bool, run: Run, finished: Sequence[Run]) -> TrainingRecord:
+def _record(setting: Setting, kind: str, full_fc: bool, run: Run, finished: Sequence[Run]) -> TrainingRecord:
     """Return one run, carried on to the end by what finished runs gained from its last check."""
     # log odds at the end = log odds at the last check + gain. Two variances are kept apart: that of the pairs, which the
     # regression multiplies by its noise factor, and that of the gain, which it does not.
@@ -165,8 +170,9 @@ def _record(setting: Setting, full_fc: bool, run: Run, finished: Sequence[Run]) 
     gain, gain_variance = _gain(check, finished)
     odds = min(max(accuracy.log_odds + gain, -MOST_LOG_ODDS), MOST_LOG_ODDS)
     return TrainingRecord(
-        setting={name: value for name, value in setting.document().items() if name != "backbone"},
+        setting={name: value for name, value in setting.document().items() if name not in (HEAD.name, BACKBONE.name)},
         full_fc=full_fc,
+        head=setting.head or kind,
         accuracy=accuracy_of(odds),
         pairs_variance=accuracy.log_odds_variance,
         projection_variance=gain_variance,
@@ -203,7 +209,8 @@ def regression(
         beside: see `training_records`.
         num_ids: identities of the short trainings.
     """
-    return measured_accuracy(question.base, training_records(trained, full_fc, beside), trained_on(question, num_ids))
+    records = training_records(trained, full_fc, beside, question.base.head.kind)
+    return measured_accuracy(question.base, records, trained_on(question, num_ids))
 
 
 def trained_on(question: Question, num_ids: int) -> str:

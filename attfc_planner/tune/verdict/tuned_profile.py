@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from attfc_planner.plan.plan import expected, provenance_of
+from attfc_planner.knobs.space import Setting
+from attfc_planner.plan.plan import bytes_per_identity, expected, provenance_of
 from attfc_planner.search.candidates import Candidate
 from attfc_planner.search.study import pareto_front
 from attfc_planner.search.summary import summarised
@@ -33,30 +34,39 @@ def tuned_profile(
         num_short_ids: identities of the short trainings; None if there were none.
     """
     request = question.request
+    front = _front(result, candidates)
+    kept = bytes_per_identity(question.problem.model, front)
     description = f"Tuned on {question.gpu.name}: {request.num_ids:,} identities, {request.backbone}. {result.why}"
     document = {
         "name": question.plan.profile.name,
         "description": description,
-        "prediction": expected(result.chosen, request, _rate(result), _accuracy(result, num_short_ids)),
+        "prediction": expected(
+            result.chosen, request, _rate(result), _accuracy(result, num_short_ids), kept[result.chosen.setting]
+        ),
         "provenance": provenance_of(request, question.gpu, num_trials),
-        "search": _summary(question, result, candidates, trainings, num_short_ids),
+        "search": _summary(question, result, front, kept, trainings, num_short_ids),
     }
     return TrainProfile.model_validate({**result.chosen.profile.model_dump(), **document})
+
+
+def _front(result: Verdict, candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Return the measured front and the chosen setting, which may have another queue length than what gave its steps."""
+    rest = [candidate for candidate in candidates if candidate.setting != result.chosen.setting]
+    front = pareto_front([result.chosen, *rest])
+    return front if result.chosen in front else [result.chosen, *front]
 
 
 def _summary(
     question: Question,
     result: Verdict,
-    candidates: Sequence[Candidate],
+    front: Sequence[Candidate],
+    kept: Mapping[Setting, float],
     trainings: tuple[TrainingRecord, ...],
     num_short_ids: int | None,
 ) -> SearchSummary:
     """Return the plan's summary, with measured settings for its front, and the trainings."""
-    # The chosen setting is added: it may differ from the candidate that gave its steps in the queue length, say.
-    rest = [candidate for candidate in candidates if candidate.setting != result.chosen.setting]
-    front = pareto_front([result.chosen, *rest])
     left_out = question.plan.profile.search.left_out if question.plan.profile.search else ()
-    summary = summarised(question.space, front, result.chosen, question.limits, question.request.prefer, left_out)
+    summary = summarised(question.spaces, front, result.chosen, question.limits, question.request.prefer, left_out, kept)
     where = trained_on(question, num_short_ids) if trainings and num_short_ids else ""
     return summary.model_copy(update={"rule": f"tuned: {result.rule}", "trainings": trainings, "trained_on": where})
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from attfc_planner.accuracy.features import CONTAINER, HEAD_FEATURES, LEVEL, PRIOR, compared_knobs, feature_names, features
+from attfc_planner.accuracy.features import HEAD_FEATURES, LEVEL, PRIOR, compared_knobs, features, is_level, level_of
 from attfc_planner.accuracy.prior import PRIORS, UNKNOWN_BAND, Part, accuracy_parts, accuracy_prior, source_of
 from attfc_planner.accuracy.regression import MeasuredAccuracy
 from attfc_train.heads.kinds import HEADS
@@ -14,7 +14,7 @@ from tests.planner.measured import full_fc, training
 from tests.planner.other_head import LEVELS, other_profile
 from tests.planner.planned import planned
 
-KNOB = "level of the head"
+KNOB = "other level of the head"
 """Name of the feature of `OtherSettings.level`."""
 
 
@@ -62,21 +62,21 @@ def test_the_features_of_an_unknown_head_are_the_places_of_its_knobs() -> None:
         assert features(other_profile(level))[KNOB] == pytest.approx(index / 3)
     assert features(other_profile(3))[KNOB] == 0.5, "not searched: half way"
     values = features(other_profile())
-    assert (values[LEVEL], values[CONTAINER], values[PRIOR]) == (1.0, 1.0, 0.0)
-    assert feature_names(other_profile()) == (LEVEL, CONTAINER, PRIOR, "batch size", "precision", KNOB)
-    assert set(values) == set(feature_names(other_profile()))
-    assert compared_knobs(other_profile(2)) == {"level": 2, "batch_size": 128, "precision": "bf16"}
+    assert (values[LEVEL], values[level_of("other")], values[PRIOR]) == (1.0, 1.0, 0.0)
+    assert tuple(values) == (LEVEL, PRIOR, "batch size", "precision", level_of("other"), KNOB)
+    assert is_level(level_of("other"))
+    assert not is_level(KNOB)
+    assert compared_knobs(other_profile(2)) == {"head": "other", "level": 2, "batch_size": 128, "precision": "bf16"}
 
 
 def test_a_sampled_layers_knob_keeps_its_name() -> None:
     profile = TrainProfile(head=PartialFCSettings(sample_rate=0.1)).resolve(1000)
-    assert feature_names(profile)[-1] == "sample_rate"
-    assert features(profile)["sample_rate"] == pytest.approx(4 / 7)
+    assert features(profile)["partial_fc sample_rate"] == pytest.approx(4 / 7)
 
 
 def test_registered_features_take_the_knobs_place(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(HEAD_FEATURES, "other", lambda profile, head: {"slots": 7.0})
-    assert features(other_profile())["slots"] == 7.0
+    assert features(other_profile())["other slots"] == 7.0
     assert KNOB not in features(other_profile())
 
 

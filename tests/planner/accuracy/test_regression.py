@@ -14,12 +14,14 @@ import numpy as np
 import pytest
 
 from attfc_planner.accuracy import regression as measured_accuracy
-from attfc_planner.accuracy.features import FEATURES, POINTS_PER_LOG_ODDS, features
+from attfc_planner.accuracy.features import POINTS_PER_LOG_ODDS, features
 from attfc_planner.accuracy.prior import accuracy_prior, midpoint
 from attfc_planner.accuracy.regression import MeasuredAccuracy, Training, Z
+from attfc_planner.knobs.space import space_for
 from attfc_planner.plan.problem import base_profile
 from attfc_planner.plan.request import PlanRequest
 from attfc_train.heads.attfc.settings import AttFCSettings
+from attfc_train.heads.kinds import HEADS
 from attfc_train.profile.profile import TrainProfile
 from tests.planner.fakes import make_gpu
 from tests.planner.measured import full_fc, imagined, random_accuracy, recorded_trainings, training
@@ -27,6 +29,9 @@ from tests.planner.settings import setting as setting_of
 
 SETTING = setting_of(1.0, 3.3, 128, 1)
 SPLITS = 60
+SLOPES = ("slots", "shorter queue", "longer queue", "no references", "two references", "references x slots", "storage")
+FEATURES = ("level", "prior", "batch size", "precision", "attfc level", *(f"attfc {name}" for name in SLOPES))
+"""Of an AttFC head beside a full FC layer; what other kinds have is 0 in these trainings and moves nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -98,8 +103,8 @@ def test_it_agrees_with_another_derivation(base: TrainProfile, monkeypatch: pyte
     own = np.array([[1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1]], float)
     design = np.hstack([np.array([vector(each.profile) for each in rows]), own])
     mean = np.array([float(name == "prior") for name in FEATURES] + [0.0] * 4)
-    spread = {"level": 10.0, "container": 0.5, "prior": 0.25}
-    calmer = {"storage": 0.25, "precision": 0.25}
+    spread = {"level": 10.0, "attfc level": 0.5, "prior": 0.25}
+    calmer = {"attfc storage": 0.25, "precision": 0.25}
     deviations = np.array([spread.get(name, scale * calmer.get(name, 1.0)) for name in FEATURES] + [0.5 * scale] * 4)
     weights = np.diag([1 / (factor * each.variance) for each in rows])
     precision = np.diag(deviations**-2.0) + design.T @ weights @ design
@@ -115,6 +120,57 @@ def test_it_agrees_with_another_derivation(base: TrainProfile, monkeypatch: pyte
     variance = float(step @ covariance[coefficients, coefficients] @ step) + 2 * (0.5 * scale) ** 2
     assert change.deviation == pytest.approx(math.sqrt(variance))
     assert model.noise_factor == pytest.approx(factor)
+
+
+def of_kind(base: TrainProfile, kind: str, batch_size: int = 128) -> TrainProfile:
+    """The first values of the kind's own knobs."""
+    space = space_for(1000, kind=kind, named=True)
+    return next(iter(space)).turned(batch_size=batch_size, precision=None).applied_to(base).resolve(1000)
+
+
+def test_kinds_of_heads_stand_side_by_side(base: TrainProfile) -> None:
+    """Catches a level that kinds share, names taken from one of them, and a full FC layer that counts as a setting's kind."""
+    better = [training(of_kind(base, "partial_fc", size), 0.90) for size in (64, 96, 128)]
+    worse = [training(of_kind(base, "attfc", size), 0.80) for size in (64, 96, 128)]
+    model = MeasuredAccuracy([*better, *worse, training(full_fc(base), 0.85)], "a test")
+    partial, attfc, whole = (model.interval(of_kind(base, kind)) for kind in ("partial_fc", "attfc", "full_fc"))
+    assert attfc.high < partial.low
+    assert attfc.high < 0 < partial.low
+    assert (whole.low, whole.high) == (0.0, 0.0), "the baseline at the baseline's batch size"
+    assert model.difference(of_kind(base, "full_fc", 512), of_kind(base, "full_fc")).deviation > 0
+    parts = {part.name: part.points for part in model.parts(of_kind(base, "partial_fc"))}
+    assert parts["partial_fc level"] > 0
+    assert "attfc level" not in parts
+
+
+def test_a_setting_of_the_baselines_kind_is_no_baseline(base: TrainProfile) -> None:
+    """Catches a full FC layer at another batch size that is taken for what all are compared with."""
+    other = replace(training(of_kind(base, "full_fc", 512), 0.95), full_fc=False)
+    rows = [other, *(training(of_kind(base, "attfc", size), 0.85) for size in (64, 128))]
+    model = MeasuredAccuracy([*rows, training(full_fc(base), 0.85)], "a test")
+    assert model.full_fc == full_fc(base)
+    assert model.num_settings == 3
+    with pytest.raises(ValueError, match="needs a full FC layer"):
+        MeasuredAccuracy(rows, "a test")
+
+
+def test_a_kind_that_was_not_trained_keeps_the_priors_word(base: TrainProfile) -> None:
+    """Catches features of other kinds that are left out, so that an unknown head counts as certainly level."""
+    model = imagined(base, [SETTING, SETTING.turned(batch_size=64), SETTING.turned(batch_size=96)], lambda _: 0.80)
+    untried = of_kind(base, "partial_fc")
+    assert model.beyond(untried) == ("head partial_fc (attfc, full_fc tried)",)
+    change = model.difference(untried, model.full_fc)
+    assert change.unknown > 0.9
+    assert change.deviation > 0.4, "a kind's level is not known to half a unit of log odds"
+    assert model.beyond(of_kind(base, "full_fc", model.full_fc.optim.batch_size)) == ()
+
+
+@pytest.mark.parametrize("kind", HEADS)
+def test_all_settings_of_a_kind_have_the_same_features(kind: str, base: TrainProfile) -> None:
+    """Which the regression's names rest on. Catches a feature that is left out where it is 0."""
+    settings = list(space_for(1000, kind=kind, named=True).narrowed(batch_size=(32, 64), accumulation=(1,)))
+    names = {tuple(features(each.applied_to(base).resolve(1000))) for each in settings[:: max(1, len(settings) // 50)]}
+    assert len(names) == 1
 
 
 def test_a_knob_that_nobody_turned_keeps_the_priors_word(base: TrainProfile) -> None:
@@ -200,6 +256,6 @@ def test_an_early_end_speaks_less_and_seeds_do_not_make_it_speak_more(base: Trai
 def test_noise_is_learned_from_repetition(base: TrainProfile) -> None:
     def spread(half: float) -> float:
         rows = [Training(SETTING.applied_to(base), 1.8 + half * sign, 0.01) for sign in (-1, 1, -1, 1, -1, 1)]
-        return MeasuredAccuracy([*rows, Training(full_fc(base), 1.8, 0.01)], "a test").noise_factor
+        return MeasuredAccuracy([*rows, Training(full_fc(base), 1.8, 0.01, full_fc=True)], "a test").noise_factor
 
     assert spread(0.02) < 0.6 < 1.5 < spread(0.3)

@@ -75,14 +75,14 @@ def test_the_table_names_what_does_not_fit(width: int) -> None:
     gpu = make_gpu(2 * GIB)
     request = FitRequest()
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    show_fits(console, fits(request, gpu, FakeMemoryModel()), request, gpu)
+    show_fits(console, fits(request, gpu, FakeMemoryModel()), request, gpu, 2060.0)
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert max(map(len, text.splitlines())) <= width
     for name in (*BACKBONES, *map(str, BATCH_SIZES)):
         assert name in text
     tight = make_gpu(GIB)
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    show_fits(console, fits(request, tight, FakeMemoryModel()), request, tight)
+    show_fits(console, fits(request, tight, FakeMemoryModel()), request, tight, 2060.0)
     text = " ".join(console.file.getvalue().split())  # type: ignore[attr-defined]
     assert "r200 does not fit: the tightest setting traced (batch size 32, 1,000 identities, gradient checkpointing)" in text
     assert "its largest term is" in text

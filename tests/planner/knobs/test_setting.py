@@ -149,6 +149,6 @@ def test_a_knob_of_another_head_is_refused_by_name(kind: str, values: dict[str, 
 def test_shares_of_any_head_hold_two_identities(num_ids: int) -> None:
     """Catches `space_for` that knows the share of slots alone."""
     for kind, name in (("attfc", "dcc_share"), ("partial_fc", "sample_rate")):
-        shares = space_for(num_ids, head=HEADS[kind].settings).values[name]
+        shares = space_for(num_ids, kind=kind).values[name]
         assert shares == tuple(share for share in SPACES[kind].values[name] if share == 1 or share * num_ids >= 2)
     assert set(space_for(num_ids, kind="full_fc").names) == {knob.name for knob in COMMON} | {"storage", "momentum"}

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attfc_planner.knobs.recipe import scaled_learning_rate
-from attfc_planner.knobs.space import SearchSpace, Setting, space_for
+from attfc_planner.knobs.space import Setting, space_for
 from attfc_planner.plan.problem import base_profile
 from attfc_planner.plan.request import PlanRequest, precisions
 from attfc_planner.search.constraints import indivisible
@@ -15,7 +15,7 @@ from attfc_train.profile.profile import OptimSettings, TrainProfile
 from tests.planner.fakes import make_gpu
 from tests.planner.settings import setting as setting_of
 
-SPACE = SearchSpace()
+SPACE = space_for(40_000_000, kind="attfc")
 settings = st.fixed_dictionaries({name: st.sampled_from(values) for name, values in SPACE.values.items()}).map(Setting.of)
 
 
@@ -98,12 +98,12 @@ def test_a_plan_without_images_can_be_trained_on_however_few() -> None:
 
 
 def test_a_small_data_set_bounds_container_and_batch() -> None:
-    small = space_for(num_ids=30, num_images=600)
+    small = space_for(num_ids=30, num_images=600, kind="attfc")
     assert min(small.values["dcc_share"]) * 30 >= 2
     assert max(small.values["batch_size"]) == 32
-    assert max(space_for(num_ids=30, num_images=6000, epochs=8).values["batch_size"]) == 96
-    assert space_for(2, 2).values["dcc_share"] == (1.0,)
-    assert space_for(2, 2).values["batch_size"] == (32,)
+    assert max(space_for(num_ids=30, num_images=6000, epochs=8, kind="attfc").values["batch_size"]) == 96
+    assert space_for(2, 2, kind="attfc").values["dcc_share"] == (1.0,)
+    assert space_for(2, 2, kind="attfc").values["batch_size"] == (32,)
 
 
 def test_a_short_run_warms_up_for_a_tenth_of_it() -> None:

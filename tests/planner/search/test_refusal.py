@@ -6,10 +6,14 @@ from typing import Any
 
 import pytest
 
+from attfc_planner.accuracy.prior import PRIORS
 from attfc_train.errors import InfeasiblePlanError, UsageError
+from attfc_train.heads.kinds import HEADS
 from attfc_train.units import GIB
 from tests.planner.fakes import FakeMemoryModel
 from tests.planner.planned import planned
+
+KNOWN = [kind for kind in HEADS if kind in PRIORS]
 
 
 def test_a_refusal_after_a_miss_counts_what_the_miss_taught() -> None:
@@ -53,6 +57,27 @@ def test_a_refusal_names_the_limit_the_miss_and_the_nearest_setting(gib: int, ch
         planned(gib=gib, **{"num_ids": 200_000, **changes})
     assert refused.value.exit_code == 6
     assert "\n" not in str(refused.value)
+
+
+def test_a_refusal_of_all_kinds_of_heads_says_what_each_is_short_of() -> None:
+    """Catches a list in another order than that of the misses, and advice about a kind that no limit would accept."""
+    with pytest.raises(InfeasiblePlanError) as refused:
+        planned(gib=3, num_ids=5_000_000, head="auto", max_accuracy_drop=0.01)
+    assert refused.value.rule == "--max-accuracy-drop 0.01 and the 3.00 GiB of Test card must hold for some setting of " + (
+        f"{len(KNOWN)} kinds of heads"
+    )
+    listed = [line.partition(": ") for line in refused.value.got.split("; ")]
+    assert {kind for kind, _, _ in listed} == set(KNOWN)
+    excess = [float(text.split()[-4].replace(",", "")) for _, _, text in listed if text.endswith("MiB too many")]
+    assert len(excess) >= 2
+    assert excess == sorted(excess), "the nearest first"
+    assert "Nearest setting that fits: head attfc, DCC size" in refused.value.remedy
+    assert "\n" not in str(refused.value)
+
+
+def test_a_refusal_of_all_kinds_names_hours_where_these_are_short() -> None:
+    with pytest.raises(InfeasiblePlanError, match=r"--max-hours 0\.5, --max-accuracy-drop 1 and the .* hours at best"):
+        planned(head="auto", num_ids=200_000, max_hours=0.5)
 
 
 @pytest.mark.parametrize(

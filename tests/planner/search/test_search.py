@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from attfc_planner.accuracy.prior import accuracy_prior
-from attfc_planner.knobs.space import SearchSpace, space_for
+from attfc_planner.knobs.space import space_for
+from attfc_planner.knobs.spaces import Spaces
 from attfc_planner.memory.model import MemoryModel
 from attfc_planner.plan.problem import base_profile
 from attfc_planner.plan.request import PlanRequest, limits_of
@@ -28,7 +29,8 @@ from tests.planner.fakes import FakeMemoryModel, make_gpu
 from tests.planner.measured import random_accuracy
 from tests.planner.planned import planned
 
-SMALL = SearchSpace().narrowed(
+FULL = space_for(40_000_000, kind="attfc")
+SMALL = FULL.narrowed(
     dcc_share=(1.0, 0.3, 0.1, 0.02),
     queue_length=(1.0, 3.3),
     batch_size=(32, 128, 512),
@@ -37,7 +39,6 @@ SMALL = SearchSpace().narrowed(
     accumulation=(1, 2, 4),
     storage=("fp32", "int8"),
 )
-FULL = SearchSpace()
 IMAGES = 42_474_557
 NUM_PROBLEMS = 44
 
@@ -50,7 +51,7 @@ class Problem:
         self.num_ids = draw.choice([2_000, 93_431, 617_970, 2_059_906, 10_000_000, 40_000_000])
         self.limits = Limits(draw.choice([4, 6, 8, 11, 16, 24, 40, 80]) * GIB, draw.choice([0.15, 0.3, 0.6, 1.0, 2.0, 5.0]))
         self.prefer = draw.choice(list(TOLERANCE))
-        self.space = SearchSpace().narrowed(
+        self.space = FULL.narrowed(
             dcc_share=(1.0, *sorted(draw.sample(FULL.values["dcc_share"][1:], 3), reverse=True)),
             queue_length=tuple(sorted(draw.sample(FULL.values["queue_length"], 2))),
             batch_size=tuple(sorted(draw.sample(FULL.values["batch_size"], 4))),
@@ -77,7 +78,7 @@ class Problem:
 
     def searched(self, seed: int = 0) -> SearchResult:
         usual = self.base.optim.batch_size
-        return search(self.space, self.evaluator(), self.limits, batch_size=usual, num_trials=2, seed=seed)
+        return search(Spaces((self.space,)), self.evaluator(), self.limits, batch_size=usual, num_trials=2, seed=seed)
 
 
 def by_rule(feasible: list[Candidate], prefer: Preference) -> Candidate:
@@ -308,7 +309,7 @@ def test_memory_is_asked_for_along_the_border_only() -> None:
 
     gpu, limits = make_gpu(6 * GIB), Limits(6 * GIB, 1.0)
     base = base_profile(PlanRequest(num_ids=500_000), gpu)
-    space = space_for(500_000)
+    space = space_for(500_000, kind="attfc")
     assert screen(space, Evaluator(base, gpu, Counting(6 * GIB)), limits)
     assert len(asked) < len(space) / 400
 

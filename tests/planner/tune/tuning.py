@@ -75,7 +75,7 @@ class Tuning:
     def profile(self) -> TrainProfile:
         standing = self.standing()
         beside = recorded_beside(self.asked, self.baseline)
-        trainings = training_records(standing.trained, standing.full_fc, beside)
+        trainings = training_records(standing.trained, standing.full_fc, beside, self.asked.base.head.kind)
         return tuned_profile(self.asked, self.verdict(), self.measured, trainings, 20, SCALE.num_ids)
 
     def play_finals(self, accurate: Accurate, needed: float = 0.0, seconds: float = 100.0) -> None:

@@ -73,3 +73,26 @@ def test_values_out_of_range_are_refused(setting: dict[str, Any], field: str) ->
         with_trainings({"batch_size": 64, **setting})
     with pytest.raises(ValidationError, match=field):
         with_trainings({"batch_size": 64, **setting}, full_fc=True)
+
+
+@pytest.mark.parametrize("head", ["partial_fc", "attfc"])
+def test_a_training_says_of_which_kind_of_head_it_is(head: str) -> None:
+    """Catches knobs that are looked for in any head though the file names one, and a kind that is lost on the way."""
+    record = {"accuracy": 0.9, "pairs_variance": 0.01, "projection_variance": 0.0, "full_fc": False, "head": head}
+    search = {"rule": "a test", "knobs": {}, "num_settings": 1, "constraints": [], "front": []}
+    document = {"search": {**search, "trainings": [{**record, "setting": {"sample_rate": 0.1, "batch_size": 64}}]}}
+    if head == "attfc":
+        with pytest.raises(ValidationError, match="must be of the knobs of one head, but got sample_rate"):
+            TrainProfile.model_validate(document)
+    else:
+        profile = TrainProfile.model_validate(document)
+        assert profile.search is not None
+        assert profile.search.trainings[0].head == head
+        assert TrainProfile.model_validate_json(profile.model_dump_json()) == profile
+
+
+def test_a_kind_of_head_that_nobody_knows_is_refused() -> None:
+    record = {"accuracy": 0.9, "pairs_variance": 0.01, "projection_variance": 0.0, "full_fc": False, "head": "wings"}
+    search = {"rule": "a test", "knobs": {}, "num_settings": 1, "constraints": [], "front": []}
+    with pytest.raises(ValidationError, match="must be of known kinds of heads, but got 'wings'"):
+        TrainProfile.model_validate({"search": {**search, "trainings": [{**record, "setting": {"batch_size": 64}}]}})

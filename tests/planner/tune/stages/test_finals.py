@@ -152,7 +152,7 @@ def test_a_setting_that_breaks_is_not_tried_again(tuning: Tuning, outcome: Outco
 def test_a_training_that_kills_its_worker_twice_is_left_alone(tuning: Tuning) -> None:
     tuning.train(by_queue(0.86, 0.84))
     wanted = finalists(tuning.asked, tuning.standing())
-    indices = tuning.asked.space.indices(wanted[0]) | {SEED: 1}
+    indices = tuning.asked.spaces.indices(wanted[0]) | {SEED: 1}
     for _ in range(2):
         tuning.finals.enqueue(indices, "a test")
         claim = tuning.finals.claim()
@@ -238,7 +238,7 @@ def test_seeds_that_are_taken(tuning: Tuning) -> None:
     tuning.train(by_queue(0.86, 0.84))
     halved = tuning.study.records()
     wanted = [setting_of(tuning.asked, record.indices) for record in halved]
-    tuning.finals.enqueue(tuning.asked.space.indices(wanted[0]) | {SEED: 3}, "a test")
+    tuning.finals.enqueue(tuning.asked.spaces.indices(wanted[0]) | {SEED: 3}, "a test")
     used = used_seeds(tuning.asked, wanted, halved, tuning.finals.records())
     assert used[wanted[0]] == {0, 3}
     assert all(seeds == {0} for setting, seeds in used.items() if setting != wanted[0])

@@ -44,7 +44,7 @@ def test_the_plans_choice_comes_first_and_every_setting_once(asked: Question, st
     stage, watcher = trials(asked, store, took)
     stage.run()
     records = stage.study.records()
-    assert records[0].indices == asked.space.indices(asked.plan.chosen.setting)
+    assert records[0].indices == asked.spaces.indices(asked.plan.chosen.setting)
     assert len(records) == len({record.key for record in records}) == 12
     assert {record.state for record in records} == {"complete"}
     assert any(record.notes["why"] == "TPE" for record in records)

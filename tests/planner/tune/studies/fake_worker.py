@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from attfc_planner.calibrate.real_steps import RealSteps
-from attfc_planner.knobs.space import SearchSpace
+from attfc_planner.knobs.space import space_for
 from attfc_planner.plan import problem
 from attfc_planner.plan.request import PlanRequest
 from attfc_planner.tune.question import Question, ask
@@ -25,7 +25,7 @@ from attfc_train.units import GIB
 from tests.planner.fakes import FakeMemoryModel, make_gpu
 
 NAME = "shared"
-SPACE = SearchSpace().narrowed(
+SPACE = space_for(500_000, kind="attfc").narrowed(
     dcc_share=(1.0, 0.3, 0.1),
     queue_length=(2.0, 3.3, 5.0),
     batch_size=(32, 128, 512),

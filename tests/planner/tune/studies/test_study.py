@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from attfc_planner.tune.studies.claim import CUT, DIED, Record, State
 from attfc_planner.tune.studies.storage import Store
 from attfc_planner.tune.studies.study import SharedStudy, lost
@@ -88,13 +90,42 @@ def test_halving_lets_the_better_go_on(store: Store) -> None:
     assert wanted == [True, False, False, True]
 
 
+def drawn(draw: Callable[[str], int]) -> dict[str, int]:
+    return {name: draw(name) for name in ("size", "kind")}
+
+
 def test_suggestions_keep_away_from_what_is_refused(store: Store) -> None:
     shared = study(store)
-    indices = shared.suggest(0, lambda indices: 1.0 if indices["size"] > 1 else 0.0)
+    indices = shared.suggest(0, drawn, lambda indices: 1.0 if indices["size"] > 1 else 0.0)
     assert indices is not None
     assert indices["size"] <= 1
-    assert shared.suggest(0, lambda indices: None) is None
-    assert shared.suggest(3, lambda indices: 0.0) == shared.suggest(3, lambda indices: 0.0), "the same seed, the same setting"
+    assert shared.suggest(0, drawn, lambda indices: None) is None
+    first, second = (shared.suggest(3, drawn, lambda indices: 0.0) for _ in range(2))
+    assert first == second, "the same seed, the same setting"
+
+
+def test_settings_with_knobs_of_their_own_are_suggested_and_weighed(store: Store) -> None:
+    """Catches a copy for TPE, or for importances, in which every trial must have every knob."""
+    shared = SharedStudy(store, "several heads", {"head": 2, "size": 4, "a slots": 3, "b rate": 3}, ("value",))
+    for number in range(12):
+        head = number % 2
+        shared.enqueue({"head": head, "size": number % 4, ("a slots", "b rate")[head]: number % 3}, "a test")
+        claim = shared.claim()
+        assert claim is not None
+        claim.complete((float(head + number % 4),))
+
+    def conditional(draw: Callable[[str], int]) -> dict[str, int]:
+        head = draw("head")
+        own = ("a slots", "b rate")[head]
+        return {"head": head, "size": draw("size"), own: draw(own)}
+
+    for seed in range(6):
+        suggested = shared.suggest(seed, conditional, lambda indices: 0.0)
+        assert suggested is not None
+        assert set(suggested) == {"head", "size", ("a slots", "b rate")[suggested["head"]]}
+    shares = shared.importances(lambda record: record.values[0] if record.values else None)
+    assert isinstance(shares, dict)
+    assert set(shares) == {"head", "size"}, "knobs that every trial has"
 
 
 def test_importance_is_given_or_why_not(store: Store) -> None:

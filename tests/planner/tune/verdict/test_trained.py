@@ -42,7 +42,7 @@ FULL_FC = Trained(None, (run((3, 0.70), (NUM_CHECKS, 0.85)),), "finished", None)
 def test_an_early_end_is_carried_on_by_what_others_gained(tuning: Tuning) -> None:
     ended = trained(tuning, run((3, 0.75), (NUM_CHECKS, 0.87)))
     stopped = trained(tuning, run((3, 0.72)))
-    first, second, third = training_records([ended, stopped], FULL_FC, tuning.contenders[1])
+    first, second, third = training_records([ended, stopped], FULL_FC, tuning.contenders[1], "attfc")
     gains = (log_odds(0.87) - log_odds(0.75), log_odds(0.85) - log_odds(0.70))
     assert first.accuracy == pytest.approx(0.87)
     assert second.accuracy == pytest.approx(1 / (1 + math.exp(-log_odds(0.72) - sum(gains) / 2)))
@@ -57,16 +57,16 @@ def test_an_early_end_is_carried_on_by_what_others_gained(tuning: Tuning) -> Non
 def test_every_seed_is_a_record(tuning: Tuning) -> None:
     """What differs between seeds must reach the regression, which learns from it."""
     seeds = [run((NUM_CHECKS, value)) for value in (0.80, 0.84, 0.88)]
-    records = training_records([trained(tuning, *seeds)], FULL_FC, tuning.contenders[0])
+    records = training_records([trained(tuning, *seeds)], FULL_FC, tuning.contenders[0], "attfc")
     assert [round(each.accuracy, 6) for each in records] == [0.80, 0.84, 0.88, 0.85]
 
 
 def test_nothing_is_kept_without_a_full_fc_layer(tuning: Tuning) -> None:
     ended = trained(tuning, run((NUM_CHECKS, 0.87)))
     beside = tuning.contenders[0]
-    assert training_records([ended], None, None) == ()
-    assert training_records([], FULL_FC, beside) == ()
-    assert training_records([trained(tuning)], FULL_FC, beside) == ()
+    assert training_records([ended], None, None, "attfc") == ()
+    assert training_records([], FULL_FC, beside, "attfc") == ()
+    assert training_records([trained(tuning)], FULL_FC, beside, "attfc") == ()
 
 
 @pytest.mark.parametrize("accuracy", [0.0, 1.0])
@@ -85,7 +85,7 @@ def test_a_seed_that_was_cut_and_trained_again_counts_once(tuning: Tuning, reach
     """Also where it was cut after its last evaluation."""
     sets = {str(check): [[0.8, 1000]] for check in range(1, reached + 1)}
     whole = {str(check): [[0.8, 1000]] for check in range(1, 10)}
-    indices = tuning.asked.space.indices(tuning.contenders[0])
+    indices = tuning.asked.spaces.indices(tuning.contenders[0])
     cut = Record(0, indices, "failed", (), {"outcome": "interrupted", "checks": sets})
     again = Record(1, indices, "complete", (0.8,), {"outcome": "finished", "checks": whole})
     grouped = trained_settings(tuning.asked, [cut, again])

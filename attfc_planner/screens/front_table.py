@@ -33,7 +33,7 @@ def front_table(
     rows = {candidate.setting: candidate for candidate in (*front, *runners_up.values(), chosen)}
     ordered = sorted(rows.values(), key=lambda each: (-each.images_per_second, -each.accuracy_points, each.setting))
     spare = MOST_ROWS - len(names)  # rows for what has no name
-    table = _table(chosen, kept)
+    table = _table(chosen, kept, reasons=True)
     for candidate in ordered:
         setting = candidate.setting
         spare -= setting not in names
@@ -44,20 +44,20 @@ def front_table(
 
 
 def heads_table(heads: Sequence[HeadChoice], chosen: Candidate, kept: Mapping[Setting, float]) -> Table:
-    """Return a row for every kind of head: the rule's choice of its settings, or what these are short of."""
-    table = _table(chosen, kept)
+    """Return a row for every kind of head: the rule's choice of its settings, or what these are short of; bold: chosen."""
+    table = _table(chosen, kept, reasons=False)
     for head in heads:
         if head.chosen is None:
-            table.add_row("", head.kind, head.missing)
+            table.add_row(head.kind, head.missing)
         else:
-            is_chosen = head.chosen.setting == chosen.setting
-            table.add_row("chosen" if is_chosen else "", *_cells(head.chosen, kept), style="bold" if is_chosen else None)
+            table.add_row(*_cells(head.chosen, kept), style="bold" if head.chosen.setting == chosen.setting else None)
     return table
 
 
-def _table(chosen: Candidate, kept: Mapping[Setting, float]) -> Table:
+def _table(chosen: Candidate, kept: Mapping[Setting, float], reasons: bool) -> Table:
     table = Table(box=None, pad_edge=False)
-    table.add_column("", overflow="fold")
+    if reasons:
+        table.add_column("", overflow="fold")
     if chosen.setting.head is not None:
         table.add_column(HEAD.column, no_wrap=True)
         table.add_column("its setting", overflow="fold")

@@ -42,7 +42,7 @@ def show_plan(console: Console, plan: Plan, next_command: str) -> None:
     console.print(Panel(_setting_table(plan), title="Chosen setting", title_align="left"))
     if plan.heads:
         heads = Group(heads_table(plan.heads, plan.chosen, plan.bytes_per_identity), Text(_why_head(plan)))
-        console.print(Panel(heads, title="Kinds of heads, each by its best setting", title_align="left"))
+        console.print(Panel(heads, title="Kinds of heads, each by its best setting; bold: chosen", title_align="left"))
     console.print(Panel(memory_view(prediction.memory, console.width - 4), title=_memory_title(prediction), title_align="left"))
     console.print(Panel(_expectations(prediction), title="Expected", title_align="left"))
     table = front_table(plan.search.front, plan.chosen, plan.runners_up, plan.bytes_per_identity)

@@ -39,7 +39,7 @@ def refusal(spaces: Spaces, evaluate: Evaluate, limits: Limits, device: str) -> 
     # Of what other limits would accept the most accurate; where no kind has any, the word about the nearest kind.
     adviser = max(advising, key=lambda each: _points_of(each.near), default=nearest_first[0][1])
     return InfeasiblePlanError(
-        f"{_listed_limits(limits, device)} must hold for some setting of {len(by_kind)} kinds of heads",
+        f"some setting of {len(by_kind)} kinds of heads must respect {_listed_limits(limits, device)}",
         "; ".join(f"{kind}: {each.short}" for kind, each in nearest_first),
         adviser.error.remedy,
     )
@@ -161,7 +161,8 @@ def _too_large(space: SearchSpace, evaluate: Evaluate, limits: Limits, device: s
         f"The tightest setting traced is {describe(tightest)} ({format_bytes(tightest.memory_bytes + limits.margin_bytes)}). "
         + _remedy(near),
     )
-    return Miss(error, f"{needed} at least, {excess:,.0f} MiB too many", excess * MIB / limits.budget_bytes, near)
+    short = f"{needed} at least, {format_bytes(round(excess * MIB))} too much"
+    return Miss(error, short, excess * MIB / limits.budget_bytes, near)
 
 
 def _remedy(near: Candidate | None) -> str:

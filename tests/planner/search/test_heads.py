@@ -198,7 +198,7 @@ def test_a_kind_that_does_not_fit_says_what_it_is_short_of() -> None:
     plan = planned(head="auto", num_ids=3_000_000, gib=12, max_accuracy_drop=2)
     missing = {choice.kind: choice.missing for choice in plan.heads if choice.chosen is None}
     assert "full_fc" in missing
-    assert missing["full_fc"].endswith("MiB too many")
+    assert missing["full_fc"].endswith("GiB too much")
     assert plan.profile.search is not None
     assert f"full_fc is not within the limits: {missing['full_fc']}" in plan.profile.search.why_head
 

@@ -42,7 +42,8 @@ def check_against_oracle(layer: LearnedLayer, features: Tensor, labels: Tensor, 
     assert loss.item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
     np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-4, atol=1e-5 * np.abs(expected_gradient).max() + 1e-7)
     rows = torch.from_numpy(oracle.rows)
-    error = (rows_of(layer) - rows).abs() / (1.01 * quantum_of(layer, rows) + 1e-6 * rows.abs().max())
+    # Products of fp32 numbers: a cosine is off by 1e-7, its exponential by the scale (up to 100) times that.
+    error = (rows_of(layer) - rows).abs() / (1.01 * quantum_of(layer, rows) + 3e-5 * rows.abs().max())
     assert error.max() <= 1
     if layer.momentum is not None:
         buffers = torch.from_numpy(oracle.buffers)
@@ -123,7 +124,7 @@ def test_decay_moves_no_value_of_8_bits(storage: StorageType, momentum: bool) ->
     for step in range(1000):
         asked_of_nobody(layer, step, descent)
     assert torch.equal(layer.values.view(torch.uint8), values.view(torch.uint8))
-    lasting = 5e-4 / (1 - MOMENTUM) if momentum else 5e-4
+    lasting = 5e-4 / (1 - MOMENTUM)  # with a buffer in the end, without one at once
     torch.testing.assert_close(rows_of(layer), before * (1 - 0.1 * lasting) ** 1000, rtol=1e-4, atol=0)
 
 

@@ -158,7 +158,7 @@ def test_an_error_within_a_commit_is_not_repeated(tmp_path: Path, monkeypatch: p
         raise torch.OutOfMemoryError("CUDA out of memory. For whatever reason")
 
     monkeypatch.setattr(loop, "train_step", step)
-    with pytest.raises(DeviceMemoryError, match=r"in phase 'enqueue' .* --resume"):
+    with pytest.raises(DeviceMemoryError, match=r"in phase 'update' .* --resume"):
         run.start(run_profile(), options(tmp_path / "run"))
     assert load_checkpoint(tmp_path / "run").step == 2
 

@@ -42,10 +42,10 @@ class RecordingRanks(Ranks):
 def test_a_step_exchanges_once_whatever_its_parts(head: str, accumulation: int) -> None:
     """Catches an average per micro-batch, and a gradient or selected rows that stay the process's own."""
     ranks = RecordingRanks()
-    profile = small_profile(head, accumulation=accumulation)
+    profile = small_profile(head, accumulation=accumulation, batch_size=16)  # a half of a pair in 4 parts has 2 images each
     state = build(profile, CPU, ranks)
     metrics = train_step(state, random_batch(profile))
-    is_learned = bool(list(state.head.parameters()))  # what the queries ask of rows, and of which
+    is_learned = bool(list(state.head.parameters())) or "learned" in head  # what the queries ask of rows, and of which
     assert ranks.calls == ["average", *["gathered"] * (4 if is_learned else 2)]
     loss, *gradients = ranks.averaged
     assert torch.equal(loss, metrics.loss)

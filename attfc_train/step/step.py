@@ -150,20 +150,20 @@ def _prepare_update(state: TrainState, loss: Tensor) -> _Update:
     norm = clip_gradients(state.feature_encoder.parameters(), profile.optim.clip_norm)
     rate = state.rates.rate(state.step)
     make = state.optimizer.prepare(rate, overflow)
-    # With a scaler a gradient that is not finite is a step to skip; only many of them in a row are damage.
-    bad = ~torch.isfinite(loss if state.scaler else loss + norm)
     optimizer = state.optimizer
     descent = Descent(rate, optimizer.momentum, optimizer.weight_decay, overflow, state.ranks.gathered)
     learning = state.head.prepare_learning(descent, state.step)
+    # With a scaler a gradient that is not finite is a step to skip; only many of them in a row are damage.
+    bad = ~torch.isfinite(loss if state.scaler else loss + norm)
     if state.scaler:
         bad |= state.scaler.skipped > MOST_SKIPPED
     is_first_bad = bad & (state.first_bad_step < 0)
 
     def commit_update() -> None:
         make()
+        commit(learning)
         state.first_bad_step.masked_fill_(is_first_bad, state.step)
 
-        commit(learning)
     return _Update(commit_update, norm, rate)
 
 

@@ -17,11 +17,11 @@ from attfc_train.profile.profile import ModelSettings, OptimSettings, RunSetting
 
 HEADS: dict[str, HeadSettings] = {
     "full_fc": FullFCSettings(),
-    "partial_fc": PartialFCSettings(sample_rate=0.5),
     "full_fc-int8": FullFCSettings(storage="int8", momentum=False, interclass_filter=0.9, chunk_slots=16),
-    "identity": AttFCSettings(chunk_slots=16),
+    "partial_fc": PartialFCSettings(sample_rate=0.5),
     "partial_fc-bf16": PartialFCSettings(sample_rate=0.3, storage="bf16", chunk_slots=16),
     "partial_fc-fp8": PartialFCSettings(sample_rate=0.5, storage="fp8", chunk_slots=16),
+    "identity": AttFCSettings(chunk_slots=16),
     "identity-30%": AttFCSettings(dcc_share=0.3, num_references=2, chunk_slots=16),
     "identity-R0": AttFCSettings(num_references=0, chunk_slots=16),
     "stored-int8": AttFCSettings(queue_mode="stored", queue_length=3, storage="int8", dcc_share=0.3, chunk_slots=16),

@@ -28,6 +28,7 @@ from attfc_planner.trace.torch_internals import (
     Operator,
     fake_device_of,
     fake_tensors,
+    fills_out,
     is_composite,
     is_sum_of_gradients,
     name_of,
@@ -84,8 +85,8 @@ class _Traits(NamedTuple):
         only_new = all(news) and fresh and name != "lift_fresh"
         is_view = func.is_view and not is_composite(func)
         costs = not question and not func.is_view
-        into_out = [argument.name for argument in func._schema.arguments if argument.is_out] == ["out"]
-        return cls(name, bool(news), makes_storage, only_new, is_view, in_place and not makes_storage, into_out, costs)
+        writes = in_place and not makes_storage
+        return cls(name, bool(news), makes_storage, only_new, is_view, writes, fills_out(func), costs)
 
 
 class Recorder(DispatchMode):

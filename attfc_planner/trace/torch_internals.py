@@ -69,6 +69,11 @@ def results_are_new(func: Operator) -> tuple[bool, ...]:
     return tuple(result.alias_info is None for result in func._schema.returns)
 
 
+def fills_out(func: Operator) -> bool:
+    """Return whether an operator puts its one result into an argument ``out``."""
+    return [argument.name for argument in func._schema.arguments if argument.is_out] == ["out"]
+
+
 def is_composite(func: Operator) -> bool:
     """Return whether an operator is made of others, which the dispatcher calls in its place when autograd is on."""
     return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")

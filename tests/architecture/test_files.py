@@ -25,7 +25,6 @@ SHORTER = {
     "attfc_train.heads.full_fc.head": "a learned layer and nothing more",
     "attfc_train.heads.*.settings": "settings stand beside their head, in a file free of torch",
     "attfc_train.interrupt": "a run and nothing else is stopped by it, from the main thread",
-    "attfc_train.losses.slots": "every loss and every scorer takes one",
     "attfc_train.optim.torch_internals": "private names of torch, apart from everything else",
     "attfc_train.step.ranks": "the one place where processes will meet",
     "attfc_train.units": "everybody's units",

@@ -68,7 +68,7 @@ ONLY_IN = {
         "attfc_planner.screens",
     },
     "pynvml": {"attfc_planner.gpu.fingerprint"},
-    "triton": {"attfc_train.losses.triton"},
+    "triton": {"attfc_train.losses.triton", "attfc_train.losses.learning_triton"},
     "simplejpeg": {"attfc_train.data.decode"},
     "PIL": {"attfc_train.data.decode"},
     "pydantic": {

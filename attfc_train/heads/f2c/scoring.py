@@ -13,6 +13,7 @@ Legend: b queries, K slots or slots in a chunk, D dimensions, h hardest cosines 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 
 import torch
@@ -74,8 +75,9 @@ def score_pool(
         hardest.add(cosines)
         for softmax in shared:
             softmax.add(cosines, piece)
-    views = [shared[place % len(shared)].copy() for place in range(len(edited))]
-    return [_joined(view, hardest.copy(), rows, queries, labels) for view, rows in zip(views, edited, strict=True)]
+    views = [shared[place % len(shared)].copied() for place in range(len(edited))]
+    # Of the hardest nothing is changed in place, so a shallow copy goes on by itself.
+    return [_joined(view, copy(hardest), rows, queries, labels) for view, rows in zip(views, edited, strict=True)]
 
 
 def _joined(softmax: _Softmax, hardest: _Hardest, rows: Slots, queries: Tensor, labels: Tensor) -> Scores:
@@ -89,7 +91,7 @@ def _joined(softmax: _Softmax, hardest: _Hardest, rows: Slots, queries: Tensor, 
 
 def _widened(piece: Piece) -> Piece:
     """Return a chunk in fp32, without its scales multiplied in."""
-    return piece._replace(values=piece.values.float())
+    return Piece(piece.values.float(), piece.scales, piece.owners)
 
 
 def _cosines(piece: Piece, queries: Tensor, labels: Tensor) -> Tensor:
@@ -111,14 +113,16 @@ class _Softmax:
         self._total = query.new_zeros(num)
         self._weighted = query.new_zeros(dim, num)
 
-    def copy(self) -> _Softmax:
-        other = _Softmax.__new__(_Softmax)
-        other._rule = self._rule
-        other._threshold = self._threshold
-        other._maximum = self._maximum
-        other._total = self._total.clone()
-        other._weighted = self._weighted.clone()
+    def copied(self) -> _Softmax:
+        """Return another that goes on from here."""
+        other = copy(self)
+        other.part()
         return other
+
+    def part(self) -> None:
+        """Stop sharing what is changed in place."""
+        self._total = self._total.clone()
+        self._weighted = self._weighted.clone()
 
     def partial(self) -> Partial:
         return Partial(self._maximum, self._total, self._weighted.t())
@@ -153,14 +157,6 @@ class _Hardest:
         self.values = query.new_full((count, query.shape[0]), -torch.inf)
         self.places = torch.zeros(count, query.shape[0], dtype=torch.int64, device=query.device)
         self._seen = 0
-
-    def copy(self) -> _Hardest:
-        """Return another that goes on from here; nothing is changed in place."""
-        other = _Hardest.__new__(_Hardest)
-        other.values = self.values
-        other.places = self.places
-        other._seen = self._seen
-        return other
 
     def add(self, cosines: Tensor) -> None:
         """Join the next slots' cosines [K, b]."""

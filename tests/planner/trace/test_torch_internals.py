@@ -18,6 +18,7 @@ from attfc_planner.trace.torch_internals import (
     fake_device_of,
     fake_mode_of,
     fake_tensors,
+    fills_out,
     in_kernel,
     is_composite,
     is_sum_of_gradients,
@@ -109,6 +110,14 @@ def test_an_operator_without_a_shape_rule_is_an_error() -> None:
 )
 def test_schemas_tell_name_and_new_results(func: Any, name: str, news: tuple[bool, ...]) -> None:
     assert (name_of(func), results_are_new(func)) == (name, news)
+
+
+@pytest.mark.parametrize(
+    ("func", "expected"), [(aten.add.out, True), (aten.add.Tensor, False), (aten.add_.Tensor, False), (aten.topk.values, False)]
+)
+def test_operators_that_fill_an_argument_are_known(func: Any, expected: bool) -> None:
+    """Catches two results, which have names of their own, and an operator in place."""
+    assert fills_out(func) is expected
 
 
 @pytest.mark.parametrize(

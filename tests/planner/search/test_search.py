@@ -145,7 +145,7 @@ def test_regret_with_traced_memory(gib: float, drop: float, tmp_path_factory: py
     limits = Limits(budget, drop)
     everything = [evaluate(setting) for setting in space if setting.divides]
     feasible = [candidate for candidate in everything if is_feasible(candidate, limits)]
-    front = search(space, evaluate, limits, batch_size=128, num_trials=1, seed=0).front
+    front = search(Spaces((space,)), evaluate, limits, batch_size=128, num_trials=1, seed=0).front
     assert feasible
     for member in front:
         least_hours = min(other.hours for other in feasible if other.accuracy_points >= member.accuracy_points)

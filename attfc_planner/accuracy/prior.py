@@ -22,6 +22,7 @@ from attfc_train.document import StorageName
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.heads.containers.settings import ContainerSettings
 from attfc_train.heads.dcq.settings import DCQSettings
+from attfc_train.heads.f2c.settings import F2CSettings
 from attfc_train.heads.full_fc.settings import FullFCSettings
 from attfc_train.heads.learned.settings import LearnedSettings
 from attfc_train.heads.partial_fc.settings import PartialFCSettings
@@ -100,6 +101,7 @@ SOURCE = (
 SOURCES = {
     "attfc": SOURCE,
     "dcq": "prior: DCQ's paper (10 % of the classes level with all); the band reaches attfc's small runs; not on your data",
+    "f2c": "prior: F2C's paper (accuracy comparable to a full FC layer's), in the band of DCQ; not measured on your data",
     "full_fc": "prior: a full FC layer is what accuracy is measured against",
     "partial_fc": "prior: Partial FC sampling-rate tables (InsightFace, WF12M/WF42M r100 MFR-ALL); not measured on your data",
 }
@@ -112,6 +114,7 @@ ASSUMPTIONS = (
     "Order: otherwise eviction costs up to 0.33 points (prototype on 1,156 identities, one seed); the published ring 4.2.",
     "DCQ: its paper has 10 % of the classes level with all; the band reaches what AttFC's ring, which is alike, lost in 300 "
     "steps.",
+    "F2C: its paper has a pool comparable to a full FC layer; the band is DCQ's.",
     "Differences of attfc's small runs, whose errors are about 16 %, are divided by four for full-length training.",
     "Age: a center older than 1,000 steps (the class encoder's memory at momentum 0.999) costs 0.5 points a decade. Assumed.",
     "Queue length and references: attfc's runs on 1,156 identities (three seeds a setting), R = 0 also the prototype. None on "
@@ -209,6 +212,11 @@ def _queue_parts(profile: TrainProfile, head: DCQSettings) -> tuple[Part, ...]:
     return (*_ring_parts(profile, head), Part("one image a class", 0.0, abs(RING)))
 
 
+def _pool_parts(profile: TrainProfile, head: F2CSettings) -> tuple[Part, ...]:
+    """Return the contributions of F2C: its paper's claim, in a band as wide as that of its relative."""
+    return (*_ring_parts(profile, head), Part("a pool of two features a class", 0.0, abs(RING)))
+
+
 def _slots(profile: TrainProfile, head: ContainerSettings) -> float:
     return head.dcc_size or head.dcc_share * profile.num_ids
 
@@ -216,6 +224,7 @@ def _slots(profile: TrainProfile, head: ContainerSettings) -> float:
 PRIORS: dict[str, Callable[[TrainProfile, Any], tuple[Part, ...]]] = {
     "attfc": _container_parts,
     "dcq": _queue_parts,
+    "f2c": _pool_parts,
     "full_fc": _full_parts,
     "partial_fc": _sampled_parts,
 }

@@ -273,6 +273,22 @@ def test_a_tuned_profile_whose_head_was_changed_still_has_its_trainings(tuned: T
 
 
 def test_another_head_was_never_tuned(tuned: TrainProfile) -> None:
+    """Catches a plan of a head that no training is of, and one that asks for the kind that the file chose."""
+    rule = "--tuned must hold trainings of what is planned, --head full_fc, but got trainings of attfc"
+    with pytest.raises(UsageError, match=rule):
+        planned(**sizes(tuned), head="full_fc", tuned=tuned)
     other = tuned.model_copy(update={"head": FullFCSettings()})
-    with pytest.raises(UsageError, match="--tuned must have the head that was tuned, attfc, but got full_fc"):
-        planned(num_ids=tuned.num_ids, tuned=other)
+    assert planned(**sizes(tuned), max_accuracy_drop=5.0, tuned=other).profile.head.kind == "attfc"
+
+
+def test_trainings_of_older_files_are_of_the_files_head(tuned: TrainProfile) -> None:
+    """Files that do not name the kind read as before. Catches trainings that are lost with their kind."""
+    assert tuned.search is not None
+    unnamed = tuple(record.model_copy(update={"head": None}) for record in tuned.search.trainings)
+    older = tuned.model_copy(update={"search": tuned.search.model_copy(update={"trainings": unnamed})})
+    now, then = tuned_accuracy(tuned), tuned_accuracy(older)
+    assert now is not None
+    assert then is not None
+    assert then.interval(tuned) == now.interval(tuned)
+    strange = older.model_copy(update={"head": FullFCSettings()})
+    assert tuned_accuracy(strange) is None, "the knobs are not that head's"

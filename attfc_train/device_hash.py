@@ -30,6 +30,14 @@ def mixed(keys: Tensor) -> Tensor:
     return keys.bitwise_xor_(keys >> LAST_SHIFT)
 
 
+def mixed_key(key: int) -> int:
+    """Return on the host the hash that `mixed` has of a key mod 2^32."""
+    key &= BITS_32
+    for shift, factor in ROUNDS:
+        key = (key ^ key >> shift) * factor & BITS_32
+    return key ^ key >> LAST_SHIFT
+
+
 def mix_(keys: Tensor, spare: Tensor) -> None:
     """Replace keys by the bits of their `mixed` hashes; allocates nothing.
 

@@ -8,6 +8,7 @@ few sizes. So a few small traces of a structure predict all its sizes: see `attf
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
@@ -225,7 +226,7 @@ _MORE_GRIDS = (502, 1500, 2602, 3701)
 columns, and other rests."""
 
 
-class _LearnedStructure(HeadStructure[Learned]):
+class _LearnedStructure(HeadStructure[Learned], ABC):
     """Rows of which some or all are scored; parts of the batch are computed."""
 
     knobs: tuple[str, ...] | None = ("storage", "momentum")
@@ -239,9 +240,9 @@ class _LearnedStructure(HeadStructure[Learned]):
         num_rows = self.num_rows(head, num_ids, batch_size)
         return num_rows, min(head.chunk_slots, num_rows)
 
+    @abstractmethod
     def num_rows(self, head: Learned, num_ids: int, batch_size: int) -> int:
         """Return the rows that a step of so many queries scores."""
-        raise NotImplementedError
 
     def with_knobs(self, head: Learned, knobs: Knobs) -> Learned:
         return head.model_copy(update={"chunk_slots": knobs.chunk})

@@ -221,7 +221,7 @@ def test_it_trains_and_goes_on(command: Command) -> None:
     start = ("--profile", "best.json", "--data", "synthetic:80x6", "--device", "cpu", "--output", "run", *short)
     said = command("attfc_train.cli", *start)
     assert "cosine_softmax, batch" in said
-    lines = [json.loads(line) for line in (command.folder / "run/log.jsonl").read_text().splitlines()]  # type: ignore[attr-defined]
+    lines = [json.loads(line) for line in (command.folder / "run/log.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if line["event"] == "step"]
     assert len(losses) == 60
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attfc_train.device_hash import BITS_32, mixed
+from attfc_train.device_hash import BITS_32, mixed, mixed_key
 
 
 def in_python(key: int) -> int:
@@ -20,6 +20,12 @@ def in_python(key: int) -> int:
 @given(st.lists(st.integers(0, BITS_32), min_size=1))
 def test_it_is_what_integers_without_bounds_say(keys: list[int]) -> None:
     assert mixed(torch.tensor(keys)).tolist() == [in_python(key) for key in keys]
+
+
+@given(st.integers(0, 2**70))
+def test_the_host_has_the_same_hash(key: int) -> None:
+    """Catches a key beyond 32 bits that is not cut first."""
+    assert mixed_key(key) == in_python(key & BITS_32)
 
 
 def test_every_bit_reaches_every_bit() -> None:

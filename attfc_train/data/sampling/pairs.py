@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.sampling.hashing import below, hashed, uniform
-from attfc_train.data.sampling.permutation import permuted
+from attfc_train.data.sampling.permutation import chained
 from attfc_train.data.sampling.residency import Int64s
 from attfc_train.data.sampling.sampler import MAX_STREAM, AttentionSampler, Draw, Order
 
@@ -71,9 +71,7 @@ class PairSampler:
         """Return two images of each of the step's next identities, int64 [2, P]."""
         num = int((~self._is_instance).sum())
         stream = step * num + np.arange(num, dtype=np.int64)
-        # Place p of the chain is place p mod N of epoch p // N, and every epoch has a permutation of its own.
-        epochs, places = np.divmod(stream, self._index.num_ids)
-        identity = permuted(places, self._index.num_ids, hashed(self._seed, _IDENTITY, epochs))
+        identity = chained(stream, self._index.num_ids, self._seed, _IDENTITY)
         start = self._index.offsets[identity]
         count = self._index.offsets[identity + 1] - start
         # The second is 1 .. count - 1 places behind the first, around the end: another one, where there is another one.

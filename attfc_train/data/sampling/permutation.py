@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from attfc_train.data.sampling.hashing import UInts, below, mix
+from attfc_train.data.sampling.hashing import UInts, below, hashed, mix
 
 _ROUND_KEYS = np.arange(1, 7, dtype=np.uint64) * np.uint64(0xD1342543DE82EF95)
 _ONE = np.uint64(1)
@@ -49,6 +49,18 @@ def permuted(places: ArrayLike, sizes: ArrayLike, keys: UInts) -> NDArray[np.int
         keys = keys[walking]
         bits = bits[walking]
         low_bits = low_bits[walking]
+
+
+def chained(stream: NDArray[np.int64], size: int, *words: ArrayLike) -> NDArray[np.int64]:
+    """Return the elements of [0, size) at places of an endless chain of epochs, each of which is a permutation of its own.
+
+    Args:
+        stream: int64 [n], places of the chain.
+        words: of the key that all epochs share (`hashed`).
+    """
+    # Place p of the chain is place p mod size of epoch p // size.
+    epochs, places = np.divmod(stream, size)
+    return permuted(places, size, hashed(*words, epochs))
 
 
 def _feistel(values: UInts, low_bits: UInts, high_bits: UInts, keys: UInts) -> UInts:

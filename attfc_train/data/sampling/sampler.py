@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.sampling.hashing import UInts, below, hashed, uniform
-from attfc_train.data.sampling.permutation import permuted
+from attfc_train.data.sampling.permutation import chained, permuted
 from attfc_train.data.sampling.residency import ResidencyOrder
 
 _QUERY, _REFERENCE, _FLIP = range(1, 4)
@@ -108,9 +108,7 @@ class AttentionSampler:
             return below(hashed(self._seed, _QUERY, stream), self._index.num_images)  # independent, with replacement
         if self._residency:
             return self._residency.images(stream)
-        # Place p of the chain is place p mod N of epoch p // N, and every epoch has a permutation of its own.
-        epochs, places = np.divmod(stream, self._index.num_images)
-        return permuted(places, self._index.num_images, hashed(self._seed, _QUERY, epochs))
+        return chained(stream, self._index.num_images, self._seed, _QUERY)
 
     def _references(self, stream: Int64s, query: Int64s, labels: Int64s) -> Int64s:
         """Return the references of the queries at these places of the chain, int64 [R, B]."""

@@ -42,13 +42,13 @@ def refill(container: DynamicClassContainer, saved: dict[str, Any]) -> Kept:
         raise ValueError("the saved container is of the other policy")
     source = _kept_slots(saved, container.slot_labels.shape[0])
     target = _places_for(container, saved["slot_labels"][source])
-    _copy_rows(SlotStorage.of(saved, "centers."), source, container.centers, target)
-    _put(container.slot_labels, target, saved["slot_labels"][source])
-    _put(container.last_update, target, saved["last_update"][source])
+    copy_rows(SlotStorage.of(saved, "centers."), source, container.centers, target)
+    put(container.slot_labels, target, saved["slot_labels"][source])
+    put(container.last_update, target, saved["last_update"][source])
     if isinstance(container, FifoContainer):
         container.position = len(source) % container.slot_labels.shape[0]
     if isinstance(container, IdentityContainer) and container.slot_of is not None:
-        _put(container.slot_of, saved["slot_labels"][source], target.int())
+        put(container.slot_of, saved["slot_labels"][source], target.int())
     if isinstance(container, StoredQueueContainer):
         _refill_queues(container, saved, source, target)
     return Kept(len(source), int((saved["slot_labels"] >= 0).sum()))
@@ -73,11 +73,13 @@ def _places_for(container: DynamicClassContainer, labels: Tensor) -> Tensor:
     return labels if direct else torch.arange(len(labels))
 
 
-def _put(buffer: Tensor, places: Tensor, values: Tensor) -> None:
+def put(buffer: Tensor, places: Tensor, values: Tensor) -> None:
+    """Put saved values [n] at places int64 [n] of a buffer on any device."""
     buffer.index_copy_(0, places.to(buffer.device), values.to(buffer.device))
 
 
-def _copy_rows(saved: SlotStorage, source: Tensor, storage: SlotStorage, target: Tensor) -> None:
+def copy_rows(saved: SlotStorage, source: Tensor, storage: SlotStorage, target: Tensor) -> None:
+    """Copy rows `source` int64 [n] of a saved storage to rows `target` int64 [n] of another, some at a time."""
     for start in range(0, len(source), _ROWS_AT_A_TIME):
         part = slice(start, start + _ROWS_AT_A_TIME)
         device = storage.values.device
@@ -88,8 +90,8 @@ def _refill_queues(container: StoredQueueContainer, saved: dict[str, Any], sourc
     """Fill each slot's queue with its newest centers, the oldest first; of an averaged queue with its center."""
     length = container.queue_length
     if "enqueued" not in saved:
-        _copy_rows(SlotStorage.of(saved, "centers."), source, container.queue, target * length)
-        _put(container.enqueued, target, torch.ones(len(target), dtype=torch.int32))
+        copy_rows(SlotStorage.of(saved, "centers."), source, container.queue, target * length)
+        put(container.enqueued, target, torch.ones(len(target), dtype=torch.int32))
         return
     queue = SlotStorage.of(saved, "queue.")
     enqueued = saved["enqueued"][source].long()
@@ -100,8 +102,8 @@ def _refill_queues(container: StoredQueueContainer, saved: dict[str, Any], sourc
     for place in range(length):
         taken = kept > place
         rows = source * saved_length + (enqueued - kept + place) % saved_length
-        _copy_rows(queue, rows[taken], container.queue, (target * length + place)[taken])
-    _put(container.enqueued, target, kept.int())
+        copy_rows(queue, rows[taken], container.queue, (target * length + place)[taken])
+    put(container.enqueued, target, kept.int())
     # A shorter queue has another mean; elsewhere the saved center is it already.
     if length < saved_length:
         _average_queues(container, target)

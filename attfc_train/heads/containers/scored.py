@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from attfc_train.device_hash import STEP_STRIDE, mixed_key
 from attfc_train.losses.slots import Slots
 
 STAGES = 16
@@ -34,7 +35,7 @@ class ScoredSlots:
         count = self._count(step)
         # The container is cut into pieces of `count`; the last one reaches back to be as long as the others.
         pieces = -(-self.size // count)
-        first = min(_hash(step) % pieces * count, self.size - count)
+        first = min(mixed_key((step + 1) * STEP_STRIDE) % pieces * count, self.size - count)
         return range(first, first + count)
 
     def _count(self, step: int) -> int:
@@ -50,12 +51,3 @@ def piece_of(slots: Slots, scored: range) -> Slots:
     inside = slice(scored.start, scored.stop)
     scales = None if slots.scales is None else slots.scales[inside]
     return Slots(slots.values[inside], scales, slots.labels[inside])
-
-
-def _hash(step: int) -> int:
-    """Return 32 bits that are a function of the step."""
-    # Two rounds of xor-shift and an odd factor, as in `attfc_train.rounding`, on the host.
-    value = (step + 1) * 0x9E3779B1 & 0xFFFFFFFF
-    value = (value ^ value >> 16) * 0x21F0AAAD & 0xFFFFFFFF
-    value = (value ^ value >> 15) * 0x735A2D97 & 0xFFFFFFFF
-    return value ^ value >> 15

@@ -12,11 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attfc_train.heads.containers.resize import Kept
+from attfc_train.heads.containers.resize import Kept, copy_rows, put
 from attfc_train.heads.containers.slot_storage import SlotStorage
 from attfc_train.heads.f2c.pool import ClassPool
-
-_ROWS_AT_A_TIME = 4096
 
 
 def refill(pool: ClassPool, saved: dict[str, Any]) -> Kept:
@@ -31,19 +29,8 @@ def refill(pool: ClassPool, saved: dict[str, Any]) -> Kept:
     source = oldest_first[-pool.size :]
     target = torch.arange(len(source))
     for row in (0, 1):
-        _copy_rows(SlotStorage.of(saved, "centers."), source + row * len(labels), pool.centers, target + row * pool.size)
+        copy_rows(SlotStorage.of(saved, "centers."), source + row * len(labels), pool.centers, target + row * pool.size)
     for name in ("slot_labels", "recency", "next_row"):
-        _put(getattr(pool, name), target, saved[name][source])
-    _put(pool.slot_of, labels[source], target.int())
+        put(getattr(pool, name), target, saved[name][source])
+    put(pool.slot_of, labels[source], target.int())
     return Kept(len(source), len(held))
-
-
-def _put(buffer: Tensor, places: Tensor, values: Tensor) -> None:
-    buffer.index_copy_(0, places.to(buffer.device), values.to(buffer.device))
-
-
-def _copy_rows(saved: SlotStorage, source: Tensor, storage: SlotStorage, target: Tensor) -> None:
-    for start in range(0, len(source), _ROWS_AT_A_TIME):
-        part = slice(start, start + _ROWS_AT_A_TIME)
-        device = storage.values.device
-        storage.write(target[part].to(device), saved.read(source[part]).to(device))

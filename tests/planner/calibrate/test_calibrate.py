@@ -42,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def hidden(gpu: GpuProfile, folder: Path, **changes: object) -> HiddenDevice:
     profile = FEW[0].profile(gpu, "fp32")
-    return HiddenDevice(gpu, MemoryModel(profile, gpu, gpu.capacity_bytes, folder), **changes)  # type: ignore[arg-type]
+    return HiddenDevice(gpu, MemoryModel(profile, gpu, gpu.capacity_bytes, folder), **changes)  # type: ignore[arg-type]  # fields of several types
 
 
 def calibrated(gpu: GpuProfile, folder: Path, **changes: object) -> Calibrated:

@@ -29,6 +29,8 @@ from benchmarks.glyphs.survey import LEAST_FACES, Survey, read_survey, survey, w
 TEST = "held-out.bin"
 HARD = "held-out-hard.bin"
 VALIDATION = "validation.bin"
+GALLERY = "held-out"
+"""All images of the held-out identities as a data set, of which all pairs can be scored."""
 NEAREST = "held-out-nearest.bin"
 
 Say = Callable[[str], object]
@@ -86,6 +88,8 @@ def build(out: Path, size: str, settings: Settings, processes: int, say: Say, mo
     with get_context("spawn").Pool(processes) if processes > 1 else ThreadPool(1) as pool:
         made = opened(out, settings, pool, say)
         _write_all_pairs(made)
+        gallery = partial(write_training_set, out / GALLERY, made.parts.test, settings.polarity, pool)
+        made.write(GALLERY, out / GALLERY / "train.rec", gallery)
         count = SIZES[size]
         if count is not None and len(made.parts.train) < count:
             say(f"{size}: the fonts hold {len(made.parts.train):,} identities to train on, {count:,} were asked for")

@@ -16,6 +16,7 @@ from PIL import Image
 
 from attfc_train.data.formats.procedural_face import render_face
 from attfc_train.data.formats.recordio_writer import write_recordio
+from benchmarks.glyphs.build import GALLERY, HARD, TEST, VALIDATION
 
 CACHE = Path(__file__).parents[2] / "runs" / "benchmarks"
 FIRST_STRANGER = 1_000_000
@@ -47,11 +48,9 @@ GLYPH_STEPS: Final = {"5k": 2000, "25k": 9000, "70k": 9000}
 
 def glyphs(folder: Path, size: str) -> DataSet:
     """Return a set of ``python -m benchmarks.glyphs``."""
-    test = tuple(str(folder / name) for name in ("held-out.bin", "held-out-hard.bin"))
-    validation = str(folder / "validation.bin")
-    gallery = folder / "held-out"
-    images = str(gallery) if gallery.exists() else None
-    return DataSet(f"glyphs-{size}", str(folder / size), test, images, validation, 256, GLYPH_STEPS[size])
+    test = tuple(str(folder / name) for name in (TEST, HARD))
+    validation = str(folder / VALIDATION)
+    return DataSet(f"glyphs-{size}", str(folder / size), test, str(folder / GALLERY), validation, 256, GLYPH_STEPS[size])
 
 
 def lfw(folder: Path) -> DataSet:

@@ -5,9 +5,9 @@ figures are from and how far they can be trusted (`ASSUMPTIONS`, which ``attfc-p
 replaces the prior by measurements. Nothing is credited for beating a full FC layer.
 Run ``python -m attfc_planner.accuracy.prior`` for a few settings.
 
-"Heads" below is this project's own comparison (benchmarks/results/heads.md): LFW folds 1-7, 1,156 identities, 32 pixels, 300
-steps of 128 images, three seeds, half widths of 1 to 5 points. "Prototype" is an earlier one on the same faces (49,500 images,
-64 pixels, one seed), whose images came in uniform order and which had no batch negatives.
+"Heads" below is this project's own comparison (benchmarks/results/heads-short.md): LFW folds 1-7, 1,156 identities, 32 pixels,
+300 steps of 128 images, three seeds, half widths of 1 to 5 points. "Prototype" is an earlier one on the same faces (49,500
+images, 64 pixels, one seed), whose images came in uniform order and which had no batch negatives.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ _NOISE_FACTORS = np.geomspace(0.1, 30.0, 16)
 _DEVIATIONS = np.array([0.25, 0.5, 1.0, 2.0])
 """Standard deviation of one setting from the regression, over the slopes' scale."""
 _USUAL_SCALE = 0.1
-"""Scale of slopes, in log odds, in the runs of benchmarks/results/heads.jsonl (60 trainings of 20 heads on LFW)."""
+"""Scale of slopes, in log odds, in the runs of benchmarks/results/heads-short.jsonl (60 trainings of 20 heads on LFW)."""
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """The search space: a head's knobs and those that every training has, with their values.
 
 A `Setting` is one choice of all knobs; `Setting.applied_to` makes it a training profile. Not searched, and why: the published
-ring (policy ``fifo``) lost 17 points of verification accuracy to one slot per identity (benchmarks/results/heads.md); a stored
-queue takes L times the memory of an averaged one, and no measurement here speaks for it; image sizes, because no published
-table says what another size than 112 costs.
+ring (policy ``fifo``) lost 17 points of verification accuracy to one slot per identity (benchmarks/results/heads-short.md); a
+stored queue takes L times the memory of an averaged one, and no measurement here speaks for it; image sizes, because no
+published table says what another size than 112 costs.
 """
 
 from __future__ import annotations

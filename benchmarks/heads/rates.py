@@ -8,6 +8,7 @@ differences below that error are luck. The test identities are not looked at.
 from __future__ import annotations
 
 import math
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -40,7 +41,12 @@ def chosen_rate(family: str, data: DataSet, num_ids: int, output: Path, work: Pa
         line = line_of(key, output)
         assert line is not None, "it was recorded"
         results[rate] = line["curve"][-1][1]
-    return largest_good_rate(results, load_verification(data.validation, IMAGE_SIZE).num_pairs)
+    return largest_good_rate(results, _num_pairs(data.validation))
+
+
+@cache
+def _num_pairs(spec: str) -> int:
+    return load_verification(spec, IMAGE_SIZE).num_pairs
 
 
 def largest_good_rate(accuracies: dict[float, float], num_pairs: int) -> float:

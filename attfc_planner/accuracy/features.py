@@ -32,8 +32,6 @@ LEVEL = "level"
 PRIOR = "prior"
 BATCH_SIZE = "batch size"
 PRECISION = "precision"
-SHARED = (LEVEL, PRIOR, BATCH_SIZE, PRECISION)
-"""Features that settings of all kinds of heads have."""
 STORAGE = "storage"
 """How coarse stored centers are, of whatever head."""
 

@@ -31,12 +31,6 @@ class LearnedSettings(HeadSettings):
     """Both passes over the rows: ``triton`` (CUDA only), ``chunked`` (any device), or on CUDA whichever is measured to be
     faster."""
 
-    @property
-    def bytes_per_dimension(self) -> int:
-        """Bytes that one dimension of a row takes, with its momentum."""
-        buffer = 4 if self.storage == "fp32" else 2
-        return STORAGES[self.storage].component_bytes + (buffer if self.momentum else 0)
-
     def rows(self) -> tuple[tuple[str, str], ...]:
         """See `HeadSettings.rows`."""
         return (*super().rows(), ("learned rows", f"{self.storage}, {_buffer(self)}"))

@@ -1,14 +1,11 @@
-"""Bytes that a head keeps an identity, counted on the head as it is built."""
+"""Bytes that a head keeps an identity, as a plan counts them."""
 
 from __future__ import annotations
 
 from functools import cache
 from typing import Final
 
-import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
-
-from attfc_train.step.build import build
+from attfc_planner.trace.record import record_head
 from benchmarks.heads.variants import VARIANTS, profile_of
 
 NUM_IDS: Final = 2_059_906
@@ -22,10 +19,4 @@ def bytes_per_identity(name: str) -> float:
     base = profile_of(VARIANTS[name], 512, 1000, 0)
     model = base.model.model_copy(update={"embedding_size": DIM})
     profile = base.model_copy(update={"model": model}).resolve(NUM_IDS)
-    with FakeTensorMode():
-        state = build(profile, torch.device("cpu"))
-        held = [*state.head.buffers(), *state.head.parameters()]
-        # The optimiser's buffers are the network's, then the head's.
-        trained = sum(parameter.requires_grad for parameter in state.feature_encoder.parameters())
-        held += state.optimizer.buffers[trained:]
-        return sum(tensor.nbytes for tensor in held) / NUM_IDS
+    return record_head(profile).num_bytes / NUM_IDS

@@ -20,7 +20,7 @@ from typing import Any
 from attfc_train.data.source import open_dataset
 from benchmarks.heads.data_sets import CACHE, DataSet, computed, glyphs, lfw
 from benchmarks.heads.rates import chosen_rate
-from benchmarks.heads.records import Line, line_of, record
+from benchmarks.heads.records import Line, file_of, line_of, record
 from benchmarks.heads.report import report
 from benchmarks.heads.study import MAIN, STUDIES
 from benchmarks.heads.training import digest_on, profile_on, run_once, step_seconds
@@ -42,7 +42,7 @@ def compare(data: DataSet, study: str, options: argparse.Namespace) -> bool:
                 if options.only and name not in options.only:
                     continue
                 variant = VARIANTS[name]
-                rate = chosen_rate(variant.family, data, num_ids, options.output, options.work)
+                rate = chosen_rate(variant.family, data, options.results, options.work)
                 if rate is None:
                     is_complete = False
                     continue
@@ -118,8 +118,8 @@ def main() -> None:
     if options.quick:
         _quick(options)
         return
-    options.output = options.results / f"heads-{options.data}.jsonl"
     data = lfw(options.lfw) if options.data == "lfw" else glyphs(options.glyphs, options.data.removeprefix("glyphs-"))
+    options.output = file_of(data.name, options.results)
     while not compare(data, options.data, options):
         time.sleep(20)  # other processes have what is left
 
@@ -127,9 +127,10 @@ def main() -> None:
 def _quick(options: argparse.Namespace) -> None:
     """Compare a few heads in minutes; the figures are no claim."""
     with tempfile.TemporaryDirectory() as folder:
-        options.output = Path(folder) / "heads.jsonl"
-        options.work = Path(folder) / "work"
-        compare(computed(300, 8, 32, 200, 64, 150), "quick", options)
+        data = computed(300, 8, 32, 200, 64, 150)
+        options.results, options.work = Path(folder), Path(folder) / "work"
+        options.output = file_of(data.name, options.results)
+        compare(data, "quick", options)
 
 
 if __name__ == "__main__":

@@ -40,6 +40,8 @@ class DataSet:
     """Of a full run."""
     rate_steps: int = 400
     """Of a run that helps to choose a learning rate."""
+    rates_of: DataSet | None = None
+    """The smaller set on which learning rates are chosen for this one too: 400 steps are a fraction of an epoch here."""
 
 
 GLYPH_STEPS: Final = {"5k": 2000, "25k": 9000, "70k": 9000}
@@ -50,7 +52,9 @@ def glyphs(folder: Path, size: str) -> DataSet:
     """Return a set of ``python -m benchmarks.glyphs``."""
     test = tuple(str(folder / name) for name in (TEST, HARD))
     validation = str(folder / VALIDATION)
-    return DataSet(f"glyphs-{size}", str(folder / size), test, str(folder / GALLERY), validation, 256, GLYPH_STEPS[size])
+    rates_of = None if size == "5k" else glyphs(folder, "5k")
+    steps = GLYPH_STEPS[size]
+    return DataSet(f"glyphs-{size}", str(folder / size), test, str(folder / GALLERY), validation, 256, steps, rates_of=rates_of)
 
 
 def lfw(folder: Path) -> DataSet:

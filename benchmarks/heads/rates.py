@@ -12,9 +12,10 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
+from attfc_train.data.source import open_dataset
 from attfc_train.evaluate.load import load_verification
 from benchmarks.heads.data_sets import DataSet
-from benchmarks.heads.records import Line, line_of
+from benchmarks.heads.records import Line, file_of, line_of
 from benchmarks.heads.training import digest_on, profile_on, run_once
 from benchmarks.heads.variants import IMAGE_SIZE, VARIANTS
 
@@ -30,8 +31,11 @@ CANDIDATES: Final = {
 """Family -> the variant that stands for it."""
 
 
-def chosen_rate(family: str, data: DataSet, num_ids: int, output: Path, work: Path) -> float | None:
+def chosen_rate(family: str, data: DataSet, results_folder: Path, work: Path) -> float | None:
     """Return the family's rate; None while another process is measuring it."""
+    data = data.rates_of or data
+    num_ids = open_dataset(data.path).index.num_ids
+    output = file_of(data.name, results_folder)
     results = {}
     for rate in RATES:
         key = _key(family, data, num_ids, rate)

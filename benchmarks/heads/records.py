@@ -40,6 +40,11 @@ def line_of(key: Line, path: Path) -> Line | None:
     return next((line for line in recorded(path) if key.items() <= line.items()), None)
 
 
+def file_of(data: str, results: Path) -> Path:
+    """Return the file of a data set's records."""
+    return results / f"heads-{data}.jsonl"
+
+
 def folder_of(key: Line, work: Path) -> Path:
     """Return the folder in which the run of a key is done."""
     return work / hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from attfc_train.files import write_text_atomically
 from benchmarks.heads.bytes_per_identity import bytes_per_identity
-from benchmarks.heads.records import Line, recorded
+from benchmarks.heads.records import Line, file_of, recorded
 from benchmarks.heads.study import STUDIES
 from benchmarks.heads.variants import FULL, VARIANTS
 
@@ -30,7 +30,7 @@ def report(folder: Path) -> None:
     """Print all tables; write them as ``heads.md`` and the learning curves as ``heads-DATA.svg``."""
     parts = [f"# Heads compared\n\n{_LEGEND}\n"]
     for data in STUDIES:
-        lines = [line for line in recorded(folder / f"heads-{data}.jsonl") if line["kind"] == "run"]
+        lines = [line for line in recorded(file_of(data, folder)) if line["kind"] == "run"]
         if lines:
             parts += _section(data, lines)
             plot(lines, folder / f"heads-{data}.svg")

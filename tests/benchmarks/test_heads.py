@@ -16,7 +16,7 @@ from benchmarks.heads import data_sets, rates, study, training
 from benchmarks.heads.bytes_per_identity import bytes_per_identity
 from benchmarks.heads.data_sets import DataSet
 from benchmarks.heads.measures import true_accept_rate
-from benchmarks.heads.records import folder_of, recorded
+from benchmarks.heads.records import file_of, folder_of, recorded
 from benchmarks.heads.report import interval, report
 from benchmarks.heads.study import STUDIES, Wanted
 from benchmarks.heads.variants import FULL, VARIANTS, profile_of, settings_digest
@@ -33,7 +33,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataSet:
 
 
 def options_of(folder: Path, *only: str) -> argparse.Namespace:
-    return argparse.Namespace(output=folder / "heads-quick.jsonl", work=folder / "work", rounds=1, only=only)
+    return argparse.Namespace(results=folder, output=file_of("quick", folder), work=folder / "work", rounds=1, only=only)
 
 
 def test_what_is_on_file_is_not_done_again(

@@ -7,10 +7,9 @@ Accuracies are taken as log odds, in which the same change has about the same si
 A full FC layer has the first level alone, and slopes of batch size and precision that all kinds of heads share. The prior's
 middle is one feature among others, with a stretch of 1 expected; the slopes correct it, and are expected to be small. How
 small, how large the noise is beside that of the pairs, and how far settings deviate from the rest, is integrated over on a
-grid, weighted by how well it explains the trainings (a hierarchical Bayesian linear regression; Gelman et al., Bayesian Data
-Analysis, 3rd ed., 14.6-14.8 and 5.6). So little data moves the prior little and much data overrules it; a knob that was never
-turned keeps the prior's word, with the uncertainty of a usual slope. A setting's own deviation, which no feature explains, is
-not predicted but widens the interval.
+grid, weighted by how well it explains the trainings (`attfc_planner.accuracy.bayes`). So little data moves the prior little
+and much data overrules it; a knob that was never turned keeps the prior's word, with the uncertainty of a usual slope. A
+setting's own deviation, which no feature explains, is not predicted but widens the interval.
 """
 
 from __future__ import annotations
@@ -19,11 +18,10 @@ import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
+from attfc_planner.accuracy.bayes import Design, Hyperparameters, Posterior, Vector, accuracy_of, posterior, shared
 from attfc_planner.accuracy.features import (
     LEVEL,
     POINTS_PER_LOG_ODDS,
@@ -40,10 +38,10 @@ from attfc_train.heads.kinds import HEADS
 from attfc_train.profile.prediction import Interval
 from attfc_train.profile.profile import TrainProfile
 
-Vector: TypeAlias = npt.NDArray[np.float64]
-
 FEWEST_SETTINGS = 3
 """Trained settings, beside a full FC layer, below which there is nothing to regress on."""
+_OWN = "setting"
+"""The group of trainings of one setting."""
 Z = 1.96
 """95 %, two-sided."""
 
@@ -89,66 +87,6 @@ class Difference:
     """Share of the variance before any training that is still there: 0 is known, 1 is the prior's word."""
 
 
-@dataclass(frozen=True)
-class _Posterior:
-    """Moments of the F coefficients' posterior, integrated over scales and noise."""
-
-    mean: Vector
-    """[F]"""
-    covariance: Vector
-    """[F, F]"""
-    prior_variances: Vector
-    """[F], before any training."""
-    own_variance: float
-    """Variance of one setting's own deviation."""
-    noise_factor: float
-
-    def of(self, step: Vector, num_own: int) -> Difference:
-        """Return the moments of b . step for coefficients b, with the own deviations of so many settings.
-
-        Args:
-            step: [F], features or a difference of features.
-        """
-        own = num_own * self.own_variance
-        # Var(b . x) = x' Cov(b) x, now and before any training, where coefficients were independent.
-        variance = float(step @ self.covariance @ step) + own
-        variance_before = float(self.prior_variances @ step**2) + own
-        unknown = min(1.0, variance / variance_before) if variance_before else 0.0
-        return Difference(float(self.mean @ step), math.sqrt(variance), unknown)
-
-
-@dataclass(frozen=True)
-class _Component:
-    """The posterior for one scale of slopes, noise factor and deviation: a component of the mixture over all of them."""
-
-    log_weight: float
-    """Log of evidence times hyperprior, but for a constant."""
-    mean: Vector
-    covariance: Vector
-    prior_variances: Vector
-    own_variance: float
-    noise_factor: float
-
-
-@dataclass(frozen=True)
-class _Design:
-    """The trainings as numbers: T rows of F features."""
-
-    names: Sequence[str]
-    rows: Vector
-    """X [T, F]."""
-    expected: Vector
-    """b0 [F]: mean of the coefficients before any training."""
-    residual: Vector
-    """y - X b0 [T], of the log odds y."""
-    variances: Vector
-    """[T], from the pairs."""
-    projections: Vector
-    """[T], from projecting."""
-    same: npt.NDArray[np.bool_]
-    """[T, T]: whether two trainings are of one setting."""
-
-
 class MeasuredAccuracy:
     """The regression over trainings.
 
@@ -176,10 +114,23 @@ class MeasuredAccuracy:
         values = features(profile)
         return tuple(values.get(name, 0.0) for name in self._names)
 
+    def _moments(self, step: Vector, num_own: int) -> Difference:
+        """Return the moments of b . step for coefficients b, with the own deviations of so many settings.
+
+        Args:
+            step: [F], features or a difference of features.
+        """
+        own = num_own * self._posterior.group_variances[_OWN]
+        # Var(b . x) = x' Cov(b) x, now and before any training, where coefficients were independent.
+        variance = float(step @ self._posterior.covariance @ step) + own
+        variance_before = float(self._posterior.prior_variances @ step**2) + own
+        unknown = min(1.0, variance / variance_before) if variance_before else 0.0
+        return Difference(float(self._posterior.mean @ step), math.sqrt(variance), unknown)
+
     def difference(self, one: TrainProfile, other: TrainProfile) -> Difference:
         """Return the change from `other` to `one`, both resolved, with the own deviations that no feature explains."""
         step = np.array(self._features(one)) - np.array(self._features(other))
-        return self._posterior.of(step, 2 if step.any() else 0)  # settings with the same features count as one
+        return self._moments(step, 2 if step.any() else 0)  # settings with the same features count as one
 
     def expected(self, profile: TrainProfile, pairs_variance: float) -> tuple[float, float]:
         """Return the accuracy in [0, 1] that a training of `profile` would show, and half its 95 % interval.
@@ -187,7 +138,7 @@ class MeasuredAccuracy:
         Args:
             pairs_variance: of its log odds, from the number of pairs (`Training.variance`).
         """
-        log_odds = self._posterior.of(np.array(self._features(profile)), 1)
+        log_odds = self._moments(np.array(self._features(profile)), 1)
         accuracy = accuracy_of(log_odds.mean)
         deviation = math.sqrt(log_odds.deviation**2 + self.noise_factor * pairs_variance)
         # d a / d log odds = a (1 - a)
@@ -202,7 +153,7 @@ class MeasuredAccuracy:
         """Return points against the full FC layer by feature, each with half its 95 % interval."""
         step = np.array(self._features(profile)) - np.array(self._features(self.full_fc))
         places = np.arange(len(step))
-        alone = {name: self._posterior.of(step * (places == place), 0) for place, name in enumerate(self._names)}
+        alone = {name: self._moments(step * (places == place), 0) for place, name in enumerate(self._names)}
         return tuple(
             Part(name, POINTS_PER_LOG_ODDS * change.mean, POINTS_PER_LOG_ODDS * Z * change.deviation)
             for name, change in alone.items()
@@ -251,51 +202,36 @@ def _phrase_beyond(name: str, value: float | str, tried: Sequence[float | str]) 
     return None if low <= value <= high else f"{name} {value:g} ({both} tried)"
 
 
-def _posterior(trainings: Sequence[Training], names: Sequence[str]) -> _Posterior:
+def _posterior(trainings: Sequence[Training], names: Sequence[str]) -> Posterior:
     """Return the posterior of the coefficients of `names`, mixed over scales, noise factors and deviations."""
-    design = _design(trainings, names)
     grid = itertools.product(_SLOPE_SCALES, _NOISE_FACTORS, _DEVIATIONS)
-    return _mixed([_component(design, scale, factor, deviation) for scale, factor, deviation in grid])
+    return posterior(_design(trainings, names), [_hyper(names, *point) for point in grid])
 
 
-def _design(trainings: Sequence[Training], names: Sequence[str]) -> _Design:
+def _design(trainings: Sequence[Training], names: Sequence[str]) -> Design:
     values = [features(training.profile) for training in trainings]
     rows = np.array([[row.get(name, 0.0) for name in names] for row in values])
     expected = np.array([float(name == PRIOR) for name in names])  # the prior at face value, and nothing else
-    return _Design(
-        names=names,
+    return Design(
         rows=rows,
         expected=expected,
         residual=np.array([training.log_odds for training in trainings]) - rows @ expected,
         variances=np.array([training.variance for training in trainings]),
-        projections=np.array([training.projection_variance for training in trainings]),
-        same=(rows[:, None, :] == rows[None, :, :]).all(-1),
+        extra_variances=np.array([training.projection_variance for training in trainings]),
+        groups={_OWN: shared([tuple(row) for row in rows.tolist()])},
     )
 
 
-def _component(design: _Design, scale: float, factor: float, deviation: float) -> _Component:
-    """Return the conjugate posterior for one scale of slopes, noise factor and relative deviation of settings.
-
-    With X, b0 and the residual r = y - X b0 of `_Design`, b is the vector of coefficients and u the settings' own deviations:
-
-        b ~ N(b0, P)        y = X b + u + e        Cov(u) = own x same        Cov(e) = diag(factor x variances + projections)
-    """
-    # P = diag(prior): spread^2 of levels and stretch, (scale x calm)^2 of slopes.
-    prior = np.array([_deviation(name, scale) for name in design.names]) ** 2
-    own = (deviation * scale) ** 2
-    # S = Cov(y) = X P X' + Cov(e) + Cov(u)                  [T, T]
-    scaled_rows = design.rows * prior  # X P
-    total = scaled_rows @ design.rows.T + np.diag(factor * design.variances + design.projections) + own * design.same
-    # G = Cov(b, y) S^-1 = P X' S^-1                         [F, T]
-    gain = np.linalg.solve(total, scaled_rows).T
-    # E(b | y) = b0 + G r        Cov(b | y) = P - G X P
-    mean = design.expected + gain @ design.residual
-    covariance = np.diag(prior) - gain @ scaled_rows
-    # log p(y) = -(r' S^-1 r + log det S) / 2 + constant
-    log_weight = -(design.residual @ np.linalg.solve(total, design.residual) + np.linalg.slogdet(total)[1]) / 2
-    # Hyperprior: log factor ~ N(0, 1), log scale ~ N(log _USUAL_SCALE, 1), all deviations alike.
-    log_weight -= (math.log(factor) ** 2 + math.log(scale / _USUAL_SCALE) ** 2) / 2
-    return _Component(log_weight, mean, covariance, prior, own, factor)
+def _hyper(names: Sequence[str], scale: float, factor: float, deviation: float) -> Hyperparameters:
+    """Return a point of the grid: one scale of slopes, noise factor and relative deviation of settings."""
+    return Hyperparameters(
+        # spread^2 of levels and stretch, (scale x calm)^2 of slopes
+        prior_variances=np.array([_deviation(name, scale) for name in names]) ** 2,
+        group_variances={_OWN: (deviation * scale) ** 2},
+        noise_factor=factor,
+        # log factor ~ N(0, 1), log scale ~ N(log _USUAL_SCALE, 1), all deviations alike
+        log_prior=-(math.log(factor) ** 2 + math.log(scale / _USUAL_SCALE) ** 2) / 2,
+    )
 
 
 def _deviation(name: str, scale: float) -> float:
@@ -304,32 +240,3 @@ def _deviation(name: str, scale: float) -> float:
         return _KIND_SPREAD
     slope = scale * (_CALM if name == PRECISION or is_storage(name) else 1.0)
     return _SPREAD.get(name, slope)
-
-
-def _mixed(components: Sequence[_Component]) -> _Posterior:
-    """Return the first two moments of the mixture: w_g is proportional to exp(log weight_g)."""
-    log_weights = np.array([component.log_weight for component in components])
-    weights = np.exp(log_weights - log_weights.max())  # the largest is 1: nothing overflows
-    weights /= weights.sum()
-    means = np.array([component.mean for component in components])
-    covariances = np.array([component.covariance for component in components])
-    # E(b) = sum of w_g m_g        Cov(b) = sum of w_g (C_g + m_g m_g') - E(b) E(b)'
-    mean = weights @ means
-    second_moment = np.einsum("g,gij->ij", weights, covariances) + np.einsum("g,gi,gj->ij", weights, means, means)
-    return _Posterior(
-        mean=mean,
-        covariance=second_moment - np.outer(mean, mean),
-        prior_variances=weights @ np.array([component.prior_variances for component in components]),
-        own_variance=float(weights @ np.array([component.own_variance for component in components])),
-        noise_factor=float(weights @ np.array([component.noise_factor for component in components])),
-    )
-
-
-def accuracy_of(log_odds: float) -> float:
-    """Return the accuracy in (0, 1) with these log odds."""
-    return 1 / (1 + math.exp(-log_odds))
-
-
-def log_odds_of(accuracy: float) -> float:
-    """Return the inverse of `accuracy_of`."""
-    return math.log(accuracy / (1 - accuracy))

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from attfc_planner.accuracy.regression import FEWEST_SETTINGS, MeasuredAccuracy, Training, log_odds_of
+from attfc_planner.accuracy.bayes import log_odds_of
+from attfc_planner.accuracy.regression import FEWEST_SETTINGS, MeasuredAccuracy, Training
 from attfc_planner.knobs.space import HEAD, Setting, knobs_of, with_default_head
 from attfc_train.errors import ProfileError
 from attfc_train.heads.kinds import BASELINE, HEADS

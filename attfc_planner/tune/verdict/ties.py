@@ -12,7 +12,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from attfc_planner.accuracy.regression import Z, log_odds_of
+from attfc_planner.accuracy.bayes import log_odds_of
+from attfc_planner.accuracy.regression import Z
 
 
 @dataclass(frozen=True)

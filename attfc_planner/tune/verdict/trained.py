@@ -6,7 +6,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from attfc_planner.accuracy.regression import MeasuredAccuracy, accuracy_of
+from attfc_planner.accuracy.bayes import accuracy_of
+from attfc_planner.accuracy.regression import MeasuredAccuracy
 from attfc_planner.knobs.space import BACKBONE, HEAD, Setting
 from attfc_planner.search.tuned import measured_accuracy
 from attfc_planner.tune.question import Question

@@ -1,12 +1,11 @@
 """Measurements of the device that is here, on disk: the probes' rates, and the calibration that is about these very rates.
 
-A file that is old, damaged or of other surroundings counts as missing, and everything in it is measured anew.
+A file that is old, damaged (`read_kept`) or of other surroundings counts as missing, and everything in it is measured anew.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from dataclasses import dataclass
@@ -14,13 +13,12 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from attfc_planner.gpu.cache_folder import cache_folder
+from attfc_planner.gpu.cache_folder import cache_folder, read_kept, write_kept
 from attfc_planner.gpu.calibration import Calibration
 from attfc_planner.gpu.profile import TENSOR_FIELD
 from attfc_planner.gpu.versions import cudnn_version, installed_version
 from attfc_train.cuda_environment import allocator_setting, use_planned_allocator
 from attfc_train.document import Precision
-from attfc_train.files import write_text_atomically
 
 EXPANDABLE = "expandable_segments"
 """Among the rates of a GPU: 1 where torch's allocator has expandable segments under the setting in force, else 0."""
@@ -64,7 +62,7 @@ def write_cached(path: Path, measured: Measured) -> None:
     document: dict[str, Any] = {"rates": measured.rates, "date": measured.date}
     if measured.calibration is not None:
         document["calibration"] = measured.calibration.model_dump(mode="json")
-    write_text_atomically(path, json.dumps(document, indent=2) + "\n")
+    write_kept(path, document)
 
 
 def read_cached(path: Path, kind: Literal["cuda", "cpu"], precisions: tuple[Precision, ...]) -> Measured | None:
@@ -72,12 +70,12 @@ def read_cached(path: Path, kind: Literal["cuda", "cpu"], precisions: tuple[Prec
     needed = {*(TENSOR_FIELD[precision] for precision in precisions), "memory_bandwidth_bytes_per_second"}
     if kind == "cuda":
         needed |= {"pcie_bytes_per_second", "capacity_bytes", EXPANDABLE}
-    try:
-        document = json.loads(path.read_text())
-        rates = {str(name): float(rate) for name, rate in document["rates"].items()}
-        age = datetime.now(UTC).date() - date.fromisoformat(document["date"])
-    except (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError):
-        return None
+    return read_kept(path, lambda document: _measured(document, needed))
+
+
+def _measured(document: Any, needed: set[str]) -> Measured | None:
+    rates = {str(name): float(rate) for name, rate in document["rates"].items()}
+    age = datetime.now(UTC).date() - date.fromisoformat(document["date"])
     sound = needed <= set(rates) and all(0 < rate < math.inf for name, rate in rates.items() if name != EXPANDABLE)
     if not sound or abs(age.days) > MAX_AGE_DAYS:
         return None

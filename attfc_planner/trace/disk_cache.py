@@ -1,7 +1,7 @@
 """Traces on disk: one compressed JSON file each, named after everything that the trace depends on.
 
-A file that is damaged or of another version counts as missing; a folder that cannot be written makes plans slower, nothing
-else. No torch here: a plan whose traces are cached never imports it.
+A file that is damaged or of another version counts as missing (`attfc_planner.gpu.cache_folder`); a folder that cannot be
+written makes plans slower, nothing else. No torch here: a plan whose traces are cached never imports it.
 """
 
 from __future__ import annotations
@@ -10,20 +10,21 @@ import gzip
 import hashlib
 import json
 import sys
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 
 import attfc_train
+from attfc_planner.gpu.cache_folder import read_kept, write_kept
 from attfc_planner.gpu.versions import installed_version
 from attfc_planner.trace.affine import AffineTrace, HeadModel
 from attfc_planner.trace.evaluation import EvaluationModel
 from attfc_planner.trace.history import HeadBytes, OpCost, Trace
 from attfc_train.errors import StorageError
-from attfc_train.files import write_atomically
 from attfc_train.profile.profile import TrainProfile
 
 _FORMAT = 1
@@ -43,19 +44,13 @@ class TraceCache:
 
     def load(self, kind: type[Stored], profile: TrainProfile) -> Stored | None:
         """Return what was stored for this profile under this very code, or None."""
-        try:
-            document = json.loads(gzip.decompress(self._path(kind, profile).read_bytes()))
-            return _DECODERS[kind](document)  # type: ignore[no-any-return]  # a decoder per kind
-        except (OSError, EOFError, ValueError, KeyError, TypeError, IndexError, AssertionError):
-            return None
+        decode: Callable[[Any], Stored] = _DECODERS[kind]
+        return read_kept(self._path(kind, profile), decode, gzip.decompress)
 
     def store(self, value: Trace | HeadModel | AffineTrace | EvaluationModel | HeadBytes, profile: TrainProfile) -> None:
         """Keep a trace, if the folder can be written."""
-        content = gzip.compress(json.dumps(_ENCODERS[type(value)](value), separators=(",", ":")).encode(), 1)
-        try:
-            write_atomically(self._path(type(value), profile), lambda file: file.write(content))
-        except StorageError:
-            return
+        with suppress(StorageError):
+            write_kept(self._path(type(value), profile), _ENCODERS[type(value)](value), partial(gzip.compress, compresslevel=1))
 
     def _path(self, kind: type[object], profile: TrainProfile) -> Path:
         key = json.dumps([kind.__name__, profile.model_dump(mode="json"), _code_version()], sort_keys=True)

@@ -14,7 +14,6 @@ LONGER: dict[str, str] = {}
 """Modules that may be longer, each with its reason."""
 SHORTER = {
     "attfc_planner.commands.*": "one file a command, however little is left to do once its options are checked",
-    "attfc_planner.gpu.cache_folder": "two caches share it, and it must load neither",
     "attfc_planner.gpu.versions": "plans, tunings and explanations ask it",
     "attfc_planner.trace.no_gc": "several rooms trace and import without the garbage collector",
     "attfc_planner.tune.stages.watcher": "the protocol between every stage and its screen",

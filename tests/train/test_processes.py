@@ -30,17 +30,23 @@ def write_module(folder: Path, text: str) -> None:
     (folder / "a_program.py").write_text(text)
 
 
-def killed_parent(folder: Path) -> int:
-    """Start a process that starts ``a_program``, kill it, and return the child's number."""
+START = "print(subprocess.Popen(command('a_program')).pid, flush=True)"
+START_IN_A_THREAD = f"threading.Thread(target=lambda: ({START}, time.sleep(1))).start()"
+"""The thread outlasts the child's start, and ends long before its process."""
+
+
+def killed_parent(folder: Path, start: str = START, seconds: float = 0.0) -> int:
+    """Start a process that starts ``a_program``, kill it some time after that is ready, and return the child's number."""
     starts = (
-        "import subprocess, sys, time; from attfc_train.processes import command;"
-        f"sys.path.insert(0, {str(folder)!r});"
-        "print(subprocess.Popen(command('a_program')).pid, flush=True); time.sleep(60)"
+        "import subprocess, sys, threading, time; from attfc_train.processes import command;"
+        f"sys.path.insert(0, {str(folder)!r}); {start}; time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", starts], stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
         assert within(60, (folder / "ready").exists)
+        time.sleep(seconds)
+        assert not is_gone(child)
         parent.kill()
     return child
 
@@ -75,6 +81,42 @@ time.sleep(120)
     child = killed_parent(tmp_path)
     assert within(20, lambda: is_gone(child))
     assert (tmp_path / "saved").exists()
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs prctl")
+def test_a_program_ends_at_once_even_where_no_other_thread_gets_its_turn(tmp_path: Path) -> None:
+    """Catches a child that looks after its parent by a thread alone: this match holds the interpreter for years."""
+    ready = f"import pathlib\npathlib.Path({str(tmp_path / 'ready')!r}).touch()\n"
+    write_module(tmp_path, f"import re\n{ready}re.match('(a|aa)+$', 'a' * 200 + 'b')\n")
+    child = killed_parent(tmp_path, seconds=1.0)
+    assert within(5, lambda: is_gone(child))
+
+
+@POSIX
+def test_the_end_of_the_thread_that_started_a_program_is_not_its_end(tmp_path: Path) -> None:
+    """Catches PR_SET_PDEATHSIG in every child: the kernel sends it when the thread ends that called fork."""
+    write_module(tmp_path, f"import pathlib, time\npathlib.Path({str(tmp_path / 'ready')!r}).touch()\ntime.sleep(120)\n")
+    child = killed_parent(tmp_path, START_IN_A_THREAD, seconds=2.0)
+    assert within(20, lambda: is_gone(child))
+
+
+@POSIX
+def test_an_orphan_is_told_once(tmp_path: Path) -> None:
+    """Catches a SIGTERM of the kernel's and one of the thread's: at the second one a trainer leaves without saving."""
+    counts = f"""
+import pathlib, signal, time
+told = []
+signal.signal(signal.SIGTERM, lambda number, frame: told.append(number))
+pathlib.Path({str(tmp_path / "ready")!r}).touch()
+while not told:
+    time.sleep(0.05)
+time.sleep(2.5)
+pathlib.Path({str(tmp_path / "told")!r}).write_text(str(len(told)))
+"""
+    write_module(tmp_path, counts)
+    child = killed_parent(tmp_path)
+    assert within(20, lambda: is_gone(child))
+    assert (tmp_path / "told").read_text() == "1"
 
 
 @POSIX

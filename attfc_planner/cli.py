@@ -17,6 +17,7 @@ from attfc_planner.commands.option_checks import (
     checked_head,
     size_of_data,
 )
+from attfc_planner.tune.studies.address import shown_command
 from attfc_train.exits import run_and_exit
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def plan(
         val=tuple(val or ()),
         num_trials=trials,
         seed=seed,
-        command=shlex.join(["attfc-plan", *sys.argv[1:]]),
+        command=shlex.join(["attfc-plan", *shown_command(sys.argv[1:])]),
     )
     raise SystemExit(plan_and_train(request, gpu, output, train, _asked_to_train))
 
@@ -258,7 +259,7 @@ def tune(
         val=tuple(val or ()),
         num_trials=trials,
         seed=seed,
-        command=shlex.join(["attfc-plan", *sys.argv[1:]]),
+        command=shlex.join(["attfc-plan", *shown_command(sys.argv[1:])]),
     )
     session.tune(request, session.TuneOptions(gpu, output, hours, storage, study, resume))
 

@@ -31,8 +31,9 @@ from attfc_planner.tune.stages.short_training import run_short_training
 from attfc_planner.tune.stages.steps import StepTrials
 from attfc_planner.tune.stages.training_trial import TrainingTrial, recorded_beside, recorded_scale
 from attfc_planner.tune.stages.trainings import FIRST_CUT, HALVING, Trainings
+from attfc_planner.tune.studies.address import shown
 from attfc_planner.tune.studies.claim import Record
-from attfc_planner.tune.studies.storage import Store, journal_beside, open_storage, reachable, shown
+from attfc_planner.tune.studies.storage import Store, journal_beside, open_storage, reachable
 from attfc_planner.tune.studies.study import SharedStudy, study_names
 from attfc_planner.tune.studies.worker import device_lock
 from attfc_planner.tune.verdict.result import Verdict, contenders, finals_pool, measured_candidates, verdict

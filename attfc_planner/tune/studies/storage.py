@@ -20,9 +20,9 @@ from optuna.storages.journal import JournalFileBackend
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from attfc_planner.tune.studies.address import JOURNAL, shown, without_secrets
 from attfc_train.errors import StorageError, UsageError
 
-JOURNAL = "journal:"
 FORMS = "postgresql://USER@HOST/DATABASE, sqlite:///FILE or journal:FILE"
 _POSTGRESQL_DRIVERS = ("psycopg", "psycopg2")
 CONNECT_SECONDS = 10
@@ -68,6 +68,7 @@ def open_storage(url: str) -> Store:
     """
     if url.startswith(JOURNAL):
         return _journal(Path(url.removeprefix(JOURNAL)).expanduser(), url)
+    _check_address(url)
     with reachable(url), quiet():
         if url.startswith("sqlite:///"):
             return Store(RDBStorage(url), url, _lock_file(url))
@@ -76,7 +77,7 @@ def open_storage(url: str) -> Store:
             arguments = {"connect_args": {"connect_timeout": CONNECT_SECONDS}, "pool_pre_ping": True}
             address = f"postgresql+{driver}://{url.removeprefix('postgresql://')}"
             return Store(RDBStorage(address, engine_kwargs=arguments), url)
-    raise UsageError(f"--storage must be {FORMS}", f"'{shown(url)}'", "Leave it out for a journal beside --output.")
+    raise _not_an_address(url)
 
 
 @contextlib.contextmanager
@@ -91,20 +92,21 @@ def reachable(url: str) -> Iterator[None]:
         yield
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
         if type(error).__name__ in ("ArgumentError", "NoSuchModuleError"):  # SQLAlchemy's, about the address itself
-            raise UsageError(f"--storage must be {FORMS}", f"'{shown(url)}'", "Correct the address.") from error
+            raise _not_an_address(url) from error
         rule = f"--storage '{shown(url)}' must be reachable and hold Optuna studies"
         remedy = "Check that the server runs, the address and the permissions, then start again with --resume."
-        raise StorageError(rule, _reason(error), remedy) from error
+        raise StorageError(rule, without_secrets(_reason(error), url), remedy) from error
 
 
-def shown(url: str) -> str:
-    """Return the address without its password."""
-    if url.startswith(JOURNAL) or "://" not in url:
-        return url
+def _check_address(url: str) -> None:
     try:
-        return make_url(url).render_as_string(hide_password=True)
-    except (SQLAlchemyError, ValueError):  # no address: it may hold a password anywhere
-        return f"{url.partition('://')[0]}://..."
+        make_url(url)
+    except (SQLAlchemyError, ValueError) as error:  # a port that is no number is a ValueError
+        raise _not_an_address(url) from error
+
+
+def _not_an_address(url: str) -> UsageError:
+    return UsageError(f"--storage must be {FORMS}", f"'{shown(url)}'", "Correct the address, or leave it out for a journal.")
 
 
 @contextlib.contextmanager

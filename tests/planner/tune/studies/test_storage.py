@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
 
 from attfc_planner.tune.studies import storage
-from attfc_planner.tune.studies.storage import journal_beside, open_storage, shown
+from attfc_planner.tune.studies.storage import journal_beside, open_storage
 from attfc_train.errors import StorageError, UsageError
+from tests.planner.tune.studies.test_address import PARTS, SECRET
 
 
 @pytest.mark.parametrize("url", ["mysql://root@host/db", "tune.jsonl", "", "postgresql//x", "sqlite://"])
@@ -62,10 +64,18 @@ def test_a_folder_that_is_not_there() -> None:
         open_storage("journal:/proc/none/tune.jsonl")
 
 
-def test_a_password_is_not_shown() -> None:
-    assert shown("postgresql://me:secret@host/db") == "postgresql://me:***@host/db"
-    assert shown("journal:a.jsonl") == "journal:a.jsonl"
-    assert "secret" not in shown("postgresql://me:secret@host:port/db")
+@pytest.mark.parametrize("url", SECRET)
+def test_no_refusal_of_a_storage_says_its_password(url: str) -> None:
+    """Catches the driver's words: it takes what follows the first @ for the host, and says that it does not know it."""
+    with pytest.raises((StorageError, UsageError)) as refused:
+        open_storage(url)
+    assert not set(PARTS) & set(re.findall(r"\w+", str(refused.value)))
+
+
+@pytest.mark.parametrize("port", ["port", "-", "1e3", "٣"])
+def test_a_port_that_is_no_number_is_no_address(port: str) -> None:
+    with pytest.raises((UsageError, StorageError)):
+        open_storage(f"postgresql://me:secret@127.0.0.1:{port}/db")
 
 
 def test_the_journal_lies_beside_the_profile() -> None:

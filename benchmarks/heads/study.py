@@ -12,7 +12,9 @@ from benchmarks.heads.variants import (
     FULL,
     GRID,
     GROWING,
+    LEARNED_FASTER,
     LEARNED_SLOTS,
+    LEARNED_UNIFORM,
     ORDERS,
     PARTIAL,
     PUBLISHED,
@@ -24,8 +26,10 @@ from benchmarks.heads.variants import (
 MAIN: Final = (
     FULL,
     "AttFC, C 100 %, R=0",
+    "AttFC, C 100 %, R=0, slots learn at 1",
     "AttFC, C 100 %, R=1",
     "AttFC, C 10 %, R=0",
+    "AttFC, C 10 %, R=0, slots learn at 1",
     "AttFC, C 10 %, R=1",
     "AttFC, C 1 %, R=1",
     "Partial FC 0.1",
@@ -39,17 +43,18 @@ REST: Final = tuple(
     for variant in (*SMALL, *F2C, *DCQ, *LEARNED_SLOTS, *GROWING, *GRID, *PARTIAL, PUBLISHED)
     if variant.name not in MAIN
 )
-PARTS: Final = tuple(variant.name for variant in (*STORED, *QUEUES, *ORDERS, ALONE))
+PARTS: Final = tuple(variant.name for variant in (*STORED, *QUEUES, *ORDERS, ALONE, LEARNED_UNIFORM, LEARNED_FASTER))
 """What each part of the recipe is worth."""
 LARGE: Final = (
     FULL,
+    "AttFC, C 100 %, R=0, slots learn at 1",
+    "AttFC, C 10 %, R=0, slots learn at 1",
     "AttFC, C 100 %, R=0",
-    "AttFC, C 10 %, R=0",
     "AttFC, C 1 %, R=1",
     "full FC, int8, no momentum",
     "Partial FC 0.1",
 )
-LARGEST: Final = ("AttFC, C 100 %, R=0", "AttFC, C 10 %, R=0")
+LARGEST: Final = ("AttFC, C 100 %, R=0, slots learn at 1", "AttFC, C 10 %, R=0, slots learn at 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ STUDIES: Final[dict[str, tuple[Wanted, ...]]] = {
     "lfw": (Wanted(MAIN, (0, 1, 2)), Wanted(REST, (0,))),
     "glyphs-5k": (
         Wanted(MAIN, (0,)),
-        Wanted(MAIN[:2], (1, 2)),
+        Wanted(MAIN[:3], (1, 2)),
         Wanted(PARTS, (0,)),
         Wanted(MAIN, (1, 2)),
         Wanted(REST, (0,)),

@@ -93,6 +93,10 @@ LEARNED_SLOTS: Final = tuple(
     for share in (1.0, 0.1)
     for rate in (0.1, 1.0)
 )
+LEARNED_UNIFORM: Final = Variant(
+    "AttFC, C 100 %, R=0, slots learn at 1, uniform order", "attfc", attfc(1.0, 0, slot_rate=1.0).head, {"draw": "permutation"}
+)
+LEARNED_FASTER: Final = attfc(1.0, 0, "AttFC, C 100 %, R=0, slots learn at 4", slot_rate=4.0)
 
 VARIANTS: Final[dict[str, Variant]] = {
     variant.name: variant
@@ -110,6 +114,8 @@ VARIANTS: Final[dict[str, Variant]] = {
         *SMALL,
         *GROWING,
         *LEARNED_SLOTS,
+        LEARNED_UNIFORM,
+        LEARNED_FASTER,
     )
 }
 """Name -> head. A new head is a line above and its name in a study."""

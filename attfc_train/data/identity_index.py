@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from attfc_train.data.report import DataReport
 from attfc_train.errors import DataError
 
 Ints = NDArray[np.signedinteger]
@@ -28,13 +30,21 @@ class IdentityIndex:
     """int32 or int64 [N]: image positions grouped by identity, ascending within each."""
     original_labels: NDArray[np.int64]
     """int64 [num_ids]: what the data set calls each identity, ascending."""
+    report: DataReport = field(default_factory=DataReport)
+    """What the data set holds beside these images."""
+    marks: tuple[bytes | NDArray[Any], ...] = ()
+    """What else tells this data set from another one with the same labels, such as names or places of the images."""
 
     @classmethod
-    def from_labels(cls, labels: ArrayLike) -> IdentityIndex:
+    def from_labels(
+        cls, labels: ArrayLike, report: DataReport | None = None, marks: tuple[bytes | NDArray[Any], ...] = ()
+    ) -> IdentityIndex:
         """Group images by label; gaps between the labels are closed.
 
         Args:
             labels: integers [N], any values.
+            report: see `report`; None is an empty one.
+            marks: see `marks`; kept, not copied.
 
         Raises:
             DataError: no image, or fewer than two identities.
@@ -53,7 +63,7 @@ class IdentityIndex:
         members = _grouped(compact)
         for array in (compact, offsets, members, original):
             array.flags.writeable = False
-        return cls(compact, offsets, members, original)
+        return cls(compact, offsets, members, original, report or DataReport(), marks)
 
     @property
     def num_ids(self) -> int:
@@ -69,6 +79,14 @@ class IdentityIndex:
     def counts(self) -> NDArray[np.int64]:
         """int64 [num_ids]: images of each identity, at least 1."""
         return np.diff(self.offsets)
+
+    def digest(self) -> str:
+        """Return 32 hexadecimal digits that change with every label, the order of the images, and the marks; computed anew."""
+        state = hashlib.blake2b(digest_size=16)
+        for part in (self.labels.astype(np.int64), self.original_labels, *self.marks):
+            state.update(len(part).to_bytes(8, "little"))
+            state.update(np.ascontiguousarray(part).data if isinstance(part, np.ndarray) else part)
+        return state.hexdigest()
 
     def labels_of(self, positions: ArrayLike) -> NDArray[np.int64]:
         """Return the identities of the images at `positions`, int64 in the same shape."""

@@ -32,14 +32,26 @@ _LEAST_DRAWN: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class CorruptImages:
-    """Images that could not be read so far."""
+    """Images that could not be decoded so far."""
 
     drawn: int
     """Images drawn: queries and references, repeats included."""
     replaced: int
-    """Unreadable images among them."""
+    """Those among them that were replaced."""
     examples: tuple[str, ...]
-    """The first 20 different ones, by name."""
+    """The first 20 different ones, each with its reason."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImageNews:
+    """What happened to images since this was last asked."""
+
+    drawn: int
+    """Images drawn in all."""
+    replaced: int
+    """Of these, those that cannot be decoded and were replaced, in all."""
+    lines: tuple[str, ...]
+    """What is to be said, once each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +87,7 @@ class AttentionLoader:
             num_workers: decoding threads; 0 is one per core, at most 16.
             prefetch_batches: batches in the making while the consumer works on one.
             cache_bytes: decoded images are kept in memory if all of them fit into this.
-            max_corrupt_share: share of the images drawn that may be unreadable; up to 1000 images count as 1000.
+            max_corrupt_share: share of the images drawn that may be undecodable; up to 1000 images count as 1000.
             pin_memory: page-locked batches, for a device that copies by itself.
         """
         self._dataset = dataset
@@ -90,11 +102,34 @@ class AttentionLoader:
         self._drawn = 0
         self._replaced = 0
         self._examples: dict[int, str] = {}
+        self._told = CorruptImages(0, 0, ())
+        self._told_kinds: set[str] = set()
 
     @property
     def corrupt(self) -> CorruptImages:
-        """Unreadable images in the batches that were handed out."""
+        """Images that cannot be decoded, in the batches that were handed out."""
         return CorruptImages(self._drawn, self._replaced, tuple(self._examples.values()))
+
+    def news(self) -> ImageNews | None:
+        """Return what was not reported yet of images that were replaced, stretched or scaled; None: nothing."""
+        corrupt = self.corrupt
+        lines = []
+        if len(corrupt.examples) > len(self._told.examples):
+            new = "; ".join(corrupt.examples[len(self._told.examples) :][:3])
+            lines.append(f"{corrupt.replaced:,} of {corrupt.drawn:,} images drawn replaced by others of their identity: {new}")
+        for remark in self._reader.notes.remarks:
+            if remark.kind not in self._told_kinds:
+                self._told_kinds.add(remark.kind)
+                lines.append(str(remark))
+        if corrupt.replaced == self._told.replaced and not lines:
+            return None
+        self._told = corrupt
+        return ImageNews(corrupt.drawn, corrupt.replaced, tuple(lines))
+
+    @property
+    def notes(self) -> dict[str, int]:
+        """How many images were stretched, scaled or made grey, by kind."""
+        return {remark.kind: remark.count for remark in self._reader.notes.remarks}
 
     @property
     def wait_seconds(self) -> Seconds:
@@ -111,8 +146,10 @@ class AttentionLoader:
         Closing the iterator, or an exception in it, ends its threads before it returns.
 
         Raises:
-            DataError: more than `max_corrupt_share` of the images drawn cannot be read.
+            UnreadableError: an image cannot be read, not even some seconds later.
+            DataError: more than `max_corrupt_share` of the images drawn cannot be decoded.
         """
+        self._reader.closing.clear()
         pending: deque[_Pending] = deque()
         started = first_step
         pool = ThreadPoolExecutor(self._num_workers, thread_name_prefix="attfc-decode")
@@ -123,6 +160,7 @@ class AttentionLoader:
                     started += 1
                 yield self._finish(pending.popleft())
         finally:
+            self._reader.closing.set()
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _start(self, pool: ThreadPoolExecutor, step: int) -> _Pending:
@@ -137,7 +175,7 @@ class AttentionLoader:
         return _Pending(draw, images, [pool.submit(self._reader.fill, positions[part], flat[part]) for part in parts])
 
     def _finish(self, pending: _Pending) -> Batch:
-        """Wait for a step's images, and count what was unreadable."""
+        """Wait for a step's images, and count what was replaced."""
         since = time.perf_counter()
         replaced = [position for part in pending.parts for position in part.result()]
         self._wait_seconds += time.perf_counter() - since
@@ -150,7 +188,7 @@ class AttentionLoader:
         return Batch(pending.images[0], pending.images[1:], flips, labels)
 
     def _judge(self, drawn: int, replaced: list[int]) -> None:
-        """Count and name unreadable images.
+        """Count and name images that were replaced.
 
         Raises:
             DataError: they are too many.
@@ -159,10 +197,10 @@ class AttentionLoader:
         self._replaced += len(replaced)
         for position in replaced:
             if len(self._examples) < _MAX_EXAMPLES and position not in self._examples:
-                self._examples[position] = self._dataset.locate(position)
+                self._examples[position] = f"{self._dataset.locate(position)} ({self._reader.reason(position)})"
         if self._replaced > self._max_corrupt_share * max(self._drawn, _LEAST_DRAWN):
             names = ", ".join(list(self._examples.values())[:3])
-            rule = f"at most data.max_corrupt_share = {self._max_corrupt_share:g} of the images may be unreadable"
+            rule = f"at most data.max_corrupt_share = {self._max_corrupt_share:g} of the images may be undecodable"
             remedy = "Repair or remove them, or raise data.max_corrupt_share."
             raise DataError(rule, f"{self._replaced} of {self._drawn} drawn, among them {names}", remedy)
 

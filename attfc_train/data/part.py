@@ -46,7 +46,8 @@ class PartOfFaces:
         kept[identities] = True
         labels = whole.index.labels
         self._positions = np.flatnonzero(kept[labels])
-        self._index = IdentityIndex.from_labels(whole.index.original_labels[labels[self._positions]])
+        original = whole.index.original_labels[labels[self._positions]]
+        self._index = IdentityIndex.from_labels(original, whole.index.report, whole.index.marks)
         self._whole = whole
         self._name = name or f"{self._index.num_ids} identities of {whole.name}"
 

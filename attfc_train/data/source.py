@@ -5,8 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from attfc_train.data.dataset import FaceDataset
+from attfc_train.data.foreign import foreign_content
 from attfc_train.data.formats.kinds import FORMATS, existing_path
+from attfc_train.data.formats.recordio import is_record_file
 from attfc_train.data.part import PartOfFaces, part_of_spec
+from attfc_train.data.reading import read_file
 from attfc_train.errors import AttfcError, DataError, UsageError
 
 
@@ -37,7 +40,7 @@ def _refusal(spec: str) -> AttfcError:
     path = existing_path(spec)
     if path is None:
         return DataError(rule, f"'{spec}', which does not exist", "Check the path.")
-    records = sorted(entry.name for entry in path.glob("*.rec"))
+    records = sorted(entry.name for entry in path.glob("*") if is_record_file(entry))
     if records:
         return DataError(rule, f"'{path}' with {records[0]}", f"Give '{path / records[0]}' itself.")
     return UsageError(rule, f"the file '{spec}'", _remedy(path))
@@ -45,8 +48,12 @@ def _refusal(spec: str) -> AttfcError:
 
 def _remedy(path: Path) -> str:
     """Return advice for a file that is no data set."""
-    if path.suffix == ".idx":
+    ending = path.suffix.lower()
+    if ending == ".idx":
         return f"Give '{path.with_suffix('.rec')}'."
-    if path.suffix == ".bin":
+    if ending == ".bin":
         return "A .bin file is a verification set: give it as --val."
+    foreign = foreign_content(read_file(path, 512)) if path.is_file() else None
+    if foreign is not None:
+        return f"It is {foreign.what}. {foreign.remedy}"
     return "Check the path."

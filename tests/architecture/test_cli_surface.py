@@ -27,6 +27,7 @@ TRAIN = {
     },
     "evaluate": {"run_folder", "--val", "--which", "--at-least", "--device"},
     "presets": set(),
+    "data": set(),
 }
 PLAN: dict[str, set[str]] = {
     "": {

@@ -73,6 +73,9 @@ def parse(command_line: str) -> None:
     if arguments and not arguments[0].startswith("-"):  # options of the group itself are refused before a command
         assert arguments[0] in command.commands, f"no command {arguments[0]}"
         command, arguments = command.commands[arguments[0]], arguments[1:]
+        if isinstance(command, TyperGroup) and arguments:
+            assert arguments[0] in command.commands, f"no command {arguments[0]}"
+            command, arguments = command.commands[arguments[0]], arguments[1:]
     try:
         context = command.make_context(program, arguments)
     except Exception as error:

@@ -24,7 +24,7 @@ attfc_train.profile
 attfc_train.data attfc_train.optim
 attfc_train.step
 attfc_train.evaluate
-attfc_train.run
+attfc_train.run attfc_train.data_commands
 attfc_train.cli
 
 attfc_planner attfc_planner.gpu attfc_planner.knobs
@@ -57,7 +57,7 @@ ONLY_IN = {
         "attfc_planner.tune.studies.study",
     },
     "sqlalchemy": {"attfc_planner.tune.studies.storage"},
-    "typer": {"attfc_train.cli", "attfc_planner.cli"},
+    "typer": {"attfc_train.cli", "attfc_train.data_commands", "attfc_planner.cli"},
     "rich": {
         "attfc_train.cli",
         "attfc_train.run.log",
@@ -89,6 +89,7 @@ ONLY_IN = {
 WITHOUT_TORCH = {
     "attfc_train.backbones.kinds",
     "attfc_train.cli",
+    "attfc_train.data_commands",
     "attfc_train.errors",
     "attfc_train.exits",
     "attfc_train.files",

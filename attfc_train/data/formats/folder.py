@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attfc_train.data.decode import EXTENSIONS
+from attfc_train.data.decode import begin_like_images
+from attfc_train.data.formats.folder_listing import Listing, list_identities
+from attfc_train.data.formats.readable import chosen, readable_images
+from attfc_train.data.formats.recordio import is_record_file
 from attfc_train.data.identity_index import IdentityIndex
+from attfc_train.data.reading import persistently, read_file
+from attfc_train.data.report import DataReport
 from attfc_train.errors import DataError
 from attfc_train.units import Bytes
 
 _MAX_FILE_BYTES: Final[Bytes] = 64 * 1024**2
+_RULE: Final = "a data set folder must hold train.rec or a folder of images per identity"
+_PARTS: Final = {"train", "training", "val", "valid", "validation", "test", "testing", "eval", "dev"}
+"""Names of parts of a data set, above the identities."""
 
 
 def is_image_folder(path: Path) -> bool:
     """Return whether `path` is a folder, and none of RecordIO: in one with records nobody means the folders beside them."""
-    return path.is_dir() and not (path / "train.idx").exists() and not any(path.glob("*.rec"))
+    if not path.is_dir() or (path / "train.idx").exists():
+        return False
+    with os.scandir(path) as entries:
+        return not any(entry.name[-4:].lower() == ".rec" and is_record_file(path / entry.name) for entry in entries)
 
 
 class _Names:
@@ -27,39 +39,43 @@ class _Names:
 
     def __init__(self, names: list[bytes]) -> None:
         """Pack `names`."""
-        self._ends: NDArray[np.int64] = np.cumsum([len(name) for name in names], dtype=np.int64)
-        self._block = b"".join(names)
+        self.ends: NDArray[np.int64] = np.cumsum([len(name) for name in names], dtype=np.int64)
+        self.block = b"".join(names)
 
     def __getitem__(self, place: int) -> str:
-        start = int(self._ends[place - 1]) if place else 0
-        return os.fsdecode(self._block[start : int(self._ends[place])])
+        start = int(self.ends[place - 1]) if place else 0
+        return os.fsdecode(self.block[start : int(self.ends[place])])
 
 
 class FolderFaces:
-    """A `FaceDataset` over ``root/identity/image.jpg``; identities and images are in the order of their names' bytes."""
+    """A `FaceDataset` over ``root/identity/image.jpg``; identities and images are in the order of their names' bytes.
+
+    Images in folders within an identity's folder are images of that identity.
+    """
 
     def __init__(self, root: Path) -> None:
-        """List `root`; hidden files, files with other extensions and folders without images are passed over.
+        """List `root`; what is passed over is in the index's report.
 
         Raises:
-            DataError: `root` cannot be listed, or holds fewer than two identities.
+            UnreadableError: a folder or a file cannot be read.
+            DataError: `root` holds no folder per identity, fewer than two identities, or parts of a data set.
         """
         self._root = root
-        counts: list[int] = []
-        folders: list[bytes] = []
-        files: list[bytes] = []
-        for folder in _entries(root, folders=True):
-            images = [name for name in _entries(root / os.fsdecode(folder), folders=False) if _is_image(name)]
-            if images:
-                counts.append(len(images))
-                folders.append(folder)
-                files += images
-        if not files:
-            got = f"none in '{root}'"
-            raise DataError("a data set folder must hold train.rec or a folder of images per identity", got, "Check the path.")
+        report = DataReport()
+        listing = list_identities(root, report)
+        _check_layout(root, listing, report)
+        self._set_index(listing.folders, listing.files, listing.counts, report)
+        readable = readable_images(self._index, self.encoded, self.locate, self._look_strange, report)
+        if readable is not None:
+            kept = np.add.reduceat(readable, self._index.offsets[:-1]) > 0
+            counts = np.array(listing.counts)[kept].tolist()
+            self._set_index(chosen(listing.folders, kept), chosen(listing.files, readable), counts, report)
+
+    def _set_index(self, folders: list[bytes], files: list[bytes], counts: list[int], report: DataReport) -> None:
         self._folders = _Names(folders)
         self._files = _Names(files)
-        self._index = IdentityIndex.from_labels(np.repeat(np.arange(len(counts)), counts))
+        marks = (self._folders.block, self._folders.ends, self._files.block, self._files.ends)
+        self._index = IdentityIndex.from_labels(np.repeat(np.arange(len(counts)), counts), report, marks)
 
     @property
     def name(self) -> str:
@@ -75,14 +91,11 @@ class FolderFaces:
         """Return the file bytes of one image.
 
         Raises:
-            DataError: the file cannot be read or is larger than 64 MiB.
+            UnreadableError: the file cannot be read.
+            DataError: the file is larger than 64 MiB.
         """
         path = self._path(position)
-        try:
-            with path.open("rb") as file:
-                content = file.read(_MAX_FILE_BYTES + 1)
-        except OSError as error:
-            raise DataError(f"'{path}' must be readable", str(error.strerror), "Check the file.") from error
+        content = read_file(path, _MAX_FILE_BYTES + 1)
         if len(content) > _MAX_FILE_BYTES:
             raise DataError(f"'{path}' must be at most 64 MiB", "more", "Use aligned face crops.")
         return content
@@ -95,19 +108,42 @@ class FolderFaces:
         """Return where the image is."""
         return self._root / self._folders[int(self._index.labels[position])] / self._files[position]
 
-
-def _entries(folder: Path, *, folders: bool) -> list[bytes]:
-    """Return the sorted names of the folders, or of the files, in `folder`."""
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(os.fsencode(entry.name) for entry in entries if entry.name[0] != "." and entry.is_dir() == folders)
-    except OSError as error:
-        raise DataError(f"'{folder}' must be a readable folder", str(error.strerror), "Check the path.") from error
+    def _look_strange(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Return which files do not begin like an image."""
+        starts = [persistently(_reading(self._path(position))).ljust(4, b"\0") for position in positions.tolist()]
+        return ~begin_like_images(np.frombuffer(b"".join(starts), dtype="<u4"))
 
 
-def _is_image(name: bytes) -> bool:
-    """Return whether a file name counts as an image."""
-    return os.path.splitext(name)[1].lower() in _ENDINGS
+def _reading(path: Path) -> Callable[[], bytes]:
+    """Return what reads the first four bytes of a file."""
+    return lambda: read_file(path, 4)
 
 
-_ENDINGS: Final = tuple(extension.encode() for extension in EXTENSIONS)
+def _check_layout(root: Path, listing: Listing, report: DataReport) -> None:
+    """Refuse a folder whose folders are not those of identities.
+
+    Raises:
+        DataError: it holds parts of a data set, one folder with all identities, images without folders, or no image.
+    """
+    names = [os.fsdecode(name) for name in listing.folders]
+    parts = [name for name in names if name.lower() in _PARTS]
+    if parts and len(parts) == len(names):
+        got = f"the parts {', '.join(parts)} in '{root}'"
+        others = f" and '{root / parts[-1]}' as --val" if len(parts) > 1 else ""
+        raise DataError(_RULE, got, f"Give '{root / _first_part(parts)}' as --data{others}.")
+    report.count("folders named like a part of a data set, taken as identities", len(parts), parts[0] if parts else "")
+    if len(names) == 1 and listing.num_nested == listing.counts[0]:
+        raise DataError(_RULE, f"one folder, '{names[0]}', with folders in it", f"Give '{root / names[0]}'.")
+    if names:
+        return
+    if listing.stray:
+        example = root / "PERSON" / os.fsdecode(listing.stray[0])
+        got = f"{len(listing.stray):,} images without a folder in '{root}'"
+        raise DataError(_RULE, got, f"Make one folder per person, such as '{example}'.")
+    beside = "; ".join(report.lines()[:3])
+    raise DataError(_RULE, f"none in '{root}'" + (f" ({beside})" if beside else ""), "Check the path.")
+
+
+def _first_part(parts: list[str]) -> str:
+    """Return the part to train on."""
+    return next((name for name in parts if name.lower().startswith("train")), parts[0])

@@ -1,4 +1,4 @@
-"""RecordIO on the byte level: frames, the text index, and the image record header (as dmlc-core and MXNet write them).
+"""RecordIO on the byte level: frames, and the image record header (as dmlc-core and MXNet write them).
 
 A record is one or more frames, each of two 32-bit words and bytes, little-endian:
 
@@ -19,6 +19,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from attfc_train.data.reading import UnreadableError, open_regular, refuse_foreign, unreadable
 from attfc_train.errors import DataError
 from attfc_train.units import Bytes
 
@@ -31,11 +32,15 @@ FRAME_BYTES: Final[Bytes] = 8
 """The two words in front of a payload."""
 
 _MAGIC_BYTES: Final = struct.pack("<I", MAGIC)
-_WHOLE, _FIRST, _MIDDLE, _LAST = range(4)
+WHOLE, FIRST, _MIDDLE, _LAST = range(4)
+"""Kinds of frames."""
 _FIRST_READ: Final[Bytes] = 16384
-_IDX_BLOCK: Final[Bytes] = 2**24
-_IDX_BYTES: Final = np.array([chr(code) in "0123456789\t\r\n " for code in range(256)])
-"""bool [256]: bytes that an index may contain."""
+_SPARSE: Final[Bytes] = 16384
+"""Heads farther apart are read one by one: a longer read would cost more than another call."""
+_WINDOW: Final[Bytes] = 2**22
+HEAD_WORDS: Final = 12
+"""32-bit words that `RecordFile.heads` returns: frame (2), image header (6), two labels behind it, two more."""
+_HEAD_BYTES: Final[Bytes] = 4 * HEAD_WORDS
 
 
 def framed(payload: bytes) -> bytes:
@@ -46,7 +51,7 @@ def framed(payload: bytes) -> bytes:
     """
     assert len(payload) <= MAX_LENGTH, "a record is smaller than 512 MiB"
     parts = _split_at_magic(payload)
-    kinds = [_WHOLE] if len(parts) == 1 else [_FIRST, *[_MIDDLE] * (len(parts) - 2), _LAST]
+    kinds = [WHOLE] if len(parts) == 1 else [FIRST, *[_MIDDLE] * (len(parts) - 2), _LAST]
     frames = (struct.pack("<II", MAGIC, kind << 29 | len(part)) + part for kind, part in zip(kinds, parts, strict=True))
     # Only the last part can need padding: a part ends at an aligned magic, and starts 4 bytes behind one.
     return b"".join(frames) + bytes(-len(parts[-1]) % 4)
@@ -75,32 +80,65 @@ def image_header(label: float | tuple[float, ...], number: int, second_number: i
 
 
 class RecordFile:
-    """A ``.rec`` file open for reading, from any number of threads."""
+    """A ``.rec`` file open for reading, from any number of threads.
+
+    It is read, never mapped: a mapped file that shrinks ends the process with SIGBUS, without a word.
+    """
 
     def __init__(self, path: Path) -> None:
         """Open `path`; it is closed when nobody holds this object any more.
 
         Raises:
-            DataError: the file does not exist or cannot be read.
+            UnreadableError: the file does not exist or cannot be read.
+            DataError: it is no regular file, or recognised as something else.
         """
         self.path = path
-        try:
-            self._descriptor = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise DataError(f"'{path}' must be readable", str(error.strerror), "Check the path.") from error
+        self._descriptor = open_regular(path)
         weakref.finalize(self, os.close, self._descriptor)
         self.size: Bytes = os.fstat(self._descriptor).st_size
-        whole = np.memmap(path, dtype="<u4", mode="r", shape=(self.size // 4,)) if self.size >= 4 else np.zeros(1, "<u4")
-        self._words: NDArray[np.uint32] = np.asarray(whole)
+        refuse_foreign(path, "must hold RecordIO records", self.bytes_at(0, min(self.size, _FIRST_READ)))
 
-    def words(self, offsets: NDArray[np.int64], place: int) -> NDArray[np.uint32]:
-        """Return the `place`-th 32-bit word behind each offset [n], uint32 [n]; 0 beyond the end of the file.
+    def bytes_at(self, offset: int, length: Bytes) -> bytes:
+        """Return `length` bytes, or those up to the end that the file had when it was opened.
 
-        This reads the headers of millions of records through the mapped file; each touches one page and copies 4 bytes.
+        Raises:
+            UnreadableError: the system does not give them, or the file shrank.
         """
-        at = offsets // 4 + place
-        inside = at < self._words.size
-        return np.where(inside, self._words[np.where(inside, at, 0)], np.uint32(0))
+        length = max(0, min(length, self.size - offset))
+        parts = []
+        while length:
+            try:
+                part = os.pread(self._descriptor, length, offset)  # moves no file position that threads would share
+            except OSError as error:
+                raise unreadable(self.path, error) from error
+            if not part:
+                got = f"an end at byte {offset} of {self.size}"
+                raise UnreadableError(f"'{self.path}' must not shrink while it is open", got, "Let its copying finish first.")
+            parts.append(part)
+            offset += len(part)
+            length -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def heads(self, offsets: NDArray[np.int64]) -> NDArray[np.uint32]:
+        """Return the first `HEAD_WORDS` words of records, from the magic on, uint32 [n, HEAD_WORDS]; 0 behind the file's end.
+
+        Args:
+            offsets: int64 [n], ascending, multiples of 4 inside the file. Neighbours are read together.
+        """
+        content = bytearray(offsets.size * _HEAD_BYTES)
+        words = np.frombuffer(content, dtype="<u4").reshape(-1, HEAD_WORDS)
+        columns = np.arange(HEAD_WORDS)
+        bounds = _windows(offsets)
+        for first, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
+            begin = int(offsets[first])
+            length = int(offsets[stop - 1]) - begin + _HEAD_BYTES
+            window = self.bytes_at(begin, length).ljust(length, b"\0")
+            if stop - first == 1:
+                content[first * _HEAD_BYTES : stop * _HEAD_BYTES] = window
+            else:
+                rows = (offsets[first:stop] - begin) // 4
+                words[first:stop] = np.frombuffer(window, dtype="<u4")[rows[:, None] + columns]
+        return words
 
     def read(self, offset: int, where: str) -> bytes:
         """Return the payload of the record at `offset`.
@@ -109,13 +147,14 @@ class RecordFile:
             where: the record's name, for messages.
 
         Raises:
+            UnreadableError: the file cannot be read.
             DataError: no record starts there, or the file ends before the record does.
         """
         kind, part, offset = self._read_frame(offset, where)
-        if kind not in (_WHOLE, _FIRST):
+        if kind not in (WHOLE, FIRST):
             raise damaged(where, "a place inside a record")
         parts = [part]
-        while kind in (_FIRST, _MIDDLE):
+        while kind in (FIRST, _MIDDLE):
             kind, part, offset = self._read_frame(offset, where)
             if kind not in (_MIDDLE, _LAST):
                 raise damaged(where, "a record whose parts do not follow each other")
@@ -124,53 +163,29 @@ class RecordFile:
 
     def _read_frame(self, offset: int, where: str) -> tuple[int, bytes, int]:
         """Return the kind and the payload of one frame, and where the next one starts."""
-        try:
-            # pread moves no file position that threads would share; the first read has most images whole.
-            frame = os.pread(self._descriptor, _FIRST_READ, offset)
-            magic, word = struct.unpack_from("<II", frame)
-            end = FRAME_BYTES + (word & MAX_LENGTH)  # word = kind << 29 | length
-            if magic != MAGIC:
-                raise damaged(where, "no record magic")
-            if offset + end > self.size:
-                raise damaged(where, f"a record that ends {offset + end - self.size} bytes behind the end of the file")
-            if end > len(frame):
-                frame += os.pread(self._descriptor, end - len(frame), offset + len(frame))
-        except struct.error:
-            raise damaged(where, "the end of the file") from None
-        except OSError as error:
-            raise damaged(where, f"a read error ({error.strerror})") from error
+        frame = self.bytes_at(offset, _FIRST_READ)  # the first read has most images whole
+        if len(frame) < FRAME_BYTES:
+            raise damaged(where, "the end of the file")
+        magic, word = struct.unpack_from("<II", frame)
+        end = FRAME_BYTES + (word & MAX_LENGTH)  # word = kind << 29 | length
+        if magic != MAGIC:
+            raise damaged(where, "no record magic")
+        if offset + end > self.size:
+            raise damaged(where, f"a record that ends {offset + end - self.size} bytes behind the end of the file")
         if end > len(frame):
-            raise damaged(where, "a file that shrank while it was open")
+            frame += self.bytes_at(offset + len(frame), end - len(frame))
         return word >> 29, frame[FRAME_BYTES:end], offset + end + -end % 4  # -end mod 4 bytes of padding
 
 
-def read_idx(path: Path) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return keys, ascending and unique, and their byte offsets; of a repeated key the last line counts, as in MXNet.
-
-    Raises:
-        DataError: the file is missing, empty, or not lines of ``key<tab>offset``.
-    """
-    remedy = "Copy it from the same place as the .rec file, or rebuild it with MXNet's rec2idx.py."
-    try:
-        text = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"'{path}' must lie beside the .rec file", str(error.strerror), remedy) from error
-    # fromstring is fast, but stops without an error at what is no number: first make sure that there are digits and blanks
-    # only, a block at a time because the answer takes a byte per byte.
-    blocks = range(0, len(text), _IDX_BLOCK)
-    plain = all(_IDX_BYTES[np.frombuffer(text, np.uint8)[start : start + _IDX_BLOCK]].all() for start in blocks)
-    numbers = np.fromstring(text, dtype=np.int64, sep=" ") if plain else np.zeros(0, np.int64)
-    if not numbers.size or numbers.size % 2:
-        raise DataError(f"'{path}' must hold lines of key<tab>offset", "other text" if text else "an empty file", remedy)
-    keys = numbers[::2]
-    offsets = numbers[1::2]
-    if np.all(keys[:-1] < keys[1:]):
-        return keys, offsets
-    order = np.argsort(keys, kind="stable")  # equal keys stay in the order of their lines
-    keys = keys[order]
-    offsets = offsets[order]
-    last = np.append(keys[:-1] != keys[1:], True)
-    return keys[last], offsets[last]
+def _windows(offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the bounds [w + 1] of runs of ascending offsets that are read at once: close together, and few megabytes long."""
+    if not offsets.size:
+        return np.zeros(1, dtype=np.int64)
+    run = np.concatenate([[0], np.cumsum(np.diff(offsets) > _SPARSE)])
+    starts = offsets[np.flatnonzero(np.diff(run, prepend=-1))]
+    piece = (offsets - starts[run]) // _WINDOW
+    cuts = np.flatnonzero((np.diff(run) != 0) | (np.diff(piece) != 0)) + 1
+    return np.concatenate([[0], cuts, [offsets.size]])
 
 
 def damaged(where: str, got: str) -> DataError:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from attfc_train.data.formats.record_frames import HEADER_BYTES, MAX_LENGTH, framed, image_header
-from attfc_train.data.formats.recordio import EXACT_FLOAT
+from attfc_train.data.formats.record_labels import EXACT_FLOAT
 from attfc_train.errors import UsageError
 from attfc_train.files import write_atomically, write_text_atomically
 

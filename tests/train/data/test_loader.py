@@ -105,7 +105,8 @@ def test_corrupt_images_are_counted_and_named(colours):
     for _ in loader.batches(0, 3):
         pass
     assert (loader.corrupt.drawn, loader.corrupt.replaced) == (48, 6)
-    assert sorted(loader.corrupt.examples) == ["colour 2", "colour 8"]
+    reason = "8 bytes that cannot be decoded (cannot identify image file)"
+    assert sorted(loader.corrupt.examples) == [f"colour 2 ({reason})", f"colour 8 ({reason})"]
 
 
 def test_only_twenty_names_are_kept(colours):

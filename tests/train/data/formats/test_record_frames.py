@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import codecs
 import json
+import os
 import struct
 
 import numpy as np
@@ -8,7 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attfc_train.data.formats.record_frames import MAGIC, RecordFile, framed, read_idx
+from attfc_train.data.foreign import foreign_content
+from attfc_train.data.formats.record_frames import HEAD_WORDS, MAGIC, RecordFile, framed
+from attfc_train.data.formats.record_index import REPEATED, read_idx
+from attfc_train.data.reading import UnreadableError
+from attfc_train.data.report import DataReport
 from attfc_train.errors import DataError
 
 MAGIC_BYTES = struct.pack("<I", MAGIC)
@@ -98,7 +104,99 @@ def test_bad_idx_text(folder, text):
         read_idx(path)
 
 
-def test_words_stay_inside_the_file(folder):
-    file = opened(folder / "words.rec", struct.pack("<3I", 7, 8, 9) + b"x")
-    assert file.words(np.array([0, 4, 8, 400]), 1).tolist() == [8, 9, 0, 0]
-    assert opened(folder / "empty.rec", b"").words(np.array([0]), 0).tolist() == [0]
+@pytest.mark.parametrize("sparse", [0, 64, 10**6])
+@pytest.mark.parametrize("window", [64, 300, 10**6])
+def test_heads_are_the_first_words_however_they_are_read(folder, monkeypatch, sparse, window):
+    """Catches a window that begins at the record before, and one that ends inside a head."""
+    monkeypatch.setattr("attfc_train.data.formats.record_frames._SPARSE", sparse)
+    monkeypatch.setattr("attfc_train.data.formats.record_frames._WINDOW", window)
+    content = np.arange(400, dtype="<u4")
+    file = opened(folder / "words.rec", content.tobytes() + b"x")
+    chosen = np.array([0, 4, 8, 60, 64, 300, 1200, 1580, 1596])
+    padded = np.append(content, np.zeros(HEAD_WORDS, np.uint32))
+    padded[400] = ord("x")
+    expected = [padded[place // 4 : place // 4 + HEAD_WORDS].tolist() for place in chosen]
+    assert file.heads(chosen).tolist() == expected
+    assert file.heads(chosen[:0]).shape == (0, HEAD_WORDS)
+
+
+def test_a_file_that_shrinks_is_an_error_not_a_signal(folder):
+    """Catches a mapped file: SIGBUS would end the tests here."""
+    file = opened(folder / "shrinking.rec", bytes(10**6))
+    os.truncate(folder / "shrinking.rec", 100)
+    offsets = np.arange(0, 10**6, 50_000)
+    with pytest.raises(UnreadableError, match="must not shrink while it is open, but got an end at byte"):
+        file.heads(offsets)
+    with pytest.raises(UnreadableError, match="must not shrink"):
+        file.read(5000, "it")
+
+
+def test_pipes_are_refused_at_once(folder):
+    for name in ("pipe.rec", "pipe.idx"):
+        os.mkfifo(folder / name)
+    with pytest.raises(DataError, match="must be a regular file"):
+        RecordFile(folder / "pipe.rec")
+    with pytest.raises(DataError, match="must be a regular file"):
+        read_idx(folder / "pipe.idx")
+
+
+TEXT = "0\t8\r\n1\t16\r\n"
+
+
+@pytest.mark.parametrize("content", [TEXT.encode("utf-8-sig"), TEXT.encode("utf-16"), TEXT.encode("utf-16-be")])
+def test_an_index_that_an_editor_wrote(folder, content):
+    path = folder / "edited.idx"
+    if content[:2] == b"\x000":
+        content = codecs.BOM_UTF16_BE + content
+    path.write_bytes(content)
+    keys, offsets = read_idx(path)
+    assert (keys.tolist(), offsets.tolist()) == ([0, 1], [8, 16])
+
+
+def test_repeated_keys_are_counted(folder):
+    """Two shards, each numbered from 0; a line that is there twice leaves out nothing."""
+    path = folder / "shards.idx"
+    path.write_text("0\t0\n1\t8\n0\t16\n1\t24\n1\t24\n")
+    report = DataReport()
+    keys, offsets = read_idx(path, report)
+    assert (keys.tolist(), offsets.tolist()) == ([0, 1], [16, 24])
+    assert report.lines() == [f"{REPEATED}: 2, e.g. key 0 at byte 0"]
+
+
+@pytest.mark.parametrize(
+    ("content", "what", "remedy"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "a Git LFS pointer", "git lfs pull"),
+        (b"\n<!DOCTYPE html><html>404", "a web page", "fetch the file again"),
+        (b"PK\x03\x04", "a zip archive", "Unpack"),
+        (bytes(257) + b"ustar", "a tar archive", "Unpack"),
+    ],
+)
+def test_other_files_are_recognised(folder, content, what, remedy):
+    for name, opening in (("other.rec", RecordFile), ("other.idx", read_idx)):
+        (folder / name).write_bytes(content)
+        with pytest.raises(DataError, match=rf"{what}.*{remedy}"):
+            opening(folder / name)
+
+
+def test_tfrecords_are_recognised_by_their_checksum():
+    """The record of 3 bytes that TensorFlow's ``TFRecordWriter`` writes, and the same with one bit flipped."""
+    assert foreign_content(b"") is None
+    lengths = [1, 3, 5000]
+    starts = [struct.pack("<QI", length, masked_crc(struct.pack("<Q", length))) for length in lengths]
+    assert [foreign_content(start + b"abc").what for start in starts] == ["a TFRecord file"] * 3
+    assert foreign_content(bytes([starts[0][0] ^ 2]) + starts[0][1:]) is None
+
+
+def masked_crc(data: bytes) -> int:
+    """CRC-32C by a table, masked as TFRecord does: another way than the code's."""
+    table = []
+    for byte in range(256):
+        for _ in range(8):
+            byte = (byte >> 1) ^ (0x82F63B78 * (byte & 1))
+        table.append(byte)
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc = table[(crc ^ byte) & 0xFF] ^ (crc >> 8)
+    crc ^= 0xFFFFFFFF
+    return (((crc >> 15) | (crc << 17 & 0xFFFFFFFF)) + 0xA282EAD8) % 2**32

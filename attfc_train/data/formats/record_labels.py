@@ -1,0 +1,277 @@
+"""Tells the images among the records of a file, and their labels, with a look at as few records as that takes.
+
+A record's size is known from where the next one starts, so only small records are looked at to find those without an image.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attfc_train.data.decode import begin_like_images
+from attfc_train.data.formats.record_frames import FIRST, FRAME_BYTES, HEADER_BYTES, MAGIC, MAX_LENGTH, WHOLE, RecordFile
+from attfc_train.data.formats.record_index import REPEATED, count_records, make_index_command
+from attfc_train.data.report import DataReport
+from attfc_train.errors import DataError
+from attfc_train.units import Bytes
+
+EXACT_FLOAT: Final = 2**24
+"""Whole numbers up to here survive float32."""
+
+_WORD: Final = 1
+"""32-bit word of a record, counted from its frame: kind << 29 | length."""
+_FLAG: Final = 2
+"""How many labels stand behind the header; 0 where it holds the only one."""
+_LABEL: Final = 3
+"""The label in the header."""
+_ARRAY: Final = 8
+"""The first word behind the header: of the labels, or of the image where there are none."""
+_SHOWN: Final = 4
+"""Words behind the header that are looked at."""
+_SMALL: Final[Bytes] = 2048
+"""Records that take more room hold images, unless a label array of that size is all they hold."""
+_BLOCK: Final = 2**20
+"""Records that are looked at together, to bound the memory."""
+_MAX_GAPS: Final = 10_000
+"""Gaps in which records are counted one by one."""
+
+_IMAGELESS: Final = "records passed over that hold no image"
+
+Bools = NDArray[np.bool_]
+Int64s = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Images:
+    """The image records of a file, in the order of their keys. Legend: N images."""
+
+    keys: Int64s
+    offsets: Int64s
+    labels: Int64s
+    """int64 [N]: as the file has them."""
+    look_right: Bools
+    """bool [N]: False for what was looked at and does not begin like an image."""
+
+    def only(self, kept: Bools) -> Images:
+        """Return some of the images, by bool [N]."""
+        return Images(self.keys[kept], self.offsets[kept], self.labels[kept], self.look_right[kept])
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Looked:
+    """What n records say of themselves; every array has a row per record."""
+
+    ends: Int64s
+    """Byte at which the next record starts; -1 for a record in several parts, which only reading finds out."""
+    image_bytes: Int64s
+    """Bytes behind header and labels, at most 0 where there is no image; 1 for a record in several parts: it was long."""
+    flags: Int64s
+    """Number of labels behind the header; 0: the label is in the header."""
+    labels: NDArray[np.float32]
+    """The first label."""
+    others: NDArray[np.float32]
+    """float32 [n, 2]: the words behind the header, which are labels if `flags` says so."""
+    look_right: Bools
+
+    @property
+    def has_image(self) -> Bools:
+        """Whether a record holds an image."""
+        filled: Bools = self.image_bytes > 0
+        return filled
+
+    @property
+    def is_range(self) -> Bools:
+        """Whether a record is InsightFace's header or an identity: two labels and nothing else."""
+        ranges: Bools = (self.flags == 2) & (self.image_bytes == 0)
+        return ranges
+
+    def only(self, chosen: NDArray[Any]) -> _Looked:
+        """Return some of the records, or all in another order."""
+        return _Looked(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
+
+def labelled_images(file: RecordFile, keys: Int64s, offsets: Int64s, report: DataReport) -> Images:
+    """Return the images of a file and their labels.
+
+    Args:
+        keys: int64 [n], ascending, unique.
+        offsets: int64 [n], inside the file, multiples of 4.
+        report: receives what was passed over.
+
+    Raises:
+        DataError: an offset without a record, no image, or a label that is not a whole number that float32 can hold.
+    """
+    keys, offsets = _one_key_each(keys, offsets, report)
+    order = np.argsort(offsets, kind="stable")
+    small = np.sort(order[np.diff(offsets[order], append=file.size) <= _SMALL])
+    looked = _look(file, offsets[small])
+    imageless = small[~looked.has_image]
+    looked = looked.only(~looked.has_image)
+    has_image = np.ones(keys.size, dtype=np.bool_)
+    has_image[imageless] = False
+    if not has_image.any():
+        raise DataError(f"'{file.path}' must hold images", "none", "Check that it is a training set.")
+    images = _by_ranges(file, keys[has_image], offsets[has_image], looked, report)
+    if images is None:
+        ends = np.empty_like(offsets)
+        ends[imageless] = looked.ends
+        images, ends[has_image] = _by_headers(file, keys[has_image], offsets[has_image], report)
+        kind = "records of InsightFace's image ranges not used, because they do not fit the images"
+        _count(report, kind, looked.is_range, keys[imageless])
+        _report_unlisted(file, ends[order], offsets[order], report)
+    else:
+        _report_unlisted(file, _look(file, offsets[order[-1:]]).ends, offsets[order[:1]], report)
+    _count(report, _IMAGELESS, ~looked.is_range, keys[imageless])
+    return images
+
+
+def _count(report: DataReport, kind: str, are: Bools, keys: Int64s) -> None:
+    """Count the records that `are` of a kind, with the key of the first."""
+    counted = keys[are]
+    report.count(kind, counted.size, f"key {counted[0]}" if counted.size else "")
+
+
+def _one_key_each(keys: Int64s, offsets: Int64s, report: DataReport) -> tuple[Int64s, Int64s]:
+    """Return the keys but those that lead to the same record as a smaller one: an image would be there twice."""
+    order = np.argsort(offsets, kind="stable")
+    first = np.empty(keys.size, dtype=np.bool_)
+    first[order] = np.diff(offsets[order], prepend=-1) != 0
+    _count(report, "keys passed over that lead to the same record as another", ~first, keys)
+    return (keys, offsets) if first.all() else (keys[first], offsets[first])
+
+
+def _by_ranges(file: RecordFile, keys: Int64s, offsets: Int64s, imageless: _Looked, report: DataReport) -> Images | None:
+    """Return the images with labels from the first and the last image of InsightFace's ranges; None where these do not fit.
+
+    Args:
+        keys: int64 [N], of the images.
+        offsets: int64 [N].
+        imageless: the records without an image, in the order of their keys.
+    """
+    total = keys.size
+    if total >= EXACT_FLOAT or keys[-1] - keys[0] + 1 != total:
+        return None
+    ranges = imageless.others[imageless.is_range]
+    filled = ranges[:, 0] != ranges[:, 1]
+    ranges = ranges[filled & (ranges[:, 0] != total + 1)]  # not the header, which names the keys behind the images
+    if not np.all((ranges >= 1) & (ranges <= total + 1)):
+        return None
+    first, end = ranges.astype(np.int64).T
+    # Ranges [first, end) number the images from 1, whatever their keys are now. They are right if they cover 1 .. N without gap
+    # or overlap, and the first and the last image of each have one label. Then that is repeated for the images between them.
+    tiled = first.size and first[0] == 1 and end[-1] == total + 1 and np.all(first[1:] == end[:-1]) and np.all(end > first)
+    if not tiled:
+        return None
+    starts = _look(file, offsets[first - 1])
+    stops = _look(file, offsets[end - 2])
+    if not np.array_equal(starts.labels, stops.labels) or not starts.has_image.all() or not stops.has_image.all():
+        return None
+    report.count("identities passed over, whose record names no image", int((~filled).sum()), "an empty range")
+    look_right = np.ones(total, dtype=np.bool_)
+    look_right[first - 1] = starts.look_right
+    labels = _whole_numbers(file, starts.labels, keys[first - 1])
+    return Images(keys, offsets, np.repeat(labels, end - first), look_right)
+
+
+def _by_headers(file: RecordFile, keys: Int64s, offsets: Int64s, report: DataReport) -> tuple[Images, Int64s]:
+    """Return the images with the label in each one's header, the first where there are several, and the records' ends."""
+    looked = _look(file, offsets)
+    ends = looked.ends
+    filled = looked.has_image
+    _count(report, _IMAGELESS, ~filled, keys)
+    looked = looked.only(filled)
+    keys = keys[filled]
+    if not keys.size:
+        raise DataError(f"'{file.path}' must hold images", "none", "Check that it is a training set.")
+    _report_several(looked, keys, report)
+    return Images(keys, offsets[filled], _whole_numbers(file, looked.labels, keys), looked.look_right), ends
+
+
+def _report_several(looked: _Looked, keys: Int64s, report: DataReport) -> None:
+    """Say that the first of several labels is taken, and whether the second has more values."""
+    several = looked.flags > 1
+    if not several.any():
+        return
+    first, second = (np.unique(looked.others[several, place]).size for place in (0, 1))
+    kind = f"images with several labels, of which the first is taken as the identity ({first:,} values"
+    kind += f", but {second:,} of the second: write the identity first)" if second > first else ")"
+    example = int(np.flatnonzero(several)[0])
+    labels = ", ".join(f"{label:g}" for label in looked.others[example])
+    report.count(kind, int(several.sum()), f"key {keys[example]} with {labels}")
+
+
+def _report_unlisted(file: RecordFile, ends: Int64s, begins: Int64s, report: DataReport) -> None:
+    """Count the records in front of, between and behind those of the index.
+
+    Args:
+        ends: int64 [n], where each record ends, ascending; -1 where that is not known.
+        begins: int64 [n], where each starts.
+    """
+    ends = np.concatenate([[0], ends])
+    begins = np.concatenate([begins, [file.size]])
+    gaps = np.flatnonzero((ends >= 0) & (begins > ends))
+    looked_into = gaps[:_MAX_GAPS].tolist()
+    count = sum(count_records(file, int(ends[gap]), int(begins[gap])) for gap in looked_into) + gaps.size - len(looked_into)
+    count -= sum(remark.count for remark in report.remarks if remark.kind == REPEATED)  # said already
+    if count > 0:
+        kind = f"records that the .idx does not list, passed over ({make_index_command(file.path)} lists them)"
+        report.count(kind, count, f"byte {ends[gaps[0]]}")
+
+
+def _whole_numbers(file: RecordFile, labels: NDArray[np.float32], keys: Int64s) -> Int64s:
+    """Return float32 labels as whole numbers.
+
+    Raises:
+        DataError: one is none, or too large for float32 to tell it from its neighbours.
+    """
+    fine = (labels >= 0) & (labels <= EXACT_FLOAT)  # False for NaN
+    fine &= np.where(fine, labels, 0) % 1 == 0  # infinity % 1 would warn
+    if not fine.all():
+        got = f"{labels[~fine][0]:.9g} at key {keys[~fine][0]}, and {np.count_nonzero(~fine) - 1:,} more"
+        rule = f"labels in '{file.path}' must be whole numbers from 0 to 2**24"
+        raise DataError(rule, got, "Renumber the identities 0, 1, 2, ... and write the records again.")
+    return labels.astype(np.int64)
+
+
+def _look(file: RecordFile, offsets: Int64s) -> _Looked:
+    """Look at the beginnings of records, in the order of the file.
+
+    Raises:
+        DataError: an offset where no record starts.
+    """
+    order = np.argsort(offsets, kind="stable")
+    is_sorted = bool(np.all(offsets[:-1] <= offsets[1:]))
+    places = offsets if is_sorted else offsets[order]
+    parts = [_look_at_block(file, places[start : start + _BLOCK]) for start in range(0, max(1, places.size), _BLOCK)]
+    looked = _Looked(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(_Looked)))
+    return looked if is_sorted else looked.only(np.argsort(order))
+
+
+def _look_at_block(file: RecordFile, offsets: Int64s) -> _Looked:
+    """Return `_look` for records in the order of the file, few enough for the memory."""
+    words = file.heads(offsets)
+    kinds = words[:, _WORD] >> 29
+    strange = (words[:, 0] != MAGIC) | ((kinds != WHOLE) & (kinds != FIRST))
+    if strange.any():
+        raise DataError(
+            f"'{file.path}' must be the file of its index",
+            f"no image record there at byte {offsets[strange][0]}",
+            f"Copy both files again, or make the index anew: {make_index_command(file.path)}.",
+        )
+    lengths = (words[:, _WORD] & MAX_LENGTH).astype(np.int64)
+    flags = words[:, _FLAG].astype(np.int64)
+    is_whole = kinds == WHOLE
+    stops = offsets + FRAME_BYTES + lengths
+    rows = np.arange(offsets.size)
+    starts = words[rows, _ARRAY + np.minimum(flags, _SHOWN - 1)]
+    return _Looked(
+        ends=np.where(is_whole, stops + -stops % 4, -1),
+        image_bytes=np.where(is_whole, lengths - HEADER_BYTES - 4 * flags, 1),
+        flags=flags,
+        labels=np.where(flags > 0, words[:, _ARRAY], words[:, _LABEL]).view("<f4"),
+        others=words[:, _ARRAY : _ARRAY + 2].copy().view("<f4"),
+        look_right=begin_like_images(starts) | (flags >= _SHOWN),
+    )

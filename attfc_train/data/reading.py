@@ -1,0 +1,102 @@
+"""Reading, apart from decoding: a read that fails says nothing about the data, so it is repeated and never answered by a guess.
+
+What cannot be *decoded* is the data's own fault and stays so; what cannot be *read* (a folder that is away, a network that
+stalls, a file that shrinks) may be there again a second later.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final, TypeVar
+
+from attfc_train.data.foreign import foreign_content
+from attfc_train.errors import DataError
+from attfc_train.units import Bytes, Seconds
+
+PAUSES: Final[tuple[Seconds, ...]] = (0.1, 0.4, 1.5, 3.0)
+"""Between the attempts at a read; together 5 seconds."""
+_START: Final[Bytes] = 512
+
+Read = TypeVar("Read")
+
+
+class UnreadableError(DataError):
+    """A read failed: the data may be whole."""
+
+
+def persistently(read: Callable[[], Read], wait: Callable[[Seconds], object] = time.sleep) -> Read:
+    """Call `read`, again after each of `PAUSES` while it raises `UnreadableError`.
+
+    Args:
+        wait: waits for so many seconds; a true answer means to give up at once.
+
+    Raises:
+        UnreadableError: the last attempt's.
+    """
+    for pause in PAUSES:
+        try:
+            return read()
+        except UnreadableError:
+            if wait(pause):
+                raise
+    return read()
+
+
+def unreadable(path: Path, error: OSError) -> UnreadableError:
+    """Return the error for a file that the system does not give."""
+    return UnreadableError(f"'{path}' must be readable", error.strerror or "a read error", "Check the path and the disk.")
+
+
+def open_regular(path: Path) -> int:
+    """Return a descriptor of a regular file; a pipe or a device is refused, on which a read could wait for ever.
+
+    Raises:
+        UnreadableError: it cannot be opened.
+        DataError: it is no regular file.
+    """
+    try:
+        # Without O_NONBLOCK the opening itself of a pipe waits for a writer; to a regular file the flag means nothing.
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    except OSError as error:
+        raise unreadable(path, error) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise DataError(f"'{path}' must be a regular file", "a pipe, a device or a folder", "Copy its content to a file.")
+    return descriptor
+
+
+def read_file(path: Path, limit: Bytes | None = None) -> bytes:
+    """Return the content of a regular file.
+
+    Args:
+        limit: read no more than so many bytes.
+
+    Raises:
+        UnreadableError: it cannot be read.
+        DataError: it is no regular file.
+    """
+    descriptor = open_regular(path)
+    try:
+        with open(descriptor, "rb") as file:
+            return file.read(-1 if limit is None else limit)
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def refuse_foreign(path: Path, rule: str, content: bytes) -> None:
+    """Refuse a file whose beginning shows what it is instead.
+
+    Args:
+        rule: what the file must be.
+        content: its first bytes, at least 512 where it has them.
+
+    Raises:
+        DataError: it is recognised as something else.
+    """
+    foreign = foreign_content(content[:_START])
+    if foreign is not None:
+        raise DataError(f"'{path}' {rule}", foreign.what, foreign.remedy)

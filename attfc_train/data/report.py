@@ -1,0 +1,55 @@
+"""What is in a data set and was passed over, or was read otherwise than one may think: counted by kind, said in one place.
+
+Every format fills the report of its index (`IdentityIndex.report`); a command says its lines once, when it opens the data set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """A kind of things that were passed over."""
+
+    kind: str
+    """A noun phrase, with the remedy where there is one."""
+    count: int
+    example: str
+
+    def __str__(self) -> str:
+        """Return ``KIND: COUNT, e.g. EXAMPLE``."""
+        return f"{self.kind}: {self.count:,}, e.g. {self.example}"
+
+
+class DataReport:
+    """Kinds in the order in which they were first met, each with its count and first example, and other lines."""
+
+    def __init__(self) -> None:
+        self._remarks: dict[str, Remark] = {}
+        self._lines: list[str] = []
+
+    def count(self, kind: str, count: int, example: str) -> None:
+        """Add `count` things of a kind; the first example stays, and 0 things are no remark."""
+        if count:
+            former = self._remarks.get(kind, Remark(kind, 0, example))
+            self._remarks[kind] = Remark(kind, former.count + count, former.example)
+
+    def say(self, line: str) -> None:
+        """Add a line that counts nothing."""
+        self._lines.append(line)
+
+    def merge(self, other: DataReport) -> None:
+        """Add what another report has."""
+        for remark in other.remarks:
+            self.count(remark.kind, remark.count, remark.example)
+        self._lines += other._lines
+
+    @property
+    def remarks(self) -> tuple[Remark, ...]:
+        """The kinds that were counted."""
+        return tuple(self._remarks.values())
+
+    def lines(self) -> list[str]:
+        """Return the report as lines; none where nothing was passed over."""
+        return [*self._lines, *map(str, self.remarks)]

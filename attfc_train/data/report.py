@@ -25,9 +25,16 @@ class Remark:
 class DataReport:
     """Kinds in the order in which they were first met, each with its count and first example, and other lines."""
 
-    def __init__(self) -> None:
+    def __init__(self, source: str = "") -> None:
+        """Begin an empty report.
+
+        Args:
+            source: the data set, for messages.
+        """
+        self._source = source
         self._remarks: dict[str, Remark] = {}
         self._lines: list[str] = []
+        self._others: list[DataReport] = []
 
     def count(self, kind: str, count: int, example: str) -> None:
         """Add `count` things of a kind; the first example stays, and 0 things are no remark."""
@@ -40,10 +47,14 @@ class DataReport:
         self._lines.append(line)
 
     def merge(self, other: DataReport) -> None:
-        """Add what another report has."""
+        """Add what another report of the same data set has."""
         for remark in other.remarks:
             self.count(remark.kind, remark.count, remark.example)
         self._lines += other._lines
+
+    def include(self, other: DataReport) -> None:
+        """Let the messages of another data set's report come before this one's."""
+        self._others.append(other)
 
     @property
     def remarks(self) -> tuple[Remark, ...]:
@@ -53,3 +64,8 @@ class DataReport:
     def lines(self) -> list[str]:
         """Return the report as lines; none where nothing was passed over."""
         return [*self._lines, *map(str, self.remarks)]
+
+    def messages(self) -> list[str]:
+        """Return the lines with the data set in front of each, for the screen."""
+        others = [message for other in self._others for message in other.messages()]
+        return [*others, *(f"{self._source}: {line}" for line in self.lines())]

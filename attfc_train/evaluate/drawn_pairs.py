@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.identity_index import IdentityIndex
+from attfc_train.data.reading import persistently
+from attfc_train.data.report import DataReport
 from attfc_train.errors import VerificationSetError
 from attfc_train.evaluate.pairs import NUM_FOLDS
 from attfc_train.evaluate.verification_set import VerificationSet
@@ -42,9 +46,11 @@ def pairs_from_dataset(dataset: FaceDataset, num_pairs: int, seed: int) -> Verif
     # Pairs 0, 2, 4, ... are genuine, 1, 3, 5, ... impostor; an image that is in several pairs is read once.
     positions = np.stack([genuine[:num_each], impostor[:num_each]], axis=1).reshape(-1, 2)
     used, pairs = np.unique(positions, return_inverse=True)
-    encoded = [dataset.encoded(int(position)) for position in used]
+    encoded = [persistently(partial(dataset.encoded, position)) for position in used.tolist()]
     same = np.arange(2 * num_each) % 2 == 0
-    return VerificationSet(dataset.name, encoded, pairs.reshape(-1, 2).astype(np.int64), same)
+    report = DataReport(dataset.name)
+    report.include(dataset.index.report)
+    return VerificationSet(dataset.name, encoded, pairs.reshape(-1, 2).astype(np.int64), same, report)
 
 
 def _genuine_pairs(index: IdentityIndex, num: int, rng: np.random.Generator) -> Pairs:

@@ -11,6 +11,7 @@ from attfc_train.data.source import open_dataset
 from attfc_train.errors import DataError, UsageError, VerificationSetError
 from attfc_train.evaluate.bins import read_bin
 from attfc_train.evaluate.drawn_pairs import pairs_from_dataset
+from attfc_train.evaluate.kinds_of_pairs import with_both_kinds
 from attfc_train.evaluate.verification_set import VerificationSet
 from attfc_train.profile.profile import NUM_DRAWN_PAIRS
 
@@ -25,13 +26,14 @@ def load_verification(spec: str, image_size: int, *, num_pairs: int = NUM_DRAWN_
         seed: of that draw.
 
     Raises:
-        VerificationSetError: `spec` is neither, is damaged, or has too few pairs.
+        VerificationSetError: `spec` is neither, is damaged, or has too few pairs, or pairs of one kind only.
     """
     try:
         is_bin = Path(spec).suffix.lower() == ".bin"
         verification_set = read_bin(Path(spec)) if is_bin else pairs_from_dataset(open_dataset(spec), num_pairs, seed)
     except (DataError, UsageError) as error:
         raise VerificationSetError(f"--val '{spec}': {error.rule}", error.got, error.remedy) from error
+    verification_set = with_both_kinds(verification_set)
     verification_set.images(image_size)
     return verification_set
 

@@ -1,9 +1,9 @@
-"""Reads a pickle of bytes, booleans and byte arrays without ever running what the file asks for.
+"""Reads a pickle of bytes, numbers and arrays of them without ever running what the file asks for.
 
 Verification sets are distributed as pickles, and a pickle is a program. Here it may only push plain values and name the few
 globals that NumPy and Python 2 need. Each of these becomes an inert stand-in that checks and stores its arguments, so not even
 a NumPy array is built on the file's word. Opcodes are checked before anything runs, and nothing is copied, so a small file
-cannot fill the memory.
+cannot fill the memory. Nor can one take long: opcodes beside the data are limited.
 """
 
 from __future__ import annotations
@@ -14,45 +14,52 @@ import pickle
 import pickletools
 from collections.abc import Callable
 from pickle import UnpicklingError
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 _ALLOWED_OPCODES: Final = {
     *("PROTO", "FRAME", "STOP", "MARK", "POP", "POP_MARK"),
-    *("NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1"),
+    *("NONE", "NEWTRUE", "NEWFALSE", "INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "FLOAT", "BINFLOAT"),
     *("BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"),
     *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
     *("EMPTY_LIST", "LIST", "APPEND", "APPENDS", "EMPTY_TUPLE", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
     *("GET", "BINGET", "LONG_BINGET", "PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"),
     *("GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"),
 }
-"""Everything that lists of bytes, bools and arrays need in protocols 1 to 5: no dicts, classes, persistent ids."""
+"""Everything that lists of bytes, numbers and arrays need in protocols 0 to 5: no dicts, classes, persistent ids."""
 
 _MAX_OPCODES: Final = 2**23
 """An array takes 35 in the oldest protocol, so these are enough for 200,000 of them."""
+_FREE_OPCODES: Final = 2**18
+_BYTES_PER_OPCODE: Final = 32
+"""Beyond the first `_FREE_OPCODES`, a file has one opcode for so many bytes: an encoded image brings about a hundred."""
+_MAX_NAMES: Final = 1000
 _MAX_DIMENSIONS: Final = 4
+_KINDS: Final = {"b1", "O", "O4", "O8", *(f"{sign}{size}" for sign in "iu" for size in (1, 2, 4, 8))}
 
 Raw = bytes | bytearray
 
 
 class PlainArray:
-    """A stand-in for a NumPy array of bytes or booleans: its kind ("u1", "b1") and its raw memory."""
+    """A stand-in for a NumPy array: its kind (``u1``, ``b1``, ``<i8``, ... or ``O``), and its raw memory or list of objects."""
 
     __slots__ = ("data", "kind")
 
     def __init__(self) -> None:
         self.kind: str = ""
-        self.data: Raw = b""
+        self.data: Raw | list[object] = b""
 
     def fill(self, kind: object, shape: object, data: object) -> PlainArray:
         """Store the content after checking that shape and bytes agree, and return this array."""
-        if not isinstance(kind, _Dtype) or not isinstance(data, Raw) or not isinstance(shape, tuple):
+        if not isinstance(kind, _Dtype) or not isinstance(data, Raw | list) or not isinstance(shape, tuple):
             raise UnpicklingError("it holds an array without dtype, shape or data")
+        if isinstance(data, list) != (kind.name == "O"):
+            raise UnpicklingError("it holds an array of objects without a list of them")
         # Each side, not only the product: (-1, -5) would pass for 5 bytes. To isinstance a bool is an int, to type it is not.
         if len(shape) > _MAX_DIMENSIONS or not all(type(side) is int and 0 <= side <= len(data) for side in shape):
             raise UnpicklingError("it holds an array of an odd shape")
-        if math.prod(shape) != len(data):
+        if math.prod(shape) * kind.size != len(data):
             raise UnpicklingError(f"it holds an array of shape {shape} with {len(data)} bytes")
-        self.kind = kind.kind
+        self.kind = kind.name
         self.data = data
         return self
 
@@ -66,18 +73,43 @@ class PlainArray:
 
 
 class _Dtype:
-    """A stand-in for ``numpy.dtype``: unsigned byte or bool."""
+    """A stand-in for ``numpy.dtype``: integers of 1 to 8 bytes, bool, or object."""
 
-    __slots__ = ("kind",)
+    __slots__ = ("_order", "_plain")
 
     def __init__(self, name: object, *_: object) -> None:
-        text = name.decode("latin-1") if isinstance(name, bytes) else name
-        if not isinstance(text, str) or text not in ("u1", "|u1", "b1", "|b1"):
-            raise UnpicklingError("it holds an array of something else than bytes and booleans")
-        self.kind = text[-2:]
+        text = _text(name).lstrip("|<>=")
+        if text not in _KINDS:
+            raise UnpicklingError(f"it holds an array of something else than bytes, integers and booleans: {text[:20]!a}")
+        self._plain = text
+        self._order = ">" if _text(name).startswith(">") else "<"
 
-    def __setstate__(self, _: object) -> None:
-        """Ignore byte order and the like, which single bytes do not have."""
+    @property
+    def name(self) -> str:
+        """``u1``, ``b1``, ``i1``, ``O``, or with the order of the bytes: ``<i8``."""
+        plain = "O" if self._plain.startswith("O") else self._plain
+        return plain if self.size == 1 else self._order + plain
+
+    @property
+    def size(self) -> int:
+        """Bytes of a number; 1 for an object, of which a list is kept."""
+        return 1 if self._plain.startswith("O") else int(self._plain[1:])
+
+    def __setstate__(self, state: object) -> None:
+        """Take the order of the bytes; the rest is about structures, which are not read."""
+        # As dtype.__reduce__ gives it: (version, order, ...)
+        if not isinstance(state, tuple) or len(state) < 2:
+            raise UnpicklingError("it holds an array of an odd type")
+        if _text(state[1]) == ">":
+            self._order = ">"
+
+
+def _text(name: object) -> str:
+    """Return text as Python 2 or 3 wrote it."""
+    text = name.decode("latin-1") if isinstance(name, bytes) else name
+    if not isinstance(text, str):
+        raise UnpicklingError("it holds an array of something else than bytes, integers and booleans")
+    return text
 
 
 class _Global:
@@ -141,13 +173,18 @@ def _check_opcodes(content: bytes) -> None:
     """Refuse opcodes off the list, too many, and memo places so high that the table for them would fill the memory."""
     # The unpickler's memo is an array as long as its highest place. A pickler numbers the places 0, 1, 2, ..., one per PUT, so
     # a place above the number of opcodes before it is no pickler's.
+    most = min(_MAX_OPCODES, _FREE_OPCODES + len(content) // _BYTES_PER_OPCODE)
+    num_names = 0
     for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
         if opcode.name not in _ALLOWED_OPCODES:
             raise UnpicklingError(f"it uses the opcode {opcode.name}")
         if "PUT" in opcode.name and isinstance(argument, int) and argument > count:
             raise UnpicklingError("it has an odd memo")
-        if count > _MAX_OPCODES:
-            raise UnpicklingError("it is endless")
+        num_names += opcode.name.endswith("GLOBAL")
+        if num_names > _MAX_NAMES:
+            raise UnpicklingError(f"it names more than {_MAX_NAMES} things, where a pickler names each once")
+        if count > most:
+            raise UnpicklingError(f"it has more than {most:,} opcodes in {len(content):,} bytes")
 
 
 def _new_array(*_: object) -> PlainArray:
@@ -160,11 +197,12 @@ def _from_buffer(data: object, kind: object, shape: object, *_: object) -> Plain
     return PlainArray().fill(kind, shape, data)
 
 
-def _scalar(kind: object, data: object) -> bool:
-    """Return a boolean; stands for a ``numpy.bool_``."""
-    if not isinstance(kind, _Dtype) or kind.kind != "b1" or data not in (b"\0", b"\1"):
+def _scalar(kind: object, data: object) -> int:
+    """Return an integer; stands for a ``numpy.bool_``, ``numpy.int64`` and the like."""
+    if not isinstance(kind, _Dtype) or kind.name == "O" or not isinstance(data, bytes) or len(data) != kind.size:
         raise UnpicklingError("it holds an odd scalar")
-    return data == b"\1"
+    order: Literal["big", "little"] = "big" if kind.name.startswith(">") else "little"
+    return int.from_bytes(data, order, signed="i" in kind.name)
 
 
 def _same_bytes(data: object = b"") -> Raw:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attfc_train.data.decode import decode
+from attfc_train.data.report import DataReport
 from attfc_train.errors import DataError, VerificationSetError
 
 Encoded = bytes | NDArray[np.uint8]
@@ -28,6 +29,8 @@ class VerificationSet:
     """int64 [P, 2]: positions in `encoded`."""
     same: NDArray[np.bool_]
     """bool [P]."""
+    report: DataReport = field(default_factory=DataReport, repr=False)
+    """What was passed over, and what images were not taken as they are."""
     _decoded: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -41,7 +44,8 @@ class VerificationSet:
         """
         place: dict[bytes, int] = {}
         positions = [place.setdefault(row, len(place)) for row in rows]
-        return cls(name, list(place), np.array(positions, dtype=np.int64).reshape(-1, 2), same)
+        pairs = np.array(positions, dtype=np.int64).reshape(-1, 2)
+        return cls(name, list(place), pairs, same, DataReport(name))
 
     @property
     def num_pairs(self) -> int:
@@ -68,20 +72,28 @@ class VerificationSet:
         """Decode every image in threads."""
         images = torch.empty(len(self.encoded), 3, size, size, dtype=torch.uint8)
 
-        def fill(position: int) -> None:
-            images[position] = torch.from_numpy(self._decode(position, size)).permute(2, 0, 1)
+        def fill(position: int) -> list[str]:
+            notes: list[str] = []
+            images[position] = torch.from_numpy(self._decode(position, size, notes)).permute(2, 0, 1)
+            return notes
 
         with ThreadPoolExecutor() as pool:
-            for _ in pool.map(fill, range(len(self.encoded))):  # taking the results raises the first error, by position
-                pass
+            # Taking the results raises the first error, by position.
+            for position, notes in enumerate(pool.map(fill, range(len(self.encoded)))):
+                for kind in notes:
+                    self.report.count(kind, 1, f"one of pair {self._pair_of(position)}")
         return images
 
-    def _decode(self, position: int, size: int) -> NDArray[np.uint8]:
-        """Decode one image; the error names a pair that it is in, for the file has no other names."""
+    def _pair_of(self, position: int) -> int:
+        """Return the first pair that an image is in: the file has no other names."""
+        return int(np.flatnonzero((self.pairs == position).any(axis=1))[0])
+
+    def _decode(self, position: int, size: int, notes: list[str]) -> NDArray[np.uint8]:
+        """Decode one image, and list what was done to it."""
         try:
-            return decode(self.encoded[position], size)
+            return decode(self.encoded[position], size, notes.append)
         except DataError as error:
-            pair = int(np.flatnonzero((self.pairs == position).any(axis=1))[0])
+            pair = self._pair_of(position)
             raise VerificationSetError(
                 f"every image of verification set '{self.name}' must be decodable",
                 f"{error.got} in pair {pair}",

@@ -168,7 +168,8 @@ class Attack:
         (pickle.dumps([1, 2, 3]), "not a pair of lists"),
         (pickle.dumps(([b"a"] * 24, [True] * 11)), "24 images for 11 pairs"),
         (pickle.dumps(([b"a"] * 4, [True] * 2)), "2 pairs"),
-        (pickle.dumps(([b"no image"] * 24, [True] * 12)), "must be decodable"),
+        (pickle.dumps(([b"no image"] * 24, [True, False] * 6)), "must be decodable"),
+        (pickle.dumps(([b"no image"] * 24, [True] * 12)), "pairs of two, but got 12 and 0"),
         (None, "must be a file"),
     ],
 )

@@ -61,7 +61,7 @@ class FolderFaces:
             DataError: `root` holds no folder per identity, fewer than two identities, or parts of a data set.
         """
         self._root = root
-        report = DataReport()
+        report = DataReport(self.name)
         listing = list_identities(root, report)
         _check_layout(root, listing, report)
         self._set_index(listing.folders, listing.files, listing.counts, report)

@@ -55,7 +55,7 @@ class RecordIOFaces:
             DataError: a file is missing, truncated or damaged, or the two do not belong together.
         """
         self._file = RecordFile(record_file(path))
-        report = DataReport()
+        report = DataReport(self.name)
         keys, offsets = read_or_make_index(self._file, report)
         _check_places(self._file, keys, offsets)
         images = labelled_images(self._file, keys, offsets, report)

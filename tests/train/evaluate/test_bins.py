@@ -6,6 +6,8 @@ import builtins
 import io
 import os
 import pickle
+import re
+import time
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +18,7 @@ from PIL import Image
 
 from attfc_train.errors import VerificationSetError
 from attfc_train.evaluate.bins import read_bin, write_bin
+from attfc_train.evaluate.restricted_pickle import load_plain
 from attfc_train.evaluate.verification_set import VerificationSet
 
 P = 12
@@ -80,6 +83,28 @@ def test_labels_of_many_kinds(tmp_path: Path, protocol: int, labels: object) -> 
     read = read_bin(saved(tmp_path / "a.bin", pickle.dumps([IMAGES, labels], protocol=protocol)))
     assert read.same.tolist() == SAME.tolist()
     assert read.same.dtype == np.bool_
+
+
+INTEGERS = ["b1", "i1", "u1", "i2", "<u2", ">i4", "u4", ">i8", "<u8"]
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("kind", INTEGERS)
+def test_labels_of_any_numpy_integer(tmp_path: Path, protocol: int, kind: str) -> None:
+    """As an array, as a list of scalars, and as an array of objects; catches the other order of bytes: 256 for 1."""
+    labels = SAME.astype(kind)
+    for same in (labels, labels[:, None], list(labels), np.array(list(labels), dtype=object)):
+        read = read_bin(saved(tmp_path / "a.bin", pickle.dumps((IMAGES, same), protocol=protocol)))
+        assert read.same.tolist() == SAME.tolist()
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_images_in_an_array_of_objects(tmp_path: Path, protocol: int) -> None:
+    arrays = np.empty(2 * P, dtype=object)
+    arrays[:] = [np.frombuffer(image, np.uint8).copy() for image in IMAGES]
+    for images in (arrays, np.array(IMAGES, dtype=object)):
+        read = read_bin(saved(tmp_path / "a.bin", pickle.dumps((images, SAME), protocol=protocol)))
+        assert rows(read) == IMAGES
 
 
 def test_numpy_1_module_names(tmp_path: Path) -> None:
@@ -149,7 +174,7 @@ EMPTY_ARRAY = RECONSTRUCT + b"cnumpy\nndarray\nK\x00\x85C\x01b\x87R"
         (b"cbuiltins\nbytearray\n\x8a\x06" + HUGE[:6] + b"\x85R.", "bytes of something else"),
         (b"c_codecs\nencode\nX\x01\x00\x00\x00aX\x04\x00\x00\x00zlib\x86R.", "unknown way"),
         (b"c_codecs\nencode\nNb.", "changes a function"),
-        (b"cnumpy\ndtype\nC\x02O8\x85R.", "something else than bytes"),
+        (b"cnumpy\ndtype\nC\x02f8\x85R.", "something else than bytes"),
         (b"cnumpy\ndtype\n]\x85R.", "something else than bytes"),
         (EMPTY_ARRAY + b"(K\x01K\x05\x85cnumpy\ndtype\nC\x02u1\x85R\x89C\x01atb.", "odd shape"),
         (EMPTY_ARRAY + b"(K\x01K\x01\x85cnumpy\ndtype\nC\x02u1\x85R\x89C\x02abtb.", "2 bytes"),
@@ -158,7 +183,7 @@ EMPTY_ARRAY = RECONSTRUCT + b"cnumpy\nndarray\nK\x00\x85C\x01b\x87R"
         (b"\x8e" + HUGE + b"ab.", "damaged"),
         (b"", "damaged"),
         (b"\xff\xd8\xff\xe0 a photograph", "damaged"),
-        (b"PK\x03\x04 an archive", "damaged"),
+        (b"PK\x03\x04 an archive", "a zip archive"),
         (b"N.", "pair of lists"),
         (b"]]\x86.", "0 pairs"),
     ],
@@ -174,12 +199,44 @@ def test_text_cannot_multiply(tmp_path: Path) -> None:
     assert "without end" in refusal(saved(tmp_path / "a.bin", content))
 
 
+@pytest.mark.parametrize("step", [b"N0", b"cnumpy\nndarray\n0", b"]0", b"(0"])
+def test_opcodes_without_data_are_limited(tmp_path: Path, step: bytes) -> None:
+    """A million steps of nothing took as long as it liked."""
+    before = time.process_time()
+    assert re.search("opcodes in|names more than", refusal(saved(tmp_path / "a.bin", b"\x80\x02" + step * 10**6 + b"N.")))
+    assert time.process_time() - before < 2
+
+
+def test_the_largest_files_of_arrays_are_within_the_limit(tmp_path: Path) -> None:
+    """12,000 arrays of 300 bytes, in the protocol that takes most opcodes."""
+    images = [np.full(300, 1, np.uint8) for _ in range(12_000)]
+    content = pickle.dumps((images, [True] * 6000), protocol=2)
+    assert read_bin(saved(tmp_path / "a.bin", content)).num_pairs == 6000
+
+
+def test_memory_that_is_shared_is_not_multiplied(tmp_path: Path) -> None:
+    """24 arrays over one bytearray of a megabyte: catches a copy for each."""
+    memory = b"\x96" + (10**6).to_bytes(8, "little") + bytes(10**6) + b"\x94"
+    dtype = b"cnumpy\ndtype\nC\x02u1\x85R\x94"
+    array = RECONSTRUCT + b"cnumpy\nndarray\nK\x00\x85C\x01b\x87R(K\x01J@B\x0f\x00\x85h\x01\x89h\x00tb"
+    content = b"\x80\x05" + memory + b"0" + dtype + b"0](" + array * 24 + b"e](" + b"\x88\x89" * 6 + b"e\x86."
+    images, _ = load_plain(content)  # type: ignore[misc]
+    assert len({id(image.data) for image in images}) == 1
+    read = read_bin(saved(tmp_path / "a.bin", content))
+    assert [len(image) for image in read.encoded] == [10**6]
+
+
 @pytest.mark.parametrize(
     ("document", "reason"),
     [
         ((IMAGES[:-1], SAME.tolist()), "23 images for 12 pairs"),
         ((IMAGES[:18], SAME.tolist()[:9]), "9 pairs, of 10"),
         ((IMAGES, ["yes"] * P), "neither true nor false"),
+        ((IMAGES, [1.0] * P), "neither true nor false, 1 nor 0: 1.0"),
+        ((IMAGES, np.full(P, -1)), "neither true nor false, 1 nor 0: -1"),
+        ((IMAGES, SAME.astype("f4")), "something else than bytes, integers and booleans: 'f4'"),
+        ((np.zeros((2 * P, 8, 8, 3), np.uint8), SAME), "its images are one array of u1 instead of encoded files"),
+        (([np.zeros(9, np.int32)] * 2 * P, SAME), "an image in it is an array of <i4 instead of bytes"),
         ((IMAGES, [2] * P), "neither true nor false"),
         ((["a"] * 2 * P, SAME.tolist()), "str instead of bytes"),
         (([None] * 2 * P, SAME.tolist()), "NoneType instead of bytes"),
@@ -194,6 +251,12 @@ def test_wrong_content(tmp_path: Path, document: object, reason: str) -> None:
 def test_missing_files_and_folders(tmp_path: Path) -> None:
     assert "must be a file" in refusal(tmp_path / "none.bin")
     assert "must be a file" in refusal(tmp_path)
+    os.mkfifo(tmp_path / "pipe.bin")
+    assert "must be a file" in refusal(tmp_path / "pipe.bin")
+
+
+def test_a_pointer_is_named(tmp_path: Path) -> None:
+    assert "git lfs pull" in refusal(saved(tmp_path / "a.bin", b"version https://git-lfs.github.com/spec/v1\n"))
 
 
 def test_too_large_a_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from attfc_train.data.identity_index import IdentityIndex
 
 @runtime_checkable
 class FaceDataset(Protocol):
-    """Images with identity labels, addressed by 0-based position.
+    """Images with identity labels, addressed by 0-based position; what is passed over is in the index's report.
 
     Reading is thread-safe and keeps no state, so that any number of threads can share a data set.
     """
@@ -31,7 +31,8 @@ class FaceDataset(Protocol):
         """Return the image at `position`: encoded file bytes, or uint8 [H, W, 3] RGB pixels where nothing is encoded.
 
         Raises:
-            DataError: the record cannot be read.
+            UnreadableError: it cannot be read now (`attfc_train.data.reading`); the data may be whole.
+            DataError: it is damaged.
         """
         ...
 

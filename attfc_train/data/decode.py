@@ -31,8 +31,8 @@ DEEP: Final = "images of more than 8 bits a channel, scaled to 8"
 
 _MAX_SCANS: Final = 100
 """A progressive JPEG has about 10."""
-_MAX_SCANNED: Final = 2**28
-"""Pixels times scans: 16 scans of the largest image."""
+_MAX_SCANNED: Final = 2**26
+"""Pixels times scans: 4 scans of the largest image, 10 of 2590 x 2590; each takes some 40 ns a pixel, so 3 seconds in all."""
 _RULE: Final = "an image must be a readable JPEG, PNG, WebP or BMP"
 _FORMATS: Final = ("JPEG", "PNG", "WEBP", "BMP")
 _JPEG_START: Final = b"\xff\xd8"
@@ -131,7 +131,7 @@ def _check_scans(encoded: bytes, num_pixels: int) -> None:
     # Inside a scan's data a byte 0xFF is followed by 0, so this counts scans, and a few chance hits in tags.
     scans = encoded.count(_SCAN_START)
     if scans > _MAX_SCANS or scans * num_pixels > _MAX_SCANNED:
-        rule = f"a JPEG must have at most {_MAX_SCANS} scans, and fewer if it is large"
+        rule = f"a JPEG must have at most {_MAX_SCANS} scans, and fewer if it is large ({_MAX_SCANNED:,} pixels in all)"
         raise DataError(rule, f"{scans} scans of {num_pixels:,} pixels", "Save it again as an ordinary JPEG.")
 
 

@@ -32,7 +32,7 @@ class IdentityIndex:
     """int64 [num_ids]: what the data set calls each identity, ascending."""
     report: DataReport = field(default_factory=DataReport)
     """What the data set holds beside these images."""
-    marks: tuple[bytes | NDArray[Any], ...] = ()
+    marks: tuple[bytes | NDArray[Any], ...] = field(default=(), repr=False)
     """What else tells this data set from another one with the same labels, such as names or places of the images."""
 
     @classmethod

@@ -3,6 +3,7 @@ from __future__ import annotations
 import contextlib
 import io
 import struct
+import time
 import zlib
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from attfc_train.data.decode import MAX_SIDE, decode
+from attfc_train.data.decode import DEEP, MAX_SIDE, STRETCHED, begin_like_images, decode
 from attfc_train.data.formats.procedural_face import render_face
 from attfc_train.errors import DataError
 
@@ -100,6 +101,82 @@ def test_what_is_no_image(content):
         decode(content, 32)
     assert "\n" not in str(caught.value)
     assert "0x" not in str(caught.value)
+
+
+def with_scans(size: int, more: int) -> bytes:
+    """A progressive JPEG whose last scan is there so many times again."""
+    content = saved(FACE.convert("L").resize((size, size)), "JPEG", progressive=True)
+    last = content[content.rindex(b"\xff\xda") : -2]
+    return content[:-2] + last * more + content[-2:]
+
+
+def test_progressive_jpegs_are_read():
+    encoded = saved(FACE, "JPEG", progressive=True)
+    assert encoded.count(b"\xff\xda") > 5
+    assert np.array_equal(decode(encoded, 96), np.asarray(Image.open(io.BytesIO(encoded))))
+    assert decode(with_scans(96, 50), 96).shape == (96, 96, 3)
+
+
+@pytest.mark.parametrize(("size", "more"), [(16, 5000), (2048, 20)])
+def test_thousands_of_scans_are_refused_before_they_are_decoded(size, more):
+    encoded = with_scans(size, more)
+    before = time.process_time()
+    with pytest.raises(DataError, match=r"at most 100 scans.*Save it again as an ordinary JPEG"):
+        decode(encoded, 112)
+    assert time.process_time() - before < 0.5
+
+
+def gradient(levels: int, dtype: str) -> Image.Image:
+    return Image.fromarray(np.linspace(0, levels - 1, 64 * 64).reshape(64, 64).astype(dtype))
+
+
+def test_deeper_images_are_scaled_not_clipped():
+    """Catches Pillow's conversion, in which everything above 255 of 65,535 is white."""
+    notes = []
+    decoded = decode(saved(gradient(65_536, "uint16"), "PNG"), 64, notes.append)
+    exact = np.linspace(0, 65_535, 64 * 64).reshape(64, 64).astype("uint16") / 257
+    assert np.abs(decoded - exact[:, :, None]).max() <= 0.5
+    assert notes == [DEEP]
+    notes.clear()
+    assert decode(deep_colours(), 2, notes.append).tolist() == [[[0, 127, 254], [0, 127, 254]]] * 2
+    assert notes == [DEEP]
+    notes.clear()
+    decode(saved(gradient(256, "uint8"), "PNG"), 64, notes.append)
+    assert notes == []
+
+
+def deep_colours() -> bytes:
+    """A PNG of 2 x 2 pixels of three 16-bit channels, which Pillow cannot write."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    row = b"\0" + struct.pack(">3H", 0x0010, 0x7F80, 0xFEFF) * 2
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(row * 2)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32", "int64", "bool"])
+def test_pixels_of_another_type_are_refused(dtype):
+    """Catches 256 that becomes 0 where it is written into a batch."""
+    with pytest.raises(DataError, match=f"pixels of type {dtype} instead of uint8"):
+        decode(np.zeros((8, 8, 3), dtype), 8)
+
+
+@pytest.mark.parametrize("encoded", [saved(FACE.resize((64, 48)), "JPEG"), np.zeros((48, 64, 3), np.uint8)])
+def test_stretching_is_noted(encoded):
+    notes = []
+    assert decode(encoded, 32, notes.append).shape == (32, 32, 3)
+    assert notes == [STRETCHED]
+    notes.clear()
+    decode(saved(FACE, "JPEG"), 32, notes.append)
+    assert notes == []
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "BMP", "GIF"])
+def test_beginnings_of_images(kind):
+    start = np.frombuffer(saved(FACE, kind)[:4], "<u4")
+    assert begin_like_images(start).tolist() == [kind != "GIF"]
 
 
 @pytest.mark.parametrize("shape", [(4, 4), (4, 4, 4), (0, 4, 3)])

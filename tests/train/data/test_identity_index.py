@@ -45,6 +45,26 @@ def test_refuses(labels, rule):
         IdentityIndex.from_labels(np.array(labels, dtype=np.int64))
 
 
+@given(LABELS, st.data())
+def test_the_digest_changes_with_every_label(labels, data):
+    """Catches a digest of the counts, and one of the ranks alone: 0, 1 and 0, 2 are other people."""
+    digest = IdentityIndex.from_labels(labels).digest()
+    assert digest == IdentityIndex.from_labels(np.array(labels)).digest()
+    assert len(digest) == 32
+    changed = list(labels)
+    changed[data.draw(st.integers(0, len(labels) - 1))] = max(labels) + data.draw(st.integers(1, 5))
+    if len(set(changed)) > 1:
+        assert IdentityIndex.from_labels(changed).digest() != digest
+    if labels != labels[::-1]:
+        assert IdentityIndex.from_labels(labels[::-1]).digest() != digest
+
+
+def test_the_digest_tells_marks_apart():
+    given = [(), (b"ab",), (b"a", b"b"), (b"", b"ab"), (np.array([1, 2]),), (np.array([2, 1]),)]
+    digests = [IdentityIndex.from_labels([0, 1], marks=marks).digest() for marks in given]
+    assert len(set(digests)) == len(given)
+
+
 def test_millions_of_shuffled_images():
     labels = np.arange(3_000_000, dtype=np.int64) * 7919 % 50_000
     index = IdentityIndex.from_labels(labels)

@@ -117,3 +117,13 @@ def test_who_may_share_identities():
     assert not may_share_identities("faces@3:4", "faces@0:3")
     assert not may_share_identities("faces", "others")
     assert not may_share_identities("faces@0:3", "others@0:3")
+
+
+def test_a_part_keeps_report_and_digest_of_its_whole(face_folder):
+    (face_folder / "c" / "notes.txt").write_text("")
+    whole = open_dataset(str(face_folder))
+    part = open_dataset(f"{face_folder}@0:2")
+    assert part.index.report.messages() == whole.index.report.messages() != []
+    digests = {open_dataset(f"{face_folder}{places}").index.digest() for places in ("", "@0:2", "@1:3", "@0:3")}
+    assert len(digests) == 3, "@0:3 is the whole"
+    assert part.index.digest() == open_dataset(f"{face_folder}@0:2").index.digest()

@@ -19,6 +19,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from attfc_train.data.formats.gather import Gatherer
 from attfc_train.data.reading import UnreadableError, open_regular, refuse_foreign, unreadable
 from attfc_train.errors import DataError
 from attfc_train.units import Bytes
@@ -35,9 +36,6 @@ _MAGIC_BYTES: Final = struct.pack("<I", MAGIC)
 WHOLE, FIRST, _MIDDLE, _LAST = range(4)
 """Kinds of frames."""
 _FIRST_READ: Final[Bytes] = 16384
-_SPARSE: Final[Bytes] = 16384
-"""Heads farther apart are read one by one: a longer read would cost more than another call."""
-_WINDOW: Final[Bytes] = 2**22
 HEAD_WORDS: Final = 12
 """32-bit words that `RecordFile.heads` returns: frame (2), image header (6), two labels behind it, two more."""
 _HEAD_BYTES: Final[Bytes] = 4 * HEAD_WORDS
@@ -82,7 +80,7 @@ def image_header(label: float | tuple[float, ...], number: int, second_number: i
 class RecordFile:
     """A ``.rec`` file open for reading, from any number of threads.
 
-    It is read, never mapped: a mapped file that shrinks ends the process with SIGBUS, without a word.
+    A file that shrinks meanwhile is an error, never SIGBUS (`attfc_train.data.formats.gather`).
     """
 
     def __init__(self, path: Path) -> None:
@@ -96,6 +94,7 @@ class RecordFile:
         self._descriptor = open_regular(path)
         weakref.finalize(self, os.close, self._descriptor)
         self.size: Bytes = os.fstat(self._descriptor).st_size
+        self._gatherer = Gatherer(self._descriptor, self.size)
         refuse_foreign(path, "must hold RecordIO records", self.bytes_at(0, min(self.size, _FIRST_READ)))
 
     def bytes_at(self, offset: int, length: Bytes) -> bytes:
@@ -123,22 +122,13 @@ class RecordFile:
         """Return the first `HEAD_WORDS` words of records, from the magic on, uint32 [n, HEAD_WORDS]; 0 behind the file's end.
 
         Args:
-            offsets: int64 [n], ascending, multiples of 4 inside the file. Neighbours are read together.
+            offsets: int64 [n], inside the file.
+
+        Raises:
+            UnreadableError: the system does not give them, or the file shrank.
         """
-        content = bytearray(offsets.size * _HEAD_BYTES)
-        words = np.frombuffer(content, dtype="<u4").reshape(-1, HEAD_WORDS)
-        columns = np.arange(HEAD_WORDS)
-        bounds = _windows(offsets)
-        for first, stop in zip(bounds[:-1].tolist(), bounds[1:].tolist(), strict=True):
-            begin = int(offsets[first])
-            length = int(offsets[stop - 1]) - begin + _HEAD_BYTES
-            window = self.bytes_at(begin, length).ljust(length, b"\0")
-            if stop - first == 1:
-                content[first * _HEAD_BYTES : stop * _HEAD_BYTES] = window
-            else:
-                rows = (offsets[first:stop] - begin) // 4
-                words[first:stop] = np.frombuffer(window, dtype="<u4")[rows[:, None] + columns]
-        return words
+        content = self._gatherer.pieces(offsets, _HEAD_BYTES, self.bytes_at)
+        return np.frombuffer(content, dtype="<u4").reshape(-1, HEAD_WORDS)
 
     def read(self, offset: int, where: str) -> bytes:
         """Return the payload of the record at `offset`.
@@ -175,17 +165,6 @@ class RecordFile:
         if end > len(frame):
             frame += self.bytes_at(offset + len(frame), end - len(frame))
         return word >> 29, frame[FRAME_BYTES:end], offset + end + -end % 4  # -end mod 4 bytes of padding
-
-
-def _windows(offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the bounds [w + 1] of runs of ascending offsets that are read at once: close together, and few megabytes long."""
-    if not offsets.size:
-        return np.zeros(1, dtype=np.int64)
-    run = np.concatenate([[0], np.cumsum(np.diff(offsets) > _SPARSE)])
-    starts = offsets[np.flatnonzero(np.diff(run, prepend=-1))]
-    piece = (offsets - starts[run]) // _WINDOW
-    cuts = np.flatnonzero((np.diff(run) != 0) | (np.diff(piece) != 0)) + 1
-    return np.concatenate([[0], cuts, [offsets.size]])
 
 
 def damaged(where: str, got: str) -> DataError:

@@ -237,7 +237,7 @@ def _whole_numbers(file: RecordFile, labels: NDArray[np.float32], keys: Int64s) 
 
 
 def _look(file: RecordFile, offsets: Int64s) -> _Looked:
-    """Look at the beginnings of records, in the order of the file.
+    """Look at the beginnings of records, in the order of the file, which a disk likes best.
 
     Raises:
         DataError: an offset where no record starts.

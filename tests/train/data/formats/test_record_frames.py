@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attfc_train.data.foreign import foreign_content
+from attfc_train.data.formats import gather
 from attfc_train.data.formats.record_frames import HEAD_WORDS, MAGIC, RecordFile, framed
 from attfc_train.data.formats.record_index import REPEATED, read_idx
 from attfc_train.data.reading import UnreadableError
@@ -104,15 +105,21 @@ def test_bad_idx_text(folder, text):
         read_idx(path)
 
 
-@pytest.mark.parametrize("sparse", [0, 64, 10**6])
-@pytest.mark.parametrize("window", [64, 300, 10**6])
-def test_heads_are_the_first_words_however_they_are_read(folder, monkeypatch, sparse, window):
-    """Catches a window that begins at the record before, and one that ends inside a head."""
-    monkeypatch.setattr("attfc_train.data.formats.record_frames._SPARSE", sparse)
-    monkeypatch.setattr("attfc_train.data.formats.record_frames._WINDOW", window)
+@pytest.fixture(params=["system call", "one by one"])
+def way_of_reading(request, monkeypatch):
+    """As on Linux, and as where there is no ``process_vm_readv``."""
+    if request.param == "one by one":
+        monkeypatch.setattr(gather, "_system_call", lambda: None)
+    return request.param
+
+
+@pytest.mark.parametrize("most", [1, 2, 1024])
+def test_heads_are_the_first_words_however_they_are_read(folder, monkeypatch, most, way_of_reading):
+    """Catches a piece that is written at another one's place, and a head that ends behind the file."""
+    monkeypatch.setattr(gather, "_MOST", most)
     content = np.arange(400, dtype="<u4")
     file = opened(folder / "words.rec", content.tobytes() + b"x")
-    chosen = np.array([0, 4, 8, 60, 64, 300, 1200, 1580, 1596])
+    chosen = np.array([0, 4, 8, 60, 64, 1200, 300, 1556, 1580, 1596])
     padded = np.append(content, np.zeros(HEAD_WORDS, np.uint32))
     padded[400] = ord("x")
     expected = [padded[place // 4 : place // 4 + HEAD_WORDS].tolist() for place in chosen]
@@ -120,8 +127,16 @@ def test_heads_are_the_first_words_however_they_are_read(folder, monkeypatch, sp
     assert file.heads(chosen[:0]).shape == (0, HEAD_WORDS)
 
 
-def test_a_file_that_shrinks_is_an_error_not_a_signal(folder):
-    """Catches a mapped file: SIGBUS would end the tests here."""
+def test_thousands_of_heads_are_copied_without_reading_one_by_one(folder):
+    """Catches a system call that fails, which is only slow."""
+    file = opened(folder / "many.rec", np.arange(100_000, dtype="<u4").tobytes())
+    file.bytes_at = lambda *_: pytest.fail("read one by one")
+    offsets = np.arange(0, 399_000, 132)
+    assert np.array_equal(file.heads(offsets), offsets[:, None] // 4 + np.arange(HEAD_WORDS))
+
+
+def test_a_file_that_shrinks_is_an_error_not_a_signal(folder, way_of_reading):
+    """Catches reading the mapped file itself: SIGBUS would end the tests here."""
     file = opened(folder / "shrinking.rec", bytes(10**6))
     os.truncate(folder / "shrinking.rec", 100)
     offsets = np.arange(0, 10**6, 50_000)

@@ -17,6 +17,7 @@ from attfc_planner.calibrate.memory_regression import MemoryRun, fit_cpu, fit_cu
 from attfc_planner.calibrate.real_steps import RealSteps, run_real_steps
 from attfc_planner.calibrate.speed_regression import SpeedFit, TimedRun, fit_speed
 from attfc_planner.gpu.calibration import Calibration
+from attfc_planner.gpu.holders import who_holds
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.memory.model import MemoryModel
 from attfc_planner.plan.request import choose_precision
@@ -181,7 +182,7 @@ def without_data(memory: MemoryPrediction) -> Bytes:
 def _too_full(gpu: GpuProfile, fitting: int) -> DeviceMemoryError:
     free = f"{format_bytes(gpu.capacity_bytes - gpu.foreign_bytes)} free, which is enough for {fitting}"
     rule = f"at least {LEAST_RUNS} runs of a calibration must fit into the free memory of {gpu.name}"
-    return DeviceMemoryError(rule, free, "Stop what else runs on it, then: attfc-plan calibrate.")
+    return DeviceMemoryError(rule, free, f"End what else runs on it ({who_holds(gpu)}), then: attfc-plan calibrate.")
 
 
 def _too_few(gpu: GpuProfile, runs: Sequence[Run], failed: Sequence[str]) -> UsageError:

@@ -21,8 +21,8 @@ def calibrate_device(console: Console, word: str) -> None:
         rule = "--gpu must be 'auto' or 'cpu', because only a device that is here can be measured"
         raise UsageError(rule, f"'{word}'", "Run it where the device is.")
     device, note = find_gpu(word)
-    if note:
-        console.print(note.replace("planning for", "calibrating"), highlight=False, soft_wrap=True)
+    for line in (note or "").splitlines():
+        console.print(line.replace("planning for", "calibrating"), highlight=False, soft_wrap=True)
     with console.status("Calibrating ...") as status:
         result = calibrate(device, tell=lambda text: status.update(f"Calibrating, {text} ..."))
     show_calibration(console, result)

@@ -33,8 +33,8 @@ def device_of_plan(console: Console, provenance: Provenance | None) -> GpuProfil
 
 
 def _prepared(console: Console, device: GpuProfile, note: str | None, must_be_here: bool = False) -> GpuProfile:
-    if note:
-        console.print(note, highlight=False, soft_wrap=True)
+    for line in (note or "").splitlines():
+        console.print(line, highlight=False, soft_wrap=True)
     if must_be_here:
         detect.require_here(device)
     return with_calibration(console, device)

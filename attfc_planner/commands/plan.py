@@ -70,7 +70,7 @@ def _still_fitting(console: Console, request: PlanRequest, planned: PlannedRun, 
     if held is None or not missing:
         return planned
     console.print(f"Others have taken memory since: {format_bytes(missing)} too few. Planning again.", highlight=False)
-    return _plan_and_show(console, request, launch.held_by_others(gpu, held), output)
+    return _plan_and_show(console, request, launch.held_by_others(gpu, held, fingerprint.holders_now(gpu.kind)), output)
 
 
 def _compare(console: Console, planned: PlannedRun) -> None:

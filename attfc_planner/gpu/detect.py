@@ -15,7 +15,8 @@ from typing import Any, Literal
 
 from attfc_planner.gpu.calibration import Calibration
 from attfc_planner.gpu.catalog import find_card, get_card, load_gpu_profile
-from attfc_planner.gpu.fingerprint import CpuFingerprint, CudaFingerprint, cpu_fingerprint, cuda_fingerprint
+from attfc_planner.gpu.fingerprint import CpuFingerprint, CudaFingerprint, cpu_fingerprint, cuda_fingerprint, why_no_gpu
+from attfc_planner.gpu.holders import who_holds
 from attfc_planner.gpu.measurement_cache import EXPANDABLE, Measured, cache_path, read_cached, write_cached
 from attfc_planner.gpu.profile import NOT_IN_CATALOGUE, Architecture, GpuProfile
 from attfc_train.cuda_environment import allocator_setting, expands, prepare
@@ -23,6 +24,7 @@ from attfc_train.document import Precision
 from attfc_train.errors import StorageError, UsageError
 from attfc_train.processes import command
 from attfc_train.profile.prediction import Provenance
+from attfc_train.units import Bytes, format_bytes
 
 NO_BUS = "a CPU reads its own memory; no bus lies between"
 LEAST_COMPUTE_CAPABILITY = 7.5
@@ -31,6 +33,9 @@ _CUDA_OFFERS = "torch.cuda.mem_get_info on this device"
 _DRIVER_LEAVES = "NVML: the driver's total less its reserve"
 _PROBED = "measured by a probe on this device"
 _AFFINITY = "sched_getaffinity of this process"
+_RAM_OFFERS = "the machine's RAM, which this GPU shares"
+_MUCH_HELD = 0.1
+"""Share of a device's memory that others hold which is worth a line: a desktop takes 1 to 5 %."""
 
 
 def find_gpu(word: str) -> tuple[GpuProfile, str | None]:
@@ -51,10 +56,28 @@ def find_gpu(word: str) -> tuple[GpuProfile, str | None]:
     cuda = cuda_fingerprint() if word.lower() == "auto" else None
     if cuda is not None:
         device = present_gpu(cuda)
-        return device, torch_note(device)
+        return device, _lines(*cuda.notes, _held_note(device), torch_note(device))
     cpu = present_cpu(cpu_fingerprint())
-    note = f"No NVIDIA GPU found: planning for this machine's CPU ({cpu.name}) and RAM."
-    return cpu, note if word.lower() == "auto" else None
+    return cpu, _no_gpu_note(cpu) if word.lower() == "auto" else None
+
+
+def _no_gpu_note(cpu: GpuProfile) -> str:
+    why = why_no_gpu()
+    return f"No NVIDIA GPU found{f' ({why})' if why else ''}: planning for this machine's CPU ({cpu.name}) and RAM."
+
+
+def _held_note(device: GpuProfile) -> str | None:
+    """Return a line about memory that others hold, where there would be a larger plan without."""
+    if device.foreign_bytes < _MUCH_HELD * device.capacity_bytes:
+        return None
+    return (
+        f"Others hold {format_bytes(device.foreign_bytes)} of {device.name}, which the plan leaves to them: "
+        f"{who_holds(device)}. End them for all of it."
+    )
+
+
+def _lines(*notes: str | None) -> str | None:
+    return "\n".join(note for note in notes if note) or None
 
 
 def torch_note(device: GpuProfile) -> str | None:
@@ -93,7 +116,8 @@ def present_gpu(found: CudaFingerprint) -> GpuProfile:
     """Return the GPU that is here: CUDA's memory, NVML's facts, the catalogue's ceilings of a known card, measured rates."""
     measured = _measured("cuda", f"{found.name}|{found.driver}", _precisions(found.compute_capability))
     known = _stated_rates(found, measured.rates)
-    capacity = min(found.capacity_bytes, int(measured.rates.get("capacity_bytes", found.capacity_bytes)))
+    offered = [found.capacity_bytes, int(measured.rates.get("capacity_bytes", found.capacity_bytes))]
+    capacity = min(*offered, *([known["capacity_bytes"]] if found.shares_ram and "capacity_bytes" in known else []))
     facts = {
         "capacity_bytes": capacity,
         # What is not free of the driver's figure and no part of CUDA's is held by nobody.
@@ -106,9 +130,20 @@ def present_gpu(found: CudaFingerprint) -> GpuProfile:
     host = {"num_cores": cpu_fingerprint().num_cores, "driver": found.driver, "measured": measured.rates or None}
     host["native_segments"] = _reason_for_native(measured.rates)
     sources = {**known["sources"], **dict.fromkeys(facts, "NVML"), "num_cores": _AFFINITY, "measured": measured.source}
-    sources["capacity_bytes"] = _CUDA_OFFERS if measured.rates.get("capacity_bytes") == capacity else _DRIVER_LEAVES
+    sources["capacity_bytes"] = _capacity_source(found, measured, capacity)
     identity = {"name": found.name, "kind": "cuda", "architecture": _architecture(found.compute_capability)}
-    return _with_calibration(GpuProfile.model_validate({**known, **identity, **facts, **host, "sources": sources}), measured)
+    whole = {**known, **identity, **facts, **host, "holders": found.holders, "sources": sources}
+    try:
+        return _with_calibration(GpuProfile.model_validate(whole), measured)
+    except ValueError as error:
+        remedy = "Update the driver, or give --gpu a card or a GPU profile file."
+        raise UsageError("what the driver tells of a GPU must make sense", f"'{found}'"[:200], remedy) from error
+
+
+def _capacity_source(found: CudaFingerprint, measured: Measured, capacity: Bytes) -> str:
+    if measured.rates.get("capacity_bytes") == capacity:
+        return _CUDA_OFFERS
+    return _RAM_OFFERS if found.shares_ram else _DRIVER_LEAVES
 
 
 def _reason_for_native(rates: dict[str, float]) -> str | None:
@@ -128,13 +163,14 @@ def _precisions(compute_capability: float) -> tuple[Precision, ...]:
 
 def _stated_rates(found: CudaFingerprint, rates: dict[str, float]) -> dict[str, Any]:
     """Return the catalogue's entry for the card; for a device that it does not know, what the probes measured."""
-    card = find_card(found.name, found.capacity_bytes)
+    card = find_card(found.name, None if found.shares_ram else found.capacity_bytes)
     if card is not None:
         return card.model_dump(exclude_none=True)
     if not rates:
+        held = f": {', '.join(found.holders)}" if found.holders else ""
         raise UsageError(
             f"'{found.name}' is not in the catalogue and must be measured",
-            "no measurement (a torch without CUDA, or a card that is full)",
+            f"no measurement (a torch without CUDA, or a card that is full{held})",
             "Install a CUDA build of torch, free the card, or give --gpu a GPU profile file.",
         )
     stated = {name: rate for name, rate in rates.items() if name in GpuProfile.model_fields}
@@ -179,7 +215,10 @@ def is_here(device: GpuProfile) -> bool:
     """Return whether this machine can train on `device`: it is a CPU, or the GPU that CUDA would choose has its name."""
     if device.kind == "cpu":
         return True
-    cuda = cuda_fingerprint()
+    try:
+        cuda = cuda_fingerprint()
+    except UsageError:  # a driver that does not answer is no reason against a plan for another machine
+        return False
     if cuda is None:
         return False
     card = find_card(cuda.name, cuda.capacity_bytes)

@@ -1,6 +1,7 @@
 """Facts about the device that is here, from the driver and the kernel, without starting CUDA or importing torch.
 
-NVML is asked rather than CUDA because a CUDA context would itself take memory on the card that is being measured.
+NVML is asked rather than CUDA because a CUDA context would itself take memory on the card that is being measured. Whatever it
+answers but success becomes one line (`attfc_planner.gpu.nvml`).
 Run ``python -m attfc_planner.gpu.fingerprint`` to see this machine.
 """
 
@@ -9,10 +10,14 @@ from __future__ import annotations
 import math
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from attfc_planner.gpu.first_device import Device, first_device, uuid_of
+from attfc_planner.gpu.holders import holders
+from attfc_planner.gpu.nvml import OTHERWISE, Answers, name_of, needed, refusal, session
+from attfc_planner.gpu.visible import VARIABLE, hides_all, setting_of
 from attfc_train.errors import UsageError
 from attfc_train.units import MIB, Bytes, format_bytes
 
@@ -36,6 +41,13 @@ class CudaFingerprint:
     compute_capability: float
     max_power_watts: float | None
     pcie_bytes_per_second: float | None
+    shares_ram: bool = False
+    """Whether its memory is the machine's, as of a GB10."""
+    uuid: str | None = field(default=None, compare=False)
+    holders: tuple[str, ...] = field(default=(), compare=False)
+    """Who holds `foreign_bytes`, as far as NVML tells."""
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """Lines for the user."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +64,29 @@ def cuda_fingerprint() -> CudaFingerprint | None:
     """Return the first GPU that `CUDA_VISIBLE_DEVICES` shows; None without a driver or a visible GPU.
 
     Numbers count by PCI bus, as NVML does; attfc sets ``CUDA_DEVICE_ORDER=PCI_BUS_ID`` wherever it starts CUDA.
-    """
-    import pynvml
 
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return None
-    try:
-        handle = _visible_device(pynvml)
-        return None if handle is None else _read_device(pynvml, handle)
-    finally:
-        pynvml.nvmlShutdown()
+    Raises:
+        UsageError: there is a driver, and it does not answer; or the variable names a device that is not here.
+    """
+    found = _first_visible()
+    return found if isinstance(found, CudaFingerprint) else None
+
+
+def why_no_gpu() -> str:
+    """Return why `cuda_fingerprint` is None, in a few words; empty where the machine simply has no GPU."""
+    found = _first_visible()
+    return found if isinstance(found, str) else ""
+
+
+def _first_visible() -> CudaFingerprint | str:
+    setting = setting_of(os.environ)
+    with session() as nvml:
+        if isinstance(nvml, str):
+            return nvml
+        if hides_all(setting):
+            return f"{VARIABLE} is '{setting}', which hides all"
+        device = first_device(nvml, setting)
+        return "" if device is None else _read_device(nvml, device)
 
 
 def cpu_fingerprint() -> CpuFingerprint:
@@ -83,6 +106,12 @@ def foreign_bytes(kind: Literal["cuda", "cpu"]) -> Bytes | None:
     return None if gpu is None else gpu.foreign_bytes
 
 
+def holders_now(kind: Literal["cuda", "cpu"]) -> tuple[str, ...]:
+    """Return the processes that hold the device's memory now, as far as NVML tells."""
+    gpu = cuda_fingerprint() if kind == "cuda" else None
+    return () if gpu is None else gpu.holders
+
+
 def reserved_by_driver(total_bytes: Bytes) -> Bytes:
     """Return the most that a driver keeps of a card's memory from CUDA: 512 MiB and 0.5 % of its total.
 
@@ -91,49 +120,60 @@ def reserved_by_driver(total_bytes: Bytes) -> Bytes:
     return _LEAST_RESERVE + math.ceil(_RESERVED_SHARE * total_bytes)
 
 
-def _visible_device(nvml: Any) -> Any:
-    count = nvml.nvmlDeviceGetCount()
-    wanted = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
-    if not count or wanted in ("", "-1"):
-        return None
-    try:
-        if wanted.isdecimal():
-            return _first_instance(nvml, nvml.nvmlDeviceGetHandleByIndex(int(wanted)))
-        return nvml.nvmlDeviceGetHandleByUUID(wanted)
-    except nvml.NVMLError as error:
-        raise UsageError(
-            "CUDA_VISIBLE_DEVICES must name a GPU of this machine", f"'{wanted}' ({error})", "Correct it or unset it."
-        ) from error
-
-
-def _first_instance(nvml: Any, handle: Any) -> Any:
-    """Return the first MIG instance of a card that is divided into such, as CUDA takes it; else the card."""
-    try:
-        mode, _ = nvml.nvmlDeviceGetMigMode(handle)
-        return nvml.nvmlDeviceGetMigDeviceHandleByIndex(handle, 0) if mode == nvml.NVML_DEVICE_MIG_ENABLE else handle
-    except nvml.NVMLError:  # most cards know no MIG
-        return handle
-
-
-def _read_device(nvml: Any, handle: Any) -> CudaFingerprint:
-    try:
-        memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-        major, minor = _compute_capability(nvml, handle)
+def _read_device(nvml: Any, device: Device) -> CudaFingerprint:
+    handle = device.handle
+    answers = Answers()
+    with needed(f"NVML must tell the name of {device.label}"):
         name = _text(nvml.nvmlDeviceGetName(handle))
-    except nvml.NVMLError as error:
-        remedy = "Give --gpu a card ('attfc-plan gpus' lists them), a GPU profile file, or cpu."
-        raise UsageError("the driver must tell the GPU's name, memory and compute capability", f"'{error}'", remedy) from error
-    capacity = int(memory.total) - _reserve(nvml, handle, int(memory.total))
-    milliwatts = _ask(nvml, nvml.nvmlDeviceGetPowerManagementLimit, handle)
+    with needed(f"NVML must tell the compute capability of {device.label}"):
+        compute_capability = _compute_capability(nvml, handle)
+    memory = _memory(nvml, device)
+    milliwatts = answers.ask("the power limit", nvml.nvmlDeviceGetPowerManagementLimit, handle)
+    driver = answers.ask("the driver's version", nvml.nvmlSystemGetDriverVersion)
+    pcie = _pcie_rate(nvml, handle, answers)
+    notes = (device.note, memory.note, answers.note)
     return CudaFingerprint(
         name=name,
-        capacity_bytes=capacity,
-        foreign_bytes=max(0, capacity - int(memory.free)),
-        driver=_text(nvml.nvmlSystemGetDriverVersion()),
-        compute_capability=major + minor / 10,
+        capacity_bytes=memory.capacity_bytes,
+        foreign_bytes=memory.foreign_bytes,
+        driver=_text(driver) if driver else "unknown",
+        compute_capability=compute_capability,
         max_power_watts=milliwatts / 1000 if milliwatts else None,
-        pcie_bytes_per_second=_pcie_rate(nvml, handle),
+        pcie_bytes_per_second=pcie,
+        shares_ram=memory.note is not None,
+        uuid=uuid_of(nvml, handle) or None,
+        holders=holders(nvml, handle),
+        notes=tuple(note for note in notes if note),
     )
+
+
+@dataclass(frozen=True)
+class _Memory:
+    capacity_bytes: Bytes
+    foreign_bytes: Bytes
+    note: str | None = None
+
+
+def _memory(nvml: Any, device: Device) -> _Memory:
+    """Return a device's memory; of one that NVML has no memory of, which is the machine's, the RAM."""
+    rule = f"NVML must tell the memory of {device.label}"
+    try:
+        memory = nvml.nvmlDeviceGetMemoryInfo(device.handle)
+    except nvml.NVMLError as error:
+        if error.value == nvml.NVML_ERROR_NOT_SUPPORTED:
+            return _shared_memory(name_of(error))
+        raise refusal(rule, error) from error
+    capacity = int(memory.total) - _reserve(nvml, device.handle, int(memory.total))
+    if capacity <= 0:
+        raise UsageError(rule, f"{int(memory.total)} bytes", f"Look whether nvidia-smi shows it. {OTHERWISE}")
+    return _Memory(capacity, max(0, capacity - int(memory.free)))
+
+
+def _shared_memory(error: str) -> _Memory:
+    # A GB10 (DGX Spark) has no memory of its own: NVML answers "not supported", and CUDA offers the machine's RAM.
+    ram = cpu_fingerprint()
+    note = f"NVML knows no memory of this GPU ({error}), as of one that shares the machine's: planning with the RAM"
+    return _Memory(ram.capacity_bytes, ram.capacity_bytes - ram.available_bytes, f"{note}, {format_bytes(ram.capacity_bytes)}.")
 
 
 def _reserve(nvml: Any, handle: Any, total_bytes: Bytes) -> Bytes:
@@ -144,32 +184,29 @@ def _reserve(nvml: Any, handle: Any, total_bytes: Bytes) -> Bytes:
         return reserved_by_driver(total_bytes)
 
 
-def _compute_capability(nvml: Any, handle: Any) -> tuple[int, int]:
+def _compute_capability(nvml: Any, handle: Any) -> float:
     try:
         major, minor = nvml.nvmlDeviceGetCudaComputeCapability(handle)
-    except nvml.NVMLError:  # a MIG instance may leave the answer to its card
-        card = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
+    except nvml.NVMLError as error:  # a MIG instance may leave the answer to its card
+        try:
+            card = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(handle)
+        except nvml.NVMLError:
+            raise error from None
         major, minor = nvml.nvmlDeviceGetCudaComputeCapability(card)
-    return int(major), int(minor)
+    if major < 1:
+        raise UsageError("NVML must tell the compute capability", f"{major}.{minor}", f"Install a newer driver. {OTHERWISE}")
+    return int(major) + int(minor) / 10
 
 
-def _pcie_rate(nvml: Any, handle: Any) -> float | None:
-    generation = _ask(nvml, nvml.nvmlDeviceGetMaxPcieLinkGeneration, handle)
-    width = _ask(nvml, nvml.nvmlDeviceGetMaxPcieLinkWidth, handle)
+def _pcie_rate(nvml: Any, handle: Any, answers: Answers) -> float | None:
+    generation = answers.ask("the PCIe generation", nvml.nvmlDeviceGetMaxPcieLinkGeneration, handle)
+    width = answers.ask("the PCIe width", nvml.nvmlDeviceGetMaxPcieLinkWidth, handle)
     lane = _PCIE_GIGATRANSFERS.get(generation or 0)
     return lane * width * 1e9 / 8 if lane and width else None
 
 
-def _ask(nvml: Any, question: Any, handle: Any) -> int | None:
-    """Return NVML's answer; None where a card or a virtual GPU does not support the question."""
-    try:
-        return int(question(handle))
-    except nvml.NVMLError:
-        return None
-
-
 def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def _meminfo() -> dict[str, Bytes]:
@@ -193,7 +230,6 @@ def _cpu_name() -> str:
 
 
 if __name__ == "__main__":
-    gpu = cuda_fingerprint()
-    print(gpu if gpu else "No NVIDIA GPU found.")
+    print(cuda_fingerprint() or f"No NVIDIA GPU found. {why_no_gpu()}")
     cpu = cpu_fingerprint()
     print(f"{cpu.name}, {cpu.num_cores} cores, {format_bytes(cpu.available_bytes)} of {format_bytes(cpu.capacity_bytes)} free")

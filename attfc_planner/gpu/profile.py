@@ -42,6 +42,8 @@ class GpuProfile(Frozen):
     """Device memory that CUDA offers, which is less than nvidia-smi's total; a CPU: RAM in total."""
     foreign_bytes: Bytes = Field(0, ge=0)
     """Memory that others hold now; 0 for a card of the catalogue."""
+    holders: tuple[str, ...] = ()
+    """The processes that hold it, the most first, as far as the driver tells."""
     memory_bandwidth_bytes_per_second: float = Field(gt=0)
     fp32_flops: float = Field(gt=0)
     """Plain fp32 outside the tensor cores."""

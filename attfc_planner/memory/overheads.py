@@ -100,7 +100,8 @@ def unseen_terms(profile: TrainProfile, gpu: GpuProfile, passing: Bytes) -> list
     else:
         terms = [_process(profile, gpu), _cpu_workspace(passing, gpu), _host_data(profile)]
     if gpu.foreign_bytes:
-        terms.append(MemoryTerm(name="foreign", bytes=gpu.foreign_bytes, source="measured: other processes on the device"))
+        who = ", ".join(gpu.holders) or "other processes on the device"
+        terms.append(MemoryTerm(name="foreign", bytes=gpu.foreign_bytes, source=f"measured: {who}"))
     return terms
 
 

@@ -30,10 +30,10 @@ def missing_bytes(plan: Plan, foreign_bytes: Bytes) -> Bytes:
     return max(0, needed + foreign_bytes - plan.gpu.capacity_bytes)
 
 
-def held_by_others(gpu: GpuProfile, foreign_bytes: Bytes) -> GpuProfile:
+def held_by_others(gpu: GpuProfile, foreign_bytes: Bytes, holders: tuple[str, ...] = ()) -> GpuProfile:
     """Return the device with the memory that others hold of it now."""
     sources = {**gpu.sources, "foreign_bytes": "measured again before the launch"}
-    return gpu.model_copy(update={"foreign_bytes": foreign_bytes, "sources": sources})
+    return gpu.model_copy(update={"foreign_bytes": foreign_bytes, "holders": holders, "sources": sources})
 
 
 def new_run_folder(name: str, parent: Path = Path("runs")) -> Path:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+from attfc_planner.gpu.holders import who_holds
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.gpu.versions import installed_versions
 from attfc_planner.knobs.space import Setting
@@ -15,7 +16,7 @@ from attfc_planner.search.candidates import Candidate, MemoryEstimator
 from attfc_planner.search.choose import choose, pick, runners_up
 from attfc_planner.search.constraints import Limits, is_feasible
 from attfc_planner.search.heads import HeadChoice, head_choices, why_head
-from attfc_planner.search.refusal import refusal, smallest
+from attfc_planner.search.refusal import NOTHING_HELD, Held, refusal, smallest
 from attfc_planner.search.study import SearchResult, common_front, pareto_front, plain_fronts, search
 from attfc_planner.search.summary import summarised
 from attfc_planner.speed.model import hours_per_epoch
@@ -65,9 +66,16 @@ def make_plan(problem: Problem) -> Plan:
         lambda margin_bytes: pick(front_within(margin_bytes), request.prefer), problem.model, problem.limits
     )
     if winner is None:
-        raise refusal(problem.spaces, problem.evaluate, replace(problem.limits, margin_bytes=margin), problem.gpu.name)
+        limits = replace(problem.limits, margin_bytes=margin)
+        raise refusal(problem.spaces, problem.evaluate, limits, problem.gpu.name, _held(problem))
     others = [other for other in front_within(margin) if other.setting != winner.setting]
     return _plan_of(problem, result, winner, pareto_front([winner, *others]), margin)
+
+
+def _held(problem: Problem) -> Held:
+    """Return what ending others would give the plan: nothing where --max-memory is the limit."""
+    gpu = problem.gpu
+    return Held(gpu.foreign_bytes, who_holds(gpu)) if problem.limits.budget_bytes >= gpu.capacity_bytes else NOTHING_HELD
 
 
 def _fronts_within(problem: Problem, result: SearchResult, margin_bytes: Bytes) -> list[list[Candidate]]:

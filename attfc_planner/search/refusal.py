@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from attfc_planner.knobs.space import ACCUMULATION, GRADIENT_CHECKPOINTING, SearchSpace, Setting
 from attfc_planner.knobs.spaces import Spaces
@@ -13,7 +14,7 @@ from attfc_planner.search.choose import describe
 from attfc_planner.search.constraints import Limits, accuracy_shortfall, is_sound, memory_excess_mib
 from attfc_planner.search.screening import cells, screen
 from attfc_train.errors import InfeasiblePlanError
-from attfc_train.units import MIB, format_bytes
+from attfc_train.units import MIB, Bytes, format_bytes
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,22 @@ class Miss:
     """The nearest setting that another limit would accept."""
 
 
-def refusal(spaces: Spaces, evaluate: Evaluate, limits: Limits, device: str) -> InfeasiblePlanError:
+class Held(NamedTuple):
+    """Memory of the device that others hold, and that a plan would have if they ended."""
+
+    bytes: Bytes
+    who: str
+
+
+NOTHING_HELD = Held(0, "")
+
+
+def refusal(spaces: Spaces, evaluate: Evaluate, limits: Limits, device: str, held: Held = NOTHING_HELD) -> InfeasiblePlanError:
     """Return the error for spaces of which nothing respects `limits`: of several kinds of heads what each is short of."""
     if spaces.is_one:
-        return miss(spaces.members[0], evaluate, limits, device).error
-    by_kind = {str(kind): miss(space, evaluate, limits, device) for kind, space in zip(spaces.kinds, spaces, strict=True)}
+        return miss(spaces.members[0], evaluate, limits, device, held).error
+    pairs = zip(spaces.kinds, spaces, strict=True)
+    by_kind = {str(kind): miss(space, evaluate, limits, device, held) for kind, space in pairs}
     nearest_first = sorted(by_kind.items(), key=lambda item: item[1].share)
     advising = [each for _, each in nearest_first if each.near is not None]
     # Of what other limits would accept the most accurate; where no kind has any, the word about the nearest kind.
@@ -55,7 +67,7 @@ def _listed_limits(limits: Limits, device: str) -> str:
     return f"{', '.join(listed)} and the {format_bytes(limits.budget_bytes)} of {device}"
 
 
-def miss(space: SearchSpace, evaluate: Evaluate, limits: Limits, device: str) -> Miss:
+def miss(space: SearchSpace, evaluate: Evaluate, limits: Limits, device: str, held: Held = NOTHING_HELD) -> Miss:
     """Return by how much a space misses the limits: the first of accuracy, hours and memory to blame.
 
     Each limit is tried without those that cost more to ask about: accuracy alone, then without hours, then all.
@@ -67,7 +79,7 @@ def miss(space: SearchSpace, evaluate: Evaluate, limits: Limits, device: str) ->
         fitting = screen(space, evaluate, replace(limits, max_hours=None))
         if fitting and fitting[0].hours > limits.max_hours:  # the first is the fastest that fits
             return _too_slow(fitting[0], screen(space, evaluate, of_any_accuracy), limits)
-    return _too_large(space, evaluate, limits, device)
+    return _too_large(space, evaluate, limits, device, held)
 
 
 def smallest(
@@ -142,7 +154,7 @@ def _too_slow(fastest: Candidate, in_time: list[Candidate], limits: Limits) -> M
     return Miss(error, f"{fastest.hours:.1f} hours at best", fastest.hours / limits.max_hours - 1, fastest)
 
 
-def _too_large(space: SearchSpace, evaluate: Evaluate, limits: Limits, device: str) -> Miss:
+def _too_large(space: SearchSpace, evaluate: Evaluate, limits: Limits, device: str, held: Held) -> Miss:
     untimed = replace(limits, max_hours=None)
     of_any_accuracy = replace(untimed, max_accuracy_drop=math.inf)
     wanted = smallest(space, evaluate, untimed)
@@ -158,11 +170,19 @@ def _too_large(space: SearchSpace, evaluate: Evaluate, limits: Limits, device: s
         f"{needed} for the smallest setting within --max-accuracy-drop "
         f"{limits.max_accuracy_drop:g} ({describe(wanted)}): it misses by {excess:,.0f} MiB, "
         f"and its largest term is '{largest.name}' with {format_bytes(largest.bytes)}",
-        f"The tightest setting traced is {describe(tightest)} ({format_bytes(tightest.memory_bytes + limits.margin_bytes)}). "
+        _freeing(held, excess)
+        + f"The tightest setting traced is {describe(tightest)} ({format_bytes(tightest.memory_bytes + limits.margin_bytes)}). "
         + _remedy(near),
     )
     short = f"{needed} at least, {format_bytes(round(excess * MIB))} too much"
     return Miss(error, short, excess * MIB / limits.budget_bytes, near)
+
+
+def _freeing(held: Held, excess_mib: float) -> str:
+    """Return the remedy that others end, where that is enough."""
+    if excess_mib * MIB > held.bytes:
+        return ""
+    return f"Others hold {format_bytes(held.bytes)} of it ({held.who}): with them ended, this setting fits. "
 
 
 def _remedy(near: Candidate | None) -> str:

@@ -67,7 +67,7 @@ ONLY_IN = {
         "attfc_planner.commands",
         "attfc_planner.screens",
     },
-    "pynvml": {"attfc_planner.gpu.fingerprint"},
+    "pynvml": {"attfc_planner.gpu.nvml"},
     "triton": {"attfc_train.losses.triton", "attfc_train.losses.learning_triton"},
     "simplejpeg": {"attfc_train.data.decode"},
     "PIL": {"attfc_train.data.decode"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from attfc_planner import cli
 from attfc_planner.calibrate.cases import Case
 from attfc_planner.calibrate.real_steps import RealSteps
 from attfc_planner.gpu import detect
+from attfc_planner.gpu.cache_folder import read_kept
 from attfc_planner.gpu.detect import find_gpu
 from attfc_train.errors import DeviceMemoryError, StorageError, UsageError
 from attfc_train.units import GIB
@@ -58,7 +58,9 @@ def test_this_cpu_is_calibrated_and_later_plans_know(
     shown = capsys.readouterr().out
     assert "No NVIDIA GPU found: calibrating this machine's CPU" in shown
     stored = Path(shown.rpartition("Stored for later plans: ")[2].strip())
-    assert json.loads(stored.read_text())["calibration"]["num_runs"] == 3
+    kept = read_kept(stored, dict)
+    assert kept is not None
+    assert kept["calibration"]["num_runs"] == 3
     device = find_gpu("cpu")[0]
     assert device.calibration is not None
     assert device.calibration.precision == "fp32"

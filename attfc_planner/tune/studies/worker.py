@@ -16,7 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from attfc_planner.gpu.cache_folder import cache_folder
+from attfc_planner.gpu.cache_folder import cache_folder, make_private
+from attfc_planner.gpu.fingerprint import cuda_fingerprint
 from attfc_train.errors import StorageError, UsageError
 
 BEAT_SECONDS = 20.0
@@ -73,10 +74,12 @@ def device_lock(kind: Literal["cuda", "cpu"]) -> Iterator[None]:
     if kind == "cpu":
         yield
         return
-    name = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip() or "0"
+    # By its UUID: the same GPU can be named by its number, its UUID and any beginning of that.
+    gpu = cuda_fingerprint()
+    name = (gpu.uuid if gpu is not None else None) or os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip() or "0"
     path = cache_folder() / f"tune-{name.replace('/', '-')}.lock"
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private(path.parent)
         file = path.open("w", encoding="ascii")
     except OSError as error:
         raise StorageError(f"'{path}' must be writable", str(error.strerror), "Set ATTFC_CACHE_DIR.") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,7 @@ from rich.console import Console
 from attfc_planner.commands import device as device_command
 from attfc_planner.commands import plan as plan_and_train
 from attfc_planner.gpu import detect, measurement_cache, versions
+from attfc_planner.gpu.cache_folder import read_kept, write_kept
 from attfc_planner.gpu.calibration import Calibration
 from attfc_planner.gpu.detect import find_gpu, present_gpu, store_calibration
 from attfc_planner.gpu.fingerprint import CpuFingerprint, CudaFingerprint
@@ -112,8 +112,7 @@ DAMAGED: list[Any] = [
 @pytest.mark.parametrize("node", DAMAGED)
 def test_a_damaged_calibration_counts_as_none_and_the_rates_stay(node: object, card: GpuProfile) -> None:
     path = store_calibration(card, make_calibration())
-    document = json.loads(path.read_text())
-    path.write_text(json.dumps({**document, "calibration": node}))
+    write_kept(path, {**(read_kept(path, dict) or {}), "calibration": node})
     found = find_gpu("auto")[0]
     assert found.calibration is None
     assert found.measured == CARD_RATES

@@ -7,10 +7,15 @@ from typing import Any
 import pytest
 
 from attfc_planner.accuracy.prior import PRIORS
+from attfc_planner.plan.plan import make_plan
+from attfc_planner.plan.problem import pose
+from attfc_planner.plan.request import PlanRequest
 from attfc_train.errors import InfeasiblePlanError, UsageError
 from attfc_train.heads.kinds import HEADS
+from attfc_train.profile.prediction import MemoryPrediction
+from attfc_train.profile.profile import TrainProfile
 from attfc_train.units import GIB
-from tests.planner.fakes import FakeMemoryModel
+from tests.planner.fakes import FakeMemoryModel, make_gpu
 from tests.planner.planned import planned
 
 KNOWN = [kind for kind in HEADS if kind in PRIORS]
@@ -106,3 +111,28 @@ def test_what_a_refusal_advises_is_accepted(gib: int, changes: dict[str, float],
 def test_options_that_cannot_be_meant_are_refused(changes: dict[str, Any], expected: str) -> None:
     with pytest.raises(UsageError, match=expected):
         planned(**changes)
+
+
+def refused_while_held(held_gib: float, **changes: Any) -> str:
+    """Return the refusal on a card of 24 GiB of which others hold so many, in words."""
+    gpu = make_gpu(24 * GIB, foreign_bytes=round(held_gib * GIB), holders=("python3 (process 4711) 20.00 GiB",))
+    request = PlanRequest(num_ids=500_000, num_images=12_000_000, **changes)
+    with pytest.raises(InfeasiblePlanError) as refused:
+        make_plan(pose(request, gpu, lambda *_: HeldMemoryModel(24 * GIB, hidden_bytes=round(held_gib * GIB))))
+    return str(refused.value)
+
+
+class HeldMemoryModel(FakeMemoryModel):
+    """What others hold is in every prediction."""
+
+    def estimate(self, profile: TrainProfile) -> MemoryPrediction:
+        return self.exact(profile)
+
+
+def test_memory_that_others_hold_is_to_be_freed() -> None:
+    """Catches a smaller --backbone as the remedy, while a forgotten notebook holds the card."""
+    line = refused_while_held(23.5)
+    assert "Others hold 23.50 GiB of it (python3 (process 4711) 20.00 GiB): with them ended, this setting fits." in line
+    assert "Others hold" not in refused_while_held(23.5, max_memory_bytes=GIB // 4), (
+        "with them ended, a quarter of a GiB would be as little"
+    )

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from attfc_planner.gpu.fingerprint import CudaFingerprint
+from attfc_planner.tune.studies import worker
 from attfc_planner.tune.studies.worker import SILENT_SECONDS, Worker, device_lock, is_alive, machine, this_worker
 from attfc_train.errors import StorageError, UsageError
 
@@ -48,6 +50,18 @@ def test_a_second_tuning_of_a_gpu_is_refused(monkeypatch: pytest.MonkeyPatch, tm
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     with device_lock("cuda"):
         pass
+
+
+def test_one_gpu_by_two_names_is_one_gpu(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Catches a lock by the words of CUDA_VISIBLE_DEVICES: the number and the UUID of one GPU were two locks."""
+    gpu = CudaFingerprint("A card", 1, 0, "1", 8.9, None, None, uuid="GPU-8932f937")
+    monkeypatch.setattr(worker, "cuda_fingerprint", lambda: gpu)
+    monkeypatch.setenv("ATTFC_CACHE_DIR", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    with device_lock("cuda"):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-89")
+        with pytest.raises(UsageError, match="GPU-8932f937"), device_lock("cuda"):
+            pass
 
 
 def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:

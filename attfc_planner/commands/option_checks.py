@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from attfc_train.data.report import DataReport
 
 MAX_EPOCHS = 100_000
 MAX_LIMIT = 1_000_000
@@ -26,10 +30,22 @@ def size_of_data(data: str | None, ids: int | None, images: int | None) -> tuple
     from attfc_train.data.source import open_dataset
 
     index = open_dataset(data).index
+    _say(index.report)
     for option, given, counted in (("--ids", ids, index.num_ids), ("--images", images, index.num_images)):
         if given not in (None, counted):
             raise UsageError(f"{option} must agree with --data ({counted:,})", f"{given:,}", f"Leave {option} out.")
     return index.num_ids, index.num_images
+
+
+def _say(report: DataReport) -> None:
+    """Say on stderr what of a data set was passed over: what is planned goes by what is left."""
+    from rich.console import Console
+
+    from attfc_train.data.report import messages_of
+
+    console = Console(stderr=True)
+    for message in messages_of(report):
+        console.print(message, highlight=False, markup=False, soft_wrap=True)
 
 
 def check_values(backbone: str, image_size: int, epochs: float, precision: str | None) -> None:

@@ -69,3 +69,8 @@ class DataReport:
         """Return the lines with the data set in front of each, for the screen."""
         others = [message for other in self._others for message in other.messages()]
         return [*others, *(f"{self._source}: {line}" for line in self.lines())]
+
+
+def messages_of(*reports: DataReport) -> list[str]:
+    """Return the messages of several reports, each once: parts of a data set have the same."""
+    return list(dict.fromkeys(message for report in reports for message in report.messages()))

@@ -36,6 +36,8 @@ class DataSettings(Frozen):
     """Identities; None until the data set is opened. A value that contradicts the data set is an error."""
     num_images: int | None = Field(None, ge=2)
     """Images; only used for the length of an epoch before the data set is there."""
+    labels_digest: str | None = Field(None, pattern="^[0-9a-f]{32}$")
+    """What a run was started with, of all labels and places of images in their order; only a resumed run compares it."""
     draw: Literal["residency", "permutation", "reference"] = "residency"
     """``residency``: every image once per epoch, an identity's images while its slot lives; ``permutation``: every image once
     per epoch, in uniform order; in both, references are other images. ``reference``: i.i.d., as AttFC's code."""

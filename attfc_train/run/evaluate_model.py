@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from attfc_train.backbones.kinds import build_encoder
+from attfc_train.data.report import messages_of
 from attfc_train.errors import AttfcError, UsageError, VerificationSetError
 from attfc_train.evaluate.embed import evaluate
 from attfc_train.evaluate.load import load_verification_sets
@@ -51,6 +52,8 @@ def report_model(
         path = folder / MODEL_FILE
     model = profile.model
     verification_sets = load_verification_sets(specs, model.image_size)
+    for message in messages_of(*(verification_set.report for verification_set in verification_sets)):
+        console.print(message, highlight=False, markup=False, soft_wrap=True)
     claim_segments(device)
     with memory_is_enough(device):
         encoder = build_encoder(model, device)

@@ -10,7 +10,7 @@ last checkpoint is written before the last evaluation, which can take minutes, a
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -19,7 +19,7 @@ from torch import nn
 
 from attfc_train.data.batch import Batch
 from attfc_train.data.loader import AttentionLoader
-from attfc_train.errors import CollapseError, Interrupted, NonFiniteLossError
+from attfc_train.errors import CollapseError, DataError, Interrupted, NonFiniteLossError
 from attfc_train.evaluate.pairs import Verification
 from attfc_train.interrupt import StopFlag
 from attfc_train.optim import schedule
@@ -83,7 +83,7 @@ class Loop:
         self._clock = _Clock(self.loader, state.step)
         self._collapse = CollapseWatch(state.head, lambda step: schedule.margin(state.profile.head.margin, step))
         with StopFlag() as stop:
-            for batch in self.loader.batches(state.step, state.profile.total_steps):
+            for batch in self._batches():
                 state.head.observes = self._collapse.begin_step(state.step + 1, self._is_logged(state.step + 1))
                 metrics = self._train_step(batch)
                 if not self._is_settled:
@@ -92,6 +92,24 @@ class Loop:
                 if stop.received and state.step < state.profile.total_steps:
                     self._leave(stop.received)
             self._finish()
+
+    def _batches(self) -> Iterator[Batch]:
+        """Yield the batches of the steps that are left.
+
+        Raises:
+            DataError: images cannot be read, or too many not be decoded; steps that were made are saved.
+        """
+        first = self.state.step
+        try:
+            yield from self.loader.batches(first, self.state.profile.total_steps)
+        except DataError as error:
+            self._report_images()
+            if self.state.step == first:
+                raise
+            self._save()
+            self.log.event("stop", self.state.step, message=str(error))
+            saved = f"Step {self.state.step:,} is saved; then continue: attfc-train --resume {self.folder}"
+            raise type(error)(error.rule, error.got, f"{error.remedy} {saved}") from error
 
     def _train_step(self, batch: Batch) -> StepMetrics:
         """Make one step, with as many micro-batches as it takes to fit into the memory."""
@@ -157,6 +175,7 @@ class Loop:
         look = self._look(metrics)
         if self._is_logged(step):
             self._log(metrics, look)
+            self._report_images()
         if self._collapse.has_just_collapsed():
             self._report_collapse()
         if step % run.eval_every == 0 and step != last:
@@ -213,6 +232,15 @@ class Loop:
             **(look.by_name() if look else {}),
             **health.values,
         )
+
+    def _report_images(self) -> None:
+        """Record how many images were replaced, and say what happened to images for the first time."""
+        news = self.loader.news()
+        if news is None:
+            return
+        self.log.event("images", self.state.step, drawn=news.drawn, replaced=news.replaced, messages=list(news.lines))
+        for line in news.lines:
+            self.log.say(f"step {self.state.step}: {line}")
 
     def _check_finite(self) -> None:
         """Read the flag of bad steps, which waits for the device.
@@ -284,6 +312,7 @@ class Loop:
             accuracy=self.best_accuracy,
             corrupt_images=corrupt.replaced,
             corrupt_examples=list(corrupt.examples),
+            image_notes=self.loader.notes,
         )
         if predicted is not None:
             self.log.say(f"peak {format_bytes(memory.peak)}, predicted {format_bytes(predicted)}")

@@ -17,6 +17,7 @@ from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.loader import AttentionLoader
 from attfc_train.data.part import may_share_identities
+from attfc_train.data.report import messages_of
 from attfc_train.data.sampling.pairs import PairSampler
 from attfc_train.data.sampling.sampler import AttentionSampler, Sampler
 from attfc_train.data.source import open_dataset
@@ -53,7 +54,7 @@ def start(profile: TrainProfile, options: RunOptions) -> None:
     """Start a new run of `profile`, whose ``data.path`` is set, in ``options.folder``."""
     _must_be_new(options.folder)
     dataset = _open(profile)
-    profile = resolve_profile(profile, dataset.index.num_ids, dataset.index.num_images)
+    profile = _resolved(profile, dataset)
     evaluator = _evaluator(profile, options.device)
     _check_start(profile, options)
     prepare_device(options.device, profile.run.precision)  # before the loss kernels are timed, while the state is built
@@ -108,6 +109,7 @@ def resume(options: RunOptions, assignments: Sequence[str] = ()) -> None:
     if num_images != num_before:
         got = f"{num_images}; the run was started with {num_before}"
         raise DataError(f"'{dataset.name}' must have the same images as before", got, "Restore the data, or start a new run.")
+    _check_labels(profile, dataset)
     evaluator = _evaluator(profile, options.device)
     best_accuracy = checkpoint.best_accuracy
     _check_start(profile, options)
@@ -135,6 +137,26 @@ def _changed(profile: TrainProfile, assignments: Sequence[str]) -> TrainProfile:
             remedy = f"These can change: {', '.join(RESUMABLE)}. For others start a new run."
             raise UsageError("--resume keeps what decides the run", f"--set {key}", remedy)
     return with_overrides(profile, assignments)
+
+
+def _resolved(profile: TrainProfile, dataset: FaceDataset) -> TrainProfile:
+    """Return the profile with the numbers of the data set, and the digest by which it is recognised."""
+    resolved = resolve_profile(profile, dataset.index.num_ids, dataset.index.num_images)
+    data = resolved.data.model_copy(update={"labels_digest": dataset.index.digest()})
+    return resolved.model_copy(update={"data": data})
+
+
+def _check_labels(profile: TrainProfile, dataset: FaceDataset) -> None:
+    """Refuse to go on with other labels, or the same in another order: to the head they would be other people.
+
+    Raises:
+        DataError: the digests differ.
+    """
+    digest = dataset.index.digest()
+    if profile.data.labels_digest not in (None, digest):  # None: an earlier version started the run
+        rule = f"'{dataset.name}' must have the labels with which the run was started, in the same order"
+        got = f"others (digest {digest} in place of {profile.data.labels_digest})"
+        raise DataError(rule, got, "Restore the data and its .idx file, or start a new run.")
 
 
 @contextmanager
@@ -251,7 +273,7 @@ def _train(
             )
         if state.step:
             save_profile(profile, options.folder / PROFILE_FILE)  # with what this command changed
-        log.say(_headline(profile, dataset, options))
+        _introduce(log, state, dataset, evaluator, options)
         loader = _loader(profile, dataset, options.device)
         Loop(state, loader, evaluator, log, options.folder, options.on_oom, best_accuracy, options.on_collapse).run()
 
@@ -284,6 +306,17 @@ def _sampler(profile: TrainProfile, index: IdentityIndex) -> Sampler:
         window=profile.window,
         flip_probability=data.flip_probability,
     )
+
+
+def _introduce(log: RunLog, state: TrainState, dataset: FaceDataset, evaluator: Evaluator, options: RunOptions) -> None:
+    """Say what is trained, and say and record what was passed over in the data and in the evaluator's verification sets."""
+    log.say(_headline(state.profile, dataset, options))
+    sets = evaluator.keywords["verification_sets"] if isinstance(evaluator, partial) else ()
+    messages = messages_of(dataset.index.report, *(verification_set.report for verification_set in sets))
+    if messages:
+        log.event("data", state.step, messages=messages)
+    for message in messages:
+        log.say(message)
 
 
 def _headline(profile: TrainProfile, dataset: FaceDataset, options: RunOptions) -> str:

@@ -63,21 +63,21 @@ def run_once(key: Line, profile: TrainProfile, data: DataSet, output: Path, work
             return True
         seconds = _trained(profile, folder)
         figures = measured(folder, profile, data) if judged else {}
-        record({**key, **figures, **_history(folder), "cpu_seconds": round(seconds, 1), **provenance()}, output)
+        record({**key, **figures, **_history(folder), "cpu_seconds": seconds, **provenance()}, output)
         shutil.rmtree(folder)
     return True
 
 
-def _trained(profile: TrainProfile, folder: Path) -> float:
-    """Train to the end, from the last checkpoint if there is one; return the processor's seconds of this process."""
-    begin = time.process_time()
+def _trained(profile: TrainProfile, folder: Path) -> float | None:
+    """Train to the end, from the last checkpoint if there is one; return the processor's seconds, None for a part of a run."""
     options = RunOptions(folder, CPU, Console(quiet=True))
     if (folder / CHECKPOINT).exists():
         resume(options)
-    else:
-        shutil.rmtree(folder, ignore_errors=True)  # stopped before its first checkpoint
-        start(profile, options)
-    return time.process_time() - begin
+        return None
+    shutil.rmtree(folder, ignore_errors=True)  # stopped before its first checkpoint
+    begin = time.process_time()
+    start(profile, options)
+    return round(time.process_time() - begin, 1)
 
 
 def _history(folder: Path) -> dict[str, Any]:

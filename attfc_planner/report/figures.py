@@ -11,6 +11,10 @@ from typing import Literal
 WIDTH, HEIGHT = 420, 260
 LEFT, RIGHT, TOP, BOTTOM = 58, 408, 14, 212
 """Edges of the plot, in units of the picture; y grows downwards."""
+MOST, LEAST = 1e300, 1e-300
+"""Numbers beyond are drawn at the edge; smaller ones are drawn as zeros."""
+LEAST_SHARE = 1e-9
+"""A range that is a smaller share of its numbers is drawn as one number."""
 
 Mark = Literal["point", "chosen", "faint"]
 
@@ -72,10 +76,13 @@ class _Axis:
     """A linear scale from numbers to places in the picture, with at most five round ticks."""
 
     def __init__(self, values: Sequence[float], start: float, stop: float) -> None:
-        low = min(values)
-        high = max(values)
-        # Room at both ends: 6 % of the range; for one value half of it; for zeros alone a half.
-        room = 0.06 * (high - low) or 0.5 * abs(high) or 0.5
+        low = max(min(values), -MOST)
+        high = min(max(values), MOST)
+        # Room at both ends: 6 % of the range; for one value half of it; for zeros alone a half. Numbers that floats cannot
+        # tell from one value, or from zero, count as such: a tick's step must be told from zero too.
+        size = max(abs(low), abs(high))
+        is_range = high - low > LEAST_SHARE * size
+        room = 0.5 if size < LEAST else 0.06 * (high - low) if is_range else 0.5 * size
         self.low = low - room
         self.high = high + room
         self.start = start

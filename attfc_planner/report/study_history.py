@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import warnings
 from dataclasses import dataclass
@@ -45,7 +46,7 @@ class Objective:
     importances: dict[str, float]
     """Knob -> share, largest first, in [0, 1]; empty where there are too few trials (see `LEAST_TRIALS`)."""
     not_finished: int
-    """Trials without values: pruned, failed or running."""
+    """Trials without a finite value: pruned, failed, running, or infinite."""
 
     def best(self) -> list[float]:
         """Return the best feasible value up to each trial; NaN before the first feasible one."""
@@ -67,6 +68,8 @@ def read_objectives(path: Path) -> list[Objective]:
     """
     try:
         size = path.stat().st_size
+        if not path.is_file():
+            raise OSError(errno.EINVAL, "a folder, device or pipe")
     except OSError as error:
         raise StorageError(f"'{path}' must be a readable study", str(error.strerror), "Check the path.") from error
     if size > MAX_BYTES:
@@ -77,14 +80,7 @@ def read_objectives(path: Path) -> list[Objective]:
             storage = JournalStorage(JournalFileBackend(str(path)))
             studies = [optuna.load_study(study_name=name, storage=storage) for name in optuna.get_all_study_names(storage)]
             objectives = [objective for study in studies for objective in _objectives(study)]
-        except (
-            OSError,
-            ValueError,
-            LookupError,
-            TypeError,
-            AttributeError,
-            AssertionError,
-        ) as error:  # whatever Optuna trips over
+        except Exception as error:  # whatever Optuna trips over
             reason = f"{type(error).__name__}: {error}"[:120]
             raise _no_journal(path, reason) from error
     if not objectives:
@@ -97,19 +93,24 @@ def _no_journal(path: Path, reason: str) -> StorageError:
 
 
 def _objectives(study: optuna.Study) -> list[Objective]:
-    finished = [trial for trial in study.trials if trial.values is not None]
     names = study.metric_names or [f"objective {number}" for number, _ in enumerate(study.directions, 1)]
+    finished = [_finished(study, index) for index in range(len(study.directions))]
     return [
         Objective(
             study=study.study_name,
             name=name,
             maximised=direction == StudyDirection.MAXIMIZE,
-            trials=tuple(Trial(trial.number, trial.values[index], _is_feasible(trial)) for trial in finished),
+            trials=tuple(Trial(trial.number, trial.values[index], _is_feasible(trial)) for trial in finished[index]),
             importances=_importances(study, index, direction),
-            not_finished=len(study.trials) - len(finished),
+            not_finished=len(study.trials) - len(finished[index]),
         )
         for index, (name, direction) in enumerate(zip(names, study.directions, strict=True))
     ]
+
+
+def _finished(study: optuna.Study, index: int) -> list[FrozenTrial]:
+    """Return the trials that have a finite value in an objective."""
+    return [trial for trial in study.trials if trial.values is not None and math.isfinite(trial.values[index])]
 
 
 def _is_feasible(trial: FrozenTrial) -> bool:

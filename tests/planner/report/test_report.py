@@ -12,6 +12,8 @@ import optuna
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 
 from attfc_planner.report.build import report_html
 from attfc_planner.report.figures import Point, bars, scatter
@@ -150,6 +152,25 @@ def test_few_trials_have_no_importances(tmp_path: Path) -> None:
     with pytest.warns(optuna.exceptions.ExperimentalWarning):
         write_study(tmp_path / "few.jsonl", LEAST_TRIALS - 1)
     assert [objective.importances for objective in read_objectives(tmp_path / "few.jsonl")] == [{}, {}]
+
+
+@pytest.mark.parametrize(
+    "values", [(math.inf, -math.inf, 1.0), (math.inf,) * 3, (1e308, -1e308, 5e-324), (5e-324, 1e-323, 0.0)]
+)
+def test_infinity_in_a_study_is_no_result(values: tuple[float, ...], planned: Path, tmp_path: Path) -> None:
+    """Catches an axis that ends nowhere, and one whose ticks are nothing apart."""
+    path = tmp_path / "odd.jsonl"
+    storage = JournalStorage(JournalFileBackend(str(path)))
+    study = optuna.create_study(storage=storage, directions=["maximize"])
+    for value in (*values, 3.0):
+        trial = study.ask()
+        trial.suggest_float("x", 0, 1)
+        study.tell(trial, value)
+    (objective,) = read_objectives(path)
+    assert [trial.value for trial in objective.trials] == [*filter(math.isfinite, values), 3.0]
+    assert objective.not_finished == len(values) + 1 - len(objective.trials)
+    html = report_html(planned, path, None)
+    assert re.findall(r">[-+]?(?:inf|nan)<", html) == []
 
 
 def test_the_best_so_far_counts_feasible_trials_only() -> None:

@@ -125,15 +125,14 @@ def plan(
 @app.command()
 def gpus(card: Annotated[str | None, typer.Argument(help="Show this card's figures and their sources.")] = None) -> None:
     """List the cards that --gpu takes."""
-    from rich.console import Console
-
     from attfc_planner.gpu.catalog import get_card, load_catalog
     from attfc_planner.screens.plan import show_card, show_catalog
+    from attfc_train.screen import Screen
 
     if card is None:
-        show_catalog(Console(), load_catalog())
+        show_catalog(Screen(), load_catalog())
     else:
-        show_card(Console(), get_card(card))
+        show_card(Screen(), get_card(card))
 
 
 @app.command()
@@ -143,14 +142,14 @@ def explain(
     plot: Annotated[Path | None, typer.Option(help="Write memory over the step as an SVG file.")] = None,
 ) -> None:
     """Say where a profile's memory goes, when the peak is, and what every knob would change."""
-    from rich.console import Console
+    from attfc_train.screen import Screen
 
     if plot is not None:
         _check_plot(plot, profile)
 
     from attfc_planner.commands.explain import explain_file
 
-    explain_file(Console(), profile, gpu, plot)
+    explain_file(Screen(), profile, gpu, plot)
 
 
 @app.command()
@@ -164,7 +163,7 @@ def fit(
     precision: AnyPrecision = None,
 ) -> None:
     """Show the most identities that fit a GPU, by backbone and batch size."""
-    from rich.console import Console
+    from attfc_train.screen import Screen
 
     for name in backbone or ["r50"]:
         check_values(name, 112, 1, precision)
@@ -172,7 +171,7 @@ def fit(
 
     from attfc_planner.commands.fit import fit_gpu
 
-    fit_gpu(Console(), gpu, backbone, share, cast("StorageName", storage), cast("Precision | None", precision))
+    fit_gpu(Screen(), gpu, backbone, share, cast("StorageName", storage), cast("Precision | None", precision))
 
 
 @app.command()
@@ -183,16 +182,15 @@ def report(
     study: Annotated[Path | None, typer.Option(help="Optuna journal; without it those that lie beside the profile.")] = None,
 ) -> None:
     """Write a plan as one HTML page: settings, memory, Pareto front, study, measured figures, commands."""
-    from rich.console import Console
-
     from attfc_train.errors import UsageError
+    from attfc_train.screen import Screen
 
     if output.suffix.lower() not in (".html", ".htm"):
         raise UsageError("--output must be an .html file", f"'{output}'", "Example: -o report.html.")
 
     from attfc_planner.commands.report import report_file
 
-    report_file(Console(), profile, output, study, run)
+    report_file(Screen(), profile, output, study, run)
 
 
 @app.command()
@@ -200,11 +198,10 @@ def calibrate(
     gpu: Annotated[str, typer.Option(help="auto: the GPU that is here, else the CPU; or cpu.")] = "auto",
 ) -> None:
     """Measure real train steps on this device, for sharper plans; a GPU does it by itself when it is first used."""
-    from rich.console import Console
-
     from attfc_planner.commands.calibrate import calibrate_device
+    from attfc_train.screen import Screen
 
-    calibrate_device(Console(), gpu)
+    calibrate_device(Screen(), gpu)
 
 
 @app.command()

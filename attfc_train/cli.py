@@ -66,9 +66,8 @@ def train(
             command = context.invoked_subcommand
             raise UsageError("options belong behind their command", f"{given[0]} before {command}", f"See {command} --help.")
         return
-    from rich.console import Console
-
     from attfc_train.run import run
+    from attfc_train.screen import Screen
 
     sources = [name for name in given if name in ("--profile", "--preset", "--resume")]
     if len(sources) != 1:
@@ -87,9 +86,9 @@ def train(
         superfluous = [name for name in given if name in ("--val", "--output")]
         if superfluous:
             raise UsageError("--resume takes its settings from the run", " and ".join(superfluous), "Leave them out.")
-        run.resume(run.RunOptions(resume, torch_device, Console(), tensorboard, *policies), _assignments(data, override))
+        run.resume(run.RunOptions(resume, torch_device, Screen(), tensorboard, *policies), _assignments(data, override))
         return
-    options = run.RunOptions(output, torch_device, Console(), tensorboard, *policies)
+    options = run.RunOptions(output, torch_device, Screen(), tensorboard, *policies)
     run.start(_load(profile, preset, data, val, override), options)
 
 
@@ -102,11 +101,10 @@ def evaluate(
     device: Device = "auto",
 ) -> None:
     """Verification accuracy, TAR at FAR and speed of a trained model."""
-    from rich.console import Console
-
     from attfc_train.run.evaluate_model import report_model
+    from attfc_train.screen import Screen
 
-    report_model(run_folder, val or [], which, _device(device), Console(), at_least)
+    report_model(run_folder, val or [], which, _device(device), Screen(), at_least)
 
 
 @app.command()

@@ -87,9 +87,27 @@ class CollapseError(AttfcError):
     exit_code = 11
 
 
-class Interrupted(AttfcError):
-    """SIGINT or SIGTERM: the state was saved before leaving; ``exit_code`` is 128 + the signal's number."""
+class FolderInUseError(AttfcError):
+    """Another process trains in the run folder."""
 
-    def __init__(self, signal_number: int, rule: str, got: str, remedy: str) -> None:
-        super().__init__(rule, got, remedy)
+    exit_code = 12
+
+
+class UnexpectedError(AttfcError):
+    """An exception that nobody expected: a fault of attfc, whose details are in a log file."""
+
+    exit_code = 70
+
+
+class Interrupted(AttfcError):
+    """SIGINT, SIGTERM or SIGHUP: the state was saved before leaving; ``exit_code`` is 128 + the signal's number.
+
+    Args:
+        stopped: where it stopped, and what is saved.
+        remedy: how to go on.
+    """
+
+    def __init__(self, signal_number: int, stopped: str, remedy: str) -> None:
+        super().__init__(stopped, f"signal {signal_number}", remedy)
+        self.args = (f"{stopped}. {remedy}",)  # nothing went wrong, so no rule is named
         self.exit_code = 128 + signal_number  # type: ignore[misc]  # the one error whose code depends on its cause

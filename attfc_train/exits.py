@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 from attfc_train.cuda_environment import ignore_harmless_warnings
-from attfc_train.errors import AttfcError, UsageError
+from attfc_train.errors import AttfcError, Interrupted, UsageError
+from attfc_train.faults import reported_threads, scarcity, unexpected
+from attfc_train.streams import guard_streams, lost_output, printable
 
 _INTERRUPTED = 130
 """Exit code of SIGINT in a shell."""
@@ -15,18 +18,47 @@ _INTERRUPTED = 130
 
 def run_and_exit(command: Callable[[], object]) -> NoReturn:
     """Call `command` and exit: with 0, or with the exit code of the `AttfcError` that it raised."""
+    guard_streams()
     ignore_harmless_warnings()
+    with reported_threads():
+        sys.exit(_exit_code(command))
+
+
+def _exit_code(command: Callable[[], object]) -> int:
+    """Return the exit code of a command, once its error is told."""
     try:
         command()
+    except Interrupted as stopped:
+        return _tell(str(stopped), stopped.exit_code)
     except AttfcError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        return _tell(f"error: {error}", error.exit_code)
     except (KeyboardInterrupt, SystemExit) as leaving:
-        if not _by_interrupt(leaving):
-            raise
-        print("error: interrupted; what had been saved before is intact", file=sys.stderr)
-        sys.exit(_INTERRUPTED)
-    sys.exit(0)
+        if _by_interrupt(leaving):
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a second one ends what this process still waits for
+            return _tell("Stopped; what had been saved before is intact.", _INTERRUPTED)
+        return _left(leaving)
+    except BaseException as error:  # libraries have exceptions that are no `Exception`, too
+        known = scarcity(error) or unexpected(error)
+        return _tell(f"error: {known}", known.exit_code)
+    return _done()
+
+
+def _tell(line: str, code: int) -> int:
+    print(printable(line), file=sys.stderr)
+    return code
+
+
+def _left(leaving: BaseException) -> int:
+    """Return the code with which Typer left."""
+    code = leaving.code if isinstance(leaving, SystemExit) else 1
+    return _done() if not code else code if isinstance(code, int) else _tell(str(code), 1)
+
+
+def _done() -> int:
+    reason = lost_output()
+    if reason is not None:
+        _tell(f"warning: some of what was to be shown could not be written: {reason}", 0)
+    return 0
 
 
 def _by_interrupt(leaving: BaseException) -> bool:

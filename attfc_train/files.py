@@ -2,45 +2,92 @@
 
 The order: write a temporary file beside the target, flush it to the disk, rename it to the target, flush the folder. A process
 that is killed leaves the former file or the new one; without the first flush a power cut could leave a renamed file without its
-content, without the second the former name.
+content, without the second the former name. A link is followed, so that it stays one; what is no regular file stays too.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
 from attfc_train.errors import StorageError
 
+_REMEDY = "Free disk space or choose another --output."
+_TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
+"""The name of a temporary file: that of its target, and the process that writes it."""
 
-def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
+
+def write_atomically(path: Path, write: Callable[[BinaryIO], object], before: Callable[[], object] | None = None) -> None:
     """Call `write` with an open binary file, and put the result at `path` in one step.
 
+    Args:
+        before: called when the new file is complete on the disk and the former one still in its place.
+
     Raises:
-        StorageError: the disk is full or the folder not writable; a former file at `path` is intact.
+        StorageError: the disk is full, the folder not writable or `path` a device; a former file at `path` is intact.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    target = written_file(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        if before is not None:
+            before()
+        temporary.replace(target)
+        sync_folder(target.parent)
     except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
-        remedy = "Free disk space or choose another --output."
-        raise StorageError(f"'{path}' must be writable", _reason(error), remedy) from error
+        raise StorageError(f"'{path}' must be writable", _reason(error), _REMEDY) from error
 
 
 def write_text_atomically(path: Path, text: str) -> None:
     """Write UTF-8 text with `write_atomically`."""
     write_atomically(path, lambda file: file.write(text.encode()))
+
+
+def written_file(path: Path) -> Path:
+    """Return the file that is written when `path` is: where its links end.
+
+    Raises:
+        StorageError: there is something that is no regular file, such as a device, or links lead in a circle.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:  # nothing, or a link to nothing
+        mode = stat.S_IFREG
+    except OSError as error:
+        raise StorageError(f"'{path}' must be writable", _reason(error), _REMEDY) from error
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a device, pipe or socket"
+        raise StorageError(f"'{path}' must be a file", kind, "Choose another --output.")
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """Return the temporary files of `write_atomically` that processes left in `folder` when they were killed."""
+    return [path for path in folder.glob(".*.tmp") if _TEMPORARY.fullmatch(path.name)]
+
+
+def keep_under(path: Path, name: Path) -> None:
+    """Give the file at `path` the second name `name`, in one step, so that replacing `path` does not lose it."""
+    link = name.with_name(f".{name.name}.{os.getpid()}.tmp")
+    try:
+        link.unlink(missing_ok=True)
+        os.link(path, link)
+        link.replace(name)
+        link.unlink(missing_ok=True)  # renaming does nothing where both are names of one file already
+    except OSError:  # a file system without hard links: for a moment there is no file at `path`
+        path.replace(name)
 
 
 def _reason(error: BaseException) -> str:
@@ -51,10 +98,13 @@ def _reason(error: BaseException) -> str:
     return getattr(first, "strerror", None) or str(error).partition("\n")[0]
 
 
-def _sync_folder(folder: Path) -> None:
-    """Flush a rename to the disk."""
+def sync_folder(folder: Path) -> None:
+    """Flush a rename to the disk, where the file system can."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # some network file systems flush no folders
+            raise
     finally:
         os.close(descriptor)

@@ -132,8 +132,8 @@ def check_output(output: Path, option: str = "--output") -> None:
     from attfc_train.errors import StorageError
 
     folder = next(folder for folder in output.absolute().parents if folder.exists())
-    if output.is_dir():
-        reason = "a folder"
+    if output.exists() and not output.is_file():
+        reason = "a folder, device or pipe"
     elif not folder.is_dir():
         reason = f"'{folder}', which is a file"
     elif not os.access(folder, os.W_OK):

@@ -18,6 +18,7 @@ from attfc_planner.plan.problem import pose
 from attfc_planner.plan.request import PlanRequest
 from attfc_planner.screens.plan import show_comparison, show_plan
 from attfc_train.profile.file import save_profile
+from attfc_train.screen import Screen
 from attfc_train.units import format_bytes
 
 
@@ -38,7 +39,7 @@ def plan_and_train(request: PlanRequest, gpu_word: str, output: Path, train: boo
         train: whether to train in any case.
         wanted: asks whether to train, where the device is here and the data are known.
     """
-    console = Console()
+    console = Screen()
     device = device_for(console, gpu_word, must_be_here=train)
     planned = _plan_and_show(console, request, device, output)
     if request.data_path is None or not (train or (detect.is_here(device) and wanted())):

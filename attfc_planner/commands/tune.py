@@ -1,8 +1,8 @@
 """``attfc-plan tune``: plan, real steps, short trainings, finals, and ``best.json`` from whatever was measured.
 
 Several processes, on one or many machines, can work on one study (``--storage``); each ends with its own ``best.json`` of all
-trials. The hours are those of one process. SIGINT and SIGTERM end the tuning with the best so far: ``best.json`` is written,
-and the exit code is 128 + the signal's number, as for every interrupted command.
+trials. The hours are those of one process. SIGINT, SIGTERM and SIGHUP end the tuning with the best so far: ``best.json`` is
+written, and the exit code is 128 + the signal's number, as for every interrupted command.
 """
 
 from __future__ import annotations
@@ -48,7 +48,9 @@ from attfc_planner.tune.verdict.trained import (
 )
 from attfc_planner.tune.verdict.tuned_profile import tuned_profile
 from attfc_train.errors import Interrupted, UsageError
+from attfc_train.interrupt import stop_signals
 from attfc_train.profile.file import save_profile
+from attfc_train.screen import Screen
 
 SHARE_OF_STEPS = 0.4
 """Share of the time after planning that real steps take at most; the rest is for trainings."""
@@ -109,11 +111,11 @@ def tune(request: PlanRequest, options: TuneOptions) -> None:
     """Run a whole tuning.
 
     Raises:
-        Interrupted: after SIGINT or SIGTERM, when ``best.json`` is written.
+        Interrupted: after SIGINT, SIGTERM or SIGHUP, when ``best.json`` is written.
         AttfcError: see `attfc_train.errors`.
     """
     deadline = time.monotonic() + 3600 * options.hours
-    console = Console()
+    console = Screen()
     device = device_for(console, options.gpu_word, must_be_here=True)
     url = options.storage or journal_beside(options.output)
     store = open_storage(url)
@@ -126,9 +128,7 @@ def tune(request: PlanRequest, options: TuneOptions) -> None:
         stopped = _work(console, question, studies, deadline)
         _finish(console, question, studies, options)
     if stopped is not None:
-        rule = "a tuning runs to its end unless interrupted"
-        got = f"signal {stopped}; the best so far is written"
-        raise Interrupted(stopped, rule, got, "Go on with the same command and --resume.")
+        raise Interrupted(stopped, "Stopped; the best so far is written", "Continue: the same command with --resume.")
 
 
 def _studies(store: Store, name: str, question: Question, options: TuneOptions) -> Studies:
@@ -315,8 +315,8 @@ def _less_memory(record: Record) -> float | None:
 
 @contextmanager
 def _stopping() -> Iterator[None]:
-    """Make SIGINT and SIGTERM raise `Stopped`; a second one does what it did before."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    """Make a signal that stops raise `Stopped`; a second one does what it did before."""
+    numbers = stop_signals()
     former = {number: signal.getsignal(number) for number in numbers}
 
     def restore() -> None:

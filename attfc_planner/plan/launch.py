@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -13,8 +12,10 @@ from typing import Any, Literal
 
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.plan.plan import Plan
+from attfc_train.interrupt import stop_signals
 from attfc_train.processes import command
 from attfc_train.profile.prediction import Prediction
+from attfc_train.run.log import read_log
 from attfc_train.units import Bytes, format_bytes
 
 
@@ -55,9 +56,11 @@ def launch(arguments: list[str]) -> int:
 
 @contextlib.contextmanager
 def _stopping(child: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Leave SIGINT to `child` and pass SIGTERM on to it."""
-    # Ctrl-C reaches the child by itself, as a member of the process group; SIGTERM goes to one process only.
-    handlers: dict[int, Any] = {signal.SIGINT: signal.SIG_IGN, signal.SIGTERM: lambda number, _: child.send_signal(number)}
+    """Leave SIGINT to `child` and pass SIGTERM and SIGHUP on to it."""
+    # Ctrl-C reaches the child by itself, as a member of the process group; SIGTERM goes to one process only. A child that is
+    # reached twice takes both for one signal.
+    handlers: dict[int, Any] = {number: lambda number, _: child.send_signal(number) for number in stop_signals()}
+    handlers[signal.SIGINT] = signal.SIG_IGN
     former = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
@@ -68,18 +71,7 @@ def _stopping(child: subprocess.Popen[bytes]) -> Iterator[None]:
 
 def read_end(run_folder: Path) -> dict[str, Any] | None:
     """Return the ``end`` event of a run's record; None where the run did not finish."""
-    try:
-        lines = (run_folder / "log.jsonl").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return None
-    for line in reversed(lines):
-        try:
-            event = json.loads(line)
-        except ValueError:  # a line that was cut short when its run was killed
-            continue
-        if isinstance(event, dict) and event.get("event") == "end":
-            return event
-    return None
+    return next((record for record in reversed(read_log(run_folder)) if record["event"] == "end"), None)
 
 
 def comparison(prediction: Prediction, end: dict[str, Any], kind: Literal["cuda", "cpu"]) -> list[tuple[str, str, str]]:

@@ -11,6 +11,7 @@ from attfc_planner.report.study_history import Objective, read_objectives
 from attfc_train.errors import ProfileError
 from attfc_train.profile.file import load_profile
 from attfc_train.profile.profile import TrainProfile
+from attfc_train.streams import printable
 
 STUDY_ENDINGS = (".study.jsonl", ".tune.jsonl")
 """Endings of the studies that ``attfc-plan`` and ``attfc-plan tune`` write beside a profile."""
@@ -33,7 +34,8 @@ def report_html(path: Path, study: Path | None, run: Path | None) -> str:
     objectives = [objective for journal in _studies(path, study) for objective in read_objectives(journal)]
     gpu = profile.provenance.gpu if profile.provenance else "an unknown device"
     title = f"{profile.name} on {gpu}"
-    return page(title, profile.description or "A training profile.", _sections(profile, path, objectives, run))
+    # Names may hold control characters, which a terminal would obey if the page were shown on one.
+    return printable(page(title, profile.description or "A training profile.", _sections(profile, path, objectives, run)))
 
 
 def _sections(profile: TrainProfile, path: Path, objectives: list[Objective], run: Path | None) -> list[Section]:

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfc_planner.memory.timeline import Timeline
+from attfc_train.streams import printable
 from attfc_train.units import GIB, MIB, Bytes, format_bytes
 
 WIDTH, HEIGHT = 960, 520
@@ -41,8 +42,9 @@ def timeline_svg(timeline: Timeline, room_bytes: Bytes, title: str) -> str:
 
     Args:
         room_bytes: what the budget leaves for tensors; drawn where it is in range.
-        title: one line of plain text.
+        title: one line of plain text; its control characters, which XML has no place for, are escaped.
     """
+    title = printable(title)
     columns = timeline.columns(min(MOST_COLUMNS, len(timeline.live)))
     in_range = 0 < room_bytes <= 1.5 * timeline.peak_bytes
     top = 1.06 * max(timeline.peak_bytes, room_bytes if in_range else 0)

@@ -144,6 +144,8 @@ class RunSettings(Frozen):
     log_every: int = Field(20, ge=1)
     eval_every: int = Field(2000, ge=1)
     save_every: int = Field(1000, ge=1)
+    keep_checkpoints: int = Field(2, ge=1, le=1000)
+    """Checkpoints that a run keeps: the last one, and those before it."""
     val: tuple[str, ...] = ()
     """Verification sets: ``.bin`` files, or a data set spec from which pairs are drawn."""
 

@@ -1,16 +1,16 @@
-"""Checkpoints: one atomic file that holds everything a run needs to go on as if it had never stopped.
+"""Checkpoints: each is one atomic file that holds everything a run needs to go on as if it had never stopped.
 
-Format 2: a ``torch.save`` archive of tensors, numbers, strings and dicts only: ``format``, ``profile`` (JSON), ``state``
-(`TrainState.saved`), ``rng``, ``best_accuracy``. The sampler needs no entry: its draw depends on the step alone.
+Format 2: a `attfc_train.run.tensor_file` with ``format``, ``profile`` (JSON), ``state`` (`TrainState.saved`), ``rng`` and
+``best_accuracy``. The sampler needs no entry: its draw depends on the step alone.
 
-A file may come from anywhere, so it is distrusted: ``weights_only=True`` reads nothing but an allow-list of types and runs no
-code, and `load_checkpoint` checks the keys, then the profile, then the step, before `Checkpoint.restore` lets torch compare
-the shapes. Each ends in a `CheckpointError`, however the file is damaged.
+``checkpoint.pt`` is the last one, ``checkpoint.1.pt`` the one before, and so on; each stays until the next is on the disk. A
+file is distrusted: its checksums are looked at first, then keys, profile and step, before `Checkpoint.restore` lets torch
+compare the shapes. Each ends in a `CheckpointError`, however the file is damaged.
 """
 
 from __future__ import annotations
 
-import pickle
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +20,21 @@ from pydantic import ValidationError
 from torch import nn
 
 from attfc_train.errors import CheckpointError
-from attfc_train.files import write_atomically
+from attfc_train.files import keep_under, write_atomically
 from attfc_train.heads.containers.resize import Kept
 from attfc_train.profile.profile import TrainProfile
+from attfc_train.run.tensor_file import DamagedFileError, load_tensors, save_tensors, short
 from attfc_train.step.state import TrainState
 
 FORMAT = 2
 """2: containers have a storage and say when each slot was written."""
 FILE_NAME = "checkpoint.pt"
 _KEYS = {"format", "profile", "state", "rng", "best_accuracy"}
+
+
+def earlier_name(age: int) -> str:
+    """Return the name of the checkpoint that is `age` saves older than the last one."""
+    return f"checkpoint.{age}.pt"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,12 @@ class Checkpoint:
     def step(self) -> int:
         """The number of optimiser steps done."""
         return int(self.state["step"])
+
+    @property
+    def exported_encoder(self) -> dict[str, Any]:
+        """The state of the encoder that is evaluated (`TrainState.exported_encoder`)."""
+        saved: dict[str, Any] | None = self.state.get("class_encoder") if self.profile.head.exports_class_encoder else None
+        return saved or self.state["feature_encoder"]
 
     def restore(self, state: TrainState) -> Kept | None:
         """Restore weights, container, optimiser, scaler, step and random generators.
@@ -63,37 +75,104 @@ class Checkpoint:
                 torch.cuda.set_rng_state(self.rng["cuda"], state.device)
         except (KeyError, IndexError, RuntimeError, ValueError, TypeError, AttributeError) as error:
             raise CheckpointError(
-                f"'{self.path}' must hold the architecture of the profile", _short(error), "Resume with the run's own folder."
+                f"'{self.path}' must hold the architecture of the profile", short(error), "Resume with the run's own folder."
             ) from error
         return kept
 
 
-def save_checkpoint(path: Path, state: TrainState, best_accuracy: float | None) -> None:
-    """Write `state` atomically.
+@dataclass(slots=True)
+class Checkpoints:
+    """The checkpoints of a run folder.
+
+    Args:
+        folder: of the run, locked.
+        keep: checkpoints to keep, the last one included.
+        step: of the last checkpoint; None where there is none, or none that is worth keeping.
+    """
+
+    folder: Path
+    keep: int
+    step: int | None = None
+
+    def save(self, state: TrainState, best_accuracy: float | None) -> None:
+        """Write `state` atomically, and keep what was the last checkpoint; one of the same step is replaced.
+
+        Raises:
+            StorageError: the disk is full or not writable; the former checkpoints are intact.
+        """
+        rng = {"cpu": torch.get_rng_state()}
+        if state.device.type == "cuda":
+            rng["cuda"] = torch.cuda.get_rng_state(state.device)
+        content = {
+            "format": FORMAT,
+            "profile": state.profile.model_dump_json(),
+            "state": state.saved(),
+            "rng": rng,
+            "best_accuracy": best_accuracy,
+        }
+        is_kept = self.step is not None and self.step != state.step
+        path = self.folder / FILE_NAME
+        write_atomically(path, lambda file: torch.save(content, file), self._make_room if is_kept else None)
+        self.step = state.step
+
+    def _make_room(self) -> None:
+        """Let every checkpoint be one save older; those that are too many go."""
+        for age in range(self.keep - 2, 0, -1):
+            path = self.folder / earlier_name(age)
+            if path.exists():
+                path.replace(self.folder / earlier_name(age + 1))
+        if self.keep > 1:
+            keep_under(self.folder / FILE_NAME, self.folder / earlier_name(1))
+        for path in _earlier(self.folder, self.keep):
+            path.unlink()
+
+
+def has_checkpoint(folder: Path) -> bool:
+    """Return whether there is a checkpoint in `folder`, of whatever age."""
+    return (folder / FILE_NAME).exists() or bool(_earlier(folder, 1))
+
+
+def _earlier(folder: Path, age: int) -> list[Path]:
+    """Return the checkpoints that are at least `age` saves older than the last one, newest first."""
+    found = {int(number): path for path in folder.glob("checkpoint.*.pt") if (number := path.name.split(".")[1]).isdecimal()}
+    return [found[number] for number in sorted(found) if number >= age]
+
+
+def load_last(folder: Path, say: Callable[[str], None]) -> Checkpoint:
+    """Return the last checkpoint of a run that is intact.
+
+    Args:
+        say: prints a line; called where that is not the last one.
 
     Raises:
-        StorageError: the disk is full or not writable; the former checkpoint is intact.
+        CheckpointError: there is none, or the last one that is intact is no checkpoint of this format.
     """
-    rng = {"cpu": torch.get_rng_state()}
-    if state.device.type == "cuda":
-        rng["cuda"] = torch.cuda.get_rng_state(state.device)
-    content = {
-        "format": FORMAT,
-        "profile": state.profile.model_dump_json(),
-        "state": state.saved(),
-        "rng": rng,
-        "best_accuracy": best_accuracy,
-    }
-    write_atomically(path, lambda file: torch.save(content, file))
+    paths = [path for path in (folder / FILE_NAME, *_earlier(folder, 1)) if path.exists()]
+    problems: list[DamagedFileError] = []
+    for path in paths or [folder / FILE_NAME]:
+        try:
+            checkpoint = load_checkpoint(path)
+        except DamagedFileError as error:
+            problems.append(error)
+            continue
+        if path.name != FILE_NAME:
+            _say_older(folder, checkpoint, problems, say)
+        return checkpoint
+    raise problems[0]
 
 
-def load_checkpoint(folder: Path) -> Checkpoint:
-    """Return the last checkpoint of the run in `folder`.
+def _say_older(folder: Path, checkpoint: Checkpoint, problems: list[DamagedFileError], say: Callable[[str], None]) -> None:
+    wrong = f"{problems[0].rule}, but got {problems[0].got}" if problems else f"there is no {FILE_NAME} in {folder}"
+    say(f"warning: {wrong}. The one before takes its place: {checkpoint.path}, step {checkpoint.step:,}.")
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Return the checkpoint in a file.
 
     Raises:
-        CheckpointError: there is none, it is damaged, or it is not a checkpoint of this format.
+        DamagedFileError: it is damaged.
+        CheckpointError: there is none, or it is not a checkpoint of this format.
     """
-    path = folder / FILE_NAME
     content = load_tensors(path)
     if (problem := _problem(content)) is not None:
         raise CheckpointError(f"'{path}' must be an attfc checkpoint of format {FORMAT}", problem, "Check the --resume folder.")
@@ -101,7 +180,7 @@ def load_checkpoint(folder: Path) -> Checkpoint:
         profile = TrainProfile.model_validate_json(content["profile"])
     except ValidationError as error:
         raise CheckpointError(
-            f"the profile in '{path}' must be valid", _short(error), "Resume with the version of attfc that wrote it."
+            f"the profile in '{path}' must be valid", short(error), "Resume with the version of attfc that wrote it."
         ) from error
     if profile.data.num_ids is None or not 0 <= content["state"]["step"] <= (profile.run.steps or 0):
         got = f"step {content['state']['step']} of {profile.run.steps}, {profile.data.num_ids} identities"
@@ -125,44 +204,30 @@ def _problem(content: Any) -> str | None:
     return None
 
 
-def load_tensors(path: Path) -> Any:
-    """Return the content of a ``torch.save`` file, on the CPU: nothing but tensors and plain values.
-
-    Raises:
-        CheckpointError: the file is missing, is damaged, or contains code.
-    """
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"'{path}' must exist", "no such file", "Give the folder of a run that has saved.") from error
-    except pickle.UnpicklingError as error:
-        got = "something else in it, which was not run, or damage"
-        raise CheckpointError(
-            f"'{path}' must hold tensors and plain values only", got, "Use another checkpoint or start anew."
-        ) from error
-    except Exception as error:  # there is hardly an exception that torch.load does not raise for damaged bytes
-        raise CheckpointError(
-            f"'{path}' must be a readable checkpoint", _short(error), "Use another checkpoint or start anew."
-        ) from error
-
-
 def save_model(path: Path, encoder: nn.Module) -> None:
     """Write the bare state dict of an encoder, which loads where InsightFace's ``model.pt`` does."""
-    write_atomically(path, lambda file: torch.save(encoder.state_dict(), file))
+    save_tensors(path, encoder.state_dict())
 
 
-def load_model(path: Path, encoder: nn.Module) -> None:
+def load_model(path: Path, encoder: nn.Module, remedy: str = "Use another model.") -> None:
     """Load a file of `save_model` in place.
+
+    Args:
+        remedy: what to do where it is damaged.
 
     Raises:
         CheckpointError: the file is damaged, or of another architecture.
     """
+    load_encoder(encoder, load_tensors(path, remedy), path)
+
+
+def load_encoder(encoder: nn.Module, state: Any, path: Path) -> None:
+    """Load the state dict of an encoder, which came from `path`, in place.
+
+    Raises:
+        CheckpointError: it is of another architecture.
+    """
     try:
-        encoder.load_state_dict(load_tensors(path))
+        encoder.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"'{path}' must fit the profile's backbone", _short(error), "Check the folder.") from error
-
-
-def _short(error: Exception) -> str:
-    """Return the start of another library's message, or the error's type where it has none."""
-    return " ".join(str(error).split())[:160] or type(error).__name__
+        raise CheckpointError(f"'{path}' must fit the profile's backbone", short(error), "Check the folder.") from error

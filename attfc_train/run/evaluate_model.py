@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from torch import nn
 
 from attfc_train.backbones.kinds import build_encoder
 from attfc_train.data.report import messages_of
-from attfc_train.errors import AttfcError, UsageError, VerificationSetError
+from attfc_train.errors import AttfcError, CheckpointError, UsageError, VerificationSetError
 from attfc_train.evaluate.embed import evaluate
 from attfc_train.evaluate.load import load_verification_sets
 from attfc_train.evaluate.pairs import FARS, Verification
 from attfc_train.profile.file import load_profile
-from attfc_train.run.checkpoint import load_model
+from attfc_train.profile.profile import TrainProfile
+from attfc_train.run.checkpoint import has_checkpoint, load_encoder, load_last, load_model
 from attfc_train.run.loop import BEST_FILE, MODEL_FILE, PROFILE_FILE
 from attfc_train.run.run import memory_is_enough
 from attfc_train.run.segments import claim_segments
@@ -46,10 +48,6 @@ def report_model(
         raise VerificationSetError(
             "--val must name a verification set", "none, and the run had none", "Example: --val lfw.bin."
         )
-    path = folder / MODELS[which]
-    if which == "best" and not path.exists():
-        console.print(f"No {BEST_FILE} in {folder} (the run had no --val): using {MODEL_FILE}.", highlight=False, markup=False)
-        path = folder / MODEL_FILE
     model = profile.model
     verification_sets = load_verification_sets(specs, model.image_size)
     for message in messages_of(*(verification_set.report for verification_set in verification_sets)):
@@ -57,7 +55,7 @@ def report_model(
     claim_segments(device)
     with memory_is_enough(device):
         encoder = build_encoder(model, device)
-        load_model(path, encoder)
+        path = _load(encoder, folder, which, profile, console)
         results = evaluate(
             encoder,
             verification_sets,
@@ -73,13 +71,44 @@ def report_model(
             raise AttfcError(f"--at-least {at_least:g} of the pairs must be right", got, "Train longer, or lower the bar.")
 
 
+def _load(encoder: nn.Module, folder: Path, which: str, profile: TrainProfile, console: Console) -> Path:
+    """Load a run's model, or what stands for it as long as there is none, and return the file.
+
+    Raises:
+        CheckpointError: nothing was saved, or it is damaged.
+    """
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    path = folder / MODELS[which]
+    if path.exists():
+        other = "last" if which == "best" else "best"
+        load_model(path, encoder, f"Take the other model with --which {other}, or --resume the run.")
+        return path
+    last = folder / MODEL_FILE
+    if last.exists():
+        reason = "it did not come to an evaluation" if profile.run.val else "it had no --val"
+        say(f"No {BEST_FILE} in {folder} (the run: {reason}): using {MODEL_FILE}.")
+        load_model(last, encoder)
+        return last
+    if not has_checkpoint(folder):
+        remedy = f"Continue it: {shlex.join(['attfc-train', '--resume', str(folder)])}"
+        raise CheckpointError(f"'{last}' must exist", "a run that has not saved yet", remedy)
+    checkpoint = load_last(folder, say)
+    where = f"step {checkpoint.step:,} of {checkpoint.profile.total_steps:,}"
+    say(f"No {path.name} in {folder}, whose run is at {where}: using {checkpoint.path.name}.")
+    load_encoder(encoder, checkpoint.exported_encoder, checkpoint.path)
+    return checkpoint.path
+
+
 def _table(title: str, results: Mapping[str, Verification]) -> Table:
-    table = Table(title=escape(title), title_justify="left", pad_edge=False)
+    table = Table(title=title, title_justify="left", pad_edge=False)
     table.add_column("set", overflow="fold")
     for name in ("pairs", "accuracy", *(f"TAR@{far:g}" for far in FARS), "images/s"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, result in results.items():
         rates = (f"{result.tar[far]:.2%}" if far in result.tar else "-" for far in FARS)
         accuracy = f"{result.accuracy:.2%} ± {result.standard_error:.2%}"
-        table.add_row(escape(name), f"{result.num_pairs:,}", accuracy, *rates, f"{result.images_per_second:,.0f}")
+        table.add_row(name, f"{result.num_pairs:,}", accuracy, *rates, f"{result.images_per_second:,.0f}")
     return table

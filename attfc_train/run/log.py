@@ -2,7 +2,8 @@
 
 ``log.jsonl`` has one object per line with ``step`` and ``event``: ``start``, ``step``, ``evaluate``, ``save``, ``resume``,
 ``stop``, ``oom``, ``allocator``, ``collapse`` or ``end``. After a resume it holds what an uninterrupted run would have
-written, plus the ``stop`` and ``resume`` lines. A figure that is not finite is null.
+written, plus the ``stop`` and ``resume`` lines: the record is on the disk before a checkpoint is, and a resumed run drops what
+came after that (`_resumed`). A figure that is not finite is null.
 
 ``start``, ``resume``, ``oom`` and ``end`` have ``predicted_peak_bytes``, null without a plan for the settings that train;
 ``peak_memory_bytes`` is what it predicts, measured since those settings train. An ``oom`` is a step that ran out of memory in
@@ -24,6 +25,7 @@ import contextlib
 import importlib.util
 import json
 import math
+import os
 import time
 from pathlib import Path
 from types import TracebackType
@@ -55,8 +57,9 @@ class RunLog:
         self._writer = _summary_writer(folder / "tensorboard", first_step) if tensorboard else None
         _keep_until(folder / FILE_NAME, first_step)
         self._file = _open(folder / FILE_NAME)
-        columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}"))
-        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
+        columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
+        # Drawn anew where something changes, and not by a thread: a system may have none left.
+        self._progress = Progress(*columns, console=console, disable=not console.is_terminal, auto_refresh=False)
         self._task = self._progress.add_task("starting", total=total_steps, completed=first_step)
 
     def __enter__(self) -> Self:
@@ -77,13 +80,22 @@ class RunLog:
             self._file.write(json.dumps({key: _finite(value) for key, value in record.items()}) + "\n")
             self._file.flush()
         except OSError as error:
-            raise StorageError(
-                f"'{self._file.name}' must be writable", str(error.strerror), "Free disk space, then --resume."
-            ) from error
+            raise self._not_writable(error) from error
         if self._writer:
             for key, value in values.items():
                 if isinstance(value, float):
                     self._writer.add_scalar(f"{event}/{key}", value, step)
+
+    def sync(self) -> None:
+        """Return when all lines are on the disk."""
+        try:
+            os.fsync(self._file.fileno())
+        except OSError as error:
+            raise self._not_writable(error) from error
+
+    def _not_writable(self, error: OSError) -> StorageError:
+        remedy = "Free disk space, then --resume."
+        return StorageError(f"'{self._file.name}' must be writable", str(error.strerror), remedy)
 
     def step(self, step: int, seconds_left: float, **values: float) -> None:
         """Record a logged step and redraw the live line; off a terminal, print it."""
@@ -94,7 +106,7 @@ class RunLog:
             f"left {format_seconds(seconds_left)}"
         )
         parts = [text, *_container_text(values)]
-        self._progress.update(self._task, completed=step, description="\n".join(parts))
+        self._progress.update(self._task, completed=step, description="\n".join(parts), refresh=True)
         if not self.console.is_terminal:
             self.say(f"step {step}/{self._progress.tasks[0].total:.0f}  {'  '.join(parts)}")
 
@@ -123,19 +135,32 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     """Return all complete lines of a run's record; a damaged line, such as one cut short by a kill, is left out."""
     path = folder / FILE_NAME
     records = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.exists() else []:
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
         with contextlib.suppress(ValueError, RecursionError):
             record = json.loads(line)
-            if isinstance(record, dict) and isinstance(record.get("step"), int):
+            if isinstance(record, dict) and isinstance(record.get("step"), int) and isinstance(record.get("event"), str):
                 records.append(record)
     return records
 
 
 def _keep_until(path: Path, step: int) -> None:
     """Drop what a killed process recorded after the checkpoint that is being resumed from."""
-    if path.exists():
-        kept = [record for record in read_log(path.parent) if step and record["step"] <= step]
+    if os.path.lexists(path):
+        kept = _resumed(read_log(path.parent), step) if step else []
         write_text_atomically(path, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def _resumed(records: list[dict[str, Any]], step: int) -> list[dict[str, Any]]:
+    """Return the records that stay when a run is resumed at `step`.
+
+    What the checkpoint's step recorded after its ``save`` comes again: a step that runs out of memory, the last evaluation.
+    """
+    earlier = [record for record in records if record["step"] <= step]
+    places = [place for place, record in enumerate(earlier) if (record["event"], record["step"]) == ("save", step)]
+    if not places:  # killed between the checkpoint and its line
+        return [*earlier, {"event": "save", "step": step, "time": round(time.time(), 3)}]
+    later = [record for record in earlier[places[0] + 1 :] if record["event"] in ("stop", "resume", "allocator", "data")]
+    return [*earlier[: places[0] + 1], *later]
 
 
 def _open(path: Path) -> Any:
@@ -143,9 +168,7 @@ def _open(path: Path) -> Any:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("a", encoding="utf-8")
     except OSError as error:
-        raise StorageError(
-            f"--output '{path.parent}' must be writable", str(error.strerror), "Choose another --output."
-        ) from error
+        raise StorageError(f"'{path}' must be writable", str(error.strerror), "Choose another --output.") from error
 
 
 def _summary_writer(folder: Path, first_step: int) -> Any:

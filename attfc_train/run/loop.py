@@ -3,12 +3,14 @@
 The host runs ahead of the device: a step only queues its kernels. It waits only where a value is read, which is where
 something is logged, evaluated or saved; only there is the flag `TrainState.first_bad_step` looked at.
 
-Two orders are deliberate. A signal is answered after the step in which it came, so a checkpoint is always of a whole step. The
-last checkpoint is written before the last evaluation, which can take minutes, and again after it with the best accuracy.
+Three orders are deliberate. A signal is answered after the step in which it came, so a checkpoint is always of a whole step.
+The last checkpoint is written before the last evaluation, which can take minutes, and again after it with the best accuracy.
+The end is recorded when everything else is on the disk: a run without that line does its end again when it is resumed.
 """
 
 from __future__ import annotations
 
+import shlex
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -24,7 +26,7 @@ from attfc_train.evaluate.pairs import Verification
 from attfc_train.interrupt import StopFlag
 from attfc_train.optim import schedule
 from attfc_train.profile.file import save_profile
-from attfc_train.run.checkpoint import FILE_NAME, save_checkpoint, save_model
+from attfc_train.run.checkpoint import FILE_NAME, Checkpoints, has_checkpoint, save_model
 from attfc_train.run.collapse import REMEDY, CollapseWatch, Look, OnCollapse
 from attfc_train.run.device_memory import forget_peak, memory_use
 from attfc_train.run.log import RunLog
@@ -55,6 +57,7 @@ class Loop:
 
     Args:
         folder: receives checkpoints, models and the profile.
+        checkpoints: in `folder`.
         best_accuracy: mean over the verification sets, of the best model so far.
     """
 
@@ -63,6 +66,7 @@ class Loop:
     evaluate: Evaluator
     log: RunLog
     folder: Path
+    checkpoints: Checkpoints
     on_oom: OnOom
     best_accuracy: float | None = None
     on_collapse: OnCollapse = "warn"
@@ -75,7 +79,7 @@ class Loop:
         """Train to the end, evaluate and save.
 
         Raises:
-            Interrupted: SIGINT or SIGTERM came, and the state is saved.
+            Interrupted: SIGINT, SIGTERM or SIGHUP came, and the state is saved.
             CollapseError: ``--on-collapse fail``, and the state is saved.
             NonFiniteLossError, DataError, StorageError, DeviceMemoryError: see `attfc_train.errors`.
         """
@@ -142,7 +146,7 @@ class Loop:
             message=failure.message,
         )
         if smaller is None:
-            saved = (self.folder / FILE_NAME).exists()
+            saved = has_checkpoint(self.folder)
             raise too_large(state, failure, f"--resume {self.folder}" if saved else "Start again")
         release(state)
         state.profile = smaller
@@ -261,11 +265,11 @@ class Loop:
             f"{kept} --resume it with --set optim.learning_rate=..., or start anew with more optim.warmup_images.",
         )
 
-    def _evaluate(self) -> None:
-        """Verify the encoder that is exported, and keep it as the best model where it is."""
+    def _evaluate(self) -> bool:
+        """Verify the encoder that is exported, keep it as the best model where it is, and return whether there was a set."""
         results = self.evaluate(self.state.exported_encoder, batch_size=self.state.profile.optim.micro_batch_size)
         if not results:
-            return
+            return False
         for name, result in results.items():
             figures = {"accuracy": result.accuracy, "std": result.std, "auc": result.auc, "num_pairs": result.num_pairs}
             self.log.event("evaluate", self.state.step, set=name, **figures)
@@ -277,27 +281,27 @@ class Loop:
             self._check_finite()
             save_model(self.folder / BEST_FILE, self.state.exported_encoder)
         self._clock.restart(self.state.step)
+        return True
 
     def _save(self) -> None:
         """Write a checkpoint, unless the state is damaged: then the last good one stays."""
         self._check_finite()
-        save_checkpoint(self.folder / FILE_NAME, self.state, self.best_accuracy)
+        self.log.sync()
+        self.checkpoints.save(self.state, self.best_accuracy)
         self.log.event("save", self.state.step)
 
     def _leave(self, signal_number: int) -> None:
+        self._report_images()
         self._save()
         self.log.event("stop", self.state.step, signal=signal_number)
-        raise Interrupted(
-            signal_number,
-            "training runs to its last step unless interrupted",
-            f"signal {signal_number} at step {self.state.step} of {self.state.profile.total_steps}; the state is saved",
-            f"Continue with: attfc-train --resume {self.folder}",
-        )
+        where = f"Stopped at step {self.state.step:,} of {self.state.profile.total_steps:,}, saved"
+        raise Interrupted(signal_number, where, f"Continue: {shlex.join(['attfc-train', '--resume', str(self.folder)])}")
 
     def _finish(self) -> None:
-        self._save()  # before the evaluation, in which the process may be killed
-        self._evaluate()
-        self._save()
+        if self.checkpoints.step != self.state.step:
+            self._save()  # before the evaluation, in which the process may be killed
+        if self._evaluate():
+            self._save()
         save_model(self.folder / MODEL_FILE, self.state.exported_encoder)
         corrupt = self.loader.corrupt
         memory = memory_use(self.state.device)
@@ -314,6 +318,7 @@ class Loop:
             corrupt_examples=list(corrupt.examples),
             image_notes=self.loader.notes,
         )
+        self.log.sync()
         if predicted is not None:
             self.log.say(f"peak {format_bytes(memory.peak)}, predicted {format_bytes(predicted)}")
 
@@ -343,6 +348,8 @@ class _Clock:
         self.restart(step)
         return steps, seconds, waited
 
-    def overall(self, state: TrainState) -> float:
-        """Return the images per second of this process's steps."""
+    def overall(self, state: TrainState) -> float | None:
+        """Return the images per second of this process's steps; None: it made none that were timed."""
+        if not self._busy_steps:
+            return None
         return self._busy_steps * state.profile.optim.batch_size / max(self._busy_seconds, 1e-9)

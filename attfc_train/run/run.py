@@ -21,16 +21,18 @@ from attfc_train.data.report import messages_of
 from attfc_train.data.sampling.pairs import PairSampler
 from attfc_train.data.sampling.sampler import AttentionSampler, Sampler
 from attfc_train.data.source import open_dataset
-from attfc_train.errors import DataError, DeviceMemoryError, UsageError, VerificationSetError
+from attfc_train.errors import CheckpointError, DataError, DeviceMemoryError, UsageError, VerificationSetError
 from attfc_train.evaluate.embed import evaluate
 from attfc_train.evaluate.load import load_verification_sets
 from attfc_train.optim.precision import prepare_device
-from attfc_train.profile.file import resolve_profile, save_profile, with_overrides
+from attfc_train.profile.file import load_profile, resolve_profile, save_profile, with_overrides
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.run.checkpoint import FILE_NAME as CHECKPOINT_FILE
-from attfc_train.run.checkpoint import load_checkpoint
+from attfc_train.run.checkpoint import Checkpoint, Checkpoints, has_checkpoint, load_last
 from attfc_train.run.collapse import OnCollapse
-from attfc_train.run.log import RunLog
+from attfc_train.run.folder import run_folder
+from attfc_train.run.log import RunLog, read_log
+from attfc_train.run.longer import Initialise, begin_with, extended
 from attfc_train.run.loop import BEST_FILE, MODEL_FILE, PROFILE_FILE, Evaluator, Loop
 from attfc_train.run.out_of_memory import OnOom, is_out_of_memory, reason
 from attfc_train.run.preflight import check_start, planned_memory, prediction_for
@@ -49,19 +51,52 @@ class RunOptions:
     on_oom: OnOom = "shrink"
     on_collapse: OnCollapse = "warn"
 
+    def say(self, text: str) -> None:
+        """Print a line."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-def start(profile: TrainProfile, options: RunOptions) -> None:
-    """Start a new run of `profile`, whose ``data.path`` is set, in ``options.folder``."""
-    _must_be_new(options.folder)
-    dataset = _open(profile)
-    profile = _resolved(profile, dataset)
+
+def start(profile: TrainProfile, options: RunOptions, initialise: Initialise | None = None) -> None:
+    """Start a new run of `profile`, whose ``data.path`` is set, in ``options.folder``; None: from random weights."""
+    with run_folder(options.folder, options.say):
+        _must_be_new(options.folder)
+        dataset = _open(profile)
+        resolved = _resolved(profile, dataset)
+        _run(resolved, dataset, options, initialise=initialise)
+
+
+def _run(
+    profile: TrainProfile,
+    dataset: FaceDataset,
+    options: RunOptions,
+    checkpoint: Checkpoint | None = None,
+    initialise: Initialise | None = None,
+) -> None:
+    """Train to the end in ``options.folder``, which is locked.
+
+    Args:
+        profile: with the numbers of `dataset`.
+        checkpoint: to go on from, which is emptied; None: begin at step 0.
+        initialise: loads the weights to begin with; None: they are random.
+    """
     evaluator = _evaluator(profile, options.device)
-    _check_start(profile, options)
+    check_start(profile, options.device, options.on_oom == "fail", options.say)
     prepare_device(options.device, profile.run.precision)  # before the loss kernels are timed, while the state is built
     with memory_is_enough(options.device):
         state = build(profile, options.device)
+        checkpoints = Checkpoints(options.folder, profile.run.keep_checkpoints)
+        best_accuracy = None
+        if checkpoint is not None:
+            _restore(state, checkpoint, options)
+            best_accuracy = checkpoint.best_accuracy
+            # A damaged file in the last one's place gives way to the next; the one that is resumed from stays.
+            checkpoints.step = state.step if checkpoint.path.name == CHECKPOINT_FILE else None
+            if profile.total_steps != checkpoint.profile.total_steps:
+                checkpoints.save(state, best_accuracy)  # else a run that is killed now would end where it was to end before
+        elif initialise is not None:
+            begin_with(state, initialise, checkpoints)
         save_profile(profile, options.folder / PROFILE_FILE)
-        _train(state, dataset, evaluator, options)
+        _train(state, dataset, evaluator, options, checkpoints, best_accuracy)
 
 
 RESUMABLE = (
@@ -83,6 +118,7 @@ RESUMABLE = (
     "run.log_every",
     "run.eval_every",
     "run.save_every",
+    "run.keep_checkpoints",
 )
 """Settings that may change in a resumed run: what is learned and what is drawn stays the same.
 
@@ -92,51 +128,82 @@ resumed step on.
 """
 
 
-def resume(options: RunOptions, assignments: Sequence[str] = ()) -> None:
+def resume(options: RunOptions, assignments: Sequence[str] = (), extend: float | None = None) -> None:
     """Continue the run in ``options.folder`` from its last checkpoint, as if it had never stopped.
+
+    One that had not saved yet begins again.
 
     Args:
         assignments: ``section.key=value`` for keys of `RESUMABLE`.
+        extend: epochs to add to the run, finished or not.
     """
-    checkpoint = load_checkpoint(options.folder)
-    profile = _changed(checkpoint.profile, assignments)
-    if checkpoint.step >= profile.total_steps and (options.folder / MODEL_FILE).exists():
-        options.console.print(f"The run in {options.folder} has done its {checkpoint.step:,} steps.", markup=False)
-        return
+    _check_resumable(assignments)
+    folder = options.folder
+    if not os.path.isdir(folder):
+        remedy = "Give the folder of a run that has saved."
+        raise CheckpointError(f"'{folder / CHECKPOINT_FILE}' must exist", "no such folder", remedy)
+    with run_folder(folder, options.say):
+        if extend is None and _is_finished(folder):
+            options.say(f"The run in {folder} is finished: it has done all of its steps.")
+            return
+        profile = None if has_checkpoint(folder) else _not_saved_yet(folder)
+        if profile is not None:
+            options.say(f"No checkpoint had been saved in {folder}: beginning again at step 0.")
+            checkpoint = None
+        else:
+            checkpoint = load_last(folder, options.say)
+            profile = checkpoint.profile
+        profile = extended(with_overrides(profile, assignments), extend)
+        _run(profile, _same_data(profile), options, checkpoint)
+
+
+def _is_finished(folder: Path) -> bool:
+    """Return whether a run recorded its end, and nothing was recorded or taken away since."""
+    return (folder / MODEL_FILE).exists() and [record["event"] for record in read_log(folder)[-1:]] == ["end"]
+
+
+def _not_saved_yet(folder: Path) -> TrainProfile | None:
+    """Return the profile of a run that was killed before its first checkpoint; None: there is no such run."""
+    if not (folder / PROFILE_FILE).is_file():
+        return None
+    profile = load_profile(folder / PROFILE_FILE)
+    return None if profile.data.num_ids is None or profile.run.steps is None else profile
+
+
+def _same_data(profile: TrainProfile) -> FaceDataset:
+    """Open the data of a run that is resumed.
+
+    Raises:
+        DataError: they are not those that it was started with.
+    """
     dataset = _open(profile)
     num_images = dataset.index.num_images
-    num_before = checkpoint.profile.data.num_images
+    num_before = profile.data.num_images
     if num_images != num_before:
         got = f"{num_images}; the run was started with {num_before}"
         raise DataError(f"'{dataset.name}' must have the same images as before", got, "Restore the data, or start a new run.")
     _check_labels(profile, dataset)
-    evaluator = _evaluator(profile, options.device)
-    best_accuracy = checkpoint.best_accuracy
-    _check_start(profile, options)
-    prepare_device(options.device, profile.run.precision)  # before the loss kernels are timed, while the state is built
-    with memory_is_enough(options.device):
-        state = build(profile, options.device)
-        kept = checkpoint.restore(state)
-        if kept is not None:
-            options.console.print(f"container: {kept.kept:,} of {kept.saved:,} centers kept", highlight=False)
-        del checkpoint  # a second copy of everything, which would stay in the host's memory to the end
-        _train(state, dataset, evaluator, options, best_accuracy)
+    return dataset
 
 
-def _check_start(profile: TrainProfile, options: RunOptions) -> None:
-    def say(text: str) -> None:
-        options.console.print(text, highlight=False, markup=False, soft_wrap=True)
+def _restore(state: TrainState, checkpoint: Checkpoint, options: RunOptions) -> None:
+    kept = checkpoint.restore(state)
+    checkpoint.state.clear()  # a second copy of everything, which would stay in the host's memory to the end
+    if kept is not None:
+        options.say(f"container: {kept.kept:,} of {kept.saved:,} centers kept")
 
-    check_start(profile, options.device, options.on_oom == "fail", say)
 
+def _check_resumable(assignments: Sequence[str]) -> None:
+    """Refuse to change what decides a run.
 
-def _changed(profile: TrainProfile, assignments: Sequence[str]) -> TrainProfile:
+    Raises:
+        UsageError: names the setting.
+    """
     for assignment in assignments:
         key = assignment.partition("=")[0]
         if key not in RESUMABLE:
             remedy = f"These can change: {', '.join(RESUMABLE)}. For others start a new run."
             raise UsageError("--resume keeps what decides the run", f"--set {key}", remedy)
-    return with_overrides(profile, assignments)
 
 
 def _resolved(profile: TrainProfile, dataset: FaceDataset) -> TrainProfile:
@@ -184,7 +251,7 @@ def _must_be_new(folder: Path) -> None:
     Raises:
         UsageError: there is a checkpoint or a model.
     """
-    if os.path.exists(folder / CHECKPOINT_FILE):
+    if has_checkpoint(folder):
         remedy = f"Continue it with --resume {folder}, or choose another --output."
         raise UsageError("--output must be a new folder", f"'{folder}', which holds a run", remedy)
     models = [name for name in (MODEL_FILE, BEST_FILE) if os.path.exists(folder / name)]
@@ -241,7 +308,8 @@ def _train(
     dataset: FaceDataset,
     evaluator: Evaluator,
     options: RunOptions,
-    best_accuracy: float | None = None,
+    checkpoints: Checkpoints,
+    best_accuracy: float | None,
 ) -> None:
     profile = state.profile
     planned = planned_memory(profile, options.device.type)
@@ -271,11 +339,10 @@ def _train(
                 planned_peak_bytes=planned.measured_bytes,
                 predicted_peak_bytes=predicted.measured_bytes,
             )
-        if state.step:
-            save_profile(profile, options.folder / PROFILE_FILE)  # with what this command changed
         _introduce(log, state, dataset, evaluator, options)
         loader = _loader(profile, dataset, options.device)
-        Loop(state, loader, evaluator, log, options.folder, options.on_oom, best_accuracy, options.on_collapse).run()
+        policies = options.on_oom, best_accuracy, options.on_collapse
+        Loop(state, loader, evaluator, log, options.folder, checkpoints, *policies).run()
 
 
 def _loader(profile: TrainProfile, dataset: FaceDataset, device: torch.device) -> AttentionLoader:

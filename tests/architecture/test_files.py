@@ -24,8 +24,8 @@ SHORTER = {
     "attfc_train.heads.full_fc.head": "a learned layer and nothing more",
     "attfc_train.heads.f2c.resize": "the pool's own part of taking over a saved one; the rest is the container's",
     "attfc_train.heads.*.settings": "settings stand beside their head, in a file free of torch",
-    "attfc_train.interrupt": "a run and nothing else is stopped by it, from the main thread",
     "attfc_train.optim.torch_internals": "private names of torch, apart from everything else",
+    "attfc_train.screen": "every command's console, apart from the streams, which load without rich",
     "attfc_train.step.ranks": "the one place where processes will meet",
     "attfc_train.units": "everybody's units",
 }

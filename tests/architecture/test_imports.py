@@ -16,8 +16,9 @@ from tests.architecture.modules import imports, imports_when_loaded, modules
 
 TABLE = """
 attfc_train attfc_train.errors attfc_train.units attfc_train.phase attfc_train.interrupt attfc_train.cuda_environment
-attfc_train.document attfc_train.files attfc_train.exits attfc_train.processes attfc_train.device_hash
-attfc_train.rounding
+attfc_train.streams
+attfc_train.document attfc_train.files attfc_train.faults attfc_train.processes attfc_train.device_hash attfc_train.screen
+attfc_train.rounding attfc_train.exits
 attfc_train.backbones attfc_train.losses
 attfc_train.heads
 attfc_train.profile
@@ -59,11 +60,10 @@ ONLY_IN = {
     "sqlalchemy": {"attfc_planner.tune.studies.storage"},
     "typer": {"attfc_train.cli", "attfc_train.data_commands", "attfc_planner.cli"},
     "rich": {
-        "attfc_train.cli",
+        "attfc_train.screen",
         "attfc_train.run.log",
         "attfc_train.run.evaluate_model",
         "attfc_train.run.run",
-        "attfc_planner.cli",
         "attfc_planner.commands",
         "attfc_planner.screens",
     },
@@ -92,6 +92,7 @@ WITHOUT_TORCH = {
     "attfc_train.data_commands",
     "attfc_train.errors",
     "attfc_train.exits",
+    "attfc_train.faults",
     "attfc_train.files",
     "attfc_train.document",
     "attfc_train.run.log",
@@ -99,6 +100,8 @@ WITHOUT_TORCH = {
     "attfc_train.profile.profile",
     "attfc_train.profile.file",
     "attfc_train.profile.search_summary",
+    "attfc_train.screen",
+    "attfc_train.streams",
     "attfc_train.units",
     "attfc_planner.calibrate.calibrate",
     "attfc_planner.cli",

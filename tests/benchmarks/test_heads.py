@@ -86,7 +86,7 @@ def test_a_stopped_run_is_resumed(data: DataSet, tmp_path: Path, monkeypatch: py
     real = training.measured
 
     def interrupted(*_: object) -> dict[str, float]:
-        raise Interrupted(15, "", "", "")
+        raise Interrupted(15, "", "")
 
     monkeypatch.setattr(training, "measured", interrupted)
     with pytest.raises(Interrupted):

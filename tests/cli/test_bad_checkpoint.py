@@ -33,8 +33,9 @@ def rewrite_checkpoint(folder: Path, change: Callable[[dict[str, Any]], object])
 
 
 def refused_resume(refusal: Refusal, folder: Path, expected: str, error: type[Exception] = CheckpointError) -> None:
-    # A run that was killed right after its last checkpoint: one that is finished is left alone by --resume.
+    # A run that was killed right after its first checkpoint: one that is finished is left alone by --resume.
     (folder / "model.pt").unlink(missing_ok=True)
+    (folder / "checkpoint.1.pt").unlink(missing_ok=True)
     before = content_of(folder)
     refusal(error, expected, "--resume", folder, "--device", "cpu")
     assert content_of(folder) == before
@@ -107,6 +108,7 @@ def test_what_does_not_fit(
 
 def test_a_checkpoint_that_attacks_is_not_run(run_folder: Path, tmp_path: Path, refusal: Refusal) -> None:
     trace = tmp_path / "attacked"
+    (run_folder / "model.pt").unlink()  # not finished: there is something to resume
     for name, arguments in {"checkpoint.pt": ("--resume", run_folder), "best.pt": ("evaluate", run_folder)}.items():
         torch.save({"format": 2, "state": Attack(f"touch {trace}")}, run_folder / name)
         before = content_of(run_folder)
@@ -136,6 +138,7 @@ def test_a_run_is_not_overwritten(run_folder: Path, profile_file: Callable[..., 
     arguments = ("--profile", profile_file(), "--output", run_folder, "--device", "cpu")
     for name, expected in {
         "checkpoint.pt": "which holds a run. Continue it with --resume",
+        "checkpoint.1.pt": "which holds a run. Continue it with --resume",
         "model.pt": "which holds model.pt",
         "best.pt": "which holds best.pt",
     }.items():
@@ -175,7 +178,8 @@ def test_evaluate_what_is_not_there(run_folder: Path, tmp_path: Path, refusal: R
     refusal(VerificationSetError, "'gone'", "evaluate", run_folder, "--val", "gone")
     (run_folder / "model.pt").write_bytes(b"")
     refusal(CheckpointError, "model.pt' must be a readable", "evaluate", run_folder, "--which", "last")
-    os.remove(run_folder / "model.pt")
-    refusal(CheckpointError, "model.pt' must exist", "evaluate", run_folder, "--which", "last")
+    for name in ("model.pt", "checkpoint.pt", "checkpoint.1.pt"):
+        os.remove(run_folder / name)
+    refusal(CheckpointError, "model.pt' must exist.*attfc-train --resume", "evaluate", run_folder, "--which", "last")
     torch.save([1, 2], run_folder / "best.pt")
     refusal(CheckpointError, "best.pt' must fit", "evaluate", run_folder)

@@ -47,7 +47,7 @@ def test_a_new_run(
     with no_file_beyond(limit_bytes):
         expected = f"({file})' must be writable, but got File too large. Free disk space"
         refusal(StorageError, expected, "--profile", profile, "--output", output, "--device", "cpu")
-    assert {path.name for path in output.iterdir()} == left_behind
+    assert {path.name for path in output.glob("*")} == left_behind
 
 
 def test_a_full_disk_while_the_record_is_written(profile_file: Callable[..., Path], tmp_path: Path, refusal: Refusal) -> None:
@@ -65,7 +65,9 @@ def test_a_resumed_run_keeps_its_checkpoint(trained_run: Path, tmp_path: Path, r
     content = torch.load(folder / "checkpoint.pt", weights_only=True)
     content["state"]["step"] = 1
     torch.save(content, folder / "checkpoint.pt")
-    before = {name: (folder / name).read_bytes() for name in ("checkpoint.pt", "model.pt", "best.pt", "profile.json")}
+    (folder / "model.pt").unlink()  # not finished
+    kept = ("checkpoint.pt", "checkpoint.1.pt", "best.pt", "profile.json")
+    before = {name: (folder / name).read_bytes() for name in kept}
     with no_file_beyond(40_000):
         refusal(StorageError, "must be writable, but got File too large", "--resume", folder, "--device", "cpu")
     assert {name: (folder / name).read_bytes() for name in before} == before

@@ -274,7 +274,7 @@ def test_train_launches_the_trainer_and_compares(call: Call, monkeypatch: pytest
         folder = Path(arguments[arguments.index("--output") + 1])
         folder.mkdir(parents=True)
         (folder / "log.jsonl").write_text(
-            '{"event": "end", "images_per_second": 4321.0, "peak_memory_bytes": 1073741824, "accuracy": 0.934}\n'
+            '{"event": "end", "step": 9, "images_per_second": 4321.0, "peak_memory_bytes": 1073741824, "accuracy": 0.934}\n'
         )
         return 0
 

@@ -183,7 +183,7 @@ def test_a_run_that_collapses_is_stopped_and_saved_and_can_go_on(
     assert caught.value.exit_code == 11
     stopped = [record["step"] for record in read_log(folder) if record["event"] == "collapse"]
     assert len(stopped) == 1
-    assert load_checkpoint(folder).step == stopped[0] < 124
+    assert load_checkpoint(folder / "checkpoint.pt").step == stopped[0] < 124
     monkeypatch.setattr(CollapseWatch, "finding", "as if it had gone on")
     monkeypatch.setattr(CollapseWatch, "has_just_collapsed", lambda watch: True)
     with pytest.raises(CollapseError):

@@ -17,9 +17,10 @@ from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.profile.file import with_overrides
 from attfc_train.profile.profile import DataSettings, ModelSettings, OptimSettings, RunSettings, TrainProfile
 from attfc_train.run import loop, run
-from attfc_train.run.checkpoint import load_checkpoint, load_tensors
+from attfc_train.run.checkpoint import load_checkpoint
 from attfc_train.run.evaluate_model import report_model
 from attfc_train.run.log import read_log
+from attfc_train.run.tensor_file import load_tensors
 from attfc_train.step.build import build
 from tests.train.profiles import HEADS, small_profile
 
@@ -78,7 +79,7 @@ def test_the_model_is_the_encoder_that_the_head_exports(
     monkeypatch.setattr(run, "_evaluator", evaluator)
     profile = profile_of(head, **settings)
     run.start(profile, options(tmp_path / "run"))
-    saved = load_checkpoint(tmp_path / "run").state
+    saved = load_checkpoint(tmp_path / "run" / "checkpoint.pt").state
     other = saved["class_encoder" if name == "feature_encoder" else "feature_encoder"]
     assert other is None or not equal(saved[name], other)
     assert len(evaluated) == 3

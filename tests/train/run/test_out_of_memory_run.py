@@ -78,7 +78,7 @@ def options(folder: Path, on_oom: Any = "shrink", console: Console | None = None
 
 
 def end_of(folder: Path) -> dict[str, Any]:
-    return tensors(load_checkpoint(folder).state)
+    return tensors(load_checkpoint(folder / "checkpoint.pt").state)
 
 
 def losses(folder: Path) -> list[tuple[int, float]]:
@@ -104,7 +104,7 @@ def test_a_run_goes_on_and_says_so(tmp_path: Path) -> None:
     assert "step 3: out of memory in phase 'backward' (CUDA out of memory)" in said
     assert "--set optim.accumulation=4" in said
     assert load_profile(tmp_path / "run" / "profile.json").optim.accumulation == 4
-    assert load_checkpoint(tmp_path / "run").profile.optim.accumulation == 4
+    assert load_checkpoint(tmp_path / "run" / "checkpoint.pt").profile.optim.accumulation == 4
 
 
 def test_a_resumed_run_keeps_the_smaller_parts(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_resumed_run_keeps_the_smaller_parts(tmp_path: Path) -> None:
         patch.setattr(loop, "train_step", stopped_after)
         with pytest.raises(Interrupted):
             run.start(run_profile(), options(tmp_path / "run"))
-    assert load_checkpoint(tmp_path / "run").profile.optim.accumulation == 2
+    assert load_checkpoint(tmp_path / "run" / "checkpoint.pt").profile.optim.accumulation == 2
     run.resume(options(tmp_path / "run"))
     with switching_step({FAILS_AT: 2}):
         run.start(run_profile(), options(tmp_path / "plain"))
@@ -132,7 +132,7 @@ def test_fail_stops_and_says_what_to_do(tmp_path: Path) -> None:
     )
     with failing_steps({FAILS_AT: ["loss"]}), pytest.raises(DeviceMemoryError, match=expected):
         run.start(run_profile(), options(tmp_path / "run", "fail"))
-    assert load_checkpoint(tmp_path / "run").step == 2
+    assert load_checkpoint(tmp_path / "run" / "checkpoint.pt").step == 2
     (event,) = (record for record in read_log(tmp_path / "run") if record["event"] == "oom")
     assert event["next_accumulation"] is None
     run.resume(options(tmp_path / "run"), ["optim.accumulation=2"])
@@ -160,7 +160,7 @@ def test_an_error_within_a_commit_is_not_repeated(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(loop, "train_step", step)
     with pytest.raises(DeviceMemoryError, match=r"in phase 'update' .* --resume"):
         run.start(run_profile(), options(tmp_path / "run"))
-    assert load_checkpoint(tmp_path / "run").step == 2
+    assert load_checkpoint(tmp_path / "run" / "checkpoint.pt").step == 2
 
 
 def test_other_errors_are_not_taken_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

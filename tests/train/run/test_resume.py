@@ -72,7 +72,7 @@ def tensors(saved: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def assert_same_end(left: Path, right: Path) -> None:
-    a, b = (tensors(load_checkpoint(folder).state) for folder in (left, right))
+    a, b = (tensors(load_checkpoint(folder / "checkpoint.pt").state) for folder in (left, right))
     assert a.keys() == b.keys()
     assert [key for key in a if not same(a[key], b[key])] == []
 
@@ -98,7 +98,7 @@ def test_sigkill_and_resume_is_bit_identical(kill_at: int, uninterrupted: Path, 
     arguments = ["--profile", str(tmp_path / "profile.json"), "--output", str(folder), "--device", "cpu"]
     child = subprocess.run([sys.executable, "-c", CHILD, str(kill_at), *arguments], capture_output=True, text=True, check=False)
     assert child.returncode == -signal.SIGKILL, child.stderr
-    assert load_checkpoint(folder).step == kill_at // SAVE_EVERY * SAVE_EVERY
+    assert load_checkpoint(folder / "checkpoint.pt").step == kill_at // SAVE_EVERY * SAVE_EVERY
     run.resume(options(folder))
     assert_same_end(uninterrupted, folder)
     logged = [{k: r.get(k) for k in ("step", "loss")} for r in read_log(folder) if r["event"] == "step"]
@@ -124,7 +124,7 @@ def test_every_head_resumes_from_a_stop_signal(
     with pytest.raises(Interrupted, match="--resume") as caught:
         run.start(profile, options(tmp_path / "stopped"))
     assert caught.value.exit_code == 128 + signal.SIGTERM
-    assert load_checkpoint(tmp_path / "stopped").step == 4
+    assert load_checkpoint(tmp_path / "stopped" / "checkpoint.pt").step == 4
     monkeypatch.setattr(loop, "train_step", train_step)
     run.resume(options(tmp_path / "stopped"))
     assert_same_end(tmp_path / "whole", tmp_path / "stopped")
@@ -141,7 +141,7 @@ def test_nan_stops_with_records_and_keeps_the_last_good_checkpoint(tmp_path: Pat
     with pytest.raises(NonFiniteLossError, match=r"at step 7; its batch: .*identity.*checkpoint\.pt") as caught:
         run.start(profile_of(log_every=100, eval_every=100), options(tmp_path / "run"))
     assert str(caught.value).count("identity") >= 8
-    checkpoint = load_checkpoint(tmp_path / "run")
+    checkpoint = load_checkpoint(tmp_path / "run" / "checkpoint.pt")
     assert checkpoint.step == 6
     assert all(leaf.isfinite().all() for leaf in tensors(checkpoint.state).values() if isinstance(leaf, torch.Tensor))
 
@@ -159,7 +159,7 @@ def test_full_disk_keeps_the_former_checkpoint(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(loop, "train_step", step_then_full)
     with pytest.raises(StorageError, match="No space left on device"):
         run.start(profile_of(eval_every=100), options(tmp_path / "run"))
-    assert load_checkpoint(tmp_path / "run").step == 3
+    assert load_checkpoint(tmp_path / "run" / "checkpoint.pt").step == 3
     assert [path.name for path in (tmp_path / "run").iterdir() if path.name.endswith(".tmp")] == []
 
 
@@ -175,7 +175,7 @@ def test_resume_needs_a_checkpoint(tmp_path: Path) -> None:
 
 def test_the_run_leaves_models_and_a_record(uninterrupted: Path) -> None:
     names = {path.name for path in uninterrupted.iterdir()}
-    assert names == {"profile.json", "log.jsonl", "checkpoint.pt", "model.pt", "best.pt"}
+    assert names == {"profile.json", "log.jsonl", "checkpoint.pt", "checkpoint.1.pt", "model.pt", "best.pt"}
     events = [record["event"] for record in read_log(uninterrupted)]
     assert events.count("evaluate") == 3
     assert events[0] == "start"
@@ -225,12 +225,12 @@ RESIZED = {
 def test_a_resumed_run_may_change_its_container(setting: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Smaller, a slot for everyone, another storage, another queue; and such a run resumes like any other."""
     folder = stopped_run(tmp_path / "run", monkeypatch)
-    before = load_checkpoint(folder).state["head"]
+    before = load_checkpoint(folder / "checkpoint.pt").state["head"]
     console = Console(record=True, width=200, file=StringIO())
     more = ["head.queue_length=3"] if "stored" in setting else []
     run.resume(run.RunOptions(folder, torch.device("cpu"), console), [setting, *more])
     assert f"container: {RESIZED[setting]} centers kept" in console.export_text()
-    checkpoint = load_checkpoint(folder)
+    checkpoint = load_checkpoint(folder / "checkpoint.pt")
     after = checkpoint.state["head"]
     assert checkpoint.profile.dcc_size == len(after["container.slot_labels"])
     assert (after["container.last_update"] >= 0).sum() >= (before["container.last_update"] >= 0).sum() // 2
@@ -255,7 +255,7 @@ def test_the_state_is_safe_before_the_last_evaluation(tmp_path: Path, monkeypatc
     monkeypatch.setattr(run, "evaluate", killed)
     with pytest.raises(KeyboardInterrupt):
         run.start(profile_of(steps=4, save_every=100), options(tmp_path / "run"))
-    assert load_checkpoint(tmp_path / "run").step == 4
+    assert load_checkpoint(tmp_path / "run" / "checkpoint.pt").step == 4
 
 
 @pytest.mark.parametrize("part", ["", "@0:5"])

@@ -292,6 +292,7 @@ class Loop:
 
     def _leave(self, signal_number: int) -> None:
         self._report_images()
+        self._report_images()
         self._save()
         self.log.event("stop", self.state.step, signal=signal_number)
         where = f"Stopped at step {self.state.step:,} of {self.state.profile.total_steps:,}, saved"

@@ -152,7 +152,7 @@ def _by_ranges(file: RecordFile, keys: Int64s, offsets: Int64s, imageless: _Look
         imageless: the records without an image, in the order of their keys.
     """
     total = keys.size
-    if total >= EXACT_FLOAT or keys[-1] - keys[0] + 1 != total:
+    if total >= EXACT_FLOAT or int(keys[-1]) - int(keys[0]) + 1 != total:
         return None
     ranges = imageless.others[imageless.is_range]
     filled = ranges[:, 0] != ranges[:, 1]

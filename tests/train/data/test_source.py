@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from attfc_planner.commands.option_checks import size_of_data
 from attfc_train.data.formats.folder import FolderFaces
 from attfc_train.data.formats.recordio import RecordIOFaces
 from attfc_train.data.formats.recordio_writer import write_recordio
@@ -98,3 +99,37 @@ def test_a_name_that_looks_like_a_part_is_a_name(record_folder):
 def test_parts_that_are_not_there(spec, said):
     with pytest.raises((DataError, UsageError), match=said):
         open_dataset(spec)
+
+
+@pytest.mark.parametrize(
+    ("content", "remedy"),
+    [(b"PK\x03\x04", "It is a zip archive. Unpack it"), (b"version https://git-lfs", "git lfs pull")],
+)
+def test_files_are_recognised_by_their_content(tmp_path, content, remedy):
+    (tmp_path / "faces").write_bytes(content)
+    with pytest.raises(UsageError, match=remedy):
+        open_dataset(str(tmp_path / "faces"))
+
+
+def test_records_in_capitals(record_folder):
+    for ending in (".rec", ".idx"):
+        (record_folder / f"train{ending}").rename(record_folder / f"train{ending.upper()}")
+    assert isinstance(open_dataset(str(record_folder)), RecordIOFaces)
+    assert isinstance(open_dataset(str(record_folder / "train.REC")), RecordIOFaces)
+    (record_folder / "train.REC").rename(record_folder / "faces.Rec")
+    (record_folder / "train.IDX").unlink()
+    with pytest.raises(DataError, match=r"Give '.*faces.Rec' itself"):
+        open_dataset(str(record_folder))
+
+
+def test_the_planner_says_what_was_passed_over(face_folder, capsys):
+    """On stderr, once, and its numbers go by what is left."""
+    (face_folder / "c" / "x.HEIC").write_text("")
+    (face_folder / "d").mkdir()
+    (face_folder / "d" / "0.jpg").write_bytes(b"no image")
+    assert size_of_data(str(face_folder), None, None) == (3, 8)
+    output, errors = capsys.readouterr()
+    assert output == ""
+    assert errors.count("files passed over with other endings") == 1
+    assert errors.count("identities left out, none of whose images can be decoded: 1") == 1
+    assert errors.startswith(f"{face_folder}: ")

@@ -1,8 +1,8 @@
 """The run record: JSON lines, TensorBoard, and one live line on the screen.
 
 ``log.jsonl`` has one object per line with ``step`` and ``event``: ``start``, ``step``, ``evaluate``, ``save``, ``resume``,
-``stop``, ``oom``, ``allocator``, ``collapse``, ``data`` (what was passed over), ``images`` (drawn and replaced by this process so
-far) or ``end``. After a resume it holds what an uninterrupted run would have
+``stop``, ``oom``, ``allocator``, ``collapse``, ``data`` (what was passed over), ``images`` (drawn and replaced by this
+process) or ``end``. After a resume it holds what an uninterrupted run would have
 written, plus the ``stop`` and ``resume`` lines: the record is on the disk before a checkpoint is, and a resumed run drops what
 came after that (`_resumed`). A figure that is not finite is null.
 

@@ -112,7 +112,7 @@ class Loop:
                 raise
             self._save()
             self.log.event("stop", self.state.step, message=str(error))
-            saved = f"Step {self.state.step:,} is saved; then continue: attfc-train --resume {self.folder}"
+            saved = f"Step {self.state.step:,} is saved; then continue: {shlex.join(['attfc-train', '--resume', str(self.folder)])}"
             raise type(error)(error.rule, error.got, f"{error.remedy} {saved}") from error
 
     def _train_step(self, batch: Batch) -> StepMetrics:
@@ -291,7 +291,6 @@ class Loop:
         self.log.event("save", self.state.step)
 
     def _leave(self, signal_number: int) -> None:
-        self._report_images()
         self._report_images()
         self._save()
         self.log.event("stop", self.state.step, signal=signal_number)

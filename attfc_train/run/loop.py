@@ -112,7 +112,7 @@ class Loop:
                 raise
             self._save()
             self.log.event("stop", self.state.step, message=str(error))
-            saved = f"Step {self.state.step:,} is saved; then continue: {shlex.join(['attfc-train', '--resume', str(self.folder)])}"
+            saved = f"Step {self.state.step:,} is saved; then continue: {self._resume_command}"
             raise type(error)(error.rule, error.got, f"{error.remedy} {saved}") from error
 
     def _train_step(self, batch: Batch) -> StepMetrics:
@@ -295,7 +295,11 @@ class Loop:
         self._save()
         self.log.event("stop", self.state.step, signal=signal_number)
         where = f"Stopped at step {self.state.step:,} of {self.state.profile.total_steps:,}, saved"
-        raise Interrupted(signal_number, where, f"Continue: {shlex.join(['attfc-train', '--resume', str(self.folder)])}")
+        raise Interrupted(signal_number, where, f"Continue: {self._resume_command}")
+
+    @property
+    def _resume_command(self) -> str:
+        return shlex.join(["attfc-train", "--resume", str(self.folder)])
 
     def _finish(self) -> None:
         if self.checkpoints.step != self.state.step:

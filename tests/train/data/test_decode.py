@@ -126,6 +126,18 @@ def test_thousands_of_scans_are_refused_before_they_are_decoded(size, more):
     assert time.process_time() - before < 0.5
 
 
+@pytest.mark.parametrize("other", ["_decoded_by_pillow", "simplejpeg.decode_jpeg_header"])
+def test_each_decoder_refuses_thousands_of_scans(monkeypatch, other):
+    """Without the other one, which would refuse them too."""
+
+    def fail(*_arguments, **_options):
+        raise ValueError("it does not know this JPEG")
+
+    monkeypatch.setattr(f"attfc_train.data.decode.{other}", fail)
+    with pytest.raises(DataError, match="at most 100 scans"):
+        decode(with_scans(16, 5000), 16)
+
+
 def gradient(levels: int, dtype: str) -> Image.Image:
     return Image.fromarray(np.linspace(0, levels - 1, 64 * 64).reshape(64, 64).astype(dtype))
 

@@ -234,6 +234,7 @@ def test_memory_that_is_shared_is_not_multiplied(tmp_path: Path) -> None:
         ((IMAGES, ["yes"] * P), "neither true nor false"),
         ((IMAGES, [1.0] * P), "neither true nor false, 1 nor 0: 1.0"),
         ((IMAGES, np.full(P, -1)), "neither true nor false, 1 nor 0: -1"),
+        ((IMAGES, [np.int16(-1)] * P), "neither true nor false, 1 nor 0: -1"),
         ((IMAGES, SAME.astype("f4")), "something else than bytes, integers and booleans: 'f4'"),
         ((np.zeros((2 * P, 8, 8, 3), np.uint8), SAME), "its images are one array of u1 instead of encoded files"),
         (([np.zeros(9, np.int32)] * 2 * P, SAME), "an image in it is an array of <i4 instead of bytes"),

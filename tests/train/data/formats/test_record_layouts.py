@@ -88,6 +88,18 @@ def test_a_header_without_its_two_labels(tmp_path, pictures, header, said):
         assert dataset.index.report.lines() == said
 
 
+@pytest.mark.parametrize("place", [0, 2])
+def test_a_range_that_begins_or_ends_with_an_empty_record(tmp_path, pictures, place):
+    """Of a thousand labels and no image: too long to be looked at for its size alone."""
+    records = insightface_records(pictures)
+    records[place] = image_header((4.0, *map(float, range(1000))), place + 1)
+    write_records(tmp_path / "a.rec", zip([*range(1, 10), 0], records, strict=True))
+    dataset = RecordIOFaces(tmp_path / "a.rec")
+    left = [picture for number, picture in enumerate(pictures) if number != place]
+    assert [dataset.encoded(position) for position in range(dataset.index.num_images)] == left
+    assert f"records passed over that hold no image: 1, e.g. key {place + 1}" in dataset.index.report.lines()
+
+
 def test_a_header_that_the_index_does_not_list(path, pictures):
     lines = path.with_suffix(".idx").read_text().splitlines(keepends=True)
     path.with_suffix(".idx").write_text("".join(lines[:-1]))

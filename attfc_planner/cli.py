@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from attfc_planner.commands.option_checks import (
+    MAX_TRIALS,
     backbones,
     check_limits,
     check_output,
@@ -72,7 +73,7 @@ def plan(
     precision: AnyPrecision = None,
     image_size: ImageSize = 112,
     epochs: Epochs = 5.0,
-    trials: Annotated[int, typer.Option(help="Optuna trials, at least the Pareto front.", min=1)] = 40,
+    trials: Annotated[int, typer.Option(help="Optuna trials, at least the Pareto front.", min=1, max=MAX_TRIALS)] = 40,
     seed: Seed = 0,
 ) -> None:
     """Choose the head's settings, batch size and parts, precision and checkpointing for a GPU, and write best.json."""
@@ -209,7 +210,7 @@ def tune(
     data: Annotated[str, typer.Option(help="Data set, as for a plan; some of its identities are held out.")],
     val: Val = None,
     gpu: Annotated[str, typer.Option(help="auto or cpu: the device that is here.")] = "auto",
-    trials: Annotated[int, typer.Option(help="Settings whose real train steps are run.", min=1)] = 40,
+    trials: Annotated[int, typer.Option(help="Settings whose real train steps are run.", min=1, max=MAX_TRIALS)] = 40,
     hours: Annotated[float, typer.Option(help="Hours that this process takes in all.", min=0.001, max=1000)] = 2.0,
     storage: Annotated[
         str | None,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple, TypeAlias
+from typing import Annotated, Literal, NamedTuple, TypeAlias
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-Value: TypeAlias = bool | int | float | str
+MOST = 10**12
+"""Largest count in a document: no data set and no run reaches it, and 8 MiB for each are still a 64-bit number of bytes."""
+MOST_BYTES = 2**60
+MOST_SEED = 2**63 - 1
+Value: TypeAlias = bool | Annotated[int, Field(ge=-MOST_BYTES, le=MOST_BYTES)] | float | str
 """The value of a setting in a document."""
 Precision = Literal["fp32", "bf16", "fp16"]
 StorageName = Literal["fp32", "bf16", "fp8", "int8"]

@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from attfc_train.data.report import DataReport
 
+MAX_COUNT = 10**12
+"""Of identities and images; that of profiles (`attfc_train.document.MOST`), which loads more than this file may."""
 MAX_EPOCHS = 100_000
 MAX_LIMIT = 1_000_000
+MAX_TRIALS = 1_000_000
 ANY_HEAD_WORDS = ("auto", "any")
 """Words of ``--head`` for all kinds; the first is that of `attfc_planner.plan.request.ANY_HEAD`."""
 
@@ -26,6 +29,7 @@ def size_of_data(data: str | None, ids: int | None, images: int | None) -> tuple
     if data is None:
         if ids is None:
             raise UsageError("--ids or --data must be given", "neither", "Example: attfc-plan --gpu auto --ids 2059906.")
+        _check_counts(ids, images)
         return ids, images
     from attfc_train.data.source import open_dataset
 
@@ -46,6 +50,23 @@ def _say(report: DataReport) -> None:
     console = Console(stderr=True)
     for message in messages_of(report):
         console.print(message, highlight=False, markup=False, soft_wrap=True)
+
+
+def _check_counts(ids: int, images: int | None) -> None:
+    """Check that so many identities may have so many images; where those are not said, nothing is known of them."""
+    from attfc_train.errors import UsageError
+
+    for option, count in (("--ids", ids), ("--images", images or 0)):
+        if count > MAX_COUNT:
+            raise UsageError(f"{option} must be at most {MAX_COUNT:,}", shortened(count), "Check the number of digits.")
+    if images is not None and images < ids:
+        rule = f"--images must be at least --ids ({ids:,}), because every identity has an image"
+        raise UsageError(rule, f"{images:,}", "Give the images of all identities together, or leave --images out.")
+
+
+def shortened(number: int) -> str:
+    """Return a number's digits, or how many there are."""
+    return f"{number:,}" if abs(number) < 10**30 else f"a number of about {round(number.bit_length() * 0.30103):,} digits"
 
 
 def check_values(backbone: str, image_size: int, epochs: float, precision: str | None) -> None:

@@ -12,7 +12,7 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from attfc_train.document import Frozen, Precision
+from attfc_train.document import MOST, MOST_BYTES, Frozen, Precision
 from attfc_train.units import Bytes, format_bytes
 
 CONTEXT = "context_bytes"
@@ -48,10 +48,10 @@ class Calibration(Frozen):
     """ISO 8601."""
     precision: Precision
     """Of the runs: speed in another precision is not calibrated."""
-    num_runs: int = Field(ge=1)
+    num_runs: int = Field(ge=1, le=MOST)
     memory: dict[str, float]
     """By names out of `MEMORY_FIELDS`."""
-    residual_bytes: Bytes = Field(ge=0)
+    residual_bytes: Bytes = Field(ge=0, le=MOST_BYTES)
     """The largest difference between predicted and measured peak, headroom left out."""
     residual_share: float = Field(ge=0)
     """The largest such difference as a share of its measured peak."""

@@ -12,7 +12,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from attfc_planner.gpu.calibration import Calibration
-from attfc_train.document import Frozen, Precision
+from attfc_train.document import MOST, MOST_BYTES, Frozen, Precision
 from attfc_train.units import Bytes, format_bytes
 
 Architecture = Literal["pascal", "volta", "turing", "ampere", "ada", "hopper", "blackwell", "cpu"]
@@ -38,9 +38,9 @@ class GpuProfile(Frozen):
     architecture: Architecture
     compute_capability: float | None = Field(None, gt=0)
     """CUDA compute capability, such as 8.9; None for a CPU."""
-    capacity_bytes: Bytes = Field(gt=0)
+    capacity_bytes: Bytes = Field(gt=0, le=MOST_BYTES)
     """Device memory that CUDA offers, which is less than nvidia-smi's total; a CPU: RAM in total."""
-    foreign_bytes: Bytes = Field(0, ge=0)
+    foreign_bytes: Bytes = Field(0, ge=0, le=MOST_BYTES)
     """Memory that others hold now; 0 for a card of the catalogue."""
     holders: tuple[str, ...] = ()
     """The processes that hold it, the most first, as far as the driver tells."""
@@ -54,7 +54,7 @@ class GpuProfile(Frozen):
     pcie_bytes_per_second: float = Field(gt=0)
     """Host to device, one direction."""
     max_power_watts: float | None = Field(None, gt=0)
-    num_cores: int | None = Field(None, ge=1)
+    num_cores: int | None = Field(None, ge=1, le=MOST)
     """Host cores for decoding images; None: the host is not known."""
     driver: str | None = None
     native_segments: str | None = None

@@ -40,6 +40,13 @@ class Pace(NamedTuple):
         """Return the steps in which a run sees so many queries, at most a share of its own."""
         return min(round(images / self.batch_size), int(share * self.steps))
 
+    def within(self, steps: int | None, share: float) -> int | None:
+        """Return steps that end before the run does; None, which is counted in images, stays.
+
+        Steps that do not, made for a longer run, become the share of this one that images would be held to.
+        """
+        return steps if steps is None or steps < self.steps else int(share * self.steps)
+
     def momentum_for(self, images: float) -> float:
         """Return the momentum per step of an average that remembers so many queries (its time constant).
 

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
-from attfc_train.document import Frozen, Value
+from attfc_train.document import MOST, Frozen, Value
 from attfc_train.heads.knob import Knob
 from attfc_train.heads.pace import MARGIN_SHARE, Pace
 
@@ -36,9 +36,9 @@ class MarginSettings(Frozen):
     scale: float = Field(64.0, gt=0, le=256)
     gradient: Literal["straight_through", "exact"] = "straight_through"
     """``straight_through``: d loss / d cosine = s (p - onehot), as released ArcFace code has it; ``exact``: the derivative."""
-    ramp_steps: int | None = Field(None, ge=0)
+    ramp_steps: int | None = Field(None, ge=0, le=MOST)
     """The margin grows linearly from none over this many steps. None: over `ramp_images`."""
-    ramp_images: int = Field(0, ge=0)
+    ramp_images: int = Field(0, ge=0, le=MOST)
     """Queries over which the margin grows, at most half of the run."""
 
     @model_validator(mode="after")
@@ -137,6 +137,11 @@ class HeadSettings(Frozen):
         """Return the settings in which everything that depends on the number of identities is a number."""
         del num_ids
         return self
+
+    def within(self, pace: Pace) -> Self:
+        """Return the settings with ramps in steps that end before the run does."""
+        ramp = pace.within(self.margin.ramp_steps, MARGIN_SHARE)
+        return self.model_copy(update={"margin": self.margin.model_copy(update={"ramp_steps": ramp})})
 
     def paced(self, pace: Pace) -> Self:
         """Return the settings in which everything that is counted in images is a number of steps, or per step."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from attfc_train.document import MOST
 from attfc_train.errors import ProfileError, UsageError
 from attfc_train.files import write_text_atomically
 from attfc_train.heads.kinds import HEADS
@@ -80,7 +81,7 @@ def parse_profile(document: Any, where: str) -> TrainProfile:
     if version != SCHEMA_VERSION:
         raise ProfileError(
             f"'{where}' must have schema_version {SCHEMA_VERSION}",
-            repr(version),
+            repr(version)[:60],
             "Write it again with this version's attfc-plan.",
         )
     try:
@@ -138,9 +139,25 @@ def with_overrides(profile: TrainProfile, assignments: Iterable[str]) -> TrainPr
         other, nothing = REPLACED.get(leaf, (leaf, None))
         if other != leaf and other in node:
             node[other] = nothing
-    changed = parse_profile(document, "profile with --set")
+    changed = _parsed_overrides(document, assignments)
     same = _predicted_settings(changed) == _predicted_settings(profile)
     return changed if same else changed.model_copy(update={"prediction": None})
+
+
+def _parsed_overrides(document: dict[str, Any], assignments: list[str]) -> TrainProfile:
+    """Return the checked profile; a plan's warm-up and ramps follow another number of steps where they are not given too."""
+    where = "profile with --set"
+    keys = [assignment.partition("=")[0] for assignment in assignments]
+    steps = document["run"].get("steps")
+    is_count = type(steps) is int and 1 <= steps <= MOST
+    if "run.steps" not in keys or not is_count or any("ramp_" in key or "warmup_" in key for key in keys):
+        return parse_profile(document, where)
+    open_ended = parse_profile({**document, "run": {**document["run"], "steps": None}}, where)
+    return (
+        parse_profile(open_ended.lasting(steps).model_dump(mode="json"), where)
+        if open_ended.is_planned
+        else (parse_profile(document, where))
+    )
 
 
 def _change_head(document: dict[str, Any], assignments: list[str]) -> None:

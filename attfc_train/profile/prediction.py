@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from attfc_train.cuda_environment import NATIVE_ALLOCATOR, expands
-from attfc_train.document import Frozen
+from attfc_train.document import MOST, MOST_BYTES, MOST_SEED, Frozen
 from attfc_train.units import Bytes
 
 FRAGMENTATION = "fragmentation"
@@ -32,7 +32,7 @@ class MemoryTerm(Frozen):
     """One line of the memory table."""
 
     name: str
-    bytes: Bytes = Field(ge=0)
+    bytes: Bytes = Field(ge=0, le=MOST_BYTES)
     source: str
     """``traced``, ``table: ...``, ``measured`` or ``rule: ...``."""
 
@@ -41,12 +41,12 @@ class MemoryPrediction(Frozen):
     """What one train step needs at its peak; the terms add up to `total_bytes`."""
 
     terms: tuple[MemoryTerm, ...]
-    budget_bytes: Bytes = Field(ge=0)
+    budget_bytes: Bytes = Field(ge=0, le=MOST_BYTES)
     peak_phase: str
     peak_operator: str
     allocator: str | None = None
     """CUDA: the ``PYTORCH_ALLOC_CONF`` that is assumed. None: for a CPU, which has no caching allocator."""
-    native_bytes: Bytes | None = Field(None, ge=0)
+    native_bytes: Bytes | None = Field(None, ge=0, le=MOST_BYTES)
     """What takes the place of `measured_bytes` where expandable segments are assumed and not in force; None: not known."""
 
     @property
@@ -110,5 +110,5 @@ class Provenance(Frozen):
     gpu: str
     gpu_source: str
     command: str
-    seed: int
-    num_trials: int = Field(ge=0)
+    seed: int = Field(ge=0, le=MOST_SEED)
+    num_trials: int = Field(ge=0, le=MOST)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias, Union
 from pydantic import Field, model_validator
 
 from attfc_train.backbones.kinds import BACKBONES
-from attfc_train.document import Frozen, Precision, Value
+from attfc_train.document import MOST, MOST_BYTES, Frozen, Precision, Value
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.heads.kinds import HEADS
 from attfc_train.heads.pace import WARMUP_SHARE, Pace
@@ -32,9 +32,9 @@ class DataSettings(Frozen):
     path: str | None = None
     """Data set: a RecordIO folder or ``.rec`` file, a folder per identity, or ``synthetic:IDSxIMAGES[+FIRST]``; ``@FIRST:STOP``
     behind it takes a part of the identities."""
-    num_ids: int | None = Field(None, ge=2)
+    num_ids: int | None = Field(None, ge=2, le=MOST)
     """Identities; None until the data set is opened. A value that contradicts the data set is an error."""
-    num_images: int | None = Field(None, ge=2)
+    num_images: int | None = Field(None, ge=2, le=MOST)
     """Images; only used for the length of an epoch before the data set is there."""
     labels_digest: str | None = Field(None, pattern="^[0-9a-f]{32}$")
     """What a run was started with, of all labels and places of images in their order; only a resumed run compares it."""
@@ -48,7 +48,7 @@ class DataSettings(Frozen):
     num_workers: int = Field(0, ge=0, le=256)
     """Decoding threads; 0 = one per core, at most 16."""
     prefetch_batches: int = Field(3, ge=1, le=64)
-    cache_bytes: Bytes = Field(512 * 1024**2, ge=0)
+    cache_bytes: Bytes = Field(512 * 1024**2, ge=0, le=MOST_BYTES)
     """Decoded images are kept in memory when the whole set fits into this many bytes."""
     max_corrupt_share: float = Field(0.01, ge=0, le=1)
     """Share of the images drawn in a run that may be unreadable (and are replaced) before the run stops."""
@@ -104,9 +104,9 @@ class OptimSettings(Frozen):
     """Largest L2 norm of the feature encoder's gradient."""
     schedule: Literal["cosine", "polynomial"] = "cosine"
     polynomial_power: float = Field(1.0, gt=0, le=10)
-    warmup_steps: int | None = Field(None, ge=0)
+    warmup_steps: int | None = Field(None, ge=0, le=MOST)
     """The learning rate grows linearly from 0 over this many steps. None: over `warmup_images`."""
-    warmup_images: int = Field(0, ge=0)
+    warmup_images: int = Field(0, ge=0, le=MOST)
     """Queries over which the learning rate grows, at most a tenth of the run."""
 
     @model_validator(mode="after")
@@ -127,6 +127,10 @@ class OptimSettings(Frozen):
         """Steps of the warm-up, of resolved settings."""
         return self.warmup_steps or 0
 
+    def within(self, pace: Pace) -> OptimSettings:
+        """Return the settings with a warm-up in steps that ends before the run does."""
+        return self.model_copy(update={"warmup_steps": pace.within(self.warmup_steps, WARMUP_SHARE)})
+
     def paced(self, pace: Pace) -> OptimSettings:
         """Return the settings with the warm-up in steps."""
         steps = pace.steps_for(self.warmup_images, WARMUP_SHARE) if self.warmup_steps is None else self.warmup_steps
@@ -137,17 +141,21 @@ class RunSettings(Frozen):
     """Length, precision, seeds and habits of a run."""
 
     epochs: float = Field(5.0, gt=0)
-    steps: int | None = Field(None, ge=1)
+    steps: int | None = Field(None, ge=1, le=MOST)
     """Optimiser steps; when given, `epochs` is not used."""
     precision: Precision = "bf16"
     seed: int = Field(2048, ge=0, lt=2**63)
-    log_every: int = Field(20, ge=1)
-    eval_every: int = Field(2000, ge=1)
-    save_every: int = Field(1000, ge=1)
+    log_every: int = Field(20, ge=1, le=MOST)
+    eval_every: int = Field(2000, ge=1, le=MOST)
+    save_every: int = Field(1000, ge=1, le=MOST)
     keep_checkpoints: int = Field(2, ge=1, le=1000)
     """Checkpoints that a run keeps: the last one, and those before it."""
     val: tuple[str, ...] = ()
     """Verification sets: ``.bin`` files, or a data set spec from which pairs are drawn."""
+
+    def with_steps(self, steps: int) -> RunSettings:
+        """Return the settings of a run of so many steps."""
+        return self.model_copy(update={"steps": steps})
 
 
 class TrainProfile(Frozen):
@@ -200,6 +208,11 @@ class TrainProfile(Frozen):
         return self
 
     @property
+    def is_planned(self) -> bool:
+        """Whether a planner has chosen the numbers: what somebody wrote is taken as it is written."""
+        return self.provenance is not None
+
+    @property
     def num_references(self) -> int:
         """References per query; 0 for heads without a class encoder."""
         return self.head.references_per_query
@@ -246,12 +259,20 @@ class TrainProfile(Frozen):
         """
         num_images = num_images or self.data.num_images
         data = self.data.model_copy(update={"num_ids": num_ids, "num_images": num_images})
-        head = self.head.resolved(num_ids)
-        run = self.run
-        if run.steps is None and num_images is not None:
-            run = run.model_copy(update={"steps": max(1, round(run.epochs * num_images / self.optim.batch_size))})
-        whole = self.model_copy(update={"data": data, "head": head, "run": run})
+        whole = self.model_copy(update={"data": data, "head": self.head.resolved(num_ids)})
+        if self.run.steps is None and num_images is not None:
+            steps = max(1, round(self.run.epochs * num_images / self.optim.batch_size))
+            whole = whole.lasting(steps) if self.is_planned else whole.model_copy(update={"run": whole.run.with_steps(steps)})
         return TrainProfile.model_validate(whole._paced().model_dump())
+
+    def lasting(self, steps: int) -> TrainProfile:
+        """Return a plan for a run of so many steps; warm-up and ramps that were made for a longer one follow it.
+
+        A plan may be made before its data set is there, which may have fewer images than was said. Nothing is checked.
+        """
+        pace = Pace(self.optim.batch_size, steps)
+        parts = {"optim": self.optim.within(pace), "head": self.head.within(pace), "run": self.run.with_steps(steps)}
+        return self.model_copy(update=parts)
 
     def _paced(self) -> TrainProfile:
         """Return the profile with steps in place of images; as it is where the run's length is not known."""

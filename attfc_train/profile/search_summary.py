@@ -10,7 +10,7 @@ from typing import Annotated, TypeAlias
 
 from pydantic import Field
 
-from attfc_train.document import Frozen, Value
+from attfc_train.document import MOST, MOST_BYTES, Frozen, Value
 from attfc_train.units import Bytes
 
 
@@ -35,7 +35,7 @@ class FrontPoint(Frozen):
     images_per_second: float
     accuracy: float
     """Points relative to a full FC layer, middle of the prior."""
-    memory_bytes: Bytes = Field(ge=0)
+    memory_bytes: Bytes = Field(ge=0, le=MOST_BYTES)
     """Estimated peak, headroom included; that of the chosen setting is exact."""
     bytes_per_identity: float | None = Field(None, ge=0)
     """See `attfc_train.profile.prediction.Prediction.bytes_per_identity`."""
@@ -46,12 +46,13 @@ MOST_TRAININGS = 500
 
 
 Name: TypeAlias = Annotated[str, Field(max_length=64)]
+Count: TypeAlias = Annotated[int, Field(ge=-MOST, le=MOST)]
 
 
 class TrainingRecord(Frozen):
     """One short training of a setting, or of a full FC layer: what accuracies are predicted from after a tuning."""
 
-    setting: dict[Name, bool | int | float | Name | None] = Field(max_length=64)
+    setting: dict[Name, bool | Count | float | Name | None] = Field(max_length=64)
     """Knob -> value, None: the recipe's. Of a full FC layer the setting that it was trained beside."""
     full_fc: bool
     head: Name | None = None
@@ -73,7 +74,7 @@ class SearchSummary(Frozen):
     """Knob -> the values searched."""
     left_out: tuple[str, ...] = ()
     """Values that were not searched, and why."""
-    num_settings: int = Field(ge=0)
+    num_settings: int = Field(ge=0, le=MOST)
     why_head: str = ""
     """Why this kind of head was chosen, and what the others would cost; empty where one alone was searched."""
     constraints: tuple[ConstraintSlack, ...]

@@ -96,7 +96,9 @@ def test_a_tuning_of_another_head(refusal: Refusal) -> None:
 
 
 def test_more_identities_than_there_are_atoms(refusal: Refusal) -> None:
-    refuse(refusal, InfeasiblePlanError, "--max-accuracy-drop 1 points", "--gpu", "t4", "--ids", 10**30)
+    refuse(refusal, InfeasiblePlanError, "--max-accuracy-drop 1 points", "--gpu", "t4", "--ids", 10**12)
+    for count in (10**13, 10**30, 10**400):
+        refuse(refusal, UsageError, "--ids must be at most 1,000,000,000,000", "--gpu", "t4", "--ids", count)
 
 
 @pytest.mark.parametrize("option", ["--ids", "--images", "--epochs", "--max-accuracy-drop", "--trials", "--seed"])

@@ -7,7 +7,7 @@ from typing import Literal, Self
 
 from pydantic import Field
 
-from attfc_train.document import STORAGES, StorageName, Value
+from attfc_train.document import MOST, STORAGES, StorageName, Value
 from attfc_train.heads.knob import Knob
 from attfc_train.heads.pace import MOMENTUM_SHARE, Pace
 from attfc_train.heads.settings import FIRST_MOMENTUM, BufferPolicy, ClassEncoder, HeadSettings, shortest
@@ -19,18 +19,18 @@ FASTEST_FORGETTING = 1 - FIRST_MOMENTUM
 class ContainerSettings(HeadSettings):
     """The settings of a container of class centers, and of the class encoder that generates them."""
 
-    dcc_size: int | None = Field(None, ge=1)
+    dcc_size: int | None = Field(None, ge=1, le=MOST)
     """Slots C. None: `dcc_share` of the identities."""
     dcc_share: float = Field(1.0, gt=0, le=1)
     storage: StorageName = "fp32"
     """Type of the stored centers: 4, 2, 1 or 1 bytes per dimension; the 8-bit types have a scale per slot."""
     encoder_momentum: float = Field(0.999, ge=0, lt=1)
-    encoder_momentum_images: int | None = Field(None, ge=1)
+    encoder_momentum_images: int | None = Field(None, ge=1, le=MOST)
     """Queries that the class encoder remembers (its time constant), in place of `encoder_momentum`: alike at any batch size."""
-    encoder_momentum_ramp_steps: int | None = Field(None, ge=0)
+    encoder_momentum_ramp_steps: int | None = Field(None, ge=0, le=MOST)
     """The momentum starts at 0.9 and approaches `encoder_momentum` (1 - momentum falls geometrically) over this many steps.
     None: over `encoder_momentum_ramp_images`."""
-    encoder_momentum_ramp_images: int = Field(0, ge=0)
+    encoder_momentum_ramp_images: int = Field(0, ge=0, le=MOST)
     """Queries over which the momentum grows, at most all of the run."""
     batchnorm_buffers: BufferPolicy = "own"
     """Running statistics of the class encoder: its own forward passes', those averaged with the feature encoder's like the
@@ -74,6 +74,11 @@ class ContainerSettings(HeadSettings):
         if self.dcc_size is not None:
             return self
         return self.model_copy(update={"dcc_size": max(1, min(num_ids, round(self.dcc_share * num_ids)))})
+
+    def within(self, pace: Pace) -> Self:
+        """See `HeadSettings.within`: the ramp of the momentum too."""
+        ramp = pace.within(self.encoder_momentum_ramp_steps, MOMENTUM_SHARE)
+        return super().within(pace).model_copy(update={"encoder_momentum_ramp_steps": ramp})
 
     def paced(self, pace: Pace) -> Self:
         """See `HeadSettings.paced`: the ramp of the momentum, and the momentum itself."""

@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 READY = $(VENV)/.ready
+INTEROP = $(VENV)/.interop
 DEMO = runs/demo
 FACES = synthetic:600x12
 # 200 other people: identities 1,000,000 and on are in no training set.
@@ -13,7 +14,7 @@ STRANGERS = synthetic:200x4+1000000
 SIZE ?= 5k
 GLYPHS ?= glyphs
 
-.PHONY: demo test lint check gpu glyphs standin clean
+.PHONY: demo test lint check attack gpu glyphs standin clean
 
 demo: $(READY)  ## plan for this machine, train on synthetic faces, verify on identities never seen (about 2 minutes)
 	rm -rf $(DEMO)
@@ -22,7 +23,7 @@ demo: $(READY)  ## plan for this machine, train on synthetic faces, verify on id
 	$(BIN)/attfc-train --profile $(DEMO)/best.json --output $(DEMO)/run
 	$(BIN)/attfc-train evaluate $(DEMO)/run --at-least 0.9
 
-test: $(READY) lint check  ## everything CI runs
+test: $(READY) $(INTEROP) lint check  ## everything CI runs
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q
 
 lint: $(READY)
@@ -31,6 +32,9 @@ lint: $(READY)
 
 check: $(READY)
 	$(BIN)/mypy
+
+attack: $(READY)  ## damaged inputs, kills, power cuts, full disks and rivals, with what counts as right (20 minutes)
+	$(BIN)/python -m benchmarks.attack
 
 gpu: $(READY)  ## what only a CUDA device can show: its tests, the loss's rates, predictions beside measurements (under 30 minutes)
 	$(BIN)/python -m pytest -q tests/gpu
@@ -50,6 +54,12 @@ $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev,log]'
 	touch $(READY)
+
+# Other people's packages, which tests try our models in: large, and not for every platform; without them those tests skip.
+$(INTEROP): $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[interop]' \
+		|| echo "insightface and lightning could not be installed: their tests will be skipped"
+	touch $(INTEROP)
 
 clean:
 	rm -rf $(VENV) .standin runs dist build *.egg-info

@@ -1,0 +1,131 @@
+"""Screens that close, fill up, know no letters or are taken away: training goes on, or stops with its state saved."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pty
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+from attfc_train.run.log import read_log
+from benchmarks.attack.outcome import Outcome, judged_end
+from benchmarks.attack.trainings import compare, content, go_on, profile_file, removed, start, start_arguments, wait
+
+
+def _closed_pipe(_run: Path) -> None:
+    source, sink = os.pipe()
+    os.close(source)
+    os.dup2(sink, 1)
+
+
+def _closed_errors(run: Path) -> None:
+    _closed_pipe(run)
+    os.dup2(1, 2)
+
+
+def _full_device(_run: Path) -> None:
+    os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+
+
+def _all_full(run: Path) -> None:
+    _full_device(run)
+    os.dup2(1, 2)
+
+
+def _no_streams(_run: Path) -> None:
+    for descriptor in (0, 1, 2):
+        os.close(descriptor)
+    sys.stdin = sys.stdout = sys.stderr = None
+
+
+def _ascii(_run: Path) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="ascii", errors="strict")  # type: ignore[union-attr]
+
+
+def _latin(_run: Path) -> None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(encoding="cp1252", errors="strict")  # type: ignore[union-attr]
+
+
+def _lost_terminal(after_steps: int, ignores: bool = False) -> Callable[[Path], None]:
+    """Return what gives the process a terminal of its own, which is taken away when so many steps are recorded."""
+
+    def arm(run: Path) -> None:
+        if ignores:
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        leader, follower = pty.openpty()
+        os.setsid()
+        for descriptor in (0, 1, 2):
+            os.dup2(follower, descriptor)
+        with contextlib.suppress(OSError):
+            os.close(os.open(os.ttyname(follower), os.O_RDWR))  # now it is the controlling terminal
+        os.close(follower)
+
+        def leave() -> None:
+            os.set_blocking(leader, False)
+            while len([record for record in read_log(run) if record["event"] == "step"]) < after_steps:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(leader, 4096)
+                time.sleep(0.005)
+            os.close(leader)
+
+        threading.Thread(target=leave, daemon=True).start()
+
+    return arm
+
+
+CASES: Final[tuple[tuple[str, Callable[[Path], None], tuple[int, ...]], ...]] = (
+    ("stdout is a closed pipe", _closed_pipe, (0,)),
+    ("stdout and stderr are a closed pipe", _closed_errors, (0,)),
+    ("stdout is a full device", _full_device, (0,)),
+    ("stdout and stderr are a full device", _all_full, (0,)),
+    ("no standard streams at all", _no_streams, (0,)),
+    ("a terminal that knows ASCII only", _ascii, (0,)),
+    ("a terminal of code page 1252", _latin, (0,)),
+    ("the terminal is lost at once", _lost_terminal(0), (-signal.SIGHUP, 0, 129)),
+    ("the terminal is lost while it trains", _lost_terminal(1), (0, 129)),
+    ("the terminal is lost, and nohup was given", _lost_terminal(1, ignores=True), (0,)),
+)
+
+
+class Terminals:
+    """A run on each of the screens.
+
+    Args:
+        whole: folder of the undisturbed run.
+        folder: for the runs.
+    """
+
+    def __init__(self, whole: Path, folder: Path, _seed: int, wanted: int) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.expected = content(whole)
+        self.profile = profile_file(folder)
+        self.cases = CASES[:wanted]
+
+    def try_case(self, number: int) -> tuple[str, Outcome]:
+        """Train on a screen, and compare."""
+        what, arm, codes = self.cases[number]
+        folder = self.folder / f"run{number}"
+        output = self.folder / f"run{number}.out"
+        ended = wait(start(start_arguments(self.profile, folder), output, partial(arm, folder)))
+        if ended is None:
+            return what, Outcome("hang")
+        if ended.code not in codes or "Traceback" in ended.output + ended.errors:
+            return what, Outcome("words", f"exit code {ended.code}: {ended.errors[-500:]}")
+        if ended.code:
+            outcome = go_on(self.profile, folder, output, self.expected)
+        else:
+            told = judged_end(ended, {0})
+            different = compare(self.expected, folder)
+            outcome = told if different is None else Outcome("silent", different)
+        removed(folder)
+        return what, outcome

@@ -1,0 +1,185 @@
+"""Small runs in forked processes, through the command line's own entry point, and what a finished run leaves behind."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+import attfc_train.run.evaluate_model
+import attfc_train.run.run
+import attfc_train.screen  # noqa: F401  # all three: what is loaded before the forks, they need not load again
+from attfc_train import cli
+from attfc_train.errors import CheckpointError
+from attfc_train.run.log import read_log
+from attfc_train.run.tensor_file import load_tensors
+from benchmarks.attack.formats.records import small_profile
+from benchmarks.attack.oracle import same_bits
+from benchmarks.attack.outcome import Ended, Outcome, judged_end
+
+PATIENCE_SECONDS: Final = 120.0
+"""A run takes a second; on a machine that does other work, ten."""
+MEASURED: Final = {
+    "time",
+    "images_per_second",
+    "data_wait_share",
+    "memory_bytes",
+    "peak_memory_bytes",
+    "peak_tensor_bytes",
+}
+"""Figures of the record that differ from run to run."""
+KILLED: Final = -signal.SIGKILL
+
+
+@dataclass(frozen=True, slots=True)
+class Child:
+    """A command in a process of its own."""
+
+    pid: int
+    output: Path
+
+
+def start(arguments: list[str], output: Path, arm: Callable[[], object] | None = None) -> Child:
+    """Fork, and run ``attfc-train ARGUMENTS`` in the child.
+
+    Args:
+        output: receives stdout; stderr goes to ``.errors`` beside it.
+        arm: called in the child first.
+    """
+    pid = os.fork()
+    if pid == 0:
+        code = 99
+        try:
+            torch.set_num_threads(1)
+            _into(output, 1)
+            _into(output.with_suffix(".errors"), 2)
+            sys.argv = ["attfc-train", *arguments]
+            if arm is not None:
+                arm()
+            cli.main()
+        except SystemExit as left:
+            code = left.code if isinstance(left.code, int) else int(left.code is not None)
+        finally:
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.flush()
+            os._exit(code)
+    return Child(pid, output)
+
+
+def _into(path: Path, descriptor: int) -> None:
+    os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), descriptor)
+
+
+def wait(child: Child, seconds: float = PATIENCE_SECONDS) -> Ended | None:
+    """Return how a child ended; None: it did not, and was killed."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        ended, status = os.waitpid(child.pid, os.WNOHANG)
+        if ended:
+            code = os.waitstatus_to_exitcode(status)
+            return Ended(code, _text(child.output), _text(child.output.with_suffix(".errors")))
+        time.sleep(0.005)
+    os.kill(child.pid, signal.SIGKILL)
+    os.waitpid(child.pid, 0)
+    return None
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace") if path.exists() else ""
+
+
+def run(arguments: list[str], output: Path, arm: Callable[[], object] | None = None) -> Ended | None:
+    """Run ``attfc-train ARGUMENTS`` to its end; None: it hung, and was killed."""
+    return wait(start(arguments, output, arm))
+
+
+def profile_file(folder: Path) -> Path:
+    """Write the profile of the small run; return its path."""
+    path = folder / "small.json"
+    path.write_text(json.dumps(small_profile()))
+    return path
+
+
+def start_arguments(profile: Path, folder: Path) -> list[str]:
+    """Return the options that begin a run."""
+    return ["--profile", str(profile), "--output", str(folder), "--device", "cpu"]
+
+
+def resume_arguments(folder: Path) -> list[str]:
+    """Return the options that continue a run."""
+    return ["--resume", str(folder), "--device", "cpu"]
+
+
+def content(folder: Path) -> dict[str, Any]:
+    """Return everything that a finished run leaves, but for times and rates."""
+    left: dict[str, Any] = {path.name: load_tensors(path) for path in sorted(folder.glob("*.pt"))}
+    records = read_log(folder)
+    # A run that was told to stop saves once more, which its record says in front of the line about the stop.
+    stops = [place for place, record in enumerate(records) if record["event"] == "stop"]
+    added = {*stops, *(place - 1 for place in stops)}
+    records = [record for place, record in enumerate(records) if place not in added and record["event"] != "resume"]
+    left["log"] = [{key: value for key, value in record.items() if key not in MEASURED} for record in records]
+    left["profile"] = json.loads((folder / "profile.json").read_text())
+    return left
+
+
+def compare(expected: dict[str, Any], folder: Path) -> str | None:
+    """Return how a finished run differs from `expected`; None: in nothing, and nothing is left over."""
+    try:
+        found = content(folder)
+    except Exception as error:
+        return f"what was left cannot be read: {error}"
+    if found.keys() != expected.keys():
+        return f"files {sorted(found)} in place of {sorted(expected)}"
+    different = [name for name in expected if not same_bits(expected[name], found[name])]
+    if different:
+        return f"other bits in {different}" + (_log_difference(expected, found) if "log" in different else "")
+    left = sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+    return f"left over: {left}" if left else None
+
+
+def _log_difference(expected: dict[str, Any], found: dict[str, Any]) -> str:
+    events = [[(record["event"], record["step"]) for record in each["log"]] for each in (expected, found)]
+    return f" (record {events[1]} in place of {events[0]})" if events[0] != events[1] else ""
+
+
+def go_on(profile: Path, folder: Path, output: Path, expected: dict[str, Any]) -> Outcome:
+    """Resume a run that was cut short, begin it again where there was nothing to resume, and compare it to the bit."""
+    ended = run(resume_arguments(folder), output)
+    if ended is not None and ended.code == CheckpointError.exit_code:
+        told = judged_end(ended, {CheckpointError.exit_code})
+        if not told.is_right:
+            return told
+        ended = run(start_arguments(profile, folder), output)
+    if ended is None:
+        return Outcome("hang", "the resumed run")
+    told = judged_end(ended, {0})
+    if not told.is_right:
+        return told
+    different = compare(expected, folder)
+    return Outcome("same") if different is None else Outcome("silent", different)
+
+
+def undisturbed(folder: Path) -> Path:
+    """Make the finished run that all others are compared with; return its folder."""
+    run_folder = folder / "whole"
+    ended = run(start_arguments(profile_file(folder), run_folder), folder / "whole.out")
+    if ended is None or ended.code != 0:
+        raise RuntimeError(f"the undisturbed run failed: {ended}")
+    return run_folder
+
+
+def removed(folder: Path) -> None:
+    """Remove a run folder of which nothing is needed any more."""
+    shutil.rmtree(folder, ignore_errors=True)

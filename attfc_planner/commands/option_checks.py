@@ -43,13 +43,12 @@ def size_of_data(data: str | None, ids: int | None, images: int | None) -> tuple
 
 def _say(report: DataReport) -> None:
     """Say on stderr what of a data set was passed over: what is planned goes by what is left."""
-    from rich.console import Console
-
     from attfc_train.data.report import messages_of
+    from attfc_train.screen import Screen
 
-    console = Console(stderr=True)
+    screen = Screen(stderr=True)
     for message in messages_of(report):
-        console.print(message, highlight=False, markup=False, soft_wrap=True)
+        screen.print(message, soft_wrap=True)
 
 
 def _check_counts(ids: int, images: int | None) -> None:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from attfc_train.screen import Screen
-from attfc_train.streams import HANDLER, LastingFile, plain, printable
+from attfc_train.streams import HANDLER, LastingFile, guard_streams, plain, printable
 
 PRINTS = """
 import sys
@@ -107,6 +107,15 @@ def test_a_stream_that_takes_no_more_for_now_gets_all() -> None:
     with os.fdopen(reading, "rb") as file:
         assert len(file.read()) == 1_000_000
     os.waitpid(child, 0)
+
+
+def test_a_stream_in_the_place_of_the_systems_gets_plain_characters_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    file = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(file, "ascii"))
+    guard_streams()
+    sys.stdout.write("█")
+    sys.stdout.flush()
+    assert file.getvalue() == b"#"
 
 
 def test_plain_text() -> None:

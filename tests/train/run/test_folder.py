@@ -81,6 +81,24 @@ def test_of_many_that_come_and_go_one_holds_it(tmp_path: Path) -> None:
     assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * 4
 
 
+def test_a_lock_is_on_the_file_that_others_see(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a lock on a file that its former holder removes after it was opened here."""
+    flock = room.fcntl.flock
+    calls = []
+
+    def late(descriptor: int, operation: int) -> None:
+        if not calls:
+            (tmp_path / room.LOCK_FILE).unlink()
+        calls.append(descriptor)
+        flock(descriptor, operation)
+
+    monkeypatch.setattr(room.fcntl, "flock", late)
+    with run_folder(tmp_path, said):
+        assert len(calls) == 2
+        with pytest.raises(FolderInUseError), run_folder(tmp_path, said):
+            pass
+
+
 def test_a_file_system_without_locks_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refused(*_arguments: object) -> None:
         raise OSError(errno.ENOLCK, "No locks available")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from attfc_train import data_commands
+from attfc_train.commands import models
 from attfc_train.cuda_environment import prepare
 from attfc_train.exits import check_device, run_and_exit
 
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
     from attfc_train.profile.profile import TrainProfile
     from attfc_train.run.collapse import OnCollapse
+    from attfc_train.run.longer import Initialise
     from attfc_train.run.out_of_memory import OnOom
 
 app = typer.Typer(
@@ -26,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(data_commands.app, name="data")
+models.add_to(app)
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Val = Annotated[
@@ -40,6 +44,10 @@ def train(
     profile: Annotated[Path | None, typer.Option(help="Training profile, as attfc-plan writes it.")] = None,
     preset: Annotated[str | None, typer.Option(help="A shipped profile; see 'attfc-train presets'.")] = None,
     resume: Annotated[Path | None, typer.Option(help="Folder of a run to continue from its last checkpoint.")] = None,
+    extend: Annotated[float | None, typer.Option(help="With --resume: train so many epochs longer.")] = None,
+    init: Annotated[
+        Path | None, typer.Option(help="Start from a model's weights: a .pt, .safetensors or .onnx file, or a run's folder.")
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(help="RecordIO folder or .rec file, folder per identity, or synthetic:IDSxIMAGES; @FIRST:STOP: a part."),
@@ -83,13 +91,16 @@ def train(
     torch_device = _device(device)
     policies = cast("OnOom", on_oom), cast("OnCollapse", on_collapse)
     if resume is not None:
-        superfluous = [name for name in given if name in ("--val", "--output")]
+        superfluous = [name for name in given if name in ("--val", "--output", "--init")]
         if superfluous:
             raise UsageError("--resume takes its settings from the run", " and ".join(superfluous), "Leave them out.")
-        run.resume(run.RunOptions(resume, torch_device, Screen(), tensorboard, *policies), _assignments(data, override))
+        assignments = _assignments(data, override)
+        run.resume(run.RunOptions(resume, torch_device, Screen(), tensorboard, *policies), assignments, extend)
         return
+    if extend is not None:
+        raise UsageError("--extend needs a run to continue", "no --resume", "Add --resume RUN, or set run.epochs.")
     options = run.RunOptions(output, torch_device, Screen(), tensorboard, *policies)
-    run.start(_load(profile, preset, data, val, override), options)
+    run.start(_load(profile, preset, data, val, override), options, _initialiser(init))
 
 
 @app.command()
@@ -121,6 +132,14 @@ def _given_options(context: typer.Context) -> list[str]:
     names = {name: "--set" if name == "override" else f"--{name.replace('_', '-')}" for name in context.params}
     sources = {name: context.get_parameter_source(name) for name in names}
     return [names[name] for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"]
+
+
+def _initialiser(init: Path | None) -> Initialise | None:
+    if init is None:
+        return None
+    from attfc_train.export.model_file import initialise
+
+    return partial(initialise, path=init)
 
 
 def _device(name: str) -> torch.device:

@@ -32,6 +32,7 @@ from attfc_train.run.checkpoint import Checkpoint, Checkpoints, has_checkpoint, 
 from attfc_train.run.collapse import OnCollapse
 from attfc_train.run.folder import run_folder
 from attfc_train.run.log import RunLog, read_log
+from attfc_train.run.longer import Initialise, begin_with, extended
 from attfc_train.run.loop import BEST_FILE, MODEL_FILE, PROFILE_FILE, Evaluator, Loop
 from attfc_train.run.out_of_memory import OnOom, is_out_of_memory, reason
 from attfc_train.run.preflight import check_start, planned_memory, prediction_for
@@ -55,21 +56,32 @@ class RunOptions:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def start(profile: TrainProfile, options: RunOptions) -> None:
-    """Start a new run of `profile`, whose ``data.path`` is set, in ``options.folder``."""
+def start(profile: TrainProfile, options: RunOptions, initialise: Initialise | None = None) -> None:
+    """Start a new run of `profile`, whose ``data.path`` is set, in ``options.folder``.
+
+    Args:
+        initialise: loads the weights to begin with; None: they are random.
+    """
     with run_folder(options.folder, options.say):
         _must_be_new(options.folder)
         dataset = _open(profile)
         resolved = _resolved(profile, dataset)
-        _run(resolved, dataset, options)
+        _run(resolved, dataset, options, initialise=initialise)
 
 
-def _run(profile: TrainProfile, dataset: FaceDataset, options: RunOptions, checkpoint: Checkpoint | None = None) -> None:
+def _run(
+    profile: TrainProfile,
+    dataset: FaceDataset,
+    options: RunOptions,
+    checkpoint: Checkpoint | None = None,
+    initialise: Initialise | None = None,
+) -> None:
     """Train to the end in ``options.folder``, which is locked.
 
     Args:
         profile: with the numbers of `dataset`.
         checkpoint: to go on from, which is emptied; None: begin at step 0.
+        initialise: loads the weights to begin with; None: they are random.
     """
     evaluator = _evaluator(profile, options.device)
     check_start(profile, options.device, options.on_oom == "fail", options.say)
@@ -83,6 +95,10 @@ def _run(profile: TrainProfile, dataset: FaceDataset, options: RunOptions, check
             best_accuracy = checkpoint.best_accuracy
             # A damaged file in the last one's place gives way to the next; the one that is resumed from stays.
             checkpoints.step = state.step if checkpoint.path.name == CHECKPOINT_FILE else None
+            if profile.total_steps != checkpoint.profile.total_steps:
+                checkpoints.save(state, best_accuracy)  # else a run that is killed now would end where it was to end before
+        elif initialise is not None:
+            begin_with(state, initialise, checkpoints)
         save_profile(profile, options.folder / PROFILE_FILE)
         _train(state, dataset, evaluator, options, checkpoints, best_accuracy)
 
@@ -116,13 +132,14 @@ resumed step on.
 """
 
 
-def resume(options: RunOptions, assignments: Sequence[str] = ()) -> None:
+def resume(options: RunOptions, assignments: Sequence[str] = (), extend: float | None = None) -> None:
     """Continue the run in ``options.folder`` from its last checkpoint, as if it had never stopped.
 
     One that had not saved yet begins again.
 
     Args:
         assignments: ``section.key=value`` for keys of `RESUMABLE`.
+        extend: epochs to add to the run, finished or not.
     """
     _check_resumable(assignments)
     folder = options.folder
@@ -130,7 +147,7 @@ def resume(options: RunOptions, assignments: Sequence[str] = ()) -> None:
         remedy = "Give the folder of a run that has saved."
         raise CheckpointError(f"'{folder / CHECKPOINT_FILE}' must exist", "no such folder", remedy)
     with run_folder(folder, options.say):
-        if _is_finished(folder):
+        if extend is None and _is_finished(folder):
             options.say(f"The run in {folder} is finished: it has done all of its steps.")
             return
         profile = None if has_checkpoint(folder) else _not_saved_yet(folder)
@@ -140,7 +157,7 @@ def resume(options: RunOptions, assignments: Sequence[str] = ()) -> None:
         else:
             checkpoint = load_last(folder, options.say)
             profile = checkpoint.profile
-        profile = with_overrides(profile, assignments)
+        profile = extended(with_overrides(profile, assignments), extend)
         _run(profile, _same_data(profile), options, checkpoint)
 
 

@@ -15,7 +15,7 @@ import pytest
 from tests.architecture.modules import imports, imports_when_loaded, modules
 
 TABLE = """
-attfc_train attfc_train.errors attfc_train.units attfc_train.phase attfc_train.interrupt attfc_train.cuda_environment
+attfc_train.errors attfc_train.units attfc_train.phase attfc_train.interrupt attfc_train.cuda_environment
 attfc_train.streams
 attfc_train.document attfc_train.files attfc_train.faults attfc_train.processes attfc_train.device_hash attfc_train.screen
 attfc_train.rounding attfc_train.exits
@@ -26,6 +26,9 @@ attfc_train.data attfc_train.optim
 attfc_train.step
 attfc_train.evaluate
 attfc_train.run attfc_train.data_commands
+attfc_train.export
+attfc_train.api
+attfc_train attfc_train.commands
 attfc_train.cli
 
 attfc_planner attfc_planner.gpu attfc_planner.knobs
@@ -58,7 +61,7 @@ ONLY_IN = {
         "attfc_planner.tune.studies.study",
     },
     "sqlalchemy": {"attfc_planner.tune.studies.storage"},
-    "typer": {"attfc_train.cli", "attfc_train.data_commands", "attfc_planner.cli"},
+    "typer": {"attfc_train.cli", "attfc_train.commands.models", "attfc_train.data_commands", "attfc_planner.cli"},
     "rich": {
         "attfc_train.screen",
         "attfc_train.run.log",
@@ -71,6 +74,9 @@ ONLY_IN = {
     "triton": {"attfc_train.losses.triton", "attfc_train.losses.learning_triton"},
     "simplejpeg": {"attfc_train.data.decode"},
     "PIL": {"attfc_train.data.decode"},
+    "onnx": {"attfc_train.export"},
+    "onnxruntime": {"attfc_train.export"},
+    "safetensors": {"attfc_train.export"},
     "pydantic": {
         "attfc_train.document",
         "attfc_train.heads",
@@ -88,7 +94,9 @@ ONLY_IN = {
 
 WITHOUT_TORCH = {
     "attfc_train.backbones.kinds",
+    "attfc_train",
     "attfc_train.cli",
+    "attfc_train.commands.models",
     "attfc_train.data_commands",
     "attfc_train.errors",
     "attfc_train.exits",
@@ -177,6 +185,7 @@ def test_loading_the_command_lines_is_cheap() -> None:
     [
         ("attfc_train.cli", "--help"),
         ("attfc_train.cli", "evaluate --help"),
+        ("attfc_train.cli", "export --help"),
         ("attfc_train.cli", "presets"),
         ("attfc_planner.cli", "--help"),
         ("attfc_planner.cli", "gpus"),

@@ -1,0 +1,1 @@
+"""Commands of ``attfc-train``, a file each."""

@@ -9,6 +9,7 @@ from benchmarks.heads.variants import (
     ALONE,
     DCQ,
     F2C,
+    FASTER_ENCODER,
     FULL,
     GRID,
     GROWING,
@@ -43,7 +44,9 @@ REST: Final = tuple(
     for variant in (*SMALL, *F2C, *DCQ, *LEARNED_SLOTS, *GROWING, *GRID, *PARTIAL, PUBLISHED)
     if variant.name not in MAIN
 )
-PARTS: Final = tuple(variant.name for variant in (*STORED, *QUEUES, *ORDERS, ALONE, LEARNED_UNIFORM, LEARNED_FASTER))
+PARTS: Final = tuple(
+    variant.name for variant in (*FASTER_ENCODER, LEARNED_UNIFORM, LEARNED_FASTER, *QUEUES, *ORDERS, ALONE, *STORED)
+)
 """What each part of the recipe is worth."""
 LARGE: Final = (
     FULL,

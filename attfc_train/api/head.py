@@ -133,7 +133,7 @@ def _stacked(features: Tensor, references: Tensor | None, labels: Tensor, contai
     devices = {str(tensor.device) for tensor in (features, references, labels, container.slot_labels)}
     if len(devices) > 1:
         raise UsageError("features, references, labels and container must be on one device", ", ".join(devices), "Use .to().")
-    return references.detach()
+    return references
 
 
 def _workload(features: Tensor, container: DynamicClassContainer, scale: float) -> Workload:

@@ -101,12 +101,8 @@ class _Writer:
         if name not in TRANSLATIONS:
             remedy = "Write .safetensors or .pt, or give it a line in attfc_train/export/onnx_graph.py."
             raise UsageError("an ONNX file is for backbones whose operators it has", f"'{name}'", remedy)
-        result = TRANSLATIONS[name](self, arguments)
-        if name.partition(".")[2].split(".")[0].endswith("_"):  # works in place: whoever asks for its input now gets its output
-            target = node.args[0]
-            assert isinstance(target, fx.Node)
-            values[target.name] = result
-        return result
+        # Later nodes name the result of an operator that works in place, and not what it overwrote, so nothing is special here.
+        return TRANSLATIONS[name](self, arguments)
 
     def add(self, operator: str, inputs: list[str], **attributes: Any) -> str:
         """Append a node and return the name of its result."""

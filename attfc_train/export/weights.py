@@ -38,12 +38,19 @@ def fill(encoder: nn.Module, state: State, path: Path) -> None:
     """
     found = differences(encoder.state_dict(), state)
     if found:
-        like = recognised(state)
-        settings = "" if like is None else f"--set model.backbone={like.backbone} --set model.image_size={like.image_size}"
-        remedy = f"The file is for {settings} --set model.embedding_size={like.embedding_size}." if like else "Check the file."
         got = f"{len(found)} that do not: {'; '.join(_shortened(found))}"
-        raise CheckpointError(f"the parameters in '{path}' must fit the model", got, remedy)
+        raise CheckpointError(f"the parameters in '{path}' must fit the model", got, _remedy(state, path))
     encoder.load_state_dict(_counted(encoder, state))
+
+
+def _remedy(state: State, path: Path) -> str:
+    like = recognised(state)
+    if like is not None:
+        sizes = f"--set model.image_size={like.image_size} --set model.embedding_size={like.embedding_size}"
+        return f"The file is for --set model.backbone={like.backbone} {sizes}."
+    if path.suffix.lower() == ".onnx":
+        return "If an exporter has folded BatchNorm into its convolutions, use the .pt file that it was made from."
+    return "Check the file."
 
 
 def differences(wanted: State, given: State) -> list[str]:

@@ -12,11 +12,15 @@ import pytest
 
 from attfc_train import cli
 from attfc_train.errors import CheckpointError, DataError, UsageError
+from attfc_train.evaluate.embed import evaluate
+from attfc_train.evaluate.load import load_verification_sets
+from attfc_train.export.model_file import open_encoder
 from attfc_train.profile.file import load_profile
 from tests.cli.conftest import Refusal, face
 from tests.train.export.networks import needs
 
 Call = Callable[..., str]
+VAL = "synthetic:6x3+500"
 
 
 @pytest.fixture
@@ -127,7 +131,12 @@ def test_compare_gives_a_cosine_and_a_verdict(trained_run: Path, images: Path, c
     same = [images / "0.jpg", images / "0.jpg", "--model", trained_run]
     assert "cosine 1.0000 (" in call("compare", *same)
     assert "the same person, at the threshold 0.9000 of --threshold" in call("compare", *same, "--threshold", "0.9")
-    assert "of synthetic:6x3+500 (accuracy " in call("compare", *same, "--val", "synthetic:6x3+500")
+    output = call("compare", *same, "--val", VAL)
+    encoder = open_encoder(trained_run)
+    sets = load_verification_sets([VAL], encoder.image_size)
+    (result,) = evaluate(encoder.network, sets, image_size=encoder.image_size, batch_size=64, device=encoder.device).values()
+    # The protocol's threshold is a squared distance of unit vectors, 2 - 2 cosine.
+    assert f"at the threshold {1 - result.threshold / 2:.4f} of {VAL} (accuracy {result.accuracy:.2%})" in output
     assert "different people" in call("compare", images / "0.jpg", images / "1.jpg", "--model", trained_run, "--threshold", "1")
 
 

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from attfc_train.errors import CheckpointError
-from attfc_train.export.model_file import open_encoder, open_network
-from tests.train.export.networks import needs, noise
+from attfc_train.export.model_file import initialise, open_encoder, open_network
+from attfc_train.export.write import export
+from tests.train.export.networks import TINY, needs, noise, opened, trained
 
 needs("onnx", "onnxruntime")
 
@@ -66,6 +67,25 @@ def test_a_batch_size_that_is_fixed_is_said(tmp_path: Path) -> None:
     encoder = open_encoder(saved(foreign(batch=1), tmp_path / "theirs.onnx"))
     with pytest.raises(CheckpointError, match=r"ONNX Runtime must be able to run .*theirs\.onnx"):
         encoder.network(noise(32, 2))
+
+
+def test_a_network_that_mixes_its_images_is_said(tmp_path: Path) -> None:
+    model = foreign(result=["A", "B"])
+    model.graph.node[1].attribute.append(helper.make_attribute("axis", 0))
+    del model.graph.node[2:], model.graph.initializer[:]
+    model.graph.output[0].name = "flat"
+    encoder = open_encoder(saved(model, tmp_path / "theirs.onnx"))
+    with pytest.raises(CheckpointError, match=r"an embedding per image, but got shape \[1, 6\] for 2"):
+        encoder.network(noise(32, 2))
+
+
+def test_parameters_that_an_exporter_folded_are_not_trained_on(tmp_path: Path) -> None:
+    """InsightFace's files are so: BatchNorm is in the convolution before it, and parameters are numbers."""
+    encoder = opened(TINY)
+    export(encoder, tmp_path / "ours.onnx", "int8", noise(32, 64))
+    with pytest.raises(CheckpointError, match=r"fc\.weight is missing.*folded.*use the \.pt file"):
+        initialise(trained(TINY), tmp_path / "ours.onnx")
+    assert open_encoder(tmp_path / "ours.onnx").settings == TINY
 
 
 def _external(model: onnx.ModelProto) -> None:

@@ -86,6 +86,9 @@ def _opened(model: Path, which: str, device: str) -> Encoder:
     import torch
 
     from attfc_train.commands.export import checked_which
+    from attfc_train.errors import CheckpointError
     from attfc_train.export.model_file import open_encoder
 
+    if not model.exists():
+        raise CheckpointError("--model must exist", f"'{model}', where nothing is", "Example: --model runs/faces.")
     return open_encoder(model, checked_which(which), torch.device(check_device(device)))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, NamedTuple, TypeAlias
+from collections.abc import Hashable
+from functools import cache
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, Union, cast, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 MOST = 10**12
 """Largest count in a document: no data set and no run reaches it, and 8 MiB for each are still a 64-bit number of bytes."""
@@ -20,6 +23,45 @@ class Frozen(BaseModel):
     """A document node: immutable, and an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _neither_text_nor_truth_for_a_number(cls, document: Any) -> Any:
+        # Pydantic would take "128" for 128 and true for 1. Its strict mode refuses lists for tuples, and so every document.
+        if not isinstance(document, dict):
+            return document
+        wrong = {name: _NoNumber(value) for name, value in document.items() if cls._is_no_number(name, value)}
+        return {**document, **wrong} if wrong else document
+
+    @classmethod
+    def _is_no_number(cls, name: str, value: Any) -> bool:
+        """Return whether a value is text or a truth value where only another type is meant."""
+        if not isinstance(value, str | bool) or name not in cls.model_fields:
+            return False
+        kinds = _plain_kinds(cast(Hashable, cls.model_fields[name].annotation))
+        return bool(kinds & {int, float}) and type(value) not in kinds
+
+
+class _NoNumber:
+    """What no field takes, so that the error names the field."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def __str__(self) -> str:
+        return str(self._value)
+
+
+@cache
+def _plain_kinds(annotation: Hashable) -> frozenset[Any]:
+    """Return the plain types and values that an annotation names, unions and ``Annotated`` looked through."""
+    parts = get_args(annotation)
+    if not parts or get_origin(annotation) is Literal:
+        return frozenset({annotation, *map(type, parts)})
+    is_annotated = get_origin(annotation) is Annotated
+    if not is_annotated and get_origin(annotation) not in (Union, UnionType):
+        return frozenset()
+    return frozenset().union(*map(_plain_kinds, parts[:1] if is_annotated else parts))
 
 
 class StorageKind(NamedTuple):

@@ -20,6 +20,7 @@ from PIL import Image
 from attfc_train.data.foreign import foreign_content
 from attfc_train.errors import DataError
 
+Image.MAX_IMAGE_PIXELS = None  # Pillow only warns, on the screen; `_check_sides` refuses sooner
 MAX_SIDE: Final = 4096
 """Pixels; a larger image is refused unopened."""
 

@@ -61,11 +61,20 @@ def read_json(path: Path) -> Any:
             content = file.read(MAX_PROFILE_BYTES + 1)
         if len(content) > MAX_PROFILE_BYTES:
             raise ProfileError(f"'{path}' must be a profile of at most 4 MiB", "a larger file", "Check the path.")
-        return json.loads(content.decode())
+        return json.loads(content.decode(), object_pairs_hook=_each_key_once)
     except OSError as error:
         raise ProfileError(f"'{path}' must be a readable profile", str(error.strerror), "Check the path.") from error
     except (ValueError, RecursionError) as error:
         raise ProfileError(f"'{path}' must be JSON", str(error)[:120], "Write it again with attfc-plan.") from error
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of a document; Python would take the last of two values for one key, without a word."""
+    node = dict(pairs)
+    if len(node) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"the key {next(key for key in keys if keys.count(key) > 1)[:60]!a} twice")
+    return node
 
 
 def parse_profile(document: Any, where: str) -> TrainProfile:

@@ -228,6 +228,8 @@ def load_encoder(encoder: nn.Module, state: Any, path: Path) -> None:
         CheckpointError: it is of another architecture.
     """
     try:
+        if any(value.is_complex() for value in state.values()):
+            raise TypeError("complex numbers, of which torch would drop the imaginary parts")
         encoder.load_state_dict(state)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise CheckpointError(f"'{path}' must fit the profile's backbone", short(error), "Check the folder.") from error

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -47,7 +48,9 @@ def load_tensors(path: Path, remedy: str = ANOTHER) -> Any:
     """
     try:
         _check(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's notes on damaged pickles, which an error follows
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"'{path}' must exist", "no such file", "Give the folder of a run that has saved.") from error
     except pickle.UnpicklingError as error:

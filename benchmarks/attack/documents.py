@@ -163,6 +163,8 @@ def difference(given: Any, taken: Any, here: str = "") -> str | None:
     if isinstance(given, list) and isinstance(taken, list) and len(given) == len(taken):
         pairs = zip(given, taken, strict=True)
         return next((found for place, pair in enumerate(pairs) if (found := difference(*pair, f"{here}{place}."))), None)
-    if given is None or (given == taken and isinstance(given, bool) == isinstance(taken, bool)):
+    is_bool = isinstance(given, bool), isinstance(taken, bool)
+    is_rounded = isinstance(given, int) and isinstance(taken, float) and float(given) == taken  # as JSON's numbers may be
+    if given is None or ((given == taken or is_rounded) and is_bool[0] == is_bool[1]):
         return None
     return f"{here[:-1]}: {given!r:.60} was taken as {taken!r:.60}"

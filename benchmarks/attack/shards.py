@@ -8,6 +8,7 @@ child goes on behind it.
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import json
 import mmap
 import os
@@ -129,6 +130,7 @@ def _work(make: Callable[[], Format], seed: int, numbers: range, deadline: float
         isolated()
         with notes.with_suffix(".errors").open("wb") as errors:
             os.dup2(errors.fileno(), 2)
+        faulthandler.enable(2)
         with notes.open("w", encoding="utf-8") as file:
             subject = make()
             for number in numbers:

@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,8 @@ from typing import Any, Final
 
 import torch
 
-import attfc_train.run.evaluate_model
 import attfc_train.run.run
-import attfc_train.screen  # noqa: F401  # all three: what is loaded before the forks, they need not load again
+import attfc_train.screen  # noqa: F401  # what is loaded before the forks, they need not load again
 from attfc_train import cli
 from attfc_train.errors import CheckpointError
 from attfc_train.run.log import read_log
@@ -61,8 +61,7 @@ def start(arguments: list[str], output: Path, arm: Callable[[], object] | None =
         code = 99
         try:
             torch.set_num_threads(1)
-            _into(output, 1)
-            _into(output.with_suffix(".errors"), 2)
+            _open_streams(output)
             sys.argv = ["attfc-train", *arguments]
             if arm is not None:
                 arm()
@@ -77,8 +76,14 @@ def start(arguments: list[str], output: Path, arm: Callable[[], object] | None =
     return Child(pid, output)
 
 
-def _into(path: Path, descriptor: int) -> None:
-    os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644), descriptor)
+def _open_streams(output: Path) -> None:
+    """Give a fork streams and warnings as a command has them, whatever its parent had done to its own."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    os.dup2(os.open(output, flags, 0o644), 1)
+    os.dup2(os.open(output.with_suffix(".errors"), flags, 0o644), 2)
+    sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)  # noqa: SIM115
+    warnings.resetwarnings()
 
 
 def wait(child: Child, seconds: float = PATIENCE_SECONDS) -> Ended | None:

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import Final
@@ -20,8 +21,12 @@ _KINDS: Final = ("the tuning is killed", "a child of it is killed, then it is to
 _LONGEST_SECONDS: Final = 180.0
 _OPTIONS: Final = (
     *("--gpu", "cpu", "--data", "synthetic:80x6", "--backbone", "tiny", "--image-size", "32"),
-    *("--trials", "3", "--hours", "0.01", "--epochs", "40"),
+    *("--trials", "3", "--epochs", "40"),
 )
+_LONG: Final = ("--hours", "0.02")
+_SHORT: Final = ("--hours", "0.003")
+_LATEST_SECONDS: Final = 45.0
+"""By then a tuning has planned, makes real steps, and trains."""
 
 
 class Tunings:
@@ -35,37 +40,24 @@ class Tunings:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         random = Random(f"{seed}/tunings")
-        self.cases = [(_KINDS[number % len(_KINDS)], round(random.random(), 4)) for number in range(wanted)]
-        self.seconds = 0.0
-        """Of a whole tuning; measured by the first one, which also fills the caches."""
+        moments = [round(random.uniform(1, _LATEST_SECONDS), 2) for _ in range(wanted)]
+        self.cases = [(_KINDS[number % len(_KINDS)], moment) for number, moment in enumerate(moments)]
 
     def try_case(self, number: int) -> tuple[str, Outcome]:
         """End a tuning by force, look for what it left behind, and go on with its study."""
-        kind, share = self.cases[number]
+        kind, moment = self.cases[number]
+        if not (self.folder / "cache").exists():
+            self._run(self.folder / "first", _SHORT)  # fills the caches, so that the others soon come to what is killed
+        what = f"{kind}, after {moment} s"
         folder = self.folder / str(number)
-        folder.mkdir()
-        if not self.seconds:
-            first = self._first(folder)
-            if first is not None:
-                return "a whole tuning", first
-        what = f"{kind}, after {share:.0%}"
-        outcome = self._ended(folder, kind, share, f"{number}-{os.getpid()}")
+        outcome = self._ended(folder, kind, moment, f"{number}-{os.getpid()}")
         if outcome.is_right and number % 3 == 0:
             return f"{what}, and gone on with", self._gone_on(folder)
         return what, outcome
 
-    def _first(self, folder: Path) -> Outcome | None:
-        """Run a whole tuning, to know how long one takes; return what was wrong with it."""
-        self._run(folder / "warm", [])
-        begin = time.monotonic()
-        ended = self._run(folder / "whole", [])
-        self.seconds = time.monotonic() - begin
-        told = Outcome("hang") if ended is None else judged_end(ended, {0})
-        return None if told.is_right else told
-
-    def _ended(self, folder: Path, kind: str, share: float, mark: str) -> Outcome:
-        child = self._start(folder, [], mark)
-        time.sleep(share * self.seconds)
+    def _ended(self, folder: Path, kind: str, moment: float, mark: str) -> Outcome:
+        child = self._start(folder, _LONG, mark)
+        time.sleep(moment)
         codes = {-signal.SIGKILL, 0}
         if kind == _KINDS[0]:
             child.kill()
@@ -88,9 +80,9 @@ class Tunings:
     def _gone_on(self, folder: Path) -> Outcome:
         """Resume the study; one that had not begun is begun."""
         exists = (folder / "best.tune.jsonl").exists()
-        ended = self._run(folder, ["--resume"] if exists else [])
+        ended = self._run(folder, (*_SHORT, "--resume") if exists else _SHORT)
         if ended is not None and ended.code == 2 and "--resume needs the study" in ended.errors:
-            ended = self._run(folder, [])
+            ended = self._run(folder, _SHORT)
         if ended is None:
             return Outcome("hang", "the resumed tuning")
         told = judged_end(ended, {0})
@@ -98,10 +90,10 @@ class Tunings:
             load_profile(folder / "best.json")
         return told
 
-    def _run(self, folder: Path, more: list[str]) -> Ended | None:
+    def _run(self, folder: Path, more: Sequence[str]) -> Ended | None:
         return self._wait(self._start(folder, more, "whole"), folder)
 
-    def _start(self, folder: Path, more: list[str], mark: str) -> subprocess.Popen[bytes]:
+    def _start(self, folder: Path, more: Sequence[str], mark: str) -> subprocess.Popen[bytes]:
         folder.mkdir(exist_ok=True)
         variables = {**os.environ, "ATTFC_CACHE_DIR": str(self.folder / "cache"), _MARK: mark, "OMP_NUM_THREADS": "1"}
         arguments = ["-m", "attfc_planner.cli", "tune", *_OPTIONS, "--output", str(folder / "best.json"), *more]

@@ -131,7 +131,7 @@ def _lock_file(url: str) -> Path:
 def _journal(path: Path, url: str) -> Store:
     if not path.name or path.is_dir():
         raise UsageError("--storage journal:FILE must name a file", f"'{url}'", "Example: --storage journal:tune.jsonl.")
-    with reachable(url), _as_storage_error(), quiet():
+    with reachable(url), as_storage_error(), quiet():
         path.parent.mkdir(parents=True, exist_ok=True)
         return Store(JournalStorage(_Journal(str(path))), url)
 
@@ -141,20 +141,21 @@ class _Journal(JournalFileBackend):
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Override `JournalFileBackend`."""
-        with _as_storage_error():
+        with as_storage_error():
             super().append_logs(logs)
 
     def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
         """Override `JournalFileBackend`."""
-        with _as_storage_error():
+        with as_storage_error():
             yield from super().read_logs(log_number_from)
 
 
 @contextlib.contextmanager
-def _as_storage_error() -> Iterator[None]:
+def as_storage_error() -> Iterator[None]:
+    """Turn what comes of a file of something else into Optuna's error for a storage."""
     try:
         yield
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:  # Optuna's, from a file of something else
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # SQLAlchemy's and Optuna's
         raise optuna.exceptions.StorageInternalError(str(error)) from error
 
 

@@ -21,7 +21,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from attfc_planner.tune.studies.claim import CUT, DIED, Claim, Indices, Record, record_of
-from attfc_planner.tune.studies.storage import Store, quiet
+from attfc_planner.tune.studies.storage import Store, as_storage_error, quiet
 from attfc_planner.tune.studies.worker import is_alive, this_worker
 
 FEWEST_FOR_IMPORTANCE = 10
@@ -50,7 +50,7 @@ class SharedStudy:
         self._knobs = dict(knobs)
         self._directions = [StudyDirection.MAXIMIZE] * len(metrics)
         pruner = optuna.pruners.SuccessiveHalvingPruner(first_cut, halving) if halving else optuna.pruners.NopPruner()
-        with quiet():
+        with quiet(), as_storage_error():
             self._study = optuna.create_study(
                 storage=store.backend,
                 study_name=name,
@@ -74,7 +74,8 @@ class SharedStudy:
 
     def records(self) -> list[Record]:
         """Return all trials by number."""
-        return [record_of(trial) for trial in self._trials()]
+        with as_storage_error():
+            return [record_of(trial) for trial in self._trials()]
 
     def enqueue(self, indices: Indices, why: str, **facts: Any) -> None:
         """Make a trial for whoever claims it; setting and facts are there at once."""
@@ -180,7 +181,8 @@ class SharedStudy:
             return optuna.importance.get_param_importances(copy, evaluator=evaluator, params=varied, normalize=False)
 
     def _trials(self) -> list[FrozenTrial]:
-        return self._study.get_trials(deepcopy=False)
+        with quiet(), as_storage_error():
+            return self._study.get_trials(deepcopy=False)
 
     def _counted(self) -> Iterator[tuple[Record, FrozenTrial]]:
         for trial in self._trials():
@@ -237,7 +239,7 @@ def _refuse(copy: optuna.Study, trial: Trial, misses: float | None) -> None:
 
 def study_names(store: Store) -> set[str]:
     """Return the names of all studies that a storage holds."""
-    with quiet():
+    with quiet(), as_storage_error():
         return set(optuna.get_all_study_names(store.backend))
 
 

@@ -152,8 +152,8 @@ def _by_ranges(file: RecordFile, keys: Int64s, offsets: Int64s, imageless: _Look
         imageless: the records without an image, in the order of their keys.
     """
     total = keys.size
-    if total >= EXACT_FLOAT or int(keys[-1]) - int(keys[0]) + 1 != total:
-        return None
+    if total >= EXACT_FLOAT or int(keys[-1]) - int(keys[0]) + 1 != total or not np.all(offsets[:-1] < offsets[1:]):
+        return None  # an index in another order than the file exchanges images, of which only those at the ends are looked at
     ranges = imageless.others[imageless.is_range]
     filled = ranges[:, 0] != ranges[:, 1]
     ranges = ranges[filled & (ranges[:, 0] != total + 1)]  # not the header, which names the keys behind the images

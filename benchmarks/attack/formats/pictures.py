@@ -234,7 +234,7 @@ def _special(random: Random, subject: OddFolders) -> str:
     what = random.choice(("fifo", "loop", "dangling", "link out", "folder named .jpg", "no rights", "empty", "sparse"))
     folder = subject.top / "person0"
     folder.mkdir(exist_ok=True)
-    path = folder / "odd.jpg"
+    path = folder / f"odd{random.randrange(1000)}.jpg"  # another than before: a write to a pipe would wait
     with contextlib.suppress(OSError):
         if what == "fifo":
             os.mkfifo(path)

@@ -96,7 +96,7 @@ class DamagedJournals(Format):
 
 
 def _trials(objectives: Any) -> list[tuple[tuple[str, int], float]]:
-    return [((objective.name, trial.number), trial.value) for objective in objectives for trial in objective.trials]
+    return [((str(objective.name), trial.number), trial.value) for objective in objectives for trial in objective.trials]
 
 
 def _is_json(line: bytes) -> bool:

@@ -1,0 +1,139 @@
+"""What the attack has found: each with the smallest input that shows it, and the right value."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from attfc_planner.gpu.detect import find_gpu
+from attfc_train.data.decode import decode
+from attfc_train.errors import CheckpointError, DataError, ProfileError, StorageError
+from attfc_train.profile.file import load_profile, profiles_folder
+from attfc_train.run.checkpoint import load_encoder
+from attfc_train.run.tensor_file import load_tensors
+from benchmarks.attack.formats.records import DamagedIndex, read_all, small_profile
+from benchmarks.attack.formats.studies import read_study, write_study
+
+
+def test_an_index_that_exchanges_two_images_exchanges_no_labels(tmp_path: Path) -> None:
+    """InsightFace's ranges say whose image has which number; only those at the ends of a range are looked at."""
+    subject = DamagedIndex(tmp_path / "case")
+    layout = subject.layouts[0]
+    lines = layout.idx.splitlines()
+    middle = [1, 7]  # the second image of the first person, and of the third
+    offsets = [lines[place].split(b"\t")[1] for place in middle]
+    for place, offset in zip(middle, reversed(offsets), strict=True):
+        lines[place] = lines[place].split(b"\t")[0] + b"\t" + offset
+    subject.put(layout.rec, b"\n".join(lines) + b"\n")
+    items, _ = read_all(str(subject.folder))
+    assert sorted(items) == sorted(layout.items)
+
+
+def changed(section: str, **values: Any) -> dict[str, Any]:
+    document = small_profile()
+    return {**document, section: {**document[section], **values}}
+
+
+@pytest.mark.parametrize(
+    ("section", "key", "value"),
+    [
+        ("optim", "batch_size", "4"),
+        ("optim", "batch_size", True),
+        ("optim", "learning_rate", True),
+        ("optim", "warmup_images", False),
+        ("optim", "learning_rate", "0.1"),
+        ("head", "num_references", "1"),
+        ("run", "epochs", "2"),
+    ],
+)
+def test_text_and_truth_are_no_numbers(section: str, key: str, value: Any, tmp_path: Path) -> None:
+    """``"128"`` was taken as 128, and ``true`` as a learning rate of 1."""
+    path = tmp_path / "best.json"
+    path.write_text(json.dumps(changed(section, **{key: value})))
+    with pytest.raises(ProfileError, match=rf"{section}\.{key} with value '{value}'"):
+        load_profile(path)
+
+
+def test_what_looks_like_a_number_stays_a_name(tmp_path: Path) -> None:
+    path = tmp_path / "best.json"
+    path.write_text(json.dumps(changed("data", path="2024")))
+    assert load_profile(path).data.path == "2024"
+
+
+def test_a_key_is_given_once(tmp_path: Path) -> None:
+    """The second value was taken, without a word."""
+    path = tmp_path / "best.json"
+    path.write_text(json.dumps(small_profile()).replace('"batch_size": 4', '"batch_size": 8, "batch_size": 4'))
+    with pytest.raises(ProfileError, match="must be JSON, but got the key 'batch_size' twice"):
+        load_profile(path)
+    card = (profiles_folder() / "gpus" / "a10.json").read_text()
+    path.write_text(card.replace('"capacity_bytes":', '"capacity_bytes": 1, "capacity_bytes":', 1))
+    with pytest.raises(ProfileError, match="the key 'capacity_bytes' twice"):
+        find_gpu(str(path))
+
+
+@pytest.mark.parametrize(
+    ("former", "now"),
+    [
+        (b"MAXIMIZE", b"xxxxxxxx"),
+        (b"COMPLETE", b"00000000"),
+        (b"WAITING", b"\xff\xff\xff\xff\xff\xff\xff"),
+        (b"trial_id", b"di_lairt"),
+    ],
+)
+def test_a_database_of_something_else(former: bytes, now: bytes, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A LookupError of SQLAlchemy's came through, and Optuna told of others on the screen."""
+    path = tmp_path / "tune.db"
+    write_study(f"sqlite:///{path}")
+    path.write_bytes(path.read_bytes().replace(former, now))
+    with pytest.raises(StorageError, match="must be reachable and hold Optuna studies"):
+        read_study(f"sqlite:///{path}")
+    assert capfd.readouterr().err == ""
+
+
+def test_a_journal_whose_setting_is_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "best.tune.jsonl"
+    write_study(f"journal:{path}")
+    text, count = re.subn(r'"fixed_params": ?\{[^}]*\}', '"fixed_params": 0.5', path.read_text(), count=1)
+    assert count == 1
+    path.write_text(text)
+    with pytest.raises(StorageError, match="must be reachable and hold Optuna studies"):
+        read_study(f"journal:{path}")
+
+
+def test_a_huge_picture_is_refused_and_nothing_else_is_said() -> None:
+    """Pillow warned of a bomb on the screen, before the size was looked at."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 10_000, 11_000, 8, 2, 0, 0, 0)
+    body = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    with pytest.raises(DataError, match="10000 x 11000"):
+        decode(b"\x89PNG\r\n\x1a\n" + body + b"\0\0\0\0IDAT", 32)
+
+
+def test_complex_numbers_are_no_weights(tmp_path: Path) -> None:
+    """Torch dropped the imaginary parts."""
+    encoder = torch.nn.Linear(2, 2)
+    state = {**encoder.state_dict(), "bias": torch.tensor([1j, 2j])}
+    with pytest.raises(CheckpointError, match="complex numbers"):
+        load_encoder(encoder, state, tmp_path / "model.pt")
+
+
+def test_a_damaged_pickle_is_refused_and_nothing_else_is_said(tmp_path: Path) -> None:
+    """Torch asked the user to report the protocol 143. Warnings are errors here."""
+    file = io.BytesIO()
+    torch.save({"a": torch.zeros(2)}, file)
+    path = tmp_path / "model.pt"
+    with zipfile.ZipFile(file) as source, zipfile.ZipFile(path, "w") as target:
+        for member in source.infolist():
+            content = source.read(member)
+            target.writestr(member.filename, b"\x80\x8fc" if member.filename.endswith("data.pkl") else content)
+    with pytest.raises(CheckpointError):
+        load_tensors(path)

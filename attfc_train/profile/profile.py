@@ -102,8 +102,15 @@ class OptimSettings(Frozen):
     weight_decay: float = Field(5e-4, ge=0, lt=1)
     clip_norm: float = Field(5.0, gt=0)
     """Largest L2 norm of the feature encoder's gradient."""
-    schedule: Literal["cosine", "polynomial"] = "cosine"
+    schedule: Literal["cosine", "polynomial", "constant", "step", "mhlr", "mhlr_released"] = "cosine"
+    """Of the learning rate after the warm-up; the last two halve it where the loss has stopped falling (FastFace)."""
     polynomial_power: float = Field(1.0, gt=0, le=10)
+    milestones: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = Field((0.5, 0.75, 0.9), max_length=64)
+    """Shares of the steps after the warm-up at which ``step`` lowers the rate."""
+    step_factor: float = Field(0.1, gt=0, lt=1)
+    """What the rate is multiplied by at each of them."""
+    patience_share: float = Field(0.05, ge=0, le=1)
+    """Share of the run that the loss may stand still before ``mhlr`` halves the rate."""
     warmup_steps: int | None = Field(None, ge=0, le=MOST)
     """The learning rate grows linearly from 0 over this many steps. None: over `warmup_images`."""
     warmup_images: int = Field(0, ge=0, le=MOST)

@@ -39,7 +39,7 @@ def build(profile: TrainProfile, device: torch.device, ranks: Ranks = ALONE) -> 
             class_encoder=_build_class_encoder(profile, feature_encoder, device),
             head=head,
             optimizer=SGD(learned, profile.optim.momentum, profile.optim.weight_decay),
-            rates=rate_controller(profile.optim, profile.total_steps),
+            rates=rate_controller(profile),
             scaler=LossScaler(device) if profile.run.precision == "fp16" else None,
             first_bad_step=torch.full((), -1, device=device),
         )

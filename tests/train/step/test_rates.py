@@ -168,3 +168,22 @@ def test_a_repeated_step_is_heard_once_and_has_the_same_rate(phase: str) -> None
     assert rates_of(failing, 7) == [FIRST / 2]
     assert differences(everything(failing), everything(plain)) == []
     assert rates_of(failing, 12) == HALVED[7:]
+
+
+def test_a_run_that_listens_goes_on_with_the_same_bits() -> None:
+    """MHLR with no patience halves often; catches losses on their way that a checkpoint loses, and a rule that starts anew."""
+    profile = small_profile("full_fc", steps=40, schedule="mhlr", patience_share=0.0)
+
+    def rates(state: TrainState, stop: int) -> list[float]:
+        return [train_step(state, random_batch(profile, step)).learning_rate for step in range(state.step, stop)]
+
+    whole, stopped, resumed = (build(profile, CPU) for _ in range(3))
+    expected = rates(whole, 40)
+    assert len(set(expected)) > 2
+    rates(stopped, 25)
+    file = io.BytesIO()
+    torch.save(stopped.saved(), file)
+    file.seek(0)
+    resumed.restore(torch.load(file, weights_only=True))
+    assert rates(resumed, 40) == expected[25:]
+    assert differences(everything(resumed), everything(whole)) == []

@@ -62,7 +62,12 @@ def _section(data: str, lines: list[Line]) -> Iterator[str]:
 def _table(lines: list[Line]) -> str:
     figures = [name for name in FIGURES if any(_figure(line, name) is not None for line in lines)]
     columns = ["head", "bytes", "rate", "steps", *(FIGURES[name] for name in figures), "seeds"]
-    rows = [_row(name, [line for line in lines if line["name"] == name], figures) for name in _names(lines)]
+    # A head may have been trained at another rate too, while its rate was sought: a row of its own.
+    tried = [
+        (name, rate) for name in _names(lines) for rate in sorted({line["rate"] for line in lines if line["name"] == name})
+    ]
+    groups = [[line for line in lines if (line["name"], line["rate"]) == each] for each in tried]
+    rows = [_row(group[0]["name"], group, figures) for group in groups]
     return "\n".join(["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|", *rows, ""])
 
 

@@ -75,6 +75,10 @@ def _names(lines: list[Line]) -> list[str]:
     return sorted({line["name"] for line in lines}, key=list(VARIANTS).index)
 
 
+def _rates(lines: list[Line]) -> list[float]:
+    return sorted({line["rate"] for line in lines})
+
+
 def _row(name: str, lines: list[Line], figures: list[str]) -> str:
     cells = [name, f"{bytes_per_identity(name):,.0f}", f"{lines[0]['rate']:g}", f"{lines[0]['steps']:,}"]
     cells += [interval(value for line in lines if (value := _figure(line, figure)) is not None) for figure in figures]

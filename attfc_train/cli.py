@@ -105,17 +105,27 @@ def train(
 
 @app.command()
 def evaluate(
-    run_folder: Annotated[Path, typer.Argument(help="Folder of a run.")],
-    val: Val = None,
-    which: Annotated[str, typer.Option(help="'best' or 'last' model of the run.")] = "best",
+    model: Annotated[list[Path], typer.Argument(help="Folders of runs, and .pt, .safetensors or .onnx files.")],
+    val: Annotated[
+        list[str] | None,
+        typer.Option(help="Verification set: a .bin file, a folder of them, or a data set to draw pairs from. Repeatable."),
+    ] = None,
+    which: Annotated[str, typer.Option(help="'best' or 'last' model of a run.")] = "best",
+    far: Annotated[
+        list[float] | None,
+        typer.Option(help="False accept rate to give threshold and TAR at, 0.1 to 1e-6 by default. Repeatable."),
+    ] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Test whether the models differ on the same pairs.")] = False,
+    roc: Annotated[Path | None, typer.Option(help="Also draw the ROC curves: an .svg or .png file.")] = None,
     at_least: Annotated[float, typer.Option(help="Fail where the accuracy of a set is lower.", min=0, max=1)] = 0.0,
     device: Device = "auto",
 ) -> None:
-    """Verification accuracy, TAR at FAR and speed of a trained model."""
-    from attfc_train.run.evaluate_model import report_model
+    """Thresholds, TAR at FAR and ten-fold accuracy of models, with intervals."""
+    from attfc_train.commands.evaluate import EvaluateOptions, evaluate_models
     from attfc_train.screen import Screen
 
-    report_model(run_folder, val or [], which, _device(device), Screen(), at_least)
+    options = EvaluateOptions(val or [], which, at_least, far or [], compare, roc)
+    evaluate_models(model, options, _device(device), Screen())
 
 
 @app.command()

@@ -97,12 +97,15 @@ def evaluate(
 
 
 def _batches(images: Tensor, batch_size: int) -> Iterator[Tensor]:
-    """Yield equal batches; the last one is filled up with its own last image."""
+    """Yield equal batches."""
     batch_size = min(batch_size, len(images))
-    for start in range(0, len(images), batch_size):
-        batch = images[start : start + batch_size]
-        missing = batch_size - len(batch)
-        yield torch.cat([batch, batch[-1:].expand(missing, -1, -1, -1)]) if missing else batch
+    return (filled(batch, batch_size) for batch in images.split(batch_size))
+
+
+def filled(batch: Tensor, batch_size: int) -> Tensor:
+    """Return a batch of that size: one that is smaller is filled up with its own last image."""
+    missing = batch_size - len(batch)
+    return torch.cat([batch, batch[-1:].expand(missing, -1, -1, -1)]) if missing else batch
 
 
 def _views(batch: Tensor) -> Iterator[Tensor]:

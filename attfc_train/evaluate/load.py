@@ -28,14 +28,35 @@ def load_verification(spec: str, image_size: int, *, num_pairs: int = NUM_DRAWN_
     Raises:
         VerificationSetError: `spec` is neither, is damaged, or has too few pairs, or pairs of one kind only.
     """
+    verification_set = open_verification(spec, num_pairs=num_pairs, seed=seed)
+    verification_set.images(image_size)
+    return verification_set
+
+
+def open_verification(spec: str, *, num_pairs: int = NUM_DRAWN_PAIRS, seed: int = 0) -> VerificationSet:
+    """Return one verification set, none of whose pictures is decoded yet; the arguments are as in `load_verification`."""
     try:
         is_bin = Path(spec).suffix.lower() == ".bin"
         verification_set = read_bin(Path(spec)) if is_bin else pairs_from_dataset(open_dataset(spec), num_pairs, seed)
     except (DataError, UsageError) as error:
         raise VerificationSetError(f"--val '{spec}': {error.rule}", error.got, error.remedy) from error
-    verification_set = with_both_kinds(verification_set)
-    verification_set.images(image_size)
-    return verification_set
+    return with_both_kinds(verification_set)
+
+
+def with_folders(specs: Sequence[str]) -> list[str]:
+    """Return the specs, each once, and in the place of a folder of ``.bin`` files those files by name."""
+    listed: list[str] = []
+    for spec in specs:
+        listed += _bins_of(Path(spec)) or [spec]
+    return list(dict.fromkeys(listed))
+
+
+def _bins_of(folder: Path) -> list[str]:
+    """Return the ``.bin`` files right in a folder; none where it is no folder."""
+    try:
+        return sorted(str(path) for path in folder.iterdir() if path.suffix.lower() == ".bin" and path.is_file())
+    except (OSError, ValueError):  # what is wrong with it, its reader says
+        return []
 
 
 def load_verification_sets(specs: Sequence[str], image_size: int) -> tuple[VerificationSet, ...]:

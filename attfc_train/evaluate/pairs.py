@@ -21,7 +21,7 @@ NUM_FOLDS: Final = 10
 THRESHOLDS: Final[NDArray[np.float64]] = np.arange(0, 4, 0.01)
 """Squared distances between unit vectors, float64 [400]."""
 
-FARS: Final = (1e-1, 1e-2, 1e-3)
+FARS: Final = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 """False accept rates that are reported where the set has enough impostor pairs."""
 
 Floats = NDArray[np.floating[Any]]
@@ -35,7 +35,7 @@ class Verification:
     accuracy: float
     """Mean of the ten folds."""
     std: float
-    """Population standard deviation of the ten folds."""
+    """Population standard deviation of the ten folds: how far they lie apart, and no error of their mean."""
     threshold: float
     """Mean of the folds' thresholds, a squared distance in [0, 4)."""
     auc: float | None
@@ -63,7 +63,11 @@ def verify(embeddings: Floats, same: Bools, embedding_norm: float = float("nan")
         same: bool [P], P >= 10.
         embedding_norm: reported as it is.
     """
-    distances = squared_distances(embeddings)
+    return verify_distances(squared_distances(embeddings), same, embedding_norm)
+
+
+def verify_distances(distances: Floats, same: Bools, embedding_norm: float = float("nan")) -> Verification:
+    """Return what `verify` does, of the squared distances [P] of the pairs."""
     folds, thresholds = fold_accuracies(distances, same)
     return Verification(
         accuracy=float(folds.mean()),
@@ -95,14 +99,27 @@ def fold_accuracies(distances: Floats, same: Bools) -> tuple[NDArray[np.float64]
     Returns:
         Accuracies and thresholds, float64 [10] each.
     """
+    fold, thresholds = _fold_thresholds(distances, same)
+    right = np.bincount(fold, weights=(distances < thresholds[fold]) == same)
+    return right / np.bincount(fold), thresholds
+
+
+def correct_pairs(distances: Floats, same: Bools) -> Bools:
+    """Return which pairs the ten-fold protocol judges rightly, each at its fold's threshold: bool [P]."""
+    fold, thresholds = _fold_thresholds(distances, same)
+    correct: Bools = (distances < thresholds[fold]) == same
+    return correct
+
+
+def _fold_thresholds(distances: Floats, same: Bools) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return the fold of each pair, int [P], and the threshold of each fold, float64 [10]."""
     assert distances.shape == same.shape, "one label per pair"
     assert same.size >= NUM_FOLDS, "at least one pair per fold"
     fold = np.repeat(np.arange(NUM_FOLDS), [part.size for part in np.array_split(same, NUM_FOLDS)])
     correct = _correct_counts(distances, same, fold)
     # best[k] = argmax over t of sum over j != k of correct[j, t]; argmax takes the first of equals, as InsightFace does.
     best = (correct.sum(axis=0) - correct).argmax(axis=1)
-    accuracies = correct[np.arange(NUM_FOLDS), best] / np.bincount(fold)
-    return accuracies, THRESHOLDS[best]
+    return fold, THRESHOLDS[best]
 
 
 def _correct_counts(distances: Floats, same: Bools, fold: NDArray[np.intp]) -> NDArray[np.intp]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -68,21 +68,33 @@ class VerificationSet:
             self._decoded = {size: self._decode_all(size)}
         return self._decoded[size]
 
-    def _decode_all(self, size: int) -> Tensor:
-        """Decode every image in threads."""
-        images = torch.empty(len(self.encoded), 3, size, size, dtype=torch.uint8)
+    def blocks(self, size: int, most: int) -> Iterator[Tensor]:
+        """Yield all distinct images in order and keep none: uint8 [<= most, 3, size, size].
 
-        def fill(position: int) -> list[str]:
+        Raises:
+            VerificationSetError: an image cannot be decoded.
+        """
+        for start in range(0, len(self.encoded), most):
+            yield self._decode_block(range(start, min(start + most, len(self.encoded))), size)
+
+    def _decode_all(self, size: int) -> Tensor:
+        return self._decode_block(range(len(self.encoded)), size)
+
+    def _decode_block(self, positions: range, size: int) -> Tensor:
+        """Decode images in threads."""
+        images = np.empty((len(positions), 3, size, size), dtype=np.uint8)  # the caller may be in inference mode
+
+        def fill(place: int) -> list[str]:
             notes: list[str] = []
-            images[position] = torch.from_numpy(self._decode(position, size, notes)).permute(2, 0, 1)
+            images[place] = self._decode(positions[place], size, notes).transpose(2, 0, 1)
             return notes
 
         with ThreadPoolExecutor() as pool:
             # Taking the results raises the first error, by position.
-            for position, notes in enumerate(pool.map(fill, range(len(self.encoded)))):
+            for position, notes in zip(positions, pool.map(fill, range(len(positions))), strict=True):
                 for kind in notes:
                     self.report.count(kind, 1, f"one of pair {self._pair_of(position)}")
-        return images
+        return torch.from_numpy(images)
 
     def _pair_of(self, position: int) -> int:
         """Return the first pair that an image is in: the file has no other names."""

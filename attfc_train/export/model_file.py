@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,11 +165,14 @@ def _state_of_run(folder: Path, which: Which) -> tuple[Path, State]:
     Raises:
         CheckpointError: nothing was saved, or it is damaged.
     """
+    other = "last" if which == "best" else "best"
+    remedy = f"Take the other model with --which {other}, or --resume the run."
     for name in (BEST_FILE, MODEL_FILE) if which == "best" else (MODEL_FILE,):
         if (folder / name).is_file():
-            return folder / name, parameters_in(load_tensors(folder / name), folder / name)
+            return folder / name, parameters_in(load_tensors(folder / name, remedy), folder / name)
     if not has_checkpoint(folder):
-        raise CheckpointError(f"'{folder / MODEL_FILE}' must exist", "a run that has not saved yet", "Continue the run.")
+        remedy = f"Continue it: {shlex.join(['attfc-train', '--resume', str(folder)])}"
+        raise CheckpointError(f"'{folder / MODEL_FILE}' must exist", "a run that has not saved yet", remedy)
     checkpoint = load_last(folder, lambda _: None)
     return checkpoint.path, checkpoint.exported_encoder
 

@@ -30,7 +30,7 @@ TRAIN = {
     "export": {"model", "--output", "-o", "--which", "--precision", "--calibrate", "--val"},
     "embed": {"images", "--output", "-o", "--model", "--which", "--device"},
     "compare": {"first", "second", "--model", "--threshold", "--val", "--which", "--device"},
-    "evaluate": {"run_folder", "--val", "--which", "--at-least", "--device"},
+    "evaluate": {"model", "--val", "--which", "--far", "--compare", "--roc", "--at-least", "--device"},
     "presets": set(),
     "data": set(),
 }

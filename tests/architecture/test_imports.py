@@ -65,7 +65,8 @@ ONLY_IN = {
     "rich": {
         "attfc_train.screen",
         "attfc_train.run.log",
-        "attfc_train.run.evaluate_model",
+        "attfc_train.commands.evaluate",
+        "attfc_train.commands.evaluate_screen",
         "attfc_train.run.run",
         "attfc_planner.commands",
         "attfc_planner.screens",

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from attfc_train.errors import CheckpointError, DataError, ProfileError, UsageError, VerificationSetError
+from attfc_train.export.model_file import open_encoder
 from tests.cli.conftest import Refusal, changed
 from tests.cli.test_bad_data import Attack
 
@@ -167,13 +168,18 @@ def test_a_damaged_record_does_not_keep_a_run_from_going_on(
 
 def test_evaluate_a_model_of_another_backbone(run_folder: Path, profile_file: Callable[..., Path], refusal: Refusal) -> None:
     shutil.copy(profile_file(model__embedding_size=32), run_folder / "profile.json")
-    refusal(CheckpointError, "best.pt' must fit the profile's backbone.*size mismatch", "evaluate", run_folder)
+    refusal(
+        CheckpointError, r"best\.pt' must fit the model.*fc\.weight is \[16, 1024\], not \[32, 1024\]", "evaluate", run_folder
+    )
     shutil.copy(profile_file(model=changed()["model"] | {"backbone": "mbf"}), run_folder / "profile.json")
-    refusal(CheckpointError, "best.pt' must fit the profile's backbone", "evaluate", run_folder, "--device", "cpu")
+    with pytest.raises(CheckpointError, match=r"best\.pt' must fit the model.*is for --set model\.backbone=tiny"):
+        open_encoder(run_folder)
 
 
 def test_evaluate_what_is_not_there(run_folder: Path, tmp_path: Path, refusal: Refusal) -> None:
-    refusal(ProfileError, "profile.json' must be a readable profile", "evaluate", tmp_path / "missing")
+    refusal(CheckpointError, "missing' must exist", "evaluate", tmp_path / "missing")
+    (tmp_path / "empty").mkdir()
+    refusal(ProfileError, "profile.json' must be a readable profile", "evaluate", tmp_path / "empty")
     refusal(UsageError, "--which must be best or last, but got 'worst'", "evaluate", run_folder, "--which", "worst")
     refusal(VerificationSetError, "'gone'", "evaluate", run_folder, "--val", "gone")
     (run_folder / "model.pt").write_bytes(b"")
@@ -182,4 +188,4 @@ def test_evaluate_what_is_not_there(run_folder: Path, tmp_path: Path, refusal: R
         os.remove(run_folder / name)
     refusal(CheckpointError, "model.pt' must exist.*attfc-train --resume", "evaluate", run_folder, "--which", "last")
     torch.save([1, 2], run_folder / "best.pt")
-    refusal(CheckpointError, "best.pt' must fit", "evaluate", run_folder)
+    refusal(CheckpointError, "best.pt' must hold the parameters", "evaluate", run_folder)

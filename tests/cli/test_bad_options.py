@@ -65,7 +65,8 @@ def test_cuda_where_there_is_none(refusal: Refusal, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--foo"], ["--preset"], ["evaluate"], ["evaluate", "a", "b"], ["train"], ["evaluate", "run", "--data", "x"]]
+    "arguments",
+    [["--foo"], ["--preset"], ["evaluate"], ["evaluate", "a", "--far", "x"], ["train"], ["evaluate", "run", "--data", "x"]],
 )
 def test_what_the_parser_refuses(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -13,10 +13,10 @@ import pytest
 import torch
 from rich.console import Console
 
+from attfc_train.commands.evaluate import EvaluateOptions, evaluate_models
 from attfc_train.errors import CheckpointError
 from attfc_train.run import run
 from attfc_train.run.checkpoint import load_checkpoint, load_last
-from attfc_train.run.evaluate_model import report_model
 from attfc_train.run.tensor_file import DamagedFileError, load_tensors
 from tests.train.run.test_resume import assert_same_end, options, profile_of, same, stopped_run, tensors
 
@@ -142,7 +142,7 @@ def test_a_stopped_run_can_be_evaluated(tmp_path: Path, monkeypatch: pytest.Monk
     folder = stopped_run(tmp_path / "run", monkeypatch)
     assert not (folder / "model.pt").exists()
     for which in ("best", "last"):
-        text = printed(lambda console, which=which: report_model(folder, [], which, CPU, console))  # type: ignore[misc]
+        text = printed(lambda console, which=which: evaluate_models([folder], EvaluateOptions(which=which), CPU, console))  # type: ignore[misc]
         assert "whose run is at step 3 of 6: using checkpoint.pt" in text
         assert "%" in text
     assert (
@@ -155,4 +155,4 @@ def test_a_damaged_model_names_the_other(finished: Path, tmp_path: Path) -> None
     folder = Path(shutil.copytree(finished, tmp_path / "run"))
     flip(folder / "best.pt", in_a_tensor(folder / "best.pt"))
     with pytest.raises(CheckpointError, match=r"best\.pt' must be .* differs\)\. Take the other model with --which last"):
-        report_model(folder, [], "best", CPU, Console(quiet=True))
+        evaluate_models([folder], EvaluateOptions(), CPU, Console(quiet=True))

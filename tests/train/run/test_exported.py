@@ -12,13 +12,13 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from attfc_train.commands.evaluate import EvaluateOptions, evaluate_models
 from attfc_train.errors import ProfileError
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.profile.file import with_overrides
 from attfc_train.profile.profile import DataSettings, ModelSettings, OptimSettings, RunSettings, TrainProfile
 from attfc_train.run import loop, run
 from attfc_train.run.checkpoint import load_checkpoint
-from attfc_train.run.evaluate_model import report_model
 from attfc_train.run.log import read_log
 from attfc_train.run.tensor_file import load_tensors
 from attfc_train.step.build import build
@@ -92,9 +92,9 @@ def test_the_model_is_the_encoder_that_the_head_exports(
 def test_evaluate_reports_what_the_run_did(tmp_path: Path) -> None:
     run.start(profile_of("dcq"), options(tmp_path / "run"))
     console = Console(record=True, width=200, file=StringIO())
-    report_model(tmp_path / "run", (), "last", CPU, console)
+    evaluate_models([tmp_path / "run"], EvaluateOptions(which="last"), CPU, console)
     last = [record["accuracy"] for record in read_log(tmp_path / "run") if record["event"] == "evaluate"][-1]
-    assert re.search(rf"{last:.2%} ±", console.export_text())
+    assert re.search(rf"{last:.2%} +±", console.export_text())
 
 
 def test_without_references_there_is_no_class_encoder_to_export() -> None:

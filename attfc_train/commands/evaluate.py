@@ -1,0 +1,172 @@
+"""``attfc-train evaluate``: trained models on verification sets, one set in memory at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from attfc_train.commands import evaluate_screen as screen
+from attfc_train.commands.export import checked_which
+from attfc_train.data.report import messages_of
+from attfc_train.errors import AttfcError, UsageError, VerificationSetError
+from attfc_train.evaluate.load import open_verification, with_folders
+from attfc_train.evaluate.pairs import FARS
+from attfc_train.evaluate.roc_picture import check_picture, draw_roc
+from attfc_train.evaluate.scored import Network, Scored, score
+from attfc_train.evaluate.verification_set import VerificationSet
+from attfc_train.export.model_file import Encoder, Which, open_encoder
+from attfc_train.run.checkpoint import load_checkpoint
+from attfc_train.run.loop import BEST_FILE, MODEL_FILE
+from attfc_train.run.run import memory_is_enough
+from attfc_train.run.segments import claim_segments
+
+_BATCH = 64
+"""Pictures at a time, for models that come without a profile."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateOptions:
+    """The options of the command."""
+
+    val: Sequence[str] = ()
+    which: str = "best"
+    at_least: float = 0.0
+    fars: Sequence[float] = ()
+    compare: bool = False
+    roc: Path | None = None
+
+
+def evaluate_models(paths: Sequence[Path], options: EvaluateOptions, device: torch.device, console: Console) -> None:
+    """Print what models reach on ``--val``, or on the sets of the first one's run.
+
+    Raises:
+        AttfcError: a set does not reach ``--at-least``.
+        UsageError, ProfileError, CheckpointError, VerificationSetError, StorageError: see `attfc_train.errors`.
+    """
+    which = checked_which(options.which)
+    fars = _checked_fars(options.fars)
+    models = list(dict.fromkeys(paths))
+    if options.compare and len(models) < 2:
+        raise UsageError("--compare needs two models", f"{len(models)}", "Example: attfc-train evaluate A B --compare.")
+    if options.roc is not None:
+        check_picture(options.roc)
+    claim_segments(device)
+    with memory_is_enough(device):
+        encoders = [open_encoder(path, which, device) for path in models]
+        specs = _specs(encoders, options.val)
+        for path, encoder in zip(models, encoders, strict=True):
+            _say_what_stands_in(path, which, encoder, console)
+        results = _scored(encoders, specs, fars, options, console)
+    screen.show_summary(results, console)
+    if options.roc is not None:
+        curves = {f"{each.name}, {model}": (each.cosines, each.same) for model, sets in results for each in sets}
+        draw_roc(options.roc, curves)
+        console.print(f"ROC curves: {options.roc}", soft_wrap=True)
+    _check_accuracy(results, options.at_least)
+
+
+def _checked_fars(fars: Sequence[float]) -> tuple[float, ...]:
+    """Return the rates that are asked for, from the highest down, or the usual ones.
+
+    Raises:
+        UsageError: one is no rate.
+    """
+    for far in fars:
+        if not 0 < far < 1:
+            raise UsageError("--far must lie between 0 and 1", f"{far:g}", "Example: --far 1e-3.")
+    return tuple(sorted(set(fars), reverse=True)) or FARS
+
+
+def _specs(encoders: Sequence[Encoder], val: Sequence[str]) -> list[str]:
+    """Return the sets to evaluate on.
+
+    Raises:
+        VerificationSetError: none are known.
+    """
+    of_runs = (encoder.profile.run.val for encoder in encoders if encoder.profile is not None)
+    specs = with_folders(val or next((sets for sets in of_runs if sets), ()))
+    if not specs:
+        remedy = "Example: --val lfw.bin, or a folder of .bin files."
+        raise VerificationSetError("--val must name a verification set", "none, and no run that had one", remedy)
+    return specs
+
+
+def _say_what_stands_in(path: Path, which: Which, encoder: Encoder, console: Console) -> None:
+    """Say it where a run has not the model that was asked for, and another file was taken."""
+    wanted = {"best": BEST_FILE, "last": MODEL_FILE}[which]
+    if not path.is_dir() or encoder.source.name == wanted:
+        return
+    assert encoder.profile is not None
+    if encoder.source.name == MODEL_FILE:
+        reason = "it did not come to an evaluation" if encoder.profile.run.val else "it had no --val"
+        console.print(f"No {wanted} in {path} (the run: {reason}): using {MODEL_FILE}.", soft_wrap=True)
+        return
+    checkpoint = load_checkpoint(encoder.source)
+    where = f"step {checkpoint.step:,} of {checkpoint.profile.total_steps:,}"
+    console.print(f"No {wanted} in {path}, whose run is at {where}: using {encoder.source.name}.", soft_wrap=True)
+
+
+def _scored(
+    encoders: Sequence[Encoder], specs: Sequence[str], fars: Sequence[float], options: EvaluateOptions, console: Console
+) -> screen.Results:
+    """Return every model's view of every set, each printed as soon as it is known; a set is gone before the next comes."""
+    results: screen.Results = [(str(encoder.source), []) for encoder in encoders]
+    used: Counter[str] = Counter()
+    for spec in specs:
+        verification_set = open_verification(spec)
+        used[verification_set.name] += 1
+        if used[verification_set.name] > 1:  # two folders can hold an lfw.bin
+            verification_set = replace(verification_set, name=spec)
+        views = [_view(encoder, verification_set, console) for encoder in encoders]
+        for message in messages_of(verification_set.report):
+            console.print(message, soft_wrap=True)
+        for (model, sets), view in zip(results, views, strict=True):
+            screen.show_points(model, view, fars, console)
+            sets.append(view)
+        if options.compare:
+            screen.show_comparisons([model for model, _ in results], views, console)
+    return results
+
+
+def _view(encoder: Encoder, verification_set: VerificationSet, console: Console) -> Scored:
+    profile = encoder.profile
+    network = Network(
+        encoder.network,
+        encoder.image_size,
+        _BATCH if profile is None else profile.optim.micro_batch_size,
+        encoder.device,
+        "fp32" if profile is None else profile.run.precision,
+    )
+    with _progress(console, verification_set) as progress:
+        return score(network, verification_set, lambda count: progress.advance(progress.task_ids[0], count))
+
+
+@contextmanager
+def _progress(console: Console, verification_set: VerificationSet) -> Iterator[Progress]:
+    """Show how many pictures of a set are done, on a terminal, until they are."""
+    columns = TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        progress.add_task("embedding", total=len(verification_set.encoded))
+        yield progress
+
+
+def _check_accuracy(results: screen.Results, at_least: float) -> None:
+    """Refuse a set whose accuracy is too low.
+
+    Raises:
+        AttfcError: names the first one.
+    """
+    for _, sets in results:
+        for each in sets:
+            accuracy = screen.verification(each).accuracy
+            if accuracy < at_least:
+                got = f"{accuracy:.4f} on {each.name}"
+                remedy = "Train longer, or lower the bar."
+                raise AttfcError(f"--at-least {at_least:g} of the pairs must be right", got, remedy)

@@ -117,6 +117,10 @@ def evaluate(
     ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Test whether the models differ on the same pairs.")] = False,
     roc: Annotated[Path | None, typer.Option(help="Also draw the ROC curves: an .svg or .png file.")] = None,
+    ijb: Annotated[Path | None, typer.Option(help="Folder of IJB-B or IJB-C: 1:1 and 1:N of its templates.")] = None,
+    distractors: Annotated[
+        str | None, typer.Option(help="Data set of other people: rank 1 of each --val set's faces among them.")
+    ] = None,
     at_least: Annotated[float, typer.Option(help="Fail where the accuracy of a set is lower.", min=0, max=1)] = 0.0,
     device: Device = "auto",
 ) -> None:
@@ -124,7 +128,7 @@ def evaluate(
     from attfc_train.commands.evaluate import EvaluateOptions, evaluate_models
     from attfc_train.screen import Screen
 
-    options = EvaluateOptions(val or [], which, at_least, far or [], compare, roc)
+    options = EvaluateOptions(val or [], which, at_least, far or [], compare, roc, ijb, distractors)
     evaluate_models(model, options, _device(device), Screen())
 
 

@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from attfc_train.commands import evaluate_screen as screen
+from attfc_train.commands.evaluate_search import network_of, progress, show_distractors, show_ijb
 from attfc_train.commands.export import checked_which
 from attfc_train.data.report import messages_of
 from attfc_train.errors import AttfcError, UsageError, VerificationSetError
 from attfc_train.evaluate.load import open_verification, with_folders
 from attfc_train.evaluate.pairs import FARS
 from attfc_train.evaluate.roc_picture import check_picture, draw_roc
-from attfc_train.evaluate.scored import Network, Scored, score
+from attfc_train.evaluate.scored import Scored, score
 from attfc_train.evaluate.verification_set import VerificationSet
 from attfc_train.export.model_file import Encoder, Which, open_encoder
 from attfc_train.run.checkpoint import load_checkpoint
 from attfc_train.run.loop import BEST_FILE, MODEL_FILE
 from attfc_train.run.run import memory_is_enough
 from attfc_train.run.segments import claim_segments
-
-_BATCH = 64
-"""Pictures at a time, for models that come without a profile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +37,8 @@ class EvaluateOptions:
     fars: Sequence[float] = ()
     compare: bool = False
     roc: Path | None = None
+    ijb: Path | None = None
+    distractors: str | None = None
 
 
 def evaluate_models(paths: Sequence[Path], options: EvaluateOptions, device: torch.device, console: Console) -> None:
@@ -57,14 +55,22 @@ def evaluate_models(paths: Sequence[Path], options: EvaluateOptions, device: tor
         raise UsageError("--compare needs two models", f"{len(models)}", "Example: attfc-train evaluate A B --compare.")
     if options.roc is not None:
         check_picture(options.roc)
+    if options.ijb is not None and not options.val and (options.roc is not None or options.distractors is not None):
+        raise UsageError("--roc and --distractors need a --val", "--ijb alone", "Add --val SET.")
     claim_segments(device)
     with memory_is_enough(device):
         encoders = [open_encoder(path, which, device) for path in models]
-        specs = _specs(encoders, options.val)
+        specs = with_folders(options.val) if options.ijb is not None else _specs(encoders, options.val)
         for path, encoder in zip(models, encoders, strict=True):
             _say_what_stands_in(path, which, encoder, console)
         results = _scored(encoders, specs, fars, options, console)
-    screen.show_summary(results, console)
+        for encoder in encoders:
+            if options.ijb is not None:
+                show_ijb(encoder, options.ijb, fars, console)
+            if options.distractors is not None:
+                show_distractors(encoder, specs, options.distractors, console)
+    if specs:
+        screen.show_summary(results, console)
     if options.roc is not None:
         curves = {f"{each.name}, {model}": (each.cosines, each.same) for model, sets in results for each in sets}
         draw_roc(options.roc, curves)
@@ -128,7 +134,7 @@ def _scored(
         for message in messages_of(verification_set.report):
             console.print(message, soft_wrap=True)
         for (model, sets), view in zip(results, views, strict=True):
-            screen.show_points(model, view, fars, console)
+            screen.show_points(model, view, fars, console, f"accuracy {screen.verification(view).accuracy:.2%}")
             sets.append(view)
         if options.compare:
             screen.show_comparisons([model for model, _ in results], views, console)
@@ -136,25 +142,8 @@ def _scored(
 
 
 def _view(encoder: Encoder, verification_set: VerificationSet, console: Console) -> Scored:
-    profile = encoder.profile
-    network = Network(
-        encoder.network,
-        encoder.image_size,
-        _BATCH if profile is None else profile.optim.micro_batch_size,
-        encoder.device,
-        "fp32" if profile is None else profile.run.precision,
-    )
-    with _progress(console, verification_set) as progress:
-        return score(network, verification_set, lambda count: progress.advance(progress.task_ids[0], count))
-
-
-@contextmanager
-def _progress(console: Console, verification_set: VerificationSet) -> Iterator[Progress]:
-    """Show how many pictures of a set are done, on a terminal, until they are."""
-    columns = TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        progress.add_task("embedding", total=len(verification_set.encoded))
-        yield progress
+    with progress(console, len(verification_set.encoded)) as advance:
+        return score(network_of(encoder), verification_set, advance)
 
 
 def _check_accuracy(results: screen.Results, at_least: float) -> None:

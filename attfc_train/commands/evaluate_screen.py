@@ -37,12 +37,15 @@ def accuracy_interval(scored: Scored) -> Interval:
     return rate_interval(drawn, float(correct.mean()), correct.size)
 
 
-def show_points(model: str, scored: Scored, fars: Sequence[float], console: Console) -> None:
-    """Print thresholds and true accept rates of one model on one set, and what the set is too small for."""
+def show_points(model: str, scored: Scored, fars: Sequence[float], console: Console, figure: str) -> None:
+    """Print thresholds and true accept rates of one model on one set, and what the set is too small for.
+
+    Args:
+        figure: what else is known of the set, for its first line.
+    """
     genuine = int(scored.same.sum())
     impostor = scored.same.size - genuine
-    accuracy = f"accuracy {verification(scored).accuracy:.2%}"
-    console.print(f"{scored.name}: {accuracy}, {genuine:,} pairs of one person, {impostor:,} of two", soft_wrap=True)
+    console.print(f"{scored.name}: {figure}, {genuine:,} pairs of one person, {impostor:,} of two", soft_wrap=True)
     console.print(f"by {model}", soft_wrap=True)
     points = operating_points(scored.cosines, scored.same, scored.groups, fars)
     if points:

@@ -83,6 +83,12 @@ def decode(encoded: bytes | Pixels, size: int, note: Note | None = None) -> Pixe
     return _resized(_decoded_by_pillow(encoded, note) if pixels is None else pixels, size, note)
 
 
+def decode_whole(encoded: bytes) -> Pixels:
+    """Return an image in its own size, uint8 [H, W, 3], RGB; the errors are those of `decode`."""
+    pixels = _decoded_jpeg(encoded, 0) if encoded[:2] == _JPEG_START else None
+    return _decoded_by_pillow(encoded, None) if pixels is None else pixels
+
+
 def _decoded_jpeg(encoded: bytes, size: int) -> Pixels | None:
     """Return a JPEG's pixels, or None where Pillow must try; scaled only where that gives `size` exactly."""
     try:

@@ -1,4 +1,4 @@
-"""The template protocol of IJB-B and IJB-C: 1:1 verification and 1:N search of templates, which are several pictures of a person.
+"""The template protocol of IJB-B and IJB-C: 1:1 verification and 1:N search of templates, each some pictures of a person.
 
 As InsightFace's script runs it: a picture counts by f(image) + f(mirrored image), not normalised, times its detector's score;
 the pictures of one medium (the frames of a video) are averaged, the media of a template summed, and the sum is normalised.
@@ -134,8 +134,8 @@ def identify(
 ) -> Identification:
     """Return how probes are found in a gallery.
 
-    A probe is mated where its subject is in the gallery. The threshold of a rate is the best match of the non-mated probe in the
-    place of int(rate N), from the highest down; rates that allow none are left out.
+    A probe is mated where its subject is in the gallery. The threshold of a rate is the best match of the non-mated probe
+    number int(rate N), from the highest down; rates that allow none are left out.
 
     Args:
         probes: float [Q, D] of length 1.
@@ -143,9 +143,8 @@ def identify(
         gallery: float [G, D] of length 1.
         gallery_subjects: int [G]; a subject may have several templates.
     """
-    best, place = (
-        np.concatenate(part) for part in zip(*_searches(probes, probe_subjects, gallery, gallery_subjects), strict=True)
-    )
+    blocks = list(_searches(probes, probe_subjects, gallery, gallery_subjects))
+    best, place = (np.concatenate(part) for part in zip(*blocks, strict=True))
     mated = np.isin(probe_subjects, gallery_subjects)
     unmated = np.sort(best[~mated])[::-1]
     found = place[mated]

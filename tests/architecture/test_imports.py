@@ -67,6 +67,7 @@ ONLY_IN = {
         "attfc_train.run.log",
         "attfc_train.commands.evaluate",
         "attfc_train.commands.evaluate_screen",
+        "attfc_train.commands.evaluate_search",
         "attfc_train.run.run",
         "attfc_planner.commands",
         "attfc_planner.screens",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Callable
@@ -11,10 +12,11 @@ import pytest
 import torch
 
 from attfc_train import cli
-from attfc_train.errors import AttfcError, CheckpointError, UsageError, VerificationSetError
+from attfc_train.errors import AttfcError, CheckpointError, DataError, UsageError, VerificationSetError
 from attfc_train.evaluate.bins import write_bin
 from attfc_train.evaluate.load import open_verification
 from tests.cli.conftest import Refusal, face
+from tests.train.evaluate.test_ijb_folder import write_ijb
 from tests.train.export.networks import needs
 
 Call = Callable[..., str]
@@ -131,3 +133,24 @@ def test_options_that_make_no_sense(trained_run: Path, tmp_path: Path, refusal: 
 def test_without_matplotlib(trained_run: Path, monkeypatch: pytest.MonkeyPatch, refusal: Refusal) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     refusal(UsageError, r"--roc needs the extra 'report'", "evaluate", trained_run, "--roc", "roc.svg")
+
+
+def test_templates_of_ijb(trained_run: Path, tmp_path: Path, call: Call) -> None:
+    root = write_ijb(tmp_path / "IJBX")
+    output = " ".join(call(trained_run, "--ijb", root, "--device", "cpu").split())
+    assert "IJBX: 24 pictures, 12 templates, 6 pairs of one person, 60 of two" in output
+    assert "TAR as InsightFace's IJB script gives it" in output
+    assert re.search(r"1:N ijbx_1N_gallery_G1: rank 1 [\d.]+%, rank 5 .* \(4 mated probes, 2 others\)", output)
+    assert "± over folds" not in output, "templates have no folds"
+
+
+def test_rank_one_among_distractors(trained_run: Path, bins: Path, call: Call, refusal: Refusal) -> None:
+    arguments = [trained_run, "--val", bins / "one.bin", "--device", "cpu", "--distractors"]
+    output = " ".join(call(*arguments, "synthetic:8x2+5000").split())
+    assert re.search(r"one: rank 1 [\d.]+% among 16 distractors of synthetic:8x2\+5000, 60 searches", output)
+    refusal(DataError, "no/such", "evaluate", *arguments, "no/such")
+
+
+def test_what_needs_a_set_of_pairs(trained_run: Path, tmp_path: Path, refusal: Refusal) -> None:
+    refusal(VerificationSetError, "must hold one", "evaluate", trained_run, "--ijb", tmp_path, "--device", "cpu")
+    refusal(UsageError, "need a --val", "evaluate", trained_run, "--ijb", tmp_path, "--distractors", "synthetic:8x2")

@@ -18,7 +18,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("block", [1, 50, 10_000])
 def test_the_golden_rates(golden: Path, block: int) -> None:
-    """Catches media that are summed (0.783 at 1e-3 instead of 0.767), and pictures normalised before they are pooled (0.758)."""
+    """Catches media that are summed (0.783 at 1e-3 instead of 0.767), and pictures normalised before pooling (0.758)."""
     stored = np.load(golden / "ijb_templates.npz")
     features = stored["features"].astype(np.float64).sum(axis=1)
     blocks = (features[start : start + block] for start in range(0, len(features), block))

@@ -26,23 +26,25 @@ class Frozen(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _neither_text_nor_truth_for_a_number(cls, document: Any) -> Any:
+    def _no_text_or_truth_for_a_number(cls, document: Any) -> Any:
         # Pydantic would take "128" for 128 and true for 1. Its strict mode refuses lists for tuples, and so every document.
         if not isinstance(document, dict):
             return document
-        wrong = {name: _NoNumber(value) for name, value in document.items() if cls._is_no_number(name, value)}
+        wrong = {name: _OfAnotherType(value) for name, value in document.items() if cls._is_of_another_type(name, value)}
         return {**document, **wrong} if wrong else document
 
     @classmethod
-    def _is_no_number(cls, name: str, value: Any) -> bool:
-        """Return whether a value is text or a truth value where only another type is meant."""
-        if not isinstance(value, str | bool) or name not in cls.model_fields:
+    def _is_of_another_type(cls, name: str, value: Any) -> bool:
+        """Return whether a value is text or a truth value for a number, or a number for a truth value."""
+        if not isinstance(value, str | bool | int | float) or name not in cls.model_fields:
             return False
         kinds = _plain_kinds(cast(Hashable, cls.model_fields[name].annotation))
-        return bool(kinds & {int, float}) and type(value) not in kinds
+        if isinstance(value, str | bool):
+            return bool(kinds & {int, float}) and type(value) not in kinds
+        return bool in kinds and not kinds & {int, float}
 
 
-class _NoNumber:
+class _OfAnotherType:
     """What no field takes, so that the error names the field."""
 
     def __init__(self, value: Any) -> None:

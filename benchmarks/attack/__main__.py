@@ -15,7 +15,7 @@ import torch
 from benchmarks.attack import table
 from benchmarks.attack.parts import FORMATS, SCENARIOS, repeat, stored, try_formats, try_scenario
 from benchmarks.attack.shards import Tally
-from benchmarks.attack.trainings import undisturbed
+from benchmarks.attack.trainings import thin_network, undisturbed
 from benchmarks.provenance import provenance, save
 
 _MEMORY_DISK = Path("/dev/shm")
@@ -27,6 +27,7 @@ def main() -> int:
     """Attack, print and save the table; return 1 where anything failed."""
     arguments = _arguments()
     torch.set_num_threads(1)
+    thin_network()
     folder = Path(tempfile.mkdtemp(prefix="attfc-attack-", dir=_place()))
     try:
         if arguments.case is not None:

@@ -21,7 +21,7 @@ from benchmarks.attack.formats.studies import DamagedDatabases, DamagedJournals
 from benchmarks.attack.formats.tensors import DamagedCheckpoints, DamagedModels, OtherCheckpoints, OtherModels
 from benchmarks.attack.full_disk import FullDisks
 from benchmarks.attack.kills import Kills
-from benchmarks.attack.lanes import in_lanes
+from benchmarks.attack.lanes import in_lanes, num_lanes
 from benchmarks.attack.outcome import Outcome
 from benchmarks.attack.power import PowerCuts
 from benchmarks.attack.rivals import Rivals
@@ -95,12 +95,11 @@ def try_formats(names: Sequence[str], run: Path, folder: Path, seed: int, wanted
         deadline: on the clock of `time.monotonic`; the time until then is shared evenly.
     """
     makers = [(name, maker(name, run)) for name in FORMATS if name in names]
-    begin = time.monotonic()
 
     def work(unit: int) -> Any:
         name, make = makers[unit]
-        # A format that is slow must not take the time of those that come after it: of what is left each has its part.
-        share = (deadline - begin) * min(1.0, 3 / len(makers))
+        # A format that is slow must not take the time of those that come after it: all of them share what is left.
+        share = (deadline - time.monotonic()) * num_lanes() / (len(makers) - unit)
         tally = run_format(make, name, seed, wanted, min(deadline, time.monotonic() + share), folder / name.replace(" ", "-"))
         return stored(tally)
 

@@ -16,11 +16,14 @@ from pathlib import Path
 from random import Random
 from typing import Any, Final
 
+from attfc_train.run.checkpoint import earlier_name
 from benchmarks.attack.kills import Killer
 from benchmarks.attack.outcome import Outcome
 from benchmarks.attack.trainings import content, go_on, profile_file, removed, start, start_arguments, wait
 
 _PER_BORDER: Final = 3
+_SPARE: Final = earlier_name(1)
+"""The checkpoint before the last: its name may be lost together with the cut, after which nobody needs it."""
 State = dict[str, str]
 """Name of a file -> name of its content in the store."""
 
@@ -155,6 +158,6 @@ class PowerCuts:
         folder.mkdir()
         for name, stored in state.items():
             (folder / name).write_bytes((self.store / stored).read_bytes())
-        outcome = go_on(self.profile, folder, self.folder / f"run{number}.out", self.expected)
+        outcome = go_on(self.profile, folder, self.folder / f"run{number}.out", self.expected, _SPARE)
         removed(folder)
         return where, outcome

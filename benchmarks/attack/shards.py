@@ -28,6 +28,7 @@ import torch
 
 from benchmarks.attack.formats.base import Format, try_case
 from benchmarks.attack.outcome import HANG_SECONDS, RIGHT, Kind, Outcome
+from benchmarks.attack.trainings import thin_network
 
 PATIENCE_SECONDS: Final = HANG_SECONDS + 20
 """A child's own limit comes first; this is for code that no signal reaches."""
@@ -77,8 +78,9 @@ class Tally:
 
 
 def isolated() -> None:
-    """Let this forked process use one thread, bounded memory, and nothing of the terminal."""
+    """Let this forked process use one thread, the thin network, bounded memory, and leave no core file."""
     torch.set_num_threads(1)
+    thin_network()
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MOST_MEMORY,) * 2)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

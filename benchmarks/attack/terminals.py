@@ -16,27 +16,41 @@ from typing import Final
 
 from attfc_train.run.log import read_log
 from benchmarks.attack.outcome import Outcome, judged_end
-from benchmarks.attack.trainings import compare, content, go_on, profile_file, removed, start, start_arguments, wait
+from benchmarks.attack.trainings import (
+    compare,
+    content,
+    go_on,
+    open_streams,
+    profile_file,
+    removed,
+    start,
+    start_arguments,
+    wait,
+)
 
 
 def _closed_pipe(_run: Path) -> None:
     source, sink = os.pipe()
     os.close(source)
     os.dup2(sink, 1)
+    open_streams()
 
 
 def _closed_errors(run: Path) -> None:
     _closed_pipe(run)
     os.dup2(1, 2)
+    open_streams()
 
 
 def _full_device(_run: Path) -> None:
     os.dup2(os.open("/dev/full", os.O_WRONLY), 1)
+    open_streams()
 
 
 def _all_full(run: Path) -> None:
     _full_device(run)
     os.dup2(1, 2)
+    open_streams()
 
 
 def _no_streams(_run: Path) -> None:
@@ -46,13 +60,11 @@ def _no_streams(_run: Path) -> None:
 
 
 def _ascii(_run: Path) -> None:
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(encoding="ascii", errors="strict")  # type: ignore[union-attr]
+    open_streams("ascii")
 
 
 def _latin(_run: Path) -> None:
-    for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(encoding="cp1252", errors="strict")  # type: ignore[union-attr]
+    open_streams("cp1252")
 
 
 def _lost_terminal(after_steps: int, ignores: bool = False) -> Callable[[Path], None]:
@@ -68,6 +80,7 @@ def _lost_terminal(after_steps: int, ignores: bool = False) -> Callable[[Path], 
         with contextlib.suppress(OSError):
             os.close(os.open(os.ttyname(follower), os.O_RDWR))  # now it is the controlling terminal
         os.close(follower)
+        open_streams()
 
         def leave() -> None:
             os.set_blocking(leader, False)

@@ -14,8 +14,8 @@ from benchmarks.attack.oracle import ORACLES
 from benchmarks.attack.parts import FORMATS, maker
 from benchmarks.attack.shards import Tally, run_format
 
-CASES = {"checkpoint": 12, "checkpoint content": 15, "model": 15, "model content": 20, "sqlite study": 25}
-"""Files of megabytes take longer; of all others there are `USUAL`."""
+CASES = {"sqlite study": 25, "bin": 60}
+"""Those that take longer; of all others there are `USUAL`."""
 USUAL = 80
 SEED = 14
 MOST_SECONDS = 120.0

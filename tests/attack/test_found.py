@@ -53,6 +53,7 @@ def changed(section: str, **values: Any) -> dict[str, Any]:
         ("optim", "learning_rate", "0.1"),
         ("head", "num_references", "1"),
         ("run", "epochs", "2"),
+        ("head", "batch_negatives", 1),
     ],
 )
 def test_text_and_truth_are_no_numbers(section: str, key: str, value: Any, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks.attack.parts import SCENARIOS, try_scenario
 
-CASES = {"kills": 10, "power cuts": 6, "full disks": 8, "pairs of trainers": 4, "screens": 10}
+CASES = {"kills": 12, "power cuts": 8, "full disks": 10, "pairs of trainers": 4, "screens": 10}
 """Killed tunings are left to `make attack`: each takes half a minute."""
 SEED = 14
 MOST_SECONDS = 120.0

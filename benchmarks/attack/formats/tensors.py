@@ -307,7 +307,7 @@ def _tensor(random: Random, former: torch.Tensor) -> Any:
         lambda: torch.cat([former.reshape(-1)] * 2),
         lambda: one.expand(10**12) if one.numel() else one,
         lambda: one.as_strided((10**6, 10**6), (0, 0)) if one.numel() else one,
-        lambda: one.expand(former.shape) if one.numel() else one,
+        lambda: one.expand(former.shape) if one.numel() and former.dim() else one,
         lambda: torch.zeros(0),
         lambda: torch.zeros((2, 2)).to_sparse(),
         lambda: torch.sparse_coo_tensor(torch.zeros((1, 1), dtype=torch.long), torch.ones(1), (10**12,), check_invariants=True),

@@ -82,8 +82,8 @@ def comparison_text(result: Comparison) -> str:
     return (
         f"  B - A: {100 * result.difference:+.2f} points of accuracy\n"
         f"  95 %: {low:+.2f} to {high:+.2f}, paired bootstrap by person\n"
-        f"  A alone is right on {result.only_first:,} pairs, B alone on {result.only_second:,}: "
-        f"p = {result.p_value:.2g}, McNemar's exact test\n"
+        f"  A alone is right on {result.only_first:,} pairs, B alone on {result.only_second:,}\n"
+        f"  McNemar's exact test on them: p = {result.p_value:.2g}\n"
         f"  {verdict} (both must agree, at 5 %)"
     )
 

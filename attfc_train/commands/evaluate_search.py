@@ -96,11 +96,10 @@ def show_distractors(encoder: Encoder, specs: Sequence[str], distractors: str, c
         groups = pair_groups(np.concatenate([people, people]), kinds)
         drawn = np.array([(weights @ first) / weights.sum() for weights in resampled(groups, kinds)])
         interval = rate_interval(drawn, float(first.mean()), first.size)
-        among = f"among {dataset.index.num_images:,} distractors of {dataset.name}"
-        console.print(f"{verification_set.name}: rank 1 {first.mean():.2%} {among}, {first.size:,} searches", soft_wrap=True)
-        console.print(
-            f"95 %: {interval.low:.1%} to {interval.high:.1%}, bootstrap by person; by {encoder.source}", soft_wrap=True
-        )
+        spread = f"(95 %: {interval.low:.1%} to {interval.high:.1%}, bootstrap by person)"
+        console.print(f"{verification_set.name}: rank 1 {first.mean():.2%} {spread}", soft_wrap=True)
+        among = f"{dataset.index.num_images:,} distractors of {dataset.name}"
+        console.print(f"{first.size:,} searches among {among}, by {encoder.source}", soft_wrap=True)
     console.print()
 
 

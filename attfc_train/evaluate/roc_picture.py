@@ -58,7 +58,9 @@ def draw_roc(path: Path, curves: Mapping[str, tuple[Floats, Bools]]) -> None:
         figure = Figure(figsize=(6.4, 4.8), layout="constrained")
         axes = figure.add_subplot()
         for name, (scores, same) in curves.items():
-            axes.step(*_visible(*roc_points(scores, same)), where="post", label=name, linewidth=1.3)
+            # Matplotlib would read what is between dollars as mathematics, and leave out a name that begins with "_".
+            label = " " + name.replace("$", r"\$")
+            axes.step(*_visible(*roc_points(scores, same)), where="post", label=label, linewidth=1.3)
         least = min(1 / max(int((~same).sum()), 1) for _, same in curves.values())
         axes.set(xscale="log", xlim=(least, 1), ylim=(0, 1.005))
         axes.set(xlabel="false accept rate", ylabel="true accept rate", title="ROC; the left end is one false accept")

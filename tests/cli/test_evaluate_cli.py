@@ -147,7 +147,7 @@ def test_templates_of_ijb(trained_run: Path, tmp_path: Path, call: Call) -> None
 def test_rank_one_among_distractors(trained_run: Path, bins: Path, call: Call, refusal: Refusal) -> None:
     arguments = [trained_run, "--val", bins / "one.bin", "--device", "cpu", "--distractors"]
     output = " ".join(call(*arguments, "synthetic:8x2+5000").split())
-    assert re.search(r"one: rank 1 [\d.]+% among 16 distractors of synthetic:8x2\+5000, 60 searches", output)
+    assert re.search(r"one: rank 1 [\d.]+% \(95 %: .* 60 searches among 16 distractors of synthetic:8x2\+5000", output)
     refusal(DataError, "no/such", "evaluate", *arguments, "no/such")
 
 

@@ -84,11 +84,11 @@ def test_a_roc_picture(ending: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     same = rng.random(20_000) < 0.5
     path = tmp_path / f"roc.{ending}"
-    draw_roc(path, {"a <set>": (rng.normal(loc=same), same)})
+    draw_roc(path, {"_a <set> of $\\frac$": (rng.normal(loc=same), same)})
     content = path.read_bytes()
     assert len(content) < 200_000, "20,000 points are thinned"
     if ending == "svg":
-        assert b"a &lt;set&gt;" in content
-        draw_roc(tmp_path / "again.svg", {"a <set>": (rng.normal(loc=same), same)})
+        assert b"_a &lt;set&gt; of $\\frac$" in content
+        draw_roc(tmp_path / "again.svg", {"_a <set> of $\\frac$": (rng.normal(loc=same), same)})
     else:
         assert content.startswith(b"\x89PNG")

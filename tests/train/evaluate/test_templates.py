@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -118,3 +119,16 @@ def test_rank_one_with_distractors() -> None:
         blocks = (others[start : start + size] for start in range(0, 70, size))
         assert (rank_one_with_distractors(probes, mates, blocks) == expected).all()
     assert rank_one_with_distractors(probes, mates, []).all(), "nobody else is there"
+
+
+def test_memory_does_not_grow_with_the_pictures() -> None:
+    """100,000 pictures of 64 dimensions are 51 MB in float64; catches ``np.concatenate(list(blocks))``."""
+    pictures, block = 100_000, 1000
+    template, rng = np.arange(pictures) % 50, np.random.default_rng(0)
+    blocks = (rng.normal(size=(block, 64)) for _ in range(pictures // block))
+    numbers = template, np.arange(pictures) % 7, np.ones(pictures)
+    tracemalloc.start()
+    pool(blocks, *numbers)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 25e6, "the numbers of templates and media, sorted, take 10 MB"

@@ -33,14 +33,24 @@ class OnnxEncoder(nn.Module):
             self._session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime's exceptions have no common class that is public
             raise self._error(error) from error
-        self._input = next(each.name for each in self._session.get_inputs())
+        data = self._session.get_inputs()[0]
+        self._input: str = data.name
+        first = data.shape[0]
+        self._batch: int | None = first if isinstance(first, int) and first > 0 else None  # some exporters fix it
 
     def forward(self, images: Tensor) -> Tensor:
-        """Return embeddings, not normalised.
+        """Return embeddings, not normalised; a file of a fixed batch size is run as often as it takes.
 
         Raises:
             CheckpointError: the network cannot compute so many images, or gives something else.
         """
+        if self._batch is None or not len(images):
+            return self._run(images)
+        missing = -len(images) % self._batch
+        whole = torch.cat([images, images[-1:].expand(missing, -1, -1, -1)])
+        return torch.cat([self._run(part) for part in whole.split(self._batch)])[: len(images)]
+
+    def _run(self, images: Tensor) -> Tensor:
         try:
             (result,) = self._session.run(None, {self._input: images.cpu().numpy()})
         except Exception as error:

@@ -71,6 +71,21 @@ def test_every_form_of_a_model_gives_the_same(trained_run: Path, tmp_path: Path,
         assert figures(call(form, "--val", VAL, "--device", "cpu")) == expected, form
 
 
+@pytest.mark.parametrize("batch", [1, 7])
+def test_an_onnx_file_of_a_fixed_batch(batch: int, trained_run: Path, tmp_path: Path, call: Call) -> None:
+    """As older exporters write it; catches a last batch that is not filled up."""
+    needs("onnx", "onnxruntime")
+    import onnx
+
+    call(trained_run, "-o", tmp_path / "model.onnx", command="export")
+    model = onnx.load(tmp_path / "model.onnx")
+    for value in (model.graph.input[0], model.graph.output[0]):
+        value.type.tensor_type.shape.dim[0].dim_value = batch
+    onnx.save(model, tmp_path / "fixed.onnx")
+    expected = figures(call(tmp_path / "model.onnx", "--val", VAL, "--device", "cpu"))
+    assert figures(call(tmp_path / "fixed.onnx", "--val", VAL, "--device", "cpu")) == expected
+
+
 def test_the_screen_says_what_its_figures_are(trained_run: Path, call: Call) -> None:
     output = call(trained_run, "--device", "cpu")
     for text in (

@@ -63,10 +63,11 @@ def test_its_parameters_are_of_no_backbone(tmp_path: Path) -> None:
         open_network(saved(foreign(), tmp_path / "theirs.onnx"))
 
 
-def test_a_batch_size_that_is_fixed_is_said(tmp_path: Path) -> None:
-    encoder = open_encoder(saved(foreign(batch=1), tmp_path / "theirs.onnx"))
-    with pytest.raises(CheckpointError, match=r"ONNX Runtime must be able to run .*theirs\.onnx"):
-        encoder.network(noise(32, 2))
+@pytest.mark.parametrize("batch", [1, 2, 7])
+def test_a_batch_size_that_is_fixed_is_kept(batch: int, tmp_path: Path) -> None:
+    fixed = open_encoder(saved(foreign(batch=batch), tmp_path / "fixed.onnx"))
+    free = open_encoder(saved(foreign(), tmp_path / "free.onnx"))
+    torch.testing.assert_close(fixed.network(noise(32, 5)), free.network(noise(32, 5)))
 
 
 def test_a_network_that_mixes_its_images_is_said(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from attfc_train.errors import StorageError, UsageError
-from attfc_train.files import write_text_atomically
+from attfc_train.files import sync_folder, write_text_atomically
 from attfc_train.units import format_bytes, format_seconds
 
 FILE_NAME = "log.jsonl"
@@ -167,7 +167,9 @@ def _resumed(records: list[dict[str, Any]], step: int) -> list[dict[str, Any]]:
 def _open(path: Path) -> Any:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return path.open("a", encoding="utf-8")
+        file = path.open("a", encoding="utf-8")
+        sync_folder(path.parent)  # its name, too, must be on the disk before a checkpoint's
+        return file
     except OSError as error:
         raise StorageError(f"'{path}' must be writable", str(error.strerror), "Choose another --output.") from error
 

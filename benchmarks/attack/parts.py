@@ -78,12 +78,12 @@ class Scenario:
 
 
 SCENARIOS: Final[dict[str, Scenario]] = {
-    "kills": Scenario(Kills, 200, 0.22, "gone on with, the run ends with the same bits and the same record, nothing left over"),
-    "power cuts": Scenario(PowerCuts, 80, 0.1, "as for a kill, from every disk that may be left"),
-    "full disks": Scenario(FullDisks, 80, 0.1, "one line and exit code 9, nothing left over; with room again the same bits"),
-    "pairs of trainers": Scenario(Rivals, 30, 0.06, "one trains to the same bits, the other is told that it is in use"),
+    "kills": Scenario(Kills, 200, 0.28, "gone on with, the run ends with the same bits and the same record, nothing left over"),
+    "power cuts": Scenario(PowerCuts, 80, 0.08, "as for a kill, from every disk that may be left"),
+    "full disks": Scenario(FullDisks, 80, 0.09, "one line and exit code 9, nothing left over; with room again the same bits"),
+    "pairs of trainers": Scenario(Rivals, 30, 0.05, "one trains to the same bits, the other is told that it is in use"),
     "screens": Scenario(Terminals, 10, 0.02, "training goes on, or stops with its state saved, to the same bits"),
-    "killed tunings": Scenario(Tunings, 10, 0.15, "no process is left 10 s later, and the study can be gone on with", 1),
+    "killed tunings": Scenario(Tunings, 10, 0.2, "no process is left 10 s later, and the study can be gone on with", 1),
 }
 
 

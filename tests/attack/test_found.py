@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
 import re
 import struct
 import warnings
@@ -15,12 +16,14 @@ from typing import Any
 
 import pytest
 import torch
+from rich.console import Console
 
 from attfc_planner.gpu.detect import find_gpu
 from attfc_train.data.decode import decode
 from attfc_train.errors import CheckpointError, DataError, ProfileError, StorageError
 from attfc_train.profile.file import load_profile, profiles_folder
 from attfc_train.run.checkpoint import load_encoder
+from attfc_train.run.log import RunLog
 from attfc_train.run.tensor_file import load_tensors
 from benchmarks.attack.formats.records import DamagedIndex, read_all, small_profile
 from benchmarks.attack.formats.studies import read_study, write_study
@@ -91,6 +94,7 @@ def test_a_key_is_given_once(tmp_path: Path) -> None:
         (b"COMPLETE", b"00000000"),
         (b"WAITING", b"\xff\xff\xff\xff\xff\xff\xff"),
         (b"trial_id", b"di_lairt"),
+        (b"CREATE TABLE version_info", b"CREATE TABLE ver\xe3ion_info"),
     ],
 )
 def test_a_database_of_something_else(former: bytes, now: bytes, tmp_path: Path) -> None:
@@ -126,6 +130,14 @@ def test_a_huge_picture_is_refused_and_nothing_else_is_said() -> None:
     body = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
     with pytest.raises(DataError, match="10000 x 11000"):
         decode(b"\x89PNG\r\n\x1a\n" + body + b"\0\0\0\0IDAT", 32)
+
+
+def test_the_name_of_a_record_is_on_the_disk_before_a_checkpoint_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A power cut could leave a checkpoint of step 2 without the record of the steps before."""
+    flushed: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    with RunLog(tmp_path, 4, 0, tensorboard=False, console=Console(quiet=True)):
+        assert str(tmp_path) in flushed
 
 
 def test_complex_numbers_are_no_weights(tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def open_storage(url: str) -> Store:
     if url.startswith(JOURNAL):
         return _journal(Path(url.removeprefix(JOURNAL)).expanduser(), url)
     _check_address(url)
-    with reachable(url), quiet():
+    with reachable(url), as_storage_error(), quiet():
         if url.startswith("sqlite:///"):
             return Store(RDBStorage(url), url, _lock_file(url))
         if url.startswith("postgresql://"):

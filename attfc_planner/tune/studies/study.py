@@ -65,7 +65,8 @@ class SharedStudy:
     @property
     def facts(self) -> dict[str, Any]:
         """Return what was noted about the whole study."""
-        return dict(self._study.user_attrs)
+        with as_storage_error():
+            return dict(self._study.user_attrs)
 
     def note(self, **facts: Any) -> None:
         """Note facts about the whole study."""

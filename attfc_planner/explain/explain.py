@@ -26,8 +26,6 @@ from attfc_train.units import Bytes, format_bytes
 
 NUM_STORAGES = 8
 """Storages that are listed at the peak."""
-MOST_IDS = 2**40
-"""Identities of which a tensor's bytes still fit 64 bits."""
 
 GROUPS = {
     "kept between steps": ("weights", "class encoder", "momentum", "container"),
@@ -107,8 +105,7 @@ def explained_profile(profile: TrainProfile, gpu: GpuProfile) -> TrainProfile:
     """Return the profile with everything in it a number.
 
     Raises:
-        ProfileError: the backbone or the identities are not known, they are more than a tensor can count, or the device lacks
-            the precision.
+        ProfileError: the backbone or the identities are not known, or the device lacks the precision.
     """
     num_ids = profile.data.num_ids
     if profile.model.backbone not in BACKBONE_NAMES:
@@ -116,15 +113,10 @@ def explained_profile(profile: TrainProfile, gpu: GpuProfile) -> TrainProfile:
         raise ProfileError("model.backbone must be a known name", f"'{profile.model.backbone}'", f"Choose one of: {names}.")
     if num_ids is None:
         raise ProfileError("data.num_ids must be known to explain a profile", "none", "Write it with attfc-plan --ids.")
-    if num_ids > MOST_IDS:
-        raise ProfileError(f"data.num_ids must be at most {MOST_IDS:,} to be traced", f"{num_ids:,}", "Plan for fewer.")
     if not gpu.supports(profile.run.precision):
         rule = f"run.precision must be one that {gpu.name} has"
         raise ProfileError(rule, f"'{profile.run.precision}'", "Choose another --gpu, or plan for this one.")
-    resolved = resolve_profile(profile, num_ids, profile.data.num_images or 0)
-    if resolved.dcc_size > MOST_IDS:
-        raise ProfileError(f"head.dcc_size must be at most {MOST_IDS:,} to be traced", f"{resolved.dcc_size:,}", "Use fewer.")
-    return resolved
+    return resolve_profile(profile, num_ids, profile.data.num_images or 0)
 
 
 def explain(

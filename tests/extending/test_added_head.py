@@ -225,7 +225,7 @@ def test_it_trains_and_goes_on(command: Command) -> None:
     losses = [line["loss"] for line in lines if line["event"] == "step"]
     assert len(losses) == 60
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
-    assert "has done its 60 steps" in command("attfc_train.cli", "--resume", "run")
+    assert "is finished" in command("attfc_train.cli", "--resume", "run")
 
 
 @pytest.mark.usefixtures("plan")

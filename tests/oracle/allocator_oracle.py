@@ -174,10 +174,11 @@ class ExpandableOracle(Oracle):
             first = before if before is not None and before.state == "free" else hole
             if self.room(first) >= size:
                 return self.mapped(first, size)
-        return self.mapped(self.new_range(small), size)
+        return self.mapped(self.new_range(small, size), size)
 
-    def new_range(self, small: bool) -> Run:
-        span = ENDLESS if self.device is None else self.device + self.device // 8
+    def new_range(self, small: bool, size: int) -> Run:
+        """A request beyond 9/8 of the device has a range of its own, so that a run without end can be counted."""
+        span = ENDLESS if self.device is None else max(size, self.device + self.device // 8)
         hole = self.new_arena(small, span, "hole")
         hole.end = round_up(span, self.page(hole.arena))
         return hole

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from attfc_planner.search.tuned import tuned_accuracy
 from attfc_planner.tune.stages.scaling import NUM_CHECKS
@@ -198,11 +199,17 @@ def test_a_file_with_other_knobs_is_refused(tuned: TrainProfile, change: dict[st
     refused(tuned, spoil, tmp_path)
 
 
-def test_numbers_as_text_are_numbers_and_what_is_left_out_is_the_recipes(tuned: TrainProfile) -> None:
-    """Catches a check whose result is thrown away: the regression would divide a string."""
+def test_numbers_as_text_are_no_numbers(tuned: TrainProfile) -> None:
+    """Catches a check that is not made: the regression would divide a string."""
+    document = tuned.model_dump(mode="json")
+    document["search"]["trainings"][0]["setting"]["queue_length"] = "3.3"
+    with pytest.raises(ValidationError, match="queue_length"):
+        TrainProfile.model_validate(document)
+
+
+def test_what_is_left_out_is_the_recipes(tuned: TrainProfile) -> None:
     document = tuned.model_dump(mode="json")
     for training in document["search"]["trainings"]:
-        training["setting"] = {**training["setting"], "queue_length": str(training["setting"]["queue_length"])}
         training["setting"].pop("storage", None)
     model = tuned_accuracy(TrainProfile.model_validate(document))
     assert model is not None

@@ -167,9 +167,9 @@ def _resumed(records: list[dict[str, Any]], step: int) -> list[dict[str, Any]]:
 def _open(path: Path) -> Any:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a", encoding="utf-8")
+        path.touch()
         sync_folder(path.parent)  # its name, too, must be on the disk before a checkpoint's
-        return file
+        return path.open("a", encoding="utf-8")
     except OSError as error:
         raise StorageError(f"'{path}' must be writable", str(error.strerror), "Choose another --output.") from error
 

@@ -28,6 +28,7 @@ def main() -> int:
     arguments = _arguments()
     torch.set_num_threads(1)
     thin_network()
+    made = provenance()  # of what is loaded now
     folder = Path(tempfile.mkdtemp(prefix="attfc-attack-", dir=_place()))
     try:
         if arguments.case is not None:
@@ -39,7 +40,7 @@ def main() -> int:
     document = {
         "seed": arguments.seed,
         "minutes": arguments.minutes,
-        "provenance": provenance(),
+        "provenance": made,
         "parts": list(map(stored, tallies)),
     }
     print(table.text(document))

@@ -28,7 +28,7 @@ MOST_GROWTH = 2**30
 """Bytes of memory that an input of a few kilobytes may take."""
 _LINE = re.compile(r"error: .+, but got .+\. .+", re.DOTALL)
 _MOST_CHARACTERS = 1200
-_HIDDEN = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
+HIDDEN = (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning)
 """Warnings that Python shows to developers only."""
 
 
@@ -90,7 +90,7 @@ def observe(use: Callable[[], Any], judge: Callable[[Any], Kind], refusals: tupl
             outcome = _judged(use, judge, refusals)
     except Hang:
         return Outcome("hang", _places())
-    shown = [str(warning.message) for warning in noise if not issubclass(warning.category, _HIDDEN)]
+    shown = [str(warning.message) for warning in noise if not issubclass(warning.category, HIDDEN)]
     if outcome.is_right and shown:
         return Outcome("noise", shown[0][:_MOST_CHARACTERS])
     if outcome.is_right and _written() > written:

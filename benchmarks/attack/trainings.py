@@ -26,7 +26,7 @@ from attfc_train.run.log import read_log
 from attfc_train.run.tensor_file import load_tensors
 from benchmarks.attack.formats.records import small_profile
 from benchmarks.attack.oracle import same_bits
-from benchmarks.attack.outcome import Ended, Outcome, judged_end
+from benchmarks.attack.outcome import HIDDEN, Ended, Outcome, judged_end
 
 PATIENCE_SECONDS: Final = 120.0
 """A run takes a second; on a machine that does other work, ten."""
@@ -90,6 +90,8 @@ def _write_to(output: Path) -> None:
     os.dup2(os.open(output.with_suffix(".errors"), flags, 0o644), 2)
     open_streams()
     warnings.resetwarnings()
+    for category in HIDDEN:
+        warnings.simplefilter("ignore", category)
 
 
 def open_streams(encoding: str = "utf-8") -> None:

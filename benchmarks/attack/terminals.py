@@ -11,8 +11,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
+from unittest import mock
 
 from attfc_train.run import loop
+from attfc_train.step.step import train_step
 from benchmarks.attack.outcome import Outcome, judged_end
 from benchmarks.attack.trainings import (
     compare,
@@ -80,8 +82,7 @@ def _lost_terminal(after_steps: int, ignores: bool = False) -> Callable[[Path], 
         os.close(follower)
         open_streams()
         if after_steps:
-            losing: Any = _Losing(leader, after_steps, loop.train_step)
-            loop.train_step = losing
+            mock.patch.object(loop, "train_step", _Losing(leader, after_steps, train_step)).start()
         else:
             os.close(leader)
 

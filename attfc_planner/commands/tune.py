@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -27,6 +28,7 @@ from attfc_planner.search.candidates import Candidate
 from attfc_planner.tune.question import Question, ask
 from attfc_planner.tune.stages.budget import Scale, affordable
 from attfc_planner.tune.stages.finals import MOST_SEEDS, Finals, seeded_knobs
+from attfc_planner.tune.stages.recorded import check_baseline, check_steps, check_training
 from attfc_planner.tune.stages.short_training import run_short_training
 from attfc_planner.tune.stages.steps import StepTrials
 from attfc_planner.tune.stages.training_trial import TrainingTrial, recorded_beside, recorded_scale
@@ -138,11 +140,14 @@ def _studies(store: Store, name: str, question: Question, options: TuneOptions) 
         UsageError: there is none to resume, one that was not to be resumed, or one about something else.
     """
     _check_resume(store, name, options)
-    steps = SharedStudy(store, name, question.knobs, ("accuracy points", "images/s"))
+    of_steps, of_trainings, of_full_fc = (partial(check, question) for check in (check_steps, check_training, check_baseline))
+    steps = SharedStudy(store, name, question.knobs, ("accuracy points", "images/s"), check=of_steps)
     _check_question(steps, name, question)
-    trainings = SharedStudy(store, f"{name} trainings", question.knobs, ("accuracy",), HALVING, FIRST_CUT)
-    finals = SharedStudy(store, f"{name} finals", seeded_knobs(question), ("accuracy",))
-    return Studies(steps, trainings, finals, SharedStudy(store, f"{name} full FC", {SEED: MOST_SEEDS}, ("accuracy",)))
+    accuracy = ("accuracy",)
+    trainings = SharedStudy(store, f"{name} trainings", question.knobs, accuracy, HALVING, FIRST_CUT, of_trainings)
+    finals = SharedStudy(store, f"{name} finals", seeded_knobs(question), accuracy, check=of_trainings)
+    full_fc = SharedStudy(store, f"{name} full FC", {SEED: MOST_SEEDS}, accuracy, check=of_full_fc)
+    return Studies(steps, trainings, finals, full_fc)
 
 
 def _check_resume(store: Store, name: str, options: TuneOptions) -> None:
@@ -162,10 +167,11 @@ def _check_question(study: SharedStudy, name: str, question: Question) -> None:
     if recorded is None:
         study.note(question=question.facts)
         return
-    different = [key for key, value in question.facts.items() if recorded.get(key) != value]
+    known = recorded if isinstance(recorded, dict) else {}  # a shared storage may hold anything
+    different = [key for key, value in question.facts.items() if known.get(key) != value]
     if different:
         key = different[0]
-        got = f"{key} {_brief(question.facts[key])}, where the study has {_brief(recorded.get(key))}"
+        got = f"{key} {_brief(question.facts[key])}, where the study has {_brief(known.get(key))}"
         remedy = "Give the same options as before, or another --study or --output."
         raise UsageError(f"the study '{name}' must be about the same data, plan and device", got, remedy)
 

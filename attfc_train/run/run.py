@@ -27,6 +27,7 @@ from attfc_train.evaluate.load import load_verification_sets
 from attfc_train.optim.precision import prepare_device
 from attfc_train.profile.file import load_profile, resolve_profile, save_profile, with_overrides
 from attfc_train.profile.profile import TrainProfile
+from attfc_train.run.best_model import still_best
 from attfc_train.run.checkpoint import FILE_NAME as CHECKPOINT_FILE
 from attfc_train.run.checkpoint import Checkpoint, Checkpoints, has_checkpoint, load_last
 from attfc_train.run.collapse import OnCollapse
@@ -91,8 +92,8 @@ def _run(
         checkpoints = Checkpoints(options.folder, profile.run.keep_checkpoints)
         best_accuracy = None
         if checkpoint is not None:
+            best_accuracy = still_best(options.folder, checkpoint, profile, options.say)
             _restore(state, checkpoint, options)
-            best_accuracy = checkpoint.best_accuracy
             # A damaged file in the last one's place gives way to the next; the one that is resumed from stays.
             checkpoints.step = state.step if checkpoint.path.name == CHECKPOINT_FILE else None
             if profile.total_steps != checkpoint.profile.total_steps:

@@ -90,6 +90,7 @@ ONLY_IN = {
         "attfc_planner.gpu.calibration",
         "attfc_planner.gpu.catalog",
         "attfc_planner.gpu.profile",
+        "attfc_planner.tune.studies.notes",
     },
 }
 """Whom each dependency belongs to, modules or whole rooms: another one is a decision, not an accident."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 import contextlib
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeAlias
 
+from attfc_planner.tune.stages.scratch import Scratch, scratch
 from attfc_train.errors import DeviceMemoryError
 from attfc_train.processes import command
 from attfc_train.profile.file import save_profile
@@ -66,21 +66,22 @@ def run_short_training(
         timeout: seconds after which the process is stopped.
     """
     begin = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="attfc-tune-") as name:
-        folder = Path(name)
+    with scratch() as place:
+        folder = place.folder
         save_profile(profile, folder / "profile.json")
-        with _started(folder, kind) as child:
+        with _started(place, kind) as child:
             stopped = _watch(child, folder / "run", len(profile.run.val), begin + timeout, on_check)
         return _result(folder, child.returncode, stopped, time.monotonic() - begin)
 
 
 @contextlib.contextmanager
-def _started(folder: Path, kind: str) -> Iterator[subprocess.Popen[bytes]]:
+def _started(place: Scratch, kind: str) -> Iterator[subprocess.Popen[bytes]]:
     """Start the trainer; end it when the context is left."""
+    folder = place.folder
     arguments = ["--profile", str(folder / "profile.json"), "--output", str(folder / "run"), "--device", kind]
-    trainer = command("attfc_train.cli", *arguments, "--on-oom", "fail")
+    trainer = command("attfc_planner.tune.stages.scratch", str(folder), *arguments, "--on-oom", "fail")
     with (folder / "output").open("wb") as output, (folder / "errors").open("wb") as errors:
-        child = subprocess.Popen(trainer, stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
+        child = subprocess.Popen(trainer, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, pass_fds=(place.lock,))
         try:
             yield child
         finally:

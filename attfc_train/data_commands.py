@@ -7,12 +7,44 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Data sets: write the index of a RecordIO file.", no_args_is_help=True)
+app = typer.Typer(help="Data sets before training: look at them, check them, align their faces.", no_args_is_help=True)
+
+DataPath = Annotated[str, typer.Argument(help="As --data of a training: a folder, a .rec file, a part of either.")]
+Sample = Annotated[int, typer.Option(help="Images to look at, chosen at random; 0: all.", min=0)]
+Montage = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Also write a picture of some people's images: a .png or .jpg file.")
+]
 
 
 @app.callback()
 def data() -> None:
     """Look after data sets."""
+
+
+@app.command()
+def info(path: DataPath, sample: Sample = 20_000, output: Montage = None) -> None:
+    """Show what is in a data set: images an identity, sizes, what is passed over, whether faces look aligned."""
+    from attfc_train.commands.data_survey import SurveyOptions, show_info
+    from attfc_train.screen import Screen
+
+    show_info(path, SurveyOptions(sample, output), Screen())
+
+
+@app.command()
+def check(
+    path: DataPath,
+    sample: Sample = 20_000,
+    output: Montage = None,
+    tolerate: Annotated[
+        float, typer.Option(help="Share of images or identities up to which a problem is said and no more.", min=0, max=1)
+    ] = 0.0,
+) -> None:
+    """Show what is in a data set, and exit with code 4 where something would hurt a training."""
+    from attfc_train.commands.data_survey import SurveyOptions
+    from attfc_train.commands.data_survey import check as check_data
+    from attfc_train.screen import Screen
+
+    check_data(path, SurveyOptions(sample, output), tolerate, Screen())
 
 
 @app.command()

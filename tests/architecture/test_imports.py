@@ -25,10 +25,11 @@ attfc_train.profile
 attfc_train.data attfc_train.optim
 attfc_train.step
 attfc_train.evaluate
-attfc_train.run attfc_train.data_commands
+attfc_train.run
 attfc_train.export
 attfc_train.api
 attfc_train attfc_train.commands
+attfc_train.data_commands
 attfc_train.cli
 
 attfc_planner attfc_planner.gpu attfc_planner.knobs
@@ -68,6 +69,7 @@ ONLY_IN = {
         "attfc_train.commands.evaluate",
         "attfc_train.commands.evaluate_screen",
         "attfc_train.commands.evaluate_search",
+        "attfc_train.commands.data_survey",
         "attfc_train.run.run",
         "attfc_planner.commands",
         "attfc_planner.screens",
@@ -75,7 +77,7 @@ ONLY_IN = {
     "pynvml": {"attfc_planner.gpu.nvml"},
     "triton": {"attfc_train.losses.triton", "attfc_train.losses.learning_triton"},
     "simplejpeg": {"attfc_train.data.decode"},
-    "PIL": {"attfc_train.data.decode"},
+    "PIL": {"attfc_train.data.decode", "attfc_train.data.encode"},
     "onnx": {"attfc_train.export"},
     "onnxruntime": {"attfc_train.export"},
     "safetensors": {"attfc_train.export"},

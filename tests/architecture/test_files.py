@@ -13,6 +13,7 @@ LEAST_LINES, MOST_LINES = 40, 400
 LONGER: dict[str, str] = {}
 """Modules that may be longer, each with its reason."""
 SHORTER = {
+    "attfc_*.__main__": "python -m needs a file of that name",
     "attfc_planner.commands.*": "one file a command, however little is left to do once its options are checked",
     "attfc_planner.gpu.versions": "plans, tunings and explanations ask it",
     "attfc_planner.trace.no_gc": "several rooms trace and import without the garbage collector",

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from attfc_train.errors import ProfileError
+from attfc_train.errors import UsageError
 from attfc_train.heads.full_fc.settings import FullFCSettings
 from attfc_train.heads.partial_fc.settings import PartialFCSettings
 from attfc_train.profile.file import load_preset, preset_names, with_overrides
@@ -42,7 +42,7 @@ def test_the_last_kind_counts() -> None:
 
 
 def test_a_setting_of_the_old_head_is_refused() -> None:
-    with pytest.raises(ProfileError, match=r"got head\.dcc_share with value '0\.5'"):
+    with pytest.raises(UsageError, match=r"got 'head\.dcc_share'\. It is one of --set head\.kind=attfc"):
         with_overrides(load_preset("tiny"), ["head.kind=full_fc", "head.dcc_share=0.5"])
 
 

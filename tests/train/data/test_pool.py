@@ -46,9 +46,10 @@ def test_closing_drops_what_waits_and_waits_for_what_runs():
 
 def test_a_call_that_hangs_keeps_nobody_from_closing():
     """Catches a join without a limit: a network folder that is away held the run for ever."""
-    never = threading.Event()
+    started, never = threading.Event(), threading.Event()
     pool = DecodePool(2)
-    hanging = pool.submit(never.wait)
+    hanging = pool.submit(lambda: (started.set(), never.wait()))
+    assert started.wait(5)
     since = time.monotonic()
     assert not pool.close(patience=0.3)
     assert time.monotonic() - since < 5
@@ -75,7 +76,9 @@ def test_the_program_ends_while_a_read_hangs():
         "import threading\n"
         "from attfc_train.data.pool import DecodePool\n"
         "pool = DecodePool(1)\n"
-        "pool.submit(threading.Event().wait)\n"
+        "started = threading.Event()\n"
+        "pool.submit(lambda: (started.set(), threading.Event().wait()))\n"
+        "started.wait()\n"
         "pool.close(patience=0.1)\n"
     )
     assert subprocess.run([sys.executable, "-c", program], timeout=60).returncode == 0

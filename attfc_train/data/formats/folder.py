@@ -16,7 +16,7 @@ from attfc_train.data.formats.readable import chosen, readable_images
 from attfc_train.data.formats.recordio import is_record_file
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.reading import persistently, read_file
-from attfc_train.data.report import DataReport
+from attfc_train.data.report import DataReport, shown
 from attfc_train.errors import DataError
 from attfc_train.units import Bytes
 
@@ -80,7 +80,7 @@ class FolderFaces:
     @property
     def name(self) -> str:
         """The folder."""
-        return str(self._root)
+        return shown(str(self._root))
 
     @property
     def index(self) -> IdentityIndex:
@@ -97,12 +97,12 @@ class FolderFaces:
         path = self._path(position)
         content = read_file(path, _MAX_FILE_BYTES + 1)
         if len(content) > _MAX_FILE_BYTES:
-            raise DataError(f"'{path}' must be at most 64 MiB", "more", "Use aligned face crops.")
+            raise DataError(f"'{self.locate(position)}' must be at most 64 MiB", "more", "Use aligned face crops.")
         return content
 
     def locate(self, position: int) -> str:
-        """Return the file's path."""
-        return str(self._path(position))
+        """Return the file's path, on one line."""
+        return shown(str(self._path(position)))
 
     def _path(self, position: int) -> Path:
         """Return where the image is."""

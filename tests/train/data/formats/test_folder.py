@@ -180,3 +180,16 @@ def test_digests_tell_data_sets_apart(face_folder):
     assert FolderFaces(face_folder.rename(face_folder.with_name("moved"))).index.digest() == first
     (face_folder.with_name("moved") / "c").rename(face_folder.with_name("moved") / "d")
     assert FolderFaces(face_folder.with_name("moved")).index.digest() != first
+
+
+def test_names_with_new_lines_are_shown_on_one_line(tmp_path, face_file):
+    root = tmp_path / "my\nfaces"
+    for person in ("a\nb", "c"):
+        (root / person).mkdir(parents=True)
+        (root / person / "0.jpg").write_bytes(face_file(0, 0))
+    (root / "c" / "x.t\nxt").write_bytes(b"")
+    dataset = FolderFaces(root)
+    assert dataset.name == f"{tmp_path}/my\\nfaces"
+    assert dataset.locate(0) == f"{tmp_path}/my\\nfaces/a\\nb/0.jpg"
+    assert len(dataset.encoded(0)) > 100
+    assert not [line for line in dataset.index.report.messages() if "\n" in line]

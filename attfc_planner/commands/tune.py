@@ -51,7 +51,7 @@ from attfc_planner.tune.verdict.trained import (
 from attfc_planner.tune.verdict.tuned_profile import tuned_profile
 from attfc_train.errors import Interrupted, UsageError
 from attfc_train.interrupt import stop_signals
-from attfc_train.profile.file import save_profile
+from attfc_train.profile.file import former_words, replace_profile
 from attfc_train.screen import Screen
 
 SHARE_OF_STEPS = 0.4
@@ -281,17 +281,19 @@ def _finish(console: Console, question: Question, studies: Studies, options: Tun
     standing = studies.standing(question)
     result = verdict(question, studies.steps.records(), standing)
     if result is None:
-        save_profile(question.plan.profile, options.output)
+        former = replace_profile(question.plan.profile, options.output)
         console.print("No trial finished; wrote the predicted plan unchanged.")
     else:
-        _write_and_show(console, question, studies, options.output, standing, result)
+        former = _write_and_show(console, question, studies, options.output, standing, result)
     arguments = f"attfc-train --profile {options.output} --data {question.request.data_path}"
-    console.print(f"Written: {options.output}\nNext: {arguments}", highlight=False, soft_wrap=True)
+    written = f"Written: {options.output}{former_words(former)}"
+    console.print(f"{written}\nNext: {arguments}", highlight=False, soft_wrap=True)
 
 
 def _write_and_show(
     console: Console, question: Question, studies: Studies, output: Path, standing: Standing, result: Verdict
-) -> None:
+) -> Path | None:
+    """Write the tuned profile, show it, and return where a former one is kept."""
     steps = studies.steps.records()
     scale = recorded_scale(studies.baseline) if studies.baseline.records() else None
     candidates = measured_candidates(question, steps, standing.model)
@@ -299,8 +301,9 @@ def _write_and_show(
     trainings = training_records(standing.trained, standing.full_fc, beside, question.base.head.kind)
     short_ids = scale.num_ids if scale else None
     profile = tuned_profile(question, result, candidates, trainings, studies.num_trials, short_ids)
-    save_profile(profile, output)
+    former = replace_profile(profile, output)
     screen.show_verdict(console, question, result, profile, steps, scale, _importances(studies))
+    return former
 
 
 def _importances(studies: Studies) -> screen.Importances:

@@ -147,6 +147,11 @@ def replace_profile(profile: TrainProfile, path: Path) -> Path | None:
     return former
 
 
+def former_words(former: Path | None) -> str:
+    """Return what follows the name of a file that `replace_profile` has written."""
+    return "" if former is None else f"; the former one is {former}"
+
+
 def with_overrides(profile: TrainProfile, assignments: Iterable[str]) -> TrainProfile:
     """Return `profile` with ``section.key=value`` assignments (the command line's ``--set``); values are JSON or plain text.
 

@@ -48,6 +48,28 @@ def check(
 
 
 @app.command()
+def align(
+    path: DataPath,
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new folder, or a new .rec file.")],
+    landmarks: Annotated[
+        Path | None, typer.Option(help="CSV or JSON with five points an image; the page docs/data.md has the format.")
+    ] = None,
+    detector: Annotated[
+        Path | None, typer.Option(help="ONNX face detector with landmarks, as InsightFace's SCRFD and RetinaFace.")
+    ] = None,
+    size: Annotated[
+        int, typer.Option(help="Side of the crops in pixels; the template is scaled with it.", min=32, max=512)
+    ] = 112,
+) -> None:
+    """Cut faces out by five landmarks, as the field's models expect them: 112 x 112 by the standard template."""
+    from attfc_train.commands.data_align import AlignOptions
+    from attfc_train.commands.data_align import align as align_data
+    from attfc_train.screen import Screen
+
+    align_data(path, AlignOptions(output, landmarks, detector, size), Screen())
+
+
+@app.command()
 def make_index(
     records: Annotated[Path, typer.Argument(help="A .rec file, or a folder with train.rec.")],
 ) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ from torch import Tensor
 
 from attfc_train.export.onnx_file import float_initializers
 from attfc_train.export.onnx_graph import INPUT, OUTPUT
+from attfc_train.scratch import scratch
 
 CALIBRATION_IMAGES = 256
 """From which the ranges of an 8-bit model are measured."""
@@ -53,8 +52,8 @@ def in_8_bits(model: onnx.ModelProto, images: Tensor) -> onnx.ModelProto:
     Args:
         images: float32 [N, 3, S, S] in [-1, 1]: real ones, from which the ranges of the inputs are measured.
     """
-    with tempfile.TemporaryDirectory() as folder, _without_advice():
-        plain, folded, quantised = (Path(folder, name) for name in ("plain.onnx", "folded.onnx", "quantised.onnx"))
+    with scratch() as place, _without_advice():
+        plain, folded, quantised = (place.folder / name for name in ("plain.onnx", "folded.onnx", "quantised.onnx"))
         onnx.save(model, plain)
         quant_pre_process(plain, folded, skip_symbolic_shape=True)  # folds BatchNorm into the convolution before it
         quantize_static(

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from attfc_planner.tune.stages.scratch import PREFIX, remove_left, scratch
+from attfc_train.scratch import PREFIX, remove_left, scratch
 
 MOST_SECONDS = 120.0
 _TUNING = """
@@ -114,3 +114,28 @@ def test_others_folders_stay(temporary: Path, tmp_path: Path) -> None:
     remove_left()
     assert (other / "in-use").exists()
     assert len(left(temporary)) == 2
+
+
+def test_without_locks_nothing_is_removed(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a folder in use that is taken for one that is left, on a file system that knows no locks."""
+
+    def refused(*_: object) -> None:
+        raise OSError("no locks available")
+
+    monkeypatch.setattr("fcntl.flock", refused)
+    with scratch() as place:
+        monkeypatch.undo()
+        monkeypatch.setenv("TMPDIR", str(temporary))
+        monkeypatch.setattr("tempfile.tempdir", None)
+        remove_left()
+        assert place.folder.exists()
+    assert not place.folder.exists()
+
+
+def test_a_killed_search_leaves_nothing(temporary: Path) -> None:
+    """The planner's journal lies in such a folder while it searches."""
+    program = "from attfc_planner.search.study import _temporary_folder; import os\nwith _temporary_folder(): os._exit(9)"
+    subprocess.run([sys.executable, "-c", program], check=False)
+    assert len(list(temporary.iterdir())) == 1
+    with scratch() as place:
+        assert list(temporary.iterdir()) == [place.folder]

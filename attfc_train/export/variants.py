@@ -36,6 +36,9 @@ def in_half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
     for tensor, values in float_initializers(half):
         tensor.CopyFrom(numpy_helper.from_array(values.clip(-largest, largest).astype(np.float16), tensor.name))
     for node in half.graph.node:
+        for attribute in node.attribute:
+            if attribute.t.data_type == TensorProto.FLOAT:  # a constant; an attribute of another type has no tensor
+                attribute.t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(attribute.t).astype(np.float16)))
         node.input[:] = [f"{INPUT}_half" if name == INPUT else name for name in node.input]
         node.output[:] = [f"{OUTPUT}_half" if name == OUTPUT else name for name in node.output]
     first = helper.make_node("Cast", [INPUT], [f"{INPUT}_half"], name="cast_in", to=TensorProto.FLOAT16)

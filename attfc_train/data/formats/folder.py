@@ -129,8 +129,9 @@ def _check_layout(root: Path, listing: Listing, report: DataReport) -> None:
     parts = [name for name in names if name.lower() in _PARTS]
     if parts and len(parts) == len(names):
         got = f"the parts {', '.join(parts)} in '{root}'"
-        others = f" and '{root / parts[-1]}' as --val" if len(parts) > 1 else ""
-        raise DataError(_RULE, got, f"Give '{root / _first_part(parts)}' as --data{others}.")
+        first = _first_part(parts)
+        others = [f" and '{root / name}' as --val" for name in parts if name != first]
+        raise DataError(_RULE, got, f"Give '{root / first}' as --data{''.join(others[-1:])}.")
     report.count("folders named like a part of a data set, taken as identities", len(parts), parts[0] if parts else "")
     if len(names) == 1 and listing.num_nested == listing.counts[0]:
         raise DataError(_RULE, f"one folder, '{names[0]}', with folders in it", f"Give '{root / names[0]}'.")

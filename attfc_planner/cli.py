@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from attfc_planner.commands import import_config
 from attfc_planner.commands.option_checks import (
     MAX_TRIALS,
     backbones,
@@ -41,6 +42,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+import_config.add_to(app)
 
 
 @app.callback(invoke_without_command=True)

@@ -71,6 +71,7 @@ PLAN: dict[str, set[str]] = {
         "--seed",
     },
     "calibrate": {"--gpu"},
+    "import": {"config", "--gpu", "--backbone", "--data", "--precision"},
     "explain": {"profile", "--gpu", "--plot"},
     "fit": {"--gpu", "--backbone", "--share", "--storage", "--precision"},
     "gpus": {"card"},

@@ -71,6 +71,7 @@ ONLY_IN = {
         "attfc_train.commands.presets",
         "attfc_train.data_commands",
         "attfc_planner.cli",
+        "attfc_planner.commands.import_config",
     },
     "rich": {
         "attfc_train.screen",

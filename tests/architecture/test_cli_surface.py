@@ -28,6 +28,8 @@ TRAIN = {
         "--extend",
         "--init",
         "--version",
+        "--wandb",
+        "--mlflow",
     }
     | COMPLETION,
     "export": {"model", "--output", "-o", "--which", "--precision", "--calibrate", "--val"},
@@ -69,6 +71,7 @@ PLAN: dict[str, set[str]] = {
         "--trials",
         "--tuned",
         "--seed",
+        "--version",
     },
     "calibrate": {"--gpu"},
     "import": {"config", "--gpu", "--backbone", "--data", "--precision"},

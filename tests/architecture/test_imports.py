@@ -75,6 +75,7 @@ ONLY_IN = {
     },
     "rich": {
         "attfc_train.screen",
+        "attfc_train.run.live_line",
         "attfc_train.run.log",
         "attfc_train.commands.evaluate",
         "attfc_train.commands.evaluate_screen",

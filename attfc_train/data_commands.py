@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from attfc_train.command_line import STYLE, Command, Group, count, examples, number
+from attfc_train.command_line import STYLE, Command, Group, examples, number
 
 app = typer.Typer(
     **STYLE,
@@ -22,9 +22,7 @@ app = typer.Typer(
 )
 
 DataPath = Annotated[str, typer.Argument(help="As --data of a training: a folder, a .rec file, a part of either.")]
-Sample = Annotated[
-    int, typer.Option(help="Images to look at, chosen at random; 0: all.", metavar="NUMBER", parser=count("--sample", 0))
-]
+Sample = Annotated[int, typer.Option(help="Images to look at, chosen at random; 0: all.", metavar="NUMBER", min=0)]
 Montage = Annotated[
     Path | None, typer.Option("--output", "-o", help="Also write a picture of some people's images: a .png or .jpg file.")
 ]

@@ -22,6 +22,7 @@ from attfc_train.data.report import messages_of
 from attfc_train.data.sampling.pairs import PairSampler
 from attfc_train.data.sampling.sampler import AttentionSampler, Sampler
 from attfc_train.data.source import open_dataset
+from attfc_train.data.survey.problems import problems_of_counts
 from attfc_train.errors import CheckpointError, DataError, DeviceMemoryError, UsageError, VerificationSetError
 from attfc_train.evaluate.embed import evaluate
 from attfc_train.evaluate.load import load_verification_sets
@@ -358,14 +359,15 @@ def _sampler(profile: TrainProfile, index: IdentityIndex) -> Sampler:
 
 
 def _introduce(log: RunLog, state: TrainState, dataset: FaceDataset, evaluator: Evaluator, options: RunOptions) -> None:
-    """Say what is trained, and say and record what was passed over in the data and in the evaluator's verification sets."""
+    """Say what is trained, and say and record what of the data would hurt or was passed over, verification sets' too."""
     log.say(_headline(state.profile, dataset, options))
     ramp = state.profile.head.margin.ramp
     if state.step < ramp:
         log.say(f"The margin grows until step {ramp:,}: until then the loss may rise while the model")
         log.say("learns, because it is scored more strictly. Judge it by the accuracy on --val.")
     sets = evaluator.keywords["verification_sets"] if isinstance(evaluator, partial) else ()
-    messages = messages_of(dataset.index.report, *(verification_set.report for verification_set in sets))
+    problems = [f"{dataset.name}: {problem.text}" for problem in problems_of_counts(dataset.index)]
+    messages = problems + messages_of(dataset.index.report, *(verification_set.report for verification_set in sets))
     if messages:
         log.event("data", state.step, messages=messages)
     for message in messages:

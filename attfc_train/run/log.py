@@ -1,8 +1,8 @@
 """The run record: JSON lines, what trackers are told, and one live line on the screen.
 
 ``log.jsonl`` has one object per line with ``step`` and ``event``: ``start``, ``step``, ``evaluate``, ``save``, ``resume``,
-``stop``, ``oom``, ``allocator``, ``collapse``, ``data`` (what was passed over), ``images`` (drawn and replaced by this
-process) or ``end``. After a resume it holds what an uninterrupted run would have
+``stop``, ``oom``, ``allocator``, ``collapse``, ``data`` (what was passed over), ``images`` (drawn and replaced since the run
+began) or ``end``. After a resume it holds what an uninterrupted run would have
 written, plus the ``stop`` and ``resume`` lines: the record is on the disk before a checkpoint is, and a resumed run drops what
 came after that (`_resumed`). A figure that is not finite is null.
 
@@ -27,12 +27,14 @@ import json
 import math
 import os
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
 
+from attfc_train.document import MOST
 from attfc_train.errors import StorageError
 from attfc_train.files import sync_folder, write_text_atomically
 from attfc_train.run.live_line import LineState, LiveLine
@@ -143,6 +145,12 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
             if isinstance(record, dict) and isinstance(record.get("step"), int) and isinstance(record.get("event"), str):
                 records.append(record)
     return records
+
+
+def replaced_before(records: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many images a run had replaced by others, as its record last said."""
+    counts = (record.get("replaced") for record in reversed(records) if record["event"] == "images")
+    return next((count for count in counts if type(count) is int and 0 <= count <= MOST), 0)
 
 
 def _keep_until(path: Path, step: int) -> None:

@@ -291,13 +291,13 @@ class Loop:
     def _save(self) -> None:
         """Write a checkpoint, unless the state is damaged: then the last good one stays."""
         self._check_finite()
+        self._report_images()  # a run that goes on from here counts on from it
         self.log.sync()
         with self.log.line.doing("saving"):
             self.checkpoints.save(self.state, self.best_accuracy)
         self.log.event("save", self.state.step)
 
     def _leave(self, signal_number: int) -> None:
-        self._report_images()
         self._save()
         self.log.event("stop", self.state.step, signal=signal_number)
         where = f"Stopped at step {self.state.step:,} of {self.state.profile.total_steps:,}, saved"

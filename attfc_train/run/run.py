@@ -34,7 +34,7 @@ from attfc_train.run.checkpoint import FILE_NAME as CHECKPOINT_FILE
 from attfc_train.run.checkpoint import Checkpoint, Checkpoints, has_checkpoint, load_last
 from attfc_train.run.collapse import OnCollapse
 from attfc_train.run.folder import run_folder
-from attfc_train.run.log import RunLog, read_log
+from attfc_train.run.log import RunLog, read_log, replaced_before
 from attfc_train.run.longer import begin_with, check_resumable, extended
 from attfc_train.run.loop import BEST_FILE, MODEL_FILE, MODELS, PROFILE_FILE, Evaluator, Loop
 from attfc_train.run.out_of_memory import OnOom, is_out_of_memory, reason
@@ -139,6 +139,8 @@ def resume(options: RunOptions, assignments: Sequence[str] = (), extend: float |
         else:
             checkpoint = load_last(folder, options.say)
             profile = checkpoint.profile
+        if extend is not None:
+            profile = _not_half_extended(profile, folder)
         profile = extended(with_overrides(profile, assignments), extend)
         _run(profile, _same_data(profile), options, checkpoint)
 
@@ -146,6 +148,19 @@ def resume(options: RunOptions, assignments: Sequence[str] = (), extend: float |
 def _is_finished(folder: Path) -> bool:
     """Return whether a run recorded its end, and nothing was recorded or taken away since."""
     return (folder / MODEL_FILE).exists() and [record["event"] for record in read_log(folder)[-1:]] == ["end"]
+
+
+def _not_half_extended(profile: TrainProfile, folder: Path) -> TrainProfile:
+    """Return a checkpoint's profile with its former length where a kill came between the checkpoint and the profile's file.
+
+    Whoever was killed there has not seen that the run is longer, and gives ``--extend`` again: it must not count twice.
+    """
+    path = folder / PROFILE_FILE
+    before = load_profile(path).run if path.is_file() else profile.run
+    if before.steps is None or before.steps >= profile.total_steps:
+        return profile
+    run = profile.run.model_copy(update={"steps": before.steps, "epochs": before.epochs})
+    return profile.model_copy(update={"run": run})
 
 
 def _not_saved_yet(folder: Path) -> TrainProfile | None:
@@ -291,6 +306,7 @@ def _train(
         _record_start(log, state, dataset, options)
         _introduce(log, state, dataset, evaluator, options)
         loader = _loader(profile, dataset, options.device)
+        loader.go_on(state.step, replaced_before(read_log(options.folder)))
         policies = options.on_oom, best_accuracy, options.on_collapse
         Loop(state, loader, evaluator, log, options.folder, checkpoints, *policies).run()
     # Made of what is on the disk: `resume` makes it where the process is killed here.

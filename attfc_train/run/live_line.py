@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from rich.console import Console, ConsoleOptions, RenderResult
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
 from rich.text import Text
 
@@ -65,6 +65,56 @@ def _memory(values: Mapping[str, float]) -> str:
     return f"memory {format_bytes(int(values['memory_bytes']))} (peak {format_bytes(int(values['peak_memory_bytes']))})"
 
 
+def _drawn(console: Console, renderable: RenderableType, *, transient: bool) -> Live:
+    """Begin to draw, by a thread, so that the line moves while nothing happens; without one where the system has none left."""
+    for by_thread in (True, False):
+        live = Live(
+            renderable,
+            console=console,
+            auto_refresh=by_thread,
+            refresh_per_second=_DRAWN_PER_SECOND,
+            transient=transient,
+        )
+        try:
+            live.start(refresh=True)
+            break
+        except RuntimeError:  # can't start new thread
+            if not by_thread:
+                raise
+            with contextlib.suppress(RuntimeError):
+                live.stop()
+    return live
+
+
+class _Elapsed:
+    """What is done, and since when."""
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._since = time.monotonic()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield one line; what is done loses its end where it does not fit."""
+        del console
+        seconds = format_seconds(time.monotonic() - self._since)
+        room = max(1, options.max_width - len(seconds) - len(_GAP))
+        what = self._what if len(self._what) <= room else f"{self._what[: room - 1]}…"
+        yield Text(f"{what}{_GAP}{seconds}", no_wrap=True, overflow="ellipsis")
+
+
+@contextlib.contextmanager
+def busy(console: Console, what: str) -> Iterator[None]:
+    """Show on a terminal what is done, and for how long, until it is done; elsewhere nothing."""
+    if not console.is_terminal:
+        yield
+        return
+    live = _drawn(console, _Elapsed(what), transient=True)
+    try:
+        yield
+    finally:
+        live.stop()
+
+
 class LiveLine:
     """The line on a terminal, as a context manager; elsewhere nothing is drawn."""
 
@@ -72,25 +122,14 @@ class LiveLine:
         self.state = state
         self._console = console
         self._live: Live | None = None
-        self._drawn = 0.0
+        self._refreshed = 0.0
         self._first: tuple[int, Seconds] | None = None
         state.since = time.monotonic()
 
     def start(self) -> None:
-        """Begin to draw; by a thread, so that the line moves between two slow steps, where the system has one left."""
-        if not self._console.is_terminal:
-            return
-        self._live = self._made(auto_refresh=True)
-        try:
-            self._live.start()
-        except RuntimeError:  # can't start new thread
-            with contextlib.suppress(RuntimeError):
-                self._live.stop()
-            self._live = self._made(auto_refresh=False)
-            self._live.start()
-
-    def _made(self, *, auto_refresh: bool) -> Live:
-        return Live(self, console=self._console, auto_refresh=auto_refresh, refresh_per_second=_DRAWN_PER_SECOND)
+        """Begin to draw."""
+        if self._console.is_terminal:
+            self._live = _drawn(self._console, self, transient=False)
 
     def stop(self) -> None:
         """Draw the line for the last time, and leave it."""
@@ -106,8 +145,8 @@ class LiveLine:
         self._first = self._first or (step, now)  # the first step prepares much, and is not like the others
         self.state.step = step
         self.state.since = now
-        if self._live is not None and not self._live.auto_refresh and now - self._drawn >= 1 / _DRAWN_PER_SECOND:
-            self._drawn = now
+        if self._live is not None and not self._live.auto_refresh and now - self._refreshed >= 1 / _DRAWN_PER_SECOND:
+            self._refreshed = now
             self._live.refresh()
 
     @contextlib.contextmanager

@@ -34,8 +34,9 @@ from attfc_train.run.checkpoint import FILE_NAME as CHECKPOINT_FILE
 from attfc_train.run.checkpoint import Checkpoint, Checkpoints, has_checkpoint, load_last
 from attfc_train.run.collapse import OnCollapse
 from attfc_train.run.folder import run_folder
+from attfc_train.run.live_line import busy
 from attfc_train.run.log import RunLog, read_log, replaced_before
-from attfc_train.run.longer import begin_with, check_resumable, extended
+from attfc_train.run.longer import begin_with, check_resumable, extended, not_half_extended
 from attfc_train.run.loop import BEST_FILE, MODEL_FILE, MODELS, PROFILE_FILE, Evaluator, Loop
 from attfc_train.run.out_of_memory import OnOom, is_out_of_memory, reason
 from attfc_train.run.preflight import check_start, planned_memory, prediction_for
@@ -73,8 +74,9 @@ def start(profile: TrainProfile, options: RunOptions, initialise: Initialise | N
     """
     with run_folder(options.folder, options.say):
         _must_be_new(options.folder)
-        dataset = _open(profile)
-        resolved = _resolved(profile, dataset)
+        with busy(options.console, f"Reading the index of {profile.data.path}"):
+            dataset = _open(profile)
+            resolved = _resolved(profile, dataset)
         _run(resolved, dataset, options, initialise=initialise)
 
 
@@ -92,7 +94,8 @@ def _run(
         checkpoint: to go on from, which is emptied; None: begin at step 0.
         initialise: loads the weights to begin with; None: they are random.
     """
-    evaluator = _evaluator(profile, options.device)
+    with busy(options.console, "Reading the verification sets"):
+        evaluator = _evaluator(profile, options.device)
     check_start(profile, options.device, options.on_oom == "fail", options.say)
     prepare_device(options.device, profile.run.precision)  # before the loss kernels are timed, while the state is built
     with memory_is_enough(options.device):
@@ -140,27 +143,16 @@ def resume(options: RunOptions, assignments: Sequence[str] = (), extend: float |
             checkpoint = load_last(folder, options.say)
             profile = checkpoint.profile
         if extend is not None:
-            profile = _not_half_extended(profile, folder)
+            profile = not_half_extended(profile, folder / PROFILE_FILE)
         profile = extended(with_overrides(profile, assignments), extend)
-        _run(profile, _same_data(profile), options, checkpoint)
+        with busy(options.console, f"Reading the index of {profile.data.path}"):
+            dataset = _same_data(profile)
+        _run(profile, dataset, options, checkpoint)
 
 
 def _is_finished(folder: Path) -> bool:
     """Return whether a run recorded its end, and nothing was recorded or taken away since."""
     return (folder / MODEL_FILE).exists() and [record["event"] for record in read_log(folder)[-1:]] == ["end"]
-
-
-def _not_half_extended(profile: TrainProfile, folder: Path) -> TrainProfile:
-    """Return a checkpoint's profile with its former length where a kill came between the checkpoint and the profile's file.
-
-    Whoever was killed there has not seen that the run is longer, and gives ``--extend`` again: it must not count twice.
-    """
-    path = folder / PROFILE_FILE
-    before = load_profile(path).run if path.is_file() else profile.run
-    if before.steps is None or before.steps >= profile.total_steps:
-        return profile
-    run = profile.run.model_copy(update={"steps": before.steps, "epochs": before.epochs})
-    return profile.model_copy(update={"run": run})
 
 
 def _not_saved_yet(folder: Path) -> TrainProfile | None:

@@ -9,7 +9,7 @@ import time
 import pytest
 from rich.console import Console
 
-from attfc_train.run.live_line import LineState, LiveLine, line_text
+from attfc_train.run.live_line import LineState, LiveLine, busy, line_text
 
 VALUES = {"loss": 3.0341, "images_per_second": 331.4, "data_wait_share": 0.02, "memory_bytes": 6e8, "peak_memory_bytes": 7e8}
 LARGE = {**VALUES, "loss": 13.034, "images_per_second": 10331.0, "memory_bytes": 2.3e10, "peak_memory_bytes": 2.4e10}
@@ -80,11 +80,12 @@ def test_it_moves_every_second_without_a_step() -> None:
     assert drawn(1.7).count("50/600") >= 3
 
 
-def test_a_system_without_threads_draws_at_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refused(_thread: threading.Thread) -> None:
-        raise RuntimeError("can't start new thread")
+def no_thread(_thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(threading.Thread, "start", refused)
+
+def test_a_system_without_threads_draws_at_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
     screen = io.StringIO()
     line = LiveLine(Console(file=screen, width=80, force_terminal=True), state(VALUES))
     line.start()
@@ -100,3 +101,27 @@ def test_nothing_is_drawn_where_nobody_looks() -> None:
     line.reached(51)
     line.stop()
     assert screen.getvalue() == ""
+
+
+def test_what_takes_long_before_training_is_said_with_its_time() -> None:
+    screen = io.StringIO()
+    with busy(Console(file=screen, width=60, force_terminal=True), f"Reading the index of {'faces/' * 20}"):
+        time.sleep(0.7)
+    text = screen.getvalue()
+    assert "Reading the index of faces/" in text
+    assert "…  0." in text, "the name gives way, not the time"
+
+
+def test_nobody_is_told_off_a_terminal() -> None:
+    screen = io.StringIO()
+    with busy(Console(file=screen), "Reading"):
+        pass
+    assert screen.getvalue() == ""
+
+
+def test_work_goes_on_without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    screen = io.StringIO()
+    with busy(Console(file=screen, width=60, force_terminal=True), "Reading"):
+        pass
+    assert "Reading  0.0 s" in screen.getvalue()

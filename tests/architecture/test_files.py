@@ -28,7 +28,6 @@ SHORTER = {
     "attfc_train.optim.torch_internals": "private names of torch, apart from everything else",
     "attfc_train.screen": "every command's console, apart from the streams, which load without rich",
     "attfc_train.step.ranks": "the one place where processes will meet",
-    "attfc_train.units": "everybody's units",
 }
 """Modules that may be shorter, by name or pattern, each with its reason: several callers, or a contract."""
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import typer.main
 
+import attfc_planner.cli
 from attfc_train import cli
 from attfc_train.command_line import count, nearest
 from attfc_train.errors import UsageError
@@ -90,6 +91,14 @@ def test_completion(typed: str, completed: list[str]) -> None:
 def test_backbones_by_other_names(text: str) -> None:
     assert backbone_name(text) == "r50"
     assert with_overrides(load_preset("tiny"), [f"model.backbone={text}"]).model.backbone == "r50"
+
+
+def test_backbones_by_other_names_where_a_plan_asks_for_them() -> None:
+    planner: Any = typer.main.get_command(attfc_planner.cli.app)
+    assert planner.make_context("attfc-plan", ["--ids", "2M", "--backbone", "R50"]).params["backbone"] == ["r50"]
+    arguments = {"fit": ["--backbone", "IR-50"], "tune": ["--data", "x", "--backbone", "iresnet50"]}
+    named = {name: planner.commands[name].make_context(name, words).params["backbone"] for name, words in arguments.items()}
+    assert named == {"fit": ["r50"], "tune": "r50"}
 
 
 @pytest.mark.parametrize("text", ["r51", "resnet50x", "", "50", "iresnet"])

@@ -64,13 +64,13 @@ def pose(request: PlanRequest, gpu: GpuProfile, make_model: MakeModel | None = N
     base = base_profile(request, gpu)
     limits = limits_of(request, gpu)
     accuracy = predict_accuracy(request)
-    spaces, left_out = _spaces(request, gpu)
+    spaces, left_out = _spaces(request, gpu, base)
     traced = tuple(profile for space in spaces for profile in structures(space, base))
     model = (make_model or traced_model)(base, gpu, limits.budget_bytes, traced)
     return Problem(request, gpu, base, spaces, limits, model, Evaluator(base, gpu, model, accuracy), left_out)
 
 
-def _spaces(request: PlanRequest, gpu: GpuProfile) -> tuple[Spaces, tuple[str, ...]]:
+def _spaces(request: PlanRequest, gpu: GpuProfile, base: TrainProfile) -> tuple[Spaces, tuple[str, ...]]:
     """Return the space of every kind of head, and what is left out of them and why."""
     precision, left_out = precisions(request.precision, gpu)
     kinds, heads_left_out = kinds_of(request)
@@ -83,7 +83,7 @@ def _spaces(request: PlanRequest, gpu: GpuProfile) -> tuple[Spaces, tuple[str, .
             named=request.head == ANY_HEAD,
             precision=precision,
             backbone=request.compared or (None,),
-        )
+        ).fixed(with_head(base, kind).head.fixed_knobs())
         for kind in kinds
     ]
     return Spaces(tuple(spaces)), heads_left_out + left_out

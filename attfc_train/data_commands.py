@@ -7,12 +7,66 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Data sets: write the index of a RecordIO file.", no_args_is_help=True)
+app = typer.Typer(help="Data sets before training: look at them, check them, align their faces.", no_args_is_help=True)
+
+DataPath = Annotated[str, typer.Argument(help="As --data of a training: a folder, a .rec file, a part of either.")]
+Sample = Annotated[int, typer.Option(help="Images to look at, chosen at random; 0: all.", min=0)]
+Montage = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Also write a picture of some people's images: a .png or .jpg file.")
+]
 
 
 @app.callback()
 def data() -> None:
     """Look after data sets."""
+
+
+@app.command()
+def info(path: DataPath, sample: Sample = 20_000, output: Montage = None) -> None:
+    """Show what is in a data set: images an identity, sizes, what is passed over, whether faces look aligned."""
+    from attfc_train.commands.data_survey import SurveyOptions, show_info
+    from attfc_train.screen import Screen
+
+    show_info(path, SurveyOptions(sample, output), Screen())
+
+
+@app.command()
+def check(
+    path: DataPath,
+    sample: Sample = 20_000,
+    output: Montage = None,
+    tolerate: Annotated[
+        float, typer.Option(help="Share of images or identities up to which a problem is said and no more.", min=0, max=1)
+    ] = 0.0,
+) -> None:
+    """Show what is in a data set, and exit with code 4 where something would hurt a training."""
+    from attfc_train.commands.data_survey import SurveyOptions
+    from attfc_train.commands.data_survey import check as check_data
+    from attfc_train.screen import Screen
+
+    check_data(path, SurveyOptions(sample, output), tolerate, Screen())
+
+
+@app.command()
+def align(
+    path: DataPath,
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new folder, or a new .rec file.")],
+    landmarks: Annotated[
+        Path | None, typer.Option(help="CSV or JSON with five points an image; the page docs/data.md has the format.")
+    ] = None,
+    detector: Annotated[
+        Path | None, typer.Option(help="ONNX face detector with landmarks, as InsightFace's SCRFD and RetinaFace.")
+    ] = None,
+    size: Annotated[
+        int, typer.Option(help="Side of the crops in pixels; the template is scaled with it.", min=32, max=512)
+    ] = 112,
+) -> None:
+    """Cut faces out by five landmarks, as the field's models expect them: 112 x 112 by the standard template."""
+    from attfc_train.commands.data_align import AlignOptions
+    from attfc_train.commands.data_align import align as align_data
+    from attfc_train.screen import Screen
+
+    align_data(path, AlignOptions(output, landmarks, detector, size), Screen())
 
 
 @app.command()

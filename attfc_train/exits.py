@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import sys
 from collections.abc import Callable
@@ -69,20 +70,32 @@ def _by_interrupt(leaving: BaseException) -> bool:
     return cause is not None
 
 
+_DEVICE = re.compile(r"auto|cpu(:\d{1,3})?|cuda(:\d{1,3})?")
+
+
+def known_device(name: str) -> str:
+    """Return the name of a device, unless it cannot be one; torch is not needed to say so.
+
+    Raises:
+        UsageError: it is another word.
+    """
+    if not _DEVICE.fullmatch(name):
+        raise UsageError("--device must be auto, cpu, cuda or cuda:N", f"'{name}'", "Example: --device cuda:0.")
+    return name
+
+
 def check_device(name: str) -> str:
     """Return the name of a device that is here; ``auto`` becomes ``cuda`` or ``cpu``.
 
     Raises:
         UsageError: there is no such device.
     """
+    known_device(name)
     import torch
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UsageError("--device must be auto, cpu, cuda or cuda:N", f"'{name}'", "Example: --device cuda:0.") from error
+    device = torch.device(name)
     available = torch.cuda.device_count() if device.type == "cuda" else int(device.type == "cpu")
     if (device.index or 0) >= available:
         raise UsageError("--device must exist on this machine", f"'{name}'", "Use --device cpu, or check the driver.")

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -27,6 +28,7 @@ from attfc_planner.search.candidates import Candidate
 from attfc_planner.tune.question import Question, ask
 from attfc_planner.tune.stages.budget import Scale, affordable
 from attfc_planner.tune.stages.finals import MOST_SEEDS, Finals, seeded_knobs
+from attfc_planner.tune.stages.recorded import check_baseline, check_steps, check_training
 from attfc_planner.tune.stages.short_training import run_short_training
 from attfc_planner.tune.stages.steps import StepTrials
 from attfc_planner.tune.stages.training_trial import TrainingTrial, recorded_beside, recorded_scale
@@ -49,7 +51,7 @@ from attfc_planner.tune.verdict.trained import (
 from attfc_planner.tune.verdict.tuned_profile import tuned_profile
 from attfc_train.errors import Interrupted, UsageError
 from attfc_train.interrupt import stop_signals
-from attfc_train.profile.file import save_profile
+from attfc_train.profile.file import former_words, replace_profile
 from attfc_train.screen import Screen
 
 SHARE_OF_STEPS = 0.4
@@ -138,11 +140,14 @@ def _studies(store: Store, name: str, question: Question, options: TuneOptions) 
         UsageError: there is none to resume, one that was not to be resumed, or one about something else.
     """
     _check_resume(store, name, options)
-    steps = SharedStudy(store, name, question.knobs, ("accuracy points", "images/s"))
+    of_steps, of_trainings, of_full_fc = (partial(check, question) for check in (check_steps, check_training, check_baseline))
+    steps = SharedStudy(store, name, question.knobs, ("accuracy points", "images/s"), check=of_steps)
     _check_question(steps, name, question)
-    trainings = SharedStudy(store, f"{name} trainings", question.knobs, ("accuracy",), HALVING, FIRST_CUT)
-    finals = SharedStudy(store, f"{name} finals", seeded_knobs(question), ("accuracy",))
-    return Studies(steps, trainings, finals, SharedStudy(store, f"{name} full FC", {SEED: MOST_SEEDS}, ("accuracy",)))
+    accuracy = ("accuracy",)
+    trainings = SharedStudy(store, f"{name} trainings", question.knobs, accuracy, HALVING, FIRST_CUT, of_trainings)
+    finals = SharedStudy(store, f"{name} finals", seeded_knobs(question), accuracy, check=of_trainings)
+    full_fc = SharedStudy(store, f"{name} full FC", {SEED: MOST_SEEDS}, accuracy, check=of_full_fc)
+    return Studies(steps, trainings, finals, full_fc)
 
 
 def _check_resume(store: Store, name: str, options: TuneOptions) -> None:
@@ -162,10 +167,11 @@ def _check_question(study: SharedStudy, name: str, question: Question) -> None:
     if recorded is None:
         study.note(question=question.facts)
         return
-    different = [key for key, value in question.facts.items() if recorded.get(key) != value]
+    known = recorded if isinstance(recorded, dict) else {}  # a shared storage may hold anything
+    different = [key for key, value in question.facts.items() if known.get(key) != value]
     if different:
         key = different[0]
-        got = f"{key} {_brief(question.facts[key])}, where the study has {_brief(recorded.get(key))}"
+        got = f"{key} {_brief(question.facts[key])}, where the study has {_brief(known.get(key))}"
         remedy = "Give the same options as before, or another --study or --output."
         raise UsageError(f"the study '{name}' must be about the same data, plan and device", got, remedy)
 
@@ -275,17 +281,19 @@ def _finish(console: Console, question: Question, studies: Studies, options: Tun
     standing = studies.standing(question)
     result = verdict(question, studies.steps.records(), standing)
     if result is None:
-        save_profile(question.plan.profile, options.output)
+        former = replace_profile(question.plan.profile, options.output)
         console.print("No trial finished; wrote the predicted plan unchanged.")
     else:
-        _write_and_show(console, question, studies, options.output, standing, result)
+        former = _write_and_show(console, question, studies, options.output, standing, result)
     arguments = f"attfc-train --profile {options.output} --data {question.request.data_path}"
-    console.print(f"Written: {options.output}\nNext: {arguments}", highlight=False, soft_wrap=True)
+    written = f"Written: {options.output}{former_words(former)}"
+    console.print(f"{written}\nNext: {arguments}", highlight=False, soft_wrap=True)
 
 
 def _write_and_show(
     console: Console, question: Question, studies: Studies, output: Path, standing: Standing, result: Verdict
-) -> None:
+) -> Path | None:
+    """Write the tuned profile, show it, and return where a former one is kept."""
     steps = studies.steps.records()
     scale = recorded_scale(studies.baseline) if studies.baseline.records() else None
     candidates = measured_candidates(question, steps, standing.model)
@@ -293,8 +301,9 @@ def _write_and_show(
     trainings = training_records(standing.trained, standing.full_fc, beside, question.base.head.kind)
     short_ids = scale.num_ids if scale else None
     profile = tuned_profile(question, result, candidates, trainings, studies.num_trials, short_ids)
-    save_profile(profile, output)
+    former = replace_profile(profile, output)
     screen.show_verdict(console, question, result, profile, steps, scale, _importances(studies))
+    return former
 
 
 def _importances(studies: Studies) -> screen.Importances:

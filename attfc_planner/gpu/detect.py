@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
@@ -34,6 +35,8 @@ _DRIVER_LEAVES = "NVML: the driver's total less its reserve"
 _PROBED = "measured by a probe on this device"
 _AFFINITY = "sched_getaffinity of this process"
 _RAM_OFFERS = "the machine's RAM, which this GPU shares"
+_SEVERAL = re.compile(r"([1-9]\d{0,3})\s*[x×*]\s*(\S.*)", re.IGNORECASE)
+"""A number of cards, such as ``8xh100`` and ``2 x RTX 4090``."""
 _MUCH_HELD = 0.1
 """Share of a device's memory that others hold which is worth a line: a desktop takes 1 to 5 %."""
 
@@ -42,7 +45,8 @@ def find_gpu(word: str) -> tuple[GpuProfile, str | None]:
     """Return the device to plan for, and a line for the user where it may not be what they expect.
 
     Args:
-        word: ``auto``, ``cpu``, a card's name, or the path of a GPU profile (it ends in ``.json`` or has a slash).
+        word: ``auto``, ``cpu``, a card's name, or the path of a GPU profile (it ends in ``.json`` or has a slash). With a
+            number before it, as in ``8xh100``, it is planned for one of them.
 
     Raises:
         UsageError: an unknown card; the message lists the nearest.
@@ -50,6 +54,10 @@ def find_gpu(word: str) -> tuple[GpuProfile, str | None]:
     """
     if word.endswith(".json") or "/" in word:
         return load_gpu_profile(Path(word)), None
+    several = _SEVERAL.fullmatch(word)
+    if several is not None:
+        device, note = find_gpu(several[2])
+        return device, _lines(_several_note(int(several[1]), device), note)
     if word.lower() not in ("auto", "cpu"):
         card = get_card(word)
         return card, torch_note(card)
@@ -59,6 +67,16 @@ def find_gpu(word: str) -> tuple[GpuProfile, str | None]:
         return device, _lines(*cuda.notes, _held_note(device), torch_note(device))
     cpu = present_cpu(cpu_fingerprint())
     return cpu, _no_gpu_note(cpu) if word.lower() == "auto" else None
+
+
+def _several_note(count: int, device: GpuProfile) -> str | None:
+    """Return a line where more devices are asked for than are planned for."""
+    if count == 1:
+        return None
+    return (
+        f"{count} x {device.name}: planned for one of them. attfc-train uses one card; a training on several at once is not "
+        f"planned yet, so all figures are one card's."
+    )
 
 
 def _no_gpu_note(cpu: GpuProfile) -> str:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from attfc_planner.gpu.first_device import Device, first_device, uuid_of
 from attfc_planner.gpu.holders import holders
 from attfc_planner.gpu.nvml import OTHERWISE, Answers, name_of, needed, refusal, session
-from attfc_planner.gpu.visible import VARIABLE, hides_all, setting_of
+from attfc_planner.gpu.visible import VARIABLE, foreign_order, hides_all, setting_of
 from attfc_train.errors import UsageError
 from attfc_train.units import MIB, Bytes, format_bytes
 
@@ -63,7 +63,8 @@ class CpuFingerprint:
 def cuda_fingerprint() -> CudaFingerprint | None:
     """Return the first GPU that `CUDA_VISIBLE_DEVICES` shows; None without a driver or a visible GPU.
 
-    Numbers count by PCI bus, as NVML does; attfc sets ``CUDA_DEVICE_ORDER=PCI_BUS_ID`` wherever it starts CUDA.
+    Numbers count by PCI bus, as NVML does; attfc sets ``CUDA_DEVICE_ORDER=PCI_BUS_ID`` wherever it starts CUDA, unless the user
+    has set another order, which a line tells of.
 
     Raises:
         UsageError: there is a driver, and it does not answer; or the variable names a device that is not here.
@@ -85,7 +86,7 @@ def _first_visible() -> CudaFingerprint | str:
             return nvml
         if hides_all(setting):
             return f"{VARIABLE} is '{setting}', which hides all"
-        device = first_device(nvml, setting)
+        device = first_device(nvml, setting, foreign_order(os.environ))
         return "" if device is None else _read_device(nvml, device)
 
 

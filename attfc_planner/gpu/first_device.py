@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from attfc_planner.gpu.nvml import OTHERWISE, named, needed, refusal
-from attfc_planner.gpu.visible import VARIABLE, is_of_a_slice, listed, match
+from attfc_planner.gpu.visible import ORDER, VARIABLE, is_of_a_slice, listed, match
 from attfc_train.errors import UsageError
 
 _MOST_SLICES = 7
 """Of one card, where NVML does not tell."""
+_MOST_LISTED = 64
+"""Slices that are looked for, whatever NVML tells."""
 
 
 @dataclass(frozen=True)
@@ -25,11 +27,12 @@ class Device:
     """A line for the user."""
 
 
-def first_device(nvml: Any, setting: str | None) -> Device | None:
+def first_device(nvml: Any, setting: str | None, order: str | None = None) -> Device | None:
     """Return the first device that CUDA sees with a setting of ``CUDA_VISIBLE_DEVICES``; None on a machine without a GPU.
 
     Args:
         setting: not one that hides all devices.
+        order: of ``CUDA_DEVICE_ORDER``, if it is another than NVML's.
 
     Raises:
         UsageError: the setting names no device of this machine, or NVML does not open it.
@@ -45,9 +48,34 @@ def first_device(nvml: Any, setting: str | None) -> Device | None:
         return _called(nvml, setting, [str(name) for name in names], _slices(nvml, count))
     first = names[0]
     if isinstance(first, int):
-        return _divided(nvml, Device(_numbered(nvml, count, first, setting), f"GPU {first}"))
+        device = Device(_numbered(nvml, count, first, setting), f"GPU {first}")
+        return _doubtful(nvml, _divided(nvml, device), device, count, order)
     gpus = ((device, (uuid_of(nvml, device.handle),)) for device in _opened(nvml, count))
     return _divided(nvml, _called(nvml, setting, [str(name) for name in names], gpus))
+
+
+def _doubtful(nvml: Any, taken: Device, device: Device, count: int, order: str | None) -> Device:
+    """Return the device that was taken, with a line where CUDA may count to another one of this machine's."""
+    if order is None:
+        return taken
+    kinds = [_kind(nvml, each.handle) for each in _opened(nvml, count)]
+    others = [name for name in dict.fromkeys(kinds) if name != _kind(nvml, device.handle)]
+    if not others:  # equally fast ones stay as they are on the bus
+        return taken
+    note = (
+        f"{ORDER} is '{order}', so that CUDA may take {others[0]} for {device.label}; planning for the one that NVML numbers "
+        f"so, by PCI bus. Unset {ORDER}, or name a GPU by its UUID ({VARIABLE}=GPU-...; 'nvidia-smi -L' lists them)."
+    )
+    return replace(taken, note=f"{taken.note}\n{note}" if taken.note else note)
+
+
+def _kind(nvml: Any, handle: Any) -> str:
+    """Return what is equal for cards that are alike: the name; empty where NVML does not tell."""
+    try:
+        name = nvml.nvmlDeviceGetName(handle)
+    except (nvml.NVMLError, UnicodeDecodeError):
+        return ""
+    return name.decode(errors="replace") if isinstance(name, bytes) else str(name)
 
 
 def _not_here(setting: str | None, why: str) -> UsageError:
@@ -149,7 +177,7 @@ def _divided(nvml: Any, device: Device) -> Device:
 
 def _most_slices(nvml: Any, handle: Any) -> int:
     try:
-        return int(nvml.nvmlDeviceGetMaxMigDeviceCount(handle))
+        return min(_MOST_LISTED, int(nvml.nvmlDeviceGetMaxMigDeviceCount(handle)))
     except nvml.NVMLError:
         return _MOST_SLICES
 

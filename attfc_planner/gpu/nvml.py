@@ -6,6 +6,8 @@ A question that must be answered is asked under `needed`, one that may stay open
 from __future__ import annotations
 
 import contextlib
+import ctypes
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -42,6 +44,9 @@ _NAMES: dict[int, str] = {
     value: name for name, value in vars(pynvml).items() if name.startswith("NVML_ERROR_") and isinstance(value, int)
 }
 _PREFIX = "NVML_ERROR_"
+_LIBRARY = "libnvidia-ml.so.1"
+_DEVICES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg")
+"""What a driver of NVIDIA's makes; the last of them under WSL2, for any maker's card."""
 _FATAL = {f"{_PREFIX}{name}" for name in ("UNINITIALIZED", "DRIVER_NOT_LOADED", "LIB_RM_VERSION_MISMATCH", "GPU_IS_LOST")}
 _FATAL |= {f"{_PREFIX}RESET_REQUIRED"}
 """After these no other answer is worth anything."""
@@ -116,6 +121,18 @@ class Answers:
         return f"NVML does not tell {', '.join(self.untold)}: planning without." if self.untold else None
 
 
+def _why_not_loaded() -> str:
+    """Return why the driver's library is not there, where that is odd; empty as on any machine that never had a card."""
+    # The interface tells of a library that is there and cannot be loaded as of none; containers have such, of no bytes.
+    try:
+        ctypes.CDLL(_LIBRARY)
+    except OSError as error:
+        if _LIBRARY not in str(error) or "No such file" not in str(error):
+            return f"the driver's library cannot be loaded, '{error}': install the driver again; a container needs --gpus"
+    device = next((path for path in _DEVICES if os.path.exists(path)), None)
+    return f"there is {device}, and no {_LIBRARY}: install the driver's utilities; a container needs --gpus" if device else ""
+
+
 @contextlib.contextmanager
 def session() -> Iterator[Any]:
     """Yield NVML's interface, started; in its place the reason, as text, where there is no driver to ask.
@@ -126,8 +143,8 @@ def session() -> Iterator[Any]:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as error:
-        if error.value == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND:  # as on any machine that never had a card of NVIDIA's
-            yield ""
+        if error.value == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND:
+            yield _why_not_loaded()
             return
         if error.value == pynvml.NVML_ERROR_DRIVER_NOT_LOADED:  # as on the machines without a card that share an installation
             yield f"NVML says '{named(error)}'; if there is one, load its driver"

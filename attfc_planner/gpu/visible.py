@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
+ORDER = "CUDA_DEVICE_ORDER"
+_BY_BUS = "PCI_BUS_ID"
 GPU_PREFIX = "GPU-"
 MIG_PREFIX = "MIG-"
 _MOST_DIGITS = 18
@@ -24,6 +26,15 @@ Listed: TypeAlias = list[int] | list[str]
 def setting_of(environment: Mapping[str, str]) -> str | None:
     """Return the variable's value; None where it is not set, and all devices are visible."""
     return environment.get(VARIABLE)
+
+
+def foreign_order(environment: Mapping[str, str]) -> str | None:
+    """Return a setting of the devices' order by which CUDA numbers otherwise than NVML does; None: both number by PCI bus.
+
+    attfc sets that order where nobody has set one. CUDA takes every other word for its own default, the fastest first.
+    """
+    setting = environment.get(ORDER, _BY_BUS)
+    return None if setting == _BY_BUS else setting
 
 
 def hides_all(setting: str | None) -> bool:

@@ -8,7 +8,6 @@ the front's settings are its first trials, multivariate TPE adds others, and all
 from __future__ import annotations
 
 import contextlib
-import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -27,6 +26,7 @@ from attfc_planner.search.screening import cells, screen
 from attfc_train.document import Value
 from attfc_train.errors import StorageError
 from attfc_train.files import write_atomically
+from attfc_train.scratch import scratch
 
 
 class StudyRecord:
@@ -196,8 +196,8 @@ def _record(trial: optuna.Trial, candidate: Candidate, limits: Limits) -> None:
 @contextlib.contextmanager
 def _temporary_folder() -> Iterator[Path]:
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            yield Path(folder)
+        with scratch() as place:
+            yield place.folder
     except OSError as error:
         raise StorageError("the folder for temporary files must be writable", f"'{error}'", "Set TMPDIR.") from error
 

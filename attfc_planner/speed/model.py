@@ -151,7 +151,7 @@ def _ceilings(kind: str, gpu: GpuProfile, precision: Precision) -> Range:
     fp32 = gpu.ceiling("fp32_flops")
     best = max(fp32, gpu.ceiling("tf32_flops")) if gpu.tf32_flops else fp32
     if kind == "loss" or precision == "fp32":
-        return Range(best if kind in ("conv", "depthwise") else fp32, best)
+        return Range(best if kind in ("conv", "grouped", "depthwise") else fp32, best)
     rate = gpu.ceiling(TENSOR_FIELD[precision])
     return Range(rate, rate)
 

@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-OpKind: TypeAlias = Literal["conv", "depthwise", "matmul", "norm", "elementwise", "optimizer", "loss", "other"]
+OpKind: TypeAlias = Literal["conv", "grouped", "depthwise", "matmul", "norm", "elementwise", "optimizer", "loss", "other"]
 
 CUBLAS_WORKSPACE = "workspace"
 

@@ -16,6 +16,8 @@ _KINDS: dict[str, OpKind] = {
     "convolution_backward": "conv",
     "depthwise_convolution": "depthwise",
     "depthwise_convolution_backward": "depthwise",
+    "grouped_convolution": "grouped",
+    "grouped_convolution_backward": "grouped",
     "mm": "matmul",
     "addmm": "matmul",
     "addmm_": "matmul",
@@ -30,8 +32,9 @@ _KIND_OF_PHASE: dict[str | None, OpKind] = {
     "update": "optimizer",
     "momentum": "optimizer",
 }
-_DEPTHWISE = {"convolution": "depthwise_convolution", "convolution_backward": "depthwise_convolution_backward"}
-"""Operator -> its name where every channel is convolved alone: few FLOPs for the bytes, so it has a kind of its own."""
+_CONVOLUTIONS = ("convolution", "convolution_backward")
+_NARROW = 64
+"""Channels of a group, going in or out, below which a convolution fills no tile of a matrix product."""
 _MOVERS = {"clone", "copy_", "_to_copy", "cat", "stack", "where", "flip", "fill_", "zero_", "masked_fill_"}
 _SPARSE = {"index", "index_select", "gather", "index_copy_", "index_fill_", "index_add_", "index_put_", "scatter_"}
 """These touch only the addressed rows of their first argument."""
@@ -47,7 +50,7 @@ class CostTally:
     def add(self, func: Operator, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Count one call of the operator `func`, whose `name` the caller knows (`torch_internals.name_of`)."""
         phase = current_phase() or "input"
-        key = (_DEPTHWISE[name] if name in _DEPTHWISE and _is_depthwise(name, args) else name, phase)
+        key = (f"{_prefix(name, args)}{name}" if name in _CONVOLUTIONS else name, phase)
         sums = self._sums.get(key)
         if sums is None:
             sums = [0, 0, 0]
@@ -94,11 +97,21 @@ def _suits_cudnn(images: Tensor, weight: Tensor, stride: int) -> bool:
     return stride == 1 or (stride == 2 and side > 1 and (channels >= 512 or (channels >= 256 and width >= 28)))
 
 
+def _prefix(name: str, args: tuple[Any, ...]) -> str:
+    """Return what is put before a convolution's name where its groups make it another kind of work: few FLOPs for the bytes."""
+    if _is_depthwise(name, args):
+        return "depthwise_"
+    images, weight, _ = _convolved(name, args)
+    groups = images.shape[1] // weight.shape[1]
+    narrow = min(weight.shape[1], weight.shape[0] // groups) < _NARROW
+    return "grouped_" if groups > 1 and narrow else ""
+
+
 def _is_depthwise(name: str, args: tuple[Any, ...]) -> bool:
-    """Return whether a convolution has as many groups as output channels, and more than one."""
+    """Return whether every input channel of a convolution, of several, is convolved alone."""
     images, weight, _ = _convolved(name, args)
     # A weight is [channels out, channels in / groups, height, width].
-    return bool(weight.shape[1] == 1 and weight.shape[0] > 1 and images.shape[1] == weight.shape[0])
+    return bool(weight.shape[1] == 1 and images.shape[1] > 1)
 
 
 def _convolved(name: str, args: tuple[Any, ...]) -> tuple[Tensor, Tensor, int]:

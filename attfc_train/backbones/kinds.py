@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pkgutil import resolve_name
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from attfc_train.errors import ProfileError
 
@@ -44,6 +44,10 @@ def _iresnet(*blocks: int) -> BackboneKind:
     return BackboneKind("attfc_train.backbones.iresnet:IResNet", {"blocks": blocks})
 
 
+def _mixfacenet(variant: str, *, shuffle: bool) -> BackboneKind:
+    return BackboneKind("attfc_train.backbones.mixfacenet:MixFaceNet", {"variant": variant, "shuffle": shuffle})
+
+
 BACKBONES: dict[str, BackboneKind] = {
     "r18": _iresnet(2, 2, 2, 2),
     "r34": _iresnet(3, 4, 6, 3),
@@ -51,9 +55,21 @@ BACKBONES: dict[str, BackboneKind] = {
     "r100": _iresnet(3, 13, 30, 3),
     "r200": _iresnet(6, 26, 60, 6),
     "mbf": BackboneKind("attfc_train.backbones.mobilefacenet:MobileFaceNet"),
+    "vargfacenet": BackboneKind("attfc_train.backbones.vargfacenet:VarGFaceNet"),
+    "vargfacenet_nose": BackboneKind("attfc_train.backbones.vargfacenet:VarGFaceNet", {"squeeze_excite": False}),
+    "mixfacenet_s": _mixfacenet("s", shuffle=False),
+    "mixfacenet_m": _mixfacenet("m", shuffle=False),
+    "mixfacenet_xs": _mixfacenet("xs", shuffle=False),
+    "shufflemixfacenet_s": _mixfacenet("s", shuffle=True),
+    "shufflemixfacenet_m": _mixfacenet("m", shuffle=True),
+    "shufflemixfacenet_xs": _mixfacenet("xs", shuffle=True),
     "tiny": BackboneKind("attfc_train.backbones.tiny:Tiny"),
 }
-"""``r18`` ... ``r200``: InsightFace's IResNets; ``mbf``: its MobileFaceNet; ``tiny``: for CPUs at 64x64."""
+"""``r18`` ... ``r200``: InsightFace's IResNets; ``mbf``: its MobileFaceNet; ``vargfacenet``: as published, ``_nose``: without
+squeeze-and-excitation; ``mixfacenet_``, ``shufflemixfacenet_``: as published; ``tiny``: for CPUs at 64x64."""
+
+BatchNormVariance: TypeAlias = Literal["unbiased", "biased"]
+"""What BatchNorm's running variance collects (`attfc_train.backbones.batch_norm`)."""
 
 
 class EncoderSettings(Protocol):
@@ -79,6 +95,11 @@ class EncoderSettings(Protocol):
         """Whether activations are computed again in the backward pass; makes no difference without one."""
         ...
 
+    @property
+    def batchnorm_variance(self) -> BatchNormVariance:
+        """What BatchNorm's running variance collects."""
+        ...
+
 
 def build_encoder(model: EncoderSettings, device: torch.device) -> nn.Module:
     """Return the freshly initialised encoder of a profile's ``model``; see `build_backbone`."""
@@ -88,11 +109,18 @@ def build_encoder(model: EncoderSettings, device: torch.device) -> nn.Module:
         image_size=model.image_size,
         gradient_checkpointing=model.gradient_checkpointing,
         device=device,
+        batchnorm_variance=model.batchnorm_variance,
     )
 
 
 def build_backbone(
-    name: str, *, embedding_size: int, image_size: int, gradient_checkpointing: bool, device: torch.device
+    name: str,
+    *,
+    embedding_size: int,
+    image_size: int,
+    gradient_checkpointing: bool,
+    device: torch.device,
+    batchnorm_variance: BatchNormVariance = "unbiased",
 ) -> nn.Module:
     """Return a freshly initialised backbone in train mode.
 
@@ -102,6 +130,7 @@ def build_backbone(
         image_size: H = W in pixels, a multiple of 16.
         gradient_checkpointing: trade a second forward pass for the memory of the activations; same result.
         device: where parameters and buffers are created.
+        batchnorm_variance: ``unbiased`` is torch's running variance, ``biased`` that of MXNet and PaddlePaddle.
 
     Raises:
         ProfileError: no backbone has this name.
@@ -110,10 +139,15 @@ def build_backbone(
     if kind is None:
         raise ProfileError("model.backbone must be a known name", f"'{name}'", f"Choose one of: {', '.join(BACKBONES)}.")
     builder: Builder = resolve_name(kind.builder)
-    return builder(
+    encoder = builder(
         embedding_size=embedding_size,
         image_size=image_size,
         gradient_checkpointing=gradient_checkpointing,
         device=device,
         **kind.options,
     )
+    if batchnorm_variance == "biased":
+        from attfc_train.backbones.batch_norm import keep_biased_variance
+
+        keep_biased_variance(encoder)
+    return encoder

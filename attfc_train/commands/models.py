@@ -2,42 +2,82 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from attfc_train.exits import check_device
+from attfc_train.command_line import Command, choice, examples, number
+from attfc_train.errors import CheckpointError, ProfileError
+from attfc_train.exits import check_device, known_device
 
 if TYPE_CHECKING:
     from attfc_train.export.model_file import Encoder
 
-Model = Annotated[Path, typer.Option(help="A run's folder, or a .pt, .safetensors or .onnx file.")]
-Which = Annotated[str, typer.Option(help="'best' or 'last' model of a run.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Model = Annotated[Path, typer.Option(help="A run's folder, or a .pt, .safetensors or .onnx file.", metavar="MODEL")]
+Which = Annotated[
+    str,
+    typer.Option(
+        help="'best' or 'last' model of a run.",
+        metavar="WORD",
+        parser=choice("--which", ("best", "last"), "'best' needs a run that had --val."),
+    ),
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", metavar="DEVICE", parser=known_device)]
 Val = Annotated[
     list[str] | None,
-    typer.Option(help="Verification set: a .bin file, or a data set to draw pairs from. Repeatable."),
+    typer.Option(help="Verification set: a .bin file, or a data set to draw pairs from. Repeatable.", metavar="SET"),
 ]
 _MODEL = Path("runs/attfc")
+_PRECISIONS = ("fp32", "fp16", "int8")
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (export, embed, compare):
-        app.command()(command)
+    lines: dict[Callable[..., None], tuple[str, ...]] = {
+        export: ("attfc-train export runs/faces", "attfc-train export runs/faces -o faces.int8.onnx --precision int8"),
+        embed: ("attfc-train embed photos -o features.npz --model runs/faces",),
+        compare: ("attfc-train compare a.jpg b.jpg --model runs/faces --val lfw.bin",),
+    }
+    for command, shown in lines.items():
+        app.command(cls=Command, epilog=examples(*shown))(command)
+
+
+def must_exist(paths: Sequence[Path]) -> None:
+    """Check that there is something at the paths of models, before torch is loaded.
+
+    Raises:
+        ProfileError: there is nothing: neither a model nor the profile of a run.
+    """
+    for path in paths:
+        if not path.exists():
+            raise ProfileError("MODEL must exist", f"'{path}', where nothing is", "Example: attfc-train evaluate runs/faces.")
 
 
 def export(
-    model: Annotated[Path, typer.Argument(help="A run's folder, or a .pt, .safetensors or .onnx file.")],
+    model: Annotated[Path, typer.Argument(help="A run's folder, or a .pt, .safetensors or .onnx file.", metavar="MODEL")],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="File to write: .onnx, .safetensors, .pt2 (torch.export) or .pt (state_dict)."),
+        typer.Option(
+            "--output",
+            "-o",
+            help="File to write: .onnx, .safetensors, .pt2 (torch.export) or .pt (state_dict).",
+            metavar="FILE",
+        ),
     ] = None,
     which: Which = "best",
-    precision: Annotated[str, typer.Option(help="Of an .onnx file: fp32, fp16 or int8.")] = "fp32",
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="Of an .onnx file: fp32, fp16 or int8.",
+            metavar="WORD",
+            parser=choice("--precision", _PRECISIONS, "Leave it out for fp32."),
+        ),
+    ] = "fp32",
     calibrate: Annotated[
-        str | None, typer.Option(help="Data set that int8's ranges are measured on; a run's own data by default.")
+        str | None,
+        typer.Option(help="Data set that int8's ranges are measured on; a run's own data by default.", metavar="SET"),
     ] = None,
     val: Val = None,
 ) -> None:
@@ -48,8 +88,12 @@ def export(
 
 
 def embed(
-    images: Annotated[list[Path], typer.Argument(help="Image files, and folders of them: aligned face crops.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The .npz file to write.")] = Path("features.npz"),
+    images: Annotated[
+        list[Path], typer.Argument(help="Image files, and folders of them: aligned face crops.", metavar="IMAGE")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The .npz file to write.", metavar="FILE")] = Path(
+        "features.npz"
+    ),
     model: Model = _MODEL,
     which: Which = "best",
     device: Device = "auto",
@@ -61,10 +105,17 @@ def embed(
 
 
 def compare(
-    first: Annotated[Path, typer.Argument(help="An aligned face crop.")],
-    second: Annotated[Path, typer.Argument(help="Another one.")],
+    first: Annotated[Path, typer.Argument(help="An aligned face crop.", metavar="FIRST")],
+    second: Annotated[Path, typer.Argument(help="Another one.", metavar="SECOND")],
     model: Model = _MODEL,
-    threshold: Annotated[float | None, typer.Option(help="Cosine above which it is the same person.", min=-1, max=1)] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Cosine above which it is the same person.",
+            metavar="COSINE",
+            parser=number("--threshold", -1, 1, "--threshold 0.3"),
+        ),
+    ] = None,
     val: Val = None,
     which: Which = "best",
     device: Device = "auto",
@@ -83,12 +134,12 @@ def _say(text: str) -> None:
 
 
 def _opened(model: Path, which: str, device: str) -> Encoder:
+    if not model.exists():
+        raise CheckpointError("--model must exist", f"'{model}', where nothing is", "Example: --model runs/faces.")
+
     import torch
 
     from attfc_train.commands.export import checked_which
-    from attfc_train.errors import CheckpointError
     from attfc_train.export.model_file import open_encoder
 
-    if not model.exists():
-        raise CheckpointError("--model must exist", f"'{model}', where nothing is", "Example: --model runs/faces.")
     return open_encoder(model, checked_which(which), torch.device(check_device(device)))

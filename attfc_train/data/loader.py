@@ -5,11 +5,10 @@ Legend: B queries, R references per query, S x S pixels.
 
 from __future__ import annotations
 
-import os
 import time
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,10 +18,10 @@ from torch import Tensor
 
 from attfc_train.data.batch import Batch
 from attfc_train.data.dataset import FaceDataset
+from attfc_train.data.pool import DecodePool, result_of
 from attfc_train.data.reader import ImageReader
 from attfc_train.data.sampling.sampler import Draw, Sampler
 from attfc_train.errors import DataError
-from attfc_train.profile.profile import MAX_DEFAULT_WORKERS
 from attfc_train.units import Bytes, Seconds
 
 _IMAGES_PER_TASK: Final = 32
@@ -94,7 +93,7 @@ class AttentionLoader:
         self._sampler = sampler
         self._reader = ImageReader(dataset, image_size, cache_bytes)
         self._image_size = image_size
-        self._num_workers = num_workers or min(_num_cores(), MAX_DEFAULT_WORKERS)
+        self._num_workers = num_workers
         self._prefetch_batches = prefetch_batches
         self._max_corrupt_share = max_corrupt_share
         self._pin_memory = pin_memory
@@ -143,16 +142,16 @@ class AttentionLoader:
     def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
         """Yield the batches of steps `first_step` .. ``last_step - 1``, in order.
 
-        Closing the iterator, or an exception in it, ends its threads before it returns.
+        Closing the iterator, or an exception in it, ends its threads before it returns, unless one hangs in a read.
 
         Raises:
-            UnreadableError: an image cannot be read, not even some seconds later.
+            UnreadableError: an image cannot be read, not even some seconds later, or the read hangs.
             DataError: more than `max_corrupt_share` of the images drawn cannot be decoded.
         """
         self._reader.closing.clear()
         pending: deque[_Pending] = deque()
         started = first_step
-        pool = ThreadPoolExecutor(self._num_workers, thread_name_prefix="attfc-decode")
+        pool = DecodePool(self._num_workers)
         try:
             for step in range(first_step, last_step):
                 while started < min(last_step, step + 1 + self._prefetch_batches):
@@ -161,9 +160,9 @@ class AttentionLoader:
                 yield self._finish(pending.popleft())
         finally:
             self._reader.closing.set()
-            pool.shutdown(wait=True, cancel_futures=True)
+            pool.close()
 
-    def _start(self, pool: ThreadPoolExecutor, step: int) -> _Pending:
+    def _start(self, pool: DecodePool, step: int) -> _Pending:
         """Hand the images of a step to the workers, some per task."""
         draw = self._sampler.draw_step(step)
         # Workers write into slices of the batch itself: image i of the flat batch is that of positions[i], the queries first.
@@ -177,7 +176,7 @@ class AttentionLoader:
     def _finish(self, pending: _Pending) -> Batch:
         """Wait for a step's images, and count what was replaced."""
         since = time.perf_counter()
-        replaced = [position for part in pending.parts for position in part.result()]
+        replaced = [position for part in pending.parts for position in result_of(part)]
         self._wait_seconds += time.perf_counter() - since
         self._judge(pending.draw.flips.size, replaced)
         flips = torch.from_numpy(pending.draw.flips)
@@ -203,8 +202,3 @@ class AttentionLoader:
             rule = f"at most data.max_corrupt_share = {self._max_corrupt_share:g} of the images may be undecodable"
             remedy = "Repair or remove them, or raise data.max_corrupt_share."
             raise DataError(rule, f"{self._replaced} of {self._drawn} drawn, among them {names}", remedy)
-
-
-def _num_cores() -> int:
-    """Return the number of cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from attfc_train.data.foreign import foreign_content
+from attfc_train.data.report import shown
 from attfc_train.errors import DataError
 from attfc_train.units import Bytes, Seconds
 
@@ -48,7 +49,9 @@ def persistently(read: Callable[[], Read], wait: Callable[[Seconds], object] = t
 
 def unreadable(path: Path, error: OSError) -> UnreadableError:
     """Return the error for a file that the system does not give."""
-    return UnreadableError(f"'{path}' must be readable", error.strerror or "a read error", "Check the path and the disk.")
+    return UnreadableError(
+        f"'{shown(str(path))}' must be readable", error.strerror or "a read error", "Check the path and the disk."
+    )
 
 
 def open_regular(path: Path) -> int:

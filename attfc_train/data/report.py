@@ -7,6 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from attfc_train.streams import printable
+
+
+def shown(name: str) -> str:
+    r"""Return a name of a file, folder or person for the screen, on one line: a new line in it becomes ``\n``."""
+    return printable(name.replace("\n", "\\n").replace("\t", "\\t"))
+
 
 @dataclass(frozen=True, slots=True)
 class Remark:
@@ -63,7 +70,7 @@ class DataReport:
 
     def lines(self) -> list[str]:
         """Return the report as lines; none where nothing was passed over."""
-        return [*self._lines, *map(str, self.remarks)]
+        return [*map(shown, self._lines), *(shown(str(remark)) for remark in self.remarks)]
 
     def messages(self) -> list[str]:
         """Return the lines with the data set in front of each, for the screen."""

@@ -41,12 +41,12 @@ def aligned(pixels: NDArray[np.uint8], landmarks: Floats, size: int) -> NDArray[
     factor, shift = similarity(landmarks, size)
     row, column = np.mgrid[:size, :size]
     source = (column + 1j * row - shift) / (factor or 1)  # landmarks that make no face give some crop
-    # A black border of two pixels; what lies farther out is all border.
-    bordered = np.pad(pixels, ((2, 2), (2, 2), (0, 0))).astype(np.float32)
+    # A black border of two pixels; what lies farther out is all border. Floats are made of the crop's pixels alone.
+    bordered = np.pad(pixels, ((2, 2), (2, 2), (0, 0)))
     x = (source.real + 2).clip(0, bordered.shape[1] - 1.001)
     y = (source.imag + 2).clip(0, bordered.shape[0] - 1.001)
     left, top = x.astype(np.intp), y.astype(np.intp)
-    right_share, bottom_share = (x - left)[..., None], (y - top)[..., None]
+    right_share, bottom_share = ((place - corner)[..., None].astype(np.float32) for place, corner in ((x, left), (y, top)))
     upper = bordered[top, left] * (1 - right_share) + bordered[top, left + 1] * right_share
     lower = bordered[top + 1, left] * (1 - right_share) + bordered[top + 1, left + 1] * right_share
     crop: NDArray[np.uint8] = (upper * (1 - bottom_share) + lower * bottom_share + 0.5).astype(np.uint8)

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attfc_train.data.dataset import FaceDataset
+from attfc_train.data.decode import decode
 from attfc_train.data.identity_index import IdentityIndex
-from attfc_train.data.reading import persistently
+from attfc_train.data.pool import DecodePool
+from attfc_train.data.reading import UnreadableError, persistently
 from attfc_train.data.report import DataReport
-from attfc_train.errors import VerificationSetError
+from attfc_train.errors import DataError, VerificationSetError
 from attfc_train.evaluate.pairs import NUM_FOLDS
-from attfc_train.evaluate.verification_set import VerificationSet
+from attfc_train.evaluate.verification_set import Encoded, VerificationSet
 
 Pairs = NDArray[np.int64]
+
+UNDECODABLE: Final = "images that cannot be decoded, whose pairs are left out"
+_CHUNK: Final = 512
+_TRIAL_SIZE: Final = 32
+"""Pixels: a trial's result is thrown away."""
 
 
 def pairs_from_dataset(dataset: FaceDataset, num_pairs: int, seed: int) -> VerificationSet:
@@ -26,31 +34,73 @@ def pairs_from_dataset(dataset: FaceDataset, num_pairs: int, seed: int) -> Verif
 
     Args:
         dataset: whose identities the model must not have been trained on.
-        num_pairs: wanted; fewer are drawn where the data set has not as many distinct pairs.
+        num_pairs: wanted; fewer are drawn where the data set has not as many distinct pairs, or images are damaged.
         seed: of the draw.
 
     Raises:
         VerificationSetError: there are fewer than 10 pairs to draw, e.g. because no identity has two images.
+        UnreadableError: an image cannot be read, not even some seconds later.
     """
     rng = np.random.default_rng(seed)
     genuine = _genuine_pairs(dataset.index, num_pairs // 2, rng)
     impostor = _impostor_pairs(dataset.index, num_pairs // 2, rng)
+    report = DataReport(dataset.name)
+    report.include(dataset.index.report)
+    encoded = _read(dataset, np.unique(np.concatenate([genuine, impostor])), report)
+    genuine, impostor = (_decodable(drawn, encoded) for drawn in (genuine, impostor))
     num_each = min(len(genuine), len(impostor))
     num_each -= num_each % NUM_FOLDS if num_each >= NUM_FOLDS else 0  # equal folds, each half genuine
     if 2 * num_each < NUM_FOLDS:
-        raise VerificationSetError(
-            f"verification needs at least {NUM_FOLDS} pairs, half of them two images of one identity",
-            f"{len(genuine)} genuine and {len(impostor)} impostor pairs in '{dataset.name}'",
-            "Give a data set with at least 2 identities and 2 images of most of them.",
-        )
+        raise _too_few(dataset, len(genuine), len(impostor), report)
     # Pairs 0, 2, 4, ... are genuine, 1, 3, 5, ... impostor; an image that is in several pairs is read once.
     positions = np.stack([genuine[:num_each], impostor[:num_each]], axis=1).reshape(-1, 2)
     used, pairs = np.unique(positions, return_inverse=True)
-    encoded = [persistently(partial(dataset.encoded, position)) for position in used.tolist()]
     same = np.arange(2 * num_each) % 2 == 0
-    report = DataReport(dataset.name)
-    report.include(dataset.index.report)
-    return VerificationSet(dataset.name, encoded, pairs.reshape(-1, 2).astype(np.int64), same, report)
+    images = [encoded[position] for position in used.tolist()]
+    return VerificationSet(dataset.name, images, pairs.reshape(-1, 2).astype(np.int64), same, report)
+
+
+def _read(dataset: FaceDataset, positions: NDArray[np.int64], report: DataReport) -> dict[int, Encoded]:
+    """Return the images that can be decoded, by position; the others are counted.
+
+    One damaged file must not refuse a set that holds thousands of sound ones: its pairs are left out.
+    """
+    images: dict[int, Encoded] = {}
+    with DecodePool() as pool:
+        for start in range(0, positions.size, _CHUNK):
+            part = positions[start : start + _CHUNK].tolist()
+            for position, read in zip(part, pool.map(lambda position: _tried(dataset, position), part), strict=True):
+                if isinstance(read, DataError):
+                    report.count(UNDECODABLE, 1, f"{dataset.locate(position)} ({read.got})")
+                else:
+                    images[position] = read
+    return images
+
+
+def _tried(dataset: FaceDataset, position: int) -> Encoded | DataError:
+    """Return an image, or why it cannot be decoded."""
+    try:
+        encoded = persistently(lambda: dataset.encoded(position))
+        decode(encoded, _TRIAL_SIZE)
+    except UnreadableError:
+        raise
+    except DataError as error:
+        return error
+    return encoded
+
+
+def _decodable(pairs: Pairs, images: Mapping[int, Encoded]) -> Pairs:
+    """Return the pairs of which both images can be decoded."""
+    return pairs[np.isin(pairs, np.fromiter(images, dtype=np.int64, count=len(images))).all(axis=1)]
+
+
+def _too_few(dataset: FaceDataset, num_genuine: int, num_impostor: int, report: DataReport) -> VerificationSetError:
+    damaged = "".join(f"; {line}" for line in report.lines())
+    return VerificationSetError(
+        f"verification needs at least {NUM_FOLDS} pairs, half of them two images of one identity",
+        f"{num_genuine} genuine and {num_impostor} impostor pairs in '{dataset.name}'{damaged}",
+        "Give a data set with at least 2 identities and 2 images of most of them.",
+    )
 
 
 def _genuine_pairs(index: IdentityIndex, num: int, rng: np.random.Generator) -> Pairs:

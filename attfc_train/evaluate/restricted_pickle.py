@@ -175,7 +175,9 @@ def _check_opcodes(content: bytes) -> None:
     # a place above the number of opcodes before it is no pickler's.
     most = min(_MAX_OPCODES, _FREE_OPCODES + len(content) // _BYTES_PER_OPCODE)
     num_names = 0
-    for count, (opcode, argument, _) in enumerate(pickletools.genops(content)):
+    end = 0
+    for count, (opcode, argument, place) in enumerate(pickletools.genops(content)):
+        end = 1 + (place or 0)
         if opcode.name not in _ALLOWED_OPCODES:
             raise UnpicklingError(f"it uses the opcode {opcode.name}")
         if "PUT" in opcode.name and isinstance(argument, int) and argument > count:
@@ -185,6 +187,8 @@ def _check_opcodes(content: bytes) -> None:
             raise UnpicklingError(f"it names more than {_MAX_NAMES} things, where a pickler names each once")
         if count > most:
             raise UnpicklingError(f"it has more than {most:,} opcodes in {len(content):,} bytes")
+    if end < len(content):  # such as a second pickle, whose pairs nobody would see
+        raise UnpicklingError(f"{len(content) - end:,} bytes follow its end")
 
 
 def _new_array(*_: object) -> PlainArray:

@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
+import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -32,7 +33,7 @@ OPSET = 13
 """The oldest in which weights can be quantised channel by channel."""
 IR_VERSION = 7
 
-Translation: TypeAlias = Callable[["_Writer", list[Any]], str]
+Translation: TypeAlias = Callable[["_Writer", list[Any]], str | list[str]]
 
 
 def onnx_model(encoder: nn.Module, settings: ModelSettings) -> onnx.ModelProto:
@@ -69,6 +70,8 @@ class _Writer:
         self.nodes: list[onnx.NodeProto] = []
         self.initializers: dict[str, onnx.TensorProto] = {}
         signature = program.graph_signature
+        self.shape: list[int] = []
+        """Of the result that is being translated; 0 where it is the number of images."""
         self._names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
         self._tensors: Mapping[str, Tensor] = program.state_dict
 
@@ -90,9 +93,9 @@ class _Writer:
                 result = values[node.args[0][0].name]
         return result
 
-    def _call(self, node: fx.Node, values: dict[str, Any]) -> str:
+    def _call(self, node: fx.Node, values: dict[str, Any]) -> str | list[str]:
         name = str(node.target)
-        arguments = [values[argument.name] if isinstance(argument, fx.Node) else argument for argument in node.args]
+        arguments: list[Any] = list(fx.map_arg(node.args, lambda argument: values[argument.name]))
         if name == "wrap_with_autocast":
             inner = next(argument for argument in arguments if isinstance(argument, fx.GraphModule))
             given = arguments[arguments.index(inner) + 1 :]
@@ -101,14 +104,25 @@ class _Writer:
         if name not in TRANSLATIONS:
             remedy = "Write .safetensors or .pt, or give it a line in attfc_train/export/onnx_graph.py."
             raise UsageError("an ONNX file is for backbones whose operators it has", f"'{name}'", remedy)
+        result = node.meta.get("val")
+        self.shape = [side if isinstance(side, int) else 0 for side in result.shape] if isinstance(result, Tensor) else []
         # Later nodes name the result of an operator that works in place, and not what it overwrote, so nothing is special here.
         return TRANSLATIONS[name](self, arguments)
 
     def add(self, operator: str, inputs: list[str], **attributes: Any) -> str:
         """Append a node and return the name of its result."""
+        return self.add_all(operator, inputs, 1, **attributes)[0]
+
+    def add_all(self, operator: str, inputs: list[str], num_results: int, **attributes: Any) -> list[str]:
+        """Append a node with several results and return their names."""
         name = f"{operator.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
-        return name
+        names = [name] + [f"{name}_{place}" for place in range(1, num_results)]
+        self.nodes.append(helper.make_node(operator, inputs, names, name=name, **attributes))
+        return names
+
+    def constant(self, value: Any, dtype: str) -> str:
+        """Append a node that holds a number or a list of them: no parameter, so no initializer."""
+        return self.add("Constant", [], value=numpy_helper.from_array(np.array(value, dtype)))
 
     def parameter(self, name: str, *shape: int) -> str:
         """Add a parameter to the initializers, in another shape where one is given, and return its name."""
@@ -154,7 +168,48 @@ def _prelu(writer: _Writer, arguments: list[Any]) -> str:
 
 
 def _flatten(writer: _Writer, arguments: list[Any]) -> str:
-    return writer.add("Flatten", [arguments[0]], axis=arguments[1])
+    x, axis, *last = arguments
+    return _reshape(writer, arguments) if last else writer.add("Flatten", [x], axis=axis)
+
+
+def _reshape(writer: _Writer, arguments: list[Any]) -> str:
+    # ONNX takes a 0 as "as before": the number of images is the first side before and after.
+    return writer.add("Reshape", [arguments[0], writer.constant(writer.shape, "int64")])
+
+
+def _transpose(writer: _Writer, arguments: list[Any]) -> str:
+    x, first, second = arguments
+    order = list(range(len(writer.shape)))
+    order[first], order[second] = second, first
+    return writer.add("Transpose", [x], perm=order)
+
+
+def _mean(writer: _Writer, arguments: list[Any]) -> str:
+    x, axes, keeps = arguments
+    return writer.add("ReduceMean", [x], axes=axes, keepdims=int(keeps))
+
+
+def _multiply(writer: _Writer, arguments: list[Any]) -> str:
+    return writer.add("Mul", [each if isinstance(each, str) else writer.constant(each, "float32") for each in arguments])
+
+
+def _silu(writer: _Writer, arguments: list[Any]) -> str:
+    return writer.add("Mul", [arguments[0], writer.add("Sigmoid", arguments[:1])])
+
+
+def _concatenate(writer: _Writer, arguments: list[Any]) -> str:
+    return writer.add("Concat", arguments[0], axis=arguments[1])
+
+
+def _split(writer: _Writer, arguments: list[Any]) -> list[str]:
+    x, sizes, axis = arguments
+    return writer.add_all("Split", [x, writer.constant(sizes, "int64")], len(sizes), axis=axis)
+
+
+def _item(_: _Writer, arguments: list[Any]) -> str:
+    """Return one of several results, or the only one."""
+    results, place = arguments
+    return str(results[place] if isinstance(results, list) else results)
 
 
 def _plain(operator: str, num_inputs: int) -> Translation:
@@ -171,14 +226,22 @@ TRANSLATIONS: dict[str, Translation] = {
     "aten.add.Tensor": _plain("Add", 2),
     "aten.add_.Tensor": _plain("Add", 2),
     "aten.batch_norm.default": _batch_norm,
+    "aten.cat.default": _concatenate,
     "aten.contiguous.default": _same,
     "aten.conv2d.default": _conv,
     "aten.flatten.using_ints": _flatten,
     "aten.linear.default": _linear,
+    "aten.mean.dim": _mean,
+    "aten.mul.Tensor": _multiply,
     "aten.prelu.default": _prelu,
     "aten.relu.default": _plain("Relu", 1),
     "aten.relu_.default": _plain("Relu", 1),
+    "aten.sigmoid.default": _plain("Sigmoid", 1),
+    "aten.silu.default": _silu,
+    "aten.split_with_sizes.default": _split,
     "aten.to.dtype": _same,  # float32 already: the last layers' own conversion
-    "<built-in function getitem>": _same,
+    "aten.transpose.int": _transpose,
+    "aten.unflatten.int": _reshape,
+    "<built-in function getitem>": _item,
 }
 """ATen operator -> the ONNX nodes that it becomes; every export is compared with torch before it is written."""

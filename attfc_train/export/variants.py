@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ from torch import Tensor
 
 from attfc_train.export.onnx_file import float_initializers
 from attfc_train.export.onnx_graph import INPUT, OUTPUT
+from attfc_train.scratch import scratch
 
 CALIBRATION_IMAGES = 256
 """From which the ranges of an 8-bit model are measured."""
@@ -37,6 +36,9 @@ def in_half_precision(model: onnx.ModelProto) -> onnx.ModelProto:
     for tensor, values in float_initializers(half):
         tensor.CopyFrom(numpy_helper.from_array(values.clip(-largest, largest).astype(np.float16), tensor.name))
     for node in half.graph.node:
+        for attribute in node.attribute:
+            if attribute.t.data_type == TensorProto.FLOAT:  # a constant; an attribute of another type has no tensor
+                attribute.t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(attribute.t).astype(np.float16)))
         node.input[:] = [f"{INPUT}_half" if name == INPUT else name for name in node.input]
         node.output[:] = [f"{OUTPUT}_half" if name == OUTPUT else name for name in node.output]
     first = helper.make_node("Cast", [INPUT], [f"{INPUT}_half"], name="cast_in", to=TensorProto.FLOAT16)
@@ -53,8 +55,8 @@ def in_8_bits(model: onnx.ModelProto, images: Tensor) -> onnx.ModelProto:
     Args:
         images: float32 [N, 3, S, S] in [-1, 1]: real ones, from which the ranges of the inputs are measured.
     """
-    with tempfile.TemporaryDirectory() as folder, _without_advice():
-        plain, folded, quantised = (Path(folder, name) for name in ("plain.onnx", "folded.onnx", "quantised.onnx"))
+    with scratch() as place, _without_advice():
+        plain, folded, quantised = (place.folder / name for name in ("plain.onnx", "folded.onnx", "quantised.onnx"))
         onnx.save(model, plain)
         quant_pre_process(plain, folded, skip_symbolic_shape=True)  # folds BatchNorm into the convolution before it
         quantize_static(

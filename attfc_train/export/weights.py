@@ -103,7 +103,9 @@ def recognised(state: State) -> ModelSettings | None:
             return None
         candidates = (ModelSettings(backbone=backbone, embedding_size=width, image_size=size) for size in _SIZES)
         shapes = {name: state[name].shape for name in names}
-        return next((settings for settings in candidates if _shapes(settings) == shapes), None)
+        matching = next((settings for settings in candidates if _shapes(settings) == shapes), None)
+        if matching is not None:  # a network of another width may have the same names
+            return matching
     return None
 
 

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from attfc_train.document import MOST
-from attfc_train.errors import ProfileError, UsageError
-from attfc_train.files import write_text_atomically
+from attfc_train.errors import ProfileError
+from attfc_train.files import keep_under, write_text_atomically, written_file
 from attfc_train.heads.kinds import HEADS
 from attfc_train.heads.pace import REPLACED
-from attfc_train.profile.profile import SCHEMA_VERSION, TrainProfile
+from attfc_train.profile.keys import Values, backbone_name, known_keys, unknown_key
+from attfc_train.profile.profile import BACKBONE_NAMES, SCHEMA_VERSION, TrainProfile
+from attfc_train.units import parse_count
 
 MAX_PROFILE_BYTES = 4 * 1024**2
+_OVERRIDES = "profile with --set"
 
 
 def profiles_folder() -> Path:
@@ -86,6 +89,14 @@ def parse_profile(document: Any, where: str) -> TrainProfile:
     Raises:
         ProfileError: another schema version, an unknown key, or a value outside its range.
     """
+    try:
+        return _validated(document, where)
+    except ValidationError as error:
+        raise ProfileError(f"'{where}' must be a valid profile", _first_problem(error), "Correct or re-create it.") from error
+
+
+def _validated(document: Any, where: str) -> TrainProfile:
+    """Return a checked profile as `parse_profile` does, but leave what the schema refuses to the caller."""
     version = document.get("schema_version") if isinstance(document, dict) else None
     if version != SCHEMA_VERSION:
         raise ProfileError(
@@ -99,8 +110,6 @@ def parse_profile(document: Any, where: str) -> TrainProfile:
     except UnicodeEncodeError as error:
         got = ascii(error.object[error.start - 20 if error.start > 20 else 0 : error.end])
         raise ProfileError(f"'{where}' must hold text that UTF-8 can express", got, "Rename what it names.") from error
-    except ValidationError as error:
-        raise ProfileError(f"'{where}' must be a valid profile", _first_problem(error), "Correct or re-create it.") from error
 
 
 def resolve_profile(profile: TrainProfile, num_ids: int, num_images: int) -> TrainProfile:
@@ -122,14 +131,36 @@ def save_profile(profile: TrainProfile, path: Path) -> None:
     write_text_atomically(path, profile.model_dump_json(indent=2) + "\n")
 
 
+def replace_profile(profile: TrainProfile, path: Path) -> Path | None:
+    """Write `profile` as `save_profile` does, and keep another file that was there.
+
+    Returns:
+        Where the former file is, ``best.json.former``; None: there was none, or one with the same content.
+    """
+    target = written_file(path)
+    text = profile.model_dump_json(indent=2) + "\n"
+    former = None
+    if target.is_file() and target.read_bytes() != text.encode():
+        former = target.with_name(f"{target.name}.former")
+        keep_under(target, former)
+    write_text_atomically(target, text)
+    return former
+
+
+def former_words(former: Path | None) -> str:
+    """Return what follows the name of a file that `replace_profile` has written."""
+    return "" if former is None else f"; the former one is {former}"
+
+
 def with_overrides(profile: TrainProfile, assignments: Iterable[str]) -> TrainProfile:
     """Return `profile` with ``section.key=value`` assignments (the command line's ``--set``); values are JSON or plain text.
 
-    Another ``head.kind`` keeps the margin and nothing else of the head; a count in images takes the place of the one in steps,
-    and the reverse. A prediction made for other settings is dropped.
+    A whole number may be written as people do (`attfc_train.units.parse_count`). Another ``head.kind`` keeps the margin and
+    nothing else of the head; a count in images takes the place of the one in steps, and the reverse. A prediction made for
+    other settings is dropped.
 
     Raises:
-        UsageError: not an assignment, or no such section.
+        UsageError: not an assignment, or no such setting.
         ProfileError: the result breaks a rule of the schema.
     """
     document = profile.model_dump(mode="json")
@@ -137,36 +168,87 @@ def with_overrides(profile: TrainProfile, assignments: Iterable[str]) -> TrainPr
     if any(assignment.startswith("run.epochs=") for assignment in assignments):
         document["run"]["steps"] = None  # a number of steps would win over the epochs that were just asked for
     _change_head(document, assignments)
+    keys = known_keys(profile, document["head"]["kind"])
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
-        node, leaf = _parent_of(document, key)
-        if not equals or node is None:
-            raise UsageError(
-                "--set must look like section.key=value", f"'{assignment}'", "Example: --set optim.batch_size=256."
-            )
-        node[leaf] = _json_or_text(text)
-        other, nothing = REPLACED.get(leaf, (leaf, None))
-        if other != leaf and other in node:
-            node[other] = nothing
-    changed = _parsed_overrides(document, assignments)
+        is_part = "." in key and any(name.startswith(f"{key}.") for name in keys)
+        if not equals or not (key in keys or is_part):
+            raise unknown_key(key, assignment, keys)
+        _assign(document, key, _value(key, text, keys))
+    changed = _parsed_overrides(document, assignments, keys)
     same = _predicted_settings(changed) == _predicted_settings(profile)
     return changed if same else changed.model_copy(update={"prediction": None})
 
 
-def _parsed_overrides(document: dict[str, Any], assignments: list[str]) -> TrainProfile:
+def _assign(document: dict[str, Any], key: str, value: Any) -> None:
+    """Put a value in its place, and nothing into the place of the setting that says the same in another unit."""
+    *sections, leaf = key.split(".")
+    node: Any = document
+    for section in sections:
+        node = node[section] if isinstance(node, dict) and section in node else {}
+    if not isinstance(node, dict):
+        return  # an assignment before has put another value there, which is refused
+    node[leaf] = value
+    other, nothing = REPLACED.get(leaf, (leaf, None))
+    if other != leaf and other in node:
+        node[other] = nothing
+
+
+def _value(key: str, text: str, keys: Mapping[str, Values]) -> Any:
+    """Return what somebody means by `text`.
+
+    Raises:
+        ProfileError: no backbone is called so, or a group of settings is given one value.
+    """
+    value = _json_or_text(text)
+    if key not in keys and not isinstance(value, dict):
+        parts = ", ".join(name for name in keys if name.startswith(f"{key}."))
+        raise ProfileError(f"--set {key} must name one of its parts", f"'{text[:60]}' for all", f"They are {parts}.")
+    if key == "model.backbone" and backbone_name(text) not in BACKBONE_NAMES:
+        raise ProfileError("--set model.backbone must be a known name", f"'{text[:60]}'", f"Choose {keys[key].rule}.")
+    if key == "model.backbone":
+        return backbone_name(text)
+    if key not in keys or not keys[key].is_count or isinstance(value, int):
+        return value
+    try:
+        return parse_count(text)
+    except ValueError:
+        return value
+
+
+def _parsed_overrides(document: dict[str, Any], assignments: list[str], known: Mapping[str, Values]) -> TrainProfile:
     """Return the checked profile; a plan's warm-up and ramps follow another number of steps where they are not given too."""
-    where = "profile with --set"
+
+    def parsed(changed: dict[str, Any]) -> TrainProfile:
+        try:
+            return _validated(changed, _OVERRIDES)
+        except ValidationError as error:
+            raise _refused_value(error, assignments, known) from error
+
     keys = [assignment.partition("=")[0] for assignment in assignments]
     steps = document["run"].get("steps")
     is_count = type(steps) is int and 1 <= steps <= MOST
     if "run.steps" not in keys or not is_count or any("ramp_" in key or "warmup_" in key for key in keys):
-        return parse_profile(document, where)
-    open_ended = parse_profile({**document, "run": {**document["run"], "steps": None}}, where)
-    return (
-        parse_profile(open_ended.lasting(steps).model_dump(mode="json"), where)
-        if open_ended.is_planned
-        else (parse_profile(document, where))
-    )
+        return parsed(document)
+    open_ended = parsed({**document, "run": {**document["run"], "steps": None}})
+    return parsed(open_ended.lasting(steps).model_dump(mode="json") if open_ended.is_planned else document)
+
+
+def _refused_value(error: ValidationError, assignments: list[str], known: Mapping[str, Values]) -> ProfileError:
+    """Return what is wrong with the assignments, in the words of who made them."""
+    problem = error.errors(include_url=False)[0]
+    place = ".".join(str(part) for part in problem["loc"] if part not in HEADS)
+    given = {key: text for key, _, text in (assignment.partition("=") for assignment in assignments)}
+    key = next((key for key in given if key in known and (place == key or place.startswith(f"{key}."))), None)
+    if problem["type"] == "union_tag_invalid" and "head.kind" in given:
+        key = "head.kind"
+    if key is not None:
+        rule = f"--set {key} must be {known[key].rule}"
+        return ProfileError(rule, f"'{given[key][:60]}'", "See 'attfc-train presets show attfc' for what every setting can be.")
+    rule, found, got = problem["msg"].removeprefix("Value error, ").partition(", but got ")
+    where = f" in {place}" if place else ""
+    sets = ", ".join(f"--set {name}" for name in given)
+    return ProfileError(f"settings must fit each other{where}: {rule}", got if found else "others", f"Correct {sets}.")
 
 
 def _change_head(document: dict[str, Any], assignments: list[str]) -> None:
@@ -182,15 +264,6 @@ def _predicted_settings(profile: TrainProfile) -> tuple[object, ...]:
     """Return the settings that a prediction is about: with others it would be wrong."""
     optim = profile.optim
     return profile.model, profile.head, optim.batch_size, optim.accumulation, profile.run.precision
-
-
-def _parent_of(document: dict[str, Any], dotted: str) -> tuple[dict[str, Any] | None, str]:
-    """Return the node that holds ``section.key``, None where there is none, and the key."""
-    *sections, leaf = dotted.split(".")
-    node: Any = document
-    for section in sections:
-        node = node.get(section) if isinstance(node, dict) else None
-    return (node if isinstance(node, dict) and sections else None), leaf
 
 
 def _json_or_text(text: str) -> Any:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias, Union
 
 from pydantic import Field, model_validator
 
-from attfc_train.backbones.kinds import BACKBONES
+from attfc_train.backbones.kinds import BACKBONES, BatchNormVariance
 from attfc_train.document import MOST, MOST_BYTES, Frozen, Precision, Value
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.heads.kinds import HEADS
@@ -81,6 +81,8 @@ class ModelSettings(Frozen):
     embedding_size: int = Field(512, ge=8, le=4096)
     image_size: int = Field(112, ge=32, le=512, multiple_of=16)
     gradient_checkpointing: bool = False
+    batchnorm_variance: BatchNormVariance = "unbiased"
+    """Of a batch, as BatchNorm's running variance collects it: torch's, or ``biased`` as MXNet and PaddlePaddle do."""
 
 
 if TYPE_CHECKING:

@@ -1,23 +1,68 @@
-"""Another beginning and another end of a run: weights that exist already (``--init``), and more epochs (``--extend``).
+"""What a run may have of another: a beginning (``--init``), an end (``--extend``), and settings on the way (``--set``).
 
-Both are in a checkpoint before the first step, so that a run that is killed goes on as it was meant to.
+The first two are in a checkpoint before the first step, so that a run that is killed goes on as it was meant to. Free of torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
-
-from torch import nn
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 from attfc_train.errors import UsageError
 from attfc_train.profile.profile import TrainProfile
-from attfc_train.run.checkpoint import Checkpoints
-from attfc_train.step.state import TrainState
 
-Initialise: TypeAlias = Callable[[nn.Module], object]
-"""Loads weights into an encoder, in place."""
+if TYPE_CHECKING:
+    from torch import nn
+
+    from attfc_train.run.checkpoint import Checkpoints
+    from attfc_train.step.state import TrainState
+
+    Initialise: TypeAlias = Callable[[nn.Module], object]
+    """Loads weights into an encoder, in place."""
+
 MOST_EPOCHS = 10_000
+
+
+RESUMABLE = (
+    "data.path",
+    "data.num_workers",
+    "data.prefetch_batches",
+    "data.cache_bytes",
+    "data.max_corrupt_share",
+    "model.gradient_checkpointing",
+    "head.dcc_size",
+    "head.storage",
+    "head.queue_mode",
+    "head.queue_length",
+    "optim.accumulation",
+    "optim.learning_rate",
+    "optim.warmup_steps",
+    "optim.weight_decay",
+    "optim.clip_norm",
+    "run.log_every",
+    "run.eval_every",
+    "run.save_every",
+    "run.keep_checkpoints",
+)
+"""Settings that may change in a resumed run: what is learned and what is drawn stays the same.
+
+A container of another size or form takes over the newest centers that it has room for (`attfc_train.heads.containers.resize`).
+With the draw ``residency``, fewer slots than the window has identities narrow the window: another order of images from the
+resumed step on.
+"""
+
+
+def check_resumable(assignments: Sequence[str]) -> None:
+    """Refuse to change what decides a run.
+
+    Raises:
+        UsageError: names the setting.
+    """
+    for assignment in assignments:
+        key = assignment.partition("=")[0]
+        if key not in RESUMABLE:
+            remedy = f"These can change: {', '.join(RESUMABLE)}. For others start a new run."
+            raise UsageError("--resume keeps what decides the run", f"--set {key}", remedy)
 
 
 def begin_with(state: TrainState, initialise: Initialise, checkpoints: Checkpoints) -> None:

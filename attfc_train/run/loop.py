@@ -279,6 +279,7 @@ class Loop:
         if self.best_accuracy is None or mean > self.best_accuracy:
             self.best_accuracy = mean
             self._check_finite()
+            self.log.sync()  # a resumed run reads there which model this is (`attfc_train.run.best_model`)
             save_model(self.folder / BEST_FILE, self.state.exported_encoder)
         self._clock.restart(self.state.step)
         return True

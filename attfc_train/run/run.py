@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
@@ -27,17 +28,21 @@ from attfc_train.evaluate.load import load_verification_sets
 from attfc_train.optim.precision import prepare_device
 from attfc_train.profile.file import load_profile, resolve_profile, save_profile, with_overrides
 from attfc_train.profile.profile import TrainProfile
+from attfc_train.run.best_model import still_best
 from attfc_train.run.checkpoint import FILE_NAME as CHECKPOINT_FILE
 from attfc_train.run.checkpoint import Checkpoint, Checkpoints, has_checkpoint, load_last
 from attfc_train.run.collapse import OnCollapse
 from attfc_train.run.folder import run_folder
 from attfc_train.run.log import RunLog, read_log
-from attfc_train.run.longer import Initialise, begin_with, extended
+from attfc_train.run.longer import begin_with, check_resumable, extended
 from attfc_train.run.loop import BEST_FILE, MODEL_FILE, PROFILE_FILE, Evaluator, Loop
 from attfc_train.run.out_of_memory import OnOom, is_out_of_memory, reason
 from attfc_train.run.preflight import check_start, planned_memory, prediction_for
 from attfc_train.step.build import build
 from attfc_train.step.state import TrainState
+
+if TYPE_CHECKING:
+    from attfc_train.run.longer import Initialise
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +96,8 @@ def _run(
         checkpoints = Checkpoints(options.folder, profile.run.keep_checkpoints)
         best_accuracy = None
         if checkpoint is not None:
+            best_accuracy = still_best(options.folder, checkpoint, profile, options.say)
             _restore(state, checkpoint, options)
-            best_accuracy = checkpoint.best_accuracy
             # A damaged file in the last one's place gives way to the next; the one that is resumed from stays.
             checkpoints.step = state.step if checkpoint.path.name == CHECKPOINT_FILE else None
             if profile.total_steps != checkpoint.profile.total_steps:
@@ -101,35 +106,6 @@ def _run(
             begin_with(state, initialise, checkpoints)
         save_profile(profile, options.folder / PROFILE_FILE)
         _train(state, dataset, evaluator, options, checkpoints, best_accuracy)
-
-
-RESUMABLE = (
-    "data.path",
-    "data.num_workers",
-    "data.prefetch_batches",
-    "data.cache_bytes",
-    "data.max_corrupt_share",
-    "model.gradient_checkpointing",
-    "head.dcc_size",
-    "head.storage",
-    "head.queue_mode",
-    "head.queue_length",
-    "optim.accumulation",
-    "optim.learning_rate",
-    "optim.warmup_steps",
-    "optim.weight_decay",
-    "optim.clip_norm",
-    "run.log_every",
-    "run.eval_every",
-    "run.save_every",
-    "run.keep_checkpoints",
-)
-"""Settings that may change in a resumed run: what is learned and what is drawn stays the same.
-
-A container of another size or form takes over the newest centers that it has room for (`attfc_train.heads.containers.resize`).
-With the draw ``residency``, fewer slots than the window has identities narrow the window: another order of images from the
-resumed step on.
-"""
 
 
 def resume(options: RunOptions, assignments: Sequence[str] = (), extend: float | None = None) -> None:
@@ -141,7 +117,7 @@ def resume(options: RunOptions, assignments: Sequence[str] = (), extend: float |
         assignments: ``section.key=value`` for keys of `RESUMABLE`.
         extend: epochs to add to the run, finished or not.
     """
-    _check_resumable(assignments)
+    check_resumable(assignments)
     folder = options.folder
     if not os.path.isdir(folder):
         remedy = "Give the folder of a run that has saved."
@@ -195,19 +171,6 @@ def _restore(state: TrainState, checkpoint: Checkpoint, options: RunOptions) -> 
     checkpoint.state.clear()  # a second copy of everything, which would stay in the host's memory to the end
     if kept is not None:
         options.say(f"container: {kept.kept:,} of {kept.saved:,} centers kept")
-
-
-def _check_resumable(assignments: Sequence[str]) -> None:
-    """Refuse to change what decides a run.
-
-    Raises:
-        UsageError: names the setting.
-    """
-    for assignment in assignments:
-        key = assignment.partition("=")[0]
-        if key not in RESUMABLE:
-            remedy = f"These can change: {', '.join(RESUMABLE)}. For others start a new run."
-            raise UsageError("--resume keeps what decides the run", f"--set {key}", remedy)
 
 
 def _resolved(profile: TrainProfile, dataset: FaceDataset) -> TrainProfile:

@@ -20,13 +20,12 @@ def num_lanes() -> int:
     return min(8, len(os.sched_getaffinity(0)))
 
 
-def in_lanes(num_units: int, work: Callable[[int], Any], folder: Path, lanes: int | None = None) -> list[tuple[int, Any]]:
+def in_lanes(num_units: int, work: Callable[[int], Any], folder: Path) -> list[tuple[int, Any]]:
     """Return what `work` gives for the units 0, 1, ..., each with its unit, in the order of the units.
 
     Args:
         work: returns JSON; None: nothing was done, as the time is over.
         folder: for the lanes' files.
-        lanes: processes; None: as many as cores.
 
     Raises:
         RuntimeError: a lane died, which is a fault of the attack itself.
@@ -36,7 +35,7 @@ def in_lanes(num_units: int, work: Callable[[int], Any], folder: Path, lanes: in
     source, sink = os.pipe()
     os.write(sink, b"".join(map(_UNIT.pack, range(num_units))))
     os.close(sink)
-    files = [folder / f"lane{lane}.jsonl" for lane in range(lanes or num_lanes())]
+    files = [folder / f"lane{lane}.jsonl" for lane in range(num_lanes())]
     children = [_lane(source, work, file) for file in files]
     os.close(source)
     codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]

@@ -74,16 +74,15 @@ class Scenario:
     share: float
     """Of the whole time."""
     right: str
-    lanes: int | None = None
 
 
 SCENARIOS: Final[dict[str, Scenario]] = {
     "kills": Scenario(Kills, 200, 0.22, "gone on with, the run ends with the same bits and the same record, nothing left over"),
-    "power cuts": Scenario(PowerCuts, 80, 0.08, "as for a kill, from every disk that may be left"),
-    "full disks": Scenario(FullDisks, 80, 0.09, "one line and exit code 9, nothing left over; with room again the same bits"),
+    "power cuts": Scenario(PowerCuts, 80, 0.1, "as for a kill, from every disk that may be left"),
+    "full disks": Scenario(FullDisks, 80, 0.12, "one line and exit code 9, nothing left over; with room again the same bits"),
     "pairs of trainers": Scenario(Rivals, 30, 0.05, "one trains to the same bits, the other is told that it is in use"),
     "screens": Scenario(Terminals, 10, 0.02, "training goes on, or stops with its state saved, to the same bits"),
-    "killed tunings": Scenario(Tunings, 10, 0.3, "no process is left 10 s later, and the study can be gone on with", 1),
+    "killed tunings": Scenario(Tunings, 10, 0.3, "no process is left 10 s later, and no file; the study can be gone on with"),
 }
 
 
@@ -128,7 +127,7 @@ def try_scenario(name: str, run: Path, folder: Path, seed: int, wanted: int, dea
         return [what, outcome.document()]
 
     tally = Tally(name, len(scenes.cases))  # of power cuts there may be fewer that differ
-    for number, (what, document) in in_lanes(len(scenes.cases), work, folder / "lanes", scenario.lanes):
+    for number, (what, document) in in_lanes(len(scenes.cases), work, folder / "lanes"):
         tally.add(number, what, Outcome(**document))
     tally.seconds = time.monotonic() - begin
     return tally

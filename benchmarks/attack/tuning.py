@@ -17,6 +17,8 @@ from attfc_train.profile.file import load_profile
 from benchmarks.attack.outcome import HANG_SECONDS, Ended, Outcome, judged_end
 
 _MARK: Final = "ATTFC_ATTACK"
+_TEMPORARY: Final = "temporary"
+"""Of the tunings' own: what they leave there shows."""
 _KINDS: Final = ("the tuning is killed", "a child of it is killed, then it is told to stop", "the tuning is told to stop")
 _LONGEST_SECONDS: Final = 180.0
 _OPTIONS: Final = (
@@ -42,12 +44,11 @@ class Tunings:
         random = Random(f"{seed}/tunings")
         moments = [round(random.uniform(1, _LATEST_SECONDS), 2) for _ in range(wanted)]
         self.cases = [(_KINDS[number % len(_KINDS)], moment) for number, moment in enumerate(moments)]
+        self._run(folder / "first", _SHORT)  # fills the caches, so that the others soon come to what is killed
 
     def try_case(self, number: int) -> tuple[str, Outcome]:
         """End a tuning by force, look for what it left behind, and go on with its study."""
         kind, moment = self.cases[number]
-        if not (self.folder / "cache").exists():
-            self._run(self.folder / "first", _SHORT)  # fills the caches, so that the others soon come to what is killed
         what = f"{kind}, after {moment} s"
         folder = self.folder / str(number)
         outcome = self._ended(folder, kind, moment, f"{number}-{os.getpid()}")
@@ -75,7 +76,10 @@ class Tunings:
         if ended.code not in codes or "Traceback" in ended.output + ended.errors:
             return Outcome("words", f"exit code {ended.code}: {(ended.output + ended.errors)[-800:]}")
         orphans = _outliving(mark)
-        return Outcome("crash", f"orphans {HANG_SECONDS} s later: {orphans}") if orphans else Outcome("same")
+        if orphans:
+            return Outcome("crash", f"orphans {HANG_SECONDS} s later: {orphans}")
+        left = sorted(path.name for path in (folder / _TEMPORARY).iterdir())
+        return Outcome("silent", f"left over: {left}") if left else Outcome("same")
 
     def _gone_on(self, folder: Path) -> Outcome:
         """Resume the study; one that had not begun is begun."""
@@ -94,8 +98,9 @@ class Tunings:
         return self._wait(self._start(folder, more, "whole"), folder)
 
     def _start(self, folder: Path, more: Sequence[str], mark: str) -> subprocess.Popen[bytes]:
-        folder.mkdir(exist_ok=True)
-        variables = {**os.environ, "ATTFC_CACHE_DIR": str(self.folder / "cache"), _MARK: mark, "OMP_NUM_THREADS": "1"}
+        (folder / _TEMPORARY).mkdir(parents=True, exist_ok=True)
+        own = {"ATTFC_CACHE_DIR": str(self.folder / "cache"), "TMPDIR": str(folder / _TEMPORARY), _MARK: mark}
+        variables = {**os.environ, **own, "OMP_NUM_THREADS": "1"}
         arguments = ["-m", "attfc_planner.cli", "tune", *_OPTIONS, "--output", str(folder / "best.json"), *more]
         with (folder / "output").open("wb") as output, (folder / "errors").open("wb") as errors:
             return subprocess.Popen([sys.executable, *arguments], stdout=output, stderr=errors, env=variables)

@@ -10,6 +10,7 @@ import typer.main
 import attfc_planner.cli
 import attfc_train.cli
 
+COMPLETION = {"--install-completion", "--show-completion"}
 TRAIN = {
     "": {
         "--profile",
@@ -26,7 +27,9 @@ TRAIN = {
         "--on-collapse",
         "--extend",
         "--init",
-    },
+        "--version",
+    }
+    | COMPLETION,
     "export": {"model", "--output", "-o", "--which", "--precision", "--calibrate", "--val"},
     "embed": {"images", "--output", "-o", "--model", "--which", "--device"},
     "compare": {"first", "second", "--model", "--threshold", "--val", "--which", "--device"},
@@ -102,7 +105,7 @@ def surface(app: Any) -> dict[str, set[str]]:
 
 def _names(command: Any) -> set[str]:
     names = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
-    return names - {"--help"}
+    return names - {"--help", "-h"}
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,13 @@ LEAST_LINES, MOST_LINES = 40, 400
 LONGER: dict[str, str] = {}
 """Modules that may be longer, each with its reason."""
 SHORTER = {
+    "attfc_*.__main__": "python -m needs a file of that name",
     "attfc_planner.commands.*": "one file a command, however little is left to do once its options are checked",
     "attfc_planner.gpu.versions": "plans, tunings and explanations ask it",
     "attfc_planner.trace.no_gc": "several rooms trace and import without the garbage collector",
     "attfc_planner.tune.stages.watcher": "the protocol between every stage and its screen",
     "attfc_train.backbones.full_precision": "every backbone ends with it",
+    "attfc_train.backbones.squeeze_excite": "two backbones have it",
     "attfc_train.heads.attention": "the head and the stored queue attend alike",
     "attfc_train.heads.dcq.head": "a head beside its settings, which AttFC's does the work of",
     "attfc_train.heads.full_fc.head": "a learned layer and nothing more",

@@ -18,18 +18,20 @@ TABLE = """
 attfc_train.errors attfc_train.units attfc_train.phase attfc_train.interrupt attfc_train.cuda_environment
 attfc_train.streams
 attfc_train.document attfc_train.files attfc_train.faults attfc_train.processes attfc_train.device_hash attfc_train.screen
-attfc_train.rounding attfc_train.exits
+attfc_train.rounding attfc_train.exits attfc_train.command_line attfc_train.scratch
 attfc_train.backbones attfc_train.losses
 attfc_train.heads
 attfc_train.profile
 attfc_train.data attfc_train.optim
 attfc_train.step
 attfc_train.evaluate
-attfc_train.run attfc_train.data_commands
+attfc_train.run
 attfc_train.export
 attfc_train.api
 attfc_train attfc_train.commands
+attfc_train.data_commands
 attfc_train.cli
+attfc_train.__main__
 
 attfc_planner attfc_planner.gpu attfc_planner.knobs
 attfc_planner.trace attfc_planner.accuracy
@@ -42,6 +44,7 @@ attfc_planner.screens
 attfc_planner.report
 attfc_planner.commands
 attfc_planner.cli
+attfc_planner.__main__
 """
 ROWS = [line.split() for line in TABLE.strip().splitlines() if line]
 ROW_OF = {name: row for row, names in enumerate(ROWS) for name in names}
@@ -61,13 +64,21 @@ ONLY_IN = {
         "attfc_planner.tune.studies.study",
     },
     "sqlalchemy": {"attfc_planner.tune.studies.storage"},
-    "typer": {"attfc_train.cli", "attfc_train.commands.models", "attfc_train.data_commands", "attfc_planner.cli"},
+    "typer": {
+        "attfc_train.cli",
+        "attfc_train.command_line",
+        "attfc_train.commands.models",
+        "attfc_train.commands.presets",
+        "attfc_train.data_commands",
+        "attfc_planner.cli",
+    },
     "rich": {
         "attfc_train.screen",
         "attfc_train.run.log",
         "attfc_train.commands.evaluate",
         "attfc_train.commands.evaluate_screen",
         "attfc_train.commands.evaluate_search",
+        "attfc_train.commands.data_survey",
         "attfc_train.run.run",
         "attfc_planner.commands",
         "attfc_planner.screens",
@@ -75,7 +86,7 @@ ONLY_IN = {
     "pynvml": {"attfc_planner.gpu.nvml"},
     "triton": {"attfc_train.losses.triton", "attfc_train.losses.learning_triton"},
     "simplejpeg": {"attfc_train.data.decode"},
-    "PIL": {"attfc_train.data.decode"},
+    "PIL": {"attfc_train.data.decode", "attfc_train.data.encode"},
     "onnx": {"attfc_train.export"},
     "onnxruntime": {"attfc_train.export"},
     "safetensors": {"attfc_train.export"},
@@ -90,6 +101,7 @@ ONLY_IN = {
         "attfc_planner.gpu.calibration",
         "attfc_planner.gpu.catalog",
         "attfc_planner.gpu.profile",
+        "attfc_planner.tune.studies.notes",
     },
 }
 """Whom each dependency belongs to, modules or whole rooms: another one is a decision, not an accident."""
@@ -98,7 +110,10 @@ WITHOUT_TORCH = {
     "attfc_train.backbones.kinds",
     "attfc_train",
     "attfc_train.cli",
+    "attfc_train.command_line",
     "attfc_train.commands.models",
+    "attfc_train.commands.presets",
+    "attfc_train.commands.training",
     "attfc_train.data_commands",
     "attfc_train.errors",
     "attfc_train.exits",
@@ -106,6 +121,8 @@ WITHOUT_TORCH = {
     "attfc_train.files",
     "attfc_train.document",
     "attfc_train.run.log",
+    "attfc_train.run.longer",
+    "attfc_train.profile.keys",
     "attfc_train.profile.prediction",
     "attfc_train.profile.profile",
     "attfc_train.profile.file",
@@ -189,6 +206,8 @@ def test_loading_the_command_lines_is_cheap() -> None:
         ("attfc_train.cli", "evaluate --help"),
         ("attfc_train.cli", "export --help"),
         ("attfc_train.cli", "presets"),
+        ("attfc_train.cli", "presets show attfc"),
+        ("attfc_train.cli", "--version"),
         ("attfc_planner.cli", "--help"),
         ("attfc_planner.cli", "gpus"),
     ],
@@ -196,3 +215,27 @@ def test_loading_the_command_lines_is_cheap() -> None:
 def test_help_and_lists_do_not_load_torch(module: str, arguments: str) -> None:
     call = f"sys.argv[1:] = {arguments.split()}\ntry: {module}.main()\nexcept SystemExit as end: assert not end.code"
     assert loaded_by(f"import sys, {module}\n{call}") <= {"pydantic"}
+
+
+WRONG = {
+    "": set(),
+    "--prset tiny": set(),
+    "evaluate": set(),
+    "evaluate missing --far 1e-3": {"pydantic"},
+    "embed": set(),
+    "train": set(),
+    "--preset tiny --device gpu": {"pydantic"},
+    "--resume missing": {"pydantic"},
+    "--preset tinny": {"pydantic"},
+    "--preset tiny --set optim.lr=1": {"pydantic"},
+    "--preset tiny --set optim.batch_size=x": {"pydantic"},
+    "--profile missing.json": {"pydantic"},
+}
+"""Command lines that are refused, and the heavy packages that each may load (Typer takes pydantic to parse values)."""
+
+
+@pytest.mark.parametrize("arguments", WRONG)
+def test_wrong_arguments_are_refused_before_torch_is_loaded(arguments: str) -> None:
+    """Catches ``import torch`` for ``--device`` before the rest was looked at: 2 s for a word that is spelt wrong."""
+    call = f"sys.argv[:] = {['attfc-train', *arguments.split()]}\ntry: main()\nexcept SystemExit as end: assert end.code"
+    assert loaded_by(f"import sys\nfrom attfc_train.cli import main\n{call}") <= WRONG[arguments]

@@ -113,22 +113,40 @@ def test_unknown_preset(name: str, refusal: Refusal) -> None:
 @pytest.mark.parametrize(
     ("assignment", "error", "expected"),
     [
-        ("batch_size=8", UsageError, "--set must look like section.key=value, but got 'batch_size=8'"),
+        ("batch_size=8", UsageError, "--set must name a setting .*got 'batch_size'. Nearest: optim.batch_size"),
         ("optim.batch_size", UsageError, "--set must look like section.key=value"),
         ("", UsageError, "--set must look like section.key=value"),
         ("=", UsageError, "--set must look like section.key=value"),
-        ("optimiser.batch_size=8", UsageError, "--set must look like section.key=value"),
-        ("optim.batch_size.more=8", UsageError, "--set must look like section.key=value"),
-        ("prediction.memory=8", UsageError, "--set must look like section.key=value"),
-        ("optim.lr=0.1", ProfileError, "got optim.lr with value '0.1'"),
-        ("optim.batch_size=", ProfileError, "got optim.batch_size"),
-        ("optim.batch_size=[8", ProfileError, "got optim.batch_size with value '.8'"),
-        ("optim.batch_size=1e9", ProfileError, "got optim.batch_size"),
-        ("run.val=lfw.bin", ProfileError, "got run.val"),
-        ("model.backbone=resnet", ProfileError, "model.backbone must be a known name, but got 'resnet'"),
-        ("head.kind=softmax", ProfileError, "got head.*'softmax'"),
-        ("head.sample_rate=0.1", ProfileError, "got head.sample_rate with value '0.1'"),
-        ("head.attention_temperature=1e-40", ProfileError, "got head.attention_temperature.* greater than or equal to 0.001"),
+        ("optimiser.batch_size=8", UsageError, "got 'optimiser.batch_size'. Nearest: optim.batch_size"),
+        ("optim.batch_size.more=8", UsageError, "--set must name a setting .*got 'optim.batch_size.more'"),
+        ("prediction.memory=8", UsageError, "--set must name a setting .*The sections are data, model, head, optim, run"),
+        ("optim.lr=0.1", UsageError, "got 'optim.lr'. Nearest: optim.learning_rate. 'optim' has batch_size, accumulation, "),
+        ("head.dccsize=9", UsageError, "Nearest: head.dcc_size, .*'head' has kind, .*dcc_size"),
+        ("optim.batch_size=", ProfileError, "--set optim.batch_size must be a whole number from 2 to 65,536, but got ''"),
+        ("optim.batch_size=[8", ProfileError, "--set optim.batch_size must be a whole number .*got '.8'"),
+        ("optim.batch_size=1e9", ProfileError, "--set optim.batch_size must be a whole number from 2 to 65,536, but got '1e9'"),
+        ("run.steps=1.5", ProfileError, "--set run.steps must be a whole number of at least 1 or null, but got '1.5'"),
+        ("run.val=lfw.bin", ProfileError, "--set run.val must be a list such as .*lfw.bin"),
+        ("optim.milestones=[2]", ProfileError, "--set optim.milestones must be a list of numbers"),
+        ("model.backbone=resnet", ProfileError, "--set model.backbone must be a known name, but got 'resnet'. .*r50"),
+        (
+            "model.gradient_checkpointing=1",
+            ProfileError,
+            "--set model.gradient_checkpointing must be true or false, but got '1'",
+        ),
+        ("head.kind=softmax", ProfileError, "--set head.kind must be attfc, dcq, .*, but got 'softmax'"),
+        (
+            "head.margin=3",
+            ProfileError,
+            "--set head.margin must name one of its parts, but got '3' for all. .*head.margin.kind",
+        ),
+        ("head.sample_rate=0.1", UsageError, "got 'head.sample_rate'. It is one of --set head.kind=partial_fc"),
+        ("head.attention_temperature=1e-40", ProfileError, "must be a number of at least 0.001, but got '1e-40'"),
+        (
+            "optim.accumulation=3",
+            ProfileError,
+            "divide batch_size into parts >= 2, but got 3 and 4. .*--set optim.accumulation",
+        ),
     ],
 )
 def test_nonsense_overrides(
@@ -150,7 +168,7 @@ def test_paths_that_are_no_text(profile_file: ProfileFile, tmp_path: Path, refus
 
 
 def test_deeply_nested_override(profile_file: ProfileFile, refusal: Refusal) -> None:
-    refusal(ProfileError, "got run.val", "--profile", profile_file(), "--set", "run.val=" + "[" * 100_000, "--device", "cpu")
+    refusal(ProfileError, "--set run.val", "--profile", profile_file(), "--set", "run.val=" + "[" * 100_000, "--device", "cpu")
 
 
 def test_an_unreadable_profile(profile_file: ProfileFile, refusal: Refusal) -> None:

@@ -7,6 +7,9 @@ import sys
 import pytest
 
 from attfc_planner import cli
+from attfc_planner.gpu.catalog import get_card
+from attfc_planner.gpu.detect import find_gpu
+from attfc_train.errors import UsageError
 
 Outcome = tuple[int, str, str]
 
@@ -55,6 +58,22 @@ def test_a_word_that_names_no_card_is_refused_in_one_line(
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
     assert message in err
+
+
+@pytest.mark.parametrize("word", ["8xh100-sxm", "8 x H100-SXM", "8XH100 SXM", "8*h100-sxm", "8×h100-sxm"])
+def test_several_cards_are_planned_as_one_and_said_so(word: str) -> None:
+    device, note = find_gpu(word)
+    assert device == get_card("h100-sxm")
+    assert note is not None
+    assert note.startswith(f"8 x {device.name}: planned for one of them. attfc-train uses one card")
+
+
+def test_one_card_of_a_kind_needs_no_words_and_several_of_none_are_refused() -> None:
+    assert find_gpu("1x rtx-4090") == find_gpu("rtx-4090")
+    with pytest.raises(UsageError, match=r"a card of the catalogue, but got 'h1oo'. Nearest: "):
+        find_gpu("8xh1oo")
+    with pytest.raises(UsageError, match=r"got '0xh100-sxm'"):
+        find_gpu("0xh100-sxm")
 
 
 def test_the_list_has_both_sizes_of_a_card(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -58,13 +58,13 @@ class BackboneContract:
 
     def test_autocast_keeps_the_last_layers_in_float32(self) -> None:
         encoder = self.build()
-        inputs: dict[str, torch.dtype] = {}
-        for key in ("conv", "fc"):
-            layer = next(m for m in encoder.modules() if isinstance(m, nn.Conv2d if key == "conv" else nn.Linear))
-            layer.register_forward_hook(lambda _, __, out, key=key: inputs.__setitem__(key, out.dtype))
+        outputs: dict[int, torch.dtype] = {}
+        weighted = [module for module in encoder.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+        for place in (0, -1):
+            weighted[place].register_forward_hook(lambda _, __, out, place=place: outputs.__setitem__(place, out.dtype))
         with torch.autocast("cpu", torch.bfloat16):
             embeddings = encoder(self.images())
-        assert inputs == {"conv": torch.bfloat16, "fc": torch.float32}
+        assert outputs == {0: torch.bfloat16, -1: torch.float32}
         assert embeddings.dtype == torch.float32
 
     @pytest.mark.parametrize("checkpointing", [False, True])
@@ -106,6 +106,26 @@ class BackboneContract:
             del output
         assert kept[1] < 0.7 * kept[0]
 
+    @pytest.mark.parametrize("checkpointing", [False, True])
+    def test_a_biased_running_variance_is_the_batchs_own(self, checkpointing: bool) -> None:
+        """Catches a layer that keeps torch's, one that another pass changes, and an output that is no longer the same."""
+        torchs, biased = self.build(), self.build(gradient_checkpointing=checkpointing, batchnorm_variance="biased")
+        inputs: dict[str, Tensor] = {}
+        for name, module in torchs.named_modules():
+            if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
+                module.register_forward_pre_hook(lambda _, given, name=name: inputs.__setitem__(name, given[0].detach()))
+        outputs = [encoder(self.images()) for encoder in (torchs, biased)]
+        assert torch.equal(*outputs)
+        outputs[1].square().sum().backward()
+        buffers = dict(biased.named_buffers())
+        assert inputs
+        for name, given in inputs.items():
+            dims = [dim for dim in range(given.ndim) if dim != 1]
+            expected = 0.9 + 0.1 * given.var(dims, correction=0)
+            torch.testing.assert_close(buffers[f"{name}.running_var"], expected, msg=name)
+            torch.testing.assert_close(buffers[f"{name}.running_mean"], 0.1 * given.mean(dims), msg=name)
+            assert buffers[f"{name}.num_batches_tracked"] == 1
+
     def test_inference_changes_nothing(self) -> None:
         encoder = self.build(gradient_checkpointing=True).eval()
         before = {key: value.clone() for key, value in encoder.state_dict().items()}
@@ -117,10 +137,16 @@ class BackboneContract:
 
 def millions_and_giga_macs(name: str, embedding_size: int = 512, size: int = 112) -> tuple[float, float]:
     """Parameters / 1e6, and multiply-accumulates of one image / 1e9, without memory or computation."""
+    parameters, macs = parameters_and_macs(name, embedding_size, size)
+    return parameters / 1e6, macs / 1e9
+
+
+def parameters_and_macs(name: str, embedding_size: int = 512, size: int = 112) -> tuple[int, int]:
+    """Parameters, and multiply-accumulates of one image, of convolutions and matrix products, without memory or computation."""
     with FakeTensorMode(allow_fallback_kernels=False), torch.no_grad():
         encoder = build_backbone(
             name, embedding_size=embedding_size, image_size=size, gradient_checkpointing=False, device=CPU
         ).eval()
         with FlopCounterMode(display=False) as counter:
             encoder(torch.empty(1, 3, size, size))
-    return sum(p.numel() for p in encoder.parameters()) / 1e6, counter.get_total_flops() / 2e9
+    return sum(p.numel() for p in encoder.parameters()), counter.get_total_flops() // 2

@@ -1,25 +1,31 @@
 """One short training in a process of its own: ``attfc-train`` with a profile, watched through its record.
 
-Like `attfc_planner.plan.launch`, but limited in time, silent, and stopped early where its evaluations say so.
+Like `attfc_planner.plan.launch`, but limited in time, silent, and stopped early where its evaluations say so. As a program this
+module is the trainer itself, with the folder that it is to leave nothing of as its first argument: a tuning that is killed
+cannot remove it, while its training is told to end, and saves (`attfc_train.processes`).
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
+import shutil
 import signal
 import subprocess
-import tempfile
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, TypeAlias
+from types import FrameType
+from typing import Any, Literal, NoReturn, Protocol, TypeAlias
 
 from attfc_train.errors import DeviceMemoryError
 from attfc_train.processes import command
 from attfc_train.profile.file import save_profile
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.run.log import read_log
+from attfc_train.scratch import Scratch, scratch
 from attfc_train.units import Bytes
 
 Outcome = Literal["finished", "stopped", "out of time", "out of memory", "failed"]
@@ -66,21 +72,22 @@ def run_short_training(
         timeout: seconds after which the process is stopped.
     """
     begin = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="attfc-tune-") as name:
-        folder = Path(name)
+    with scratch() as place:
+        folder = place.folder
         save_profile(profile, folder / "profile.json")
-        with _started(folder, kind) as child:
+        with _started(place, kind) as child:
             stopped = _watch(child, folder / "run", len(profile.run.val), begin + timeout, on_check)
         return _result(folder, child.returncode, stopped, time.monotonic() - begin)
 
 
 @contextlib.contextmanager
-def _started(folder: Path, kind: str) -> Iterator[subprocess.Popen[bytes]]:
+def _started(place: Scratch, kind: str) -> Iterator[subprocess.Popen[bytes]]:
     """Start the trainer; end it when the context is left."""
+    folder = place.folder
     arguments = ["--profile", str(folder / "profile.json"), "--output", str(folder / "run"), "--device", kind]
-    trainer = command("attfc_train.cli", *arguments, "--on-oom", "fail")
+    trainer = command("attfc_planner.tune.stages.short_training", str(folder), *arguments, "--on-oom", "fail")
     with (folder / "output").open("wb") as output, (folder / "errors").open("wb") as errors:
-        child = subprocess.Popen(trainer, stdin=subprocess.DEVNULL, stdout=output, stderr=errors)
+        child = subprocess.Popen(trainer, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, pass_fds=(place.lock,))
         try:
             yield child
         finally:
@@ -143,3 +150,25 @@ def _result(folder: Path, code: int, stopped: Outcome | None, seconds: float) ->
 
 def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+
+
+def main() -> None:
+    """Train as attfc-train does, and remove the folder if the process that started this one is gone by then."""
+    from attfc_train import cli
+
+    folder = Path(sys.argv.pop(1))
+    parent = os.getppid()
+    signal.signal(signal.SIGTERM, _leave)  # until the trainer has its own handler
+    try:
+        cli.main()
+    finally:
+        if os.getppid() != parent:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _leave(number: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
+
+
+if __name__ == "__main__":
+    main()

@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeAlias
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from attfc_planner.tune.studies.notes import check_indices, check_values, checked_notes, is_number
 from attfc_planner.tune.studies.worker import BEAT_SECONDS
 
 Indices: TypeAlias = dict[str, int]
@@ -127,9 +128,29 @@ def _too_late_is_ignored() -> contextlib.suppress:
     return contextlib.suppress(optuna.exceptions.UpdateFinishedTrialError)
 
 
-def record_of(trial: FrozenTrial) -> Record:
-    """Return a trial as plain data."""
+def record_of(trial: FrozenTrial, knobs: Mapping[str, int], num_values: int) -> Record:
+    """Return a trial as plain data.
+
+    Args:
+        knobs: of its study, name -> number of values.
+        num_values: objectives of its study.
+
+    Raises:
+        ValueError: it is not as attfc writes trials.
+    """
     # An enqueued trial has its setting in `fixed_params` from the first moment, its parameters only once it is claimed.
-    indices = trial.system_attrs.get("fixed_params") or trial.params
+    indices = dict(trial.system_attrs.get("fixed_params") or trial.params)
     values = tuple(trial.values or ())
-    return Record(trial.number, dict(indices), _STATES[trial.state], values, trial.user_attrs)
+    check_indices(indices, knobs)
+    check_values(values, num_values)
+    _check_reports(trial)
+    return Record(trial.number, indices, _STATES[trial.state], values, checked_notes(trial.user_attrs))
+
+
+def _check_reports(trial: FrozenTrial) -> None:
+    """Refuse what Optuna's pruner and sampler would take for numbers."""
+    reported = {f"at check {step}": value for step, value in trial.intermediate_values.items()}
+    rungs = {key: value for key, value in trial.system_attrs.items() if key.startswith("completed_rung")}
+    for name, value in (reported | rungs | trial.constraints).items():
+        if not is_number(value):
+            raise ValueError(f"the value {value!r:.60} {name}")

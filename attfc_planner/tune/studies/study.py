@@ -23,6 +23,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 from attfc_planner.tune.studies.claim import CUT, DIED, Claim, Indices, Record, record_of
 from attfc_planner.tune.studies.storage import Store, as_storage_error, quiet
 from attfc_planner.tune.studies.worker import is_alive, this_worker
+from attfc_train.errors import StorageError
 
 FEWEST_FOR_IMPORTANCE = 10
 
@@ -34,6 +35,7 @@ class SharedStudy:
         knobs: name -> number of values.
         metrics: names of the objectives, all to be maximised.
         halving: prune by successive halving with this factor, from the report `first_cut` on (one objective only).
+        check: raises ValueError or LookupError for a trial that cannot be one of this study, beyond its knobs and values.
     """
 
     def __init__(
@@ -44,7 +46,10 @@ class SharedStudy:
         metrics: Sequence[str],
         halving: int | None = None,
         first_cut: int = 1,
+        check: Callable[[Record], object] = bool,
     ) -> None:
+        self._name = name
+        self._check = check
         self._store = store
         self._storage = store.backend
         self._knobs = dict(knobs)
@@ -64,7 +69,7 @@ class SharedStudy:
 
     @property
     def facts(self) -> dict[str, Any]:
-        """Return what was noted about the whole study."""
+        """Return what was noted about the whole study; it may be anything."""
         with as_storage_error():
             return dict(self._study.user_attrs)
 
@@ -74,9 +79,12 @@ class SharedStudy:
             self._study.set_user_attr(key, value)
 
     def records(self) -> list[Record]:
-        """Return all trials by number."""
-        with as_storage_error():
-            return [record_of(trial) for trial in self._trials()]
+        """Return all trials by number.
+
+        Raises:
+            StorageError: one is not as attfc writes trials.
+        """
+        return [record for record, _ in self._pairs()]
 
     def enqueue(self, indices: Indices, why: str, **facts: Any) -> None:
         """Make a trial for whoever claims it; setting and facts are there at once."""
@@ -88,13 +96,13 @@ class SharedStudy:
         Args:
             limit: settings that are run at most; a trial beyond them is dropped.
         """
-        for waiting in self._trials():
+        for record, waiting in self._pairs():
             # Taking is the one atomic step: of workers that saw the same waiting trial, one gets it, and only that one decides
             # whether it is to be run. It looks at lower numbers only: of two trials with one setting the higher is dropped,
             # whoever claims them and in whichever order, and never both.
             if waiting.state == TrialState.WAITING and self._take(waiting):
-                claim = self._begin(waiting)
-                dropped = _reason_to_drop(record_of(waiting), self.records(), limit)
+                claim = self._begin(waiting, record.indices)
+                dropped = _reason_to_drop(record, self.records(), limit)
                 if dropped is None:
                     return claim
                 claim.note(dropped=dropped)
@@ -108,7 +116,7 @@ class SharedStudy:
     def bury(self) -> int:
         """Fail the trials of dead workers and enqueue lost settings again; return how many were failed."""
         buried = 0
-        for trial in self._trials():
+        for _, trial in self._pairs():
             if trial.state == TrialState.RUNNING and not _is_alive(trial):
                 # Another worker may bury it at this moment, or its own may end it after all: then nothing is left to do. The
                 # outcome comes first, because a trial that has ended takes no notes.
@@ -181,15 +189,23 @@ class SharedStudy:
             evaluator = optuna.importance.PedAnovaImportanceEvaluator(target_quantile=best_share)
             return optuna.importance.get_param_importances(copy, evaluator=evaluator, params=varied, normalize=False)
 
-    def _trials(self) -> list[FrozenTrial]:
+    def _pairs(self) -> list[tuple[Record, FrozenTrial]]:
+        """Return all trials, as plain data that was looked at and as Optuna's."""
         with quiet(), as_storage_error():
-            return self._study.get_trials(deepcopy=False)
+            return [(self._record(trial), trial) for trial in self._study.get_trials(deepcopy=False)]
+
+    def _record(self, trial: FrozenTrial) -> Record:
+        try:
+            record = record_of(trial, self._knobs, len(self._directions))
+            self._check(record)
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            rule = f"trial {trial.number} of the study '{self._name}' must be as attfc-plan tune writes it"
+            remedy = "Something else has written there: give another --study, or another --storage or --output."
+            raise StorageError(rule, f"{error}" or type(error).__name__, remedy) from error
+        return record
 
     def _counted(self) -> Iterator[tuple[Record, FrozenTrial]]:
-        for trial in self._trials():
-            record = record_of(trial)
-            if record.counts and record.indices:
-                yield record, trial
+        return ((record, trial) for record, trial in self._pairs() if record.counts and record.indices)
 
     def _take(self, waiting: FrozenTrial) -> bool:
         """Set a waiting trial running; return False if another worker was faster."""
@@ -199,12 +215,11 @@ class SharedStudy:
         except optuna.exceptions.UpdateFinishedTrialError:
             return False
 
-    def _begin(self, waiting: FrozenTrial) -> Claim:
+    def _begin(self, waiting: FrozenTrial, indices: Indices) -> Claim:
         """Return the claim on a trial that was taken, with its worker, a first heartbeat and its parameters recorded."""
         trial = Trial(self._study, waiting._trial_id)
         trial.set_user_attr("worker", this_worker().document())
         trial.set_user_attr("beat", time.time())
-        indices = record_of(waiting).indices
         for name in indices:
             trial.suggest_int(name, 0, self._knobs[name] - 1)  # gives the enqueued value, and makes it a parameter
         return Claim(self._study, trial, indices)

@@ -16,7 +16,7 @@ from attfc_train.data.formats.readable import chosen, readable_images
 from attfc_train.data.formats.recordio import is_record_file
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.reading import persistently, read_file
-from attfc_train.data.report import DataReport
+from attfc_train.data.report import DataReport, shown
 from attfc_train.errors import DataError
 from attfc_train.units import Bytes
 
@@ -80,7 +80,7 @@ class FolderFaces:
     @property
     def name(self) -> str:
         """The folder."""
-        return str(self._root)
+        return shown(str(self._root))
 
     @property
     def index(self) -> IdentityIndex:
@@ -97,12 +97,12 @@ class FolderFaces:
         path = self._path(position)
         content = read_file(path, _MAX_FILE_BYTES + 1)
         if len(content) > _MAX_FILE_BYTES:
-            raise DataError(f"'{path}' must be at most 64 MiB", "more", "Use aligned face crops.")
+            raise DataError(f"'{self.locate(position)}' must be at most 64 MiB", "more", "Use aligned face crops.")
         return content
 
     def locate(self, position: int) -> str:
-        """Return the file's path."""
-        return str(self._path(position))
+        """Return the file's path, on one line."""
+        return shown(str(self._path(position)))
 
     def _path(self, position: int) -> Path:
         """Return where the image is."""
@@ -129,8 +129,9 @@ def _check_layout(root: Path, listing: Listing, report: DataReport) -> None:
     parts = [name for name in names if name.lower() in _PARTS]
     if parts and len(parts) == len(names):
         got = f"the parts {', '.join(parts)} in '{root}'"
-        others = f" and '{root / parts[-1]}' as --val" if len(parts) > 1 else ""
-        raise DataError(_RULE, got, f"Give '{root / _first_part(parts)}' as --data{others}.")
+        first = _first_part(parts)
+        others = [f" and '{root / name}' as --val" for name in parts if name != first]
+        raise DataError(_RULE, got, f"Give '{root / first}' as --data{''.join(others[-1:])}.")
     report.count("folders named like a part of a data set, taken as identities", len(parts), parts[0] if parts else "")
     if len(names) == 1 and listing.num_nested == listing.counts[0]:
         raise DataError(_RULE, f"one folder, '{names[0]}', with folders in it", f"Give '{root / names[0]}'.")

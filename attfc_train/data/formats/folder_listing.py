@@ -18,6 +18,7 @@ _HIDDEN: Final = "hidden files and folders passed over"
 _SPECIAL: Final = "pipes, devices and links to nowhere passed over"
 _LOOP: Final = "folders passed over that lie above, or were read already by another way (links)"
 _STRAY: Final = "images passed over that lie in no identity's folder"
+_TWICE: Final = "identities passed over that are another one by a second name (links)"
 _EMPTY: Final = "folders passed over that hold no image"
 _NESTED: Final = "images in folders within an identity's folder, which count as that identity's"
 _SHOWN_ENDINGS: Final = 6
@@ -55,7 +56,7 @@ def list_identities(root: Path, report: DataReport) -> Listing:
     listing = Listing()
     folders, listing.stray = walk.entries(b"")
     found.count(_STRAY, len(listing.stray), os.fsdecode(b"".join(listing.stray[:1])))
-    for folder in folders:
+    for folder in walk.each_once(folders):
         images = walk.images_below(folder)
         if images:
             listing.folders.append(folder)
@@ -80,6 +81,19 @@ class _Walk:
         self._endings: Counter[str] = Counter()
         self._example = b""
         self.num_nested = 0
+
+    def each_once(self, folders: list[bytes]) -> list[bytes]:
+        """Return the identities' folders but for links to another one: one person would be two classes."""
+        links = [folder for folder in folders if os.path.islink(os.path.join(self._root, folder))]
+        real = {os.path.join(os.path.realpath(self._root), folder) for folder in set(folders) - set(links)}
+        again = []
+        for folder in links:
+            target = os.path.realpath(os.path.join(self._root, folder))
+            if target in real:
+                again.append(folder)
+            real.add(target)
+        self._report.count(_TWICE, len(again), os.fsdecode(b"".join(again[:1])))
+        return [folder for folder in folders if folder not in set(again)]
 
     def images_below(self, folder: bytes) -> list[bytes] | None:
         """Return the sorted paths, from `folder` on, of all images in it and in the folders in it; None: it leads back."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 
 from attfc_train.data.decode import decode
 from attfc_train.data.identity_index import IdentityIndex
+from attfc_train.data.pool import DecodePool
 from attfc_train.data.reading import UnreadableError, persistently
 from attfc_train.data.report import DataReport
 from attfc_train.errors import DataError
@@ -20,6 +20,8 @@ Bools = NDArray[np.bool_]
 
 ALL_DECODED: Final = 10_000
 """In data sets with at most so many identities an image of each is decoded; in larger ones only of those that look strange."""
+LEFT_OUT: Final = "identities left out, none of whose images can be decoded"
+"""The report's words for them."""
 _SIZE: Final = 32
 """Pixels: a trial's result is thrown away."""
 
@@ -50,8 +52,8 @@ def readable_images(
     def trouble(identity: int) -> DataError | None:
         return _trouble(index.members_of(identity).tolist(), encoded)
 
-    with ThreadPoolExecutor() as pool:
-        troubles = list(pool.map(trouble, suspects.tolist()))
+    with DecodePool() as pool:
+        troubles = pool.map(trouble, suspects.tolist())
     reasons = [error for error in troubles if error is not None]
     if not reasons:
         return None
@@ -60,7 +62,7 @@ def readable_images(
     if lost.size == index.num_ids:
         rule = "each identity must have an image that can be decoded"
         raise DataError(rule, f"none in all {lost.size:,}, e.g. {where}: {reasons[0].got}", reasons[0].remedy)
-    report.count("identities left out, none of whose images can be decoded", lost.size, f"that of {where} ({reasons[0].got})")
+    report.count(LEFT_OUT, lost.size, f"that of {where} ({reasons[0].got})")
     kept = np.ones(index.num_ids, dtype=np.bool_)
     kept[lost] = False
     images: Bools = kept[index.labels]

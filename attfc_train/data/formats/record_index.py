@@ -87,6 +87,8 @@ def read_idx(path: Path, report: DataReport | None = None, remedy: str = "") -> 
     if not numbers.size or numbers.size % 2:
         refuse_foreign(path, rule, text)
         raise DataError(f"'{path}' {rule}", "other text" if text else "an empty file", advice)
+    if numbers.max() == np.iinfo(np.int64).max:  # what does not fit becomes this, so that different keys would be one
+        raise DataError(f"'{path}' {rule}", "numbers of more than 63 bits", advice)
     return by_key(numbers[::2], numbers[1::2], report or DataReport())
 
 

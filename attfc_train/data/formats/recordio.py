@@ -21,7 +21,7 @@ from attfc_train.data.formats.record_frames import FRAME_BYTES, HEADER_BYTES, Re
 from attfc_train.data.formats.record_index import make_index_command, read_or_make_index
 from attfc_train.data.formats.record_labels import Images, Int64s, labelled_images
 from attfc_train.data.identity_index import IdentityIndex
-from attfc_train.data.report import DataReport
+from attfc_train.data.report import DataReport, shown
 from attfc_train.errors import DataError
 
 _NAME: Final = "train"
@@ -76,7 +76,7 @@ class RecordIOFaces:
     @property
     def name(self) -> str:
         """The ``.rec`` file."""
-        return str(self._file.path)
+        return shown(str(self._file.path))
 
     @property
     def index(self) -> IdentityIndex:
@@ -102,7 +102,7 @@ class RecordIOFaces:
 
     def locate(self, position: int) -> str:
         """Return ``train.rec key 17``."""
-        return f"{self._file.path.name} key {self._keys[position]}"
+        return f"{shown(self._file.path.name)} key {self._keys[position]}"
 
 
 def _check_places(file: RecordFile, keys: Int64s, offsets: Int64s) -> None:

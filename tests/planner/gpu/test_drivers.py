@@ -49,6 +49,8 @@ LOST = {**THREE, "F_HANDLE": "15", "F_HANDLE_AT": "1"}
 FORBIDDEN = {**THREE, "F_HANDLE": "4", "F_HANDLE_AT": "0"}
 SLICES = {"F_MIG": "1", "F_SLICES": "2"}
 FULL = {"F_FREE_MIB": "100"}
+MIXED = {**THREE, "F_NAMES": "NVIDIA GeForce RTX 3060,NVIDIA GeForce RTX 4090,NVIDIA GeForce RTX 4090"}
+ORDERS = ("FASTEST_FIRST", "", "pci_bus_id", "PCI_BUS_ID ")
 OTHERS: list[dict[str, str]] = [
     {},
     THREE,
@@ -75,6 +77,13 @@ OTHERS: list[dict[str, str]] = [
     {**FULL, "F_HOLDERS": "11:20000", "F_PROCESS_NAME": "/opt/a\x1b[31m b"},
     {**FULL, "F_HOLDERS": "11:20000", "F_PROCESSES": "4"},
     {"F_NAME": "\xff"},
+    MIXED,
+    {**MIXED, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"},
+    {**MIXED, "CUDA_DEVICE_ORDER": "FASTEST_FIRST", "CUDA_VISIBLE_DEVICES": "2"},
+    {**MIXED, "CUDA_DEVICE_ORDER": "FASTEST_FIRST", "CUDA_VISIBLE_DEVICES": "GPU-9"},
+    {**THREE, "CUDA_DEVICE_ORDER": "FASTEST_FIRST"},
+    {**SLICES, **MIXED, "CUDA_DEVICE_ORDER": "FASTEST_FIRST"},
+    *({**MIXED, "CUDA_DEVICE_ORDER": order} for order in ORDERS),
     {"F_INIT": "18", "CUDA_VISIBLE_DEVICES": "0"},
 ]
 
@@ -85,7 +94,7 @@ def play(tmp_path_factory: pytest.TempPathFactory) -> Play:
     folder = tmp_path_factory.mktemp("driver")
     assert COMPILER is not None
     subprocess.run([COMPILER, "-shared", "-fPIC", "-o", folder / "libnvidia-ml.so.1", SOURCE], check=True)
-    environment = {name: value for name, value in os.environ.items() if name != "CUDA_VISIBLE_DEVICES"}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("CUDA_")}
     environment |= {"LD_LIBRARY_PATH": str(folder), "PYTHONPATH": str(ROOT), "ATTFC_CACHE_DIR": str(folder / "cache")}
     program = [sys.executable, "-m", "tests.planner.gpu.driver_cases"]
     played = subprocess.run(program, input=json.dumps(cases()), capture_output=True, text=True, env=environment, check=False)
@@ -194,6 +203,37 @@ def test_cuda_passes_over_gpus_that_this_account_may_not_open(play: Play) -> Non
     assert play(**FORBIDDEN)["uuid"] == "GPU-12345678-bbbb"
     assert play(**FORBIDDEN, CUDA_VISIBLE_DEVICES="1")["uuid"] == "GPU-9abcdef0-cccc"
     assert "NVML_ERROR_NO_PERMISSION" in refused(play(**FORBIDDEN, CUDA_VISIBLE_DEVICES="2"))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_numbers_that_cuda_and_nvml_count_otherwise_are_told_of(play: Play, order: str) -> None:
+    """CUDA takes every word but one for its default, the fastest first, and NVML numbers by PCI bus."""
+    result = play(**MIXED, CUDA_DEVICE_ORDER=order)
+    assert result["name"] == "NVIDIA GeForce RTX 3060"
+    assert result["note"].startswith(f"CUDA_DEVICE_ORDER is '{order}', so that CUDA may take NVIDIA GeForce RTX 4090 for GPU 0")
+    second = play(**MIXED, CUDA_DEVICE_ORDER="FASTEST_FIRST", CUDA_VISIBLE_DEVICES="2")
+    assert "NVIDIA GeForce RTX 3060 for GPU 2" in second["note"]
+    of_a_slice = play(**SLICES, **MIXED, CUDA_DEVICE_ORDER="FASTEST_FIRST")["note"].splitlines()
+    assert ["MIG is on" in line for line in of_a_slice] == [True, False]
+
+
+def test_numbers_that_can_only_be_one_cards_are_not(play: Play) -> None:
+    """Catches a line about cards that are all alike, or where a UUID says which."""
+    assert play(**MIXED)["note"] == ""
+    assert play(**MIXED, CUDA_DEVICE_ORDER="PCI_BUS_ID")["note"] == ""
+    assert play(**THREE, CUDA_DEVICE_ORDER="FASTEST_FIRST")["note"] == ""
+    assert play(**MIXED, CUDA_DEVICE_ORDER="FASTEST_FIRST", CUDA_VISIBLE_DEVICES="GPU-9")["note"] == ""
+
+
+@pytest.mark.parametrize("content", [b"", b"not a library", b"\x7fELF"])
+def test_a_library_that_cannot_be_loaded_is_told_of(content: bytes, tmp_path: Path) -> None:
+    """A container may have a library of no bytes: NVML's interface says that there is none, as on a machine without a card."""
+    (tmp_path / "libnvidia-ml.so.1").write_bytes(content)
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    program = "from attfc_planner.gpu.fingerprint import cuda_fingerprint, why_no_gpu; print(cuda_fingerprint(), why_no_gpu())"
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment, check=True).stdout
+    assert said.startswith("None the driver's library cannot be loaded, ")
+    assert said.count("\n") == 1
 
 
 @pytest.mark.parametrize("setting", [{}, {"CUDA_VISIBLE_DEVICES": "GPU-8"}])

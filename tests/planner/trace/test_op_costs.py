@@ -11,6 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from attfc_planner.trace.history import OpCost
 from attfc_planner.trace.op_costs import CostTally
 from attfc_planner.trace.torch_internals import DispatchMode, name_of
+from attfc_train.backbones.mixfacenet import MixedConv
 
 
 class Tallied(DispatchMode):
@@ -61,10 +62,40 @@ def test_every_channel_alone_costs_as_much_backward_as_forward_for_input_and_wei
     assert found["depthwise_convolution_backward"].flops == 2 * found["depthwise_convolution"].flops
 
 
-def test_groups_of_several_channels_are_convolutions_like_others() -> None:
-    found = costs(2)
-    assert {cost.kind for cost in found.values()} == {"conv"}
-    assert found["convolution_backward"].flops == 2 * found["convolution"].flops
+@pytest.mark.parametrize("groups", [2, 4])
+def test_narrow_groups_are_a_kind_of_their_own_with_the_flops_of_their_groups(groups: int) -> None:
+    """Catches FLOPs of a dense convolution, and the efficiency of one."""
+    found = costs(groups)
+    assert {name: cost.kind for name, cost in found.items()} == {
+        "grouped_convolution": "grouped",
+        "grouped_convolution_backward": "grouped",
+    }
+    assert found["grouped_convolution"].flops == 2 * 2 * 8 * 6 * 6 * 9 * 8 // groups
+    assert found["grouped_convolution_backward"].flops == 2 * found["grouped_convolution"].flops
+
+
+def test_wide_groups_are_convolutions_like_others() -> None:
+    assert {cost.kind for cost in costs(2, channels=128).values()} == {"conv"}
+    assert {cost.kind for cost in costs(2, channels=126).values()} == {"grouped"}
+
+
+def test_several_outputs_of_every_channel_alone_are_depthwise() -> None:
+    with Tallied() as tallied:
+        torch.nn.Conv2d(4, 12, 3, groups=4)(torch.ones(1, 4, 6, 6))
+        torch.nn.Conv2d(1, 12, 3)(torch.ones(1, 1, 6, 6))
+    names = [cost.name for cost in tallied.tally.costs() if "convolution" in cost.name]
+    assert names == ["depthwise_convolution", "convolution"]
+
+
+def test_a_mixed_convolution_is_its_parts() -> None:
+    """Catches kernels of several sizes that are priced as the largest."""
+    mixed = MixedConv(8, 8, (3, 5), torch.device("cpu"), depthwise=True)
+    with Tallied() as tallied:
+        mixed(torch.ones(2, 8, 6, 6))
+    found = {cost.name: cost for cost in tallied.tally.costs()}
+    assert found["depthwise_convolution"].flops == 2 * 2 * 6 * 6 * (4 * 9 + 4 * 25)
+    assert found["depthwise_convolution"].count == 2
+    assert "convolution" not in found
 
 
 def test_matrix_products_cost_what_torch_counts() -> None:

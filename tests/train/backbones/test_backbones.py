@@ -8,7 +8,7 @@ from attfc_train.errors import ProfileError
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    with pytest.raises(ProfileError, match=r"'r51'.*r18, r34, r50, r100, r200, mbf, tiny") as caught:
+    with pytest.raises(ProfileError, match=r"'r51'.*r18, r34, r50, r100, r200, mbf, vargfacenet, .*, tiny") as caught:
         build_backbone("r51", embedding_size=8, image_size=32, gradient_checkpointing=False, device=torch.device("cpu"))
     assert "\n" not in str(caught.value)
 

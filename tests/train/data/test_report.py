@@ -29,3 +29,11 @@ def test_reports_of_one_set_are_added_and_of_others_come_first():
 
 def test_nothing_is_nothing():
     assert DataReport("faces").messages() == []
+
+
+def test_a_name_with_a_new_line_stays_on_one_line():
+    r"""Catches a file ``a\nerror: ...`` that writes lines of its own on the screen and in the log."""
+    report = DataReport("faces")
+    report.count("files passed over", 1, "a\nb\tc\x1b[2J.txt")
+    report.say("d\ne")
+    assert report.lines() == ["d\\ne", "files passed over: 1, e.g. a\\nb\\tc\\x1b[2J.txt"]

@@ -185,6 +185,8 @@ EMPTY_ARRAY = RECONSTRUCT + b"cnumpy\nndarray\nK\x00\x85C\x01b\x87R"
         (b"\xff\xd8\xff\xe0 a photograph", "damaged"),
         (b"PK\x03\x04 an archive", "a zip archive"),
         (b"N.", "pair of lists"),
+        (b"]]\x86.]]\x86.", "4 bytes follow its end"),
+        (b"]]\x86." + bytes(512), "512 bytes follow its end"),
         (b"]]\x86.", "0 pairs"),
     ],
 )

@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from attfc_train.backbones.kinds import BACKBONES
 from attfc_train.errors import AttfcError, CheckpointError, UsageError
 from attfc_train.export import model_file
 from attfc_train.export.model_file import initialise, open_encoder, open_network, read_state
@@ -23,6 +24,8 @@ from attfc_train.step.build import build
 from tests.train.export.networks import CPU, TINY, needs, noise, opened, trained
 from tests.train.profiles import small_profile
 
+NAMESAKES = [name for name in BACKBONES if name.startswith(("vargfacenet", "mixfacenet", "shufflemixfacenet"))]
+
 
 def equal(one: Any, other: Any) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
@@ -35,11 +38,13 @@ def equal(one: Any, other: Any) -> bool:
         ModelSettings(backbone="tiny", image_size=64, embedding_size=256),
         ModelSettings(backbone="r18", image_size=48, embedding_size=64),
         ModelSettings(backbone="mbf", image_size=112, embedding_size=512),
+        *(ModelSettings(backbone=name, image_size=48, embedding_size=64) for name in NAMESAKES),
     ],
     ids=str,
 )
 def test_a_network_is_recognised_by_its_parameters(settings: ModelSettings) -> None:
-    """Catches a size that is taken for the usual one, and a width that is taken from another layer."""
+    """Catches a size that is taken for the usual one, a width that is taken from another layer, and networks whose
+    parameters have the names or the shapes of another's."""
     assert recognised(trained_cheaply(settings)) == settings
 
 
@@ -214,5 +219,9 @@ def test_an_unknown_format_and_a_precision_that_it_has_not(tmp_path: Path) -> No
 
 
 def test_the_profile_names_the_model() -> None:
-    """`ModelSettings` is what files name: another field of it must be thought of here."""
-    assert set(TrainProfile().model.model_dump()) == {"backbone", "embedding_size", "image_size", "gradient_checkpointing"}
+    """`ModelSettings` is what files name: another field of it must be thought of here.
+
+    The last two change no embedding of a trained model: files do not name them.
+    """
+    fields = ["backbone", "embedding_size", "image_size", "gradient_checkpointing", "batchnorm_variance"]
+    assert list(TrainProfile().model.model_dump()) == fields

@@ -26,8 +26,11 @@ from attfc_train.export import onnx_graph  # noqa: E402
 SMALL = {name: ModelSettings(backbone=name, image_size=32, embedding_size=16) for name in BACKBONES}
 
 
-# One of every module that builds: r34 to r200 are r18's blocks, more of them.
-@pytest.mark.parametrize("name", {kind.builder: name for name, kind in reversed(BACKBONES.items())}.values())
+# One of every module that builds: r34 to r200 are r18's blocks, more of them. The shuffling networks do more.
+BUILT = [*{kind.builder: name for name, kind in reversed(BACKBONES.items())}.values(), "shufflemixfacenet_xs"]
+
+
+@pytest.mark.parametrize("name", BUILT)
 def test_every_kind_of_backbone_gives_the_same_embeddings(name: str, tmp_path: Path) -> None:
     """Catches padding at the ends only, a slope along the width, and a batch size that is baked into the graph."""
     encoder = opened(SMALL[name])
@@ -51,7 +54,7 @@ def test_the_interface_is_the_fields(tmp_path: Path) -> None:
     assert [(each.name, each.shape) for each in session.get_outputs()] == [("embedding", ["None", 16])]
 
 
-@pytest.mark.parametrize("name", ["tiny", "mbf", "r18"])
+@pytest.mark.parametrize("name", BUILT)
 def test_the_graph_is_valid_and_looks_to_nobody_as_if_it_scaled_pixels(name: str, tmp_path: Path) -> None:
     """InsightFace's package takes a Sub and a Mul among the first 8 names of nodes for that."""
     export(opened(SMALL[name]), tmp_path / "model.onnx", "fp32", noise(32))
@@ -62,7 +65,7 @@ def test_the_graph_is_valid_and_looks_to_nobody_as_if_it_scaled_pixels(name: str
     assert not [each for each in names if each.startswith(("Sub", "Mul", "_minus", "_mul"))]
 
 
-@pytest.mark.parametrize("name", ["tiny", "mbf", "r18"])
+@pytest.mark.parametrize("name", BUILT)
 def test_parameters_come_back_bit_by_bit(name: str, tmp_path: Path) -> None:
     """Catches BatchNorm folded into its convolution, and slopes that keep their broadcast shape."""
     encoder = opened(SMALL[name])
@@ -88,6 +91,16 @@ def test_smaller_variants_are_smaller_and_alike(precision: str, share: float, tm
     session = onnxruntime.InferenceSession(tmp_path / "small.onnx", providers=["CPUExecutionProvider"])
     assert [each.type for each in (*session.get_inputs(), *session.get_outputs())] == ["tensor(float)"] * 2
     assert open_encoder(tmp_path / "small.onnx").settings == encoder.settings
+
+
+@pytest.mark.parametrize("name", ["vargfacenet", "shufflemixfacenet_xs"])
+def test_constants_of_a_graph_follow_its_precision(name: str, tmp_path: Path) -> None:
+    """Catches a float32 factor in a float16 graph, and a shape that is no integer any more."""
+    settings = ModelSettings(backbone=name, image_size=64, embedding_size=64)
+    written = export(opened(settings, noise(64, 16)), tmp_path / "half.onnx", "fp16", noise(64))
+    assert written.cosine is not None
+    assert written.cosine >= LEAST_COSINE["fp16"]
+    assert not open_encoder(tmp_path / "half.onnx").network.training
 
 
 def test_large_parameters_stay_finite_in_half_precision(tmp_path: Path) -> None:

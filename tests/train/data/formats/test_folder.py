@@ -114,6 +114,21 @@ def test_links_that_lead_back_are_not_followed_for_ever(face_folder, face_file, 
     assert counts == {"folders passed over that lie above": 4, "images in folders within an identity's folder": 1}
 
 
+def test_a_second_name_is_no_second_identity(face_folder, face_file, tmp_path):
+    """The same images were two classes, without a word."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "z.jpg").write_bytes(face_file(0, 1))
+    os.symlink("a", face_folder / "0 before a")
+    os.symlink(face_folder / "b", face_folder / "z")
+    os.symlink(outside, face_folder / "linked")
+    os.symlink(outside, face_folder / "linked again")
+    dataset = FolderFaces(face_folder)
+    assert dataset.index.counts.tolist() == [1, 3, 4, 1]
+    (line,) = dataset.index.report.lines()
+    assert line == "identities passed over that are another one by a second name (links): 3, e.g. 0 before a"
+
+
 def test_identities_without_a_decodable_image_are_left_out(face_folder, face_file, monkeypatch):
     (face_folder / "ab").mkdir()
     (face_folder / "ab" / "0.jpg").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
@@ -146,6 +161,7 @@ def test_nothing_but_pointers_is_refused_with_the_remedy(face_folder):
         ),
         ({"a": "Train/a", "b": "Train/b", "c": "Train/c"}, r"the parts Train in .*Give '.*/Train' as --data\."),
         ({"a": "train", "b": "test", "c": "valid"}, "the parts test, train, valid"),
+        ({"a": "test/a", "b": "train/b", "c": "train/c"}, r"Give '.*/train' as --data and '.*/test' as --val"),
         ({"a": "images/a", "b": "images/b", "c": "images/c"}, r"one folder, 'images', with folders in it.*Give '.*/images'"),
     ],
 )
@@ -180,3 +196,16 @@ def test_digests_tell_data_sets_apart(face_folder):
     assert FolderFaces(face_folder.rename(face_folder.with_name("moved"))).index.digest() == first
     (face_folder.with_name("moved") / "c").rename(face_folder.with_name("moved") / "d")
     assert FolderFaces(face_folder.with_name("moved")).index.digest() != first
+
+
+def test_names_with_new_lines_are_shown_on_one_line(tmp_path, face_file):
+    root = tmp_path / "my\nfaces"
+    for person in ("a\nb", "c"):
+        (root / person).mkdir(parents=True)
+        (root / person / "0.jpg").write_bytes(face_file(0, 0))
+    (root / "c" / "x.t\nxt").write_bytes(b"")
+    dataset = FolderFaces(root)
+    assert dataset.name == f"{tmp_path}/my\\nfaces"
+    assert dataset.locate(0) == f"{tmp_path}/my\\nfaces/a\\nb/0.jpg"
+    assert len(dataset.encoded(0)) > 100
+    assert not [line for line in dataset.index.report.messages() if "\n" in line]

@@ -204,6 +204,16 @@ def test_a_missing_index_is_made_and_equals_the_one_that_was_there(path, picture
     assert dataset.index.report.lines() == [f"'{index}' was missing: it has been made from the 10 records, and written"]
 
 
+@pytest.mark.parametrize("key", [10**30, 2**63, 2**63 - 1])
+def test_an_index_of_numbers_without_end(path, key):
+    """NumPy makes one number of all that do not fit: all keys were one, and of all images one was read."""
+    index = path.with_suffix(".idx")
+    offsets = [line.split("\t")[1] for line in index.read_text().splitlines()]
+    index.write_text("".join(f"{key + place}\t{offset}\n" for place, offset in enumerate(offsets)))
+    with pytest.raises(DataError, match="numbers of more than 63 bits"):
+        RecordIOFaces(path)
+
+
 def test_a_missing_index_of_a_folder_that_cannot_be_written(path, pictures, monkeypatch):
     def refuse(*_):
         raise StorageError("it must be writable", "Read-only file system", "Free it.")

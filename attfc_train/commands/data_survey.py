@@ -1,0 +1,164 @@
+"""``attfc-train data info`` and ``data check``: what is in a data set, and what in it would hurt a training."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from attfc_train.data.dataset import FaceDataset
+from attfc_train.data.encode import check_picture, write_picture
+from attfc_train.data.source import open_dataset
+from attfc_train.data.survey.look import Look, look, looked_at
+from attfc_train.data.survey.montage import montage
+from attfc_train.data.survey.problems import Problem, problems_of_counts, problems_of_look
+from attfc_train.errors import DataError
+
+DEFAULT_SAMPLE: Final = 20_000
+"""Images that are looked at unless --sample says otherwise: some 10 seconds a core."""
+_INDENT: Final = 24
+_BAR: Final = 24
+_SIZES: Final = 5
+"""Sizes that are listed."""
+
+
+@dataclass(frozen=True, slots=True)
+class SurveyOptions:
+    """The options of both commands."""
+
+    sample: int = DEFAULT_SAMPLE
+    """Images to look at; 0: all."""
+    output: Path | None = None
+    """The montage."""
+
+
+def show_info(path: str, options: SurveyOptions, console: Console) -> None:
+    """Print what is in a data set.
+
+    Raises:
+        DataError, UsageError: it cannot be opened or read.
+        StorageError: the montage cannot be written.
+    """
+    _survey(path, options, console)
+
+
+def check(path: str, options: SurveyOptions, tolerate: float, console: Console) -> None:
+    """Print what is in a data set and what would hurt a training.
+
+    Args:
+        tolerate: share of the images or identities up to which a problem is said, and nothing more.
+
+    Raises:
+        DataError: there is a problem, or the data set cannot be opened or read.
+        UsageError, StorageError: as `show_info`.
+    """
+    dataset, seen = _survey(path, options, console)
+    problems = [*problems_of_counts(dataset.index), *problems_of_look(dataset, seen)]
+    grave = [problem for problem in problems if problem.share > tolerate]
+    console.print()
+    for problem in problems:
+        _say(console, "problem" if problem.share > tolerate else "tolerated", problem.text)
+    if grave:
+        rule = f"'{dataset.name}' must hold nothing that would hurt a training"
+        remedy = "Mend them, or see --tolerate."
+        raise DataError(rule, _numbered(grave), remedy)
+    _say(console, "check", f"nothing found that would hurt a training{_limits(dataset, seen)}")
+
+
+def _numbered(problems: list[Problem]) -> str:
+    return "1 problem (above)" if len(problems) == 1 else f"{len(problems)} problems (above)"
+
+
+def _limits(dataset: FaceDataset, seen: Look) -> str:
+    """Return what the verdict does not cover."""
+    unseen = dataset.index.num_images - seen.num_seen
+    parts = [f"{unseen:,} images were not looked at"] if unseen else []
+    parts += ["whether they are aligned could not be told"] if seen.alignment.verdict == "cannot tell" else []
+    return f" ({'; '.join(parts)})" if parts else ""
+
+
+def _survey(path: str, options: SurveyOptions, console: Console) -> tuple[FaceDataset, Look]:
+    if options.output is not None:
+        check_picture(options.output, "--output")
+    with console.status("Opening the data set ..."):
+        dataset = open_dataset(path)
+    _show_counts(dataset, console)
+    with progress(console, looked_at(dataset, options.sample).size) as advance:
+        seen = look(dataset, options.sample, advance)
+    _show_look(dataset, seen, console)
+    if options.output is not None:
+        write_picture(options.output, montage(dataset))
+        _say(console, "montage", f"{options.output}: a row for each of some people")
+    return dataset, seen
+
+
+@contextmanager
+def progress(console: Console, images: int, what: str = "looking at images") -> Iterator[Callable[[int], None]]:
+    """Show how many images are done, on a terminal, until they are; gives a function that is told of each batch."""
+    columns = TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=images)
+        yield lambda count: bar.advance(task, count)
+
+
+def _show_counts(dataset: FaceDataset, console: Console) -> None:
+    index = dataset.index
+    counts = index.counts
+    _say(console, "data set", dataset.name)
+    _say(console, "identities", f"{index.num_ids:,}")
+    _say(console, "images", f"{index.num_images:,}")
+    low, middle, high = int(counts.min()), float(np.median(counts)), int(counts.max())
+    _say(console, "images an identity", f"{low:,} to {high:,}, median {middle:g}, mean {counts.mean():.1f}")
+    for line in histogram(counts):
+        console.print(line, soft_wrap=True)
+    lines = index.report.lines()
+    for place, line in enumerate(lines or ["nothing"]):
+        _say(console, "" if place else "passed over", line)
+
+
+def histogram(counts: NDArray[np.int64]) -> list[str]:
+    """Return lines with a bar for 1, 2, 3-4, 5-8, ... images: how many identities have so many."""
+    # Bin b holds 2^(b-1) < n <= 2^b, so its number is the length of n - 1 in bits.
+    bins = np.ceil(np.log2(counts)).astype(np.int64)
+    tally = np.bincount(bins)
+    first = int(bins.min())
+    most = int(tally.max())
+    lines = []
+    for place in range(first, tally.size):
+        low = 2 ** (place - 1) + 1 if place else 1
+        name = f"{low:,}" if low == 2**place else f"{low:,}-{2**place:,}"
+        number = int(tally[place])
+        bar = "█" * max(round(_BAR * number / most), 1 if number else 0)
+        lines.append(f"{name:>{_INDENT - 2}}  {bar:<{_BAR}} {number:,} ({number / counts.size:.1%})")
+    return lines
+
+
+def _show_look(dataset: FaceDataset, seen: Look, console: Console) -> None:
+    total = dataset.index.num_images
+    whole = "all images" if seen.num_seen == total else f"a random sample of {seen.num_seen:,} of {total:,} images"
+    _say(console, "looked at", whole if seen.num_seen == total else f"{whole} (--sample 0: all)")
+    sizes = [f"{width}x{height}: {count:,}" for (width, height), count in seen.sizes.most_common(_SIZES)]
+    more = len(seen.sizes) - _SIZES
+    _say(console, "sizes", ", ".join(sizes) + (f", and {more:,} other sizes" if more > 0 else "") or "none can be decoded")
+    for line in seen.report.lines():
+        _say(console, "found", line)
+    _say(console, "aligned?", f"{_ANSWERS[seen.alignment.verdict]}: {seen.alignment.reason}")
+
+
+_ANSWERS: Final = {"aligned": "yes", "not aligned": "no", "cannot tell": "cannot tell"}
+
+
+def _say(console: Console, name: str, text: str) -> None:
+    """Print a name and a text, which is broken into lines at spaces, each behind the name."""
+    width = max(20, console.width - _INDENT)
+    lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
+    for place, line in enumerate(lines):
+        console.print(f"{'' if place else name:<{_INDENT}}{line}", soft_wrap=True)

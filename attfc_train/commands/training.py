@@ -1,0 +1,143 @@
+"""``attfc-train`` without a command: start a run, or go on with one; torch is loaded once the arguments are right."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from attfc_train.errors import CheckpointError, UsageError
+from attfc_train.exits import check_device
+
+if TYPE_CHECKING:
+    import torch
+
+    from attfc_train.profile.profile import TrainProfile
+    from attfc_train.run.collapse import OnCollapse
+    from attfc_train.run.longer import Initialise
+    from attfc_train.run.out_of_memory import OnOom
+    from attfc_train.run.run import RunOptions
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The options that say what is trained."""
+
+    profile: Path | None
+    preset: str | None
+    resume: Path | None
+    output: Path
+    data: str | None
+    val: Sequence[str]
+    override: Sequence[str]
+    extend: float | None
+    init: Path | None
+
+    @property
+    def assignments(self) -> list[str]:
+        """The assignments of ``--set``, then ``--data`` and ``--val``, which win over them."""
+        data = [f"data.path={json.dumps(self.data)}"] if self.data is not None else []
+        return [*self.override, *data, *([f"run.val={json.dumps(list(self.val))}"] if self.val else [])]
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessOptions:
+    """The options of this process, as they were typed."""
+
+    device: str
+    tensorboard: bool
+    on_oom: str
+    on_collapse: str
+
+
+def train(source: Source, given: Sequence[str], process: ProcessOptions) -> None:
+    """Train a profile or a preset, or resume a run.
+
+    Args:
+        given: the options that stand on the command line.
+
+    Raises:
+        UsageError, ProfileError, CheckpointError: an option or a setting makes no sense; torch was not loaded.
+    """
+    sources = [name for name in given if name in ("--profile", "--preset", "--resume")]
+    if len(sources) != 1:
+        remedy = "Example: attfc-train --preset tiny --data synthetic:500x20. See attfc-train --help."
+        got = " and ".join(sources) or "none"
+        raise UsageError("exactly one of --profile, --preset and --resume must be given", got, remedy)
+    if source.resume is not None:
+        _resume(source.resume, source, given, process)
+        return
+    if source.extend is not None:
+        raise UsageError("--extend needs a run to continue", "no --resume", "Add --resume RUN, or set run.epochs.")
+    profile = _loaded(source)
+    if source.init is not None and not source.init.exists():
+        raise CheckpointError("--init must exist", f"'{source.init}', where nothing is", "Example: --init runs/faces.")
+
+    from attfc_train.run import run
+
+    run.start(profile, _run_options(source.output, process), _initialiser(source.init))
+
+
+def _resume(folder: Path, source: Source, given: Sequence[str], process: ProcessOptions) -> None:
+    superfluous = [name for name in given if name in ("--val", "--output", "--init")]
+    if superfluous:
+        raise UsageError("--resume takes its settings from the run", " and ".join(superfluous), "Leave them out.")
+    if not os.path.isdir(folder):
+        got = "a file" if folder.exists() else "no such folder"
+        raise CheckpointError(f"the run '{folder}' must exist", got, "Give the folder of a run that has saved.")
+
+    from attfc_train.run.longer import check_resumable
+
+    check_resumable(source.assignments)
+
+    from attfc_train.run import run
+
+    run.resume(_run_options(folder, process), source.assignments, source.extend)
+
+
+def _loaded(source: Source) -> TrainProfile:
+    from attfc_train.profile.file import load_preset, load_profile, with_overrides
+
+    if source.preset is not None:
+        loaded = load_preset(source.preset)
+    else:
+        assert source.profile is not None
+        loaded = load_profile(source.profile)
+    return with_overrides(loaded, source.assignments)
+
+
+def _run_options(folder: Path, process: ProcessOptions) -> RunOptions:
+    from attfc_train.run.run import RunOptions
+    from attfc_train.screen import Screen
+
+    policies = cast("OnOom", process.on_oom), cast("OnCollapse", process.on_collapse)
+    return RunOptions(folder, device_of(process.device), Screen(), process.tensorboard, *policies)
+
+
+def _initialiser(init: Path | None) -> Initialise | None:
+    if init is None:
+        return None
+    from attfc_train.export.model_file import initialise
+
+    return partial(initialise, path=init)
+
+
+def device_of(name: str) -> torch.device:
+    """Return the device of a value of ``--device``.
+
+    Raises:
+        UsageError: it is not on this machine.
+    """
+    import torch
+
+    return torch.device(check_device(name))
+
+
+def command_to_resume(folder: Path) -> str:
+    """Return the command that continues a run."""
+    return shlex.join(["attfc-train", "--resume", str(folder)])

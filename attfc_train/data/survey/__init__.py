@@ -1,0 +1,1 @@
+"""Data sets before training: what is in them, and what would hurt."""

@@ -20,7 +20,7 @@ ROOT: Final = Path(__file__).parents[2]
 PAGES: Final = (ROOT / "docs" / "heads-compared.md", ROOT / "README.md")
 ROWS: Final = {"main": MAIN, "parts": PARTS, "rest": REST, "large": (*LARGE, *LARGEST)}
 """Name in a mark -> heads, those that are on record."""
-_PLACE: Final = re.compile(r"(<!-- heads: (\S+) (\w+) -->\n).*?(\n?<!-- end -->)", re.DOTALL)
+_PLACE: Final = re.compile(r"(<!-- heads: (\S+) (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def write_pages(results: Path) -> None:
@@ -34,7 +34,7 @@ def fill(page: str, results: Path) -> str:
 
     def filled(place: re.Match[str]) -> str:
         begin, data, rows, end = place.groups()
-        return f"{begin}\n{_rows_of(data, ROWS[rows], results)}{end}"
+        return f"{begin}\n{_rows_of(data, ROWS[rows], results)}\n{end}"
 
     return _PLACE.sub(filled, page)
 

@@ -9,16 +9,23 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from attfc_planner.commands import import_config
 from attfc_planner.commands.option_checks import (
+    HEAD_WORDS,
     MAX_TRIALS,
+    backbone_word,
     backbones,
     check_limits,
     check_output,
     check_values,
     checked_head,
+    checked_word,
+    real,
     size_of_data,
+    whole,
 )
 from attfc_planner.tune.studies.address import shown_command
+from attfc_train.command_line import STYLE, Command, Group, Version, examples, number
 from attfc_train.exits import run_and_exit
 
 if TYPE_CHECKING:
@@ -26,29 +33,60 @@ if TYPE_CHECKING:
     from attfc_train.document import Precision, StorageName
 
 Head = Annotated[
-    str, typer.Option(help="Classification head: attfc, another kind to compare with, or 'auto' ('any') to choose among all.")
+    str,
+    typer.Option(
+        help="auto: a full FC layer where it fits and is as fast, else the best of it, Partial FC and AttFC; any: the best of "
+        "all kinds; or attfc, full_fc, partial_fc, dcq, f2c."
+    ),
 ]
 Val = Annotated[list[str] | None, typer.Option(help="Verification set: a .bin file or a data set. Repeatable.")]
 Output = Annotated[Path, typer.Option(help="Where the training profile is written.")]
-ImageSize = Annotated[int, typer.Option(help="Height and width of the images.", min=32, max=512)]
+ImageSize = Annotated[
+    int, typer.Option(help="Height and width of the images.", metavar="PIXELS", parser=whole("--image-size", 32, 512))
+]
 AnyPrecision = Annotated[str | None, typer.Option(help="bf16, fp16 or fp32; without it the best of the device.")]
-Epochs = Annotated[float, typer.Option(help="Passes over the images of the full run.", min=0.001)]
-MaxAccuracyDrop = Annotated[float, typer.Option(help="Points that the accuracy may lie below a full FC layer.", min=0)]
-Seed = Annotated[int, typer.Option(help="Seed of the search.", min=0, max=2**32 - 1)]
+Epochs = Annotated[
+    float, typer.Option(help="Passes over the images of the full run.", metavar="NUMBER", parser=real("--epochs", 0.001, 20))
+]
+MaxAccuracyDrop = Annotated[
+    float,
+    typer.Option(
+        help="Points that the accuracy may lie below a full FC layer.",
+        metavar="POINTS",
+        parser=real("--max-accuracy-drop", 0, 0.5),
+    ),
+]
+Seed = Annotated[int, typer.Option(help="Seed of the search.", metavar="NUMBER", parser=whole("--seed", 0, 2**32 - 1))]
 
 app = typer.Typer(
+    **STYLE,
+    cls=Group,
     help="Plan the training of face recognition with millions of identities on one GPU.",
     add_completion=False,
-    pretty_exceptions_enable=False,
+    epilog=examples(
+        "attfc-plan --gpu rtx-4090 --ids 2059906 --images 42474557",
+        "attfc-plan --data faces --backbone r100 --max-hours 100",
+        "attfc-plan tune --data faces --hours 2",
+        "attfc-plan explain best.json",
+    ),
 )
+import_config.add_to(app)
 
 
 @app.callback(invoke_without_command=True)
 def plan(
     context: typer.Context,
     gpu: Annotated[str, typer.Option(help="auto, cpu, a card ('attfc-plan gpus' lists them) or a GPU profile file.")] = "auto",
-    ids: Annotated[int | None, typer.Option(help="Identities to train on; from --data where that is given.", min=2)] = None,
-    images: Annotated[int | None, typer.Option(help="Images, for hours per epoch; from --data if given.", min=2)] = None,
+    ids: Annotated[
+        int | None,
+        typer.Option(
+            help="Identities to train on; from --data where that is given.", metavar="NUMBER", parser=whole("--ids", 2)
+        ),
+    ] = None,
+    images: Annotated[
+        int | None,
+        typer.Option(help="Images, for hours per epoch; from --data if given.", metavar="NUMBER", parser=whole("--images", 2)),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(help="RecordIO folder or .rec file, folder per identity, or synthetic:IDSxIMAGES; @FIRST:STOP: a part."),
@@ -56,9 +94,13 @@ def plan(
     val: Val = None,
     backbone: Annotated[
         list[str] | None,
-        typer.Option(help="Feature encoder: r18, r34, r50 (default), r100, r200, mbf, tiny. Repeat it, or 'any', to choose."),
+        typer.Option(
+            help="Feature encoder: r18, r34, r50 (default), r100, r200, mbf, tiny. Repeat it, or 'any', to choose.",
+            metavar="NAME",
+            parser=backbone_word,
+        ),
     ] = None,
-    head: Head = "attfc",
+    head: Head = "auto",
     output: Output = Path("best.json"),
     train: Annotated[bool, typer.Option("--train", help="Train with the plan afterwards; needs --data.")] = False,
     max_accuracy_drop: MaxAccuracyDrop = 1.0,
@@ -68,17 +110,30 @@ def plan(
     tuned: Annotated[
         Path | None, typer.Option(help="What 'attfc-plan tune' wrote for these data: its trainings replace the accuracy prior.")
     ] = None,
-    max_hours: Annotated[float | None, typer.Option(help="Hours that the training may take.", min=0.001)] = None,
-    max_memory: Annotated[float | None, typer.Option(help="GiB to use; without it all that the GPU has.", min=0.1)] = None,
+    max_hours: Annotated[
+        float | None,
+        typer.Option(help="Hours that the training may take.", metavar="HOURS", parser=real("--max-hours", 0.001, 100)),
+    ] = None,
+    max_memory: Annotated[
+        float | None,
+        typer.Option(help="GiB to use; without it all that the GPU has.", metavar="GIB", parser=real("--max-memory", 0.1, 20)),
+    ] = None,
     precision: AnyPrecision = None,
     image_size: ImageSize = 112,
     epochs: Epochs = 5.0,
-    trials: Annotated[int, typer.Option(help="Optuna trials, at least the Pareto front.", min=1, max=MAX_TRIALS)] = 40,
+    trials: Annotated[
+        int,
+        typer.Option(
+            help="Optuna trials, at least the Pareto front.", metavar="NUMBER", parser=whole("--trials", 1, MAX_TRIALS)
+        ),
+    ] = 40,
     seed: Seed = 0,
+    version: Version = False,
 ) -> None:
     """Choose the head's settings, batch size and parts, precision and checkpointing for a GPU, and write best.json."""
     from attfc_train.errors import UsageError
 
+    del version
     if context.invoked_subcommand is not None:
         given = [name for name in context.params if _was_given(context, name)]
         if given:
@@ -123,7 +178,7 @@ def plan(
     raise SystemExit(plan_and_train(request, gpu, output, train, _asked_to_train))
 
 
-@app.command()
+@app.command(cls=Command)
 def gpus(card: Annotated[str | None, typer.Argument(help="Show this card's figures and their sources.")] = None) -> None:
     """List the cards that --gpu takes."""
     from attfc_planner.gpu.catalog import get_card, load_catalog
@@ -136,7 +191,7 @@ def gpus(card: Annotated[str | None, typer.Argument(help="Show this card's figur
         show_card(Screen(), get_card(card))
 
 
-@app.command()
+@app.command(cls=Command)
 def explain(
     profile: Annotated[Path, typer.Argument(help="Training profile, such as the best.json of a plan.")],
     gpu: Annotated[str | None, typer.Option(help="Another device than the one that was planned for; as for a plan.")] = None,
@@ -153,13 +208,21 @@ def explain(
     explain_file(Screen(), profile, gpu, plot)
 
 
-@app.command()
+@app.command(cls=Command)
 def fit(
     gpu: Annotated[str, typer.Option(help="Device, as for a plan.")] = "auto",
     backbone: Annotated[
-        list[str] | None, typer.Option(help="Feature encoder; repeatable. Default: mbf, r18, r50, r100, r200.")
+        list[str] | None,
+        typer.Option(
+            help="Feature encoder; repeatable. Default: mbf, r18, r50, r100, r200.", metavar="NAME", parser=backbone_word
+        ),
     ] = None,
-    share: Annotated[float, typer.Option(help="DCC slots as a share of the identities.", min=0.001, max=1)] = 1.0,
+    share: Annotated[
+        float,
+        typer.Option(
+            help="DCC slots as a share of the identities.", metavar="SHARE", parser=number("--share", 0.001, 1, "--share 0.1")
+        ),
+    ] = 1.0,
     storage: Annotated[str, typer.Option(help="Type of the stored centers: fp32, bf16, fp8 or int8.")] = "fp32",
     precision: AnyPrecision = None,
 ) -> None:
@@ -175,7 +238,7 @@ def fit(
     fit_gpu(Screen(), gpu, backbone, share, cast("StorageName", storage), cast("Precision | None", precision))
 
 
-@app.command()
+@app.command(cls=Command)
 def report(
     profile: Annotated[Path, typer.Argument(help="Training profile that attfc-plan wrote, such as best.json.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The page.")] = Path("report.html"),
@@ -194,7 +257,7 @@ def report(
     report_file(Screen(), profile, output, study, run)
 
 
-@app.command()
+@app.command(cls=Command)
 def calibrate(
     gpu: Annotated[str, typer.Option(help="auto: the GPU that is here, else the CPU; or cpu.")] = "auto",
 ) -> None:
@@ -205,13 +268,23 @@ def calibrate(
     calibrate_device(Screen(), gpu)
 
 
-@app.command()
+@app.command(cls=Command)
 def tune(
     data: Annotated[str, typer.Option(help="Data set, as for a plan; some of its identities are held out.")],
     val: Val = None,
     gpu: Annotated[str, typer.Option(help="auto or cpu: the device that is here.")] = "auto",
-    trials: Annotated[int, typer.Option(help="Settings whose real train steps are run.", min=1, max=MAX_TRIALS)] = 40,
-    hours: Annotated[float, typer.Option(help="Hours that this process takes in all.", min=0.001, max=1000)] = 2.0,
+    trials: Annotated[
+        int,
+        typer.Option(
+            help="Settings whose real train steps are run.", metavar="NUMBER", parser=whole("--trials", 1, MAX_TRIALS)
+        ),
+    ] = 40,
+    hours: Annotated[
+        float,
+        typer.Option(
+            help="Hours that this process takes in all.", metavar="HOURS", parser=number("--hours", 0.001, 1000, "--hours 2")
+        ),
+    ] = 2.0,
     storage: Annotated[
         str | None,
         typer.Option(
@@ -221,8 +294,11 @@ def tune(
     study: Annotated[str | None, typer.Option(help="Name in the storage; else backbone and identities.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the study that is there.")] = False,
     output: Output = Path("best.json"),
-    backbone: Annotated[str, typer.Option(help="Feature encoder: r18, r34, r50, r100, r200, mbf or tiny.")] = "r50",
-    head: Head = "attfc",
+    backbone: Annotated[
+        str,
+        typer.Option(help="Feature encoder: r18, r34, r50, r100, r200, mbf or tiny.", metavar="NAME", parser=backbone_word),
+    ] = "r50",
+    head: Annotated[str, typer.Option(help="Head to tune: attfc, another kind, or 'auto' ('any') to try all.")] = "attfc",
     image_size: ImageSize = 112,
     precision: AnyPrecision = None,
     epochs: Epochs = 5.0,
@@ -234,7 +310,7 @@ def tune(
 ) -> None:
     """Plan, then try settings with real train steps and short trainings on --data, and write best.json."""
     check_values(backbone, image_size, epochs, precision)
-    kind = checked_head(head)
+    kind = "auto" if checked_head(head) in HEAD_WORDS else head
     check_limits(prefer, None, None)
     check_output(output)
     num_ids, num_images = size_of_data(data, None, None)
@@ -269,10 +345,8 @@ def _asked_to_train() -> bool:
 
 def _check_storage(storage: str) -> None:
     from attfc_train.document import STORAGES
-    from attfc_train.errors import UsageError
 
-    if storage not in STORAGES:
-        raise UsageError("--storage must be fp32, bf16, fp8 or int8", f"'{storage}'", "fp32 is what a plan uses.")
+    checked_word("--storage", "fp32, bf16, fp8 or int8", storage, STORAGES)
 
 
 def _check_plot(plot: Path, profile: Path) -> None:

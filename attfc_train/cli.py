@@ -87,6 +87,8 @@ def train(
     ] = None,
     device: Device = "auto",
     tensorboard: Annotated[bool, typer.Option(help="Also write TensorBoard scalars.")] = False,
+    wandb: Annotated[bool, typer.Option("--wandb", help="Also log to Weights & Biases.")] = False,
+    mlflow: Annotated[bool, typer.Option("--mlflow", help="Also log to MLflow.")] = False,
     on_oom: Annotated[
         str,
         typer.Option(
@@ -113,7 +115,8 @@ def train(
             command = context.invoked_subcommand
             raise UsageError("options belong behind their command", f"{given[0]} before {command}", f"See {command} --help.")
         return
-    process = training.ProcessOptions(device, tensorboard, on_oom, on_collapse)
+    trackers = {"--tensorboard": tensorboard, "--wandb": wandb, "--mlflow": mlflow}
+    process = training.ProcessOptions(device, [option for option, wanted in trackers.items() if wanted], on_oom, on_collapse)
     source = training.Source(profile, preset, resume, output, data, val or (), override or (), extend, init)
     training.train(source, given, process)
 

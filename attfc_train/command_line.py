@@ -53,7 +53,7 @@ def count(option: str, least: int) -> Callable[[str], int]:
     def whole(text: str) -> int:
         rule = f"{option} must be a whole number of at least {least:,}"
         try:
-            number = parse_count(text)
+            number = parse_count(str(text))  # older versions of Typer parse a default, too
         except ValueError as error:
             raise UsageError(rule, f"'{text}'", "Examples: 2059906, 2,059,906, 2M, 2e6.") from error
         if number < least:

@@ -7,10 +7,22 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Data sets before training: look at them, check them, align their faces.", no_args_is_help=True)
+from attfc_train.command_line import STYLE, Command, Group, examples, number
+
+app = typer.Typer(
+    **STYLE,
+    cls=Group,
+    help="Data sets before training: look at them, check them, align their faces.",
+    no_args_is_help=True,
+    epilog=examples(
+        "attfc-train data check faces",
+        "attfc-train data info faces -o montage.png",
+        "attfc-train data align photos -o faces --landmarks points.csv",
+    ),
+)
 
 DataPath = Annotated[str, typer.Argument(help="As --data of a training: a folder, a .rec file, a part of either.")]
-Sample = Annotated[int, typer.Option(help="Images to look at, chosen at random; 0: all.", min=0)]
+Sample = Annotated[int, typer.Option(help="Images to look at, chosen at random; 0: all.", metavar="NUMBER", min=0)]
 Montage = Annotated[
     Path | None, typer.Option("--output", "-o", help="Also write a picture of some people's images: a .png or .jpg file.")
 ]
@@ -21,7 +33,7 @@ def data() -> None:
     """Look after data sets."""
 
 
-@app.command()
+@app.command(cls=Command)
 def info(path: DataPath, sample: Sample = 20_000, output: Montage = None) -> None:
     """Show what is in a data set: images an identity, sizes, what is passed over, whether faces look aligned."""
     from attfc_train.commands.data_survey import SurveyOptions, show_info
@@ -30,13 +42,18 @@ def info(path: DataPath, sample: Sample = 20_000, output: Montage = None) -> Non
     show_info(path, SurveyOptions(sample, output), Screen())
 
 
-@app.command()
+@app.command(cls=Command)
 def check(
     path: DataPath,
     sample: Sample = 20_000,
     output: Montage = None,
     tolerate: Annotated[
-        float, typer.Option(help="Share of images or identities up to which a problem is said and no more.", min=0, max=1)
+        float,
+        typer.Option(
+            help="Share of images or identities up to which a problem is said and no more.",
+            metavar="SHARE",
+            parser=number("--tolerate", 0, 1, "--tolerate 0.01"),
+        ),
     ] = 0.0,
 ) -> None:
     """Show what is in a data set, and exit with code 4 where something would hurt a training."""
@@ -47,7 +64,7 @@ def check(
     check_data(path, SurveyOptions(sample, output), tolerate, Screen())
 
 
-@app.command()
+@app.command(cls=Command)
 def align(
     path: DataPath,
     output: Annotated[Path, typer.Option("--output", "-o", help="A new folder, or a new .rec file.")],
@@ -69,7 +86,7 @@ def align(
     align_data(path, AlignOptions(output, landmarks, detector, size), Screen())
 
 
-@app.command()
+@app.command(cls=Command)
 def make_index(
     records: Annotated[Path, typer.Argument(help="A .rec file, or a folder with train.rec.")],
 ) -> None:

@@ -73,6 +73,19 @@ def written_file(path: Path) -> Path:
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
+def open_file(path: Path) -> BinaryIO:
+    """Open a regular file to read; at a pipe that nobody writes to even the opening would wait for ever.
+
+    Raises:
+        OSError: there is no such file, or something that is no regular file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return os.fdopen(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "a folder, device or pipe")
+
+
 def leftovers(folder: Path) -> list[Path]:
     """Return the temporary files of `write_atomically` that processes left in `folder` when they were killed."""
     return [path for path in folder.glob(".*.tmp") if _TEMPORARY.fullmatch(path.name)]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +16,53 @@ MAX_COUNT = 10**12
 MAX_EPOCHS = 100_000
 MAX_LIMIT = 1_000_000
 MAX_TRIALS = 1_000_000
-ANY_HEAD_WORDS = ("auto", "any")
-"""Words of ``--head`` for all kinds; the first is that of `attfc_planner.plan.request.ANY_HEAD`."""
+HEAD_WORDS = ("auto", "any")
+"""Words of ``--head`` that leave the kind to the plan: `attfc_planner.plan.request.AUTO_HEAD` and ``ANY_HEAD``."""
+
+
+def whole(option: str, least: int, most: int = MAX_COUNT) -> Callable[[str], int]:
+    """Return the parser of an option that is a whole number from `least` to `most`."""
+    reaches = f"from {least:,} to {most:,}" if most < MAX_COUNT else f"of at least {least:,}"
+
+    def parsed(text: str) -> int:
+        from attfc_train.errors import UsageError
+        from attfc_train.units import parse_count
+
+        rule = f"{option} must be a whole number {reaches}"
+        try:
+            value = parse_count(str(text))
+        except ValueError as error:
+            raise UsageError(rule, f"'{text}'", f"Example: {option} {least}.") from error
+        if value < least or (most < MAX_COUNT and value > most):
+            raise UsageError(rule, f"'{text}'", f"Example: {option} {least}.")
+        return value
+
+    return parsed
+
+
+def backbone_word(text: str) -> str:
+    """Return the backbone that somebody means by ``R50`` or ``iresnet50``; other words stay as they are."""
+    from attfc_train.profile.keys import backbone_name
+
+    return backbone_name(text)
+
+
+def real(option: str, least: float, example: float) -> Callable[[str], float]:
+    """Return the parser of an option that is a number of at least `least`."""
+
+    def parsed(text: str) -> float:
+        from attfc_train.errors import UsageError
+
+        try:
+            value = float(text)
+        except ValueError:
+            value = float("nan")
+        if not value >= least:
+            rule = f"{option} must be a number of at least {least:g}"
+            raise UsageError(rule, f"'{text}'", f"Example: {option} {example:g}.")
+        return value
+
+    return parsed
 
 
 def size_of_data(data: str | None, ids: int | None, images: int | None) -> tuple[int, int | None]:
@@ -77,30 +124,43 @@ def check_values(backbone: str, image_size: int, epochs: float, precision: str |
     from attfc_train.errors import UsageError
     from attfc_train.profile.profile import BACKBONE_NAMES
 
-    if backbone not in BACKBONE_NAMES:
-        raise UsageError("--backbone must be a known name", f"'{backbone}'", f"Choose one of: {', '.join(BACKBONE_NAMES)}.")
+    checked_word("--backbone", "a known name", backbone, BACKBONE_NAMES)
     if not epochs <= MAX_EPOCHS:  # nan as well
         raise UsageError(f"--epochs must be at most {MAX_EPOCHS:,}", f"{epochs:g}", "Face data sets take 5 to 40.")
     if image_size % 16:
         raise UsageError("--image-size must be a multiple of 16", str(image_size), "Faces are usually 112.")
-    if precision not in (None, "bf16", "fp16", "fp32"):
-        raise UsageError("--precision must be bf16, fp16 or fp32", f"'{precision}'", "Leave it out to choose the best.")
+    if precision is not None:
+        checked_word("--precision", "bf16, fp16 or fp32", precision, ("bf16", "fp16", "fp32"))
 
 
 def checked_head(head: str) -> str:
-    """Return a kind of head, or the word for all of them.
+    """Return a kind of head, or the word for several.
 
     Raises:
         UsageError: there is no such kind.
     """
-    from attfc_train.errors import UsageError
     from attfc_train.heads.kinds import HEADS
 
-    if head in ANY_HEAD_WORDS:
-        return ANY_HEAD_WORDS[0]
-    if head not in HEADS:
-        raise UsageError("--head must be a known kind", f"'{head}'", f"Choose one of: auto, {', '.join(HEADS)}.")
-    return head
+    return checked_word("--head", "a known kind", head, (*HEAD_WORDS, *HEADS))
+
+
+def checked_word(option: str, what: str, word: str, known: Iterable[str]) -> str:
+    """Return a word that an option takes.
+
+    Args:
+        what: those words, as in ``must be a known kind``.
+
+    Raises:
+        UsageError: it is none of them; names the nearest and all.
+    """
+    from attfc_train.errors import UsageError
+
+    words = list(known)
+    if word in words:
+        return word
+    near = difflib.get_close_matches(word.lower(), words, n=1)
+    first = f"Nearest: {near[0]}. " if near else ""
+    raise UsageError(f"{option} must be {what}", f"'{word}'", f"{first}Choose one of: {', '.join(words)}.")
 
 
 def check_limits(prefer: str, max_hours: float | None, max_memory: float | None) -> None:
@@ -111,8 +171,7 @@ def check_limits(prefer: str, max_hours: float | None, max_memory: float | None)
     """
     from attfc_train.errors import UsageError
 
-    if prefer not in ("speed", "balanced", "accuracy"):
-        raise UsageError("--prefer must be speed, balanced or accuracy", f"'{prefer}'", "Leave it out for balanced.")
+    checked_word("--prefer", "speed, balanced or accuracy", prefer, ("balanced", "speed", "accuracy"))
     for option, value in (("--max-hours", max_hours), ("--max-memory", max_memory)):
         if value is not None and not value <= MAX_LIMIT:
             raise UsageError(f"{option} must be at most {MAX_LIMIT:,}", f"{value:g}", "Leave it out for no limit.")

@@ -17,7 +17,7 @@ from attfc_planner.plan.plan import Plan
 from attfc_planner.plan.problem import pose
 from attfc_planner.plan.request import PlanRequest
 from attfc_planner.screens.plan import show_comparison, show_plan
-from attfc_train.profile.file import save_profile
+from attfc_train.profile.file import former_words, replace_profile
 from attfc_train.screen import Screen
 from attfc_train.units import format_bytes
 
@@ -53,13 +53,12 @@ def plan_and_train(request: PlanRequest, gpu_word: str, output: Path, train: boo
 def _plan_and_show(console: Console, request: PlanRequest, device: GpuProfile, output: Path) -> PlannedRun:
     with console.status("Planning: tracing the train step where it was not traced before ..."):
         made = plan.make_plan(pose(request, device))
-    save_profile(made.profile, output)
+    former = replace_profile(made.profile, output)
     if made.search.record is not None:
         made.search.record.save(output.with_name(f"{output.stem}.study.jsonl"))
     planned = PlannedRun(made, launch.new_run_folder(made.profile.name))
     arguments = launch.train_arguments(made, output, request.data_path or "DATA", planned.folder)
-    show_plan(console, made, shlex.join(["attfc-train", *arguments]))
-    console.print(f"Written: {output}", highlight=False, soft_wrap=True)
+    show_plan(console, made, shlex.join(["attfc-train", *arguments]), f"{output}{former_words(former)}")
     return planned
 
 

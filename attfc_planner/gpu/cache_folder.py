@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from attfc_train.files import write_atomically
+from attfc_train.files import open_file, write_atomically
 
 Kept = TypeVar("Kept")
 _DIGEST = "sha256"
@@ -63,7 +63,8 @@ def read_kept(path: Path, decode: Callable[[Any], Kept], unpack: Callable[[bytes
         unpack: the inverse of the writer's `pack`.
     """
     try:
-        document = json.loads(unpack(path.read_bytes()))
+        with open_file(path) as file:
+            document = json.loads(unpack(file.read()))
         value = document[_VALUE]
         return decode(value) if document[_DIGEST] == _digest(value) else None
     except Exception:  # there is hardly an exception that damaged bytes do not raise, and all of them mean the same

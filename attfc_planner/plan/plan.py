@@ -10,15 +10,18 @@ from attfc_planner.gpu.holders import who_holds
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.gpu.versions import installed_versions
 from attfc_planner.knobs.space import Setting
-from attfc_planner.plan.problem import Problem
+from attfc_planner.plan.notes import notes_of
+from attfc_planner.plan.problem import Problem, structures
 from attfc_planner.plan.request import PlanRequest
 from attfc_planner.search.candidates import Candidate, MemoryEstimator
 from attfc_planner.search.choose import choose, pick, runners_up
+from attfc_planner.search.comparison import PlainLayers, stand_in_rule
 from attfc_planner.search.constraints import Limits, is_feasible
 from attfc_planner.search.heads import HeadChoice, head_choices, why_head
 from attfc_planner.search.refusal import NOTHING_HELD, Held, refusal, smallest
 from attfc_planner.search.study import SearchResult, common_front, pareto_front, plain_fronts, search
-from attfc_planner.search.summary import summarised
+from attfc_planner.search.summary import figures, summarised
+from attfc_planner.search.verdict import verdict
 from attfc_planner.speed.model import hours_per_epoch
 from attfc_train.profile.prediction import Interval, Prediction, Provenance
 from attfc_train.profile.profile import TrainProfile
@@ -62,9 +65,14 @@ def make_plan(problem: Problem) -> Plan:
         """Return the front of what fits with this margin; it is screened again where estimates were too low."""
         return common_front(_fronts_within(problem, result, margin_bytes)) if margin_bytes else result.front
 
-    winner, margin = choose(
-        lambda margin_bytes: pick(front_within(margin_bytes), request.prefer), problem.model, problem.limits
-    )
+    def select(margin_bytes: Bytes) -> Candidate | None:
+        """Return the rule's choice; where the kind of head is the plan's to choose, the full FC layer that takes its place."""
+        picked = pick(front_within(margin_bytes), request.prefer)
+        if picked is None or not (request.is_free and problem.plain_spaces):
+            return picked
+        return _plain_layers(problem, picked, margin_bytes).stand_in(picked) or picked
+
+    winner, margin = choose(select, problem.model, problem.limits)
     if winner is None:
         limits = replace(problem.limits, margin_bytes=margin)
         raise refusal(problem.spaces, problem.evaluate, limits, problem.gpu.name, _held(problem))
@@ -84,6 +92,15 @@ def _fronts_within(problem: Problem, result: SearchResult, margin_bytes: Bytes) 
     return plain_fronts(problem.spaces, problem.evaluate, limits, result.starts, problem.base.optim.batch_size)
 
 
+def _plain_layers(problem: Problem, choice: Candidate, margin_bytes: Bytes) -> PlainLayers:
+    """Return the layers to compare a choice with, traced where they were not."""
+    own = {"backbone": (choice.setting.backbone,), "precision": (choice.setting.precision,)}
+    spaces = tuple(space.narrowed(**own) for space in problem.plain_spaces)
+    problem.model.prepare([profile for space in spaces for profile in structures(space, problem.base)])
+    limits = replace(problem.limits, margin_bytes=margin_bytes)
+    return PlainLayers(spaces, problem.evaluate, limits, problem.base.optim.batch_size, problem.request.prefer)
+
+
 def _plan_of(
     problem: Problem, result: SearchResult, winner: Candidate, front: Sequence[Candidate], margin_bytes: Bytes
 ) -> Plan:
@@ -93,13 +110,21 @@ def _plan_of(
     if not problem.spaces.is_one:
         fronts = _fronts_within(problem, result, margin_bytes)
         heads = head_choices(problem.spaces, fronts, winner, problem.evaluate, limits, request.prefer, problem.gpu.name)
+    by_kind = [each.chosen for each in heads if each.chosen is not None]
+    compared = _plain_layers(problem, winner, margin_bytes).compared(winner, by_kind) if problem.plain_spaces else ()
     other_choices = runners_up(front, winner, _least(problem, limits, result), request.prefer)
-    named = [winner, *front, *other_choices.values(), *(each.chosen for each in heads if each.chosen is not None)]
+    named = [winner, *front, *other_choices.values(), *by_kind, *(row.candidate for row in compared)]
     kept = bytes_per_identity(problem.model, named)
     summary = summarised(problem.spaces, front, winner, problem.limits, request.prefer, problem.left_out, kept)
-    if heads:
-        summary = summary.model_copy(update={"why_head": why_head(heads, winner, request.prefer)})
-    profile = finished_profile(winner, problem, result, _with_trainings(summary, request.tuned), kept[winner.setting])
+    words = {
+        "rule": f"{summary.rule} {stand_in_rule(request.prefer)}" if compared and request.is_free else summary.rule,
+        "why_head": why_head(heads, winner, request.prefer) if heads else "",
+        "comparison": tuple(figures(row, kept) for row in compared),
+        "verdict": verdict(compared, problem.limits.budget_bytes, request.prefer, request.is_free),
+        "notes": notes_of(request, winner, summary.constraints),
+    }
+    summary = _with_trainings(summary.model_copy(update=words), request.tuned)
+    profile = finished_profile(winner, problem, result, summary, kept[winner.setting])
     return Plan(profile, problem.gpu, winner, other_choices, result, heads, kept)
 
 

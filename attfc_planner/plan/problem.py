@@ -20,8 +20,9 @@ from attfc_planner.knobs.space import (
 )
 from attfc_planner.knobs.space import BACKBONE as BACKBONE_KNOB
 from attfc_planner.knobs.spaces import Spaces
-from attfc_planner.plan.request import ANY_HEAD, PlanRequest, choose_precision, kinds_of, limits_of, precisions
+from attfc_planner.plan.request import AUTO_HEAD, PlanRequest, choose_precision, kinds_of, limits_of, precisions
 from attfc_planner.search.candidates import Evaluate, Evaluator, MemoryEstimator, PredictAccuracy, alike_in_cost
+from attfc_planner.search.comparison import PLAIN_KINDS, plain
 from attfc_planner.search.constraints import Limits
 from attfc_planner.search.tuned import tried_kinds, tuned_accuracy
 from attfc_planner.trace.structure import head_structure_of
@@ -53,6 +54,8 @@ class Problem:
     evaluate: Evaluate
     left_out: tuple[str, ...]
     """Values that are not searched, and why."""
+    plain_spaces: tuple[SearchSpace, ...] = ()
+    """The layers that the choice is compared with."""
 
 
 def pose(request: PlanRequest, gpu: GpuProfile, make_model: MakeModel | None = None) -> Problem:
@@ -64,29 +67,43 @@ def pose(request: PlanRequest, gpu: GpuProfile, make_model: MakeModel | None = N
     base = base_profile(request, gpu)
     limits = limits_of(request, gpu)
     accuracy = predict_accuracy(request)
-    spaces, left_out = _spaces(request, gpu, base)
+    plain_spaces = _plain_spaces(request, gpu, base)
+    spaces, left_out = _spaces(request, gpu, base, plain_spaces)
     traced = tuple(profile for space in spaces for profile in structures(space, base))
     model = (make_model or traced_model)(base, gpu, limits.budget_bytes, traced)
-    return Problem(request, gpu, base, spaces, limits, model, Evaluator(base, gpu, model, accuracy), left_out)
+    return Problem(request, gpu, base, spaces, limits, model, Evaluator(base, gpu, model, accuracy), left_out, plain_spaces)
 
 
-def _spaces(request: PlanRequest, gpu: GpuProfile, base: TrainProfile) -> tuple[Spaces, tuple[str, ...]]:
+def _spaces(
+    request: PlanRequest, gpu: GpuProfile, base: TrainProfile, plain_spaces: tuple[SearchSpace, ...]
+) -> tuple[Spaces, tuple[str, ...]]:
     """Return the space of every kind of head, and what is left out of them and why."""
-    precision, left_out = precisions(request.precision, gpu)
+    _, left_out = precisions(request.precision, gpu)
     kinds, heads_left_out = kinds_of(request)
-    spaces = [
-        space_for(
-            request.num_ids,
-            request.num_images,
-            request.epochs,
-            kind=kind,
-            named=request.head == ANY_HEAD,
-            precision=precision,
-            backbone=request.compared or (None,),
-        ).fixed(with_head(base, kind).head.fixed_knobs())
-        for kind in kinds
-    ]
-    return Spaces(tuple(spaces)), heads_left_out + left_out
+    spaces = {kind: _space(request, gpu, base, kind, named=request.is_free) for kind in kinds}
+    if request.head == AUTO_HEAD and not request.tries_heads:
+        spaces |= {kind: space for kind, space in zip(PLAIN_KINDS, plain_spaces, strict=True) if kind in spaces}
+        left_out += ("rows of full_fc and partial_fc in another type than fp32, or without momentum: --head any searches them",)
+    return Spaces(tuple(spaces.values())), heads_left_out + left_out
+
+
+def _plain_spaces(request: PlanRequest, gpu: GpuProfile, base: TrainProfile) -> tuple[SearchSpace, ...]:
+    """Return the layers that a plan is compared with; none where it is tried anyhow."""
+    kinds = () if request.tries_heads else PLAIN_KINDS
+    return tuple(plain(_space(request, gpu, base, kind, named=True), kind) for kind in kinds)
+
+
+def _space(request: PlanRequest, gpu: GpuProfile, base: TrainProfile, kind: str, named: bool) -> SearchSpace:
+    space = space_for(
+        request.num_ids,
+        request.num_images,
+        request.epochs,
+        kind=kind,
+        named=named,
+        precision=precisions(request.precision, gpu)[0],
+        backbone=request.compared or (None,),
+    )
+    return space.fixed(with_head(base, kind).head.fixed_knobs())
 
 
 def predict_accuracy(request: PlanRequest) -> PredictAccuracy:
@@ -100,7 +117,7 @@ def predict_accuracy(request: PlanRequest) -> PredictAccuracy:
     tuned = request.tuned
     _check_same_question(tuned, request)
     tried = tried_kinds(tuned)
-    if request.head != ANY_HEAD and tried and request.head not in tried:
+    if not request.is_free and tried and request.head not in tried:
         rule = f"--tuned must hold trainings of what is planned, --head {request.head}"
         raise UsageError(rule, f"trainings of {', '.join(tried)}", "Tune with it, or leave --tuned out for the prior.")
     model = tuned_accuracy(tuned)
@@ -174,4 +191,4 @@ def base_profile(request: PlanRequest, gpu: GpuProfile) -> TrainProfile:
             "run": recipe.run.model_copy(update=run),
         }
     )
-    return planned if request.head == ANY_HEAD else with_head(planned, request.head)
+    return planned if request.is_free else with_head(planned, request.head)

@@ -7,16 +7,20 @@ from dataclasses import dataclass
 from attfc_planner.accuracy.prior import PRIORS
 from attfc_planner.gpu.profile import TENSOR_FIELD, GpuProfile
 from attfc_planner.search.choose import Preference
+from attfc_planner.search.comparison import OURS, PLAIN_KINDS
 from attfc_planner.search.constraints import Limits
+from attfc_planner.search.tuned import tried_kinds
 from attfc_train.document import Precision
 from attfc_train.errors import UsageError
-from attfc_train.heads.kinds import HEADS
+from attfc_train.heads.kinds import BASELINE, HEADS
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.units import Bytes, format_bytes
 
 BEST_FIRST: tuple[Precision, ...] = ("bf16", "fp16", "fp32")
 
-ANY_HEAD = "auto"
+AUTO_HEAD = "auto"
+"""Stands for AttFC and the layers that everybody has, a full FC layer and Partial FC; where heads are tried, for all kinds."""
+ANY_HEAD = "any"
 """Stands for all kinds of heads."""
 
 EQUAL_RATES = 0.05
@@ -32,9 +36,10 @@ class PlanRequest:
     data_path: str | None = None
     backbone: str = "r50"
     head: str = "attfc"
-    """A key of `attfc_train.heads.kinds.HEADS`, or `ANY_HEAD`."""
+    """A key of `attfc_train.heads.kinds.HEADS`, `AUTO_HEAD` or `ANY_HEAD`."""
     tries_heads: bool = False
-    """Whether `ANY_HEAD` means kinds of which nothing is known too: what is planned is then tried."""
+    """Whether what is planned is then tried: `AUTO_HEAD` means all kinds, also those of which nothing is known, and the plan
+    is not compared with anything."""
     compared: tuple[str, ...] = ()
     """Backbones to choose from, `backbone` among them, each known to `attfc_planner.accuracy.prior.BACKBONE`; none: no
     choice."""
@@ -53,6 +58,11 @@ class PlanRequest:
     num_trials: int = 40
     seed: int = 0
     command: str = "attfc-plan"
+
+    @property
+    def is_free(self) -> bool:
+        """Return whether the kind of head is the plan's to choose."""
+        return self.head in (AUTO_HEAD, ANY_HEAD)
 
 
 def limits_of(request: PlanRequest, gpu: GpuProfile) -> Limits:
@@ -76,12 +86,18 @@ def kinds_of(request: PlanRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
     A kind without an accuracy prior counts as level with a full FC layer, so it would win by speed alone.
     """
-    if request.head != ANY_HEAD:
+    if not request.is_free:
         return (request.head,), ()
     known = tuple(kind for kind in HEADS if kind in PRIORS or request.tries_heads)
     unknown = [kind for kind in HEADS if kind not in known]
-    remedy = "'attfc-plan tune --head any' tries it"
-    return known, tuple(f"head {kind}: nothing is known of its accuracy; {remedy}" for kind in unknown)
+    left_out = tuple(
+        f"head {kind}: nothing is known of its accuracy; 'attfc-plan tune --head any' tries it" for kind in unknown
+    )
+    if request.head == ANY_HEAD or request.tries_heads:
+        return known, left_out
+    tried = tried_kinds(request.tuned) if request.tuned else ()
+    usual = {*(tried or (OURS, *PLAIN_KINDS)), BASELINE}
+    return tuple(kind for kind in known if kind in usual), left_out
 
 
 def precisions(wanted: Precision | None, gpu: GpuProfile) -> tuple[tuple[Precision, ...], tuple[str, ...]]:

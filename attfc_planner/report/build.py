@@ -40,7 +40,9 @@ def report_html(path: Path, study: Path | None, run: Path | None) -> str:
 
 def _sections(profile: TrainProfile, path: Path, objectives: list[Objective], run: Path | None) -> list[Section]:
     assert profile.prediction is not None
-    parts = [sections.plan_section(profile), sections.memory_section(profile.prediction.memory)]
+    search = profile.search
+    parts = [sections.comparison_section(search)] if search is not None and (search.comparison or search.notes) else []
+    parts += [sections.plan_section(profile), sections.memory_section(profile.prediction.memory)]
     if profile.search is not None:
         parts.append(sections.front_section(profile.search, profile))
     if objectives:

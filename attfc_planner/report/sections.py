@@ -11,15 +11,48 @@ from attfc_planner.knobs.space import HEAD, knobs_of
 from attfc_planner.report.figures import Point, bars, digits, scatter
 from attfc_planner.report.page import Section, pairs, table
 from attfc_planner.report.study_history import LEAST_TRIALS, Objective
+from attfc_planner.screens.comparison import batch_words, fits_word, head_words
+from attfc_planner.screens.front_table import ALIKE
 from attfc_planner.screens.plan import head_keeps
+from attfc_planner.search.words import TimeUnit, points_words, time_words, unit_for
 from attfc_train.document import Value
 from attfc_train.profile.prediction import Interval, MemoryPrediction, Prediction
 from attfc_train.profile.profile import TrainProfile
-from attfc_train.profile.search_summary import ConstraintSlack, FrontPoint, SearchSummary
+from attfc_train.profile.search_summary import ConstraintSlack, FrontPoint, HeadFigures, SearchSummary
 from attfc_train.units import GIB, MIB, format_bytes
 
 MOST_ROWS = 40
 """Rows of the Pareto front's table."""
+
+
+def comparison_section(search: SearchSummary) -> Section:
+    """Return the verdict, and the choice beside a full FC layer and Partial FC."""
+    unit = unit_for([each.hours for each in search.comparison if each.hours is not None])
+    lines = "".join(f"<p>{escape(line)}</p>" for line in (search.verdict, *search.notes) if line)
+    head = ("head", "", "batch", "B/id", "memory", "", "images/s", f"{unit.name} (from, to)", "points")
+    rows = [_compared_row(each, unit) for each in search.comparison]
+    body = table(head, rows, "About how much each needs and reaches; in brackets from where to where that may be.", chosen=0)
+    return Section("Is AttFC needed?" if rows else "Note", lines + (body if rows else ""), wide=True)
+
+
+def _compared_row(figures: HeadFigures, unit: TimeUnit) -> tuple[str, ...]:
+    kept = "-" if figures.bytes_per_identity is None else f"{figures.bytes_per_identity:,.0f}"
+    about, ends = ("-", "") if figures.hours is None else unit.about_and_ends(figures.hours)
+    return (
+        head_words(figures),
+        figures.role,
+        batch_words(figures),
+        kept,
+        format_bytes(figures.memory_bytes),
+        fits_word(figures),
+        _about(figures.images_per_second, ",.0f"),
+        f"{about} ({ends})" if ends else about,
+        _about(figures.accuracy, "+.2f"),
+    )
+
+
+def _about(interval: Interval, form: str) -> str:
+    return f"{(interval.low + interval.high) / 2:{form}} ({_range(interval, form)})"
 
 
 def plan_section(profile: TrainProfile) -> Section:
@@ -40,8 +73,10 @@ def plan_section(profile: TrainProfile) -> Section:
 def _expected_rows(prediction: Prediction) -> list[tuple[str, str]]:
     rows = [("images/s", f"{_range(prediction.images_per_second, ',.0f')}; limited by {prediction.limited_by}")]
     if prediction.hours_per_epoch is not None:
-        rows.append(("hours per epoch", _range(prediction.hours_per_epoch, ",.3g")))
-    rows.append(("accuracy", f"{_range(prediction.accuracy, '+.2f')} points against a full FC layer"))
+        rows.append(("time per epoch", time_words(prediction.hours_per_epoch)))
+    if prediction.hours is not None:
+        rows.append(("time to train", time_words(prediction.hours)))
+    rows.append(("accuracy", f"{points_words(prediction.accuracy)} against a full FC layer"))
     sources = {"speed": prediction.images_per_second.source, "accuracy": prediction.accuracy.source}
     return rows + [(f"source of the {name}", source) for name, source in sources.items()]
 
@@ -81,16 +116,21 @@ def _why_head(search: SearchSummary) -> str:
     return f"<p>{escape(search.why_head)}</p>" if search.why_head else ""
 
 
+def _hours(search: SearchSummary) -> list[float]:
+    return [member.hours for member in search.front if member.hours is not None]
+
+
 def _has_hours(search: SearchSummary) -> bool:
     return bool(search.front) and search.front[0].hours is not None
 
 
 def _front_picture(search: SearchSummary, chosen: int | None) -> str:
+    unit = unit_for(_hours(search))
     points = [
-        Point(*_place(member), _label(member), "chosen" if number == chosen else "point")
+        Point(*_place(member, unit), _label(member, unit), "chosen" if number == chosen else "point")
         for number, member in enumerate(search.front)
     ]
-    x_name = "hours of training" if _has_hours(search) else "images per second"
+    x_name = f"{unit.name} of training" if _has_hours(search) else "images per second"
     description = (
         f"{len(points)} settings, of which none is faster and more accurate at once; the chosen one is larger. "
         f"Accuracy in points against a full FC layer over {x_name}."
@@ -103,18 +143,33 @@ def _front_table(search: SearchSummary, chosen: int | None) -> str:
     front = search.front
     names = sorted({name for member in front for name in member.settings})
     varied = [name for name in names if len({member.settings.get(name) for member in front}) > 1]
-    head = ("hours" if _has_hours(search) else "images/s", "points", "memory", *varied)
-    cut = f" The first {MOST_ROWS} of {len(front)}." if len(front) > MOST_ROWS else ""
-    rows = [_front_row(member, varied) for member in front[:MOST_ROWS]]
-    return table(head, rows, f"The front, fastest first.{cut}", chosen)
+    unit = unit_for(_hours(search))
+    head = (unit.name if _has_hours(search) else "images/s", "points", "memory", *varied)
+    shown = [place for place, member in enumerate(front) if member.row in (None, place)]
+    cut = f" The first {MOST_ROWS} of {len(shown)}." if len(shown) > MOST_ROWS else ""
+    alike = f" {len(front) - len(shown)} more are alike to one of these: {ALIKE}." if len(shown) < len(front) else ""
+    rows = [_front_row(front[place], varied, unit) for place in shown[:MOST_ROWS]]
+    stressed = shown.index(chosen) if chosen in shown else None
+    return table(head, rows, f"The front, fastest first.{cut}{alike}", stressed)
 
 
 def _slack_table(constraints: Sequence[ConstraintSlack]) -> str:
     rows = [
-        (each.name, digits(each.value), f"{digits(each.limit)} {each.unit}", f"{digits(each.slack)} {each.unit}")
+        (each.name, _valued(each), f"{digits(each.limit)} {each.unit}", f"{digits(each.slack)} {each.unit}{_warning(each)}")
         for each in constraints
     ]
     return table(("constraint", "value", "limit", "room"), rows, "How much room the chosen setting leaves.")
+
+
+def _valued(constraint: ConstraintSlack) -> str:
+    """Return the value, with the ends of its interval where it has one."""
+    if constraint.low is None or constraint.high is None:
+        return digits(constraint.value)
+    return f"{digits(constraint.value)} ({digits(constraint.low)} to {digits(constraint.high)})"
+
+
+def _warning(constraint: ConstraintSlack) -> str:
+    return ", may be missed" if constraint.may_be_missed else ""
 
 
 def _chosen(front: Sequence[FrontPoint], profile: TrainProfile) -> int | None:
@@ -131,18 +186,18 @@ def _chosen(front: Sequence[FrontPoint], profile: TrainProfile) -> int | None:
     return None
 
 
-def _place(member: FrontPoint) -> tuple[float, float]:
-    return (member.images_per_second if member.hours is None else member.hours), member.accuracy
+def _place(member: FrontPoint, unit: TimeUnit) -> tuple[float, float]:
+    return (member.images_per_second if member.hours is None else member.hours / unit.hours), member.accuracy
 
 
-def _label(member: FrontPoint) -> str:
+def _label(member: FrontPoint, unit: TimeUnit) -> str:
     knobs = ", ".join(f"{name} {value}" for name, value in member.settings.items() if value is not None)
-    return f"{_place(member)[0]:,.4g}, {member.accuracy:+.2f} points, {format_bytes(member.memory_bytes)}: {knobs}"
+    return f"{_place(member, unit)[0]:,.4g}, {member.accuracy:+.2f} points, {format_bytes(member.memory_bytes)}: {knobs}"
 
 
-def _front_row(member: FrontPoint, varied: Sequence[str]) -> tuple[str, ...]:
+def _front_row(member: FrontPoint, varied: Sequence[str], unit: TimeUnit) -> tuple[str, ...]:
     knobs = (str(member.settings.get(name, "")) for name in varied)
-    return f"{_place(member)[0]:,.4g}", f"{member.accuracy:+.2f}", f"{member.memory_bytes / GIB:.2f} GiB", *knobs
+    return f"{_place(member, unit)[0]:,.4g}", f"{member.accuracy:+.2f}", f"{member.memory_bytes / GIB:.2f} GiB", *knobs
 
 
 def study_section(objectives: Sequence[Objective]) -> Section:

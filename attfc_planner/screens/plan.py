@@ -12,10 +12,13 @@ from rich.text import Text
 
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.knobs.space import knobs_of
+from attfc_planner.screens.comparison import comparison_table, verdict_lines
 from attfc_planner.screens.front_table import front_table, heads_table
+from attfc_planner.search.words import points_words, time_words
 from attfc_train.profile.prediction import Interval, MemoryPrediction, Prediction
 from attfc_train.profile.profile import TrainProfile
-from attfc_train.units import MIB, format_bytes, format_seconds
+from attfc_train.profile.search_summary import SearchSummary
+from attfc_train.units import MIB, format_bytes
 
 if TYPE_CHECKING:  # `attfc-plan gpus` draws without the search and its numpy and optuna
     from attfc_planner.plan.plan import Plan
@@ -34,21 +37,36 @@ _COLORS = (
 )
 
 
-def show_plan(console: Console, plan: Plan, next_command: str) -> None:
-    """Print the chosen setting, its memory, speed and accuracy, the runners-up and what to type next."""
+def show_plan(console: Console, plan: Plan, next_command: str, written: str) -> None:
+    """Print the answer and what it is made of: the comparison, the setting, memory, speed, accuracy, the runners-up.
+
+    The answer stands first and last: by the end of a plan its beginning has scrolled away.
+
+    Args:
+        next_command: what to type next. written: where the plan was written.
+    """
     prediction = plan.profile.prediction
+    search = plan.profile.search
     assert prediction is not None
+    assert search is not None
     console.print(_device_line(plan.gpu))
+    if search.comparison or search.notes:
+        tables = [comparison_table(search.comparison)] if search.comparison else []
+        title = "Is AttFC needed?" if tables else "Note"
+        console.print(Panel(Group(*tables, *verdict_lines(search)), title=title, title_align="left"))
     console.print(Panel(_setting_table(plan), title="Chosen setting", title_align="left"))
-    if plan.heads:
-        heads = Group(heads_table(plan.heads, plan.chosen, plan.bytes_per_identity), Text(_why_head(plan)))
+    if {head.kind for head in plan.heads} - {row.head for row in search.comparison}:
+        heads = Group(heads_table(plan.heads, plan.chosen, plan.bytes_per_identity), Text(search.why_head))
         console.print(Panel(heads, title="Kinds of heads, each by its best setting; bold: chosen", title_align="left"))
     console.print(Panel(memory_view(prediction.memory, console.width - 4), title=_memory_title(prediction), title_align="left"))
-    console.print(Panel(_expectations(prediction), title="Expected", title_align="left"))
+    console.print(Panel(_expectations(prediction, search), title="Expected", title_align="left"))
     table = front_table(plan.search.front, plan.chosen, plan.runners_up, plan.bytes_per_identity)
     console.print(Panel(table, title="Pareto front and runners-up", title_align="left"))
     console.print(_searched_line(plan), highlight=False)
+    console.print(f"Written: {written}", highlight=False, soft_wrap=True)
     console.print(Text("Next: ") + Text(next_command, style="bold"), soft_wrap=True)
+    for line in verdict_lines(search):
+        console.print(line)
 
 
 def show_catalog(console: Console, cards: Iterable[GpuProfile]) -> None:
@@ -128,11 +146,6 @@ def head_keeps(profile: TrainProfile) -> tuple[tuple[str, str], ...]:
     return (("head keeps", f"{per_identity:,.0f} bytes per identity, {total} in all"),)
 
 
-def _why_head(plan: Plan) -> str:
-    search = plan.profile.search
-    return "" if search is None else search.why_head
-
-
 def _figure(field: str, value: float) -> str:
     """Return a figure as text: ``('fp32_flops', 8.1e12) -> '8,100 G'``."""
     if field == "capacity_bytes":
@@ -171,15 +184,16 @@ def _memory_title(prediction: Prediction) -> str:
     return f"Memory: {format_bytes(memory.total_bytes)} of {format_bytes(memory.budget_bytes)}, {format_bytes(free)} left"
 
 
-def _expectations(prediction: Prediction) -> Table:
+def _expectations(prediction: Prediction, search: SearchSummary) -> Table:
     rate = prediction.images_per_second
     hours = prediction.hours_per_epoch
-    accuracy = f"{interval(prediction.accuracy, 2, sign=True)} points against full FC"
+    whole = prediction.hours
+    accuracy = f"{points_words(prediction.accuracy)} against full FC{limit_words(search, 'accuracy')}"
     rows = (
         ("images/s", interval(rate, _digits(rate.high)), rate.source),
         ("limited by", prediction.limited_by, ""),
-        ("time per epoch", _duration(hours) if hours else "unknown: give --images or --data", ""),
-        ("time to train", _duration(prediction.hours) if prediction.hours else "unknown likewise", ""),
+        ("time per epoch", time_words(hours) if hours else "unknown: give --images or --data", ""),
+        ("time to train", time_words(whole) + limit_words(search, "hours") if whole else "unknown likewise", ""),
         (_accuracy_name(prediction), accuracy, prediction.accuracy.source),
     )
     table = Table(box=None, pad_edge=False, show_header=False)
@@ -190,12 +204,17 @@ def _expectations(prediction: Prediction) -> Table:
     return table
 
 
+def limit_words(search: SearchSummary, name: str) -> str:
+    """Return how a limit lies to what is expected, to be put behind it; nothing where there is none, or nothing to fear."""
+    limit = next((each for each in search.constraints if each.name == name), None)
+    if limit is None:
+        return ""
+    words = f"{limit.limit:g} h" if name == "hours" else f"{limit.limit:+g} points"
+    return f"; your limit of {words} may be missed" if limit.may_be_missed else ""
+
+
 def _accuracy_name(prediction: Prediction) -> str:
     return "accuracy prior" if prediction.accuracy.source.startswith("prior") else "accuracy"
-
-
-def _duration(hours: Interval) -> str:
-    return f"{format_seconds(hours.low * 3600)} to {format_seconds(hours.high * 3600)}"
 
 
 def _searched_line(plan: Plan) -> Text:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import Protocol, TypeAlias
@@ -10,7 +10,7 @@ from typing import Protocol, TypeAlias
 from attfc_planner.accuracy.prior import accuracy_prior, midpoint
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.knobs.space import Setting, knobs_of, with_head
-from attfc_planner.speed.model import SpeedPrediction, predict_speed
+from attfc_planner.speed.model import SpeedPrediction, hours_per_epoch, predict_speed
 from attfc_planner.trace.history import OpCost
 from attfc_train.document import Value
 from attfc_train.heads.settings import HeadSettings
@@ -21,6 +21,10 @@ from attfc_train.units import Bytes
 
 class MemoryEstimator(Protocol):
     """The part of `attfc_planner.memory.model.MemoryModel` that the search needs."""
+
+    def prepare(self, profiles: Iterable[TrainProfile]) -> None:
+        """Trace the structures of many profiles at once, which is faster than one by one."""
+        ...
 
     def estimate(self, profile: TrainProfile) -> MemoryPrediction:
         """Return the peak memory to about 1 %, in milliseconds."""
@@ -79,6 +83,14 @@ class Candidate:
         num_images = self.profile.data.num_images
         trained_images = HOURS_OF_IMAGES if num_images is None else self.profile.run.epochs * num_images
         return trained_images / self.images_per_second / 3600
+
+    @property
+    def hours_interval(self) -> Interval | None:
+        """Ends of `hours`; None where the number of images is not known."""
+        if self.profile.data.num_images is None:
+            return None
+        trained_images = round(self.profile.run.epochs * self.profile.data.num_images)
+        return hours_per_epoch(self.speed.images_per_second, trained_images)
 
     @property
     def accuracy_points(self) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from attfc_planner.accuracy.prior import midpoint
 from attfc_planner.knobs.space import LEAST_PART, Setting
 from attfc_planner.search.candidates import Candidate
+from attfc_train.profile.prediction import Interval
 from attfc_train.profile.search_summary import ConstraintSlack
 from attfc_train.units import GIB, MIB, Bytes
 
@@ -113,7 +114,14 @@ def slacks(candidate: Candidate, limits: Limits) -> tuple[ConstraintSlack, ...]:
     ]
     rows = [(name, value, limit, unit, limit - value) for name, value, limit, unit in at_most]
     rows += [(name, value, limit, unit, value - limit) for name, value, limit, unit in at_least]
+    ends = {"hours": candidate.hours_interval, "accuracy": candidate.accuracy}
     return tuple(
-        ConstraintSlack(name=name, value=round(value, 4), limit=round(limit, 4), slack=round(slack, 4), unit=unit)
+        ConstraintSlack(
+            name=name, value=round(value, 4), limit=round(limit, 4), slack=round(slack, 4), unit=unit, **_ends(ends.get(name))
+        )
         for name, value, limit, unit, slack in rows
     )
+
+
+def _ends(interval: Interval | None) -> dict[str, float]:
+    return {} if interval is None else {"low": interval.low, "high": interval.high}

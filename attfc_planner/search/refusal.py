@@ -13,6 +13,7 @@ from attfc_planner.search.candidates import Candidate, Evaluate
 from attfc_planner.search.choose import describe
 from attfc_planner.search.constraints import Limits, accuracy_shortfall, is_sound, memory_excess_mib
 from attfc_planner.search.screening import cells, screen
+from attfc_planner.search.words import time_words
 from attfc_train.errors import InfeasiblePlanError
 from attfc_train.units import MIB, Bytes, format_bytes
 
@@ -140,18 +141,24 @@ def _too_inaccurate(space: SearchSpace, evaluate: Evaluate, limits: Limits, of_a
 def _too_slow(fastest: Candidate, in_time: list[Candidate], limits: Limits) -> Miss:
     """Return the miss; `in_time` are less accurate settings within the hours."""
     assert limits.max_hours is not None
-    remedy = f"Raise --max-hours to {math.ceil(10 * fastest.hours) / 10:g}"
+    remedy = f"Raise --max-hours to {math.ceil(10 * fastest.hours) / 10:.10g}"
     near = max(in_time, key=lambda candidate: candidate.accuracy_points, default=None)
     if near is not None:
-        remedy += f", or --max-accuracy-drop to {_accepting(near)}, which {near.hours:.1f} hours allow ({describe(near)})"
+        remedy += f", or --max-accuracy-drop to {_accepting(near)}, with which it takes {_time(near)} ({describe(near)})"
     else:
         remedy += "; no setting of any accuracy is fast enough: take fewer --epochs, a smaller --backbone or a faster GPU"
     error = InfeasiblePlanError(
         f"training must take at most --max-hours {limits.max_hours:g} within --max-accuracy-drop {limits.max_accuracy_drop:g}",
-        f"{fastest.hours:.1f} hours for the fastest setting ({describe(fastest)}, {fastest.accuracy_points:+.2f} points)",
+        f"{_time(fastest)} for the fastest setting ({describe(fastest)}, {fastest.accuracy_points:+.2f} points)",
         f"{remedy}.",
     )
-    return Miss(error, f"{fastest.hours:.1f} hours at best", fastest.hours / limits.max_hours - 1, fastest)
+    return Miss(error, f"{_time(fastest)} at best", fastest.hours / limits.max_hours - 1, fastest)
+
+
+def _time(candidate: Candidate) -> str:
+    """Return the time to train, with its interval."""
+    assert candidate.hours_interval is not None, "hours are limited"
+    return time_words(candidate.hours_interval)
 
 
 def _too_large(space: SearchSpace, evaluate: Evaluate, limits: Limits, device: str, held: Held) -> Miss:

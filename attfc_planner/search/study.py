@@ -94,7 +94,7 @@ def plain_fronts(
         starts, batch_size: see `SearchResult` and `search`.
     """
     pairs = zip(spaces, starts, strict=True)
-    return [_plain_front(space, evaluate, limits, own_starts, batch_size) for space, own_starts in pairs]
+    return [plain_front(space, evaluate, limits, own_starts, batch_size) for space, own_starts in pairs]
 
 
 def common_front(fronts: Sequence[Sequence[Candidate]]) -> list[Candidate]:
@@ -102,9 +102,10 @@ def common_front(fronts: Sequence[Sequence[Candidate]]) -> list[Candidate]:
     return pareto_front([member for front in fronts for member in front])
 
 
-def _plain_front(
+def plain_front(
     space: SearchSpace, evaluate: Evaluate, limits: Limits, starts: Sequence[Candidate], batch_size: int
 ) -> list[Candidate]:
+    """Return one space's part of `plain_fronts`."""
     front = screen(space, evaluate, limits, starts)
     return pareto_front([plainest(member, starts, limits, batch_size) for member in front])
 

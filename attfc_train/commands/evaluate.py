@@ -106,6 +106,8 @@ def _specs(encoders: Sequence[Encoder], val: Sequence[str]) -> list[str]:
 
 def _say_what_stands_in(path: Path, which: Which, encoder: Encoder, console: Console) -> None:
     """Say it where a run has not the model that was asked for, and another file was taken."""
+    for note in encoder.notes:
+        console.print(note, soft_wrap=True)
     wanted = {"best": BEST_FILE, "last": MODEL_FILE}[which]
     if not path.is_dir() or encoder.source.name == wanted:
         return

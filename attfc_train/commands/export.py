@@ -53,6 +53,8 @@ def export_model(model: Path, output: Path | None, options: ExportOptions, say: 
     """
     which, precision = checked_which(options.which), _checked_precision(options.precision)
     encoder = open_network(model, which)
+    for note in encoder.notes:
+        say(note)
     path = output or (model if model.is_dir() else model.parent) / _default_name(precision)
     if path.absolute() == encoder.source.absolute():
         raise UsageError("--output must be another file than the model", f"'{path}'", "Choose another --output.")
@@ -137,5 +139,5 @@ def _compare_accuracy(encoder: Encoder, written: Exported, val: Sequence[str], s
     )
     for name, result in before.items():
         other = after[name]
-        error = f"± {result.standard_error:.2%}"
+        error = f"standard error {result.standard_error:.2%}"
         say(f"{name}: accuracy {result.accuracy:.2%} -> {other.accuracy:.2%} ({error}, {result.num_pairs:,} pairs)")

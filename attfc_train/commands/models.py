@@ -142,4 +142,7 @@ def _opened(model: Path, which: str, device: str) -> Encoder:
     from attfc_train.commands.export import checked_which
     from attfc_train.export.model_file import open_encoder
 
-    return open_encoder(model, checked_which(which), torch.device(check_device(device)))
+    encoder = open_encoder(model, checked_which(which), torch.device(check_device(device)))
+    for note in encoder.notes:
+        _say(note)
+    return encoder

@@ -50,7 +50,8 @@ class ProcessOptions:
     """The options of this process, as they were typed."""
 
     device: str
-    tensorboard: bool
+    trackers: Sequence[str]
+    """Options such as ``--tensorboard``."""
     on_oom: str
     on_collapse: str
 
@@ -69,6 +70,9 @@ def train(source: Source, given: Sequence[str], process: ProcessOptions) -> None
         remedy = "Example: attfc-train --preset tiny --data synthetic:500x20. See attfc-train --help."
         got = " and ".join(sources) or "none"
         raise UsageError("exactly one of --profile, --preset and --resume must be given", got, remedy)
+    from attfc_train.run.trackers import check_trackers
+
+    check_trackers(process.trackers)
     if source.resume is not None:
         _resume(source.resume, source, given, process)
         return
@@ -116,7 +120,7 @@ def _run_options(folder: Path, process: ProcessOptions) -> RunOptions:
     from attfc_train.screen import Screen
 
     policies = cast("OnOom", process.on_oom), cast("OnCollapse", process.on_collapse)
-    return RunOptions(folder, device_of(process.device), Screen(), process.tensorboard, *policies)
+    return RunOptions(folder, device_of(process.device), Screen(), process.trackers, *policies)
 
 
 def _initialiser(init: Path | None) -> Initialise | None:

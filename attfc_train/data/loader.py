@@ -109,6 +109,13 @@ class AttentionLoader:
         """Images that cannot be decoded, in the batches that were handed out."""
         return CorruptImages(self._drawn, self._replaced, tuple(self._examples.values()))
 
+    def go_on(self, steps: int, replaced: int) -> None:
+        """Count on after so many steps of a run, in which so many images were replaced."""
+        if steps:
+            self._drawn = steps * self._sampler.draw_step(steps - 1).flips.size  # every step draws as many
+            self._replaced = replaced
+            self._told = self.corrupt
+
     def news(self) -> ImageNews | None:
         """Return what was not reported yet of images that were replaced, stretched or scaled; None: nothing."""
         corrupt = self.corrupt

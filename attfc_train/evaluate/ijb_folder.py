@@ -29,6 +29,7 @@ from attfc_train.evaluate.pairs import Bools, Floats
 from attfc_train.evaluate.resampling import Integers
 from attfc_train.evaluate.scored import Network
 from attfc_train.evaluate.templates import Identification, Templates, identify, pool
+from attfc_train.files import open_file
 
 _MOST_BYTES: Final = 64 * 1024**2
 """Of a picture."""
@@ -88,6 +89,7 @@ def _table(root: Path, pattern: str, *, names: bool) -> tuple[list[str], NDArray
     """Return the first column, where it is a name, and the numbers of a list."""
     path = _one(root, pattern)
     try:
+        open_file(path).close()  # a pipe or device is refused
         words = [line.split() for line in path.read_text("utf-8").splitlines() if line.strip()] if names else []
         if names:
             table = np.array([[float(word) for word in line[1:]] for line in words], ndmin=2)

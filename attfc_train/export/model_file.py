@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import shlex
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -45,6 +45,8 @@ class Encoder:
     """The architecture; None where only an ONNX file knows it."""
     profile: TrainProfile | None = None
     """The training profile, of a run."""
+    notes: tuple[str, ...] = ()
+    """What its user should know of where it came from, such as a damaged checkpoint that another one stands in for."""
 
 
 def open_encoder(path: Path, which: Which = "best", device: torch.device | None = None) -> Encoder:
@@ -69,8 +71,9 @@ def open_network(path: Path, which: Which = "best", device: torch.device | None 
     device = device or torch.device("cpu")
     if path.is_dir():
         profile = load_profile(path / PROFILE_FILE)
-        source, state = _state_of_run(path, which)
-        return _encoder(state, profile.model, source, device, profile)
+        notes: list[str] = []
+        source, state = _state_of_run(path, which, notes.append)
+        return replace(_encoder(state, profile.model, source, device, profile), notes=tuple(notes))
     state, settings = read_state(path)
     settings = settings or recognised(state)
     if settings is None:
@@ -92,7 +95,7 @@ def read_state(path: Path) -> tuple[State, ModelSettings | None]:
         UsageError: the package that reads such files is not installed.
     """
     if path.is_dir():
-        return _state_of_run(path, "best")[1], load_profile(path / PROFILE_FILE).model
+        return _state_of_run(path, "best", lambda _: None)[1], load_profile(path / PROFILE_FILE).model
     suffix = path.suffix.lower()
     if suffix == ONNX:
         require("onnx", "onnxruntime")
@@ -159,8 +162,11 @@ def _open_onnx(path: Path) -> Encoder:
     return Encoder(network, image_size, width, torch.device("cpu"), path, named_settings(model))
 
 
-def _state_of_run(folder: Path, which: Which) -> tuple[Path, State]:
+def _state_of_run(folder: Path, which: Which, say: Callable[[str], None]) -> tuple[Path, State]:
     """Return the model of a run, or what stands for it: the last one for the best, a checkpoint for none.
+
+    Args:
+        say: is told where the last checkpoint is damaged and the one before is taken.
 
     Raises:
         CheckpointError: nothing was saved, or it is damaged.
@@ -173,7 +179,7 @@ def _state_of_run(folder: Path, which: Which) -> tuple[Path, State]:
     if not has_checkpoint(folder):
         remedy = f"Continue it: {shlex.join(['attfc-train', '--resume', str(folder)])}"
         raise CheckpointError(f"'{folder / MODEL_FILE}' must exist", "a run that has not saved yet", remedy)
-    checkpoint = load_last(folder, lambda _: None)
+    checkpoint = load_last(folder, say)
     return checkpoint.path, checkpoint.exported_encoder
 
 

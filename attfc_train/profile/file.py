@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from attfc_train.document import MOST
 from attfc_train.errors import ProfileError
-from attfc_train.files import keep_under, write_text_atomically, written_file
+from attfc_train.files import keep_under, open_file, write_text_atomically, written_file
 from attfc_train.heads.kinds import HEADS
 from attfc_train.heads.pace import REPLACED
 from attfc_train.profile.keys import Values, backbone_name, known_keys, unknown_key
@@ -60,7 +60,7 @@ def read_json(path: Path) -> Any:
         ProfileError: the file is missing, too large or not JSON.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             content = file.read(MAX_PROFILE_BYTES + 1)
         if len(content) > MAX_PROFILE_BYTES:
             raise ProfileError(f"'{path}' must be a profile of at most 4 MiB", "a larger file", "Check the path.")

@@ -6,11 +6,12 @@ second search.
 
 from __future__ import annotations
 
-from typing import Annotated, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import Field
 
 from attfc_train.document import MOST, MOST_BYTES, Frozen, Value
+from attfc_train.profile.prediction import Interval
 from attfc_train.units import Bytes
 
 
@@ -23,6 +24,14 @@ class ConstraintSlack(Frozen):
     slack: float
     """Room left in `unit`: at least 0, but for an accuracy that trainings showed to be lower than planned."""
     unit: str
+    low: float | None = None
+    high: float | None = None
+    """Ends of the predicted interval of `value`; None where it has none, or an older attfc did not say."""
+
+    @property
+    def may_be_missed(self) -> bool:
+        """Whether the limit lies inside the predicted interval."""
+        return self.low is not None and self.high is not None and self.low < self.limit < self.high
 
 
 class FrontPoint(Frozen):
@@ -37,6 +46,33 @@ class FrontPoint(Frozen):
     """Points relative to a full FC layer, middle of the prior."""
     memory_bytes: Bytes = Field(ge=0, le=MOST_BYTES)
     """Estimated peak, headroom included; that of the chosen setting is exact."""
+    bytes_per_identity: float | None = Field(None, ge=0)
+    """See `attfc_train.profile.prediction.Prediction.bytes_per_identity`."""
+    row: int | None = Field(None, ge=0, le=MOST)
+    """Place on the front of the setting that stands for this one, from which it differs by far less than the intervals; None:
+    it stands for itself, or an older attfc did not say."""
+
+
+Role: TypeAlias = Literal["chosen", "as chosen", "at its best"]
+"""``as chosen``: with the batch, parts, checkpointing, precision and network of the chosen setting."""
+
+
+class HeadFigures(Frozen):
+    """One kind of head beside the choice: what it would need and reach on the device."""
+
+    head: str
+    role: Role
+    settings: dict[str, Value]
+    """Knob -> value."""
+    memory_bytes: Bytes = Field(ge=0, le=MOST_BYTES)
+    """Peak, headroom included; that of the chosen setting is exact."""
+    fits: bool
+    """Whether the memory is within the budget."""
+    images_per_second: Interval
+    hours: Interval | None
+    """To train all epochs; None where the number of images is not known."""
+    accuracy: Interval
+    """Points relative to a full FC layer."""
     bytes_per_identity: float | None = Field(None, ge=0)
     """See `attfc_train.profile.prediction.Prediction.bytes_per_identity`."""
 
@@ -77,6 +113,12 @@ class SearchSummary(Frozen):
     num_settings: int = Field(ge=0, le=MOST)
     why_head: str = ""
     """Why this kind of head was chosen, and what the others would cost; empty where one alone was searched."""
+    verdict: str = ""
+    """Whether AttFC is needed at all, computed from `comparison`; empty where nothing was compared."""
+    notes: tuple[str, ...] = ()
+    """What the user should know before training: limits that may be missed, data that are too few."""
+    comparison: tuple[HeadFigures, ...] = ()
+    """The choice, a full FC layer, Partial FC and, where it was searched, AttFC."""
     constraints: tuple[ConstraintSlack, ...]
     front: tuple[FrontPoint, ...]
     """Fastest first."""

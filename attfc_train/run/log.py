@@ -1,8 +1,8 @@
-"""The run record: JSON lines, TensorBoard, and one live line on the screen.
+"""The run record: JSON lines, what trackers are told, and one live line on the screen.
 
 ``log.jsonl`` has one object per line with ``step`` and ``event``: ``start``, ``step``, ``evaluate``, ``save``, ``resume``,
-``stop``, ``oom``, ``allocator``, ``collapse``, ``data`` (what was passed over), ``images`` (drawn and replaced by this
-process) or ``end``. After a resume it holds what an uninterrupted run would have
+``stop``, ``oom``, ``allocator``, ``collapse``, ``data`` (what was passed over), ``images`` (drawn and replaced since the run
+began) or ``end``. After a resume it holds what an uninterrupted run would have
 written, plus the ``stop`` and ``resume`` lines: the record is on the disk before a checkpoint is, and a resumed run drops what
 came after that (`_resumed`). A figure that is not finite is null.
 
@@ -23,20 +23,22 @@ A ``step`` of a head with a container also has ``filled_slots``, ``identities_he
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import math
 import os
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from attfc_train.errors import StorageError, UsageError
+from attfc_train.document import MOST
+from attfc_train.errors import StorageError
 from attfc_train.files import sync_folder, write_text_atomically
+from attfc_train.run.live_line import LineState, LiveLine
+from attfc_train.run.trackers import Trackers
 from attfc_train.units import format_bytes, format_seconds
 
 FILE_NAME = "log.jsonl"
@@ -49,43 +51,40 @@ class RunLog:
         folder: the run folder.
         total_steps: of the whole run.
         first_step: where this process starts.
-        tensorboard: also write scalars to ``folder/tensorboard`` (needs the ``[log]`` extra).
+        trackers: take the figures too; they are closed with the log.
     """
 
-    def __init__(self, folder: Path, total_steps: int, first_step: int, *, tensorboard: bool, console: Console) -> None:
+    def __init__(
+        self, folder: Path, total_steps: int, first_step: int, *, console: Console, trackers: Trackers | None = None
+    ) -> None:
         self.folder = folder
         self.console = console
-        self._writer = _summary_writer(folder / "tensorboard", first_step) if tensorboard else None
+        self._trackers = trackers
         _keep_until(folder / FILE_NAME, first_step)
         self._file = _open(folder / FILE_NAME)
-        columns = (BarColumn(20), MofNCompleteColumn(), TextColumn("{task.description}", markup=False))
-        # Drawn anew where something changes, and not by a thread: a system may have none left.
-        self._progress = Progress(*columns, console=console, disable=not console.is_terminal, auto_refresh=False)
-        self._task = self._progress.add_task("starting", total=total_steps, completed=first_step)
+        self.line = LiveLine(console, LineState(total_steps, first_step))
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        self.line.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self._progress.stop()
+        self.line.stop()
         with contextlib.suppress(OSError):  # what could not be written was reported when it was written
             self._file.close()
-        if self._writer:
-            self._writer.close()
+        if self._trackers is not None:
+            self._trackers.close()
 
     def event(self, event: str, step: int, **values: Any) -> None:
-        """Append one line to the record, and its floats to TensorBoard."""
+        """Append one line to the record, and hand its floats to the trackers."""
         record = {"event": event, "step": step, "time": round(time.time(), 3), **values}
         try:
             self._file.write(json.dumps({key: _finite(value) for key, value in record.items()}) + "\n")
             self._file.flush()
         except OSError as error:
             raise self._not_writable(error) from error
-        if self._writer:
-            for key, value in values.items():
-                if isinstance(value, float):
-                    self._writer.add_scalar(f"{event}/{key}", value, step)
+        if self._trackers is not None:
+            self._trackers.scalars(event, step, values)
 
     def sync(self) -> None:
         """Return when all lines are on the disk."""
@@ -99,17 +98,21 @@ class RunLog:
         return StorageError(f"'{self._file.name}' must be writable", str(error.strerror), remedy)
 
     def step(self, step: int, seconds_left: float, **values: float) -> None:
-        """Record a logged step and redraw the live line; off a terminal, print it."""
+        """Record a logged step and show it in the live line; off a terminal, print it."""
         self.event("step", step, **values)
+        state = self.line.state
+        state.seconds_per_step = seconds_left / max(1, state.total - step) if step < state.total else 0.0
+        state.container = "".join(_container_text(values))
+        state.values = values
+        self.line.reached(step)
+        if self.console.is_terminal:
+            return
         text = (
             f"loss {values['loss']:.3f}  {values['images_per_second']:.0f} images/s  data {values['data_wait_share']:.0%}  "
             f"memory {format_bytes(int(values['memory_bytes']))} (peak {format_bytes(int(values['peak_memory_bytes']))})  "
             f"left {format_seconds(seconds_left)}"
         )
-        parts = [text, *_container_text(values)]
-        self._progress.update(self._task, completed=step, description="\n".join(parts), refresh=True)
-        if not self.console.is_terminal:
-            self.say(f"step {step}/{self._progress.tasks[0].total:.0f}  {'  '.join(parts)}")
+        self.say(f"step {step}/{state.total}  {'  '.join([text, *_container_text(values)])}")
 
     def say(self, text: str) -> None:
         """Print a line above the live line."""
@@ -144,6 +147,12 @@ def read_log(folder: Path) -> list[dict[str, Any]]:
     return records
 
 
+def replaced_before(records: Sequence[Mapping[str, Any]]) -> int:
+    """Return how many images a run had replaced by others, as its record last said."""
+    counts = (record.get("replaced") for record in reversed(records) if record["event"] == "images")
+    return next((count for count in counts if type(count) is int and 0 <= count <= MOST), 0)
+
+
 def _keep_until(path: Path, step: int) -> None:
     """Drop what a killed process recorded after the checkpoint that is being resumed from."""
     if os.path.lexists(path):
@@ -172,11 +181,3 @@ def _open(path: Path) -> Any:
         return path.open("a", encoding="utf-8")
     except OSError as error:
         raise StorageError(f"'{path}' must be writable", str(error.strerror), "Choose another --output.") from error
-
-
-def _summary_writer(folder: Path, first_step: int) -> Any:
-    if importlib.util.find_spec("tensorboard") is None:
-        raise UsageError("--tensorboard needs the package tensorboard", "none installed", "Run: pip install 'attfc[log]'.")
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(str(folder), purge_step=first_step)

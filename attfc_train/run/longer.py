@@ -6,9 +6,11 @@ The first two are in a checkpoint before the first step, so that a run that is k
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from attfc_train.errors import UsageError
+from attfc_train.profile.file import load_profile
 from attfc_train.profile.profile import TrainProfile
 
 if TYPE_CHECKING:
@@ -76,6 +78,21 @@ def begin_with(state: TrainState, initialise: Initialise, checkpoints: Checkpoin
     if state.class_encoder is not None:  # a copy of the feature encoder, as at the start of every run
         state.class_encoder.class_encoder.load_state_dict(state.feature_encoder.state_dict())
     checkpoints.save(state, None)
+
+
+def not_half_extended(profile: TrainProfile, path: Path) -> TrainProfile:
+    """Return a checkpoint's profile with its former length where a kill came between the checkpoint and the profile's file.
+
+    Whoever was killed there has not seen that the run is longer, and gives ``--extend`` again: it must not count twice.
+
+    Args:
+        path: of the profile's file.
+    """
+    before = load_profile(path).run if path.is_file() else profile.run
+    if before.steps is None or before.steps >= profile.total_steps:
+        return profile
+    run = profile.run.model_copy(update={"steps": before.steps, "epochs": before.epochs})
+    return profile.model_copy(update={"run": run})
 
 
 def extended(profile: TrainProfile, epochs: float | None) -> TrainProfile:

@@ -5,7 +5,8 @@ something is logged, evaluated or saved; only there is the flag `TrainState.firs
 
 Three orders are deliberate. A signal is answered after the step in which it came, so a checkpoint is always of a whole step.
 The last checkpoint is written before the last evaluation, which can take minutes, and again after it with the best accuracy.
-The end is recorded when everything else is on the disk: a run without that line does its end again when it is resumed.
+The end is recorded when everything else is on the disk: a run without that line does its end again when it is resumed. Only
+the summary comes after, because it is made of the record (`attfc_train.run.summary`).
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ class Evaluator(Protocol):
 
 MODEL_FILE = "model.pt"
 BEST_FILE = "best.pt"
+MODELS = (BEST_FILE, MODEL_FILE)
 PROFILE_FILE = "profile.json"
 """The profile as it trains now."""
 
@@ -90,6 +92,7 @@ class Loop:
             for batch in self._batches():
                 state.head.observes = self._collapse.begin_step(state.step + 1, self._is_logged(state.step + 1))
                 metrics = self._train_step(batch)
+                self.log.line.reached(state.step)
                 if not self._is_settled:
                     self._settle()
                 self._between_steps(metrics)
@@ -267,14 +270,15 @@ class Loop:
 
     def _evaluate(self) -> bool:
         """Verify the encoder that is exported, keep it as the best model where it is, and return whether there was a set."""
-        results = self.evaluate(self.state.exported_encoder, batch_size=self.state.profile.optim.micro_batch_size)
+        with self.log.line.doing("evaluating"):
+            results = self.evaluate(self.state.exported_encoder, batch_size=self.state.profile.optim.micro_batch_size)
         if not results:
             return False
         for name, result in results.items():
             figures = {"accuracy": result.accuracy, "std": result.std, "auc": result.auc, "num_pairs": result.num_pairs}
             self.log.event("evaluate", self.state.step, set=name, **figures)
-            accuracy = f"{result.accuracy:.2%} ± {result.standard_error:.2%}"
-            self.log.say(f"step {self.state.step}  {name}: {accuracy} on {result.num_pairs:,} pairs")
+            error = f"standard error {result.standard_error:.2%}, {result.num_pairs:,} pairs"
+            self.log.say(f"step {self.state.step}  {name}: {result.accuracy:.2%} ({error})")
         mean = sum(result.accuracy for result in results.values()) / len(results)
         if self.best_accuracy is None or mean > self.best_accuracy:
             self.best_accuracy = mean
@@ -287,12 +291,13 @@ class Loop:
     def _save(self) -> None:
         """Write a checkpoint, unless the state is damaged: then the last good one stays."""
         self._check_finite()
+        self._report_images()  # a run that goes on from here counts on from it
         self.log.sync()
-        self.checkpoints.save(self.state, self.best_accuracy)
+        with self.log.line.doing("saving"):
+            self.checkpoints.save(self.state, self.best_accuracy)
         self.log.event("save", self.state.step)
 
     def _leave(self, signal_number: int) -> None:
-        self._report_images()
         self._save()
         self.log.event("stop", self.state.step, signal=signal_number)
         where = f"Stopped at step {self.state.step:,} of {self.state.profile.total_steps:,}, saved"

@@ -22,6 +22,7 @@ from attfc_train.data.report import messages_of
 from attfc_train.data.sampling.pairs import PairSampler
 from attfc_train.data.sampling.sampler import AttentionSampler, Sampler
 from attfc_train.data.source import open_dataset
+from attfc_train.data.survey.problems import problems_of_counts
 from attfc_train.errors import CheckpointError, DataError, DeviceMemoryError, UsageError, VerificationSetError
 from attfc_train.evaluate.embed import evaluate
 from attfc_train.evaluate.load import load_verification_sets
@@ -33,11 +34,14 @@ from attfc_train.run.checkpoint import FILE_NAME as CHECKPOINT_FILE
 from attfc_train.run.checkpoint import Checkpoint, Checkpoints, has_checkpoint, load_last
 from attfc_train.run.collapse import OnCollapse
 from attfc_train.run.folder import run_folder
-from attfc_train.run.log import RunLog, read_log
-from attfc_train.run.longer import begin_with, check_resumable, extended
-from attfc_train.run.loop import BEST_FILE, MODEL_FILE, PROFILE_FILE, Evaluator, Loop
+from attfc_train.run.live_line import busy
+from attfc_train.run.log import RunLog, read_log, replaced_before
+from attfc_train.run.longer import begin_with, check_resumable, extended, not_half_extended
+from attfc_train.run.loop import BEST_FILE, MODEL_FILE, MODELS, PROFILE_FILE, Evaluator, Loop
 from attfc_train.run.out_of_memory import OnOom, is_out_of_memory, reason
 from attfc_train.run.preflight import check_start, planned_memory, prediction_for
+from attfc_train.run.summary import is_summarised, last_words, write_summary
+from attfc_train.run.trackers import TrackedRun, Trackers
 from attfc_train.step.build import build
 from attfc_train.step.state import TrainState
 
@@ -52,7 +56,8 @@ class RunOptions:
     folder: Path
     device: torch.device
     console: Console
-    tensorboard: bool = False
+    trackers: Sequence[str] = ()
+    """Keys of `attfc_train.run.trackers.TRACKERS`."""
     on_oom: OnOom = "shrink"
     on_collapse: OnCollapse = "warn"
 
@@ -69,8 +74,9 @@ def start(profile: TrainProfile, options: RunOptions, initialise: Initialise | N
     """
     with run_folder(options.folder, options.say):
         _must_be_new(options.folder)
-        dataset = _open(profile)
-        resolved = _resolved(profile, dataset)
+        with busy(options.console, f"Reading the index of {profile.data.path}"):
+            dataset = _open(profile)
+            resolved = _resolved(profile, dataset)
         _run(resolved, dataset, options, initialise=initialise)
 
 
@@ -88,7 +94,8 @@ def _run(
         checkpoint: to go on from, which is emptied; None: begin at step 0.
         initialise: loads the weights to begin with; None: they are random.
     """
-    evaluator = _evaluator(profile, options.device)
+    with busy(options.console, "Reading the verification sets"):
+        evaluator = _evaluator(profile, options.device)
     check_start(profile, options.device, options.on_oom == "fail", options.say)
     prepare_device(options.device, profile.run.precision)  # before the loss kernels are timed, while the state is built
     with memory_is_enough(options.device):
@@ -125,6 +132,8 @@ def resume(options: RunOptions, assignments: Sequence[str] = (), extend: float |
     with run_folder(folder, options.say):
         if extend is None and _is_finished(folder):
             options.say(f"The run in {folder} is finished: it has done all of its steps.")
+            if not is_summarised(folder):
+                write_summary(folder, PROFILE_FILE, MODELS)  # it was killed just before
             return
         profile = None if has_checkpoint(folder) else _not_saved_yet(folder)
         if profile is not None:
@@ -133,8 +142,12 @@ def resume(options: RunOptions, assignments: Sequence[str] = (), extend: float |
         else:
             checkpoint = load_last(folder, options.say)
             profile = checkpoint.profile
+        if extend is not None:
+            profile = not_half_extended(profile, folder / PROFILE_FILE)
         profile = extended(with_overrides(profile, assignments), extend)
-        _run(profile, _same_data(profile), options, checkpoint)
+        with busy(options.console, f"Reading the index of {profile.data.path}"):
+            dataset = _same_data(profile)
+        _run(profile, dataset, options, checkpoint)
 
 
 def _is_finished(folder: Path) -> bool:
@@ -279,37 +292,48 @@ def _train(
     best_accuracy: float | None,
 ) -> None:
     profile = state.profile
+    trackers = Trackers(options.trackers, TrackedRun(options.folder, profile, state.step), options.say)
+    log = RunLog(options.folder, profile.total_steps, state.step, console=options.console, trackers=trackers)
+    with log:
+        _record_start(log, state, dataset, options)
+        _introduce(log, state, dataset, evaluator, options)
+        loader = _loader(profile, dataset, options.device)
+        loader.go_on(state.step, replaced_before(read_log(options.folder)))
+        policies = options.on_oom, best_accuracy, options.on_collapse
+        Loop(state, loader, evaluator, log, options.folder, checkpoints, *policies).run()
+    # Made of what is on the disk: `resume` makes it where the process is killed here.
+    for line in last_words(write_summary(options.folder, PROFILE_FILE, MODELS), options.folder, MODELS):
+        options.say(line)
+
+
+def _record_start(log: RunLog, state: TrainState, dataset: FaceDataset, options: RunOptions) -> None:
+    """Record what begins or goes on, and where the allocator is another one than was planned for."""
+    profile = state.profile
     planned = planned_memory(profile, options.device.type)
     predicted = prediction_for(profile, options.device.type)
     setting = allocator_setting(os.environ)
-    log = RunLog(options.folder, profile.total_steps, state.step, tensorboard=options.tensorboard, console=options.console)
-    with log:
+    log.event(
+        "resume" if state.step else "start",
+        state.step,
+        profile=profile.name,
+        device=str(options.device),
+        torch=torch.__version__,
+        data=dataset.name,
+        num_ids=profile.num_ids,
+        num_images=dataset.index.num_images,
+        accumulation=profile.optim.accumulation,
+        predicted_peak_bytes=None if predicted is None else predicted.measured_bytes,
+        allocator=setting if options.device.type == "cuda" else None,
+    )
+    if planned is not None and predicted is not None and planned.assumes_other_segments(setting):
         log.event(
-            "resume" if state.step else "start",
+            "allocator",
             state.step,
-            profile=profile.name,
-            device=str(options.device),
-            torch=torch.__version__,
-            data=dataset.name,
-            num_ids=profile.num_ids,
-            num_images=dataset.index.num_images,
-            accumulation=profile.optim.accumulation,
-            predicted_peak_bytes=None if predicted is None else predicted.measured_bytes,
-            allocator=setting if options.device.type == "cuda" else None,
+            planned=planned.allocator,
+            in_force=setting,
+            planned_peak_bytes=planned.measured_bytes,
+            predicted_peak_bytes=predicted.measured_bytes,
         )
-        if planned is not None and predicted is not None and planned.assumes_other_segments(setting):
-            log.event(
-                "allocator",
-                state.step,
-                planned=planned.allocator,
-                in_force=setting,
-                planned_peak_bytes=planned.measured_bytes,
-                predicted_peak_bytes=predicted.measured_bytes,
-            )
-        _introduce(log, state, dataset, evaluator, options)
-        loader = _loader(profile, dataset, options.device)
-        policies = options.on_oom, best_accuracy, options.on_collapse
-        Loop(state, loader, evaluator, log, options.folder, checkpoints, *policies).run()
 
 
 def _loader(profile: TrainProfile, dataset: FaceDataset, device: torch.device) -> AttentionLoader:
@@ -343,10 +367,15 @@ def _sampler(profile: TrainProfile, index: IdentityIndex) -> Sampler:
 
 
 def _introduce(log: RunLog, state: TrainState, dataset: FaceDataset, evaluator: Evaluator, options: RunOptions) -> None:
-    """Say what is trained, and say and record what was passed over in the data and in the evaluator's verification sets."""
+    """Say what is trained, and say and record what of the data would hurt or was passed over, verification sets' too."""
     log.say(_headline(state.profile, dataset, options))
+    ramp = state.profile.head.margin.ramp
+    if state.step < ramp:
+        log.say(f"The margin grows until step {ramp:,}: until then the loss may rise while the model")
+        log.say("learns, because it is scored more strictly. Judge it by the accuracy on --val.")
     sets = evaluator.keywords["verification_sets"] if isinstance(evaluator, partial) else ()
-    messages = messages_of(dataset.index.report, *(verification_set.report for verification_set in sets))
+    problems = [f"{dataset.name}: {problem.text}" for problem in problems_of_counts(dataset.index)]
+    messages = problems + messages_of(dataset.index.report, *(verification_set.report for verification_set in sets))
     if messages:
         log.event("data", state.step, messages=messages)
     for message in messages:

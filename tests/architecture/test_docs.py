@@ -34,7 +34,7 @@ HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 CODE_SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 COMMAND = re.compile(r"attfc-(?:plan|train)(?: |$)")
 OPTION = re.compile(r"--[a-z][a-z-]*")
-SETTING = re.compile(r"(?:data|model|head|optim|run)(?:\.[a-z_]+)+(?<!\.py)(?<!\.pt)")
+SETTING = re.compile(r"(?:data|model|head|optim|run)(?:\.[a-z_]+)+(?<!\.py)(?<!\.pt)(?<!\.json)")
 
 GROUPS: dict[str, TyperGroup] = {}
 for _name, _app in {"attfc-plan": attfc_planner.cli.app, "attfc-train": attfc_train.cli.app}.items():
@@ -162,11 +162,19 @@ def test_commands_are_found() -> None:
 @documents
 def test_options_in_the_text_exist(document: Path) -> None:
     """Catches `` `--prefers` ``: an option that no command has."""
-    known = {
-        option for group in GROUPS.values() for command in (group, *group.commands.values()) for option in _options(command)
-    }
+    known = {option for group in GROUPS.values() for command in _commands(group) for option in _options(command)}
     spans = [span for span in code_spans(document) if span.startswith("--")]
     assert {option for span in spans for option in OPTION.findall(span)} - known == set()
+
+
+def _commands(group: TyperGroup) -> Iterator[Any]:
+    """A group and everything below it, such as ``data`` and ``data check``."""
+    yield group
+    for command in group.commands.values():
+        if isinstance(command, TyperGroup):
+            yield from _commands(command)
+        else:
+            yield command
 
 
 def _options(command: Any) -> Iterator[str]:

@@ -28,7 +28,6 @@ SHORTER = {
     "attfc_train.optim.torch_internals": "private names of torch, apart from everything else",
     "attfc_train.screen": "every command's console, apart from the streams, which load without rich",
     "attfc_train.step.ranks": "the one place where processes will meet",
-    "attfc_train.units": "everybody's units",
 }
 """Modules that may be shorter, by name or pattern, each with its reason: several callers, or a contract."""
 
@@ -39,6 +38,7 @@ MOST_FUNCTION_LINES = 40
 LONG_FUNCTIONS = {
     "attfc_planner.cli.plan": "a command's options, each with its help",
     "attfc_planner.cli.tune": "a command's options, each with its help",
+    "attfc_train.cli.evaluate": "a command's options, each with its help",
     "attfc_train.cli.train": "a command's options, each with its help",
     "attfc_train.losses.learning_triton._gradient": "a kernel cannot call what is not inlined by hand",
     "attfc_train.losses.learning_triton._learn": "a kernel cannot call what is not inlined by hand",

@@ -71,9 +71,11 @@ ONLY_IN = {
         "attfc_train.commands.presets",
         "attfc_train.data_commands",
         "attfc_planner.cli",
+        "attfc_planner.commands.import_config",
     },
     "rich": {
         "attfc_train.screen",
+        "attfc_train.run.live_line",
         "attfc_train.run.log",
         "attfc_train.commands.evaluate",
         "attfc_train.commands.evaluate_screen",

@@ -136,7 +136,7 @@ def test_the_name_of_a_record_is_on_the_disk_before_a_checkpoint_is(tmp_path: Pa
     """A power cut could leave a checkpoint of step 2 without the record of the steps before."""
     flushed: list[str] = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: flushed.append(os.readlink(f"/proc/self/fd/{descriptor}")))
-    with RunLog(tmp_path, 4, 0, tensorboard=False, console=Console(quiet=True)):
+    with RunLog(tmp_path, 4, 0, console=Console(quiet=True)):
         assert str(tmp_path) in flushed
 
 

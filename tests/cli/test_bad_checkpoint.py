@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from attfc_train import cli
 from attfc_train.errors import CheckpointError, DataError, ProfileError, UsageError, VerificationSetError
 from attfc_train.export.model_file import open_encoder
 from tests.cli.conftest import Refusal, changed
@@ -189,3 +190,22 @@ def test_evaluate_what_is_not_there(run_folder: Path, tmp_path: Path, refusal: R
     refusal(CheckpointError, "model.pt' must exist.*attfc-train --resume", "evaluate", run_folder, "--which", "last")
     torch.save([1, 2], run_folder / "best.pt")
     refusal(CheckpointError, "best.pt' must hold the parameters", "evaluate", run_folder)
+
+
+def test_a_damaged_checkpoint_that_another_stands_in_for_is_said(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Catches a model of an earlier step that is evaluated without a word."""
+    for name in ("model.pt", "best.pt"):
+        (run_folder / name).unlink()
+    assert open_encoder(run_folder).notes == ()
+    path = run_folder / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:-100])
+    (note,) = open_encoder(run_folder).notes
+    assert note.startswith(f"warning: '{path}' must be a readable checkpoint, but got ")
+    assert note.endswith(f"The one before takes its place: {run_folder / 'checkpoint.1.pt'}, step 1.")
+    monkeypatch.setattr("sys.argv", ["attfc-train", "evaluate", str(run_folder), "--device", "cpu"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 0
+    assert note in capsys.readouterr().out

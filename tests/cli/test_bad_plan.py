@@ -80,7 +80,10 @@ def test_what_is_no_tuning(refusal: Refusal) -> None:
 @pytest.mark.parametrize("head", ["nonsense", "AttFC", ""])
 def test_unknown_heads(head: str, command: tuple[str, ...], refusal: Refusal) -> None:
     """Catches a command that does not check its head, and choices that are not those of `HEADS`."""
-    expected = rf"--head must be a known kind, but got '{head}'\. Choose one of: {', '.join(['auto', *HEADS])}\."
+    nearest = r"Nearest: attfc\. " if head == "AttFC" else ""
+    expected = (
+        rf"--head must be a known kind, but got '{head}'\. {nearest}Choose one of: {', '.join(['auto', 'any', *HEADS])}\."
+    )
     options = () if command else ("--gpu", "t4", "--ids", 1000)
     refuse(refusal, UsageError, expected, *command, *options, "--head", head)
 
@@ -96,7 +99,7 @@ def test_a_tuning_of_another_head(refusal: Refusal) -> None:
 
 
 def test_more_identities_than_there_are_atoms(refusal: Refusal) -> None:
-    refuse(refusal, InfeasiblePlanError, "--max-accuracy-drop 1 points", "--gpu", "t4", "--ids", 10**12)
+    refuse(refusal, InfeasiblePlanError, "--max-accuracy-drop 1 and", "--gpu", "t4", "--ids", 10**12)
     for count in (10**13, 10**30, 10**400):
         refuse(refusal, UsageError, "--ids must be at most 1,000,000,000,000", "--gpu", "t4", "--ids", count)
 

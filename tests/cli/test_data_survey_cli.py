@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shutil
 import sys
 
@@ -12,6 +13,8 @@ from PIL import Image
 
 from attfc_train import cli
 from attfc_train.commands.data_survey import histogram
+from attfc_train.run.log import read_log
+from tests.cli.conftest import changed
 
 
 @pytest.fixture
@@ -135,3 +138,19 @@ def test_the_distribution():
     assert [line.partition("█ ")[2] or line.split(" ", 1)[1] for line in shown] == [
         "3 (37.5%)", "1 (12.5%)", "3 (37.5%)", "0 (0.0%)", "1 (12.5%)",
     ]  # fmt: skip
+
+
+def test_a_training_says_the_cheap_ones_in_a_line_each(tmp_path, monkeypatch, capsys):
+    """Catches a data set of 3 people with one photo each that is trained without a word."""
+    profile = tmp_path / "profile.json"
+    profile.write_text(json.dumps(changed(data__path="synthetic:3x1", run__steps=1, run__val=[])))
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setattr(sys, "argv", ["attfc-train", "--profile", str(profile), "--output", str(tmp_path / "run")])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    said = " ".join(capsys.readouterr().out.split())
+    assert not left.value.code
+    assert "synthetic:3x1: only 3 identities: too few to learn" in said
+    assert "synthetic:3x1: one photo a person throughout" in said
+    messages = [record["messages"] for record in read_log(tmp_path / "run") if record["event"] == "data"]
+    assert len(messages[0]) == 2

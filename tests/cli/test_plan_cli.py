@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -58,12 +59,11 @@ def test_a_plan_is_written_and_says_what_to_type_next(call: Call, tmp_path: Path
     assert "attfc-train --profile sub/best.json --data DATA --output runs/r50-2059906" in " ".join(out.split())
 
 
-@pytest.mark.parametrize("word", ["auto", "any"])
 @pytest.mark.parametrize("columns", ["80", "120"])
-def test_all_kinds_of_heads_are_weighed(word: str, columns: str, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_kinds_of_heads_are_weighed(columns: str, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a word that is taken for a kind, a kind without its row, and a table wider than the terminal."""
     monkeypatch.setenv("COLUMNS", columns)
-    code, out, err = call("--gpu", "rtx-4090", "--ids", "200000", "--images", "4000000", "--head", word)
+    code, out, err = call("--gpu", "rtx-4090", "--ids", "200000", "--images", "4000000", "--head", "any")
     assert (code, err) == (0, "")
     profile = load_profile(Path("best.json"))
     assert profile.search is not None
@@ -71,12 +71,86 @@ def test_all_kinds_of_heads_are_weighed(word: str, columns: str, call: Call, mon
     table = out[out.index("Kinds of heads") : out.index("Memory:")]
     assert all(f" {kind} " in table for kind in HEADS if kind in PRIORS)
     assert "bytes per identity" in out
-    assert max(len(line) for line in out[: out.index("Next:")].splitlines()) <= int(columns)
+    assert max(len(line) for line in out[: out.index("Written:")].splitlines()) <= int(columns)
     code, out, err = call("report", "best.json", "-o", "report.html")
     assert (code, err) == (0, "")
     page = Path("report.html").read_text(encoding="utf-8")
     assert "bytes per identity" in page
     assert "kinds of heads" in page
+
+
+@pytest.mark.parametrize("columns", ["80", "120"])
+def test_the_answer_is_first_and_last(columns: str, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a verdict that scrolls away, another default than `auto`, and a table wider than the terminal."""
+    monkeypatch.setenv("COLUMNS", columns)
+    code, out, err = call("--gpu", "rtx-4090", "--ids", "20000", "--images", "900000")
+    assert (code, err) == (0, "")
+    search = load_profile(Path("best.json")).search
+    assert search is not None
+    assert {row.head for row in search.comparison} == {"attfc", "full_fc", "partial_fc"}
+    words = " ".join(out.replace("│", " ").split())
+    assert words.endswith(search.verdict)
+    assert words.index(search.verdict) < words.index("Chosen setting")
+    assert max(len(line) for line in out[: out.index("Written:")].splitlines()) <= int(columns)
+    code, out, err = call("report", "best.json", "-o", "report.html")
+    assert (code, err) == (0, "")
+    page = Path("report.html").read_text(encoding="utf-8")
+    assert page.index(search.verdict) < page.index('<h2 id="s1">Plan')
+    assert "too much" in page or "fits" in page
+
+
+def test_years_on_a_cpu_are_years(call: Call) -> None:
+    """Catches a time in thousands of days, on the screen and on the page."""
+    code, out, _ = call("--ids", "2000000", "--images", "400000000", "--backbone", "r200")
+    assert code == 0
+    assert re.search(r"time to train +about [\d,.]+ years \(", out)
+    assert re.search(r"GiB +years +points", out)
+    assert call("report", "best.json", "-o", "report.html")[0] == 0
+    page = Path("report.html").read_text(encoding="utf-8")
+    assert "years of training" in page
+    assert not re.search(r"about [\d,.]+ days", page)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--max-hour", "3"], "attfc-plan must have the option, but got '--max-hour'. Nearest: --max-hours"),
+        (["tunee"], "attfc-plan must have the command, but got 'tunee'. Nearest: tune. It has gpus, explain"),
+        (["--ids"], "--ids must have a value, but got none"),
+        (["--ids", "many"], "--ids must be a whole number of at least 2, but got 'many'"),
+        (["--ids", "1"], "--ids must be a whole number of at least 2, but got '1'"),
+        (["--ids", "9", "--trials", "0"], "--trials must be a whole number from 1 to 1,000,000, but got '0'"),
+        (["--ids", "9", "--image-size", "1024"], "--image-size must be a whole number from 32 to 512, but got '1024'"),
+        (["--ids", "9", "--max-hours", "nan"], "--max-hours must be a number of at least 0.001, but got 'nan'"),
+        (["--ids", "9", "--head", "fullfc"], "got 'fullfc'. Nearest: full_fc. Choose one of: auto, any, attfc"),
+        (["--ids", "9", "--backbone", "r51"], "got 'r51'. Nearest: r50"),
+        (["--ids", "9", "--prefer", "quick"], "got 'quick'. Choose one of: balanced, speed, accuracy."),
+        (["--ids", "9", "--precision", "bf61"], "got 'bf61'. Nearest: bf16"),
+        (["fit", "--storage", "int9"], "got 'int9'. Nearest: int8"),
+        (["fit", "--share", "2"], "--share must be a number from 0.001 to 1, but got '2'"),
+        (["explain"], "PROFILE must be given, but got none. See "),
+        (["tune"], "--data must be given, but got none"),
+    ],
+)
+def test_what_is_mistyped_is_one_line_without_a_box(call: Call, arguments: list[str], expected: str) -> None:
+    code, out, err = call(*arguments)
+    assert code == UsageError.exit_code
+    assert out == ""
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1
+    assert expected in err
+
+
+def test_counts_are_typed_as_people_type_them(call: Call) -> None:
+    assert call("--gpu", "rtx-4090", "--ids", "20k", "--images", "1,000,000", "--head", "full_fc")[0] == 0
+    data = load_profile(Path("best.json")).data
+    assert (data.num_ids, data.num_images) == (20_000, 1_000_000)
+
+
+def test_more_identities_than_images_are_refused(call: Call) -> None:
+    code, _, err = call("--gpu", "t4", "--ids", "1000", "--images", "999")
+    assert code == UsageError.exit_code
+    assert "--images must be at least --ids (1,000), because every identity has an image, but got 999" in err
 
 
 def test_every_option_reaches_the_profile(call: Call) -> None:
@@ -104,7 +178,7 @@ def test_every_option_reaches_the_profile(call: Call) -> None:
 
 
 def test_limits_and_preference_reach_the_choice(call: Call) -> None:
-    options = ["--gpu", "rtx-4090", "--ids", "2059906", "--images", "42474557"]
+    options = ["--gpu", "rtx-4090", "--ids", "2059906", "--images", "42474557", "--head", "attfc"]
     rates = []
     for more in (["--prefer", "speed"], ["--prefer", "accuracy"], ["--max-memory", "8"], ["--max-hours", "60"]):
         code, out, err = call(*options, *more)
@@ -147,7 +221,8 @@ def test_another_head_is_planned_with_its_own_knobs(call: Call, head: str, expec
     }
     assert set(profile.search.knobs) == knobs
     assert all(set(point.settings) == knobs for point in profile.search.front)
-    (headings,) = [line.split() for line in out.splitlines() if "hours" in line and "points" in line and "GiB" in line]
+    table = out[out.index("Pareto front and runners-up") :]
+    (headings,) = [line.split() for line in table.splitlines() if "hours" in line and "points" in line and "GiB" in line]
     assert expected in headings
     assert not {"DCC", "R"} & set(headings)
 
@@ -166,7 +241,8 @@ def test_the_study_lies_beside_the_plan_and_a_new_one_replaces_it(call: Call) ->
     from optuna.storages.journal import JournalFileBackend
 
     for trials in (50, 45):
-        assert call("--gpu", "t4", "--ids", "5000", "--trials", str(trials), "--output", "sub/mine.json")[0] == 0
+        options = ("--gpu", "t4", "--ids", "5000", "--head", "attfc", "--output", "sub/mine.json")
+        assert call(*options, "--trials", str(trials))[0] == 0
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             storage = JournalStorage(JournalFileBackend("sub/mine.study.jsonl"))
@@ -183,7 +259,7 @@ def test_the_study_lies_beside_the_plan_and_a_new_one_replaces_it(call: Call) ->
         }
         assert study.trials[0].params["storage"] in ("fp32", "bf16", "int8", "fp8")
         assert study.best_trials, "feasible ones: the constraints were kept"
-    assert {path.name for path in Path("sub").iterdir()} == {"mine.json", "mine.study.jsonl"}
+    assert {path.name for path in Path("sub").iterdir()} == {"mine.json", "mine.json.former", "mine.study.jsonl"}
 
 
 def test_the_output_is_checked_before_any_work(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,7 +315,12 @@ def test_the_data_set_gives_identities_and_images(call: Call) -> None:
         (
             ["--gpu", "t4", "--ids", "500000", "--images", "9000000", "--max-hours", "0.1"],
             InfeasiblePlanError,
-            "--max-hours 0.1 .* hours for the fastest setting .* Raise --max-hours to",
+            r"--max-hours 0.1, .* got (full_fc|attfc|partial_fc): about [\d.]+ h \(.* at best; .* Raise --max-hours to",
+        ),
+        (
+            ["--gpu", "t4", "--ids", "500000", "--images", "9000000", "--max-hours", "0.1", "--head", "attfc"],
+            InfeasiblePlanError,
+            r"--max-hours 0.1 .* got about [\d.]+ h \(.*\) for the fastest setting .* Raise --max-hours to",
         ),
         (["--seed", "1", "gpus"], UsageError, "options belong behind their command"),
         (["gpus", "rtx-4095"], UsageError, "Nearest"),
@@ -248,8 +329,6 @@ def test_the_data_set_gives_identities_and_images(call: Call) -> None:
 def test_a_refusal_is_one_line_with_its_exit_code(
     call: Call, arguments: list[str], error: type[AttfcError], expected: str
 ) -> None:
-    import re
-
     code, _, err = call(*arguments)
     assert code == error.exit_code
     assert err.startswith("error: ")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from attfc_train.errors import StorageError
-from attfc_train.files import keep_under, leftovers, sync_folder, write_atomically, write_text_atomically
+from attfc_train.errors import ProfileError, StorageError
+from attfc_train.files import keep_under, leftovers, open_file, sync_folder, write_atomically, write_text_atomically
+from attfc_train.profile.file import load_profile
 
 
 def test_a_link_stays_one_and_what_it_names_is_written(tmp_path: Path) -> None:
@@ -77,3 +79,25 @@ def test_a_file_system_that_flushes_no_folders(
             sync_folder(tmp_path)
     else:
         sync_folder(tmp_path)
+
+
+def opened(path: Path) -> None:
+    open_file(path).close()
+
+
+@pytest.mark.parametrize("read", [opened, load_profile])
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_what_is_no_file_is_not_read(read: Callable[[Path], object], kind: str, tmp_path: Path) -> None:
+    """Catches a read that waits for ever: nobody writes to the pipe."""
+    path = {"pipe": tmp_path / "pipe.json", "folder": tmp_path, "device": Path("/dev/zero")}[kind]
+    if kind == "pipe":
+        os.mkfifo(path)
+    with pytest.raises((OSError, ProfileError), match="a folder, device or pipe"):
+        read(path)
+
+
+def test_a_link_to_a_file_is_read(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    (tmp_path / "link").symlink_to("file")
+    with open_file(tmp_path / "link") as file:
+        assert file.read() == b"content"

@@ -71,6 +71,7 @@ def open_storage(url: str) -> Store:
     _check_address(url)
     with reachable(url), as_storage_error(), quiet():
         if url.startswith("sqlite:///"):
+            _refuse_pipes(Path(make_url(url).database or "."))
             return Store(RDBStorage(url), url, _lock_file(url))
         if url.startswith("postgresql://"):
             driver = _postgresql_driver(url)
@@ -132,8 +133,15 @@ def _journal(path: Path, url: str) -> Store:
     if not path.name or path.is_dir():
         raise UsageError("--storage journal:FILE must name a file", f"'{url}'", "Example: --storage journal:tune.jsonl.")
     with reachable(url), as_storage_error(), quiet():
+        _refuse_pipes(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         return Store(JournalStorage(_Journal(str(path))), url)
+
+
+def _refuse_pipes(path: Path) -> None:
+    """Raise OSError where a file would be opened that is none: at a pipe that nobody reads the opening waits for ever."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(f"'{path}' is a device or pipe")
 
 
 class _Journal(JournalFileBackend):

@@ -22,7 +22,7 @@ def plan(num_images: int | None = 42_474_557) -> Plan:
 
 def shown(made: Plan, width: int) -> str:
     console = Console(file=io.StringIO(), width=width, color_system=None)
-    show_plan(console, made, "attfc-train --profile best.json")
+    show_plan(console, made, "attfc-train --profile best.json", "best.json")
     return console.file.getvalue()  # type: ignore[attr-defined]
 
 
@@ -52,8 +52,18 @@ def test_the_screen_shows_everything_that_was_promised(width: int) -> None:
         assert piece in " ".join(text.replace("│", " ").split())
     for term in made.chosen.memory.terms:
         assert f"■ {term.name}" in text
-    assert text.rstrip().endswith("attfc-train --profile best.json")
+    assert "Next: attfc-train --profile best.json" in text
     assert max(map(len, text.splitlines())) <= max(width, 120)
+    search = made.profile.search
+    assert search is not None
+    words = " ".join(text.replace("│", " ").split())
+    assert search.verdict
+    assert words.endswith(search.verdict), "the last thing that is read"
+    assert words.index(search.verdict) < words.index("Chosen setting"), "and the first"
+    assert words.count("bytes per identity") == 1
+    for row in search.comparison:
+        assert f"{row.memory_bytes / GIB:.1f} " in text
+        assert f"{row.accuracy.low:+.2f} to {row.accuracy.high:+.2f}" in text
 
 
 def test_native_segments_are_said_in_a_line() -> None:

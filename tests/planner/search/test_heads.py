@@ -166,7 +166,7 @@ def test_the_kinds_compete_in_these_problems() -> None:
 
 def test_a_plan_among_all_kinds_says_why_this_one() -> None:
     """Catches a kind that is not listed, a line that names the winner as its own next best, and figures that are not theirs."""
-    plan = planned(head="auto", num_ids=200_000)
+    plan = planned(head="any", num_ids=200_000)
     search = plan.profile.search
     assert search is not None
     assert [choice.kind for choice in plan.heads] == KNOWN
@@ -195,7 +195,7 @@ def planned_settings(kind: str) -> int:
 
 
 def test_a_kind_that_does_not_fit_says_what_it_is_short_of() -> None:
-    plan = planned(head="auto", num_ids=3_000_000, gib=12, max_accuracy_drop=2)
+    plan = planned(head="any", num_ids=3_000_000, gib=12, max_accuracy_drop=2)
     missing = {choice.kind: choice.missing for choice in plan.heads if choice.chosen is None}
     assert "full_fc" in missing
     assert missing["full_fc"].endswith("GiB too much")
@@ -204,7 +204,7 @@ def test_a_kind_that_does_not_fit_says_what_it_is_short_of() -> None:
 
 
 def test_a_plan_among_all_kinds_comes_back_from_its_file(tmp_path: Path) -> None:
-    plan = planned(head="auto")
+    plan = planned(head="any")
     save_profile(plan.profile, tmp_path / "best.json")
     assert load_profile(tmp_path / "best.json") == plan.profile
     assert plan.profile.prediction is not None
@@ -219,7 +219,7 @@ def test_a_plan_among_all_kinds_comes_back_from_its_file(tmp_path: Path) -> None
 def test_a_kind_of_which_nothing_is_known_is_not_chosen_but_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     """Catches a head that wins because nobody knows anything against it."""
     monkeypatch.delitem(PRIORS, "partial_fc")
-    plan = planned(head="auto")
+    plan = planned(head="any")
     assert "partial_fc" not in [choice.kind for choice in plan.heads]
     assert plan.profile.search is not None
     assert any(line.startswith("head partial_fc: nothing is known") for line in plan.profile.search.left_out)

@@ -66,8 +66,8 @@ def test_a_refusal_after_a_miss_counts_what_the_miss_taught() -> None:
         (
             24,
             {"max_hours": 8.5, "max_accuracy_drop": 0.06},
-            r"at most --max-hours 8.5 within .* but got [\d.]+ hours for the fastest .* Raise --max-hours to [\d.]+, or "
-            r"--max-accuracy-drop to [\d.]+, which [\d.]+ hours allow",
+            r"at most --max-hours 8.5 within .* but got about [\d.]+ h \([\d.]+ to [\d.]+\) for the fastest .* "
+            r"Raise --max-hours to [\d.]+, or --max-accuracy-drop to [\d.]+, with which it takes about [\d.]+ h \(",
         ),
         (24, {"max_hours": 0.5}, r"Raise --max-hours to [\d.]+; no setting of any accuracy is fast enough"),
     ],
@@ -82,7 +82,7 @@ def test_a_refusal_names_the_limit_the_miss_and_the_nearest_setting(gib: int, ch
 def test_a_refusal_of_all_kinds_of_heads_says_what_each_is_short_of() -> None:
     """Catches a list in another order than that of the misses, and advice about a kind that no limit would accept."""
     with pytest.raises(InfeasiblePlanError) as refused:
-        planned(gib=2, num_ids=5_000_000, head="auto", max_accuracy_drop=0.06)
+        planned(gib=2, num_ids=5_000_000, head="any", max_accuracy_drop=0.06)
     limits = "--max-accuracy-drop 0.06 and the 2.00 GiB of Test card"
     assert refused.value.rule == f"some setting of {len(KNOWN)} kinds of heads must respect {limits}"
     listed = [line.partition(": ") for line in refused.value.got.split("; ")]
@@ -96,8 +96,8 @@ def test_a_refusal_of_all_kinds_of_heads_says_what_each_is_short_of() -> None:
 
 
 def test_a_refusal_of_all_kinds_names_hours_where_these_are_short() -> None:
-    with pytest.raises(InfeasiblePlanError, match=r"respect --max-hours 0\.5, --max-accuracy-drop 1 and the .* hours at best"):
-        planned(head="auto", num_ids=200_000, max_hours=0.5)
+    with pytest.raises(InfeasiblePlanError, match=r"respect --max-hours 0\.5, --max-accuracy-drop 1 and the .* at best"):
+        planned(head="any", num_ids=200_000, max_hours=0.5)
 
 
 @pytest.mark.parametrize(

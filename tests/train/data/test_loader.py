@@ -117,6 +117,22 @@ def test_only_twenty_names_are_kept(colours):
     assert len(set(loader.corrupt.examples)) == 20
 
 
+def test_a_run_that_goes_on_counts_on(colours):
+    """Catches a share that is measured anew after every stop: a run that is stopped often would tolerate any data."""
+
+    def broken():
+        return loader_of(colours(LABELS, broken=(2, 8)), batch_size=16, num_references=0, max_corrupt_share=1)
+
+    whole, before, after = broken(), broken(), broken()
+    list(whole.batches(0, 7))
+    list(before.batches(0, 4))
+    after.go_on(4, before.corrupt.replaced)
+    assert after.news() is None
+    list(after.batches(4, 7))
+    assert 0 < before.corrupt.replaced < whole.corrupt.replaced
+    assert (after.corrupt.drawn, after.corrupt.replaced) == (whole.corrupt.drawn, whole.corrupt.replaced)
+
+
 @pytest.mark.parametrize("num_workers", [1, 4])
 def test_too_many_corrupt_images_stop_the_run_at_the_same_step(colours, num_workers):
     loader = loader_of(

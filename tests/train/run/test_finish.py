@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ from attfc_train.run.tensor_file import load_tensors
 from tests.train.run.test_resume import options, profile_of, same, tensors
 
 KILLED = 9
-END = 20
+END = 32
 """Calls from the last step on; earlier ones repeat each other, and a third of them is tried."""
 PROFILE = profile_of(steps=4, save_every=2, eval_every=3)
 
@@ -25,6 +27,10 @@ def content(folder: Path) -> dict[str, Any]:
     left = {path.name: load_tensors(path) for path in folder.glob("*.pt")}
     measured = {"time", "images_per_second", "data_wait_share", "memory_bytes", "peak_memory_bytes", "peak_tensor_bytes"}
     records = [record for record in read_log(folder) if record["event"] not in ("resume", "stop")]
+    summary = json.loads((folder / "run.json").read_text())
+    left["run.json"] = {key: summary[key] for key in ("best", "last", "loss", "steps", "profile", "data")}
+    left["curves.svg"] = (folder / "curves.svg").read_text()
+    left["README.md"] = re.sub(r"- (speed|planned) .*", "", (folder / "README.md").read_text())
     left["log"] = [{key: value for key, value in record.items() if key not in measured} for record in records]
     return tensors(left)
 

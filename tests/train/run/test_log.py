@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import io
 import os
-import sys
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from attfc_train.errors import StorageError, UsageError
+from attfc_train.errors import StorageError
 from attfc_train.run.log import RunLog, read_log
 
 STEP = {"loss": 1.5, "images_per_second": 10.0, "data_wait_share": 0.1, "memory_bytes": 1e6, "peak_memory_bytes": 2e6}
 
 
-def open_log(folder: Path, first_step: int = 0, tensorboard: bool = False) -> RunLog:
-    return RunLog(folder, 10, first_step, tensorboard=tensorboard, console=Console(quiet=True))
+def open_log(folder: Path, first_step: int = 0) -> RunLog:
+    return RunLog(folder, 10, first_step, console=Console(quiet=True))
 
 
 def test_resume_drops_what_came_after_the_checkpoint_and_a_line_cut_short(tmp_path: Path) -> None:
@@ -84,24 +83,6 @@ def test_a_new_run_starts_an_empty_record(tmp_path: Path) -> None:
 def test_the_container_in_a_few_words(cosine: float, expected: str, tmp_path: Path) -> None:
     """The cosine is left out where none of the batch's identities holds a slot."""
     screen = io.StringIO()
-    with RunLog(tmp_path, 10, 0, tensorboard=False, console=Console(file=screen)) as log:
+    with RunLog(tmp_path, 10, 0, console=Console(file=screen)) as log:
         log.step(1, 1.0, **STEP, filled_slots=7.0, mean_age_steps=3.0, center_cosine=cosine)
     assert screen.getvalue().endswith(expected)
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_tensorboard_gets_the_scalars(tmp_path: Path) -> None:
-    pytest.importorskip("tensorboard", reason="needs the [log] extra")
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    with open_log(tmp_path, tensorboard=True) as log:
-        log.step(3, 1.0, **STEP)
-    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
-    assert [(scalar.step, scalar.value) for scalar in events.Scalars("step/loss")] == [(3, 1.5)]
-
-
-def test_tensorboard_that_is_not_installed_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tensorboard", None)
-    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    with pytest.raises(UsageError, match=r"attfc\[log\]"):
-        open_log(tmp_path, tensorboard=True)

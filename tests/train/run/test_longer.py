@@ -116,6 +116,27 @@ def test_a_run_that_is_killed_when_extended_stays_extended(tmp_path: Path, monke
     assert load_checkpoint(folder / "checkpoint.pt").step == STEPS + 3
 
 
+def test_an_extension_that_is_killed_half_way_counts_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches twice the epochs where a kill came between the longer run's checkpoint and its profile."""
+    folder = tmp_path / "run"
+    run.start(profile_of(), options(folder))
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "save_profile", kill)
+        with pytest.raises(Killed):
+            run.resume(options(folder), extend=0.3)
+    assert load_checkpoint(folder / "checkpoint.pt").profile.total_steps == STEPS + 3
+    with monkeypatch.context() as patch:
+        patch.setattr(run, "_train", kill)
+        with pytest.raises(Killed):
+            run.resume(options(folder), extend=0.3)
+    assert load_profile(folder / "profile.json").total_steps == STEPS + 3
+    with monkeypatch.context() as patch:  # now the user was told so: once more is more
+        patch.setattr(run, "_train", kill)
+        with pytest.raises(Killed):
+            run.resume(options(folder), extend=0.3)
+    assert load_profile(folder / "profile.json").total_steps == STEPS + 6
+
+
 @pytest.mark.parametrize("epochs", [0.0, -1.0, float("nan"), float("inf"), 1e300])
 def test_what_is_no_number_of_epochs_is_refused(epochs: float, tmp_path: Path) -> None:
     run.start(profile_of(), options(tmp_path / "run"))

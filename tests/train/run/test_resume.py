@@ -175,7 +175,8 @@ def test_resume_needs_a_checkpoint(tmp_path: Path) -> None:
 
 def test_the_run_leaves_models_and_a_record(uninterrupted: Path) -> None:
     names = {path.name for path in uninterrupted.iterdir()}
-    assert names == {"profile.json", "log.jsonl", "checkpoint.pt", "checkpoint.1.pt", "model.pt", "best.pt"}
+    summary = {"run.json", "README.md", "curves.svg"}
+    assert names == {"profile.json", "log.jsonl", "checkpoint.pt", "checkpoint.1.pt", "model.pt", "best.pt"} | summary
     events = [record["event"] for record in read_log(uninterrupted)]
     assert events.count("evaluate") == 3
     assert events[0] == "start"

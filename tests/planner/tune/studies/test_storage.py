@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
 from pathlib import Path
 
@@ -24,6 +25,14 @@ def test_another_kind_is_refused(url: str) -> None:
 def test_a_journal_is_a_file(url: str) -> None:
     with pytest.raises(UsageError, match="must name a file"):
         open_storage(url)
+
+
+@pytest.mark.parametrize("form", ["journal:{}", "sqlite:///{}"])
+def test_a_pipe_is_no_storage(form: str, tmp_path: Path) -> None:
+    """Catches an opening that waits for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(StorageError, match="is a device or pipe"):
+        open_storage(form.format(tmp_path / "pipe"))
 
 
 def test_a_server_that_does_not_answer() -> None:

@@ -1,0 +1,65 @@
+"""What a user should know before a training is begun: limits that may be missed, and data that are too few."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from attfc_planner.plan.request import PlanRequest
+from attfc_planner.search.candidates import Candidate
+from attfc_planner.search.words import time_words
+from attfc_train.profile.search_summary import ConstraintSlack
+
+LEAST_IDS = 1_000
+"""Identities below which a network that is trained from scratch does not learn to tell strangers apart."""
+USUAL_IDS = 10_000
+"""The smallest published set on which an r50 is trained from scratch has about as many: CASIA-WebFace, 10,575 (Yi et al. 2014,
+arXiv 1411.7923). Below, what strangers are told apart by gets poorer with every identity that is missing: on LFW by some two
+points a halving from 4,349 to 136 identities (Sun, Wang and Tang 2014, DeepID)."""
+LEAST_IMAGES_PER_ID = 2
+_SMALLER = {"r18": "mbf", "r34": "mbf", "r50": "mbf", "r100": "r50", "r200": "r50"}
+"""Backbone -> a smaller one to advise."""
+_TOY = "tiny"
+"""The backbone to try the tool with: nobody expects it to recognise strangers."""
+
+
+def notes_of(request: PlanRequest, winner: Candidate, constraints: Sequence[ConstraintSlack]) -> tuple[str, ...]:
+    """Return the notes on a plan, a line each, the gravest first."""
+    backbone = winner.profile.model.backbone
+    return (
+        *(_few_identities(request.num_ids, backbone) if backbone != _TOY else ()),
+        *_few_images(request.num_ids, request.num_images),
+        *_missed_hours(winner, constraints),
+    )
+
+
+def _few_identities(num_ids: int, backbone: str) -> Iterator[str]:
+    if num_ids >= USUAL_IDS:
+        return
+    smaller = f"a smaller network (--backbone {_SMALLER[backbone]}), " if backbone in _SMALLER else ""
+    remedy = f"more identities, {smaller}or fine-tuning a trained model: attfc-train --init MODEL"
+    usual = f"the smallest published set for that has about {USUAL_IDS:,}"
+    if num_ids < LEAST_IDS:
+        yield (
+            f"{num_ids:,} identities are too few to train {backbone} from scratch: it will not learn to tell strangers apart "
+            f"({usual}). What works: {remedy}."
+        )
+    else:
+        yield (
+            f"{num_ids:,} identities are few for {backbone} from scratch: expect several points less than is published "
+            f"({usual}). What helps: {remedy}."
+        )
+
+
+def _few_images(num_ids: int, num_images: int | None) -> Iterator[str]:
+    if num_images is not None and num_images < LEAST_IMAGES_PER_ID * num_ids:
+        yield (
+            f"{num_images:,} images of {num_ids:,} identities are {num_images / num_ids:.1f} each: an identity with one image "
+            f"teaches nothing of what its images share. Leave such identities out, or add images."
+        )
+
+
+def _missed_hours(winner: Candidate, constraints: Sequence[ConstraintSlack]) -> Iterator[str]:
+    hours = winner.hours_interval
+    limit = next((each for each in constraints if each.name == "hours"), None)
+    if limit is not None and hours is not None and limit.may_be_missed:
+        yield f"Training takes {time_words(hours)}; your limit of {limit.limit:g} h may be missed."

@@ -215,7 +215,7 @@ COMMON = (HEAD, BATCH_SIZE, GRADIENT_CHECKPOINTING, ACCUMULATION, PRECISION, BAC
 
 @cache
 def _default(kind: str, margin: MarginSettings) -> HeadSettings:
-    return HEADS[kind].settings.model_validate({"margin": margin})
+    return HEADS[kind].settings.recommended(margin)
 
 
 def with_head(profile: TrainProfile, kind: str | None) -> TrainProfile:
@@ -228,7 +228,7 @@ def with_head(profile: TrainProfile, kind: str | None) -> TrainProfile:
 
 
 def with_default_head(profile: TrainProfile, kind: str) -> TrainProfile:
-    """Return the profile with the default settings of a kind of head, and its own margin.
+    """Return the profile with the recommended settings of a kind of head, and its own margin.
 
     Raises:
         KeyError: there is no such kind.
@@ -282,6 +282,14 @@ class SearchSpace:
         for name in values.keys() - set(self.names):
             raise KeyError(name)
         return SearchSpace(tuple(knob.with_values(values.get(knob.name, knob.values)) for knob in self.knobs))
+
+    def fixed(self, values: Mapping[str, Value]) -> SearchSpace:
+        """Return the space with one value of some of its knobs.
+
+        Raises:
+            KeyError: the space has no such knob.
+        """
+        return self.narrowed(**{name: (value,) for name, value in values.items()})
 
     def __len__(self) -> int:
         """Return the number of settings in the space."""

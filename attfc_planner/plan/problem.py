@@ -67,32 +67,34 @@ def pose(request: PlanRequest, gpu: GpuProfile, make_model: MakeModel | None = N
     base = base_profile(request, gpu)
     limits = limits_of(request, gpu)
     accuracy = predict_accuracy(request)
-    plain_spaces = _plain_spaces(request, gpu)
-    spaces, left_out = _spaces(request, gpu, plain_spaces)
+    plain_spaces = _plain_spaces(request, gpu, base)
+    spaces, left_out = _spaces(request, gpu, base, plain_spaces)
     traced = tuple(profile for space in spaces for profile in structures(space, base))
     model = (make_model or traced_model)(base, gpu, limits.budget_bytes, traced)
     return Problem(request, gpu, base, spaces, limits, model, Evaluator(base, gpu, model, accuracy), left_out, plain_spaces)
 
 
-def _spaces(request: PlanRequest, gpu: GpuProfile, plain_spaces: tuple[SearchSpace, ...]) -> tuple[Spaces, tuple[str, ...]]:
+def _spaces(
+    request: PlanRequest, gpu: GpuProfile, base: TrainProfile, plain_spaces: tuple[SearchSpace, ...]
+) -> tuple[Spaces, tuple[str, ...]]:
     """Return the space of every kind of head, and what is left out of them and why."""
     _, left_out = precisions(request.precision, gpu)
     kinds, heads_left_out = kinds_of(request)
-    spaces = {kind: _space(request, gpu, kind, named=request.is_free) for kind in kinds}
+    spaces = {kind: _space(request, gpu, base, kind, named=request.is_free) for kind in kinds}
     if request.head == AUTO_HEAD and not request.tries_heads:
         spaces |= {kind: space for kind, space in zip(PLAIN_KINDS, plain_spaces, strict=True) if kind in spaces}
         left_out += ("rows of full_fc and partial_fc in another type than fp32, or without momentum: --head any searches them",)
     return Spaces(tuple(spaces.values())), heads_left_out + left_out
 
 
-def _plain_spaces(request: PlanRequest, gpu: GpuProfile) -> tuple[SearchSpace, ...]:
+def _plain_spaces(request: PlanRequest, gpu: GpuProfile, base: TrainProfile) -> tuple[SearchSpace, ...]:
     """Return the layers that a plan is compared with; none where it is tried anyhow."""
     kinds = () if request.tries_heads else PLAIN_KINDS
-    return tuple(plain(_space(request, gpu, kind, named=True), kind) for kind in kinds)
+    return tuple(plain(_space(request, gpu, base, kind, named=True), kind) for kind in kinds)
 
 
-def _space(request: PlanRequest, gpu: GpuProfile, kind: str, named: bool) -> SearchSpace:
-    return space_for(
+def _space(request: PlanRequest, gpu: GpuProfile, base: TrainProfile, kind: str, named: bool) -> SearchSpace:
+    space = space_for(
         request.num_ids,
         request.num_images,
         request.epochs,
@@ -101,6 +103,7 @@ def _space(request: PlanRequest, gpu: GpuProfile, kind: str, named: bool) -> Sea
         precision=precisions(request.precision, gpu)[0],
         backbone=request.compared or (None,),
     )
+    return space.fixed(with_head(base, kind).head.fixed_knobs())
 
 
 def predict_accuracy(request: PlanRequest) -> PredictAccuracy:

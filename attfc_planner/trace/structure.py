@@ -153,11 +153,13 @@ class _AttFCStructure(HeadStructure[AttFCSettings]):
         return [*points, replace(base, identities=base.identities + _MORE_IDENTITIES)] if has_map else points
 
     def stand_in(self, head: AttFCSettings) -> AttFCSettings | None:
-        # Slots that learn are rounded in a pass whose scratch depends on their type.
-        return head.model_copy(update={"storage": "fp32"}) if head.keeps_means and not head.slot_rate else None
+        if not head.keeps_means:
+            return None
+        # Slots that learn are rounded in a pass whose scratch depends on their type: each type is traced.
+        return head if head.slot_rate else head.model_copy(update={"storage": "fp32"})
 
     def storage(self, head: AttFCSettings) -> StorageName:
-        return head.storage
+        return "fp32" if head.slot_rate else head.storage
 
 
 class _DCQStructure(HeadStructure[DCQSettings]):

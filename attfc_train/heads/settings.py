@@ -161,9 +161,18 @@ class HeadSettings(Frozen):
         return (("head", self.kind),)
 
     @classmethod
+    def recommended(cls, margin: MarginSettings) -> Self:
+        """Return the settings with which a kind is compared where none are given: the defaults, unless others did better."""
+        return cls(margin=margin)
+
+    @classmethod
     def knobs(cls) -> tuple[Knob, ...]:
         """Return what a search may turn beside the knobs that every training has."""
         return ()
+
+    def fixed_knobs(self) -> dict[str, Value]:
+        """Return the knobs that a search from these settings leaves alone, with their values."""
+        return {}
 
     def search_refusal(self) -> Refusal | None:
         """Return why these settings cannot be the start of a search; None where they can."""

@@ -3,7 +3,7 @@
     python -m benchmarks.heads --data glyphs-5k --glyphs FOLDER      # 5,000 characters; also glyphs-25k, glyphs-70k
     python -m benchmarks.heads --data lfw --lfw FOLDER               # real faces: a folder with lfw_train and lfw_fold8.bin
     python -m benchmarks.heads --quick                               # under six minutes, computed faces, no claim
-    python -m benchmarks.heads --report                              # tables and plots from what was recorded
+    python -m benchmarks.heads --report                              # tables, plots and pages from what was recorded
 
 Every run is a line of ``results/heads-DATA.jsonl``. A run that is there is not done again, one that was stopped is resumed, and
 several processes share the work. Give each one thread: ``OMP_NUM_THREADS=1``.
@@ -19,6 +19,7 @@ from typing import Any
 
 from attfc_train.data.source import open_dataset
 from benchmarks.heads.data_sets import CACHE, DataSet, computed, glyphs, lfw
+from benchmarks.heads.page import write_pages
 from benchmarks.heads.rates import chosen_rate
 from benchmarks.heads.records import Line, file_of, line_of, record
 from benchmarks.heads.report import report
@@ -104,7 +105,7 @@ def main() -> None:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--data", choices=[name for name in STUDIES if name != "quick"])
     what.add_argument("--quick", action="store_true", help="300 computed identities, a few heads, one seed")
-    what.add_argument("--report", action="store_true", help="only write tables and plots")
+    what.add_argument("--report", action="store_true", help="only write tables and plots, and the tables of the pages")
     parser.add_argument("--glyphs", type=Path, default=Path("glyphs"), help="folder that python -m benchmarks.glyphs wrote")
     parser.add_argument("--lfw", type=Path, default=Path("lfw"), help="folder with lfw_train and lfw_fold8.bin")
     parser.add_argument("--only", nargs="*", help="names of heads")
@@ -114,6 +115,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.report:
         report(options.results)
+        write_pages(options.results)
         return
     if options.quick:
         _quick(options)

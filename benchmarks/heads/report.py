@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from benchmarks.heads.variants import FULL, VARIANTS
 
 T_95: Final = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365}
 """Student's t for a two-sided 95 % interval, by number of seeds."""
-FIGURES: Final = {"accuracy": "accuracy", "auc": "AUC", "tar": "TAR at FAR 1e-3", "hard": "hard pairs"}
+FIGURES: Final = {"accuracy": "accuracy", "hard": "hard pairs", "tar": "TAR at FAR 1e-3", "auc": "AUC"}
 
 _LEGEND = (
     "Written by `python -m benchmarks.heads --report`. Accuracy of ten-fold verification, area under the ROC curve (AUC), true "
@@ -52,22 +52,31 @@ def _section(data: str, lines: list[Line]) -> Iterator[str]:
     """Yield the tables of one data set: for the same images, then for the same time."""
     for steps in sorted({line["steps"] for line in lines if line["name"] == FULL} or {line["steps"] for line in lines}):
         yield f"## {data}, {steps:,} steps\n"
-        yield _table([line for line in lines if line["steps"] == steps])
+        yield table([line for line in lines if line["steps"] == steps])
         timed = [line for line in lines if line["steps"] != steps]
         if timed:
             yield "### The same processor time as the full FC layer\n"
-            yield _table(timed)
+            yield table(timed)
 
 
-def _table(lines: list[Line]) -> str:
+def table(lines: list[Line], short: bool = False, order: Sequence[str] = tuple(VARIANTS)) -> str:
+    """Return a Markdown table with a row for every head and learning rate.
+
+    Args:
+        short: without the rate and the steps.
+        order: of the heads, by name.
+    """
     figures = [name for name in FIGURES if any(_figure(line, name) is not None for line in lines)]
-    columns = ["head", "bytes", "rate", "steps", *(FIGURES[name] for name in figures), "seeds"]
+    how = [] if short else ["rate", "steps"]
+    columns = ["head", "bytes", *how, *(FIGURES[name] for name in figures), "seeds"]
     # A head may have been trained at another rate too, while its rate was sought: a row of its own.
     tried = [
-        (name, rate) for name in _names(lines) for rate in sorted({line["rate"] for line in lines if line["name"] == name})
+        (name, rate)
+        for name in sorted({line["name"] for line in lines}, key=order.index)
+        for rate in sorted({line["rate"] for line in lines if line["name"] == name})
     ]
     groups = [[line for line in lines if (line["name"], line["rate"]) == each] for each in tried]
-    rows = [_row(group[0]["name"], group, figures) for group in groups]
+    rows = [_row(group[0]["name"], group, figures, short) for group in groups]
     return "\n".join(["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|", *rows, ""])
 
 
@@ -75,12 +84,9 @@ def _names(lines: list[Line]) -> list[str]:
     return sorted({line["name"] for line in lines}, key=list(VARIANTS).index)
 
 
-def _rates(lines: list[Line]) -> list[float]:
-    return sorted({line["rate"] for line in lines})
-
-
-def _row(name: str, lines: list[Line], figures: list[str]) -> str:
-    cells = [name, f"{bytes_per_identity(name):,.0f}", f"{lines[0]['rate']:g}", f"{lines[0]['steps']:,}"]
+def _row(name: str, lines: list[Line], figures: list[str], short: bool) -> str:
+    how = [] if short else [f"{lines[0]['rate']:g}", f"{lines[0]['steps']:,}"]
+    cells = [name, f"{bytes_per_identity(name):,.0f}", *how]
     cells += [interval(value for line in lines if (value := _figure(line, figure)) is not None) for figure in figures]
     return "| " + " | ".join([*cells, str(len(lines))]) + " |"
 

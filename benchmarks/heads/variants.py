@@ -36,7 +36,7 @@ class Variant:
 
 def attfc(share: float, references: int, name: str = "", **changes: Any) -> Variant:
     """Return the preset's AttFC head with another number of slots and references."""
-    head = {"dcc_share": share, "num_references": references, **changes}
+    head = {"dcc_share": share, "num_references": references, "slot_rate": 0.0, **changes}
     return Variant(name or f"AttFC, C {100 * share:g} %, R={references}", "attfc", head)
 
 
@@ -57,6 +57,7 @@ PUBLISHED: Final = Variant(
         "dcc_share": 0.3,
         "num_references": 2,
         "policy": "fifo",
+        "slot_rate": 0.0,
         "queue_length": 1,
         "encoder_momentum_ramp_steps": 100,
         "batch_negatives": False,
@@ -101,6 +102,9 @@ LEARNED_SLOTS: Final = tuple(
 LEARNED_UNIFORM: Final = Variant(
     "AttFC, C 100 %, R=0, slots learn at 1, uniform order", "attfc", attfc(1.0, 0, slot_rate=1.0).head, {"draw": "permutation"}
 )
+LEARNED_STORED: Final = tuple(
+    attfc(1.0, 0, f"AttFC, C 100 %, R=0, slots learn at 1, {kind}", slot_rate=1.0, storage=kind) for kind in ("bf16", "int8")
+)
 LEARNED_FASTER: Final = attfc(1.0, 0, "AttFC, C 100 %, R=0, slots learn at 4", slot_rate=4.0)
 
 VARIANTS: Final[dict[str, Variant]] = {
@@ -120,6 +124,7 @@ VARIANTS: Final[dict[str, Variant]] = {
         *GROWING,
         *LEARNED_SLOTS,
         LEARNED_UNIFORM,
+        *LEARNED_STORED,
         LEARNED_FASTER,
         *FASTER_ENCODER,
     )

@@ -16,10 +16,12 @@ from benchmarks.heads import data_sets, rates, study, training
 from benchmarks.heads.bytes_per_identity import bytes_per_identity
 from benchmarks.heads.data_sets import DataSet
 from benchmarks.heads.measures import true_accept_rate
-from benchmarks.heads.records import file_of, folder_of, recorded
+from benchmarks.heads.page import PAGES, fill
+from benchmarks.heads.records import file_of, folder_of, record, recorded
 from benchmarks.heads.report import interval, report
 from benchmarks.heads.study import STUDIES, Wanted
 from benchmarks.heads.variants import FULL, VARIANTS, profile_of, settings_digest
+from benchmarks.provenance import RESULTS
 
 CONTAINER = "AttFC, C 10 %, R=1"
 DIM = 512
@@ -158,3 +160,30 @@ def test_every_head_of_a_study_is_a_profile(name: str) -> None:
     variant = VARIANTS[name]
     profile_of(variant, 256, 300, 0).resolve(1000)
     assert variant.family in rates.CANDIDATES
+
+
+def test_a_page_is_filled_from_the_longest_runs_at_the_last_rate(tmp_path: Path) -> None:
+    """Catches runs of another length, of a rate that was given up, and text beside the tables that is touched."""
+    runs = [
+        {"kind": "run", "name": FULL, "steps": 20, "rate": 0.1, "seed": 0, "accuracy": 0.11},
+        {"kind": "run", "name": CONTAINER, "steps": 30, "rate": 0.1, "seed": 0, "accuracy": 0.22},
+        {"kind": "run", "name": CONTAINER, "steps": 30, "rate": 0.05, "seed": 0, "accuracy": 0.33},
+        {"kind": "run", "name": CONTAINER, "steps": 30, "rate": 0.05, "seed": 1, "accuracy": 0.35},
+    ]
+    for run in runs:
+        record(run, file_of("glyphs-5k", tmp_path))
+    page = "before\n<!-- heads: glyphs-5k main -->\nold\n<!-- end -->\nafter <!-- heads: none -->"
+    filled = fill(page, tmp_path)
+    assert filled.startswith("before\n<!-- heads: glyphs-5k main -->\n")
+    assert filled.endswith("<!-- end -->\nafter <!-- heads: none -->")
+    assert [line.split(" | ")[2:] for line in filled.splitlines() if CONTAINER in line] == [["34.00 ± 12.71", "2 |"]]
+    assert not any(text in filled for text in ("old", FULL, "22.00"))
+    assert fill(filled, tmp_path) == filled
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_pages_say_what_is_on_record(page: Path) -> None:
+    """Run ``python -m benchmarks.heads --report`` when runs were added."""
+    text = page.read_text(encoding="utf-8")
+    assert "<!-- heads: " in text
+    assert fill(text, RESULTS) == text

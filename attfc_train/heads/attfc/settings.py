@@ -8,6 +8,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from attfc_train.document import Value
 from attfc_train.heads.containers.settings import DCC_SHARE, STORAGE, ContainerSettings
 from attfc_train.heads.knob import Knob
 from attfc_train.heads.settings import MarginSettings, Refusal
@@ -95,9 +96,19 @@ class AttFCSettings(ContainerSettings):
         return (name, f"{slots}, policy {self.policy}"), queue, references
 
     @classmethod
+    def recommended(cls, margin: MarginSettings) -> Self:
+        """See `HeadSettings.recommended`: no references and slots that learn, as in the preset ``attfc``."""
+        # docs/heads-compared.md. The defaults stay, so that profiles from before there were such slots mean what they meant.
+        return cls(margin=margin, num_references=0, slot_rate=1.0)
+
+    @classmethod
     def knobs(cls) -> tuple[Knob, ...]:
         """Return slots, queue length, references and storage."""
         return _KNOBS
+
+    def fixed_knobs(self) -> dict[str, Value]:
+        """See `HeadSettings.fixed_knobs`: nobody knows what references add to slots that learn, or take."""
+        return {"num_references": self.num_references} if self.slot_rate else {}
 
     def search_refusal(self) -> Refusal | None:
         """Refuse what the knobs are not about: one slot per identity with an averaged queue, and R = 0 among others."""

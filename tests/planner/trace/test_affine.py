@@ -22,6 +22,7 @@ STRUCTURES: dict[str, dict[str, Any]] = {
         "precision": "bf16",
     },
     "slots that learn, int8": {"head": {"slot_rate": 0.5, "storage": "int8"}},
+    "slots that learn, R=0, accumulation": {"head": {"slot_rate": 0.5, "num_references": 0}, "accumulation": 2},
     "sizes that grow": {"head": {"first_scored_share": 0.1, "num_references": 0}},
     "stored queue, int8": {"head": {"queue_mode": "stored", "queue_length": 3, "storage": "int8"}},
     "full_fc": {"head": {"kind": "full_fc"}},
@@ -103,6 +104,17 @@ def test_costs_are_exact_where_chunks_are_whole(name: str, model: MemoryModel) -
         assert sum(added) == exact["add_", "backward"].bytes_read_written
         return
     assert estimated == exact
+
+
+@pytest.mark.parametrize(("storage", "parts"), [("fp32", 2), ("bf16", 1), ("fp8", 4), ("int8", 2)])
+@pytest.mark.parametrize("direct", [False, True])
+def test_parts_of_slots_that_learn_scale(storage: str, parts: int, direct: bool, model: MemoryModel) -> None:
+    """Their storages are traced. Catches pulls of earlier parts that are forgotten, and rows that are narrowed twice."""
+    head = {"dcc_size": 4096, "chunk_slots": 512, "num_references": 0, "storage": storage, "slot_rate": 1}
+    num_ids = 4096 if direct else 60_000
+    profile = small_profile(head, batch_size=32 * parts, accumulation=parts, num_ids=num_ids)
+    check_that_it_scales(profile, 64 * profile.optim.batch_size if direct else 0, model)
+    assert all(one.optim.accumulation == 1 for one in model._traces._networks if one.head.kind == "attfc")
 
 
 SCALED = [("bf16", 1, 1), ("fp8", 2, 0), ("int8", 4, 1), ("fp32", 8, 2)]

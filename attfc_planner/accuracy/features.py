@@ -11,7 +11,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from attfc_planner.accuracy.prior import accuracy_prior, midpoint
+from attfc_planner.accuracy.prior import POINTS_PER_LOG_ODDS, accuracy_prior, midpoint
+from attfc_planner.accuracy.prior_features import ROUNDING, USUAL_QUEUE_LENGTH
 from attfc_planner.knobs.space import BACKBONE, HEAD, knobs_of
 from attfc_train.document import Value
 from attfc_train.heads.attfc.settings import AttFCSettings
@@ -20,14 +21,7 @@ from attfc_train.heads.knob import Knob
 from attfc_train.heads.settings import HeadSettings
 from attfc_train.profile.profile import TrainProfile
 
-POINTS_PER_LOG_ODDS = 100 * 0.04 * 0.96
-"""Points of accuracy in a small change of the log odds, at the 4 % errors of a full-length training: 100 x d a / d log odds =
-100 a (1 - a). The prior is about such trainings, and so is every figure in points."""
-USUAL_QUEUE_LENGTH = 3.3
 USUAL_BATCH_SIZE = 128
-ROUNDING = {"fp32": 0.0, "bf16": 0.25, "int8": 0.5, "fp8": 1.0}
-"""Storage -> coarseness of the stored centers, in the order of `attfc_planner.accuracy.prior.STORAGE`; 1 for the coarsest."""
-
 LEVEL = "level"
 PRIOR = "prior"
 BATCH_SIZE = "batch size"

@@ -24,7 +24,6 @@ import numpy as np
 from attfc_planner.accuracy.bayes import Design, Hyperparameters, Posterior, Vector, accuracy_of, posterior, shared
 from attfc_planner.accuracy.features import (
     LEVEL,
-    POINTS_PER_LOG_ODDS,
     PRECISION,
     PRIOR,
     compared_knobs,
@@ -32,7 +31,7 @@ from attfc_planner.accuracy.features import (
     is_level,
     is_storage,
 )
-from attfc_planner.accuracy.prior import Part
+from attfc_planner.accuracy.prior import POINTS_PER_LOG_ODDS, Part, Z
 from attfc_planner.knobs.space import HEAD, with_head
 from attfc_train.heads.kinds import HEADS
 from attfc_train.profile.prediction import Interval
@@ -42,8 +41,6 @@ FEWEST_SETTINGS = 3
 """Trained settings, beside a full FC layer, below which there is nothing to regress on."""
 _OWN = "setting"
 """The group of trainings of one setting."""
-Z = 1.96
-"""95 %, two-sided."""
 
 _SPREAD = {LEVEL: 10.0, PRIOR: 0.25}
 _KIND_SPREAD = 0.5

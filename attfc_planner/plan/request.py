@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attfc_planner.accuracy.prior import PRIORS
+from attfc_planner.accuracy.prior_features import PRIORS
 from attfc_planner.gpu.profile import TENSOR_FIELD, GpuProfile
 from attfc_planner.search.choose import Preference
 from attfc_planner.search.comparison import OURS, PLAIN_KINDS

@@ -9,7 +9,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from attfc_planner.accuracy.prior import ASSUMPTIONS
+from attfc_planner.accuracy.prior import assumptions
 from attfc_planner.explain.explain import Explanation, KnobChange, grouped_terms
 from attfc_planner.screens.plan import interval
 from attfc_planner.screens.timeline_chart import timeline_chart
@@ -163,7 +163,7 @@ def _parts(explained: Explanation) -> RenderableType:
 
 def _assumptions() -> Table:
     table = Table.grid(padding=(0, 1))
-    for line in ASSUMPTIONS:
+    for line in assumptions():
         table.add_row("-", line)
     return table
 

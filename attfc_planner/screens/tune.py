@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.table import Table
 from rich.text import Text
 
-from attfc_planner.accuracy.features import POINTS_PER_LOG_ODDS
-from attfc_planner.accuracy.regression import MeasuredAccuracy, Z
+from attfc_planner.accuracy.prior import POINTS_PER_LOG_ODDS, Z
+from attfc_planner.accuracy.regression import MeasuredAccuracy
 from attfc_planner.knobs.space import Setting
 from attfc_planner.screens.plan import head_keeps, interval
 from attfc_planner.tune.question import Question, varied, words

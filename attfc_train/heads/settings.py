@@ -163,7 +163,7 @@ class HeadSettings(Frozen):
     @classmethod
     def recommended(cls, margin: MarginSettings) -> Self:
         """Return the settings with which a kind is compared where none are given: the defaults, unless others did better."""
-        return cls(margin=margin)
+        return cls.model_validate({"margin": margin})
 
     @classmethod
     def knobs(cls) -> tuple[Knob, ...]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from attfc_train.files import write_text_atomically
-from benchmarks.heads.records import Line, file_of, recorded
+from benchmarks.heads.records import file_of, recorded
 from benchmarks.heads.report import table
 from benchmarks.heads.study import LARGE, LARGEST, MAIN, PARTS, REST
 

@@ -11,7 +11,7 @@ import ast
 import pytest
 
 from attfc_planner.accuracy.features import HEAD_FEATURES
-from attfc_planner.accuracy.prior import PRIORS
+from attfc_planner.accuracy.prior_features import PRIORS
 from attfc_planner.trace.structure import STRUCTURES
 from attfc_train.heads.kinds import HEADS
 from tests.architecture.modules import modules, tree

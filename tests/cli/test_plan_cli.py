@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from attfc_planner import cli
-from attfc_planner.accuracy.prior import PRIORS
+from attfc_planner.accuracy.prior_features import PRIORS
 from attfc_planner.gpu import detect
 from attfc_planner.plan import plan, problem
 from attfc_train.errors import AttfcError, InfeasiblePlanError, ProfileError, StorageError, UsageError

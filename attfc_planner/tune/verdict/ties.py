@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from attfc_planner.accuracy.bayes import log_odds_of
-from attfc_planner.accuracy.regression import Z
+from attfc_planner.accuracy.prior import Z
 
 
 @dataclass(frozen=True)

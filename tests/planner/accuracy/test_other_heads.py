@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from attfc_planner.accuracy.features import HEAD_FEATURES, LEVEL, PRIOR, compared_knobs, features, is_level, level_of
-from attfc_planner.accuracy.prior import PRIORS, UNKNOWN_BAND, Part, accuracy_parts, accuracy_prior, source_of
+from attfc_planner.accuracy.fitted import fitted
+from attfc_planner.accuracy.prior import (
+    POINTS_PER_LOG_ODDS,
+    UNKNOWN_BAND,
+    Part,
+    Z,
+    accuracy_parts,
+    accuracy_prior,
+    source_of,
+)
+from attfc_planner.accuracy.prior_features import PRIORS
 from attfc_planner.accuracy.regression import MeasuredAccuracy
 from attfc_train.heads.kinds import HEADS
 from attfc_train.heads.partial_fc.settings import PartialFCSettings
@@ -44,15 +56,17 @@ def test_a_registered_prior_is_the_plans_interval(kind: str, monkeypatch: pytest
         return prediction.accuracy.low, prediction.accuracy.high, prediction.accuracy.source
 
     before = interval()
-    monkeypatch.setitem(PRIORS, kind, lambda profile, head: (Part("a test", -0.5, 0.3), Part("another", 0.0, 0.4)))
+    monkeypatch.setitem(PRIORS, kind, lambda profile, head: {"no references": 1.0})
     low, high, source = interval()
-    assert (low, high) == (-1.0, 0.0), "the sum, and bands in quadrature"
-    assert source == before[2]
+    mean, variance = fitted().moments({"no references": 1.0})
+    assert (low + high) / 2 == pytest.approx(POINTS_PER_LOG_ODDS * mean, abs=2e-3)
+    assert high - low > 2 * POINTS_PER_LOG_ODDS * Z * math.sqrt(variance), "and the setting's own deviation"
+    assert source.startswith("prior: regression")
     monkeypatch.delitem(PRIORS, kind)
     low, high, source = interval()
     assert (low, high) == (-UNKNOWN_BAND, UNKNOWN_BAND)
     assert f"nothing is known of head '{kind}'" in source
-    assert before[:2] not in ((-1.0, 0.0), (-UNKNOWN_BAND, UNKNOWN_BAND))
+    assert before[:2] != (-UNKNOWN_BAND, UNKNOWN_BAND)
 
 
 def test_the_features_of_an_unknown_head_are_the_places_of_its_knobs() -> None:

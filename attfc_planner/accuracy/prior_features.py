@@ -57,14 +57,13 @@ def _container_features(profile: TrainProfile, head: AttFCSettings) -> Features:
     if head.policy == "fifo":
         return {"published ring": 1.0} | shared
     wide, narrow = _decades(_share(profile, head))
-    doublings = math.log2(head.queue_length / USUAL_QUEUE_LENGTH)
+    halvings = math.log2(USUAL_QUEUE_LENGTH / head.queue_length)
     has_none = float(head.num_references == 0)
     has_two = float(head.num_references >= 2)
     is_uniform = float(profile.data.draw != "residency")
     return {
         "one slot an identity": 1.0,
-        "shorter queue": max(0.0, -doublings),
-        "longer queue": max(0.0, doublings),
+        "shorter queue": max(0.0, halvings),  # a longer one made no difference (docs/heads-compared.md)
         "stored queue": float(head.queue_mode == "stored"),
         "no references": has_none,
         "two references": has_two,
@@ -135,7 +134,7 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
     "generated centers": ("one slot an identity", "published ring", "DCQ's queue", "F2C's pool"),
     "learned rows": ("rows without momentum", "rounded rows"),
     "storage": ("rounded centers",),
-    "queue length": ("shorter queue", "longer queue", "stored queue"),
+    "queue length": ("shorter queue", "stored queue"),
     "references": ("no references", "two references", "references where slots are few"),
     "order of images": ("another order than residency", "another order, where slots are few"),
     "batch negatives": ("no batch negatives, where slots are few",),

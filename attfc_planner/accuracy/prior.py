@@ -107,7 +107,7 @@ def assumptions() -> tuple[str, ...]:
         "Identities seen under about 20 times in a run: generated centers are ahead of learned rows. From short runs.",
         "Age: a tenfold age of the centers, over the class encoder's memory, is expected to cost 0.5 points; hardly measured.",
         "Queues shorter than 3.3, and another order or no batch negatives where slots are few: from short runs.",
-        "Networks other than the small one, and more than 74,000 identities: the same differences. Not measured.",
+        "Networks other than the small one, and more than 25,000 identities: the same differences. Not measured.",
         "Batch size: flat from 128 on (published from 1,024 to 8,192), 0.1 points a halving below. Assumed.",
         "Accumulation and checkpointing: no loss; a part has 32 images or more, where BatchNorm's error is flat (Wu and He "
         "2018, table 2: 23.6 % at 32, 23.7 % at 16, 24.8 % at 8 images). Precision: no loss.",

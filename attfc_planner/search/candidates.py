@@ -97,6 +97,11 @@ class Candidate:
         """Middle of the predicted interval, in points relative to a full FC layer."""
         return midpoint(self.accuracy)
 
+    @property
+    def credited_points(self) -> float:
+        """Points against a full FC layer, of which being ahead counts only where the whole band is."""
+        return min(self.accuracy_points, max(0.0, self.accuracy.low))
+
 
 Evaluate: TypeAlias = Callable[[Setting], Candidate]
 PredictAccuracy: TypeAlias = Callable[[TrainProfile], Interval]

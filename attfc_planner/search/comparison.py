@@ -94,7 +94,7 @@ class PlainLayers:
 
     def _is_as_good(self, layer: Candidate, choice: Candidate) -> bool:
         is_fast = layer.images_per_second >= (1 - AS_FAST[self.prefer]) * choice.images_per_second
-        is_accurate = layer.accuracy_points >= choice.accuracy_points - TOLERANCE[self.prefer]
+        is_accurate = layer.accuracy_points >= choice.credited_points - TOLERANCE[self.prefer]
         return is_fast and is_accurate and is_feasible(layer, self.limits)
 
     def _ways(self, space: SearchSpace, choice: Candidate) -> list[Compared]:

@@ -50,7 +50,7 @@ def _answer(rows: Sequence[Compared], prefer: Preference) -> str:
     if not layers:
         return f"{name} is needed here"
     fast = [each for each in layers if each.images_per_second >= (1 - AS_FAST[prefer]) * choice.images_per_second]
-    accurate = [each for each in layers if each.accuracy_points >= choice.accuracy_points - TOLERANCE[prefer]]
+    accurate = [each for each in layers if each.accuracy_points >= choice.credited_points - TOLERANCE[prefer]]
     if any(each in accurate for each in fast):
         return f"{name} {_NOT_NEEDED}"
     gains = [*([] if fast else ["time"]), *([] if accurate else ["accuracy"])] or ["time or accuracy"]

@@ -49,7 +49,7 @@ def test_a_full_layer_that_is_as_fast_is_chosen_and_said() -> None:
     assert "A full FC layer that is at most 10% slower takes the choice's place" in search.rule
     attfc = plan_of("attfc", are_many=False).chosen
     assert made.chosen.images_per_second >= (1 - AS_FAST["balanced"]) * attfc.images_per_second
-    assert made.chosen.accuracy_points >= attfc.accuracy_points - TOLERANCE["balanced"]
+    assert made.chosen.accuracy_points >= attfc.credited_points - TOLERANCE["balanced"]
 
 
 def test_a_kind_that_was_asked_for_is_planned_and_the_verdict_says_what_else_there_is() -> None:
@@ -128,7 +128,7 @@ def test_the_stand_in_keeps_to_its_rule(prefer: Any) -> None:
     fastest_accurate = max(
         candidate.images_per_second
         for candidate in alone
-        if candidate.accuracy_points >= made.chosen.accuracy_points - TOLERANCE[prefer]
+        if candidate.accuracy_points >= made.chosen.credited_points - TOLERANCE[prefer]
     )
     if made.profile.head.kind == BASELINE:
         assert made.chosen.images_per_second >= (1 - AS_FAST[prefer]) ** 2 * fastest_accurate

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from attfc_planner.search.candidates import Candidate
 from attfc_train.profile.prediction import Interval
+
+if TYPE_CHECKING:
+    from attfc_planner.search.candidates import Candidate
 
 FAR_BELOW = 0.25
 """Share of the half interval up to which a difference counts as none."""

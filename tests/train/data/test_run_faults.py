@@ -67,7 +67,8 @@ def test_what_is_passed_over_is_said_once_and_recorded(train, faces, tmp_path):
     assert text.count("identities left out, none of whose images can be decoded: 1, e.g. that of") == 1
     (start,) = records_of(tmp_path / "run", "start")
     (data,) = records_of(tmp_path / "run", "data")
-    assert (start["num_ids"], len(data["messages"])) == (4, 2)
+    assert start["num_ids"] == 4
+    assert sum("passed over" in message or "left out" in message for message in data["messages"]) == 2
 
 
 def test_replaced_images_are_recorded_as_they_come(train, faces, tmp_path):

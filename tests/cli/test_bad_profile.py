@@ -44,8 +44,9 @@ def test_what_is_no_profile(content: bytes | None, expected: str, tmp_path: Path
 
 
 def test_a_folder_or_an_endless_device_is_no_profile(tmp_path: Path, refusal: Refusal) -> None:
-    refusal(ProfileError, "must be a readable profile", "--profile", tmp_path, "--device", "cpu")
-    refusal(ProfileError, "at most 4 MiB", "--profile", "/dev/zero", "--device", "cpu")
+    for path in (tmp_path, "/dev/zero"):
+        expected = f"'{path}' must be a readable profile, but got a folder, device or pipe. Check the path"
+        refusal(ProfileError, expected, "--profile", path, "--device", "cpu")
 
 
 @pytest.mark.parametrize(

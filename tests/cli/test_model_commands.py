@@ -85,7 +85,7 @@ def test_int8_is_calibrated_on_the_runs_own_data(trained_run: Path, tmp_path: Pa
     ("expected", "arguments"),
     [
         ("must end in the name of a format", ["-o", "model.tflite"]),
-        ("--precision must be known", ["--precision", "fp8"]),
+        ("--precision must be fp32 or fp16 or int8, but got 'fp8'. Leave it out", ["--precision", "fp8"]),
         ("--which must be best or last", ["--which", "first"]),
         ("must be another file than the model", ["-o", "RUN/best.pt"]),
         ("--precision is for .onnx files", ["-o", "OUT/model.pt", "--precision", "fp16"]),

@@ -120,7 +120,8 @@ def test_a_journal_whose_setting_is_a_number(tmp_path: Path) -> None:
     text, count = re.subn(r'"fixed_params": ?\{[^}]*\}', '"fixed_params": 0.5', path.read_text(), count=1)
     assert count == 1
     path.write_text(text)
-    with pytest.raises(StorageError, match="must be reachable and hold Optuna studies"):
+    expected = "trial 0 of the study '.*' must be as attfc-plan tune writes it, but got .*give another --study"
+    with pytest.raises(StorageError, match=expected):
         read_study(f"journal:{path}")
 
 

@@ -214,7 +214,7 @@ def damage_text(path):
         (damage_last_record, "the end of the file"),
         (damage_offsets, "1 behind its end"),
         (damage_unaligned, "impossible numbers"),
-        (damage_overflow, "impossible numbers|behind its end"),
+        (damage_overflow, "offset, but got numbers of more than 63 bits. Copy it .* make-index"),
         (damage_magic, "no image record there"),
         (damage_text, "must hold lines of key<tab>offset"),
     ],

@@ -92,7 +92,7 @@ def _resume(folder: Path, source: Source, given: Sequence[str], process: Process
     if superfluous:
         raise UsageError("--resume takes its settings from the run", " and ".join(superfluous), "Leave them out.")
     if not os.path.isdir(folder):
-        got = "a file" if folder.exists() else "no such folder"
+        got = "a file" if os.path.exists(folder) else "no such folder"
         raise CheckpointError(f"the run '{folder}' must exist", got, "Give the folder of a run that has saved.")
 
     from attfc_train.run.longer import check_resumable

@@ -122,8 +122,10 @@ def test_a_checkpoint_that_attacks_is_not_run(run_folder: Path, tmp_path: Path, 
 
 
 def test_a_folder_without_a_checkpoint(tmp_path: Path, refusal: Refusal) -> None:
-    for folder in (tmp_path, tmp_path / "missing", tmp_path / ("long" * 70)):
-        refusal(CheckpointError, "checkpoint.pt' must", "--resume", folder, "--device", "cpu")
+    refusal(CheckpointError, "checkpoint.pt' must", "--resume", tmp_path, "--device", "cpu")
+    for folder in (tmp_path / "missing", tmp_path / ("long" * 70)):
+        expected = f"the run '{folder}' must exist, but got no such folder. Give the folder of a run"
+        refusal(CheckpointError, expected, "--resume", folder, "--device", "cpu")
     assert list(tmp_path.iterdir()) == []
 
 

@@ -52,7 +52,7 @@ def fake_question(capacity_bytes: int = 24 * GIB, num_ids: int = 500_000) -> Que
     """A plan by formula for a card that nobody has."""
     problem.traced_model = lambda base, gpu, budget, profiles: FakeMemoryModel(budget)  # type: ignore[assignment]
     problem.space_for = lambda *_, **__: SPACE  # type: ignore[assignment]
-    request = PlanRequest(num_ids=num_ids, num_images=20 * num_ids, data_path="faces", num_trials=1)
+    request = PlanRequest(num_ids=num_ids, num_images=20 * num_ids, data_path="faces", num_trials=1, tries_heads=True)
     return ask(request, make_gpu(capacity_bytes))
 
 

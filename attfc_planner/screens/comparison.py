@@ -21,7 +21,7 @@ def comparison_table(comparison: Sequence[HeadFigures]) -> Table:
     table.add_column("head", no_wrap=True)
     table.add_column("batch", overflow="fold", justify="right")
     for title in ("B/id", "GiB", "images/s", *([unit.name] if has_hours else []), "points"):
-        table.add_column(title, justify="right", no_wrap=True)
+        table.add_column(title, overflow="fold", justify="right")
     for each in comparison:
         table.add_row(*_cells(each, unit if has_hours else None), style="bold" if each.role == "chosen" else None)
     return table

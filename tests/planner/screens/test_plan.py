@@ -47,9 +47,11 @@ def test_the_screen_shows_everything_that_was_promised(width: int) -> None:
         "Rule: balanced",
         "1.00 GiB of it in use by others",
         "█",
-        "░",
     ):
         assert piece in " ".join(text.replace("│", " ").split())
+    free = 1 - made.chosen.memory.total_bytes / made.chosen.memory.budget_bytes
+    assert 0 < free < 0.01
+    assert ("░" in text) == (round((width - 4) * (1 - free)) < width - 4), "less than half a character is not drawn"
     for term in made.chosen.memory.terms:
         assert f"■ {term.name}" in text
     assert "Next: attfc-train --profile best.json" in text
@@ -63,7 +65,9 @@ def test_the_screen_shows_everything_that_was_promised(width: int) -> None:
     assert words.count("bytes per identity") == 1
     for row in search.comparison:
         assert f"{row.memory_bytes / GIB:.1f} " in text
-        assert f"{row.accuracy.low:+.2f} to {row.accuracy.high:+.2f}" in text
+        low, high = f"{row.accuracy.low:+.2f}", f"{row.accuracy.high:+.2f}"
+        assert f"{low} to {high}" in text or (width < 80 and low in text and high in text), "broken, but not cut"
+    assert "…" not in text[: text.index("Chosen setting")]
 
 
 def test_native_segments_are_said_in_a_line() -> None:

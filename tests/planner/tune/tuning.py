@@ -35,7 +35,7 @@ def fake_training(accurate: Accurate, trained: list[TrainProfile]) -> object:
         final = accurate(profile)
         for check in range(1, NUM_CHECKS + 1):
             step = profile.total_steps * check // NUM_CHECKS
-            if on_check(step, ((final - (NUM_CHECKS - check) / 50, PAIRS),)):
+            if on_check(step, ((max(final - (NUM_CHECKS - check) / 50, 0.0), PAIRS),)):
                 return ShortTraining("stopped", seconds=1.0)
         return ShortTraining("finished", seconds=9.0, images_per_second=800.0, peak_bytes=10**9)
 

@@ -178,12 +178,13 @@ def test_the_fewest_seeds_come_first(tuning: Tuning, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(finals, "finalists", lambda *_: fixed)
     halved = {setting_of(tuning.asked, record.indices) for record in tuning.study.records()}
     counts = {str(each): int(each in halved) for each in fixed} | {"full FC": 1}
-    names = {each.applied_to(tuning.asked.base).head.model_dump_json(include={"queue_length"}): str(each) for each in fixed}
+    knobs = {"queue_length", "dcc_share", "num_references", "storage"}
+    names = {each.applied_to(tuning.asked.base).head.model_dump_json(include=knobs): str(each) for each in fixed}
     assert len(names) == 2
     before = len(tuning.trained)
     tuning.play_finals(by_queue(0.86, 0.84))
     for profile in tuning.trained[before:]:
-        name = "full FC" if is_full_fc(profile) else names[profile.head.model_dump_json(include={"queue_length"})]
+        name = "full FC" if is_full_fc(profile) else names[profile.head.model_dump_json(include=knobs)]
         assert counts[name] == min(counts.values())
         counts[name] += 1
     assert set(counts.values()) == {MOST_SEEDS}

@@ -10,10 +10,10 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from attfc_planner.calibrate.real_steps import RealSteps
-from attfc_planner.knobs.space import space_for
+from attfc_planner.knobs.space import SearchSpace, space_for
 from attfc_planner.plan import problem
 from attfc_planner.plan.request import PlanRequest
 from attfc_planner.tune.question import Question, ask
@@ -51,9 +51,13 @@ class Silent:
 def fake_question(capacity_bytes: int = 24 * GIB, num_ids: int = 500_000) -> Question:
     """A plan by formula for a card that nobody has."""
     problem.traced_model = lambda base, gpu, budget, profiles: FakeMemoryModel(budget)  # type: ignore[assignment]
-    problem.space_for = lambda *_, **__: SPACE  # type: ignore[assignment]
+    problem.space_for = _space_for  # type: ignore[assignment]
     request = PlanRequest(num_ids=num_ids, num_images=20 * num_ids, data_path="faces", num_trials=1, tries_heads=True)
     return ask(request, make_gpu(capacity_bytes))
+
+
+def _space_for(*arguments: Any, kind: str, **options: Any) -> SearchSpace:
+    return SPACE if kind == "attfc" else space_for(*arguments, kind=kind, **options)
 
 
 @contextmanager

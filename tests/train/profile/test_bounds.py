@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, ValidationError
 
+from attfc_planner.accuracy.fitted import Fitted
 from attfc_planner.gpu.calibration import Calibration
 from attfc_planner.gpu.catalog import load_catalog
 from attfc_planner.gpu.profile import GpuProfile
@@ -55,8 +56,8 @@ def subclasses(base: type) -> Iterator[type]:
 
 
 def test_every_document_is_looked_at() -> None:
-    """Catches a document that is no part of those above."""
-    own = {child for child in subclasses(Frozen) if child.__module__ in modules()}
+    """Catches a document that is no part of those above. The fitted prior is the package's own, and no user hands one in."""
+    own = {child for child in subclasses(Frozen) if child.__module__ in modules()} - {Fitted}
     schemas = json.dumps([document.model_json_schema() for document in DOCUMENTS])
     bases = {child for child in own if any(other in child.__subclasses__() for other in own)}
     assert {child.__name__ for child in own - bases if f'"{child.__name__}"' not in schemas} == set()

@@ -18,7 +18,7 @@ GLYPHS ?= glyphs
 
 demo: $(READY)  ## plan for this machine, train on synthetic faces, verify on identities never seen (about 2 minutes)
 	rm -rf $(DEMO)
-	$(BIN)/attfc-plan --gpu auto --data $(FACES) --val $(STRANGERS) --backbone tiny --image-size 64 --epochs 4 \
+	$(BIN)/attfc-plan --head attfc --gpu auto --data $(FACES) --val $(STRANGERS) --backbone tiny --image-size 64 --epochs 4 \
 		--output $(DEMO)/best.json
 	$(BIN)/attfc-train --profile $(DEMO)/best.json --output $(DEMO)/run
 	$(BIN)/attfc-train evaluate $(DEMO)/run --at-least 0.9

@@ -147,7 +147,10 @@ def content(folder: Path) -> dict[str, Any]:
     # A run that was told to stop saves once more; that is in its record where no save was due.
     stops = {record["step"] for record in records if record["event"] == "stop"}
     added = {("save", step) for step in stops if step % small_profile()["run"]["save_every"]}
-    records = [record for record in records if record["event"] not in ("resume", "stop", "data")]  # said at every beginning
+    # Every beginning says what of the data would hurt; it must be the same each time, and counts once.
+    said = [record["messages"] for record in records if record["event"] == "data"]
+    left["data"] = [messages for number, messages in enumerate(said) if messages not in said[:number]]
+    records = [record for record in records if record["event"] not in ("resume", "stop", "data")]
     records = [record for record in records if (record["event"], record["step"]) not in added]
     left["log"] = [{key: value for key, value in record.items() if key not in MEASURED} for record in records]
     left["profile"] = json.loads((folder / "profile.json").read_text())

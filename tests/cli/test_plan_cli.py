@@ -179,6 +179,7 @@ def test_every_option_reaches_the_profile(call: Call) -> None:
 
 def test_limits_and_preference_reach_the_choice(call: Call) -> None:
     options = ["--gpu", "rtx-4090", "--ids", "2059906", "--images", "42474557", "--head", "attfc"]
+    options += ["--backbone", "r18", "--backbone", "r50", "--max-accuracy-drop", "20"]  # networks differ in speed and accuracy
     rates = []
     for more in (["--prefer", "speed"], ["--prefer", "accuracy"], ["--max-memory", "8"], ["--max-hours", "60"]):
         code, out, err = call(*options, *more)
@@ -194,7 +195,7 @@ def test_limits_and_preference_reach_the_choice(call: Call) -> None:
         assert "Pareto front" in out
         if more[0] == "--prefer":
             assert search.rule.startswith(f"{more[1]}: ")
-    assert rates[0] >= rates[1]
+    assert rates[0] > rates[1]
 
 
 def test_any_backbone_is_a_choice(call: Call) -> None:

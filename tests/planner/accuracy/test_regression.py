@@ -85,9 +85,7 @@ def test_intervals_hold_on_settings_that_were_held_out(all_seeds: bool) -> None:
     def covered(share: float) -> float:
         return float(np.mean([abs(observed - expected) <= share * half for expected, half, observed in rows]))
 
-    # 95 % is claimed. Of 19 settings L = 1 is missed with every seed, C = 5 %, R = 1 with most: the prior is about trainings of
-    # full length, and these are short ones, where both cost several times as much.
-    assert 0.86 <= covered(1.0) <= 0.96
+    assert 0.90 <= covered(1.0) <= 0.96, "95 % is claimed; of 19 settings one is missed with every seed (C = 5 %, R = 1)"
     assert 0.72 <= covered(1.2816 / Z) <= 0.92, "80 %"
     assert covered(0.5) < 0.85, "an interval of half the width would not do"
 
@@ -96,7 +94,7 @@ def test_a_fit_is_better_than_the_mean_of_what_was_trained() -> None:
     rows = held_out(all_seeds=False)
     observed = np.array([row[2] for row in rows])
     missed = np.array([row[0] for row in rows]) - observed
-    assert np.abs(missed).mean() < np.abs(observed - np.median(observed)).mean()
+    assert np.abs(missed).mean() < 0.8 * np.abs(observed - np.median(observed)).mean()
 
 
 def vector(profile: TrainProfile) -> np.ndarray:
@@ -260,7 +258,7 @@ def test_fewer_pairs_make_a_wider_interval(base: TrainProfile) -> None:
 
 def test_an_early_end_speaks_less_and_seeds_do_not_make_it_speak_more(base: TrainProfile) -> None:
     rows = [training(SETTING.applied_to(base), 0.85), training(full_fc(base), 0.84)]
-    shorter = training(SETTING.turned(queue_length=2.0).applied_to(base), 0.88)
+    shorter = training(SETTING.turned(queue_length=5.0).applied_to(base), 0.88)
     certain, early = (
         MeasuredAccuracy([*rows, replace(shorter, projection_variance=variance)], "a test") for variance in (0.0, 0.5)
     )

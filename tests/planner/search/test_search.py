@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from attfc_planner.accuracy.prior import accuracy_prior
+from attfc_planner.accuracy.prior import Part, accuracy_parts, accuracy_prior
 from attfc_planner.knobs.space import space_for
 from attfc_planner.knobs.spaces import Spaces
 from attfc_planner.memory.model import MemoryModel
+from attfc_planner.plan.plan import Plan
 from attfc_planner.plan.problem import base_profile
 from attfc_planner.plan.request import PlanRequest, limits_of
 from attfc_planner.search.candidates import Candidate, Evaluator, PredictAccuracy
@@ -103,10 +104,10 @@ def test_regret_with_measured_accuracy(seed: int) -> None:
     divided = [setting for setting in problem.space if setting.accumulation == 1]
     problem.accuracy = random_accuracy(problem.base, divided, seed).interval
     problem.limits = replace(problem.limits, max_accuracy_drop=5.0)
-    check_regret(problem, given_away=2 * NEGLIGIBLE_POINTS, slower=1.009)  # at the best, and again at the chosen one
+    check_regret(problem, given_away=2 * NEGLIGIBLE_POINTS)  # at the best, and again at the chosen one
 
 
-def check_regret(problem: Problem, given_away: float = NEGLIGIBLE_POINTS, slower: float = 1.005) -> None:
+def check_regret(problem: Problem, given_away: float = NEGLIGIBLE_POINTS) -> None:
     feasible = problem.feasible()
     result = problem.searched()
     winner, _ = choose(lambda _: pick(result.front, problem.prefer), problem.model, problem.limits)
@@ -115,11 +116,11 @@ def check_regret(problem: Problem, given_away: float = NEGLIGIBLE_POINTS, slower
         return
     for candidate in result.front:
         best = min(other.hours for other in feasible if other.accuracy_points >= candidate.accuracy_points)
-        assert candidate.hours <= slower * best
+        assert candidate.hours <= 1.005 * best
         assert is_feasible(candidate, problem.limits)
     for candidate in feasible:
         assert any(
-            member.accuracy_points >= candidate.accuracy_points - NEGLIGIBLE_POINTS and member.hours <= slower * candidate.hours
+            member.accuracy_points >= candidate.accuracy_points - NEGLIGIBLE_POINTS and member.hours <= 1.005 * candidate.hours
             for member in result.front
         )
     assert winner.hours <= by_rule(feasible, problem.prefer).hours / (1 - EQUAL_SPEED)
@@ -230,7 +231,9 @@ def test_the_journal_has_every_constraint_of_every_trial() -> None:
 
 
 def test_preferences_are_ordered() -> None:
-    plans = {prefer: planned(prefer=prefer, num_ids=2_059_906).chosen for prefer in TOLERANCE}
+    # Networks differ in both; of the settings of one head the fastest may be the most accurate, too.
+    asked: dict[str, Any] = {"num_ids": 2_059_906, "compared": ("r50", "r100"), "max_accuracy_drop": 4}
+    plans = {prefer: planned(prefer=prefer, **asked).chosen for prefer in TOLERANCE}
     speed, balanced, accuracy = (plans[name] for name in ("speed", "balanced", "accuracy"))
     assert speed.hours <= balanced.hours <= accuracy.hours
     assert speed.accuracy_points <= balanced.accuracy_points <= accuracy.accuracy_points
@@ -258,8 +261,13 @@ def test_backbones_are_compared_by_their_published_figures() -> None:
     strict = planned(compared=both, max_accuracy_drop=1)
     assert loose.profile.model.backbone == "r50"
     assert strict.profile.model.backbone == "r100"
-    # r50 is 2.66 points behind; what the head adds is less than a point.
-    assert loose.chosen.accuracy_points <= -1.66 < strict.chosen.accuracy_points
+    behind = [sum(part.points for part in backbone_parts(plan)) for plan in (loose, strict)]
+    assert behind == [pytest.approx(-2.66), 0]
+    assert loose.chosen.accuracy_points < strict.chosen.accuracy_points - 2
+
+
+def backbone_parts(plan: Plan) -> list[Part]:
+    return [part for part in accuracy_parts(plan.chosen.profile, "r100") if part.name == "backbone"]
 
 
 def test_a_winner_that_does_not_fit_exactly_gives_way_to_the_next() -> None:

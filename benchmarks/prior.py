@@ -47,7 +47,7 @@ ASSUMED: Final = {
 """Feature -> mean and deviation of its coefficient where they are not those of a slope, in log odds. Age: 0.5 points, or none,
 for every tenfold age of the centers. Rarely seen: by the first release's computed faces and the beginnings of the runs of
 25,000 identities; no recorded training as long as one that is planned sees identities so rarely. Rounding: 0.1 points for the
-coarsest storage. The others: three quarters of what they cost in the first release's short runs on real faces, and as uncertain;
+coarsest storage. The others: three quarters of what they cost in the first release's short runs on real faces, as uncertain;
 with half of it, what tunings measure lies outside of its band too often (tests/planner/accuracy/test_regression.py)."""
 _SLOPES: Final = (0.02, 0.05, 0.1, 0.2, 0.4)
 _NOISE_FACTORS: Final = (0.3, 0.6, 1.0, 2.0, 4.0, 8.0)
@@ -243,8 +243,8 @@ def held_out(known: Sequence[Cell]) -> Iterator[HeldOut]:
 
 
 def _family(cell: Cell) -> str:
-    """Return the data set without what its versions are called: they are alike."""
-    return cell.data.partition(",")[0].partition("-")[0]
+    """Return the data set without its size: those of one kind are alike."""
+    return cell.data.partition("-")[0]
 
 
 def _held_out(found: Posterior, cell: Cell, reference: Cell) -> HeldOut:

@@ -106,7 +106,8 @@ def assumptions() -> tuple[str, ...]:
         f"Kinds of heads differ from data set to data set: by {between:.1f} points (standard deviation), in every band.",
         "Identities seen under about 20 times in a run: generated centers are ahead of learned rows. From short runs.",
         "Age: a tenfold age of the centers, over the class encoder's memory, is expected to cost 0.5 points; hardly measured.",
-        "Queues shorter than 3.3, and another order or no batch negatives where slots are few: from short runs.",
+        "Queues shorter than 3.3, and another order or no batch negatives where slots are few: from short runs. Rounded "
+        "centers: 0.1 points in fp8, less in int8 and bf16. Assumed.",
         "Networks other than the small one, and more than 25,000 identities: the same differences. Not measured.",
         "Batch size: flat from 128 on (published from 1,024 to 8,192), 0.1 points a halving below. Assumed.",
         "Accumulation and checkpointing: no loss; a part has 32 images or more, where BatchNorm's error is flat (Wu and He "

@@ -42,7 +42,7 @@ def roc_points(scores: Floats, same: Bools) -> tuple[Floats, Floats]:
     last = np.append(np.flatnonzero(np.diff(scores[order])), scores.size - 1)
     truly = same[order].cumsum()[last]
     falsely = (~same[order]).cumsum()[last]
-    return tuple(np.concatenate([[0.0], counts / counts[-1]]) for counts in (falsely, truly))  # type: ignore[return-value]  # two
+    return tuple(np.concatenate([[0.0], counts / counts[-1]]) for counts in (falsely, truly))  # type: ignore[return-value]  # two, of two
 
 
 def draw_roc(path: Path, curves: Mapping[str, tuple[Floats, Bools]]) -> None:

@@ -144,7 +144,7 @@ class FullDisks:
                     file.write(f"{disk.used} {disk.flushes} {disk.files}")
                 leave(code)
 
-            os._exit = noted  # type: ignore[assignment]
+            os._exit = noted  # type: ignore[assignment]  # its type says that it never returns
 
         wait(start(start_arguments(self.profile, run), self.folder / "count.out", arm))
         removed(run)

@@ -121,7 +121,7 @@ class Kills:
                 place.write_text(str(killer.borders))
                 exit_now(code)
 
-            os._exit = noted  # type: ignore[assignment]
+            os._exit = noted  # type: ignore[assignment]  # its type says that it never returns
 
         begin = time.monotonic()
         child = start(start_arguments(self.profile, self.folder / "count"), self.folder / "count.out", arm)

@@ -51,7 +51,10 @@ _OF_A_RUN: Final[tuple[Callable[[Path, Path], Format], ...]] = (
     OtherCheckpoints,
     DamagedCheckpoints,
 )
-FORMATS: Final[tuple[str, ...]] = tuple(kind.name for kind in (*_ALONE[:-1], *_OF_A_RUN, _ALONE[-1]))  # type: ignore[attr-defined]
+FORMATS: Final[tuple[str, ...]] = tuple(
+    kind.name  # type: ignore[attr-defined]  # of several classes mypy sees what all are, a type
+    for kind in (*_ALONE[:-1], *_OF_A_RUN, _ALONE[-1])
+)
 
 
 class Scenes(Protocol):

@@ -62,7 +62,7 @@ class Recorder:
             self.record(f"behind border {killer.borders - 1}")
             return result
 
-        killer.passes = recorded  # type: ignore[method-assign]
+        killer.passes = recorded  # type: ignore[method-assign]  # this killer records instead
         flush = os.fsync
 
         def noted(descriptor: Any) -> None:

@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from attfc_planner.trace.history import OpCost
-from attfc_planner.trace.op_costs import CostTally
-from attfc_planner.trace.torch_internals import DispatchMode, name_of
 from attfc_train.backbones.mixfacenet import MixedConv
-
-
-class Tallied(DispatchMode):
-    """Tallies every operator."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tally = CostTally()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self.tally.add(func, name_of(func), args, kwargs or {}, result)
-        return result
+from benchmarks.grouped_convolutions import Tallied
 
 
 def convolution(groups: int, channels: int = 8, stride: int = 1) -> torch.Tensor:

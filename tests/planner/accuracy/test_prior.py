@@ -31,6 +31,7 @@ from attfc_train.heads.kinds import HEADS
 from attfc_train.heads.partial_fc.settings import PartialFCSettings
 from attfc_train.profile.prediction import Interval
 from attfc_train.profile.profile import BACKBONE_NAMES, DataSettings, ModelSettings, OptimSettings, RunSettings, TrainProfile
+from benchmarks.heads.page import ROOT
 from benchmarks.heads.variants import VARIANTS, profile_of
 from benchmarks.prior import LOG_ODDS_PER_D, PUBLISHED, Cell, HeldOut, cells, counts, fit, held_out
 
@@ -85,6 +86,20 @@ def test_bands_hold_on_data_sets_that_were_left_out() -> None:
 
     assert covered(1.0) >= 0.9
     assert covered(0.25) < 0.9, "a quarter of the band would not do"
+
+
+def test_the_docs_say_how_many_were_inside() -> None:
+    """Catches figures in the text that a new fit has left behind."""
+    rows = left_out()
+    inside = sum(abs(row.expected - row.observed) <= row.half_band for row in rows)
+    for page, text in (
+        (
+            "docs/planning.md",
+            f"Of {len(rows)} heads on data sets that were left out of the fit, {inside} lie in their 95 % bands",
+        ),
+        ("CHANGELOG.md", f"{inside} of {len(rows)} heads on data sets that were left out lie in their bands"),
+    ):
+        assert text in " ".join((ROOT / page).read_text(encoding="utf-8").split())
 
 
 def test_the_fit_knows_heads_on_data_sets_that_were_left_out() -> None:

@@ -5,14 +5,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attfc_planner.knobs.recipe import scaled_learning_rate
-from attfc_planner.knobs.space import Setting, space_for
-from attfc_planner.plan.problem import base_profile
+from attfc_planner.knobs.space import Setting, space_for, with_default_head
+from attfc_planner.plan.problem import base_profile, pose
 from attfc_planner.plan.request import PlanRequest, precisions
 from attfc_planner.search.constraints import indivisible
 from attfc_train.errors import ProfileError
 from attfc_train.heads.attfc.settings import AttFCSettings
+from attfc_train.profile.file import load_preset
 from attfc_train.profile.profile import OptimSettings, TrainProfile
-from tests.planner.fakes import make_gpu
+from tests.planner.fakes import FakeMemoryModel, make_gpu
 from tests.planner.settings import setting as setting_of
 
 SPACE = space_for(40_000_000, kind="attfc")
@@ -129,3 +130,27 @@ def test_ramps_end_within_a_short_run() -> None:
     unknown = long.data.model_copy(update={"num_images": None})
     assert ramps(long.model_copy(update={"data": unknown})) == (5000, 5000)
     assert ramps(base) == (0, 1000), "the recipe's 768,000 images are six times the run"
+
+
+@pytest.mark.parametrize("preset", ["attfc", "tiny"])
+def test_what_is_recommended_is_the_preset(preset: str) -> None:
+    """Catches a kind that is compared beside another recipe by settings that its own preset does not have."""
+    head = load_preset(preset).head
+    assert isinstance(head, AttFCSettings)
+    recommended = with_default_head(load_preset("full-fc"), "attfc").head
+    assert isinstance(recommended, AttFCSettings)
+    for name in ("policy", "queue_length", "num_references", "slot_rate", "dcc_share", "storage"):
+        assert getattr(recommended, name) == getattr(head, name)
+
+
+def test_references_are_not_searched_where_slots_learn() -> None:
+    """Catches a search that doubles its traces for what no measurement speaks for, and one that never looks at references."""
+    request = PlanRequest(num_ids=1000)
+
+    def references(slot_rate: float) -> tuple[object, ...]:
+        head = AttFCSettings(slot_rate=slot_rate)
+        return SPACE.fixed(head.fixed_knobs())["num_references"].values
+
+    assert references(0.0) == SPACE["num_references"].values
+    assert references(1.0) == (AttFCSettings().num_references,)
+    assert pose(request, make_gpu(), lambda *_: FakeMemoryModel(1)).spaces.members[0]["num_references"].values == (0,)

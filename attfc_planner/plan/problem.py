@@ -71,7 +71,8 @@ def pose(request: PlanRequest, gpu: GpuProfile, make_model: MakeModel | None = N
     spaces, left_out = _spaces(request, gpu, base, plain_spaces)
     traced = tuple(profile for space in spaces for profile in structures(space, base))
     model = (make_model or traced_model)(base, gpu, limits.budget_bytes, traced)
-    return Problem(request, gpu, base, spaces, limits, model, Evaluator(base, gpu, model, accuracy), left_out, plain_spaces)
+    evaluate = Evaluator(base, gpu, model, accuracy, is_measured=request.tuned is not None)
+    return Problem(request, gpu, base, spaces, limits, model, evaluate, left_out, plain_spaces)
 
 
 def _spaces(

@@ -56,6 +56,8 @@ class Candidate:
     accuracy: Interval
     predict_speed: Callable[[], SpeedPrediction]
     predict_memory: Callable[[], MemoryPrediction]
+    is_measured: bool = False
+    """Whether the accuracy comes from trainings on the user's data."""
 
     @cached_property
     def memory(self) -> MemoryPrediction:
@@ -99,8 +101,8 @@ class Candidate:
 
     @property
     def credited_points(self) -> float:
-        """Points against a full FC layer, of which being ahead counts only where the whole band is."""
-        return min(self.accuracy_points, max(0.0, self.accuracy.low))
+        """Points against a full FC layer; by the prior, being ahead counts only where the whole band is."""
+        return self.accuracy_points if self.is_measured else min(self.accuracy_points, max(0.0, self.accuracy.low))
 
 
 Evaluate: TypeAlias = Callable[[Setting], Candidate]
@@ -115,15 +117,22 @@ class Evaluator:
         base: the resolved profile that settings are applied to.
         accuracy: the prior, or a regression over trainings. In it no knob may change what a longer queue is worth, and neither
             checkpointing nor accumulation may count (`attfc_planner.search.screening`).
+        is_measured: whether it is that regression.
     """
 
     def __init__(
-        self, base: TrainProfile, gpu: GpuProfile, model: MemoryEstimator, accuracy: PredictAccuracy = accuracy_prior
+        self,
+        base: TrainProfile,
+        gpu: GpuProfile,
+        model: MemoryEstimator,
+        accuracy: PredictAccuracy = accuracy_prior,
+        is_measured: bool = False,
     ) -> None:
         self._base = base
         self._gpu = gpu
         self._model = model
         self._accuracy = accuracy
+        self._is_measured = is_measured
         self._speed: dict[Setting, SpeedPrediction] = {}
         self._memory: dict[Setting, MemoryPrediction] = {}
 
@@ -137,6 +146,7 @@ class Evaluator:
             self._accuracy(profile),
             predict_speed=lambda: self._predicted_speed(cost_key),
             predict_memory=lambda: self._estimated(cost_key),
+            is_measured=self._is_measured,
         )
 
     def _predicted_speed(self, key: Setting) -> SpeedPrediction:

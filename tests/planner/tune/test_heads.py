@@ -110,6 +110,7 @@ def test_a_plan_takes_the_trainings_of_all_kinds(tuning: Tuning) -> None:
     same = {"num_ids": 60, "num_images": 1200, "epochs": 400.0, "max_accuracy_drop": 50.0}
     plan = planned(**same, head="auto", tuned=tuned)
     assert plan.profile.head.kind == "partial_fc"
+    assert plan.chosen.accuracy.low < 0 < plan.chosen.accuracy_points - 1, "what was measured counts, and not its lower end"
     assert plan.chosen.accuracy.source.startswith("measured: regression over")
     assert planned(**same, head="attfc", tuned=tuned).chosen.accuracy_points < plan.chosen.accuracy_points - 1
     assert tuned.search is not None

@@ -34,13 +34,17 @@ def profile_on(
     variant: Variant, data: DataSet, num_ids: int, steps: int, seed: int, rate: float, test: tuple[str, ...]
 ) -> TrainProfile:
     """Return the resolved profile of a run on a data set."""
-    sets = [
+    return with_overrides(profile_of(variant, data.batch_size, steps, seed, rate), settings_on(data, test)).resolve(num_ids)
+
+
+def settings_on(data: DataSet, test: tuple[str, ...]) -> list[str]:
+    """Return the settings, as ``--set`` takes them, that train on a data set and draw the learning curve on `test`."""
+    return [
         f"data.path={json.dumps(data.path)}",
         f"data.cache_bytes={CACHE_BYTES}",
         "data.num_workers=1",
         f"run.val={json.dumps(test)}",
     ]
-    return with_overrides(profile_of(variant, data.batch_size, steps, seed, rate), sets).resolve(num_ids)
 
 
 def run_once(key: Line, profile: TrainProfile, data: DataSet, output: Path, work: Path, *, judged: bool = True) -> bool:

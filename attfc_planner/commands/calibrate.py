@@ -7,6 +7,7 @@ from rich.console import Console
 from attfc_planner.calibrate.calibrate import calibrate
 from attfc_planner.gpu.detect import find_gpu, store_calibration
 from attfc_planner.screens.calibrate import show_calibration
+from attfc_planner.screens.tracing import tracing
 from attfc_train.errors import UsageError
 
 
@@ -23,8 +24,8 @@ def calibrate_device(console: Console, word: str) -> None:
     device, note = find_gpu(word)
     for line in (note or "").splitlines():
         console.print(line.replace("planning for", "calibrating"), highlight=False, soft_wrap=True)
-    with console.status("Calibrating ...") as status:
-        result = calibrate(device, tell=lambda text: status.update(f"Calibrating, {text} ..."))
+    with tracing(console, "Calibrating") as shown:
+        result = calibrate(device, tell=shown.tell)
     show_calibration(console, result)
     path = store_calibration(device, result.calibration)
     console.print(f"Stored for later plans: {path}", highlight=False, soft_wrap=True)

@@ -8,6 +8,7 @@ from attfc_planner.calibrate.calibrate import calibrate
 from attfc_planner.gpu import detect
 from attfc_planner.gpu.calibration import Calibration
 from attfc_planner.gpu.profile import GpuProfile
+from attfc_planner.screens.tracing import tracing
 from attfc_train.errors import AttfcError, StorageError
 from attfc_train.profile.prediction import Provenance
 
@@ -45,8 +46,8 @@ def with_calibration(console: Console, device: GpuProfile) -> GpuProfile:
     if device.kind != "cuda" or device.measured is None or device.calibration is not None or not detect.is_here(device):
         return device
     try:
-        with console.status("Calibrating the GPU once, with real train steps ...") as status:
-            result = calibrate(device, tell=lambda text: status.update(f"Calibrating the GPU once, {text} ..."))
+        with tracing(console, "Calibrating the GPU once") as line:
+            result = calibrate(device, tell=line.tell)
     except (AttfcError, OSError) as error:
         warning = f"Warning: the GPU could not be calibrated, so ranges stay wide. {error}"
         console.print(warning, highlight=False, soft_wrap=True)

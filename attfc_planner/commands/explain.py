@@ -12,6 +12,7 @@ from attfc_planner.gpu.versions import installed_versions
 from attfc_planner.memory.model import MemoryModel
 from attfc_planner.screens.explain import show_explanation
 from attfc_planner.screens.timeline_svg import timeline_svg
+from attfc_planner.screens.tracing import tracing
 from attfc_planner.search.tuned import tuned_accuracy
 from attfc_train.files import write_text_atomically
 from attfc_train.profile.file import load_profile
@@ -23,7 +24,7 @@ def explain_file(console: Console, path: Path, gpu_word: str | None, plot: Path 
     gpu = device_of_plan(console, document.provenance) if gpu_word is None else device_for(console, gpu_word)
     profile = explained_profile(document, gpu)
     measured = tuned_accuracy(profile)
-    with console.status("Tracing the train step, and once more for every knob ..."):
+    with tracing(console, "Explaining"):
         explained = explain(profile, gpu, MemoryModel(profile, gpu, gpu.capacity_bytes), measured)
     show_explanation(console, explained, differences(document, explained.memory, gpu, installed_versions()))
     if plot is not None:

@@ -10,6 +10,7 @@ from attfc_planner.memory.model import MemoryModel
 from attfc_planner.plan.problem import base_profile
 from attfc_planner.plan.request import PlanRequest, choose_precision
 from attfc_planner.screens.capacity import show_fits
+from attfc_planner.screens.tracing import tracing
 from attfc_train.document import Precision, StorageName
 
 
@@ -26,7 +27,7 @@ def fit_gpu(
     chosen = choose_precision(precision, gpu)
     request = FitRequest(tuple(dict.fromkeys(backbones or BACKBONES)), share, storage, chosen)
     base = base_profile(PlanRequest(num_ids=2, precision=chosen), gpu)
-    with console.status("Tracing the train step of every backbone where it was not traced before ..."):
+    with tracing(console, "Seeing what fits"):
         model = MemoryModel(base, gpu, gpu.capacity_bytes)
         table = fits(request, gpu, model)
         kept = bytes_per_identity(request, gpu, model)

@@ -38,6 +38,7 @@ def import_config(
     from attfc_planner.memory.model import MemoryModel
     from attfc_planner.plan.arcface_torch import read_run
     from attfc_planner.screens.savings import show_savings
+    from attfc_planner.screens.tracing import tracing
     from attfc_train.data.formats.kinds import existing_path
     from attfc_train.screen import Screen
 
@@ -46,7 +47,7 @@ def import_config(
     console = Screen()
     device = device_for(console, gpu)
     chosen, notes = _precision(run, device, precision)
-    with console.status("Tracing the train step with each layer where it was not traced before ..."):
+    with tracing(console, "Comparing the layers"):
         found = savings(run, device, chosen, lambda base, card: MemoryModel(base, card, card.capacity_bytes))
     here = data or (run.data if run.data and existing_path(run.data) else None)
     val = [path for path in run.val if Path(path).is_file()]

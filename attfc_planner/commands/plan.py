@@ -17,6 +17,7 @@ from attfc_planner.plan.plan import Plan
 from attfc_planner.plan.problem import pose
 from attfc_planner.plan.request import PlanRequest
 from attfc_planner.screens.plan import show_comparison, show_plan
+from attfc_planner.screens.tracing import tracing
 from attfc_train.profile.file import former_words, replace_profile
 from attfc_train.screen import Screen
 from attfc_train.units import format_bytes
@@ -51,7 +52,7 @@ def plan_and_train(request: PlanRequest, gpu_word: str, output: Path, train: boo
 
 
 def _plan_and_show(console: Console, request: PlanRequest, device: GpuProfile, output: Path) -> PlannedRun:
-    with console.status("Planning: tracing the train step where it was not traced before ..."):
+    with tracing(console, "Planning"):
         made = plan.make_plan(pose(request, device))
     former = replace_profile(made.profile, output)
     if made.search.record is not None:

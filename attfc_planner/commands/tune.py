@@ -24,6 +24,7 @@ from attfc_planner.commands.device import device_for
 from attfc_planner.knobs.space import Setting
 from attfc_planner.plan.request import PlanRequest
 from attfc_planner.screens import tune as screen
+from attfc_planner.screens.tracing import tracing
 from attfc_planner.search.candidates import Candidate
 from attfc_planner.tune.question import Question, ask
 from attfc_planner.tune.stages.budget import Scale, affordable
@@ -122,7 +123,7 @@ def tune(request: PlanRequest, options: TuneOptions) -> None:
     url = options.storage or journal_beside(options.output)
     store = open_storage(url)
     with closing(store), device_lock(device.kind), reachable(url):
-        with console.status("Planning: tracing the train step where it was not traced before ..."):
+        with tracing(console, "Planning"):
             question = ask(request, device)
         name = options.study or question.plan.profile.name
         studies = _studies(store, name, question, options)

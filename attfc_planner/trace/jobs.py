@@ -12,7 +12,8 @@ from attfc_planner.trace.history import HeadBytes, Trace
 from attfc_planner.trace.record import record, record_head
 from attfc_train.profile.profile import TrainProfile
 
-Job: TypeAlias = tuple[Literal["head", "network", "evaluation", "exact", "head bytes"], TrainProfile, HeadModel | None]
+JobKind: TypeAlias = Literal["head", "network", "evaluation", "exact", "head bytes"]
+Job: TypeAlias = tuple[JobKind, TrainProfile, HeadModel | None]
 """What is to be learned of which profile; a network comes with its head, or None where that is not affine."""
 Result: TypeAlias = HeadModel | AffineTrace | EvaluationModel | Trace | HeadBytes | None
 """What was learned; None where every profile must be traced itself."""

@@ -13,6 +13,7 @@ from attfc_planner.trace.disk_cache import Stored, TraceCache
 from attfc_planner.trace.evaluation import EvaluationModel, evaluation_structure, traced_evaluation
 from attfc_planner.trace.history import HeadBytes, OpCost, Trace
 from attfc_planner.trace.jobs import Job
+from attfc_planner.trace.progress import Tally
 from attfc_planner.trace.scaled import scaled_costs, scaled_trace, stand_in
 from attfc_planner.trace.structure import head_structure, is_direct, knobs_of, structure_of, with_knobs, with_map
 from attfc_planner.trace.workers import results
@@ -77,9 +78,13 @@ class Traces:
         # First the heads, on the smallest backbone, then the networks, in which the heads' storages are recognised.
         heads = dict.fromkeys(head_structure(structure) for structure in (*traced, *missing))
         jobs: list[Job] = [("head", head, None) for head in heads if not self._has(self._heads, HeadModel, head)]
-        self._run(jobs + self._evaluation_jobs(structures))
+        jobs += self._evaluation_jobs(structures)
         networks = [structure for structure in traced if not self._has(self._networks, AffineTrace, structure)]
-        self._run([("network", structure, self._heads[head_structure(structure)]) for structure in networks])
+        kinds = [job[0] for job in jobs]
+        kinds.extend("network" for _ in networks)
+        with Tally(kinds) as tally:
+            self._run(jobs, tally)
+            self._run([("network", structure, self._heads[head_structure(structure)]) for structure in networks], tally)
         for structure in missing:
             if is_direct(structure):
                 self._networks[structure] = self._derived(structure)
@@ -123,8 +128,17 @@ class Traces:
         self._cache.store(derived, direct)
         return derived
 
-    def _run(self, jobs: list[Job]) -> None:
-        for job, result in zip(jobs, results(jobs), strict=True):
+    def _run(self, jobs: list[Job], tally: Tally | None = None) -> None:
+        """Do jobs and keep what came of them.
+
+        Args:
+            tally: of these jobs and others; None: of these alone.
+        """
+        if tally is None:
+            with Tally([job[0] for job in jobs]) as own:
+                self._run(jobs, own)
+            return
+        for job, result in zip(jobs, results(jobs, lambda job: tally.finished(job[0])), strict=True):
             if result is not None:
                 self._cache.store(result, job[1])
             match job[0], result:

@@ -5,7 +5,7 @@ a process that has made one. And not of one of multiprocessing's servers, whose 
 without a main guard would start itself without end.
 
 The server reads requests from stdin, a pickle each: how many processes, and the jobs, which are pickles themselves. It answers
-with a list of pickled results; None stands for a job that could not be done there.
+with every job's place and pickled result, in the order in which they end; None stands for a job that could not be done there.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import suppress
 
 from attfc_planner.trace.jobs import Job, Result, pickled_result, result
@@ -50,16 +50,16 @@ class Server:
         """Return whether it runs, for this process and not for one that this process is a fork of."""
         return self._owner == os.getpid() and self._process.poll() is None
 
-    def answers(self, num_workers: int, jobs: list[bytes]) -> list[bytes | None]:
-        """Return pickled results.
+    def answers(self, num_workers: int, jobs: list[bytes]) -> Iterator[tuple[int, bytes | None]]:
+        """Yield the place of each job, in the order in which they end, and its pickled result.
 
         Raises:
             OSError, EOFError, pickle.UnpicklingError: the server has ended.
         """
         pickle.dump((num_workers, jobs), self._requests)
         self._requests.flush()
-        answers: list[bytes | None] = pickle.load(self._answers)
-        return answers
+        for _ in jobs:
+            yield pickle.load(self._answers)
 
     def end(self) -> None:
         """End the process, whatever it does; its workers follow it."""
@@ -76,27 +76,42 @@ _server: Server | None = None
 _lock = threading.Lock()
 
 
-def results(jobs: Sequence[Job]) -> list[Result]:
-    """Return the jobs' results in order; what no worker could do is done here, where its error comes up again."""
-    answers = _answers(jobs) if jobs and sys.platform.startswith("linux") else [None] * len(jobs)
-    return [pickle.loads(answer) if answer else result(job) for answer, job in zip(answers, jobs, strict=True)]
+def results(jobs: Sequence[Job], finished: Callable[[Job], object] = lambda _: None) -> list[Result]:
+    """Return the jobs' results in order; what no worker could do is done here, where its error comes up again.
+
+    Args:
+        finished: is told of each job that is done.
+    """
+    answers = _answers(jobs, finished) if jobs and sys.platform.startswith("linux") else {}
+    return [pickle.loads(answers[place]) if place in answers else _here(job, finished) for place, job in enumerate(jobs)]
 
 
-def _answers(jobs: Sequence[Job]) -> list[bytes | None]:
-    """Ask the server, which is started where there is none."""
+def _here(job: Job, finished: Callable[[Job], object]) -> Result:
+    made = result(job)
+    finished(job)
+    return made
+
+
+def _answers(jobs: Sequence[Job], finished: Callable[[Job], object]) -> dict[int, bytes]:
+    """Ask the server, which is started where there is none; return place -> pickled result of what it could do."""
     global _server
+    answers: dict[int, bytes] = {}
     num_workers = min(len(jobs), os.cpu_count() or 1, MOST_WORKERS)
     with _lock:
         if _server is None or not _server.serves:
             end()
             _server = Server()
         try:
-            return _server.answers(num_workers, [pickle.dumps(job) for job in jobs])
+            for place, answer in _server.answers(num_workers, [pickle.dumps(job) for job in jobs]):
+                if answer is not None:
+                    answers[place] = answer
+                    finished(jobs[place])
         except (OSError, EOFError, pickle.UnpicklingError):  # it was killed, or cannot load what this process has loaded
-            return [None] * len(jobs)
-        except BaseException:  # such as KeyboardInterrupt: the answer will come and must not be taken for another one's
+            end()
+        except BaseException:  # such as KeyboardInterrupt: the answers will come and must not be taken for another one's
             end()
             raise
+    return answers
 
 
 @atexit.register
@@ -121,15 +136,18 @@ def main() -> None:
             num_workers, jobs = pickle.load(requests)
         except EOFError:
             return
-        pickle.dump(_done(num_workers, jobs), answers)
-        answers.flush()
+        for answer in _done(num_workers, jobs):
+            pickle.dump(answer, answers)
+            answers.flush()
 
 
-def _done(num_workers: int, jobs: list[bytes]) -> list[bytes | None]:
-    """Return the jobs' pickled results in order, from new forks."""
+def _done(num_workers: int, jobs: list[bytes]) -> Iterator[tuple[int, bytes | None]]:
+    """Yield the place of each job, in the order in which they end, and its pickled result, from new forks."""
     # All forks are made at the first `submit`, by this thread, before the pool starts threads of its own.
     with ProcessPoolExecutor(num_workers, multiprocessing.get_context("fork"), follow, (os.getpid(),)) as pool:
-        return [_result_of(future) for future in [pool.submit(pickled_result, job) for job in jobs]]
+        places = {pool.submit(pickled_result, job): place for place, job in enumerate(jobs)}
+        for future in as_completed(places):
+            yield places[future], _result_of(future)
 
 
 def _result_of(future: Future[bytes]) -> bytes | None:

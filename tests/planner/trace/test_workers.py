@@ -82,7 +82,11 @@ def test_what_a_worker_dies_of_is_made_here() -> None:
     """Catches a pool whose breaking takes the other results, or the caller, with it."""
     ((kind, profile, _),) = jobs(8)
     deadly: Any = (kind, profile, Deadly())
-    assert alike(workers.results([deadly, *jobs(16)]), [result(job) for job in jobs(8, 16)])
+    asked = [deadly, *jobs(16)]
+    ended: list[Job] = []
+    assert alike(workers.results(asked, ended.append), [result(job) for job in jobs(8, 16)])
+    assert len(ended) == len(asked), "a job is told of once, wherever it is done"
+    assert all(job in asked for job in ended)
 
 
 def test_an_error_of_a_job_is_its_own() -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from attfc_planner.plan import launch
 from attfc_planner.report import sections
+from attfc_planner.report.measured import measured_rows
 from attfc_planner.report.page import Section, page
 from attfc_planner.report.study_history import Objective, read_objectives
 from attfc_train.errors import ProfileError
@@ -25,7 +25,7 @@ def report_html(path: Path, study: Path | None, run: Path | None) -> str:
         run: folder of a run with this profile, whose measurements are set beside the prediction.
 
     Raises:
-        ProfileError: no profile, one without a prediction, or a run that has not ended.
+        ProfileError: no profile, one without a prediction, or a run that has not ended or is not of this profile.
         StorageError: `study` is no journal.
     """
     profile = load_profile(path)
@@ -48,7 +48,7 @@ def _sections(profile: TrainProfile, path: Path, objectives: list[Objective], ru
     if objectives:
         parts.append(sections.study_section(objectives))
     if run is not None:
-        parts.append(sections.measured_section(_measured(profile, run), str(run)))
+        parts.append(sections.measured_section(measured_rows(profile, path, run), str(run)))
     return [*parts, sections.commands_section(profile, str(path), None if run is None else str(run))]
 
 
@@ -57,11 +57,3 @@ def _studies(path: Path, study: Path | None) -> list[Path]:
         return [study]
     beside = (path.with_name(path.stem + ending) for ending in STUDY_ENDINGS)
     return [journal for journal in beside if journal.exists()]
-
-
-def _measured(profile: TrainProfile, run: Path) -> list[tuple[str, str, str]]:
-    end = launch.read_end(run)
-    if end is None:
-        raise ProfileError(f"--run '{run}' must hold a run that has ended", "no 'end' in its log.jsonl", "Give another folder.")
-    assert profile.prediction is not None
-    return launch.comparison(profile.prediction, end, "cuda" if profile.prediction.memory.allocator else "cpu")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from html.parser import HTMLParser
@@ -97,16 +96,6 @@ def test_the_chosen_setting_is_marked_on_the_front(planned: Path) -> None:
     assert row is not None
     assert "24" in row[1]
     assert "256" in row[1]
-
-
-def test_a_run_is_set_beside_its_prediction(planned: Path) -> None:
-    run = planned.parent / "run"
-    run.mkdir()
-    end = {"event": "end", "step": 9, "images_per_second": 1234.5, "peak_memory_bytes": 10 * 2**30, "accuracy": 0.878}
-    (run / "log.jsonl").write_text(json.dumps(end) + "\n")
-    text = " ".join(parsed(report_html(planned, None, run)).text)
-    for piece in ("Predicted and measured", "1,234.5", "10.00 GiB", "87.8 %"):
-        assert piece in text, piece
 
 
 def test_a_plan_without_search_or_study_has_what_there_is(tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ class TracingLine:
         self._what = what
         self._part = ""
         self._progress: Progress | None = None
-        self._since: Seconds = time.monotonic()
+        self._start: Seconds = time.monotonic()
+        self._since = self._start
 
     def tell(self, part: str) -> None:
         """Say what part of it is done, in a few words."""
@@ -38,7 +39,7 @@ class TracingLine:
             return f"{self._what}, {self._part} ..." if self._part else f"{self._what} ..."
         traced = f"{self._what}: traced {progress.done} of {progress.total} train steps"
         if progress.seconds_left is None:
-            return traced
+            return f"{traced}, {format_seconds(now - self._start)} so far"
         left = progress.seconds_left - (now - self._since)
         return f"{traced}, {format_seconds(left)} left" if left >= 1 else f"{traced}, nearly done"
 

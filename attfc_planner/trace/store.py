@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from attfc_planner.trace.align import NotAffine
 from attfc_planner.trace.disk_cache import Stored, TraceCache
 from attfc_planner.trace.evaluation import EvaluationModel, evaluation_structure, traced_evaluation
 from attfc_planner.trace.history import HeadBytes, OpCost, Trace
-from attfc_planner.trace.jobs import Job
-from attfc_planner.trace.progress import Tally
+from attfc_planner.trace.jobs import Job, JobKind
+from attfc_planner.trace.progress import expecting
 from attfc_planner.trace.scaled import scaled_costs, scaled_trace, stand_in
 from attfc_planner.trace.structure import head_structure, is_direct, knobs_of, structure_of, with_knobs, with_map
 from attfc_planner.trace.workers import results
@@ -82,9 +82,9 @@ class Traces:
         networks = [structure for structure in traced if not self._has(self._networks, AffineTrace, structure)]
         kinds = [job[0] for job in jobs]
         kinds.extend("network" for _ in networks)
-        with Tally(kinds) as tally:
-            self._run(jobs, tally)
-            self._run([("network", structure, self._heads[head_structure(structure)]) for structure in networks], tally)
+        with expecting(kinds) as finished:
+            self._keep(jobs, finished)
+            self._keep([("network", structure, self._heads[head_structure(structure)]) for structure in networks], finished)
         for structure in missing:
             if is_direct(structure):
                 self._networks[structure] = self._derived(structure)
@@ -128,17 +128,13 @@ class Traces:
         self._cache.store(derived, direct)
         return derived
 
-    def _run(self, jobs: list[Job], tally: Tally | None = None) -> None:
-        """Do jobs and keep what came of them.
+    def _run(self, jobs: list[Job]) -> None:
+        """Do jobs, which are all that is known to be missing, and keep what came of them."""
+        with expecting([job[0] for job in jobs]) as finished:
+            self._keep(jobs, finished)
 
-        Args:
-            tally: of these jobs and others; None: of these alone.
-        """
-        if tally is None:
-            with Tally([job[0] for job in jobs]) as own:
-                self._run(jobs, own)
-            return
-        for job, result in zip(jobs, results(jobs, lambda job: tally.finished(job[0])), strict=True):
+    def _keep(self, jobs: list[Job], finished: Callable[[JobKind], object]) -> None:
+        for job, result in zip(jobs, results(jobs, lambda job: finished(job[0])), strict=True):
             if result is not None:
                 self._cache.store(result, job[1])
             match job[0], result:

@@ -120,9 +120,12 @@ traced at its last size."""
 
 
 class _AttFCStructure(HeadStructure[AttFCSettings]):
-    """A container; no references at all is another structure, and so is a slot for every identity."""
+    """A container; no references at all is another structure, and so is a slot for every identity.
 
-    knobs = ("dcc_share", "num_references")
+    Of slots that learn each type of storage is one too.
+    """
+
+    knobs = ("dcc_share", "num_references", "storage")
 
     def plain(self, head: AttFCSettings) -> AttFCSettings:
         # A stored queue has a tensor of its length, and an average over 1 is none; all other averages allocate alike.

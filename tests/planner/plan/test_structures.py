@@ -9,7 +9,11 @@ import pytest
 from attfc_planner.knobs.space import SearchSpace, knobs_of
 from attfc_planner.plan.problem import base_profile, structures
 from attfc_planner.plan.request import PlanRequest
-from attfc_planner.trace.structure import STRUCTURES, HeadStructure, Knobs, head_structure_of
+from attfc_planner.search.candidates import alike_in_cost
+from attfc_planner.trace.affine import BASE as TRACED_AT
+from attfc_planner.trace.scaled import stand_in
+from attfc_planner.trace.structure import STRUCTURES, HeadStructure, Knobs, head_structure_of, structure_of
+from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.heads.kinds import HEADS
 from attfc_train.heads.settings import HeadSettings
 from attfc_train.profile.profile import TrainProfile
@@ -44,14 +48,30 @@ def test_registering_a_structure_spares_traces(monkeypatch: pytest.MonkeyPatch) 
     assert len(ways(other_profile())) == 2 * 2, "checkpointing, parts"
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("full_fc", 2 * 4 * 2), ("attfc", 2 * 8 * 3)])
+@pytest.mark.parametrize(("kind", "expected"), [("full_fc", 2 * 4 * 2), ("attfc", 2 * 8 * 3 * 4)])
 def test_the_structures_of_our_kinds_are_as_registered(kind: str, expected: int) -> None:
-    """AttFC: checkpointing, shares and references; full FC: checkpointing, storage and momentum; parts are computed.
+    """AttFC: checkpointing, shares, references, storage; full FC: checkpointing, storage and momentum; parts are computed.
 
     Catches a queue length that is traced.
     """
     base = base_profile(PlanRequest(num_ids=1000, head=kind), make_gpu())
     assert len(ways(base)) == expected
+
+
+@pytest.mark.parametrize(("kind", "slot_rate"), [("attfc", 1.0), *((kind, 0.0) for kind in sorted(HEADS))])
+def test_nothing_is_left_to_be_traced_during_the_search(kind: str, slot_rate: float) -> None:
+    """Catches storages of slots that learn, which were traced one after the other when a setting first asked for them."""
+    base = base_profile(PlanRequest(num_ids=1000, head=kind), make_gpu())
+    if isinstance(base.head, AttFCSettings):
+        base = base.model_copy(update={"head": base.head.model_copy(update={"slot_rate": slot_rate})})
+    space = SearchSpace(knobs_of(type(base.head))).narrowed(batch_size=(64,), accumulation=(1, 2))
+    prepared = {traced(each) for each in structures(space, base)}
+    assert {traced(alike_in_cost(base, setting).applied_to(base)) for setting in space} <= prepared
+
+
+def traced(profile: TrainProfile) -> TrainProfile:
+    """Return the structure that stands for a profile, as `attfc_planner.trace.store.Traces` finds it."""
+    return structure_of(stand_in(profile), TRACED_AT)
 
 
 def test_an_unknown_heads_settings_are_kept_but_for_the_margins_numbers() -> None:

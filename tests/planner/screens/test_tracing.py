@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from attfc_planner.screens.tracing import TracingLine, tracing
-from attfc_planner.trace.progress import Progress, Tally
+from attfc_planner.trace.progress import Progress, expecting
 
 
 def test_it_counts_and_the_time_runs_down(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17,7 +17,7 @@ def test_it_counts_and_the_time_runs_down(monkeypatch: pytest.MonkeyPatch) -> No
     line = TracingLine("Planning")
     assert line.text(50.0) == "Planning ..."
     line.watch(Progress(0, 34, None))
-    assert line.text(60.0) == "Planning: traced 0 of 34 train steps"
+    assert line.text(60.0) == "Planning: traced 0 of 34 train steps, 10.0 s so far"
     line.watch(Progress(12, 34, 40.0))
     assert line.text(50.0) == "Planning: traced 12 of 34 train steps, 40.0 s left"
     assert line.text(55.0) == "Planning: traced 12 of 34 train steps, 35.0 s left"
@@ -38,8 +38,8 @@ def test_the_longest_fits_into_80_columns(monkeypatch: pytest.MonkeyPatch) -> No
 def test_it_is_drawn_on_a_terminal_alone(is_terminal: bool) -> None:
     screen = io.StringIO()
     console = Console(file=screen, force_terminal=is_terminal, width=80)
-    with tracing(console, "Planning"), Tally(["head", "network"]) as tally:
-        tally.finished("head")
+    with tracing(console, "Planning"), expecting(["head", "network"]) as finished:
+        finished("head")
         time.sleep(0.3)  # the thread that draws comes by 12 times a second
     drawn = screen.getvalue()
     assert ("traced 1 of 2 train steps" in drawn) == is_terminal

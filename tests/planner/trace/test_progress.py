@@ -10,7 +10,7 @@ import pytest
 
 from attfc_planner.trace import progress, store
 from attfc_planner.trace.jobs import Job, JobKind
-from attfc_planner.trace.progress import Progress, Tally, watched
+from attfc_planner.trace.progress import Progress, expecting, watched
 from attfc_planner.trace.store import Traces
 from tests.planner.trace.profiles import small_profile
 
@@ -50,8 +50,33 @@ def test_time_left_counts_what_is_slow(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "WORK", {"head": 1.0, "network": 5.0})
     told: list[Progress | None] = []
     kinds: list[JobKind] = ["head", "head", "network"]
-    with watched(told.append), Tally(kinds) as tally:
+    with watched(told.append), expecting(kinds) as finished:
         for kind in kinds:
             now[0] += 3.0
-            tally.finished(kind)
+            finished(kind)
     assert [each and each.seconds_left for each in told] == [None, None, 15.0, 0.0, None]
+
+
+def test_what_comes_later_is_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a count that starts anew with what the choice still needs, and a pace that counts the search in between."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(progress, "WORK", {"network": 5.0, "exact": 10.0})
+    told: list[Progress | None] = []
+    batches: list[list[JobKind]] = [["network", "network"], [], ["exact"]]
+    with watched(told.append):
+        for kinds in batches:
+            with expecting(kinds) as finished:
+                for kind in kinds:
+                    now[0] += 4.0
+                    finished(kind)
+            now[0] += 1000.0
+    assert told == [
+        Progress(0, 2, None),
+        Progress(1, 2, None),
+        Progress(2, 2, 0.0),
+        None,
+        Progress(2, 3, 8.0),
+        Progress(3, 3, 0.0),
+        None,
+    ]

@@ -43,21 +43,21 @@ def examples(*lines: str) -> str:
     return "\n".join(["\b", "Examples:", *(f"  {line}" for line in lines)])
 
 
-def count(option: str, least: int) -> Callable[[str], int]:
+def count(option: str, least: int, most: int | None = None) -> Callable[[str], int]:
     """Return the parser of an option that counts: ``2059906``, ``2,059,906``, ``2M`` or ``2e6``.
 
     Args:
-        option: its name. least: the smallest number that it takes.
+        option: its name. least, most: the smallest and the largest number that it takes; None: there is no largest.
     """
 
     def whole(text: str) -> int:
-        rule = f"{option} must be a whole number of at least {least:,}"
+        rule = f"{option} must be a whole number " + (f"of at least {least:,}" if most is None else f"from {least} to {most:,}")
         try:
             number = parse_count(str(text))  # older versions of Typer parse a default, too
         except ValueError as error:
             raise UsageError(rule, f"'{text}'", "Examples: 2059906, 2,059,906, 2M, 2e6.") from error
-        if number < least:
-            raise UsageError(rule, f"'{text}'", "Leave it out, or give a larger one.")
+        if number < least or (most is not None and number > most):
+            raise UsageError(rule, f"'{text}'", f"Leave it out, or give a {'larger' if number < least else 'smaller'} one.")
         return number
 
     return whole

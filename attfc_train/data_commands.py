@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from attfc_train.command_line import STYLE, Command, Group, examples, number
+from attfc_train.command_line import STYLE, Command, Group, count, examples, number
 
 app = typer.Typer(
     **STYLE,
@@ -21,10 +21,16 @@ app = typer.Typer(
     ),
 )
 
-DataPath = Annotated[str, typer.Argument(help="As --data of a training: a folder, a .rec file, a part of either.")]
-Sample = Annotated[int, typer.Option(help="Images to look at, chosen at random; 0: all.", metavar="NUMBER", min=0)]
+DataPath = Annotated[
+    str, typer.Argument(help="As --data of a training: a folder, a .rec file, a part of either.", metavar="SET")
+]
+Sample = Annotated[
+    int,
+    typer.Option(help="Images to look at, chosen at random; 0: all.", metavar="NUMBER", parser=count("--sample", 0)),
+]
 Montage = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Also write a picture of some people's images: a .png or .jpg file.")
+    Path | None,
+    typer.Option("--output", "-o", help="Also write a picture of some people's images: a .png or .jpg file.", metavar="FILE"),
 ]
 
 
@@ -67,15 +73,20 @@ def check(
 @app.command(cls=Command)
 def align(
     path: DataPath,
-    output: Annotated[Path, typer.Option("--output", "-o", help="A new folder, or a new .rec file.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new folder, or a new .rec file.", metavar="PATH")],
     landmarks: Annotated[
-        Path | None, typer.Option(help="CSV or JSON with five points an image; the page docs/data.md has the format.")
+        Path | None,
+        typer.Option(help="CSV or JSON with five points an image; the page docs/data.md has the format.", metavar="FILE"),
     ] = None,
     detector: Annotated[
-        Path | None, typer.Option(help="ONNX face detector with landmarks, as InsightFace's SCRFD and RetinaFace.")
+        Path | None,
+        typer.Option(help="ONNX face detector with landmarks, as InsightFace's SCRFD and RetinaFace.", metavar="FILE"),
     ] = None,
     size: Annotated[
-        int, typer.Option(help="Side of the crops in pixels; the template is scaled with it.", min=32, max=512)
+        int,
+        typer.Option(
+            help="Side of the crops; the template is scaled with it.", metavar="PIXELS", parser=count("--size", 32, 512)
+        ),
     ] = 112,
 ) -> None:
     """Cut faces out by five landmarks, as the field's models expect them: 112 x 112 by the standard template."""

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.metadata import version
 from typing import Any
 
@@ -20,7 +21,13 @@ from attfc_train.profile.file import load_preset, parse_profile, read_json, with
 from attfc_train.profile.keys import backbone_name, known_keys
 from tests.architecture.test_docs import parse
 
-GROUP: Any = typer.main.get_command(cli.app)
+PROGRAMS: dict[str, Any] = {
+    "attfc-train": typer.main.get_command(cli.app),
+    "attfc-plan": typer.main.get_command(attfc_planner.cli.app),
+}
+
+TYPES = r"<\w+(?:\[\w+\])?>|[─│╭]|\b(?:INTEGER|FLOAT|TEXT|BOOLEAN|DIRECTORY|FILENAME|RANGE)\b|x[<>]=?\d|[<>]=?x\b"
+"""What Typer writes for a type or a range, and draws around it."""
 
 
 def called(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -29,12 +36,15 @@ def called(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
 
 
 def helps() -> dict[str, str]:
-    """The help of every command by its name."""
-    context = GROUP.make_context("attfc-train", [], resilient_parsing=True)
-    texts = {"": GROUP.get_help(context)}
-    for name, command in GROUP.commands.items():
-        texts[name] = command.get_help(typer.Context(command, parent=context, info_name=name))
-    return texts
+    """The help of every command of both programs, however deep it lies, by what is typed for it."""
+    return dict(pair for program, command in PROGRAMS.items() for pair in helps_of(command, program, None))
+
+
+def helps_of(command: Any, name: str, parent: Any) -> Iterator[tuple[str, str]]:
+    context = typer.Context(command, parent=parent, info_name=name)
+    yield context.command_path, command.get_help(context)
+    for child, each in getattr(command, "commands", {}).items():
+        yield from helps_of(each, child, context)
 
 
 def test_the_program_as_a_module_says_its_versions() -> None:
@@ -49,26 +59,24 @@ def test_a_short_help_is_the_help() -> None:
 
 
 def test_a_help_has_no_boxes_no_types_and_fits_80_columns() -> None:
-    """Catches ``<path>``, ``<list[str]>`` and ``[OPTIONS]``'s box: a third of 80 columns was lost to them."""
+    """Catches ``<path>``, ``<list[str]>``, ``x>=0`` and ``[OPTIONS]``'s box: a third of 80 columns was lost to them."""
     texts = helps()
-    assert len(texts) > 5
+    assert {"attfc-train data info", "attfc-train presets show", "attfc-plan import"} <= set(texts)
     for name, text in texts.items():
-        if name == "data":
-            continue
-        assert not re.findall(r"<\w+(?:\[\w+\])?>|[─│╭]", text), name
+        assert not re.findall(TYPES, text), name
         assert max(map(len, text.splitlines())) <= 80, name
 
 
 def test_a_list_of_commands_has_their_whole_sentence() -> None:
-    assert "compared with the original." in " ".join(helps()[""].split())
+    assert "compared with the original." in " ".join(helps()["attfc-train"].split())
 
 
 def test_examples_in_a_help_parse() -> None:
     """Catches an example of an option that was renamed."""
-    lines = [line.strip() for text in helps().values() for line in text.splitlines() if line.startswith("    attfc-train ")]
-    assert len(lines) >= 8
+    lines = [line.strip() for text in helps().values() for line in text.splitlines() if line.startswith("    attfc-")]
+    assert len(lines) >= 14
     for line in lines:
-        parse(line)
+        parse(line.partition(" > ")[0])
 
 
 @pytest.mark.parametrize(
@@ -94,7 +102,7 @@ def test_backbones_by_other_names(text: str) -> None:
 
 
 def test_backbones_by_other_names_where_a_plan_asks_for_them() -> None:
-    planner: Any = typer.main.get_command(attfc_planner.cli.app)
+    planner = PROGRAMS["attfc-plan"]
     assert planner.make_context("attfc-plan", ["--ids", "2M", "--backbone", "R50"]).params["backbone"] == ["r50"]
     arguments = {"fit": ["--backbone", "IR-50"], "tune": ["--data", "x", "--backbone", "iresnet50"]}
     named = {name: planner.commands[name].make_context(name, words).params["backbone"] for name, words in arguments.items()}
@@ -117,6 +125,13 @@ def test_an_option_that_counts() -> None:
         count("--ids", 2)("1")
     with pytest.raises(UsageError, match=r"--ids must be a whole number of at least 2, but got 'two'\. Examples: .*2M"):
         count("--ids", 2)("two")
+
+
+@pytest.mark.parametrize(("text", "advice"), [("31", "a larger one"), ("2k", "a smaller one"), ("112.5", "Examples: ")])
+def test_an_option_that_counts_up_to_a_limit(text: str, advice: str) -> None:
+    assert count("--size", 32, 512)("512") == 512
+    with pytest.raises(UsageError, match=rf"--size must be a whole number from 32 to 512, but got '{text}'\. .*{advice}"):
+        count("--size", 32, 512)(text)
 
 
 def test_nothing_alike_is_not_called_near() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from attfc_planner.report import sections
-from attfc_planner.report.measured import measured_rows
+from attfc_planner.report.measured import measured
 from attfc_planner.report.page import Section, page
 from attfc_planner.report.study_history import Objective, read_objectives
 from attfc_train.errors import ProfileError
@@ -48,7 +48,7 @@ def _sections(profile: TrainProfile, path: Path, objectives: list[Objective], ru
     if objectives:
         parts.append(sections.study_section(objectives))
     if run is not None:
-        parts.append(sections.measured_section(measured_rows(profile, path, run), str(run)))
+        parts.append(sections.measured_section(measured(profile, path, run), profile.prediction))
     return [*parts, sections.commands_section(profile, str(path), None if run is None else str(run))]
 
 

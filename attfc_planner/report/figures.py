@@ -8,15 +8,30 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
-WIDTH, HEIGHT = 420, 260
-LEFT, RIGHT, TOP, BOTTOM = 58, 408, 14, 212
+WIDTH, HEIGHT = 420, 264
+LEFT, RIGHT, TOP, BOTTOM = 70, 406, 12, 216
 """Edges of the plot, in units of the picture; y grows downwards."""
 MOST, LEAST = 1e300, 1e-300
 """Numbers beyond are drawn at the edge; smaller ones are drawn as zeros."""
 LEAST_SHARE = 1e-9
 """A range that is a smaller share of its numbers is drawn as one number."""
+ROW_HEIGHT = 40
+"""Of a row of `intervals`: its name, and below it the interval."""
 
 Mark = Literal["point", "chosen", "faint"]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A figure from its lowest to its highest, in any unit."""
+
+    low: float
+    high: float
+
+    @property
+    def middle(self) -> float:
+        """Return what is drawn as the figure itself."""
+        return self.low / 2 + self.high / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +42,23 @@ class Point:
     y: float
     label: str
     mark: Mark = "point"
+    across: Span | None = None
+    """The interval of `x`, which is drawn as far as the picture goes."""
+    up: Span | None = None
+    """The interval of `y`, for which the picture has room."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A figure in a row of its own."""
+
+    name: str
+    span: Span
+    middle: float
+    text: str
+    """The figure and its ends, with their unit."""
+    mark: Mark = "point"
+    measured: float | None = None
 
 
 def bars(rows: Sequence[tuple[str, float, str, str]], caption: str) -> str:
@@ -47,33 +79,98 @@ def bars(rows: Sequence[tuple[str, float, str, str]], caption: str) -> str:
     return f'<div class="scroll"><table class="bars">{above}<tbody>{"".join(lines)}</tbody></table></div>'
 
 
-def scatter(points: Sequence[Point], x_name: str, y_name: str, description: str, line: Sequence[Point] = ()) -> str:
+def scatter(points: Sequence[Point], x_name: str, y_name: str, title: str, description: str, line: Sequence[Point] = ()) -> str:
     """Return a plot of `points`, with a step line through `line`, as a figure with a caption.
 
     Args:
         points: at least one; coordinates are finite.
-        description: the text alternative, one or two sentences.
+        x_name, y_name: of the axes, with units.
+        title: of the caption. description: the text alternative, one or two sentences.
     """
     drawn = [*points, *line]
+    ends = [end for point in points if point.up for end in (point.up.low, point.up.high)]
     across = _Axis([point.x for point in drawn], LEFT, RIGHT)
-    up = _Axis([point.y for point in drawn], BOTTOM, TOP)
+    up = _Axis([*(point.y for point in drawn), *ends], BOTTOM, TOP)
     chosen_on_top = sorted(points, key=lambda point: point.mark == "chosen")
     parts = [
         f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(description)}">',
         *(f'<line class="grid" x1="{LEFT}" x2="{RIGHT}" y1="{up(y):.1f}" y2="{up(y):.1f}"/>' for y in up.ticks),
         *(f'<text x="{LEFT - 6}" y="{up(y) + 4:.1f}" text-anchor="end">{digits(y)}</text>' for y in up.ticks),
         *(f'<text x="{across(x):.1f}" y="{BOTTOM + 18}" text-anchor="middle">{digits(x)}</text>' for x in across.ticks),
-        f'<text x="{(LEFT + RIGHT) / 2}" y="{HEIGHT - 10}" text-anchor="middle">{escape(x_name)}</text>',
+        _axis_name(x_name, (LEFT + RIGHT) / 2, HEIGHT - 8),
+        _axis_name(y_name, 14, (TOP + BOTTOM) / 2, turned=True),
         *_step_line(line, across, up),
+        *(whisker for point in points for whisker in _whiskers(point, across, up)),
         *(_circle(point, across, up) for point in chosen_on_top),
         "</svg>",
-        f"<figcaption><strong>{escape(y_name)}</strong> {escape(description)}</figcaption></figure>",
+        f"<figcaption><strong>{escape(title)}</strong> {escape(description)}</figcaption></figure>",
     ]
     return "\n".join(parts)
 
 
+def intervals(rows: Sequence[Row], x_name: str, title: str, description: str) -> str:
+    """Return a picture of a figure in several rows, each with its interval, as a figure with a caption.
+
+    Args:
+        rows: at least one.
+        x_name: of the axis, with its unit.
+        title: of the caption. description: the text alternative, one or two sentences.
+    """
+    places = [place for row in rows for place in (row.span.low, row.span.high, row.measured) if place is not None]
+    across = _Axis(places, 12, RIGHT)
+    bottom = TOP + ROW_HEIGHT * len(rows)
+    ticks = [f'<line class="grid" x1="{across(x):.1f}" x2="{across(x):.1f}" y1="{TOP}" y2="{bottom}"/>' for x in across.ticks]
+    ticks += [f'<text x="{across(x):.1f}" y="{bottom + 18}" text-anchor="middle">{digits(x)}</text>' for x in across.ticks]
+    parts = [
+        f'<figure><svg viewBox="0 0 {WIDTH} {bottom + 48}" role="img" aria-label="{escape(description)}">',
+        *ticks,
+        _axis_name(x_name, (12 + RIGHT) / 2, bottom + 40),
+        *(part for number, row in enumerate(rows) for part in _row(row, TOP + ROW_HEIGHT * number, across)),
+        "</svg>",
+        f"<figcaption><strong>{escape(title)}</strong> {escape(description)}</figcaption></figure>",
+    ]
+    return "\n".join(parts)
+
+
+def _row(row: Row, top: float, across: _Axis) -> list[str]:
+    """Return a row's name above its interval, with the figure itself, and what was measured as an upright line."""
+    y = top + 26
+    label = escape(f"{row.name}: {row.text}")
+    low, high, middle = (across(x) for x in (row.span.low, row.span.high, row.middle))
+    parts = [
+        f'<text class="name {row.mark}-name" x="12" y="{top + 14}">{escape(row.name)}</text>',
+        f'<line class="whisker {row.mark}-line" x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}"/>',
+        f'<circle class="{row.mark}" cx="{middle:.1f}" cy="{y}" r="5"><title>{label}</title></circle>',
+    ]
+    if row.measured is not None:
+        x = across(row.measured)
+        parts.append(f'<line class="measured" x1="{x:.1f}" x2="{x:.1f}" y1="{y - 8}" y2="{y + 8}"/>')
+    return parts
+
+
+def _axis_name(name: str, x: float, y: float, turned: bool = False) -> str:
+    """Return an axis's name around its middle; `turned` reads upwards."""
+    turn = f' transform="rotate(-90 {x:g} {y:g})"' if turned else ""
+    return f'<text class="axis" x="{x:g}" y="{y:g}" text-anchor="middle"{turn}>{escape(name)}</text>'
+
+
+def _whiskers(point: Point, across: _Axis, up: _Axis) -> list[str]:
+    """Return the intervals of a point as lines; one that reaches beyond the picture ends at its edge."""
+    x, y = across(point.x), up(point.y)
+    lines = []
+    if point.across is not None:
+        low, high = (min(max(across(end), LEFT), RIGHT) for end in (point.across.low, point.across.high))
+        lines.append(f'<line class="whisker {point.mark}-line" x1="{low:.1f}" x2="{high:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>')
+    if point.up is not None:
+        lines.append(
+            f'<line class="whisker {point.mark}-line" x1="{x:.1f}" x2="{x:.1f}" y1="{up(point.up.low):.1f}" '
+            f'y2="{up(point.up.high):.1f}"/>'
+        )
+    return lines
+
+
 class _Axis:
-    """A linear scale from numbers to places in the picture, with at most five round ticks."""
+    """A linear scale from numbers to places in the picture, with at most six round ticks."""
 
     def __init__(self, values: Sequence[float], start: float, stop: float) -> None:
         low = max(min(values), -MOST)
@@ -88,7 +185,7 @@ class _Axis:
         self.start = start
         self.stop = stop
         # Ticks are the multiples of a round step between both ends.
-        step = _round_step((self.high - self.low) / 4)
+        step = _round_step((self.high - self.low) / 5)
         first = math.ceil(self.low / step)
         last = math.floor(self.high / step)
         self.ticks = [number * step for number in range(first, last + 1)]

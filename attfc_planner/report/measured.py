@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from attfc_train.errors import ProfileError
 from attfc_train.profile.file import load_profile, resolve_profile
 from attfc_train.profile.keys import SECTIONS
 from attfc_train.profile.profile import TrainProfile
+from attfc_train.run.facts import figure
 from attfc_train.run.log import read_log
 
 PROFILE_FILE = "profile.json"
@@ -41,8 +43,19 @@ compared as steps."""
 _MOST_NAMED = 3
 
 
-def measured_rows(profile: TrainProfile, path: Path, run: Path) -> list[tuple[str, str, str]]:
-    """Return rows of (figure, predicted, measured) for a run with the profile at `path`.
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What a run measured."""
+
+    run: Path
+    rows: list[tuple[str, str, str]]
+    """Figure, predicted, measured."""
+    images_per_second: float | None
+    """None where the record lacks it."""
+
+
+def measured(profile: TrainProfile, path: Path, run: Path) -> Measured:
+    """Return what a run with the profile at `path` measured.
 
     Raises:
         ProfileError: the run has not ended, has other settings, or trained on another kind of device.
@@ -54,7 +67,7 @@ def measured_rows(profile: TrainProfile, path: Path, run: Path) -> list[tuple[st
     kind: Literal["cuda", "cpu"] = "cuda" if profile.prediction.memory.allocator else "cpu"
     _check_settings(profile, path, run)
     _check_device(kind, run)
-    return launch.comparison(profile.prediction, end, kind)
+    return Measured(run, launch.comparison(profile.prediction, end, kind), figure(end, "images_per_second"))
 
 
 def _check_settings(profile: TrainProfile, path: Path, run: Path) -> None:

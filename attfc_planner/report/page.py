@@ -1,4 +1,8 @@
-"""The page around the report's sections: one file, no script, nothing from a network; light and dark, narrow and wide."""
+"""The page around the report's sections: one file, nothing from a network; light and dark, narrow and wide.
+
+A table that is too narrow for its columns is set as one block a row, each cell behind its column's name. The only script copies
+commands; without it everything else is there.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 
+_NO_NETWORK = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 _NUMBER = re.compile(r"([+-]?[\d.,]+(e[+-]?\d+)?( ?[A-Za-z%/]{1,10}( a part)?)?|-?)")
 
 STYLE = """
@@ -22,7 +27,8 @@ p { margin: .4rem 0 } .soft, figcaption, caption, .remark { color: var(--soft); 
 main { display: grid; gap: 1rem; grid-template-columns: minmax(0, 1fr) }
 section { background: var(--panel); border: 1px solid var(--line); border-radius: 8px; padding: 1rem; min-width: 0 }
 @media (min-width: 900px) { main { grid-template-columns: repeat(2, minmax(0, 1fr)) } section.wide { grid-column: 1 / -1 } }
-.scroll { overflow-x: auto; margin: .4rem 0 } table { border-collapse: collapse } .bars, .pairs { width: 100% }
+.scroll { overflow-x: auto; margin: .4rem 0; container-type: inline-size }
+table { border-collapse: collapse } .bars, .pairs { width: 100% }
 .pairs th { color: var(--soft); width: 30% }
 caption { text-align: left; padding-bottom: .4rem }
 th, td { text-align: left; padding: .2rem 1rem .2rem 0; vertical-align: top; font-weight: normal; overflow-wrap: normal }
@@ -33,13 +39,55 @@ tr.chosen > * { font-weight: 600 }
 .bar span { display: block; height: .8rem; margin-top: .35rem; border-radius: 2px;
   background: var(--accent); min-width: 1px }
 .figures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 320px), 1fr)) }
-figure { margin: 0; max-width: 620px } svg { width: 100%; height: auto; display: block }
-svg text { fill: var(--ink); font: 12px system-ui, sans-serif } .grid { stroke: var(--line) }
+figure { margin: 0; max-width: 480px } svg { width: 100%; height: auto; display: block }
+svg text { fill: var(--ink); font: 13px system-ui, sans-serif } svg .axis { fill: var(--soft) }
+.grid { stroke: var(--line) }
 .point { fill: var(--accent) } .faint { fill: none; stroke: var(--faint) } .chosen { fill: var(--chosen) }
-.best { fill: none; stroke: var(--accent); stroke-width: 1.5 }
-pre { background: var(--paper); border: 1px solid var(--line); border-radius: 6px; padding: .6rem; overflow-x: auto;
-  margin: .4rem 0; overflow-wrap: normal } code { font-size: .875rem }
+.best { fill: none; stroke: var(--accent); stroke-width: 1.5 } .whisker { stroke: var(--accent); stroke-width: 2 }
+svg .chosen-line { stroke: var(--chosen) } svg .chosen-name { font-weight: 600 }
+.measured { stroke: var(--ink); stroke-width: 3 }
+.command { display: flex; gap: .5rem; align-items: start; margin: .4rem 0 }
+pre { background: var(--paper); border: 1px solid var(--line); border-radius: 6px; padding: .6rem; margin: 0; flex: 1;
+  min-width: 0; white-space: pre-wrap; overflow-wrap: anywhere } code { font-size: .875rem }
+button { font: inherit; font-size: .875rem; color: var(--ink); background: var(--paper); border: 1px solid var(--line);
+  border-radius: 6px; padding: .55rem .7rem; cursor: pointer; min-width: 5rem }
+.column { display: none }
+@container (max-width: 32rem) { .bars, .bars tbody, .bars caption { display: block }
+  .bars tr { display: grid; grid-template-columns: 1fr auto; padding: .25rem 0 } .bars th, .bars td { padding: 0 }
+  .bars .bar, .bars .remark { grid-column: 1 / -1; width: auto } }
 """
+_NARROW = """
+@container (max-width: {rem}rem) {{ .{name}, .{name} tbody, .{name} caption {{ display: block }}
+  .{name} thead {{ display: none }}
+  .{name} tr {{ display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 17rem), 1fr)); column-gap: 2rem;
+    padding: .3rem 0; border-bottom: 1px solid var(--line) }}
+  .{name} td {{ display: flex; justify-content: space-between; gap: 1rem; padding: .1rem 0; text-align: right;
+    white-space: normal }}
+  .{name} .column {{ display: inline; color: var(--soft); font-weight: normal; text-align: left }} }}
+"""
+"""Of a table whose rows are blocks, in a place narrower than `rem`."""
+_SIZES = ((4, "few", 28), (6, "some", 42), (99, "many", 66))
+"""Most columns, class of the table, and the width that it needs, about."""
+
+SCRIPT = """
+for (const button of document.querySelectorAll("button.copy")) {
+  button.hidden = false
+  button.addEventListener("click", async () => {
+    const code = button.parentElement.querySelector("code")
+    let copied = true
+    try { await navigator.clipboard.writeText(code.textContent) } catch {
+      const chosen = document.createRange()
+      chosen.selectNodeContents(code)
+      getSelection().removeAllRanges()
+      getSelection().addRange(chosen)
+      copied = document.execCommand("copy")
+    }
+    button.textContent = copied ? "Copied" : "Selected"
+    setTimeout(() => { button.textContent = "Copy" }, 2000)
+  })
+}
+"""
+"""Copies the command beside a button; what may not use the clipboard selects it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +101,22 @@ class Section:
 
 def page(title: str, subtitle: str, sections: Iterable[Section]) -> str:
     """Return the whole document."""
+    narrow = "".join(_NARROW.format(name=name, rem=rem) for _, name, rem in _SIZES)
     body = "\n".join(_section(number, section) for number, section in enumerate(sections))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<header>\n<h1>{escape(title)}</h1>\n"
-        f'<p class="soft">{escape(subtitle)}</p>\n</header>\n<main>\n{body}\n</main>\n</body>\n</html>\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{_NO_NETWORK}">\n'
+        f"<title>{escape(title)}</title>\n<style>{STYLE}{narrow}</style>\n</head>\n<body>\n<header>\n"
+        f'<h1>{escape(title)}</h1>\n<p class="soft">{escape(subtitle)}</p>\n</header>\n<main>\n{body}\n</main>\n'
+        f"<script>{SCRIPT}</script>\n</body>\n</html>\n"
     )
+
+
+def command(text: str) -> str:
+    """Return a command with a button that copies it."""
+    button = '<button type="button" class="copy" hidden>Copy</button>'
+    return f'<div class="command"><pre><code>{escape(text)}</code></pre>{button}</div>'
 
 
 def pairs(rows: Iterable[tuple[str, str]]) -> str:
@@ -76,14 +133,20 @@ def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], caption: str =
     """
     numeric = [all(_NUMBER.fullmatch(row[column]) for row in rows) for column in range(len(head))]
 
-    def cells(tag: str, texts: tuple[str, ...]) -> str:
-        ends = (' class="num"' if number else "" for number in numeric)
-        return "".join(f"<{tag}{end}>{escape(text)}</{tag}>" for end, text in zip(ends, texts, strict=True))
+    ends = [' class="num"' if number else "" for number in numeric]
+    headings = "".join(f"<th{end}>{escape(name)}</th>" for end, name in zip(ends, head, strict=True))
+    names = [f'<span class="column">{escape(name)}</span>' for name in head]  # seen where rows are blocks
 
-    lines = [f"<tr{' class=chosen' if number == chosen else ''}>{cells('td', row)}</tr>" for number, row in enumerate(rows)]
+    def cells(texts: tuple[str, ...]) -> str:
+        return "".join(
+            f"<td{end}>{name}<span>{escape(text)}</span></td>" for end, name, text in zip(ends, names, texts, strict=True)
+        )
+
+    lines = [f"<tr{' class=chosen' if number == chosen else ''}>{cells(row)}</tr>" for number, row in enumerate(rows)]
     above = f"<caption>{escape(caption)}</caption>" if caption else ""
-    top = f"<thead><tr>{cells('th', head)}</tr></thead>"
-    return f'<div class="scroll"><table>{above}{top}<tbody>{"".join(lines)}</tbody></table></div>'
+    size = next(name for most, name, _ in _SIZES if len(head) <= most)
+    top = f"<thead><tr>{headings}</tr></thead>"
+    return f'<div class="scroll"><table class="{size}">{above}{top}<tbody>{"".join(lines)}</tbody></table></div>'
 
 
 def _section(number: int, section: Section) -> str:

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from html import escape
 
 from attfc_planner.knobs.space import HEAD, knobs_of
-from attfc_planner.report.figures import Point, bars, digits, scatter
-from attfc_planner.report.page import Section, pairs, table
+from attfc_planner.report.figures import Mark, Point, Row, Span, bars, digits, intervals, scatter
+from attfc_planner.report.measured import Measured
+from attfc_planner.report.page import Section, command, pairs, table
 from attfc_planner.report.study_history import LEAST_TRIALS, Objective
 from attfc_planner.screens.comparison import batch_words, fits_word, head_words
 from attfc_planner.screens.front_table import ALIKE
 from attfc_planner.screens.plan import head_keeps
-from attfc_planner.search.words import TimeUnit, points_words, time_words, unit_for
+from attfc_planner.search.words import TimeUnit, about_hours, points_words, rate_words, time_words, unit_for
 from attfc_train.document import Value
 from attfc_train.profile.prediction import Interval, MemoryPrediction, Prediction
 from attfc_train.profile.profile import TrainProfile
@@ -23,21 +25,79 @@ from attfc_train.units import GIB, MIB, format_bytes
 
 MOST_ROWS = 40
 """Rows of the Pareto front's table."""
+_POINTS = "points against a full FC layer"
+_AXES = {
+    "accuracy points": _POINTS,
+    "accuracy": "verification accuracy (share of pairs)",
+    "hours": "hours of training",
+    "hours a million images": "hours of training a million images",
+    "images/s": "images per second",
+}
+"""Name of a study's objective -> its axis, with the unit."""
 
 
 def comparison_section(search: SearchSummary) -> Section:
     """Return the verdict, and the choice beside a full FC layer and Partial FC."""
     unit = unit_for([each.hours for each in search.comparison if each.hours is not None])
     lines = "".join(f"<p>{escape(line)}</p>" for line in (search.verdict, *search.notes) if line)
-    head = ("head", "", "batch", "B/id", "memory", "", "images/s", f"{unit.name} (from, to)", "points")
+    timed = all(each.hours is not None for each in search.comparison)
+    head = ("head", "judged", "batch", "B/id", "memory", "fits?", "images/s", *([unit.name] if timed else []), "points")
     rows = [_compared_row(each, unit) for each in search.comparison]
     body = table(head, rows, "About how much each needs and reaches; in brackets from where to where that may be.", chosen=0)
-    return Section("Is AttFC needed?" if rows else "Note", lines + (body if rows else ""), wide=True)
+    return Section(
+        "Is AttFC needed?" if rows else "Note",
+        lines + (_compared_figures(search, unit, timed) + body if rows else ""),
+        wide=True,
+    )
+
+
+def _compared_figures(search: SearchSummary, unit: TimeUnit, timed: bool) -> str:
+    """Return pictures of speed, or of time where it is known, and of accuracy."""
+    speeds = [_speed_row(each, unit, timed) for each in search.comparison]
+    points = [
+        Row(_compared_name(each), _span(each.accuracy), _middle(each.accuracy), points_words(each.accuracy), _mark(each))
+        for each in search.comparison
+    ]
+    x_name = f"{unit.name} of training" if timed else "images per second"
+    title = "Time." if timed else "Speed."
+    about = "The line reaches from where to where it may be; hollow points need too much memory, the red one is chosen."
+    return (
+        '<div class="figures">'
+        f"{intervals(speeds, x_name, title, f'{x_name[:1].upper()}{x_name[1:]} of each head. {about}')}"
+        f"{intervals(points, _POINTS, 'Accuracy.', f'Points of verification accuracy against a full FC layer. {about}')}</div>"
+    )
+
+
+def _speed_row(figures: HeadFigures, unit: TimeUnit, timed: bool) -> Row:
+    name = _compared_name(figures)
+    if timed and figures.hours is not None:
+        hours = figures.hours
+        span = Span(hours.low / unit.hours, hours.high / unit.hours)
+        return Row(name, span, about_hours(hours) / unit.hours, time_words(hours), _mark(figures))
+    rate = figures.images_per_second
+    return Row(name, _span(rate), _middle(rate), rate_words(rate), _mark(figures))
+
+
+def _compared_name(figures: HeadFigures) -> str:
+    fits = "" if figures.fits else ", too much memory"
+    return f"{head_words(figures)}, {figures.role}{fits}"
+
+
+def _mark(figures: HeadFigures) -> Mark:
+    return "chosen" if figures.role == "chosen" else "point" if figures.fits else "faint"
+
+
+def _span(interval: Interval) -> Span:
+    return Span(interval.low, interval.high)
+
+
+def _middle(interval: Interval) -> float:
+    return (interval.low + interval.high) / 2
 
 
 def _compared_row(figures: HeadFigures, unit: TimeUnit) -> tuple[str, ...]:
     kept = "-" if figures.bytes_per_identity is None else f"{figures.bytes_per_identity:,.0f}"
-    about, ends = ("-", "") if figures.hours is None else unit.about_and_ends(figures.hours)
+    times = [] if figures.hours is None else ["{} ({})".format(*unit.about_and_ends(figures.hours))]
     return (
         head_words(figures),
         figures.role,
@@ -46,13 +106,13 @@ def _compared_row(figures: HeadFigures, unit: TimeUnit) -> tuple[str, ...]:
         format_bytes(figures.memory_bytes),
         fits_word(figures),
         _about(figures.images_per_second, ",.0f"),
-        f"{about} ({ends})" if ends else about,
+        *times,
         _about(figures.accuracy, "+.2f"),
     )
 
 
 def _about(interval: Interval, form: str) -> str:
-    return f"{(interval.low + interval.high) / 2:{form}} ({_range(interval, form)})"
+    return f"{_middle(interval):{form}} ({_range(interval, form)})"
 
 
 def plan_section(profile: TrainProfile) -> Section:
@@ -105,7 +165,7 @@ def front_section(search: SearchSummary, profile: TrainProfile) -> Section:
     tables = f"<div>{_front_table(search, chosen)}{_slack_table(search.constraints)}</div>"
     body = (
         f"<p>{escape(search.rule)}</p>{_why_head(search)}"
-        f'<div class="figures">{_front_picture(search, chosen)}{tables}</div>'
+        f'<div class="figures">{_front_picture(search, chosen, profile.prediction)}{tables}</div>'
         f'<p class="soft">Searched: {search.num_settings:,} settings. {escape(knobs)}.</p>'
         + "".join(f'<p class="soft">Not searched: {escape(text)}</p>' for text in search.left_out)
     )
@@ -124,18 +184,28 @@ def _has_hours(search: SearchSummary) -> bool:
     return bool(search.front) and search.front[0].hours is not None
 
 
-def _front_picture(search: SearchSummary, chosen: int | None) -> str:
+def _front_picture(search: SearchSummary, chosen: int | None, prediction: Prediction | None) -> str:
     unit = unit_for(_hours(search))
-    points = [
-        Point(*_place(member, unit), _label(member, unit), "chosen" if number == chosen else "point")
-        for number, member in enumerate(search.front)
-    ]
+    points = [Point(*_place(member, unit), _label(member, unit)) for member in search.front]
     x_name = f"{unit.name} of training" if _has_hours(search) else "images per second"
-    description = (
-        f"{len(points)} settings, of which none is faster and more accurate at once; the chosen one is larger. "
-        f"Accuracy in points against a full FC layer over {x_name}."
-    )
-    return scatter(points, x_name, "Pareto front.", description) if points else ""
+    description = f"{len(points)} settings, of which none is faster and more accurate at once"
+    if chosen is not None:
+        across, up = _chosen_spans(prediction, unit, _has_hours(search))
+        points[chosen] = replace(points[chosen], mark="chosen", across=across, up=up)
+        description += "; the chosen one is larger, with its interval, which goes on where it reaches an edge"
+    description += f". Accuracy in {_POINTS} over {x_name}."
+    return scatter(points, x_name, _POINTS, "Pareto front.", description) if points else ""
+
+
+def _chosen_spans(prediction: Prediction | None, unit: TimeUnit, timed: bool) -> tuple[Span | None, Span | None]:
+    """Return the intervals of the chosen setting's time or speed, and of its accuracy, as far as they are known."""
+    if prediction is None:
+        return None, None
+    accuracy = _span(prediction.accuracy)
+    if not timed:
+        return _span(prediction.images_per_second), accuracy
+    hours = prediction.hours
+    return None if hours is None else Span(hours.low / unit.hours, hours.high / unit.hours), accuracy
 
 
 def _front_table(search: SearchSummary, chosen: int | None) -> str:
@@ -222,7 +292,8 @@ def _history(objective: Objective) -> str:
         f"{objective.not_finished} without a result; "
         f"the line is the best so far ({'highest' if objective.maximised else 'lowest'})."
     )
-    return scatter(points, "trial", f"{objective.name[:1].upper()}{objective.name[1:]}.", description, line)
+    title = f"{objective.name[:1].upper()}{objective.name[1:]}."
+    return scatter(points, "number of the trial", _AXES.get(objective.name, objective.name), title, description, line)
 
 
 def _importances(objective: Objective) -> str:
@@ -233,9 +304,15 @@ def _importances(objective: Objective) -> str:
     return bars(rows, f"What {name} depended on in study {objective.study} (PED-ANOVA over its trials).")
 
 
-def measured_section(rows: Sequence[tuple[str, str, str]], run: str) -> Section:
-    """Return predicted beside measured."""
-    return Section("Predicted and measured", table(("", "predicted", "measured"), rows, f"Run {run}."))
+def measured_section(measured: Measured, prediction: Prediction) -> Section:
+    """Return predicted beside measured, and the speed as a picture."""
+    body = table(("figure", "predicted", "measured"), measured.rows, f"Run {measured.run}.")
+    if measured.images_per_second is not None:
+        rate = prediction.images_per_second
+        row = Row("predicted", _span(rate), _middle(rate), rate_words(rate), measured=measured.images_per_second)
+        description = f"Predicted {rate_words(rate)}; the upright line is what was measured."
+        body = f'<div class="figures">{intervals([row], "images per second", "Speed.", description)}<div>{body}</div></div>'
+    return Section("Predicted and measured", body, wide=True)
 
 
 def commands_section(profile: TrainProfile, path: str, run: str | None) -> Section:
@@ -248,11 +325,11 @@ def commands_section(profile: TrainProfile, path: str, run: str | None) -> Secti
     commands.append(shlex.join(["attfc-train", "--profile", path, *data]))
     if run is not None:
         commands.append(shlex.join(["attfc-train", "evaluate", run]))
-    body = "".join(f"<pre><code>{escape(command)}</code></pre>" for command in commands)
+    body = "".join(map(command, commands))
     if made is not None:
         body += (
             f'<p class="soft">Planned {escape(made.created)} with attfc {escape(made.attfc_version)}, torch '
             f"{escape(made.torch_version)}, for {escape(made.gpu)} ({escape(made.gpu_source)}); seed {made.seed}, "
             f"{made.num_trials} trials.</p>"
         )
-    return Section("Again", body)
+    return Section("Again", body, wide=True)

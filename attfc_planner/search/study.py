@@ -59,7 +59,7 @@ class SearchResult:
     front: tuple[Candidate, ...]
     """Fastest first."""
     record: StudyRecord | None
-    """None where nothing is feasible."""
+    """None where nothing is feasible, and where spaces were only screened."""
 
     @property
     def num_trials(self) -> int:
@@ -75,14 +75,20 @@ def search(spaces: Spaces, evaluate: Evaluate, limits: Limits, *, batch_size: in
         batch_size: the recipe's, which is preferred where it costs nothing.
         num_trials: trials of the study; the Pareto front is tried in any case.
     """
-    starts = tuple(tuple(cells(space, evaluate, limits)) for space in spaces)
-    front = common_front(plain_fronts(spaces, evaluate, limits, starts, batch_size))
+    result = screened(spaces, evaluate, limits, batch_size)
+    front = list(result.front)
     if not front:
-        return SearchResult(starts, (), None)
+        return result
     tried, record = _run_study(spaces, evaluate, limits, front, max(num_trials, len(front)), seed)
     feasible = [candidate for candidate in tried if is_feasible(candidate, limits)]
     added = [candidate for candidate in feasible if not any(_is_as_good(member, candidate) for member in front)]
-    return SearchResult(starts, tuple(pareto_front([*front, *added])), record)
+    return SearchResult(result.starts, tuple(pareto_front([*front, *added])), record)
+
+
+def screened(spaces: Spaces, evaluate: Evaluate, limits: Limits, batch_size: int) -> SearchResult:
+    """Screen all spaces, and run no study; the arguments are those of `search`."""
+    starts = tuple(tuple(cells(space, evaluate, limits)) for space in spaces)
+    return SearchResult(starts, tuple(common_front(plain_fronts(spaces, evaluate, limits, starts, batch_size))), None)
 
 
 def plain_fronts(
@@ -148,11 +154,17 @@ def _run_study(
     with _quiet():
         sampler = optuna.samplers.TPESampler(multivariate=True, group=not spaces.is_one, seed=seed)
         study = optuna.create_study(directions=["maximize", "minimize"], sampler=sampler, study_name="attfc-plan")
-        study.set_metric_names(["accuracy points", "hours"])
+        study.set_metric_names(["accuracy points", _time_name(front)])
         for candidate in front:
             study.enqueue_trial(_parameters(spaces, candidate.setting))
         study.optimize(objective, n_trials=num_trials)
     return tried, StudyRecord(study)
+
+
+def _time_name(front: list[Candidate]) -> str:
+    """Return the name of `Candidate.hours`, which are those of a million images where their number is not known."""
+    is_known = all(candidate.profile.data.num_images is not None for candidate in front)
+    return "hours" if is_known else "hours a million images"
 
 
 def _suggested(trial: optuna.Trial, spaces: Spaces) -> Setting:

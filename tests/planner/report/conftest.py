@@ -12,7 +12,7 @@ from optuna.storages.journal import JournalFileBackend
 from attfc_train.profile.file import save_profile
 from attfc_train.profile.prediction import Interval, MemoryPrediction, MemoryTerm, Prediction, Provenance
 from attfc_train.profile.profile import TrainProfile
-from attfc_train.profile.search_summary import ConstraintSlack, FrontPoint, SearchSummary
+from attfc_train.profile.search_summary import ConstraintSlack, FrontPoint, HeadFigures, SearchSummary
 from attfc_train.units import GIB
 
 
@@ -21,6 +21,31 @@ def front_point(batch_size: int, hours: float, accuracy: float) -> FrontPoint:
     return FrontPoint(
         settings=settings, hours=hours, images_per_second=1e4 / hours, accuracy=accuracy, memory_bytes=batch_size * 10**7
     )
+
+
+def compared() -> tuple[HeadFigures, ...]:
+    """Return a choice, and the layers that it is compared with."""
+    settings = {"batch_size": 256, "accumulation": 1, "dcc_share": 0.3}
+    speed = Interval(low=900, high=2100, source="operators")
+    ahead = Interval(low=-0.4, high=0.3, source="prior")
+    zero = Interval(low=0, high=0, source="prior")
+    chosen = HeadFigures(
+        head="attfc",
+        role="chosen",
+        settings=settings,
+        memory_bytes=11 * GIB,
+        fits=True,
+        images_per_second=speed,
+        hours=None,
+        accuracy=ahead,
+        bytes_per_identity=620,
+    )
+    full_fc = chosen.model_copy(
+        update={"head": "full_fc", "role": "as chosen", "memory_bytes": 30 * GIB, "fits": False, "accuracy": zero}
+    )
+    rate = Interval(low=300, high=800, source="operators")
+    best = full_fc.model_copy(update={"role": "at its best", "memory_bytes": 20 * GIB, "fits": True, "images_per_second": rate})
+    return chosen, full_fc, best
 
 
 def planned_profile() -> TrainProfile:
@@ -57,6 +82,8 @@ def planned_profile() -> TrainProfile:
         knobs={"batch_size": (128, 256, 512), "dcc_share": (0.3,)},
         left_out=("fp8: the device has no such type",),
         num_settings=6,
+        comparison=compared(),
+        verdict="AttFC is not needed here: a full FC layer fits in 8 parts of 256.",
         constraints=(ConstraintSlack(name="memory", value=10.5, limit=24, slack=13.5, unit="GiB"),),
         front=(front_point(512, 20.0, -0.6), front_point(256, 24.0, -0.1), front_point(128, 41.0, 0.1)),
     )

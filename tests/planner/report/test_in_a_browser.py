@@ -1,4 +1,4 @@
-"""The page in a real browser: nothing is wider than the window, and dark mode is dark."""
+"""The page in a real browser: nothing is wider than the window or cut off, dark mode is dark, and the buttons copy."""
 
 from __future__ import annotations
 
@@ -13,21 +13,35 @@ from typing import Any
 import pytest
 
 from attfc_planner.report.build import report_html
+from tests.planner.report.conftest import planned_profile
+from tests.planner.report.test_measured import run_with
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium (the distribution's package)")
 
 # The window is an iframe: headless Chromium makes none narrower than 500 pixels.
 WINDOW = """<!DOCTYPE html><iframe id="page" src="report.html" style="border:0;width:{width}px;height:900px"></iframe><script>
-document.getElementById("page").onload = event => {{
-  const page = event.target.contentDocument, root = page.documentElement, seen = page.querySelectorAll("section, figure, svg")
+const look = page => {{
+  const root = page.documentElement, seen = page.querySelectorAll("section, figure, svg")
   const size = element => element.getBoundingClientRect()
+  const clipped = [...page.querySelectorAll("section, .scroll, table, td, th, pre, p, svg text")].filter(one => {{
+    const svg = one.closest("svg"), around = size(svg ?? one.parentElement)
+    return !svg && one.clientWidth && one.scrollWidth > one.clientWidth + 1 || size(one).right > around.right + 1 ||
+      size(one).left < around.left - 1 }})
   document.body.dataset.found = JSON.stringify({{
+    clipped: clipped.map(one => one.textContent.slice(0, 40)),
+    buttons: [...page.querySelectorAll("button.copy")].map(one => size(one).width > 20 ? one.textContent : "hidden"),
+    chosen: page.defaultView.getSelection().toString(),
     wider: root.scrollWidth - root.clientWidth, paper: getComputedStyle(page.body).backgroundColor,
     ink: getComputedStyle(page.body).color, empty: [...seen].filter(one => size(one).height < 20).length,
     outside: [...seen].filter(one => size(one).right > root.clientWidth + 1).length,
     sections: page.querySelectorAll("h2").length,
-    letters: Math.min(...[...page.querySelectorAll("svg text")].map(one => size(one).height)) }})
+    letters: Math.min(...[...page.querySelectorAll("svg text:not([transform])")].map(one => size(one).height)) }})
+}}
+document.getElementById("page").onload = event => {{
+  const page = event.target.contentDocument
+  page.querySelector("button.copy").click()
+  setTimeout(() => look(page), 500)
 }}</script>"""
 
 
@@ -52,13 +66,17 @@ def looked_at(report: Path, width: int, dark: bool) -> dict[str, Any]:
     return result
 
 
-@pytest.mark.parametrize(("width", "dark"), [(400, False), (400, True), (1400, False), (1400, True)])
+@pytest.mark.parametrize(("width", "dark"), [(400, False), (800, False), (1000, True), (1400, False)])
 def test_it_is_readable(planned: Path, width: int, dark: bool) -> None:
     report = planned.with_name("report.html")
-    report.write_text(report_html(planned, None, None))
+    report.write_text(report_html(planned, None, run_with(planned_profile(), planned.parent / "run")))
     found = looked_at(report, width, dark)
-    assert found["sections"] == 5
+    assert found["sections"] == 7
+    assert found["clipped"] == []
     assert found["wider"] == found["outside"] == found["empty"] == 0
     assert found["letters"] >= 9, "pixels"
     paper, ink = (sum(map(int, re.findall(r"\d+", found[key])[:3])) for key in ("paper", "ink"))
     assert (paper < 150 < 600 < ink) if dark else (ink < 150 < 600 < paper)
+    command = "attfc-plan --gpu rtx-4090 --ids 2059906"
+    assert (found["buttons"][0], found["chosen"]) in [("Copied", ""), ("Copied", command), ("Selected", command)]
+    assert set(found["buttons"][1:]) == {"Copy"}

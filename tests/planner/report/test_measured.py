@@ -30,7 +30,7 @@ def run_with(profile: TrainProfile, folder: Path, device: str = "cuda:0") -> Pat
 
 def test_a_run_is_set_beside_its_prediction(planned: Path) -> None:
     page = report_html(planned, None, run_with(planned_profile(), planned.parent / "run"))
-    for piece in ("Predicted and measured", "1,234.5", "10.00 GiB", "87.8 %"):
+    for piece in ("Predicted and measured", "1,234.5", "10.00 GiB", "87.8 %", '<line class="measured"'):
         assert piece in page, piece
 
 

@@ -15,7 +15,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from attfc_planner.report.build import report_html
-from attfc_planner.report.figures import Point, bars, scatter
+from attfc_planner.report.figures import Point, Row, Span, bars, intervals, scatter
 from attfc_planner.report.study_history import LEAST_TRIALS, Objective, Trial, read_objectives
 from attfc_train.errors import ProfileError, StorageError
 from attfc_train.profile.file import save_profile
@@ -74,23 +74,97 @@ def test_everything_is_there_and_nothing_is_fetched(planned: Path) -> None:
     for piece in ("attfc-plan --gpu rtx-4090 --ids 2059906", "attfc-train --profile", "storage", "limited by", "13.5 GiB"):
         assert piece in text, piece
     assert "batch_size" in text, "knobs that the front varies, and importances"
-    assert not re.search(r"(src|href)=|url\(|@import|<script|https?://", html)
+    assert not re.search(r"(src|href)=|url\(|@import|https?://|fetch|import\(|XMLHttp|WebSocket|sendBeacon", html)
+    policy = next(attributes["content"] for tag, attributes in elements.found if "http-equiv" in attributes)
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'", "the browser sees to it"
     assert "Predicted and measured" not in text
 
 
 def test_figures_have_text_alternatives(planned: Path) -> None:
     elements = parsed(report_html(planned, None, None))
     drawn = [attributes for tag, attributes in elements.found if tag == "svg"]
-    assert len(drawn) == 3, "the front, and the history of two objectives"
+    assert len(drawn) == 5, "speed and accuracy of the heads, the front, and the history of two objectives"
     assert all(figure.get("role") == "img" and len(figure.get("aria-label") or "") > 40 for figure in drawn)
     tags = [tag for tag, _ in elements.found]
-    assert tags.count("figcaption") == tags.count("figure") == 3
+    assert tags.count("figcaption") == tags.count("figure") == 5
     assert tags.count("caption") >= 4
     assert ("html", {"lang": "en"}) in elements.found
 
 
-def test_the_chosen_setting_is_marked_on_the_front(planned: Path) -> None:
+def test_the_verdict_is_the_first_thing(planned: Path) -> None:
+    """Catches a verdict below the figures that it is drawn from."""
     html = report_html(planned, None, None)
+    assert html.index("AttFC is not needed here") < min(html.index("<svg"), html.index("<table"))
+    assert html.index("AttFC is not needed here") < html.index("<h2", html.index("<h2") + 1)
+
+
+def test_every_axis_says_what_it_counts(planned: Path) -> None:
+    """Catches an axis whose name stands in the caption alone, or without its unit."""
+    html = report_html(planned, None, None)
+    figures = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
+    names = [re.findall(r'<text class="axis"[^>]*>([^<]*)</text>', figure) for figure in figures]
+    assert names == [
+        ["images per second"],
+        ["points against a full FC layer"],
+        ["hours of training", "points against a full FC layer"],
+        ["number of the trial", "hours of training"],
+        ["number of the trial", "points"],
+    ]
+    assert all('viewBox="0 0 420 ' in figure for figure in figures), "they shrink with the window"
+
+
+def test_intervals_are_drawn_where_they_are_known(planned: Path) -> None:
+    """Catches middles alone, between which nobody could tell."""
+    html = report_html(planned, None, None)
+    speed, points, front, *_ = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
+    for figure in (speed, points):
+        assert figure.count('<line class="whisker') == figure.count("<circle") == 3
+    ((low, high), *_) = re.findall(r'whisker chosen-line" x1="([\d.]+)" x2="([\d.]+)"', speed)
+    middle = re.search(r'<circle class="chosen" cx="([\d.]+)"', speed)
+    assert middle is not None
+    assert float(middle[1]) == pytest.approx((float(low) + float(high)) / 2, abs=0.1)
+    assert front.count('<line class="whisker chosen-line"') == 1, "accuracy; the time of an unknown number of images is not"
+
+
+def test_a_figure_measured_outside_its_interval_has_room() -> None:
+    svg = intervals([Row("speed", Span(10, 20), 15, "15", measured=40)], "images per second", "Speed.", "what it is")
+    parsed(svg)
+    (x,) = map(float, re.findall(r'<line class="measured" x1="([\d.]+)"', svg))
+    ((low, high),) = re.findall(r'<line class="whisker point-line" x1="([\d.]+)" x2="([\d.]+)"', svg)
+    assert float(high) < x <= 406
+    assert float(low) >= 12
+
+
+def test_no_column_needs_a_wide_window(planned: Path) -> None:
+    """Catches a table of fixed width, or one whose cells could not be told apart without its head."""
+    html = report_html(planned, None, None)
+    elements = parsed(html)
+    style = html[html.index("<style>") : html.index("</style>")]
+    assert not re.search(r"[^-]width: ?\d+px", style)
+    assert not re.search(r"min-width: (?!0|1px|[45]rem)", style.replace("(min-width: 900px)", ""))
+    for table, head, body in re.findall(r'<table class="(few|some|many)">.*?<thead>(.*?)</thead>(.*?)</table>', html):
+        assert f".{table} thead {{ display: none }}" in style
+        names = re.findall(r"<th[^>]*>([^<]*)</th>", head)
+        assert all(names), "a column without a name would be a cell without one"
+        for row in re.findall(r"<tr.*?</tr>", body):
+            assert re.findall(r'<span class="column">([^<]*)</span>', row) == names
+    classes = [attributes.get("class") for tag, attributes in elements.found if tag == "table"]
+    assert set(classes) <= {"few", "some", "many", "bars", "pairs"}
+    assert html.count('<div class="scroll"><table') == sum(name != "pairs" for name in classes)
+
+
+def test_every_command_has_a_button(planned: Path) -> None:
+    """Catches a button that is there though nothing would copy: it is shown by the script alone."""
+    html = report_html(planned, None, None)
+    commands = re.findall(r'<div class="command"><pre><code>(.*?)</code></pre><button type="button" class="copy" hidden>', html)
+    assert len(commands) == html.count("<pre") == 2
+    assert html.count("<script") == 1
+    assert "button.hidden = false" in html
+
+
+def test_the_chosen_setting_is_marked_on_the_front(planned: Path) -> None:
+    whole = report_html(planned, None, None)
+    html = whole[whole.index("Pareto front") :]
     assert len(re.findall(r'<circle class="chosen"', html)) == 1
     row = re.search(r"<tr class=chosen>(.*?)</tr>", html)
     assert row is not None
@@ -175,7 +249,7 @@ finite = st.floats(-1e9, 1e9)
 
 @given(st.lists(st.tuples(finite, finite), min_size=1, max_size=20))
 def test_any_points_lie_on_the_paper(places: list[tuple[float, float]]) -> None:
-    svg = scatter([Point(x, y, "a <b>") for x, y in places], "x & y", "z", "what it is")
+    svg = scatter([Point(x, y, "a <b>") for x, y in places], "x & y", "z <z>", "z", "what it is")
     parsed(svg)
     drawn = re.findall(r'<circle class="point" cx="([\d.-]+)" cy="([\d.-]+)"', svg)
     assert len(drawn) == len(places)

@@ -331,3 +331,11 @@ def test_no_member_of_the_pareto_front_is_beaten() -> None:
             better = other.images_per_second > candidate.images_per_second, other.accuracy_points > candidate.accuracy_points
             worse = other.images_per_second < candidate.images_per_second, other.accuracy_points < candidate.accuracy_points
             assert not (any(better) and not any(worse))
+
+
+@pytest.mark.parametrize(("num_images", "expected"), [(12_000_000, "hours"), (None, "hours a million images")])
+def test_the_study_says_of_how_many_images_its_hours_are(num_images: int | None, expected: str) -> None:
+    """Catches hours of a training, on the report's axis, that are those of a million images."""
+    record = planned(num_images=num_images, num_trials=2).search.record
+    assert record is not None
+    assert record.study.metric_names == ["accuracy points", expected]

@@ -1,8 +1,8 @@
 """The index of a large data set, kept in a file: the next time it is mapped into memory instead of made anew.
 
     attfc index 1
-    {"fingerprint": ..., "arrays": ...}     one line of JSON, filled up with spaces to a multiple of 64 bytes
-    arrays                                  each at a multiple of 64 bytes, little-endian
+    [{"fingerprint": ..., "arrays": ...}, DIGEST]     one line of JSON, filled up with spaces to a multiple of 64 bytes
+    arrays                                            each at a multiple of 64 bytes, little-endian
 
 The file lies beside the data, or in the user's cache folder where that cannot be written. It counts only while the data have
 the size, the time and the ends that they had then. It may have come with the data from anywhere: whatever is not as this module
@@ -124,7 +124,7 @@ def _laid_out(kept: KeptIndex, fingerprint: str) -> tuple[bytes, list[Numbers]]:
         "digest": index.digest(),
         "report": index.report.document(),
     }
-    line = json.dumps(document).encode()
+    line = json.dumps([document, _digest(document)]).encode()
     filling = -(len(_FIRST_LINE) + len(line) + 1) % _ALIGNMENT
     return _FIRST_LINE + line + b" " * filling + b"\n", list(named.values())
 
@@ -146,8 +146,10 @@ def _read(path: Path, fingerprint: str, source: str, limits: Mapping[str, int]) 
     with open_file(path) as file:
         start = file.read(_MOST_HEADER)
         end = start.index(b"\n", len(_FIRST_LINE)) + 1
-        document = json.loads(start[len(_FIRST_LINE) : end])
-        if not start.startswith(_FIRST_LINE) or end % _ALIGNMENT or document["fingerprint"] != fingerprint:
+        document, digest = json.loads(start[len(_FIRST_LINE) : end])
+        if not start.startswith(_FIRST_LINE) or end % _ALIGNMENT or digest != _digest(document):
+            raise ValueError("damaged")
+        if document["fingerprint"] != fingerprint:
             raise ValueError("of other data")
         mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
     named = _arrays(mapped, end, document["arrays"])
@@ -190,6 +192,10 @@ def _index(named: Mapping[str, Numbers], document: Any, source: str) -> Identity
     marks = tuple(named[name] for name in document["marks"])
     report = DataReport.of_document(source, document["report"])
     return IdentityIndex(labels, offsets, members, original, report, marks, document["digest"])
+
+
+def _digest(document: Any) -> str:
+    return hashlib.blake2b(json.dumps(document).encode(), digest_size=16).hexdigest()
 
 
 def _sum(array: Numbers) -> int:

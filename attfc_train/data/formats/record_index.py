@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfc_train.data.formats.record_frames import FIRST, FRAME_BYTES, MAGIC, MAX_LENGTH, WHOLE, RecordFile, damaged
+from attfc_train.data.progress import tell
 from attfc_train.data.reading import read_blocks, read_file, refuse_foreign
 from attfc_train.data.report import DataReport
 from attfc_train.errors import DataError, StorageError
@@ -81,7 +82,9 @@ def read_idx(path: Path, report: DataReport | None = None, remedy: str = "") -> 
     rule = "must hold lines of key<tab>offset"
     advice = f"Copy it from the same place as the .rec file, or make it anew: {remedy or 'attfc-train data make-index'}."
     blocks = []
-    for text in _blocks_of_text(path):
+    size = path.stat().st_size if path.is_file() else 0
+    for done, text in enumerate(_blocks_of_text(path)):
+        tell("reading the index", min(done * _IDX_BLOCK, size), size)
         numbers = np.fromstring(text, dtype=np.int64, sep=" ") if _IDX_BYTES[np.frombuffer(text, np.uint8)].all() else _NONE
         if not numbers.size and text.strip():  # fromstring is fast, but stops without an error at what is no number
             refuse_foreign(path, rule, read_file(path, _START))
@@ -205,6 +208,7 @@ def _magics(file: RecordFile, begin: int, end: int) -> tuple[Int64s, NDArray[np.
     places = [np.zeros(0, dtype=np.int64)]
     words = [np.zeros(0, dtype=np.uint32)]
     for start in range(begin, end, _SCAN_BLOCK):
+        tell("reading all records, as there is no index", start - begin, end - begin)
         length = min(_SCAN_BLOCK, end - start)
         content = file.bytes_at(start, length + 4)  # the word behind the last magic
         block = np.frombuffer(content[: len(content) // 4 * 4], dtype="<u4")

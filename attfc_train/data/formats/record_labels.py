@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from attfc_train.data.decode import begin_like_images
 from attfc_train.data.formats.record_frames import FIRST, FRAME_BYTES, HEADER_BYTES, MAGIC, MAX_LENGTH, WHOLE, RecordFile
 from attfc_train.data.formats.record_index import REPEATED, count_records, make_index_command
+from attfc_train.data.progress import tell
 from attfc_train.data.report import DataReport
 from attfc_train.errors import DataError
 from attfc_train.units import Bytes
@@ -185,7 +186,8 @@ def _imageless(file: RecordFile, offsets: Int64s, order: Places | None) -> tuple
     """Return the places of the records that hold no image, ascending, and what they say; only small records are looked at."""
     found = [np.zeros(0, dtype=np.int64)]
     parts = [_look_at_block(file, offsets[:0])]
-    for small in _small(file, offsets, order):
+    for done, small in enumerate(_small(file, offsets, order)):
+        tell("looking for records without an image", done * _BLOCK, offsets.size)
         looked = _look_at_block(file, offsets[small])
         empty = ~looked.has_image
         found.append(small[empty])
@@ -241,7 +243,8 @@ def _by_headers(file: RecordFile, keys: Int64s, offsets: Int64s, report: DataRep
     filled = np.empty(keys.size, dtype=np.bool_)
     look_right = np.empty(keys.size, dtype=np.bool_)
     several = _Several()
-    for places in _in_blocks(keys.size, _file_order(offsets)):
+    for done, places in enumerate(_in_blocks(keys.size, _file_order(offsets))):
+        tell("looking at images", done * _BLOCK, keys.size)
         looked = _look_at_block(file, offsets[places])
         ends[places] = looked.ends
         filled[places] = looked.has_image

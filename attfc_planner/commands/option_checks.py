@@ -79,8 +79,11 @@ def size_of_data(data: str | None, ids: int | None, images: int | None) -> tuple
         _check_counts(ids, images)
         return ids, images
     from attfc_train.data.source import open_dataset
+    from attfc_train.run.live_line import busy
+    from attfc_train.screen import Screen
 
-    index = open_dataset(data).index
+    with busy(Screen(stderr=True), "Opening the data set"):
+        index = open_dataset(data).index
     _say(index.report)
     for option, given, counted in (("--ids", ids, index.num_ids), ("--images", images, index.num_images)):
         if given not in (None, counted):

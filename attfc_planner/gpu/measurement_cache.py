@@ -13,10 +13,10 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from attfc_planner.gpu.cache_folder import cache_folder, read_kept, write_kept
 from attfc_planner.gpu.calibration import Calibration
 from attfc_planner.gpu.profile import TENSOR_FIELD
 from attfc_planner.gpu.versions import cudnn_version, installed_version
+from attfc_train.cache_folder import cache_folder, read_kept, write_kept
 from attfc_train.cuda_environment import allocator_setting, use_planned_allocator
 from attfc_train.document import Precision
 

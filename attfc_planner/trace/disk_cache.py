@@ -1,6 +1,6 @@
 """Traces on disk: one compressed JSON file each, named after everything that the trace depends on.
 
-A file that is damaged or of another version counts as missing (`attfc_planner.gpu.cache_folder`); a folder that cannot be
+A file that is damaged or of another version counts as missing (`attfc_train.cache_folder`); a folder that cannot be
 written makes plans slower, nothing else. No torch here: a plan whose traces are cached never imports it.
 """
 
@@ -19,11 +19,11 @@ from typing import Any, TypeVar
 import numpy as np
 
 import attfc_train
-from attfc_planner.gpu.cache_folder import read_kept, write_kept
 from attfc_planner.gpu.versions import installed_version
 from attfc_planner.trace.affine import AffineTrace, HeadModel
 from attfc_planner.trace.evaluation import EvaluationModel
 from attfc_planner.trace.history import HeadBytes, OpCost, Trace
+from attfc_train.cache_folder import read_kept, write_kept
 from attfc_train.errors import StorageError
 from attfc_train.profile.profile import TrainProfile
 

@@ -25,6 +25,7 @@ from attfc_train.errors import DataError, StorageError, UsageError
 from attfc_train.evaluate.align import aligned
 from attfc_train.evaluate.landmarks import Landmarks, Points, boxes_around, chosen_face, normal_name, strange
 from attfc_train.export.model_file import require
+from attfc_train.run.live_line import busy
 from attfc_train.screen import Screen
 
 _CHUNK: Final = 256
@@ -71,7 +72,7 @@ def align(spec: str, options: AlignOptions, console: Screen) -> None:
         raise UsageError("faces are found by one of --landmarks and --detector", given, remedy)
     _check_output(options.output)
     names = _Names(spec)
-    with console.status("Opening the data set ..."):
+    with busy(console, "Opening the data set"):
         dataset = open_dataset(spec)
         table = None if options.landmarks is None else Landmarks(options.landmarks)
     find = _by_detector(options.detector) if table is None else _by_file(table, dataset, names)

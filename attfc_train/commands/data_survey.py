@@ -21,6 +21,7 @@ from attfc_train.data.survey.look import Look, look, looked_at
 from attfc_train.data.survey.montage import montage
 from attfc_train.data.survey.problems import Problem, problems_of_counts, problems_of_look
 from attfc_train.errors import DataError
+from attfc_train.run.live_line import busy
 
 DEFAULT_SAMPLE: Final = 20_000
 """Images that are looked at unless --sample says otherwise: some 10 seconds a core."""
@@ -88,7 +89,7 @@ def _limits(dataset: FaceDataset, seen: Look) -> str:
 def _survey(path: str, options: SurveyOptions, console: Console) -> tuple[FaceDataset, Look]:
     if options.output is not None:
         check_picture(options.output, "--output")
-    with console.status("Opening the data set ..."):
+    with busy(console, "Opening the data set"):
         dataset = open_dataset(path)
     _show_counts(dataset, console)
     with progress(console, looked_at(dataset, options.sample).size) as advance:

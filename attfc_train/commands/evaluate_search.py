@@ -28,6 +28,7 @@ from attfc_train.evaluate.resampling import pair_groups, people_of, rate_interva
 from attfc_train.evaluate.scored import Network, Scored
 from attfc_train.evaluate.templates import ijb_tar, pair_scores, rank_one_with_distractors
 from attfc_train.export.model_file import Encoder
+from attfc_train.run.live_line import busy
 
 _BATCH = 64
 """Pictures at a time, for models that come without a profile."""
@@ -80,7 +81,8 @@ def show_distractors(encoder: Encoder, specs: Sequence[str], distractors: str, c
     Raises:
         DataError: the distractors cannot be read.
     """
-    dataset = open_dataset(distractors)
+    with busy(console, "Opening the distractors"):
+        dataset = open_dataset(distractors)
     network = network_of(encoder)
     for spec in specs:
         verification_set = open_verification(spec)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -13,6 +14,9 @@ from attfc_train.data.report import DataReport
 from attfc_train.errors import DataError
 
 Ints = NDArray[np.signedinteger]
+
+_BLOCK: Final = 2**20
+"""Images that are counted at once."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -34,6 +38,8 @@ class IdentityIndex:
     """What the data set holds beside these images."""
     marks: tuple[bytes | NDArray[Any], ...] = field(default=(), repr=False)
     """What else tells this data set from another one with the same labels, such as names or places of the images."""
+    known_digest: str = ""
+    """What `digest` returns, where it is known already."""
 
     @classmethod
     def from_labels(
@@ -81,7 +87,9 @@ class IdentityIndex:
         return np.diff(self.offsets)
 
     def digest(self) -> str:
-        """Return 32 hexadecimal digits that change with every label, the order of the images, and the marks; computed anew."""
+        """Return 32 hexadecimal digits that change with every label, the order of the images, and the marks."""
+        if self.known_digest:
+            return self.known_digest
         state = hashlib.blake2b(digest_size=16)
         for part in (self.labels.astype(np.int64), self.original_labels, *self.marks):
             state.update(len(part).to_bytes(8, "little"))
@@ -105,12 +113,22 @@ def _compacted(given: NDArray[Any]) -> tuple[NDArray[np.int64], Ints, NDArray[np
         original, compact, counts = np.unique(given, return_inverse=True, return_counts=True)
         return original.astype(np.int64), compact.astype(_smallest_type(original.size)), counts.astype(np.int64)
     # By counting, without the sort that np.unique needs: rank[label] = present labels below it, for those that are present.
-    shifted = given.astype(np.int64) - lowest
-    counts = np.bincount(shifted)
+    # In blocks, as indices are made int64 on the way.
+    counts = np.zeros(highest - lowest + 1, dtype=np.int64)
+    for block in _blocks(given):
+        counts += np.bincount(block - lowest, minlength=counts.size)
     present = np.flatnonzero(counts)
     ranks: Ints = np.zeros(counts.size, dtype=_smallest_type(present.size))
     ranks[present] = np.arange(present.size)
-    return (present + lowest).astype(np.int64), ranks[shifted], counts[present].astype(np.int64)
+    ranked: Ints = np.concatenate([ranks[block - lowest] for block in _blocks(given)])
+    return (present + lowest).astype(np.int64), ranked, counts[present]
+
+
+def _blocks(labels: NDArray[Any]) -> Iterator[NDArray[np.int64]]:
+    """Yield labels as int64, a block at a time; one at least."""
+    size = max(_BLOCK, int(labels.max()) - int(labels.min()))  # a count per possible label is worth it only for as many labels
+    for start in range(0, labels.size, size):
+        yield labels[start : start + size].astype(np.int64)
 
 
 def _grouped(compact: Ints) -> Ints:

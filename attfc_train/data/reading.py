@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -82,10 +82,21 @@ def read_file(path: Path, limit: Bytes | None = None) -> bytes:
         UnreadableError: it cannot be read.
         DataError: it is no regular file.
     """
+    return next(read_blocks(path, -1 if limit is None else limit), b"")
+
+
+def read_blocks(path: Path, size: Bytes) -> Iterator[bytes]:
+    """Yield the content of a regular file in blocks of `size` bytes; -1: all of it in one.
+
+    Raises:
+        UnreadableError: it cannot be read.
+        DataError: it is no regular file.
+    """
     descriptor = open_regular(path)
     try:
         with open(descriptor, "rb") as file:
-            return file.read(-1 if limit is None else limit)
+            while block := file.read(size):
+                yield block
     except OSError as error:
         raise unreadable(path, error) from error
 

@@ -11,6 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
 from rich.text import Text
 
+from attfc_train.data.progress import listening
 from attfc_train.units import Seconds, format_bytes, format_seconds
 
 _BAR = 20
@@ -87,30 +88,37 @@ def _drawn(console: Console, renderable: RenderableType, *, transient: bool) -> 
 
 
 class _Elapsed:
-    """What is done, and since when."""
+    """What is done, since when, and how far it is where that is known."""
 
     def __init__(self, what: str) -> None:
         self._what = what
         self._since = time.monotonic()
+        self._far = ""
+
+    def tell(self, part: str, done: int, total: int) -> None:
+        """Take note of how far a part of it is."""
+        self._far = f"{_GAP}{part} {done / max(1, total):.0%}"
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield one line; what is done loses its end where it does not fit."""
         del console
-        seconds = format_seconds(time.monotonic() - self._since)
-        room = max(1, options.max_width - len(seconds) - len(_GAP))
+        far = f"{self._far}{_GAP}{format_seconds(time.monotonic() - self._since)}"
+        room = max(1, options.max_width - len(far))
         what = self._what if len(self._what) <= room else f"{self._what[: room - 1]}…"
-        yield Text(f"{what}{_GAP}{seconds}", no_wrap=True, overflow="ellipsis")
+        yield Text(f"{what}{far}", no_wrap=True, overflow="ellipsis")
 
 
 @contextlib.contextmanager
 def busy(console: Console, what: str) -> Iterator[None]:
-    """Show on a terminal what is done, and for how long, until it is done; elsewhere nothing."""
+    """Show on a terminal what is done, how far and for how long, until it is done; elsewhere nothing."""
     if not console.is_terminal:
         yield
         return
-    live = _drawn(console, _Elapsed(what), transient=True)
+    elapsed = _Elapsed(what)
+    live = _drawn(console, elapsed, transient=True)
     try:
-        yield
+        with listening(elapsed.tell):
+            yield
     finally:
         live.stop()
 

@@ -12,8 +12,8 @@ from attfc_planner import cli
 from attfc_planner.calibrate.cases import Case
 from attfc_planner.calibrate.real_steps import RealSteps
 from attfc_planner.gpu import detect
-from attfc_planner.gpu.cache_folder import read_kept
 from attfc_planner.gpu.detect import find_gpu
+from attfc_train.cache_folder import read_kept
 from attfc_train.errors import DeviceMemoryError, StorageError, UsageError
 from attfc_train.units import GIB
 from tests.cli.conftest import Refusal

@@ -16,8 +16,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from attfc_planner.gpu.cache_folder import cache_folder, make_private
 from attfc_planner.gpu.fingerprint import cuda_fingerprint
+from attfc_train.cache_folder import cache_folder, make_private
 from attfc_train.errors import StorageError, UsageError
 
 BEAT_SECONDS = 20.0

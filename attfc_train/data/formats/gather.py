@@ -11,6 +11,7 @@ import ctypes
 import mmap
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +21,8 @@ from attfc_train.units import Bytes
 
 _MOST: Final = 1024
 """Pieces in a call: IOV_MAX of Linux."""
+_THREADS: Final = 16
+"""That wait for the disk at once: one alone would get no more than one page in each of its answers."""
 _PIECE: Final = np.dtype([("address", np.uintp), ("length", np.uintp)])
 """C's ``struct iovec``."""
 
@@ -31,10 +34,11 @@ class Gatherer:
         """Map `size` bytes of an open file."""
         self._size = size
         self._call = _system_call()
-        self._mapping = self._address = None
+        self._mapping: mmap.mmap | None = None
         if self._call is not None and size:
-            self._mapping = np.frombuffer(mmap.mmap(descriptor, size, prot=mmap.PROT_READ), dtype=np.uint8)
-            self._address = self._mapping.ctypes.data
+            self._mapping = mmap.mmap(descriptor, size, prot=mmap.PROT_READ)
+            self._mapping.madvise(mmap.MADV_RANDOM)  # else a look at 48 bytes would read what lies around them, 128 KiB
+            self._address: int = np.frombuffer(self._mapping, dtype=np.uint8).ctypes.data
 
     def pieces(self, offsets: NDArray[np.int64], length: Bytes, read_one: Callable[[int, Bytes], bytes]) -> bytearray:
         """Return the `length` bytes behind each offset, one behind the other; zeros behind the end of the file.
@@ -44,17 +48,27 @@ class Gatherer:
             read_one: reads the bytes at an offset, or raises what says why not; for what cannot be copied.
         """
         content = bytearray(offsets.size * length)
-        whole = offsets <= self._size - length
-        for start in range(0, offsets.size, _MOST):
+
+        def fill(start: int) -> None:
             part = offsets[start : start + _MOST]
             into = memoryview(content)[start * length : (start + part.size) * length]
-            if not (whole[start : start + _MOST].all() and self._copy(part, length, into)):
+            if int(part.max()) > self._size - length or not self._copy(part, length, into):
                 into[:] = b"".join(read_one(offset, length).ljust(length, b"\0") for offset in part.tolist())
+
+        starts = range(0, offsets.size, _MOST)
+        if len(starts) > 1:
+            with ThreadPoolExecutor(_THREADS) as pool:
+                list(pool.map(fill, starts))
+        else:
+            for start in starts:
+                fill(start)
+        if self._mapping is not None:
+            self._mapping.madvise(mmap.MADV_DONTNEED)  # what was looked at once need not count as this process's memory
         return content
 
     def _copy(self, offsets: NDArray[np.int64], length: Bytes, into: memoryview) -> bool:
         """Copy pieces from the mapping; return whether all could be copied."""
-        if self._call is None or self._address is None:
+        if self._call is None or self._mapping is None:
             return False
         remote = np.empty(offsets.size, dtype=_PIECE)
         remote["address"] = offsets + self._address

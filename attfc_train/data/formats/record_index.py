@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfc_train.data.formats.record_frames import FIRST, FRAME_BYTES, MAGIC, MAX_LENGTH, WHOLE, RecordFile, damaged
-from attfc_train.data.reading import read_file, refuse_foreign
+from attfc_train.data.progress import tell
+from attfc_train.data.reading import read_blocks, read_file, refuse_foreign
 from attfc_train.data.report import DataReport
 from attfc_train.errors import DataError, StorageError
 from attfc_train.files import write_atomically
@@ -24,6 +25,8 @@ REPEATED: Final = (
     "records left out because a later line of the .idx has the same key (attfc-train data make-index gives each its own)"
 )
 _IDX_BLOCK: Final[Bytes] = 2**24
+_START: Final[Bytes] = 512
+_NONE: Final = np.zeros(0, dtype=np.int64)
 _IDX_BYTES: Final = np.array([chr(code) in "0123456789\t\r\n " for code in range(256)])
 """bool [256]: bytes that an index may contain."""
 _SCAN_BLOCK: Final[Bytes] = 2**26
@@ -78,35 +81,70 @@ def read_idx(path: Path, report: DataReport | None = None, remedy: str = "") -> 
     """
     rule = "must hold lines of key<tab>offset"
     advice = f"Copy it from the same place as the .rec file, or make it anew: {remedy or 'attfc-train data make-index'}."
-    text = _plain_text(read_file(path))
-    # fromstring is fast, but stops without an error at what is no number: first make sure that there are digits and blanks
-    # only, a block at a time because the answer takes a byte per byte.
-    blocks = range(0, len(text), _IDX_BLOCK)
-    plain = all(_IDX_BYTES[np.frombuffer(text, np.uint8)[start : start + _IDX_BLOCK]].all() for start in blocks)
-    numbers = np.fromstring(text, dtype=np.int64, sep=" ") if plain else np.zeros(0, np.int64)
-    if not numbers.size or numbers.size % 2:
-        refuse_foreign(path, rule, text)
-        raise DataError(f"'{path}' {rule}", "other text" if text else "an empty file", advice)
-    if numbers.max() == np.iinfo(np.int64).max:  # what does not fit becomes this, so that different keys would be one
-        raise DataError(f"'{path}' {rule}", "numbers of more than 63 bits", advice)
-    return by_key(numbers[::2], numbers[1::2], report or DataReport())
+    blocks = []
+    size = path.stat().st_size if path.is_file() else 0
+    for done, text in enumerate(_blocks_of_text(path)):
+        tell("reading the index", min(done * _IDX_BLOCK, size), size)
+        numbers = np.fromstring(text, dtype=np.int64, sep=" ") if _IDX_BYTES[np.frombuffer(text, np.uint8)].all() else _NONE
+        if not numbers.size and text.strip():  # fromstring is fast, but stops without an error at what is no number
+            refuse_foreign(path, rule, read_file(path, _START))
+            raise DataError(f"'{path}' {rule}", "other text", advice)
+        if (numbers == np.iinfo(np.int64).max).any():  # what does not fit becomes this, so that different keys would be one
+            raise DataError(f"'{path}' {rule}", "numbers of more than 63 bits", advice)
+        blocks.append(numbers)
+    size = sum(numbers.size for numbers in blocks)
+    if not size or size % 2:
+        raise DataError(f"'{path}' {rule}", "other text" if size else "an empty file", advice)
+    return by_key(*_columns(blocks, size), report or DataReport())
 
 
-def _plain_text(content: bytes) -> bytes:
-    """Return text as ASCII bytes where an editor or a shell wrote it as UTF-16, or put a byte order mark in front."""
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return content.decode("utf-16", errors="replace").encode("ascii", errors="replace")
-    return content.removeprefix(codecs.BOM_UTF8)
+def _columns(blocks: list[Int64s], size: int) -> tuple[Int64s, Int64s]:
+    """Return every first and every second number of the blocks, which are emptied on the way."""
+    pairs = np.empty((2, size // 2), dtype=np.int64)
+    count = 0
+    while blocks:
+        numbers = blocks.pop(0)
+        for number in (0, 1):  # a block may begin with either
+            mine = numbers[(number - count) % 2 :: 2]
+            start = (count + 1 - number) // 2
+            pairs[number, start : start + mine.size] = mine
+        count += numbers.size
+    return pairs[0], pairs[1]
+
+
+def _blocks_of_text(path: Path) -> Iterator[bytes]:
+    """Yield a text file in blocks that end between two words; as ASCII where an editor or a shell wrote it as UTF-16.
+
+    Raises:
+        UnreadableError: it cannot be read.
+        DataError: it is no regular file.
+    """
+    start = read_file(path, _START)
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        yield read_file(path).decode("utf-16", errors="replace").encode("ascii", errors="replace")
+        return
+    rest = b""
+    for number, block in enumerate(read_blocks(path, _IDX_BLOCK)):
+        text = rest + (block if number else block.removeprefix(codecs.BOM_UTF8))
+        cut = max(text.rfind(b"\n"), text.rfind(b" "), text.rfind(b"\t")) + 1
+        yield text[:cut]
+        rest = text[cut:]
+    yield rest
 
 
 def by_key(keys: Int64s, offsets: Int64s, report: DataReport) -> tuple[Int64s, Int64s]:
     """Return keys and offsets by ascending key, the last line of each only, and count the records that this leaves out."""
-    if np.all(keys[:-1] < keys[1:]):
+    ascends = keys[:-1] < keys[1:]
+    if ascends.all():
         return keys, offsets
+    if ascends[:-1].all() and keys[-1] < keys[0]:  # InsightFace's header, which has key 0, stands last
+        return np.roll(keys, 1), np.roll(offsets, 1)
     order = np.argsort(keys, kind="stable")  # equal keys stay in the order of their lines
     keys = keys[order]
     offsets = offsets[order]
     last = np.append(keys[:-1] != keys[1:], True)
+    if last.all():
+        return keys, offsets
     dropped = ~last
     dropped[dropped] = ~np.isin(offsets[dropped], offsets[last])  # a line that is there twice leaves out nothing
     if dropped.any():
@@ -170,6 +208,7 @@ def _magics(file: RecordFile, begin: int, end: int) -> tuple[Int64s, NDArray[np.
     places = [np.zeros(0, dtype=np.int64)]
     words = [np.zeros(0, dtype=np.uint32)]
     for start in range(begin, end, _SCAN_BLOCK):
+        tell("reading all records, as there is no index", start - begin, end - begin)
         length = min(_SCAN_BLOCK, end - start)
         content = file.bytes_at(start, length + 4)  # the word behind the last magic
         block = np.frombuffer(content[: len(content) // 4 * 4], dtype="<u4")

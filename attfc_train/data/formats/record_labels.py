@@ -5,6 +5,7 @@ A record's size is known from where the next one starts, so only small records a
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from attfc_train.data.decode import begin_like_images
 from attfc_train.data.formats.record_frames import FIRST, FRAME_BYTES, HEADER_BYTES, MAGIC, MAX_LENGTH, WHOLE, RecordFile
 from attfc_train.data.formats.record_index import REPEATED, count_records, make_index_command
+from attfc_train.data.progress import tell
 from attfc_train.data.report import DataReport
 from attfc_train.errors import DataError
 from attfc_train.units import Bytes
@@ -42,6 +44,7 @@ _IMAGELESS: Final = "records passed over that hold no image"
 
 Bools = NDArray[np.bool_]
 Int64s = NDArray[np.int64]
+Places = NDArray[np.signedinteger]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -50,8 +53,8 @@ class Images:
 
     keys: Int64s
     offsets: Int64s
-    labels: Int64s
-    """int64 [N]: as the file has them."""
+    labels: NDArray[Any]
+    """int32 or int64 [N]: as the file has them."""
     look_right: Bools
     """bool [N]: False for what was looked at and does not begin like an image."""
 
@@ -104,43 +107,100 @@ def labelled_images(file: RecordFile, keys: Int64s, offsets: Int64s, report: Dat
     Raises:
         DataError: an offset without a record, no image, or a label that is not a whole number that float32 can hold.
     """
-    keys, offsets = _one_key_each(keys, offsets, report)
-    order = np.argsort(offsets, kind="stable")
-    small = np.sort(order[np.diff(offsets[order], append=file.size) <= _SMALL])
-    looked = _look(file, offsets[small])
-    imageless = small[~looked.has_image]
-    looked = looked.only(~looked.has_image)
+    order = _file_order(offsets)
+    first = _is_first(offsets, order)
+    if not first.all():
+        _count(report, "keys passed over that lead to the same record as another", ~first, keys)
+        keys = keys[first]
+        offsets = offsets[first]
+        order = _file_order(offsets)
+    imageless, looked = _imageless(file, offsets, order)
     has_image = np.ones(keys.size, dtype=np.bool_)
     has_image[imageless] = False
     if not has_image.any():
         raise DataError(f"'{file.path}' must hold images", "none", "Check that it is a training set.")
-    images = _by_ranges(file, keys[has_image], offsets[has_image], looked, report)
+    passed_over = keys[imageless]
+    where = _as_slice(has_image)
+    images = _by_ranges(file, keys[where], offsets[where], looked, report)
     if images is None:
         ends = np.empty_like(offsets)
         ends[imageless] = looked.ends
-        images, ends[has_image] = _by_headers(file, keys[has_image], offsets[has_image], report)
+        images, ends[where] = _by_headers(file, keys[where], offsets[where], report)
         kind = "records of InsightFace's image ranges not used, because they do not fit the images"
-        _count(report, kind, looked.is_range, keys[imageless])
-        _report_unlisted(file, ends[order], offsets[order], report)
+        _count(report, kind, looked.is_range, passed_over)
+        _report_unlisted(file, _gaps(file, offsets, ends, order), report)
     else:
-        _report_unlisted(file, _look(file, offsets[order[-1:]]).ends, offsets[order[:1]], report)
-    _count(report, _IMAGELESS, ~looked.is_range, keys[imageless])
+        lowest, highest = (0, -1) if order is None else order[[0, -1]].tolist()
+        end = int(_look_at_block(file, offsets[[highest]]).ends[0])
+        behind = [(end, file.size)] if end >= 0 else []
+        _report_unlisted(file, [(0, int(offsets[lowest])), *behind], report)
+    _count(report, _IMAGELESS, ~looked.is_range, passed_over)
     return images
+
+
+def _file_order(offsets: Int64s) -> Places | None:
+    """Return the places of records by ascending offset, int32 or int64 [n]; None where they ascend already."""
+    if np.all(offsets[:-1] <= offsets[1:]):
+        return None
+    order = np.argsort(offsets, kind="stable")
+    return order.astype(np.int32) if order.size <= 2**31 else order
+
+
+def _in_blocks(size: int, order: Places | None) -> Iterator[slice | Places]:
+    """Yield the places of records in the order of the file, a block at a time."""
+    for start in range(0, size, _BLOCK):
+        block = slice(start, min(start + _BLOCK, size))
+        yield block if order is None else order[block]
+
+
+def _as_slice(chosen: Bools) -> slice | Bools:
+    """Return the slice that chooses the same where there is one: it copies nothing."""
+    first = int(np.argmax(chosen))
+    stop = chosen.size - int(np.argmax(chosen[::-1]))
+    return slice(first, stop) if chosen[first:stop].all() else chosen
+
+
+def _is_first(offsets: Int64s, order: Places | None) -> Bools:
+    """Return which keys do not lead to the same record as a smaller one: an image would be there twice."""
+    first = np.ones(offsets.size, dtype=np.bool_)
+    last = -1
+    for places in _in_blocks(offsets.size, order):
+        begins = offsets[places]
+        first[places] = np.diff(begins, prepend=last) != 0
+        last = int(begins[-1])
+    return first
+
+
+def _small(file: RecordFile, offsets: Int64s, order: Places | None) -> Iterator[Int64s]:
+    """Yield the places of the records that take little room, which is known from where the next one starts."""
+    for start in range(0, offsets.size, _BLOCK):
+        places = np.arange(start, min(start + _BLOCK + 1, offsets.size))
+        places = places if order is None else order[places].astype(np.int64)
+        ends = offsets[places[1:]]
+        if start + _BLOCK >= offsets.size:
+            ends = np.append(ends, file.size)
+        yield places[: ends.size][ends - offsets[places[: ends.size]] <= _SMALL]
+
+
+def _imageless(file: RecordFile, offsets: Int64s, order: Places | None) -> tuple[Int64s, _Looked]:
+    """Return the places of the records that hold no image, ascending, and what they say; only small records are looked at."""
+    found = [np.zeros(0, dtype=np.int64)]
+    parts = [_look_at_block(file, offsets[:0])]
+    for done, small in enumerate(_small(file, offsets, order)):
+        tell("looking for records without an image", done * _BLOCK, offsets.size)
+        looked = _look_at_block(file, offsets[small])
+        empty = ~looked.has_image
+        found.append(small[empty])
+        parts.append(looked.only(empty))
+    places = np.concatenate(found)
+    by_place = np.argsort(places)
+    return places[by_place], _joined(parts).only(by_place)
 
 
 def _count(report: DataReport, kind: str, are: Bools, keys: Int64s) -> None:
     """Count the records that `are` of a kind, with the key of the first."""
     counted = keys[are]
     report.count(kind, counted.size, f"key {counted[0]}" if counted.size else "")
-
-
-def _one_key_each(keys: Int64s, offsets: Int64s, report: DataReport) -> tuple[Int64s, Int64s]:
-    """Return the keys but those that lead to the same record as a smaller one: an image would be there twice."""
-    order = np.argsort(offsets, kind="stable")
-    first = np.empty(keys.size, dtype=np.bool_)
-    first[order] = np.diff(offsets[order], prepend=-1) != 0
-    _count(report, "keys passed over that lead to the same record as another", ~first, keys)
-    return (keys, offsets) if first.all() else (keys[first], offsets[first])
 
 
 def _by_ranges(file: RecordFile, keys: Int64s, offsets: Int64s, imageless: _Looked, report: DataReport) -> Images | None:
@@ -178,47 +238,84 @@ def _by_ranges(file: RecordFile, keys: Int64s, offsets: Int64s, imageless: _Look
 
 def _by_headers(file: RecordFile, keys: Int64s, offsets: Int64s, report: DataReport) -> tuple[Images, Int64s]:
     """Return the images with the label in each one's header, the first where there are several, and the records' ends."""
-    looked = _look(file, offsets)
-    ends = looked.ends
-    filled = looked.has_image
+    ends = np.empty(keys.size, dtype=np.int64)
+    labels = np.empty(keys.size, dtype=np.int32)
+    filled = np.empty(keys.size, dtype=np.bool_)
+    look_right = np.empty(keys.size, dtype=np.bool_)
+    several = _Several()
+    for done, places in enumerate(_in_blocks(keys.size, _file_order(offsets))):
+        tell("looking at images", done * _BLOCK, keys.size)
+        looked = _look_at_block(file, offsets[places])
+        ends[places] = looked.ends
+        filled[places] = looked.has_image
+        look_right[places] = looked.look_right
+        labels[places] = _whole_numbers(file, np.where(looked.has_image, looked.labels, 0), keys[places])
+        several.add(looked.only(looked.has_image), keys[places][looked.has_image])
     _count(report, _IMAGELESS, ~filled, keys)
-    looked = looked.only(filled)
-    keys = keys[filled]
-    if not keys.size:
+    if not filled.any():
         raise DataError(f"'{file.path}' must hold images", "none", "Check that it is a training set.")
-    _report_several(looked, keys, report)
-    return Images(keys, offsets[filled], _whole_numbers(file, looked.labels, keys), looked.look_right), ends
+    several.report(report)
+    where = _as_slice(filled)
+    return Images(keys[where], offsets[where], labels[where], look_right[where]), ends
 
 
-def _report_several(looked: _Looked, keys: Int64s, report: DataReport) -> None:
-    """Say that the first of several labels is taken, and whether the second has more values."""
-    several = looked.flags > 1
-    if not several.any():
-        return
-    first, second = (np.unique(looked.others[several, place]).size for place in (0, 1))
-    kind = f"images with several labels, of which the first is taken as the identity ({first:,} values"
-    kind += f", but {second:,} of the second: write the identity first)" if second > first else ")"
-    example = int(np.flatnonzero(several)[0])
-    labels = ", ".join(f"{label:g}" for label in looked.others[example])
-    report.count(kind, int(several.sum()), f"key {keys[example]} with {labels}")
+class _Several:
+    """Images with several labels, of which the first is taken."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._example = (np.iinfo(np.int64).max, "")
+        self._values = [np.zeros(0, dtype=np.float32)] * 2
+
+    def add(self, looked: _Looked, keys: Int64s) -> None:
+        """Count those among some images."""
+        several = looked.flags > 1
+        if not several.any():
+            return
+        self._count += int(several.sum())
+        others = looked.others[several]
+        self._values = [np.union1d(values, others[:, place]) for place, values in enumerate(self._values)]
+        first = int(np.argmin(keys[several]))
+        labels = ", ".join(f"{label:g}" for label in others[first])
+        self._example = min(self._example, (int(keys[several][first]), labels))
+
+    def report(self, report: DataReport) -> None:
+        """Say that the first is taken, and whether the second has more values."""
+        first, second = (values.size for values in self._values)
+        kind = f"images with several labels, of which the first is taken as the identity ({first:,} values"
+        kind += f", but {second:,} of the second: write the identity first)" if second > first else ")"
+        key, labels = self._example
+        report.count(kind, self._count, f"key {key} with {labels}")
 
 
-def _report_unlisted(file: RecordFile, ends: Int64s, begins: Int64s, report: DataReport) -> None:
-    """Count the records in front of, between and behind those of the index.
+def _gaps(file: RecordFile, begins: Int64s, ends: Int64s, order: Places | None) -> list[tuple[int, int]]:
+    """Return the first and the last byte + 1 of what lies in front of, between and behind records.
 
     Args:
-        ends: int64 [n], where each record ends, ascending; -1 where that is not known.
-        begins: int64 [n], where each starts.
+        begins: int64 [n], where each record starts.
+        ends: int64 [n], where it ends; -1 where that is not known.
+        order: see `_file_order`.
     """
-    ends = np.concatenate([[0], ends])
-    begins = np.concatenate([begins, [file.size]])
-    gaps = np.flatnonzero((ends >= 0) & (begins > ends))
-    looked_into = gaps[:_MAX_GAPS].tolist()
-    count = sum(count_records(file, int(ends[gap]), int(begins[gap])) for gap in looked_into) + gaps.size - len(looked_into)
+    gaps: list[tuple[int, int]] = []
+    last = 0
+    for places in _in_blocks(begins.size, order):
+        starts = begins[places]
+        stops = ends[places]
+        before = np.append(last, stops[:-1])
+        are_gaps = (before >= 0) & (starts > before)
+        gaps += zip(before[are_gaps].tolist(), starts[are_gaps].tolist(), strict=True)
+        last = int(stops[-1])
+    return [*gaps, (last, file.size)] if last >= 0 else gaps
+
+
+def _report_unlisted(file: RecordFile, gaps: Sequence[tuple[int, int]], report: DataReport) -> None:
+    """Count the records in what is between those of the index: a gap is one at least."""
+    real = [(begin, end) for begin, end in gaps if end > begin]
+    count = sum(count_records(file, begin, end) for begin, end in real[:_MAX_GAPS]) + max(0, len(real) - _MAX_GAPS)
     count -= sum(remark.count for remark in report.remarks if remark.kind == REPEATED)  # said already
     if count > 0:
         kind = f"records that the .idx does not list, passed over ({make_index_command(file.path)} lists them)"
-        report.count(kind, count, f"byte {ends[gaps[0]]}")
+        report.count(kind, count, f"byte {real[0][0]}")
 
 
 def _whole_numbers(file: RecordFile, labels: NDArray[np.float32], keys: Int64s) -> Int64s:
@@ -242,12 +339,14 @@ def _look(file: RecordFile, offsets: Int64s) -> _Looked:
     Raises:
         DataError: an offset where no record starts.
     """
-    order = np.argsort(offsets, kind="stable")
-    is_sorted = bool(np.all(offsets[:-1] <= offsets[1:]))
-    places = offsets if is_sorted else offsets[order]
-    parts = [_look_at_block(file, places[start : start + _BLOCK]) for start in range(0, max(1, places.size), _BLOCK)]
-    looked = _Looked(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(_Looked)))
-    return looked if is_sorted else looked.only(np.argsort(order))
+    order = _file_order(offsets)
+    looked = _joined([_look_at_block(file, offsets[places]) for places in _in_blocks(offsets.size, order)])
+    return looked if order is None else looked.only(np.argsort(order))
+
+
+def _joined(parts: Sequence[_Looked]) -> _Looked:
+    """Return the records of several parts, one part at least."""
+    return _Looked(*(np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(_Looked)))
 
 
 def _look_at_block(file: RecordFile, offsets: Int64s) -> _Looked:

@@ -9,7 +9,7 @@ files are float32, so ranges above 2**24 are rounded and not used.
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -18,13 +18,17 @@ from numpy.typing import NDArray
 
 from attfc_train.data.formats.readable import readable_images
 from attfc_train.data.formats.record_frames import FRAME_BYTES, HEADER_BYTES, RecordFile, damaged
-from attfc_train.data.formats.record_index import make_index_command, read_or_make_index
+from attfc_train.data.formats.record_index import index_path, make_index_command, read_or_make_index
 from attfc_train.data.formats.record_labels import Images, Int64s, labelled_images
 from attfc_train.data.identity_index import IdentityIndex
+from attfc_train.data.index_cache import FEWEST, IndexCache, KeptIndex
 from attfc_train.data.report import DataReport, shown
 from attfc_train.errors import DataError
 
 _NAME: Final = "train"
+_OFFSET: Final = "record"
+_KEY: Final = "key"
+_MOST_KEY: Final = 2**63 - 1
 
 
 def is_record_folder(path: Path) -> bool:
@@ -55,23 +59,32 @@ class RecordIOFaces:
             DataError: a file is missing, truncated or damaged, or the two do not belong together.
         """
         self._file = RecordFile(record_file(path))
+        cache = IndexCache((self._file.path, index_path(self._file.path)))
+        limits = {_OFFSET: self._file.size - FRAME_BYTES, _KEY: _MOST_KEY}
+        kept = cache.load(self.name, limits)
+        self._take(kept or self._made())
+        if kept is None and self.index.num_images >= FEWEST and cache.save(self._kept) is not None:
+            mapped = cache.load(self.name, limits)  # which is not this process's own memory
+            if mapped is not None:
+                self._take(replace(mapped, index=replace(mapped.index, report=self.index.report)))
+
+    def _made(self) -> KeptIndex:
+        """Return the index made of the records, without the identities none of whose images can be read."""
         report = DataReport(self.name)
-        keys, offsets = read_or_make_index(self._file, report)
-        _check_places(self._file, keys, offsets)
-        images = labelled_images(self._file, keys, offsets, report)
-        self._set_index(images, report)
+        images = labelled_images(self._file, *_listed(self._file, report), report)
+        self._take(_kept(images, report))
 
         def look_strange(positions: Int64s) -> NDArray[np.bool_]:
             return ~images.look_right[positions]
 
-        readable = readable_images(self._index, self.encoded, self.locate, look_strange, report)
-        if readable is not None:
-            self._set_index(images.only(readable), report)
+        readable = readable_images(self.index, self.encoded, self.locate, look_strange, report)
+        return self._kept if readable is None else _kept(images.only(readable), report)
 
-    def _set_index(self, images: Images, report: DataReport) -> None:
-        self._keys = _compact_keys(images.keys)
-        self._offsets = images.offsets
-        self._index = IdentityIndex.from_labels(images.labels, report, (images.offsets,))
+    def _take(self, kept: KeptIndex) -> None:
+        self._kept = kept
+        self._offsets = kept.places[_OFFSET]
+        first = kept.numbers.get(_KEY, 0)
+        self._keys = kept.places.get(_KEY, range(first, first + self._offsets.size))
 
     @property
     def name(self) -> str:
@@ -81,7 +94,7 @@ class RecordIOFaces:
     @property
     def index(self) -> IdentityIndex:
         """Identities; `original_labels` are the labels in the file."""
-        return self._index
+        return self._kept.index
 
     def encoded(self, position: int) -> bytes:
         """Return the file bytes of one image.
@@ -105,8 +118,13 @@ class RecordIOFaces:
         return f"{shown(self._file.path.name)} key {self._keys[position]}"
 
 
-def _check_places(file: RecordFile, keys: Int64s, offsets: Int64s) -> None:
-    """Refuse offsets at which this file can have no record; of the records only the last is looked at."""
+def _listed(file: RecordFile, report: DataReport) -> tuple[Int64s, Int64s]:
+    """Return the keys and the offsets of the .idx file, which is made where there is none.
+
+    Raises:
+        DataError: there can be no record at one of the offsets; of the records only the last is looked at.
+    """
+    keys, offsets = read_or_make_index(file, report)
     remedy = f"Copy both files again, or make the index anew: {make_index_command(file.path)}."
     wrong = (offsets < 0) | (offsets % 4 != 0)
     outside = offsets > file.size - FRAME_BYTES
@@ -119,10 +137,13 @@ def _check_places(file: RecordFile, keys: Int64s, offsets: Int64s) -> None:
         raise DataError(rule, f"{outside.sum()} behind its end ({example})", remedy)
     last = int(np.argmax(offsets))
     file.read(int(offsets[last]), f"{file.path.name} key {keys[last]}")
+    return keys, offsets
 
 
-def _compact_keys(keys: Int64s) -> Sequence[int] | Int64s:
-    """Return consecutive keys as a range, which takes no memory; any others as they are."""
-    first = int(keys[0])
-    last = int(keys[-1])
-    return range(first, last + 1) if last - first + 1 == keys.size else keys
+def _kept(images: Images, report: DataReport) -> KeptIndex:
+    """Return the index of images; consecutive keys are kept as the first of them."""
+    index = IdentityIndex.from_labels(images.labels, report, (images.offsets,))
+    keys = images.keys
+    if int(keys[-1]) - int(keys[0]) + 1 == keys.size:
+        return KeptIndex(index, {_OFFSET: images.offsets}, {_KEY: int(keys[0])})
+    return KeptIndex(index, {_OFFSET: images.offsets, _KEY: keys})

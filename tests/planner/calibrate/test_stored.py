@@ -11,13 +11,13 @@ from rich.console import Console
 from attfc_planner.commands import device as device_command
 from attfc_planner.commands import plan as plan_and_train
 from attfc_planner.gpu import detect, measurement_cache, versions
-from attfc_planner.gpu.cache_folder import read_kept, write_kept
 from attfc_planner.gpu.calibration import Calibration
 from attfc_planner.gpu.detect import find_gpu, present_gpu, store_calibration
 from attfc_planner.gpu.fingerprint import CpuFingerprint, CudaFingerprint
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.plan.problem import Problem
 from attfc_planner.plan.request import PlanRequest
+from attfc_train.cache_folder import read_kept, write_kept
 from attfc_train.errors import DeviceMemoryError, StorageError
 from attfc_train.units import GIB
 from tests.planner.calibrate.fakes import make_calibration

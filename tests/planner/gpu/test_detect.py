@@ -11,7 +11,6 @@ import pynvml
 import pytest
 
 from attfc_planner.gpu import detect, fingerprint
-from attfc_planner.gpu.cache_folder import write_kept
 from attfc_planner.gpu.detect import Measured, find_gpu, is_here, present_cpu, present_gpu, require_here, torch_note
 from attfc_planner.gpu.fingerprint import (
     CpuFingerprint,
@@ -21,6 +20,7 @@ from attfc_planner.gpu.fingerprint import (
     reserved_by_driver,
 )
 from attfc_planner.gpu.measurement_cache import EXPANDABLE
+from attfc_train.cache_folder import write_kept
 from attfc_train.cuda_environment import PLANNED_ALLOCATOR
 from attfc_train.errors import ProfileError, UsageError
 from attfc_train.units import GIB, MIB

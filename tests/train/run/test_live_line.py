@@ -9,6 +9,7 @@ import time
 import pytest
 from rich.console import Console
 
+from attfc_train.data.progress import tell
 from attfc_train.run.live_line import LineState, LiveLine, busy, line_text
 
 VALUES = {"loss": 3.0341, "images_per_second": 331.4, "data_wait_share": 0.02, "memory_bytes": 6e8, "peak_memory_bytes": 7e8}
@@ -110,6 +111,18 @@ def test_what_takes_long_before_training_is_said_with_its_time() -> None:
     text = screen.getvalue()
     assert "Reading the index of faces/" in text
     assert "…  0." in text, "the name gives way, not the time"
+
+
+def test_how_far_it_is_stands_before_the_time() -> None:
+    """Catches a name so long that the figure is cut off, and a listener that stays after the work."""
+    screen = io.StringIO()
+    with busy(Console(file=screen, width=60, force_terminal=True), f"Reading the index of {'faces/' * 20}"):
+        tell("looking at images", 25, 100)
+        time.sleep(0.7)
+    assert "…  looking at images 25%  0." in screen.getvalue()
+    before = screen.getvalue()
+    tell("looking at images", 50, 100)
+    assert screen.getvalue() == before
 
 
 def test_nobody_is_told_off_a_terminal() -> None:

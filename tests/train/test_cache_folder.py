@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from attfc_planner.gpu import cache_folder
-from attfc_planner.gpu.cache_folder import make_private, read_kept, write_kept
+from attfc_train import cache_folder
+from attfc_train.cache_folder import make_private, read_kept, write_kept
 from attfc_train.errors import StorageError
 from tests.architecture.modules import imports, modules
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.foreign import foreign_content
-from attfc_train.data.formats.kinds import FORMATS, existing_path
+from attfc_train.data.formats.kinds import FORMATS
 from attfc_train.data.formats.recordio import is_record_file
 from attfc_train.data.part import PartOfFaces, part_of_spec
-from attfc_train.data.reading import read_file
+from attfc_train.data.reading import existing_path, read_file
 from attfc_train.errors import AttfcError, DataError, UsageError
 
 
@@ -29,7 +29,7 @@ def open_dataset(spec: str) -> FaceDataset:
         return PartOfFaces.of_places(open_dataset(whole), *places)
     for kind in reversed(FORMATS):
         if kind.matches(spec):
-            return kind.open(spec)
+            return kind.open(spec, open_dataset)
     raise _refusal(spec)
 
 

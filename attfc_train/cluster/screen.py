@@ -47,7 +47,7 @@ class Screen:
         """What a squared distance may be off."""
         self._bound = reach**2 + self.slack
         self._has_changed = np.zeros(self._size, np.bool_)
-        self._changed = np.empty(_FIRST_ROOM, np.int64)
+        self._changed: Slots = np.empty(_FIRST_ROOM, np.int64)
         self._moved = np.empty((_FIRST_ROOM, database.width), np.float32)
         self._moved_squares = np.empty(_FIRST_ROOM, np.float32)
         self._place_of: dict[int, int] = {}
@@ -58,7 +58,8 @@ class Screen:
     @property
     def changed(self) -> Slots:
         """The slots of clusters that were made, moved or fused."""
-        return self._changed[: len(self._place_of)]
+        slots: Slots = self._changed[: len(self._place_of)]
+        return slots
 
     def near_face(self, place: int) -> tuple[Slots, NDArray[np.float32]]:
         """Return clusters that may be near a face, without any that cannot, and their squared distances but for `slack`."""

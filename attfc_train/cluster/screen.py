@@ -75,7 +75,8 @@ class Screen:
         squared = torch.add(self._squares, self._dots[slot], alpha=scale)
         found = (squared <= self._bound - square).nonzero()[:, 0].cpu().numpy()
         slots, _ = self._with_changed(found, np.zeros(len(found), np.float32), centroid, square)
-        return slots[slots != slot]
+        others: Slots = slots[slots != slot]
+        return others
 
     def made(self, slot: int, place: int) -> None:
         """Note that a face became a cluster."""

@@ -65,10 +65,11 @@ def save_progress(path: Path, progress: Progress, key: Key) -> None:
 
     def write(file: BinaryIO) -> None:
         state = hashlib.blake2b(digest_size=_CHECKSUM)
-        parts = (np.ascontiguousarray(array, kind).data for array, kind in zip(arrays, types, strict=True))
-        for part in (_FIRST_LINE + json.dumps(line).encode() + b"\n", *(each.cast("B") for each in parts if each.nbytes)):
-            state.update(part)
-            file.write(part)
+        start = np.frombuffer(_FIRST_LINE + json.dumps(line).encode() + b"\n", np.uint8)
+        for part in (start, *(np.ascontiguousarray(array, kind) for array, kind in zip(arrays, types, strict=True))):
+            content = part.reshape(-1).view(np.uint8).data
+            state.update(content)
+            file.write(content)
         file.write(state.digest())
 
     write_atomically(path, write)

@@ -84,6 +84,25 @@ def test_equal_distances(points, cut):
     check_against_the_oracle(np.array(points, float), ClusterSettings(0.5, 0.8, 1.1, 3, 2), [cut])
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_what_float32_cannot_tell_apart(seed):
+    """Catches a screening without its slack: of two clusters the second is nearer by 1e-9, and within the reach by 1e-12."""
+    rng = np.random.default_rng(seed)
+    first, second, third = np.linalg.qr(rng.standard_normal((96, 3)))[0].T
+    between = (first + second) / np.sqrt(2) + 1e-9 * (second - first)
+    distance = float(np.sqrt(((second - between / np.linalg.norm(between)) ** 2).sum()))
+    faces = np.array([first, second, third, between])
+    assert clustered(faces, ClusterSettings(*[distance + 1e-12] * 3), [3]).clusters().tolist() == [0, 1, 2, 1]
+    assert clustered(faces, ClusterSettings(*[distance - 1e-12] * 3), [3]).clusters().tolist() == [0, 1, 2, 3]
+
+
+def test_of_equally_near_clusters_the_oldest_is_fused():
+    """Catches the order in which the screen finds them: the second is found first, because the first changed in the batch."""
+    first, second, own, moving = [1, 0, 0], [0, 1, 0], [0.5, 0.5, np.sqrt(0.5)], [0.65, 0.65, np.sqrt(0.155)]
+    clustering = clustered(np.array([first, second, own, first, moving]), ClusterSettings(0.95, 0.95, 0.95), [3])
+    assert clustering.clusters().tolist() == [0, 1, 0, 0, 0]
+
+
 def test_what_the_rules_can_do_is_done():
     """The streams above would not be worth much if nothing were ever fused, connected or dropped in them."""
     slow = check_against_the_oracle(stream(3, 10, 12, 0.75), ClusterSettings(0.7, 0.99, 1.12, 4, 2), [5, 50])

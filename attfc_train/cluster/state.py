@@ -38,6 +38,15 @@ Key = dict[str, Any]
 """What a clustering is one of: its data, its model, its settings, each a text or a plain dict."""
 
 
+class AnotherClusteringError(CheckpointError):
+    """The state is that of another clustering, which had come to `next_place`."""
+
+    def __init__(self, path: Path, got: str, next_place: int) -> None:
+        rule = f"'{path}' is the state of a clustering that was stopped, and must be of this one"
+        super().__init__(rule, got, "Give the same command as then, or another --output, or remove the file.")
+        self.next_place = next_place
+
+
 @dataclass(frozen=True, slots=True)
 class Progress:
     """A clustering, and how far it has come in its stream."""
@@ -79,12 +88,13 @@ def load_progress(path: Path, key: Key, settings: ClusterSettings, device: torch
     """Return the clustering that was saved at `path`.
 
     Raises:
-        CheckpointError: the file cannot be read, is damaged, or belongs to another clustering than `key` says.
+        AnotherClusteringError: it belongs to another clustering than `key` says.
+        CheckpointError: the file cannot be read, or is damaged.
     """
     try:
         with open_file(path) as file:
             line, begin = _line(path, file)
-            _check_key(path, line["key"], key)
+            _check_key(path, line, key)
             return _progress(path, line, list(_arrays(path, file, line, begin)), settings, device)
     except OSError as error:
         raise CheckpointError(f"'{path}' must be readable", error.strerror or "a read error", "Check the disk.") from error
@@ -120,12 +130,11 @@ def _line(path: Path, file: BinaryIO) -> tuple[dict[str, Any], int]:
     return line, len(_FIRST_LINE) + len(text)
 
 
-def _check_key(path: Path, written: Key, key: Key) -> None:
+def _check_key(path: Path, line: dict[str, Any], key: Key) -> None:
+    written = line["key"]
     differing = [name for name in key if written.get(name) != key[name]]
     if differing or len(written) != len(key):
-        rule = f"'{path}' is the state of a clustering that was stopped, and must be of this one"
-        got = f"another {', '.join(differing) or 'kind'}"
-        raise CheckpointError(rule, got, "Give the same command as then, or another --output, or remove the file.")
+        raise AnotherClusteringError(path, f"another {', '.join(differing) or 'kind'}", line["next_place"])
 
 
 def _arrays(path: Path, file: BinaryIO, line: dict[str, Any], begin: int) -> Iterator[NDArray[Any]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -17,7 +19,7 @@ from torch import Tensor
 from attfc_train.api.faces import pixels_of
 from attfc_train.cluster.features import FeatureFile
 from attfc_train.data.dataset import FaceDataset
-from attfc_train.data.pool import DecodePool
+from attfc_train.data.pool import DecodePool, result_of
 from attfc_train.data.reading import UnreadableError, persistently
 from attfc_train.data.report import DataReport, shown
 from attfc_train.data.source import open_source
@@ -27,6 +29,8 @@ from attfc_train.export.model_file import Encoder
 
 _BATCH: Final = 64
 """Images between two moments at which a stream can stop: some seconds on a CPU."""
+_AHEAD: Final = 2
+"""Batches that are decoded beside the one that is embedded."""
 _ROWS: Final = 256
 _UNDECODABLE: Final = "images that cannot be decoded, left out"
 _BLOCK: Final = 1 << 20
@@ -86,7 +90,7 @@ class Stream(Protocol):
 
 
 class ImageStream:
-    """The images of a data set in its order, embedded as they come; no more than a batch of them is ever held."""
+    """The images of a data set in its order, embedded as they come; no more than a few batches of them are ever held."""
 
     def __init__(self, source: str, dataset: FaceDataset, encoder: Encoder) -> None:
         self.source = source
@@ -106,20 +110,29 @@ class ImageStream:
         Raises:
             UnreadableError: an image cannot be read, not even some seconds later.
         """
-        with DecodePool() as pool:
-            while start < self.size:
-                part = range(start, min(start + _BATCH, self.size))
-                pixels = dict(zip(part, pool.map(self._pixels, part), strict=True))
-                images = {place: image for place, image in pixels.items() if isinstance(image, Tensor)}
-                for place in part:
-                    if isinstance(reason := pixels[place], str):
-                        self.report.count(_UNDECODABLE, 1, f"{self.dataset.locate(place)} ({reason})")
-                start = part.stop
-                yield Chunk(start, np.fromiter(images, np.int64, len(images)), self._features(list(images.values())))
+        for part, pixels in self._decoded(start):
+            images = {place: image for place, image in zip(part, pixels, strict=True) if isinstance(image, Tensor)}
+            for place, reason in zip(part, pixels, strict=True):
+                if isinstance(reason, str):
+                    self.report.count(_UNDECODABLE, 1, f"{self.dataset.locate(place)} ({reason})")
+            yield Chunk(part.stop, np.fromiter(images, np.int64, len(images)), self._features(list(images.values())))
 
     def positions(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return `places`."""
         return places
+
+    def _decoded(self, start: int) -> Iterator[tuple[range, list[Tensor | str]]]:
+        """Yield places and what is there; the threads decode ahead, while the network works on what was yielded."""
+        pending: deque[tuple[range, list[Future[Tensor | str]]]] = deque()
+        with DecodePool() as pool:
+            for first in range(start, self.size, _BATCH):
+                part = range(first, min(first + _BATCH, self.size))
+                pending.append((part, [pool.submit(self._pixels, place) for place in part]))
+                if len(pending) > _AHEAD:
+                    ready, results = pending.popleft()
+                    yield ready, list(map(result_of, results))
+            for ready, results in pending:
+                yield ready, list(map(result_of, results))
 
     def _pixels(self, position: int) -> Tensor | str:
         """Return an image, uint8 [3, S, S], or why it cannot be decoded."""

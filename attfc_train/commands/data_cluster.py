@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from attfc_train.cluster.online import OnlineClustering
 from attfc_train.cluster.scores import Score, bcubed, pairwise
 from attfc_train.cluster.settings import ClusterSettings
-from attfc_train.cluster.state import Key, Progress, load_progress, save_progress
+from attfc_train.cluster.state import AnotherClusteringError, Key, Progress, load_progress, save_progress
 from attfc_train.commands.cluster_streams import FeatureStream, ImageStream, Stream
 from attfc_train.commands.data_survey import progress, say
 from attfc_train.data.formats.subset import check_subset_output, write_subset
@@ -100,11 +100,9 @@ def _check_truth(num_ids: int, num_images: int, options: ClusterOptions) -> None
 def _clustered(stream: Stream, path: Path, settings: ClusterSettings, device: torch.device, console: Screen) -> Progress:
     """Return the clustering of the whole stream; what an earlier call has saved is not done again."""
     key: Key = {**stream.key(), "settings": asdict(settings)}
-    if path.exists():
-        done = load_progress(path, key, settings, device)
+    done = _begun(stream, path, key, settings, device)
+    if done.next_place:
         say(console, "goes on", f"behind image {done.next_place:,}, from {path}")
-    else:
-        done = Progress(OnlineClustering(settings, stream.width, device), 0, np.empty(0, np.int64))
     places = [done.places]
     start = done.next_place
     saving = _Saving(path, key)
@@ -122,6 +120,17 @@ def _clustered(stream: Stream, path: Path, settings: ClusterSettings, device: to
         stopped = f"Stopped behind image {start:,} of {stream.size:,}, saved in {path}"
         raise Interrupted(stop.received, stopped, "Continue: the same command again.")
     return done
+
+
+def _begun(stream: Stream, path: Path, key: Key, settings: ClusterSettings, device: torch.device) -> Progress:
+    """Return what an earlier call has saved, or a beginning; what is saved of another clustering may go if it had ended."""
+    if path.exists():
+        try:
+            return load_progress(path, key, settings, device)
+        except AnotherClusteringError as error:
+            if error.next_place < stream.size:
+                raise
+    return Progress(OnlineClustering(settings, stream.width, device), 0, np.empty(0, np.int64))
 
 
 class _Saving:

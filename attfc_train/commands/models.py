@@ -134,10 +134,10 @@ def _say(text: str) -> None:
 
 
 def opened(model: Path, which: str, device: str) -> Encoder:
-    """Return the encoder that ``--model`` names, and say what its user should know of where it came from.
+    """Return the encoder that --model, --which and --device name; what its user should know of it is printed.
 
     Raises:
-        CheckpointError, ProfileError, UsageError: there is none that can be used.
+        CheckpointError, UsageError, ProfileError: it cannot be opened, or computed there.
     """
     if not model.exists():
         raise CheckpointError("--model must exist", f"'{model}', where nothing is", "Example: --model runs/faces.")

@@ -144,6 +144,9 @@ def test_too_few_identities_keep_the_work(photos, call, monkeypatch):
     features("f.npz", sorted(photos.iterdir()))
     shown = call("data", "cluster", "f.npz", "-o", "a.subset", "--min-images", "5", code=4)
     assert "must have --min-images 5 images, but got 1 of 6 found at --threshold 0.7" in shown
+    shown = call("data", "cluster", "f.npz", "-o", "a.subset", "--min-images", "5", "--threshold", "0.6", code=4)
+    assert "found at --threshold 0.6" in shown, "what the message advises is not refused"
+    shown = call("data", "cluster", "f.npz", "-o", "a.subset", "--min-images", "5", code=4)
     monkeypatch.setattr(OnlineClustering, "add", None)
     assert "goes on behind image 18" in call("data", "cluster", "f.npz", "-o", "a.subset")
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from attfc_train.command_line import STYLE, Command, Group, count, examples, number
+from attfc_train.commands import models
 
 app = typer.Typer(
     **STYLE,
     cls=Group,
-    help="Data sets before training: look at them, check them, align their faces.",
+    help="Data sets before training: look at them, check them, align their faces, find who is who.",
     no_args_is_help=True,
     epilog=examples(
         "attfc-train data check faces",
         "attfc-train data info faces -o montage.png",
         "attfc-train data align photos -o faces --landmarks points.csv",
+        "attfc-train data cluster faces --model runs/faces -o people.subset",
     ),
 )
 
@@ -95,6 +98,86 @@ def align(
     from attfc_train.screen import Screen
 
     align_data(path, AlignOptions(output, landmarks, detector, size), Screen())
+
+
+def _distance(option: str) -> Callable[[str], float]:
+    return number(option, 0.0, 2.0, f"{option} 0.9")
+
+
+@app.command(cls=Command)
+def cluster(
+    path: Annotated[
+        str,
+        typer.Argument(
+            help="Aligned faces: a folder of images, a data set whose labels are not looked at, or an .npz file of features.",
+            metavar="DATA",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The .subset file to write: a data set for --data.", metavar="FILE")
+    ],
+    model: Annotated[
+        Path | None,
+        typer.Option(help="A run's folder, or a .pt, .safetensors or .onnx file; none for features.", metavar="MODEL"),
+    ] = None,
+    threshold: Annotated[
+        float,
+        typer.Option(
+            help="Distance of unit vectors up to which faces are one cluster; larger: fewer identities.",
+            metavar="DISTANCE",
+            parser=_distance("--threshold"),
+        ),
+    ] = 0.7,
+    connect: Annotated[
+        float | None,
+        typer.Option(
+            help="Up to which two robust clusters are one identity; 0.99 for a --threshold of 0.7, else in proportion.",
+            metavar="DISTANCE",
+            parser=_distance("--connect"),
+        ),
+    ] = None,
+    connect_weak: Annotated[
+        float | None,
+        typer.Option(
+            help="Up to which a robust and a small cluster are; 1.12, in proportion.",
+            metavar="DISTANCE",
+            parser=_distance("--connect-weak"),
+        ),
+    ] = None,
+    robust: Annotated[
+        int, typer.Option(help="Images that make a cluster robust.", metavar="NUMBER", parser=count("--robust", 1))
+    ] = 5,
+    connections: Annotated[
+        int, typer.Option(help="Connections that a cluster keeps.", metavar="NUMBER", parser=count("--connections", 1))
+    ] = 5,
+    min_images: Annotated[
+        int,
+        typer.Option(help="Identities with fewer images are dropped.", metavar="NUMBER", parser=count("--min-images", 1)),
+    ] = 2,
+    truth: Annotated[bool, typer.Option("--truth", help="Score the identities against the labels of DATA.")] = False,
+    which: models.Which = "best",
+    device: models.Device = "auto",
+) -> None:
+    """Find who is who among faces without labels, and write that as a data set; stopped, it goes on when called again."""
+    from attfc_train.cluster.settings import ClusterSettings
+    from attfc_train.errors import UsageError
+
+    settings = ClusterSettings.scaled(threshold, connect, connect_weak, robust, connections)
+    has_features = path.lower().endswith(".npz")
+    if has_features == (model is not None):
+        got = "both" if has_features else "neither"
+        raise UsageError("embeddings are of one: DATA.npz, or a --model", got, "Example: --model runs/faces.")
+
+    import torch
+
+    from attfc_train.commands.data_cluster import ClusterOptions
+    from attfc_train.commands.data_cluster import cluster as cluster_data
+    from attfc_train.exits import check_device
+    from attfc_train.screen import Screen
+
+    options = ClusterOptions(output, settings, min_images, truth, model)
+    on = torch.device(check_device(device))
+    cluster_data(path, lambda: models.opened(model or Path(), which, device), options, on, Screen())
 
 
 @app.command(cls=Command)

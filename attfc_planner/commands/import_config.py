@@ -39,7 +39,7 @@ def import_config(
     from attfc_planner.plan.arcface_torch import read_run
     from attfc_planner.screens.savings import show_savings
     from attfc_planner.screens.tracing import tracing
-    from attfc_train.data.formats.kinds import existing_path
+    from attfc_train.data.reading import existing_path
     from attfc_train.screen import Screen
 
     run = read_run(config, backbone)

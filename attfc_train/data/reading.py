@@ -114,3 +114,14 @@ def refuse_foreign(path: Path, rule: str, content: bytes) -> None:
     foreign = foreign_content(content[:_START])
     if foreign is not None:
         raise DataError(f"'{path}' {rule}", foreign.what, foreign.remedy)
+
+
+def existing_path(spec: str) -> Path | None:
+    """Return the file or folder that `spec` names, its ``~`` expanded; None where there is none."""
+    if not spec:
+        return None
+    try:
+        path = Path(spec).expanduser()
+        return path if path.exists() else None
+    except (OSError, RuntimeError, ValueError):  # name too long, no such user, a zero byte
+        return None

@@ -6,10 +6,12 @@ from pathlib import Path
 
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.foreign import foreign_content
-from attfc_train.data.formats.kinds import FORMATS, existing_path
+from attfc_train.data.formats.folder import LooseImagesError
+from attfc_train.data.formats.kinds import FORMATS
+from attfc_train.data.formats.loose import LooseFaces
 from attfc_train.data.formats.recordio import is_record_file
 from attfc_train.data.part import PartOfFaces, part_of_spec
-from attfc_train.data.reading import read_file
+from attfc_train.data.reading import existing_path, read_file
 from attfc_train.errors import AttfcError, DataError, UsageError
 
 
@@ -29,8 +31,23 @@ def open_dataset(spec: str) -> FaceDataset:
         return PartOfFaces.of_places(open_dataset(whole), *places)
     for kind in reversed(FORMATS):
         if kind.matches(spec):
-            return kind.open(spec)
+            return kind.open(spec, open_source)
     raise _refusal(spec)
+
+
+def open_source(spec: str) -> FaceDataset:
+    """Open what other labels are found or kept for: as `open_dataset`, and also a folder whose images lie in no folders.
+
+    Raises:
+        UsageError, DataError: as `open_dataset`.
+    """
+    try:
+        return open_dataset(spec)
+    except LooseImagesError:
+        path = existing_path(spec)
+        if path is None:  # a part of such a folder: there are no identities to take some of
+            raise
+        return LooseFaces(path)
 
 
 def _refusal(spec: str) -> AttfcError:

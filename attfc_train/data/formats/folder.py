@@ -26,6 +26,10 @@ _PARTS: Final = {"train", "training", "val", "valid", "validation", "test", "tes
 """Names of parts of a data set, above the identities."""
 
 
+class LooseImagesError(DataError):
+    """The images of a folder lie in it without a folder per identity (`attfc_train.data.formats.loose`)."""
+
+
 def is_image_folder(path: Path) -> bool:
     """Return whether `path` is a folder, and none of RecordIO: in one with records nobody means the folders beside them."""
     if not path.is_dir() or (path / "train.idx").exists():
@@ -34,7 +38,7 @@ def is_image_folder(path: Path) -> bool:
         return not any(entry.name[-4:].lower() == ".rec" and is_record_file(path / entry.name) for entry in entries)
 
 
-class _Names:
+class Names:
     """Many names in one block of memory."""
 
     def __init__(self, names: list[bytes]) -> None:
@@ -58,6 +62,7 @@ class FolderFaces:
 
         Raises:
             UnreadableError: a folder or a file cannot be read.
+            LooseImagesError: `root` holds images, and none in a folder.
             DataError: `root` holds no folder per identity, fewer than two identities, or parts of a data set.
         """
         self._root = root
@@ -72,8 +77,8 @@ class FolderFaces:
             self._set_index(chosen(listing.folders, kept), chosen(listing.files, readable), counts, report)
 
     def _set_index(self, folders: list[bytes], files: list[bytes], counts: list[int], report: DataReport) -> None:
-        self._folders = _Names(folders)
-        self._files = _Names(files)
+        self._folders = Names(folders)
+        self._files = Names(files)
         marks = (self._folders.block, self._folders.ends, self._files.block, self._files.ends)
         self._index = IdentityIndex.from_labels(np.repeat(np.arange(len(counts)), counts), report, marks)
 
@@ -94,11 +99,7 @@ class FolderFaces:
             UnreadableError: the file cannot be read.
             DataError: the file is larger than 64 MiB.
         """
-        path = self._path(position)
-        content = read_file(path, _MAX_FILE_BYTES + 1)
-        if len(content) > _MAX_FILE_BYTES:
-            raise DataError(f"'{self.locate(position)}' must be at most 64 MiB", "more", "Use aligned face crops.")
-        return content
+        return read_image(self._path(position))
 
     def locate(self, position: int) -> str:
         """Return the file's path, on one line."""
@@ -114,6 +115,19 @@ class FolderFaces:
         return ~begin_like_images(np.frombuffer(b"".join(starts), dtype="<u4"))
 
 
+def read_image(path: Path) -> bytes:
+    """Return the bytes of an image file.
+
+    Raises:
+        UnreadableError: it cannot be read.
+        DataError: it is larger than 64 MiB.
+    """
+    content = read_file(path, _MAX_FILE_BYTES + 1)
+    if len(content) > _MAX_FILE_BYTES:
+        raise DataError(f"'{shown(str(path))}' must be at most 64 MiB", "more", "Use aligned face crops.")
+    return content
+
+
 def _reading(path: Path) -> Callable[[], bytes]:
     """Return what reads the first four bytes of a file."""
     return lambda: read_file(path, 4)
@@ -123,7 +137,8 @@ def _check_layout(root: Path, listing: Listing, report: DataReport) -> None:
     """Refuse a folder whose folders are not those of identities.
 
     Raises:
-        DataError: it holds parts of a data set, one folder with all identities, images without folders, or no image.
+        LooseImagesError: it holds images without folders.
+        DataError: it holds parts of a data set, one folder with all identities, or no image.
     """
     names = [os.fsdecode(name) for name in listing.folders]
     parts = [name for name in names if name.lower() in _PARTS]
@@ -140,7 +155,8 @@ def _check_layout(root: Path, listing: Listing, report: DataReport) -> None:
     if listing.stray:
         example = root / "PERSON" / os.fsdecode(listing.stray[0])
         got = f"{len(listing.stray):,} images without a folder in '{root}'"
-        raise DataError(_RULE, got, f"Make one folder per person, such as '{example}'.")
+        remedy = f"Make one folder per person, such as '{example}'; 'attfc-train data cluster' finds who is who."
+        raise LooseImagesError(_RULE, got, remedy)
     beside = "; ".join(report.lines()[:3])
     raise DataError(_RULE, f"none in '{root}'" + (f" ({beside})" if beside else ""), "Check the path.")
 

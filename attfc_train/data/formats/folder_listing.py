@@ -17,7 +17,7 @@ _ENDINGS: Final = frozenset(extension.encode() for extension in EXTENSIONS)
 _HIDDEN: Final = "hidden files and folders passed over"
 _SPECIAL: Final = "pipes, devices and links to nowhere passed over"
 _LOOP: Final = "folders passed over that lie above, or were read already by another way (links)"
-_STRAY: Final = "images passed over that lie in no identity's folder"
+STRAY: Final = "images passed over that lie in no identity's folder"
 _TWICE: Final = "identities passed over that are another one by a second name (links)"
 _EMPTY: Final = "folders passed over that hold no image"
 _NESTED: Final = "images in folders within an identity's folder, which count as that identity's"
@@ -55,7 +55,7 @@ def list_identities(root: Path, report: DataReport) -> Listing:
     walk = _Walk(os.fsencode(root), found)
     listing = Listing()
     folders, listing.stray = walk.entries(b"")
-    found.count(_STRAY, len(listing.stray), os.fsdecode(b"".join(listing.stray[:1])))
+    found.count(STRAY, len(listing.stray), os.fsdecode(b"".join(listing.stray[:1])))
     for folder in walk.each_once(folders):
         images = walk.images_below(folder)
         if images:

@@ -9,7 +9,10 @@ from pathlib import Path
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.formats.folder import FolderFaces, is_image_folder
 from attfc_train.data.formats.recordio import RecordIOFaces, is_record_file, is_record_folder
+from attfc_train.data.formats.subset import OpenDataset, open_subset
+from attfc_train.data.formats.subset_file import is_subset
 from attfc_train.data.formats.synthetic import SyntheticFaces, is_synthetic
+from attfc_train.data.reading import existing_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +21,10 @@ class Format:
 
     matches: Callable[[str], bool]
     """Returns whether a spec, without its part, is of this format."""
-    open: Callable[[str], FaceDataset]
-    """Opens such a spec; raises `DataError` or `UsageError` where the data are bad."""
+    open: Callable[[str, OpenDataset], FaceDataset]
+    """Opens such a spec, and by the second argument what it is an index over, if anything.
+
+    Raises `DataError` or `UsageError` where the data are bad."""
     help: str
     """A noun phrase for the list of formats in messages: ``a .rec file``."""
 
@@ -31,25 +36,15 @@ class Format:
             path = existing_path(spec)
             return path is not None and matches(path)
 
-        return cls(matches_spec, lambda spec: open_path(Path(spec).expanduser()), help_text)
-
-
-def existing_path(spec: str) -> Path | None:
-    """Return the file or folder that `spec` names, its ``~`` expanded; None where there is none."""
-    if not spec:
-        return None
-    try:
-        path = Path(spec).expanduser()
-        return path if path.exists() else None
-    except (OSError, RuntimeError, ValueError):  # name too long, no such user, a zero byte
-        return None
+        return cls(matches_spec, lambda spec, _: open_path(Path(spec).expanduser()), help_text)
 
 
 FORMATS: tuple[Format, ...] = (
     Format.of_path(is_record_folder, RecordIOFaces, "a folder with train.rec and train.idx"),
     Format.of_path(is_record_file, RecordIOFaces, "a .rec file"),
     Format.of_path(is_image_folder, FolderFaces, "a folder of images per identity"),
-    Format(is_synthetic, SyntheticFaces.from_spec, "synthetic:IDSxIMAGES[+FIRST]"),
+    Format(is_subset, open_subset, "a .subset file"),
+    Format(is_synthetic, lambda spec, _: SyntheticFaces.from_spec(spec), "synthetic:IDSxIMAGES[+FIRST]"),
 )
 """Messages list the formats in this order. The last one that matches opens a spec, so a special format stands behind a general
 one that would match the same folder."""

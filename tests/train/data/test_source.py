@@ -51,9 +51,9 @@ def test_the_formats_are_listed():
     with pytest.raises(DataError) as caught:
         open_dataset("nothing")
     assert str(caught.value) == (
-        "a data set must be a folder with train.rec and train.idx, a .rec file, a folder of images per identity, or "
-        "synthetic:IDSxIMAGES[+FIRST], each with @FIRST:STOP for some of the identities, but got 'nothing', which does not "
-        "exist. Check the path."
+        "a data set must be a folder with train.rec and train.idx, a .rec file, a folder of images per identity, "
+        "a .subset file, or synthetic:IDSxIMAGES[+FIRST], each with @FIRST:STOP for some of the identities, "
+        "but got 'nothing', which does not exist. Check the path."
     )
 
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from attfc_train.data.formats.kinds import FORMATS, Format, existing_path
+from attfc_train.data.formats.kinds import FORMATS, Format
 from attfc_train.data.formats.procedural_face import render_face
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.part import PartOfFaces
+from attfc_train.data.reading import existing_path
 from attfc_train.data.source import open_dataset
 from attfc_train.errors import DataError
 from attfc_train.evaluate.load import load_verification

@@ -1,0 +1,184 @@
+"""Data sets that are an index over another one: some of its images, under its labels or under others, and nothing copied.
+
+`attfc-train data coreset` writes one, and whatever else chooses or relabels images can: `write_subset`. In memory it takes as
+much as the file, beside the source's index and that of what is left.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from attfc_train.data.dataset import FaceDataset
+from attfc_train.data.formats.subset_file import (
+    ENDING,
+    Header,
+    Numbers,
+    SubsetFile,
+    read_header,
+    read_subset,
+    remake,
+    source_of,
+    specs_below,
+    write_content,
+)
+from attfc_train.data.identity_index import IdentityIndex
+from attfc_train.data.part import part_of_spec
+from attfc_train.data.reading import existing_path
+from attfc_train.data.report import DataReport, shown
+from attfc_train.errors import DataError, UsageError
+from attfc_train.files import write_atomically
+
+OpenDataset = Callable[[str], FaceDataset]
+
+
+class SubsetFaces:
+    """A `FaceDataset` of some images of another, which may have other labels; images keep their order."""
+
+    def __init__(self, path: Path, open_source: OpenDataset) -> None:
+        """Open a `.subset` file and the data set that it is an index over.
+
+        Raises:
+            UnreadableError: the file cannot be read.
+            DataError: it is damaged, the data set is gone, or has other images or labels than when the file was written.
+        """
+        self._path = path
+        *_, _ = specs_below(str(path))  # a circle would be opened for ever
+        header = read_header(path)
+        self._whole = open_source(source_of(path, header))
+        _check_source(path, header, self._whole.index)
+        file = read_subset(path)
+        self._positions: Numbers = file.positions
+        self._index = _index(self.name, file, self._whole)
+
+    @property
+    def name(self) -> str:
+        """The file."""
+        return shown(str(self._path))
+
+    @property
+    def index(self) -> IdentityIndex:
+        """The identities that are left; `original_labels` are those of the source, or the file's own."""
+        return self._index
+
+    def encoded(self, position: int) -> bytes | NDArray[np.uint8]:
+        """Return the image as the source has it; see `FaceDataset.encoded`."""
+        return self._whole.encoded(int(self._positions[position]))
+
+    def locate(self, position: int) -> str:
+        """Return where the image is in the source."""
+        return self._whole.locate(int(self._positions[position]))
+
+
+def _check_source(path: Path, header: Header, index: IdentityIndex) -> None:
+    digest = index.digest()
+    if (digest, index.num_images) == (header.digest, header.num_images):
+        return
+    rule = f"'{shown(str(path))}' is an index over '{shown(header.source)}', which must be as it was then"
+    got = f"{index.num_images:,} images of digest {digest} in place of {header.num_images:,} of {header.digest[:32]}"
+    raise DataError(rule, shown(got), f"Restore the data set.{remake(header)}")
+
+
+def _index(name: str, file: SubsetFile, whole: FaceDataset) -> IdentityIndex:
+    """Return the index of what is kept."""
+    source = whole.index
+    if file.labels is None:
+        labels: NDArray[np.int64] = source.original_labels[source.labels[file.positions]]
+    else:
+        labels = file.labels.astype(np.int64)
+    report = DataReport(name)
+    report.merge(source.report)
+    kept = np.zeros(source.num_images, dtype=np.bool_)
+    kept[file.positions] = True
+    if not kept.all():
+        first = whole.locate(int(np.argmin(kept)))
+        report.count(f"images of {whole.name} that are not in this index", int(np.count_nonzero(~kept)), first)
+    return IdentityIndex.from_labels(labels, report, (bytes.fromhex(source.digest()), file.positions))
+
+
+def open_subset(spec: str, open_source: OpenDataset) -> SubsetFaces:
+    """Open the `.subset` file that `spec` names; see `SubsetFaces`."""
+    return SubsetFaces(Path(spec).expanduser(), open_source)
+
+
+def check_subset_output(path: Path, source: str) -> None:
+    """Refuse an output that is no `.subset` file, or that the data set itself is read from; for before the work.
+
+    Raises:
+        UsageError: it is.
+    """
+    if path.suffix.lower() != ENDING:
+        raise UsageError("--output must be a .subset file", f"'{path}'", f"Example: -o {path.with_suffix(ENDING).name}.")
+    if path.exists():
+        for spec in specs_below(source):
+            whole = existing_path(spec) or existing_path(part_of_spec(spec)[0])
+            if whole is not None and os.path.samefile(whole, path):
+                raise UsageError("--output must be another file than DATA", f"'{path}'", "Choose another name.")
+
+
+def write_subset(
+    path: Path, source: str, whole: FaceDataset, positions: ArrayLike, labels: ArrayLike | None = None, made: str = ""
+) -> None:
+    """Write a `.subset` file, atomically: an index over some images of a data set.
+
+    Args:
+        source: the spec of the data set; its path is kept both absolute and as seen from the file's folder.
+        whole: the data set that `source` opens.
+        positions: integers [n], positions in `whole`, each at most once, in any order.
+        labels: integers [n] from 0 on: the identity of each image, gaps allowed; None: those that it has in `whole`.
+        made: the command that makes the file, for messages.
+
+    Raises:
+        UsageError: `path` does not end in ``.subset``, or is what `source` is read from.
+        DataError: fewer than two identities would be left.
+        StorageError: it cannot be written.
+    """
+    check_subset_output(path, source)
+    places = np.asarray(positions, dtype=np.int64)
+    order = np.argsort(places, kind="stable")
+    places = places[order]
+    own = None if labels is None else np.asarray(labels, dtype=np.int64)[order]
+    assert places.size == 0 or (places[0] >= 0 and places[-1] < whole.index.num_images), "positions are in the data set"
+    assert bool(np.all(places[1:] > places[:-1])), "an image is kept once"
+    assert own is None or own.size == 0 or own.min() >= 0, "labels are not negative"
+    identities = whole.index.labels[places] if own is None else own
+    if places.size == 0 or identities.min() == identities.max():
+        got = f"{min(places.size, 1)} in {places.size:,} images"
+        raise DataError(f"'{path}' must hold at least 2 identities", got, "Keep more images.")
+    header = _header(path, source, whole.index, places, own, made)
+    write_atomically(path, lambda file: write_content(file, header, places, own))
+
+
+def _header(
+    path: Path, source: str, index: IdentityIndex, places: NDArray[np.int64], labels: NDArray[np.int64] | None, made: str
+) -> Header:
+    absolute, beside = _both_ways(path, source)
+    return Header(
+        source=absolute,
+        beside=beside,
+        digest=index.digest(),
+        num_images=index.num_images,
+        num_kept=places.size,
+        position_bytes=4 if index.num_images <= 2**32 else 8,
+        label_bytes=0 if labels is None else 4 if labels.max() < 2**31 else 8,
+        made=made,
+    )
+
+
+def _both_ways(path: Path, source: str) -> tuple[str, str]:
+    """Return the spec with an absolute path, and as seen from the folder of `path`; the latter empty without a path."""
+    part = ""
+    place = existing_path(source)
+    if place is None:
+        whole, places = part_of_spec(source)
+        place = existing_path(whole)
+        part = source[len(whole) :] if places is not None else ""
+    if place is None:
+        return source, ""
+    absolute = os.path.abspath(place)
+    folder = os.path.realpath(path.parent)
+    return absolute + part, os.path.relpath(os.path.realpath(absolute), folder) + part

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from attfc_train.command_line import STYLE, Command, Group, examples, number
+from attfc_train.command_line import STYLE, Command, Group, choice, examples, number
+from attfc_train.commands.models import Device, Which
 
 app = typer.Typer(
     **STYLE,
@@ -18,6 +19,7 @@ app = typer.Typer(
         "attfc-train data check faces",
         "attfc-train data info faces -o montage.png",
         "attfc-train data align photos -o faces --landmarks points.csv",
+        "attfc-train data coreset faces --model runs/faces --keep 0.6 -o sixty.subset",
     ),
 )
 
@@ -84,6 +86,56 @@ def align(
     from attfc_train.screen import Screen
 
     align_data(path, AlignOptions(output, landmarks, detector, size), Screen())
+
+
+@app.command(cls=Command)
+def coreset(
+    path: DataPath,
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new .subset file: an index over DATA.", metavar="FILE")],
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Whose features are compared: a run's folder, a .pt, .safetensors or .onnx file.", metavar="MODEL"),
+    ] = None,
+    keep: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the images to keep, over all identities; 0.6 without --threshold.",
+            metavar="SHARE",
+            parser=number("--keep", 1e-6, 1, "--keep 0.6"),
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="In place of --keep: cosine from which on a face is superfluous beside another of its identity.",
+            metavar="COSINE",
+            parser=number("--threshold", -1, 1, "--threshold 0.7"),
+        ),
+    ] = None,
+    by: Annotated[
+        str,
+        typer.Option(
+            help="nms: rare faces first, without those like them (Face-NMS); random: for comparison.",
+            metavar="WORD",
+            parser=choice("--by", ("nms", "random"), "Leave it out for Face-NMS."),
+        ),
+    ] = "nms",
+    least: Annotated[int, typer.Option(help="Images that an identity keeps at least.", metavar="NUMBER", min=1)] = 2,
+    seed: Annotated[int, typer.Option(help="Of --by random.", metavar="NUMBER", min=0)] = 0,
+    which: Which = "best",
+    device: Device = "auto",
+    batch_size: Annotated[int, typer.Option(help="Images in a forward pass.", metavar="NUMBER", min=1, max=65536)] = 64,
+    workers: Annotated[
+        int, typer.Option(help="Threads that decode; 0: one a core, at most 16.", metavar="NUMBER", min=0, max=256)
+    ] = 0,
+) -> None:
+    """Keep the images of a data set that are worth training on, as an index over it: nothing is copied."""
+    from attfc_train.commands.data_coreset import CoresetOptions
+    from attfc_train.commands.data_coreset import coreset as write_coreset
+    from attfc_train.screen import Screen
+
+    options = CoresetOptions(output, model, which, keep, threshold, by, least, seed, batch_size, workers, device)
+    write_coreset(path, options, Screen())
 
 
 @app.command(cls=Command)

@@ -65,12 +65,12 @@ def check(path: str, options: SurveyOptions, tolerate: float, console: Console) 
     grave = [problem for problem in problems if problem.share > tolerate]
     console.print()
     for problem in problems:
-        _say(console, "problem" if problem.share > tolerate else "tolerated", problem.text)
+        say(console, "problem" if problem.share > tolerate else "tolerated", problem.text)
     if grave:
         rule = f"'{dataset.name}' must hold nothing that would hurt a training"
         remedy = "Mend them, or see --tolerate."
         raise DataError(rule, _numbered(grave), remedy)
-    _say(console, "check", f"nothing found that would hurt a training{_limits(dataset, seen)}")
+    say(console, "check", f"nothing found that would hurt a training{_limits(dataset, seen)}")
 
 
 def _numbered(problems: list[Problem]) -> str:
@@ -96,7 +96,7 @@ def _survey(path: str, options: SurveyOptions, console: Console) -> tuple[FaceDa
     _show_look(dataset, seen, console)
     if options.output is not None:
         write_picture(options.output, montage(dataset))
-        _say(console, "montage", f"{options.output}: a row for each of some people")
+        say(console, "montage", f"{options.output}: a row for each of some people")
     return dataset, seen
 
 
@@ -112,16 +112,16 @@ def progress(console: Console, images: int, what: str = "looking at images") -> 
 def _show_counts(dataset: FaceDataset, console: Console) -> None:
     index = dataset.index
     counts = index.counts
-    _say(console, "data set", dataset.name)
-    _say(console, "identities", f"{index.num_ids:,}")
-    _say(console, "images", f"{index.num_images:,}")
+    say(console, "data set", dataset.name)
+    say(console, "identities", f"{index.num_ids:,}")
+    say(console, "images", f"{index.num_images:,}")
     low, middle, high = int(counts.min()), float(np.median(counts)), int(counts.max())
-    _say(console, "images an identity", f"{low:,} to {high:,}, median {middle:g}, mean {counts.mean():.1f}")
+    say(console, "images an identity", f"{low:,} to {high:,}, median {middle:g}, mean {counts.mean():.1f}")
     for line in histogram(counts):
         console.print(line, soft_wrap=True)
     lines = index.report.lines()
     for place, line in enumerate(lines or ["nothing"]):
-        _say(console, "" if place else "passed over", line)
+        say(console, "" if place else "passed over", line)
 
 
 def histogram(counts: NDArray[np.int64]) -> list[str]:
@@ -144,19 +144,19 @@ def histogram(counts: NDArray[np.int64]) -> list[str]:
 def _show_look(dataset: FaceDataset, seen: Look, console: Console) -> None:
     total = dataset.index.num_images
     whole = "all images" if seen.num_seen == total else f"a random sample of {seen.num_seen:,} of {total:,} images"
-    _say(console, "looked at", whole if seen.num_seen == total else f"{whole} (--sample 0: all)")
+    say(console, "looked at", whole if seen.num_seen == total else f"{whole} (--sample 0: all)")
     sizes = [f"{width}x{height}: {count:,}" for (width, height), count in seen.sizes.most_common(_SIZES)]
     more = len(seen.sizes) - _SIZES
-    _say(console, "sizes", ", ".join(sizes) + (f", and {more:,} other sizes" if more > 0 else "") or "none can be decoded")
+    say(console, "sizes", ", ".join(sizes) + (f", and {more:,} other sizes" if more > 0 else "") or "none can be decoded")
     for line in seen.report.lines():
-        _say(console, "found", line)
-    _say(console, "aligned?", f"{_ANSWERS[seen.alignment.verdict]}: {seen.alignment.reason}")
+        say(console, "found", line)
+    say(console, "aligned?", f"{_ANSWERS[seen.alignment.verdict]}: {seen.alignment.reason}")
 
 
 _ANSWERS: Final = {"aligned": "yes", "not aligned": "no", "cannot tell": "cannot tell"}
 
 
-def _say(console: Console, name: str, text: str) -> None:
+def say(console: Console, name: str, text: str) -> None:
     """Print a name and a text, which is broken into lines at spaces, each behind the name."""
     width = max(20, console.width - _INDENT)
     lines = textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]

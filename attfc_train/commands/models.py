@@ -101,7 +101,7 @@ def embed(
     """Write the features of images, float32 [N, D] of length 1, and the names of their files."""
     from attfc_train.commands.faces import embed_images
 
-    embed_images(_opened(model, which, device), images, output, _say)
+    embed_images(opened(model, which, device), images, output, _say)
 
 
 def compare(
@@ -123,7 +123,7 @@ def compare(
     """Say how alike two faces are, and with --threshold or --val whether it is the same person."""
     from attfc_train.commands.faces import compare_images
 
-    compare_images(_opened(model, which, device), first, second, threshold, val or [], _say)
+    compare_images(opened(model, which, device), first, second, threshold, val or [], _say)
 
 
 def _say(text: str) -> None:
@@ -133,7 +133,12 @@ def _say(text: str) -> None:
     Screen().print(text, soft_wrap=True)
 
 
-def _opened(model: Path, which: str, device: str) -> Encoder:
+def opened(model: Path, which: str, device: str) -> Encoder:
+    """Return the encoder that --model, --which and --device name; what its user should know of it is printed.
+
+    Raises:
+        CheckpointError, UsageError, ProfileError: it cannot be opened, or computed there.
+    """
     if not model.exists():
         raise CheckpointError("--model must exist", f"'{model}', where nothing is", "Example: --model runs/faces.")
 

@@ -23,7 +23,7 @@ app = typer.Typer(
     ),
 )
 
-DataPath = Annotated[str, typer.Argument(help="As --data of a training: a folder, a .rec file, a part of either.")]
+DataPath = Annotated[str, typer.Argument(help="As --data of a training: a folder, a .rec or .subset file, a part of either.")]
 Sample = Annotated[int, typer.Option(help="Images to look at, chosen at random; 0: all.", metavar="NUMBER", min=0)]
 Montage = Annotated[
     Path | None, typer.Option("--output", "-o", help="Also write a picture of some people's images: a .png or .jpg file.")
@@ -91,7 +91,7 @@ def align(
 @app.command(cls=Command)
 def coreset(
     path: DataPath,
-    output: Annotated[Path, typer.Option("--output", "-o", help="A new .subset file: an index over DATA.", metavar="FILE")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new .subset file, an index over PATH.", metavar="FILE")],
     model: Annotated[
         Path | None,
         typer.Option(help="Whose features are compared: a run's folder, a .pt, .safetensors or .onnx file.", metavar="MODEL"),
@@ -121,7 +121,7 @@ def coreset(
         ),
     ] = "nms",
     least: Annotated[int, typer.Option(help="Images that an identity keeps at least.", metavar="NUMBER", min=1)] = 2,
-    seed: Annotated[int, typer.Option(help="Of --by random.", metavar="NUMBER", min=0)] = 0,
+    seed: Annotated[int | None, typer.Option(help="Of --by random; 0 by default.", metavar="NUMBER", min=0)] = None,
     which: Which = "best",
     device: Device = "auto",
     batch_size: Annotated[int, typer.Option(help="Images in a forward pass.", metavar="NUMBER", min=1, max=65536)] = 64,

@@ -55,8 +55,8 @@ class CoresetOptions:
     by: str = "nms"
     least: int = 2
     """Images that every identity keeps."""
-    seed: int = 0
-    """Of a random choice."""
+    seed: int | None = None
+    """Of a random choice; None: 0."""
     batch_size: int = 64
     num_workers: int = 0
     device: str = "auto"
@@ -64,7 +64,7 @@ class CoresetOptions:
     def command(self, spec: str) -> str:
         """Return the command line that makes the same index of a data set."""
         parts = ["attfc-train", "data", "coreset", spec, "--by", self.by, "--least", str(self.least), "-o", str(self.output)]
-        parts += ["--seed", str(self.seed)] if self.by == "random" else ["--model", str(self.model), "--which", self.which]
+        parts += ["--seed", str(self.seed or 0)] if self.by == "random" else ["--model", str(self.model), "--which", self.which]
         parts += ["--keep", f"{self.share:g}"] if self.threshold is None else ["--threshold", f"{self.threshold:g}"]
         return shlex.join(parts)
 
@@ -106,6 +106,8 @@ def _check(spec: str, options: CoresetOptions) -> None:
         given = [f"--{name}" for name in ("model", "threshold") if getattr(options, name) is not None]
         if given:
             raise UsageError("--by random looks at no image", " and ".join(given), "Leave it out, or give --by nms.")
+    elif options.seed is not None:
+        raise UsageError("--by nms draws nothing", f"--seed {options.seed}", "Leave it out, or give --by random.")
     elif options.model is None:
         remedy = "Give a run's folder, or a .pt, .safetensors or .onnx file: --model runs/faces."
         raise UsageError("--model must name the network whose features tell faces apart", "none", remedy)
@@ -115,8 +117,8 @@ def _check(spec: str, options: CoresetOptions) -> None:
 
 
 def _at_random(dataset: FaceDataset, options: CoresetOptions, _report: DataReport, console: Screen) -> Int64s:
-    say(console, "chosen", f"at random, seed {options.seed}")
-    return kept_at_random(dataset.index, options.share, options.least, options.seed)
+    say(console, "chosen", f"at random, seed {options.seed or 0}")
+    return kept_at_random(dataset.index, options.share, options.least, options.seed or 0)
 
 
 def _by_face_nms(dataset: FaceDataset, options: CoresetOptions, report: DataReport, console: Screen) -> Int64s:
@@ -151,7 +153,7 @@ def _searched(features: FaceFeatures, options: CoresetOptions, console: Screen) 
 
         def next_pass(number: int) -> Advance:
             bars.close()
-            what = f"finding the threshold, pass {number} of {MOST_PASSES} at most"
+            what = f"threshold, pass {number} of {MOST_PASSES} at most"
             bar: AbstractContextManager[Callable[[int], None]] = progress(console, features.positions.size, what)
             return bars.enter_context(bar)
 

@@ -125,6 +125,7 @@ def test_what_cannot_be_decoded_is_left_out_and_said(trained_run, coreset, tmp_p
         (["--model", "nowhere"], CheckpointError, r"--model must exist, but got 'nowhere'"),
         (["--keep", "0.6", "--threshold", "0.5"], UsageError, r"--keep 0\.6 and --threshold 0\.5\. Leave one out"),
         (["--by", "random", "--model", "runs"], UsageError, r"--by random looks at no image, but got --model"),
+        (["--model", "runs", "--seed", "3"], UsageError, r"--by nms draws nothing, but got --seed 3"),
         (["--by", "random", "--keep", "0.2"], UsageError, r"--keep must be at least 0\.223, .*\(--least\), but got 0\.2"),
         (["--by", "random", "--keep", "1.5"], UsageError, r"--keep must be a number from 1e-06 to 1"),
         (["--by", "chance"], UsageError, r"--by must be nms or random"),

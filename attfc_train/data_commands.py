@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from attfc_train.command_line import STYLE, Command, Group, count, examples, number
+from attfc_train.command_line import STYLE, Command, Group, choice, count, examples, number
 from attfc_train.commands import models
 
 app = typer.Typer(
@@ -21,11 +21,12 @@ app = typer.Typer(
         "attfc-train data info faces -o montage.png",
         "attfc-train data align photos -o faces --landmarks points.csv",
         "attfc-train data cluster faces --model runs/faces -o people.subset",
+        "attfc-train data coreset faces --model runs/faces --keep 0.6 -o sixty.subset",
     ),
 )
 
 DataPath = Annotated[
-    str, typer.Argument(help="As --data of a training: a folder, a .rec file, a part of either.", metavar="SET")
+    str, typer.Argument(help="As --data of a training: a folder, a .rec or .subset file, a part of either.", metavar="SET")
 ]
 Sample = Annotated[
     int,
@@ -178,6 +179,63 @@ def cluster(
     options = ClusterOptions(output, settings, min_images, truth, model)
     on = torch.device(check_device(device))
     cluster_data(path, lambda: models.opened(model or Path(), which, device), options, on, Screen())
+
+
+@app.command(cls=Command)
+def coreset(
+    path: DataPath,
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new .subset file, an index over PATH.", metavar="FILE")],
+    model: Annotated[
+        Path | None,
+        typer.Option(help="Whose features are compared: a run's folder, a .pt, .safetensors or .onnx file.", metavar="MODEL"),
+    ] = None,
+    keep: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the images to keep, over all identities; 0.6 without --threshold.",
+            metavar="SHARE",
+            parser=number("--keep", 1e-6, 1, "--keep 0.6"),
+        ),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="In place of --keep: cosine from which on a face is superfluous beside another of its identity.",
+            metavar="COSINE",
+            parser=number("--threshold", -1, 1, "--threshold 0.7"),
+        ),
+    ] = None,
+    by: Annotated[
+        str,
+        typer.Option(
+            help="nms: rare faces first, without those like them (Face-NMS); random: for comparison.",
+            metavar="WORD",
+            parser=choice("--by", ("nms", "random"), "Leave it out for Face-NMS."),
+        ),
+    ] = "nms",
+    least: Annotated[
+        int, typer.Option(help="Images that an identity keeps at least.", metavar="NUMBER", parser=count("--least", 1))
+    ] = 2,
+    seed: Annotated[
+        int | None, typer.Option(help="Of --by random; 0 by default.", metavar="NUMBER", parser=count("--seed", 0))
+    ] = None,
+    which: models.Which = "best",
+    device: models.Device = "auto",
+    batch_size: Annotated[
+        int, typer.Option(help="Images in a forward pass.", metavar="NUMBER", parser=count("--batch-size", 1, 65536))
+    ] = 64,
+    workers: Annotated[
+        int,
+        typer.Option(help="Threads that decode; 0: one a core, at most 16.", metavar="NUMBER", parser=count("--workers", 0, 256)),
+    ] = 0,
+) -> None:
+    """Keep the images of a data set that are worth training on, as an index over it: nothing is copied."""
+    from attfc_train.commands.data_coreset import CoresetOptions
+    from attfc_train.commands.data_coreset import coreset as write_coreset
+    from attfc_train.screen import Screen
+
+    options = CoresetOptions(output, model, which, keep, threshold, by, least, seed, batch_size, workers, device)
+    write_coreset(path, options, Screen())
 
 
 @app.command(cls=Command)

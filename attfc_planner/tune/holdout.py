@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from attfc_train.data.part import may_share_identities, part_of_spec
+from attfc_train.data.overlap import may_share_identities
+from attfc_train.data.part import part_of_spec
 from attfc_train.errors import DataError, VerificationSetError
 
 SHARE = 0.1

@@ -15,6 +15,7 @@ from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.decode import Pixels, decode_whole
 from attfc_train.data.encode import jpeg
 from attfc_train.data.formats.recordio_writer import write_recordio
+from attfc_train.data.formats.subset_file import is_relabelled, specs_below
 from attfc_train.data.part import part_of_spec
 from attfc_train.data.pool import DecodePool
 from attfc_train.data.reading import UnreadableError, existing_path, persistently
@@ -103,7 +104,9 @@ class _Names:
     """Names of images: the path from the data set's folder on, or the key in a RecordIO file."""
 
     def __init__(self, spec: str) -> None:
-        path = existing_path(spec) or existing_path(part_of_spec(spec)[0])
+        images = list(specs_below(spec))[-1]
+        path = existing_path(images) or existing_path(part_of_spec(images)[0])
+        self._is_relabelled = is_relabelled(spec)
         self._folder = "" if path is None else normal_name(str(path)).rstrip("/") + "/"
 
     def of(self, dataset: FaceDataset, position: int) -> str:
@@ -116,6 +119,8 @@ class _Names:
     def output(self, dataset: FaceDataset, position: int) -> Path:
         """Return the path of the aligned image from the output's folder on: in a folder for each identity."""
         name = Path(self.of(dataset, position))
+        if self._is_relabelled:  # the folder in its path would be another identity's
+            name = Path(str(position))
         if len(name.parts) < 2:
             name = Path(f"{dataset.index.original_labels[dataset.index.labels[position]]:08d}", f"{name}.jpg")
         return name if name.suffix.lower() in (".jpg", ".jpeg") else name.with_name(f"{name.name}.jpg")

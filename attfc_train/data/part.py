@@ -88,15 +88,3 @@ def part_of_spec(spec: str) -> tuple[str, tuple[int, int] | None]:
     """Return a spec without its part, and the places: ``"faces@0:9" -> ("faces", (0, 9))``, ``"faces" -> ("faces", None)``."""
     match = _SPEC.fullmatch(spec)
     return (match["data"], (int(match["first"]), int(match["stop"]))) if match else (spec, None)
-
-
-def may_share_identities(spec: str, other_spec: str) -> bool:
-    """Return whether two specs are one data set and, where both are parts, parts that overlap."""
-    data, places = part_of_spec(spec)
-    other_data, other_places = part_of_spec(other_spec)
-    if data != other_data:
-        return False
-    if places is None or other_places is None:
-        return True
-    # [a, b) and [c, d) overlap where each starts before the other ends: a < d and c < b.
-    return places[0] < other_places[1] and other_places[0] < places[1]

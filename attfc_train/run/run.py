@@ -17,7 +17,7 @@ from attfc_train.cuda_environment import allocator_setting
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.loader import AttentionLoader
-from attfc_train.data.part import may_share_identities
+from attfc_train.data.overlap import may_share_identities
 from attfc_train.data.report import messages_of
 from attfc_train.data.sampling.pairs import PairSampler
 from attfc_train.data.sampling.sampler import AttentionSampler, Sampler

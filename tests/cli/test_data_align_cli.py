@@ -11,6 +11,7 @@ from PIL import Image
 
 from attfc_train import cli
 from attfc_train.data.decode import decode_whole
+from attfc_train.data.formats.subset import write_subset
 from attfc_train.data.source import open_dataset
 from attfc_train.evaluate.align import TEMPLATE, aligned
 from tests.train.export.detectors import known_detector
@@ -82,6 +83,21 @@ def test_a_folder(photographs, landmarks, align, tmp_path):
         content = (tmp_path / "out" / f"p{person}" / f"{image}.png.jpg").read_bytes()
         assert near(content, expected(person, image))
     assert not near(content, expected(1, 0)), "the comparison can fail"
+
+
+def test_an_index_over_a_folder(photographs, landmarks, align, tmp_path):
+    """Catches names that begin with the source's own path: the photographs themselves would be written over."""
+    before = {path: path.read_bytes() for path in photographs.rglob("*.png")}
+    write_subset(tmp_path / "some.subset", str(photographs), open_dataset(str(photographs)), [1, 2])
+    write_subset(tmp_path / "other.subset", str(photographs), open_dataset(str(photographs)), [0, 1, 2], [4, 7, 7])
+    align(tmp_path / "some.subset", "-o", tmp_path / "out", "--landmarks", landmarks)
+    align(tmp_path / "other.subset", "-o", tmp_path / "relabelled", "--landmarks", landmarks)
+    assert {path: path.read_bytes() for path in photographs.parent.joinpath("in").rglob("*.*g")} == before
+    crops = [path for name in ("out", "relabelled") for path in sorted((tmp_path / name).rglob("*.jpg"))]
+    names = [str(path.relative_to(tmp_path)) for path in crops]
+    assert names[:2] == ["out/p1/1.png.jpg", "out/p2/0.png.jpg"]
+    assert names[2:] == [f"relabelled/{name}.jpg" for name in ("00000004/0", "00000007/1", "00000007/2")]
+    assert near((tmp_path / "relabelled" / "00000007" / "2.jpg").read_bytes(), expected(2, 0))
 
 
 def test_records(photographs, landmarks, align, tmp_path):

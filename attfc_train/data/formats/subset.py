@@ -117,7 +117,7 @@ def check_subset_output(path: Path, source: str) -> None:
         for spec in specs_below(source):
             whole = existing_path(spec) or existing_path(part_of_spec(spec)[0])
             if whole is not None and os.path.samefile(whole, path):
-                raise UsageError("--output must be another file than DATA", f"'{path}'", "Choose another name.")
+                raise UsageError("--output must be another file than the data set's", f"'{path}'", "Choose another name.")
 
 
 def write_subset(
@@ -180,5 +180,4 @@ def _both_ways(path: Path, source: str) -> tuple[str, str]:
     if place is None:
         return source, ""
     absolute = os.path.abspath(place)
-    folder = os.path.realpath(path.parent)
-    return absolute + part, os.path.relpath(os.path.realpath(absolute), folder) + part
+    return absolute + part, os.path.relpath(absolute, os.path.abspath(path.parent)) + part

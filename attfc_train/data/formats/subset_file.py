@@ -105,9 +105,11 @@ def source_of(path: Path, header: Header | None = None) -> str:
     header = header or read_header(path)
     if not header.beside:
         return header.source
-    for spec in (os.path.join(os.path.abspath(path.parent), header.beside), header.source):
+    # Links are not followed on the way up and down, as they were not when the file was written.
+    beside = os.path.normpath(os.path.join(os.path.abspath(path.parent), header.beside))
+    for spec in (beside, header.source):
         if existing_path(spec) is not None or existing_path(part_of_spec(spec)[0]) is not None:
-            return os.path.normpath(spec)
+            return spec
     rule = f"'{shown(str(path))}' is an index over '{shown(header.source)}', which must be there"
     raise DataError(rule, "nothing there", f"Move it back.{remake(header)}")
 
@@ -115,6 +117,16 @@ def source_of(path: Path, header: Header | None = None) -> str:
 def remake(header: Header) -> str:
     """Return the advice to make a file anew, to be put behind another."""
     return f" Or make the index anew; it was made by: {shown(header.made)}" if header.made else " Or make the index anew."
+
+
+def is_relabelled(spec: str) -> bool:
+    """Return whether a spec is, or is an index over, a file with labels of its own.
+
+    Raises:
+        DataError: as `specs_below`.
+    """
+    wholes = [each if existing_path(each) is not None else part_of_spec(each)[0] for each in specs_below(spec)]
+    return any(is_subset(whole) and read_header(Path(whole).expanduser()).label_bytes > 0 for whole in wholes)
 
 
 def read_header(path: Path) -> Header:

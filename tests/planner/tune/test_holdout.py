@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attfc_planner.tune.holdout import LEAST_IDS, split
-from attfc_train.data.part import may_share_identities
+from attfc_train.data.overlap import may_share_identities
 from attfc_train.data.source import open_dataset
 from attfc_train.errors import DataError, VerificationSetError
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attfc_train.data.formats.synthetic import SyntheticFaces
-from attfc_train.data.part import PartOfFaces, may_share_identities, part_of_spec
+from attfc_train.data.part import PartOfFaces, part_of_spec
 from attfc_train.data.source import open_dataset
 from attfc_train.errors import DataError, UsageError
 from tests.contracts.dataset_contract import DatasetContract
@@ -107,16 +107,9 @@ def test_parts_are_drawn_at_random():
     assert np.bincount(labels // 1000, minlength=10).min() > 60
 
 
-def test_who_may_share_identities():
+def test_a_spec_and_its_part():
     assert part_of_spec("a/b@3:20") == ("a/b", (3, 20))
     assert part_of_spec("a@b") == ("a@b", None)
-    assert may_share_identities("faces", "faces")
-    assert may_share_identities("faces", "faces@0:2")
-    assert may_share_identities("faces@0:3", "faces@2:4")
-    assert not may_share_identities("faces@0:3", "faces@3:4")
-    assert not may_share_identities("faces@3:4", "faces@0:3")
-    assert not may_share_identities("faces", "others")
-    assert not may_share_identities("faces@0:3", "others@0:3")
 
 
 def test_a_part_keeps_report_and_digest_of_its_whole(face_folder):

@@ -164,7 +164,7 @@ def test_what_is_not_written(path, face_folder):
     written(path, [0, 3])
     before = path.read_bytes()
     for source in (str(path), f"{path}@0:2"):
-        with pytest.raises(UsageError, match="another file than DATA"):
+        with pytest.raises(UsageError, match="another file than the data set's"):
             written(path, [0, 1], source=source)
     assert path.read_bytes() == before
 

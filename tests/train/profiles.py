@@ -15,8 +15,8 @@ from attfc_train.heads.partial_fc.settings import PartialFCSettings
 from attfc_train.heads.settings import HeadSettings, MarginSettings
 from attfc_train.profile.profile import ModelSettings, OptimSettings, RunSettings, TrainProfile
 
-ADAFACE = MarginSettings(kind="adaface", margin=0.4, gradient="exact", statistics_rate=0.3)
-CURRICULARFACE = MarginSettings(kind="curricularface", gradient="exact", statistics_rate=0.3)
+ADAFACE = MarginSettings(kind="adaface", margin=0.4, gradient="exact", statistics_rate=0.1)
+CURRICULARFACE = MarginSettings(kind="curricularface", gradient="exact", statistics_rate=0.1)
 HEADS: dict[str, HeadSettings] = {
     "full_fc": FullFCSettings(),
     "full_fc-int8": FullFCSettings(storage="int8", momentum=False, interclass_filter=0.9, chunk_slots=16),
@@ -38,8 +38,8 @@ HEADS: dict[str, HeadSettings] = {
     "full_fc-adaface": FullFCSettings(margin=ADAFACE, chunk_slots=16),
     "partial_fc-curricularface": PartialFCSettings(margin=CURRICULARFACE, sample_rate=0.5, interclass_filter=0.9),
     "identity-adaface": AttFCSettings(margin=ADAFACE, num_references=0, chunk_slots=16),
-    "identity-curricularface": AttFCSettings(
-        margin=CURRICULARFACE, slot_rate=0.5, dcc_share=0.5, num_references=0, batch_negatives=False, chunk_slots=16
+    "identity-learned-curricularface": AttFCSettings(
+        margin=CURRICULARFACE, slot_rate=0.1, dcc_share=0.5, num_references=0, batch_negatives=False, chunk_slots=16
     ),
     "f2c-adaface": F2CSettings(margin=ADAFACE, dcc_share=0.3, chunk_slots=16),
     "f2c-curricularface": F2CSettings(margin=CURRICULARFACE, dcc_share=0.3, chunk_slots=16),

@@ -118,7 +118,7 @@ def compiled_learning(card: Card, storage: str, dim: int) -> dict[str, Any]:
     row_type = STORAGES[storage]
     wide = torch.float32 if row_type == torch.float32 else torch.bfloat16
     rows = LearnedRows(torch.empty(0, dim, dtype=row_type), None, torch.empty(0, dtype=wide))
-    constants = kernel.constants(dim, rows, indexed=True, capped=True, card=card)
+    constants = kernel.constants(dim, rows, indexed=True, capped=True, card=card, has_hard=True)
     types = dict.fromkeys(kernel._learn.arg_names, "*fp32") | dict.fromkeys(constants, "constexpr")
     types |= {
         "values": _POINTERS[torch.uint8 if constants["BITS"] else row_type],

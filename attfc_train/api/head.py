@@ -90,7 +90,7 @@ def attfc_loss(
             without gradient. None: no class encoder; a query then counts once its identity has a center.
         labels: int64 [B], in [0, `container.num_ids`).
         container: changes only in its `enqueue`.
-        margin: of ArcFace, in radians; or any `Margin`.
+        margin: of ArcFace, in radians; or any `Margin` that lacks no statistics of former steps.
         scale: s.
         temperature: of the attention over references.
         batch_negatives: the batch's own new centers are negatives too, of identities that have no slot.
@@ -104,6 +104,9 @@ def attfc_loss(
     """
     stacked = _stacked(features, references, labels, container)
     settings = margin if isinstance(margin, Margin) else Margin("arcface", margin)
+    if settings.lacks_statistics:
+        rule = "margin must be arcface, cosface or combined, or have its statistics, which the trainer would keep"
+        raise UsageError(rule, f"'{settings.kind}'", f"Train with attfc-train --set head.margin.kind={settings.kind}.")
     head = AttFCHead(
         container,
         loss=_chosen(kernel, features.device, _workload(features, container, scale)),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,8 +12,10 @@ from torch import Tensor, nn
 
 from attfc_train.heads.containers.resize import Kept
 from attfc_train.heads.containers.writes import Writes
+from attfc_train.heads.running_margin import RunningMargin
 from attfc_train.losses.learning import Descent
 from attfc_train.losses.margin import Margin
+from attfc_train.losses.slots import LEAST_NORM
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +58,19 @@ class Head(nn.Module, ABC):
     * Until the writes are made nothing that a head keeps has changed, so a step that failed can be begun again.
     * No method but `health`, `chance_loss` and `take_over` reads a value on the host or makes a shape that depends on values.
 
-    The defaults are those of a head with learned centers that are trained whole. ``tests/contracts/head_contract.py`` is the
+    The defaults are those of a head with learned centers that are trained whole; one that overrides `prepare_learning` or
+    `forget_step` calls them too, for the sake of its margin. ``tests/contracts/head_contract.py`` is the
     contract in tests.
     """
 
+    running: RunningMargin | None
+    """The statistics that its kind of margin needs, if any; whoever builds a head sets them."""
     observes = True
     """Whether `prepare_enqueue` observes the step for the log. It costs time, so the loop sets it for steps that it logs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.running = None
 
     def begin_step(self, labels: Tensor, step: int) -> Tensor:
         """Prepare optimiser step `step` on identities [B]; return every query's weight in its mean loss.
@@ -84,18 +93,42 @@ class Head(nn.Module, ABC):
             margin: of this step (it may ramp).
         """
 
+    @torch.no_grad()
+    def ready_margin(self, margin: Margin, lengths: Tensor, counted: Tensor, cosines: Callable[[], Tensor]) -> Margin:
+        """Return a step's margin as it is for a micro-batch; `forward` calls it before it scores.
+
+        Args:
+            margin: of the step. lengths: [b], of the features (`unit_vectors`).
+            counted: bool [b]: queries whose cosines mean something.
+            cosines: of the queries with their own classes, [b], or several in a row; called only if they are needed.
+        """
+        if self.running is None:
+            assert not margin.lacks_statistics, f"the head keeps no statistics for a margin of kind {margin.kind}"
+            return margin
+        return self.running.ready(margin, lengths, counted, cosines)
+
+    def resting_margin(self, margin: Margin) -> Margin:
+        """Return a step's margin as it is for a query that is like most; waits for the device."""
+        return margin if self.running is None else self.running.resting(margin)
+
     def prepare_enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Enqueue:
         """Compute everything of remembering the step's centers [B, D] of identities [B] that needs memory."""
         del centers, labels, step
         return Enqueue([])
 
     def prepare_learning(self, descent: Descent, step: int) -> Writes:
-        """Compute everything that needs memory of the step's descent of rows that no optimiser knows (`LearnedLayer`)."""
-        del descent, step
-        return []
+        """Compute everything that needs memory of the step's descent of rows that no optimiser knows (`LearnedLayer`).
+
+        And of the statistics of its margin: here, because a step whose descent is skipped leaves these too.
+        """
+        del step
+        with torch.no_grad():
+            return [] if self.running is None else self.running.prepare(descent)
 
     def forget_step(self) -> None:
         """Free what `begin_step` and `forward` kept of a step: it is committed, or failed and will be begun again."""
+        if self.running is not None:
+            self.running.forget()
 
     def health(self, step: int, observed: Mapping[str, Tensor]) -> Health:
         """Return figures of the head after `step` optimiser steps; waits for the device.
@@ -128,3 +161,19 @@ class Head(nn.Module, ABC):
         """
         del saved
         return None
+
+    def take_over_statistics(self, saved: Mapping[str, Any]) -> None:
+        """Load the statistics of the margin from the ``state_dict`` of a head with a margin of this kind."""
+        if self.running is not None:
+            prefix = "running."
+            self.running.load_state_dict(
+                {name.removeprefix(prefix): value for name, value in saved.items() if name.startswith(prefix)}
+            )
+
+
+def unit_vectors(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Return features [b, D] as fp32 unit vectors, and their lengths [b], which have no gradient."""
+    # The operators of `torch.nn.functional.normalize`, which keeps the lengths to itself.
+    wide = features.float()
+    lengths = wide.norm(2, 1, keepdim=True)
+    return wide / lengths.clamp_min(LEAST_NORM).expand_as(wide), lengths.detach()[:, 0]

@@ -24,15 +24,21 @@ FIRST_MOMENTUM = 0.9
 
 
 class MarginSettings(Frozen):
-    """Margin on the positive cosine: ArcFace (radians on the angle), CosFace (on the cosine) or both and a factor."""
+    """Margin on the positive cosine: ArcFace (radians on the angle), CosFace (on the cosine), or one made of these."""
 
-    kind: Literal["arcface", "cosface", "combined"] = "arcface"
-    """``combined``: cos(multiplier x theta + margin) - cosine_margin, which ArcFace's paper calls m1, m2 and m3."""
+    kind: Literal["arcface", "cosface", "combined", "adaface", "curricularface"] = "arcface"
+    """``combined``: cos(multiplier x theta + margin) - cosine_margin, which ArcFace's paper calls m1, m2 and m3. ``adaface``:
+    adapts the margin to the length of the feature (arXiv 2204.00964). ``curricularface``: ArcFace, with hard negatives counted
+    for more (arXiv 2004.00288)."""
     margin: float = Field(0.5, ge=0, lt=1.5)
     multiplier: float = Field(1.0, ge=1, le=4)
     """m1 of a ``combined`` margin."""
     cosine_margin: float = Field(0.0, ge=0, lt=1)
     """m3 of a ``combined`` margin."""
+    concentration: float = Field(0.333, ge=0, le=10)
+    """h of an ``adaface`` margin: the part of the margin by which it changes where a feature is longer by one deviation."""
+    statistics_rate: float = Field(0.01, gt=0, le=1)
+    """The share of a step in the running statistics of an ``adaface`` or ``curricularface`` margin."""
     scale: float = Field(64.0, gt=0, le=256)
     gradient: Literal["straight_through", "exact"] = "straight_through"
     """``straight_through``: d loss / d cosine = s (p - onehot), as released ArcFace code has it; ``exact``: the derivative."""
@@ -48,6 +54,17 @@ class MarginSettings(Frozen):
                 f"multiplier and cosine_margin need kind 'combined', but got kind {self.kind!r}, "
                 f"{self.multiplier:g} and {self.cosine_margin:g}; use kind 'combined' or leave them out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _statistics_belong_to_running_kinds(self) -> Self:
+        for name, kinds in (("concentration", ("adaface",)), ("statistics_rate", ("adaface", "curricularface"))):
+            value, default = getattr(self, name), type(self).model_fields[name].default
+            if self.kind not in kinds and value != default:
+                words = " or ".join(map(repr, kinds))
+                raise ValueError(
+                    f"{name} needs kind {words}, but got kind {self.kind!r} and {value:g}; use kind {words} or leave it out"
+                )
         return self
 
     @property

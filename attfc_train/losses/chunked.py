@@ -14,14 +14,23 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from attfc_train.losses.margin import HardNegatives
 from attfc_train.losses.slots import EMPTY, Slots, norms, pieces
-from attfc_train.losses.streaming import MAX_UNSHIFTED_SCALE, Partial, finite, streaming_loss
+from attfc_train.losses.streaming import Partial, finite, keeps_maximum, streaming_loss
 
 
-def score_slots(query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk: int, ceiling: float = math.inf) -> Partial:
+def score_slots(
+    query: Tensor,
+    slots: Slots,
+    labels: Tensor,
+    scale: float,
+    chunk: int,
+    ceiling: float = math.inf,
+    hard: HardNegatives | None = None,
+) -> Partial:
     """Return the statistics (`Scorer`); the scratch memory is `chunk` slots and `chunk` x B logits of the query's type."""
     num, dim = query.shape
-    shifted = scale > MAX_UNSHIFTED_SCALE
+    shifted = keeps_maximum(scale, hard is not None)
     maximum = query.new_full((num,), -torch.inf if shifted else 0.0)
     total = query.new_zeros(num)
     weighted = query.new_zeros(dim, num)
@@ -35,6 +44,7 @@ def score_slots(query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk
             scales = norms(centers).reciprocal_()
         logits = _logits(queries, centers, scales, owners, labels, scale, may_be_empty=slots.labels is not None)
         capped = _capped(logits, ceiling * scale)
+        slope = None if hard is None else _harden(logits, hard, scale)
         if shifted:
             maximum = _shift(logits, maximum, total, weighted)
         # total += sum_c e^(z_c - M);  weighted += sum_c e^(z_c - M) values_c scales_c.
@@ -43,6 +53,8 @@ def score_slots(query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk
         total.addmv_(weights.t(), weights.new_ones(len(weights)))
         if capped is not None:
             weights.masked_fill_(capped, 0.0)
+        if slope is not None:
+            weights.mul_(slope)
         weighted.addmm_(centers.t(), weights if scales is None else weights.mul_(scales))
     return Partial(maximum, total, weighted.t())
 
@@ -75,6 +87,13 @@ def _capped(logits: Tensor, highest: float) -> Tensor | None:
     capped = logits > highest
     logits.masked_fill_(capped, 0.0)
     return capped
+
+
+def _harden(logits: Tensor, hard: HardNegatives, scale: float) -> Tensor:
+    """Make logits what their cosines count as, in place; return the derivative [K, B]."""
+    counted, slope = hard.counted(logits / scale)
+    torch.mul(counted, scale, out=logits)
+    return slope
 
 
 def _shift(logits: Tensor, maximum: Tensor, total: Tensor, weighted: Tensor) -> Tensor:

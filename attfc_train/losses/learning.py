@@ -17,7 +17,7 @@ from typing import Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from attfc_train.losses.margin import Margin
+from attfc_train.losses.margin import HardNegatives, Margin
 from attfc_train.losses.slots import Slots
 from attfc_train.losses.streaming import Scorer, log_sums, loss_and_gradient, with_gradient
 
@@ -64,7 +64,10 @@ class LearnedRows:
 
 @dataclass(frozen=True, slots=True)
 class Pull:
-    """What B queries ask of the rows: d loss / d cosine of row c is ``exp(s cosine - offset)``, of the own row `own`."""
+    """What B queries ask of the rows: d loss / d cosine of row c is ``exp(s cosine - offset)``, of the own row `own`.
+
+    With `hard` it is ``exp(s counted - offset)`` times the derivative of what the cosine counts as.
+    """
 
     query: Tensor
     """fp32 [B, D] unit vectors."""
@@ -74,18 +77,27 @@ class Pull:
     """fp32 [B]."""
     labels: Tensor
     """int64 [B]: each query's identity."""
+    hard: HardNegatives | None = None
+
+    @property
+    def _columns(self) -> list[Tensor]:
+        """Numbers of each query."""
+        return [self.offset, self.own, *([self.hard.threshold, self.hard.hardness] if self.hard else [])]
 
     @staticmethod
     def joined(pulls: Sequence[Pull], gather: Gather) -> Pull:
         """Return the pull of all micro-batches of a step on all processes."""
         # One exchange of numbers, one of labels.
-        packed = torch.cat([torch.cat([pull.query, pull.offset[:, None], pull.own[:, None]], dim=1) for pull in pulls])
+        numbers = len(pulls[0]._columns)
+        packed = torch.cat([torch.cat([pull.query, torch.stack(pull._columns, dim=1)], dim=1) for pull in pulls])
         labels = torch.cat([pull.labels for pull in pulls])
         everyone = gather(packed)
         # The loss is the mean over the processes: all weights, and so all derivatives, are divided by their number.
         share = len(packed) / len(everyone)
-        query, offset, own = everyone.split([packed.shape[1] - 2, 1, 1], dim=1)
-        return Pull(query.contiguous(), offset[:, 0] - math.log(share), own[:, 0] * share, gather(labels))
+        query, columns = everyone.split([packed.shape[1] - numbers, numbers], dim=1)
+        offset, own, *rest = columns.unbind(1)
+        hard = HardNegatives(*(column.contiguous() for column in rest)) if rest else None
+        return Pull(query.contiguous(), offset - math.log(share), own * share, gather(labels), hard)
 
     def unless(self, overflow: Tensor | None) -> Pull:
         """Return a pull that asks for nothing, and is finite, where `overflow` is 1."""
@@ -97,6 +109,7 @@ class Pull:
             self.offset.masked_fill(over, torch.inf),
             self.own.masked_fill(over, 0.0),
             self.labels,
+            self.hard,
         )
 
 
@@ -146,13 +159,14 @@ def learned_loss(
     with torch.no_grad():
         wide = query.double() if query.dtype == torch.float64 else query.float()
         positive = rows.slots(labels).centers(wide.dtype)
-        part = score(wide, rows.slots(index), labels, rule.scale, rule.chunk, rule.ceiling)
         cosine = (wide * positive).sum(1)
+        hard = margin.hard_negatives(cosine)
+        part = score(wide, rows.slots(index), labels, rule.scale, rule.chunk, rule.ceiling, hard)
         target = margin.apply(cosine) * rule.scale
         log_total = log_sums(part, target)  # p_t = e^(t - that)
         # d loss / d cosine_c = weight s p_c, and of the own row weight s (p_t - 1) phi'(cosine).
         factor = weights * rule.scale
         own = (torch.exp(target - log_total) - 1) * margin.slope(cosine) * factor
-        pull = Pull(wide, log_total - factor.log(), own, labels)
+        pull = Pull(wide, log_total - factor.log(), own, labels, hard)
         value, gradient = loss_and_gradient(part, wide, positive, weights, margin, rule.scale)
     return with_gradient(query, value, gradient), pull

@@ -3,6 +3,7 @@
 A chunk's rows x (8-bit ones without their scale), queries q and the derivatives P of the loss by the cosines give
 
     cos = x . q / |x|,   P = exp(s cos - offset), own where the row is the query's own
+          (where negatives weigh more, P = exp(s f(cos) - offset) f'(cos): `attfc_train.losses.margin.HardNegatives`)
     G   = P^T q,         d row = (G - (unit . G) unit) / |row|,   unit . G = sum_b P_b cos_b
 
 and then SGD moves the row in fp32 and it is rounded stochastically into its type. Everything is written into scratch that
@@ -27,6 +28,7 @@ import torch
 from torch import Tensor
 
 from attfc_train.losses.learning import Descent, LearnedRows, Pull, Rule
+from attfc_train.losses.margin import HardNegatives
 from attfc_train.losses.slots import EMPTY, LEAST_NORM
 from attfc_train.rounding import LARGEST, fill_noise_, fill_row_keys_, indexable, round_
 
@@ -84,6 +86,8 @@ class _Scratch:
     """fp32 [K, B]"""
     pulls: Tensor
     """fp32 [K, B]"""
+    slopes: Tensor | None
+    """fp32 [K, B]; None: negatives count as they are."""
     marks: Tensor
     """bool [K, B]"""
     bounds: Tensor
@@ -100,8 +104,9 @@ class _Scratch:
     """int32 [D]: 0 .. D - 1"""
 
     @staticmethod
-    def like(rows: LearnedRows, index: Tensor | None, num: int, chunk: int) -> _Scratch:
-        """Allocate what `num` queries and chunks of `chunk` rows need."""
+    def like(rows: LearnedRows, index: Tensor | None, pull: Pull, chunk: int) -> _Scratch:
+        """Allocate what the queries of a pull and chunks of `chunk` rows need."""
+        num = len(pull.query)
         values = rows.values
         dim = values.shape[1]
         device = values.device
@@ -124,6 +129,7 @@ class _Scratch:
             stored_momentum=None if index is None else stored(rows.momentum),
             cosines=floats(chunk, num),
             pulls=floats(chunk, num),
+            slopes=None if pull.hard is None else floats(chunk, num),
             marks=torch.empty(chunk, num, dtype=torch.bool, device=device),
             bounds=torch.empty(2, chunk, dtype=torch.bool, device=device),
             columns=floats(6, chunk),
@@ -153,7 +159,7 @@ class _Pass:
         self.largest = LARGEST.get(rows.values.dtype)
         has_momentum = rows.momentum is not None
         self.rates = Rates.of(descent, has_momentum, self.largest or 0.0, rows.values.device)
-        self.scratch = _Scratch.like(rows, index, len(pull.query), min(rule.chunk, self.size))
+        self.scratch = _Scratch.like(rows, index, pull, min(rule.chunk, self.size))
         self.queries = pull.query.t().contiguous()
         self.offset = pull.offset.neg()
         self.ones = torch.ones_like(pull.own)
@@ -217,7 +223,10 @@ class _Pass:
         num = len(identities)
         cosines, pulls, marks = scratch.cosines[:num], scratch.pulls[:num], scratch.marks[:num]
         torch.mm(values, self.queries, out=cosines).div_(lengths[:, None])
-        torch.add(self.offset, cosines, alpha=self.rule.scale, out=pulls).exp_()
+        if self.pull.hard is None:
+            torch.add(self.offset, cosines, alpha=self.rule.scale, out=pulls).exp_()
+        else:
+            self._pull_hard(self.pull.hard, cosines, pulls, marks)
         if self.rule.ceiling < 1:
             torch.gt(cosines, self.rule.ceiling, out=marks)
             pulls.masked_fill_(marks, 0.0)
@@ -234,6 +243,19 @@ class _Pass:
         gradient.addcmul_(values, along.div_(lengths)[:, None], value=-1)
         gradient.div_(lengths.mul_(scales).clamp_min_(LEAST_NORM)[:, None])  # |row| = |x| r
         return gradient if self.rows.scales is not None else gradient.addcmul_(values, self.rates.decay)
+
+    def _pull_hard(self, hard: HardNegatives, cosines: Tensor, pulls: Tensor, marks: Tensor) -> None:
+        """Put exp(s f(cos) - offset) f'(cos) into `pulls`, with f(c) = c (t + c) and f'(c) = t + 2 c where c is hard."""
+        assert self.scratch.slopes is not None
+        slopes = self.scratch.slopes[: len(cosines)]
+        torch.gt(cosines, hard.threshold, out=marks)
+        torch.add(cosines, hard.hardness, out=slopes)
+        torch.mul(cosines, slopes, out=pulls)
+        torch.where(marks, pulls, cosines, out=pulls)
+        pulls.mul_(self.rule.scale).add_(self.offset).exp_()
+        slopes.add_(cosines)
+        torch.where(marks, slopes, self.one, out=slopes)
+        pulls.mul_(slopes)
 
     def _with_momentum(self, momentum: Tensor, part: slice, chosen: Tensor | None, gradient: Tensor) -> Tensor:
         """Return ``b <- momentum b + gradient``, fp32 [k, D]; not yet stored."""

@@ -85,9 +85,9 @@ def learner(rows: LearnedRows, index: Tensor | None, pull: Pull, descent: Descen
     pull = pull.unless(descent.overflow)
     rates = Rates.of(descent, rows.momentum is not None, LARGEST.get(rows.values.dtype, 0.0), rows.values.device)
     numbers = torch.stack([rates.rate, rates.momentum, rates.decay, rates.shrink, rates.lower_half])
-    fixed = constants(dim, rows, index is not None, rule.ceiling < 1, card)
+    fixed = constants(dim, rows, index is not None, rule.ceiling < 1, card, pull.hard is not None)
     query = pull.query.to(operand_type(rows.values.dtype, card)).contiguous()
-    asked = Pull(query, pull.offset / math.log(2), pull.own.contiguous(), pull.labels)
+    asked = Pull(query, pull.offset / math.log(2), pull.own.contiguous(), pull.labels, pull.hard)
     return partial(_launch, rows, index, asked, numbers, rule, step, fixed)
 
 
@@ -109,6 +109,8 @@ def _launch(
             pull.offset,
             pull.own,
             pull.labels,
+            rates if pull.hard is None else pull.hard.threshold,
+            rates if pull.hard is None else pull.hard.hardness,
             rates,
             size,
             len(pull.query),
@@ -122,7 +124,7 @@ def _launch(
         )
 
 
-def constants(dim: int, rows: LearnedRows, indexed: bool, capped: bool, card: Card) -> dict[str, Any]:
+def constants(dim: int, rows: LearnedRows, indexed: bool, capped: bool, card: Card, has_hard: bool = False) -> dict[str, Any]:
     """Return the kernel's compile-time arguments."""
     row_type = rows.values.dtype
     work = blocks(dim, row_type, card)
@@ -138,6 +140,7 @@ def constants(dim: int, rows: LearnedRows, indexed: bool, capped: bool, card: Ca
         "BITS": row_type == torch.float8_e4m3fn,
         "INDEXED": indexed,
         "CAPPED": capped,
+        "HARD": has_hard,
         "LARGEST": LARGEST.get(row_type, 0.0),
         "MANTISSA": _digits(row_type),
         "LEAST_QUANTUM": LEAST_QUANTUM.get(row_type, 0.0),
@@ -205,6 +208,8 @@ def _gradient(
     offset: tl.tensor,
     own: tl.tensor,
     labels: tl.tensor,
+    thresholds: tl.tensor,
+    hardnesses: tl.tensor,
     num: tl.tensor,
     factor: tl.tensor,
     ceiling: tl.tensor,
@@ -217,6 +222,7 @@ def _gradient(
     PRECISION: tl.constexpr,
     BITS: tl.constexpr,
     CAPPED: tl.constexpr,
+    HARD: tl.constexpr,
 ) -> Any:
     """Return G [rows, PADDED] and unit . G [rows] over all queries."""
     gathered = tl.zeros([numbers.shape[0], PADDED], tl.float32)
@@ -233,7 +239,15 @@ def _gradient(
         cosines = cosines * inverse[:, None]
         # All exponents are of 2: `factor` is s / ln 2, and offsets are divided by ln 2.
         asked = tl.load(offset + columns, mask=inside, other=float("inf"))
-        pulls = tl.exp2(cosines * factor - asked[None, :])
+        if HARD:
+            threshold = tl.load(thresholds + columns, mask=inside, other=2.0)
+            hardness = tl.load(hardnesses + columns, mask=inside, other=0.0)
+            hard = cosines > threshold[None, :]
+            counted = tl.where(hard, cosines * (hardness[None, :] + cosines), cosines)
+            slope = tl.where(hard, hardness[None, :] + 2.0 * cosines, 1.0)
+            pulls = tl.exp2(counted * factor - asked[None, :]) * slope
+        else:
+            pulls = tl.exp2(cosines * factor - asked[None, :])
         if CAPPED:
             pulls = tl.where(cosines > ceiling, 0.0, pulls)
         owners = tl.load(labels + columns, mask=inside, other=-1)
@@ -255,6 +269,8 @@ def _learn(
     offset: tl.tensor,
     own: tl.tensor,
     labels: tl.tensor,
+    thresholds: tl.tensor,
+    hardnesses: tl.tensor,
     rates: tl.tensor,
     size: tl.tensor,
     num: tl.tensor,
@@ -272,6 +288,7 @@ def _learn(
     BITS: tl.constexpr,
     INDEXED: tl.constexpr,
     CAPPED: tl.constexpr,
+    HARD: tl.constexpr,
     LARGEST: tl.constexpr,
     MANTISSA: tl.constexpr,
     LEAST_QUANTUM: tl.constexpr,
@@ -289,8 +306,8 @@ def _learn(
         squares += _squares(_rows(values, numbers, present, at + tl.arange(0, CHUNK), DIM, TYPE, BITS))
     inverse = 1.0 / tl.sqrt(tl.maximum(squares, _LEAST_SQUARE))
     gradient, along = _gradient(
-        values, numbers, present, inverse, query, offset, own, labels, num, factor, ceiling, dims,
-        DIM, PADDED, TILE, CHUNK, TYPE, PRECISION, BITS, CAPPED,
+        values, numbers, present, inverse, query, offset, own, labels, thresholds, hardnesses, num, factor, ceiling, dims,
+        DIM, PADDED, TILE, CHUNK, TYPE, PRECISION, BITS, CAPPED, HARD,
     )  # fmt: skip
     wide = _rows(values, numbers, present, dims, DIM, TYPE, BITS).to(tl.float32)
     rate, lasting, decay = tl.load(rates), tl.load(rates + 1), tl.load(rates + 2)

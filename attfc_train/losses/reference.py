@@ -37,14 +37,18 @@ def container_loss(
 ) -> Tensor:
     """Return the loss (`ContainerLoss`) of [B, C + 1] logits; autograd differentiates it."""
     wide = query.double() if query.dtype == torch.float64 else query.float()
-    target = margined((wide * positive.to(wide.dtype)).sum(1), margin)
+    cosine = (wide * positive.to(wide.dtype)).sum(1)
+    target = margined(cosine, margin)
     centers = slots.centers(wide.dtype)
     owners = slots.owners()
     if more is not None:
         centers = torch.cat([centers, more.centers(wide.dtype)])
         owners = torch.cat([owners, more.owners()])
     masked = (owners == EMPTY) | (owners == labels[:, None])
-    negatives = (wide @ centers.t()).masked_fill(masked, -torch.inf)
+    negatives = wide @ centers.t()
+    if (hard := margin.hard_negatives(cosine.detach())) is not None:
+        negatives = hard.counted(negatives.t())[0].t()
+    negatives = negatives.masked_fill(masked, -torch.inf)
     logits = torch.cat([target[:, None], negatives], dim=1) * scale
     if take_log_sums is not None:
         take_log_sums(torch.logsumexp(logits.detach(), dim=1))
@@ -58,8 +62,12 @@ def chance_loss(cosine: float, others: float, margin: Margin, scale: float) -> f
         cosine: c. others: n, the number of other classes. scale: s.
     """
     # log(1 + n exp(s (c - phi(c)))), with z = log n + s (c - phi(c)) as max(0, z) + log(1 + exp(-|z|)), which cannot overflow.
+    # A negative's c is what it counts as.
     if others <= 0:
         return 0.0
-    target = float(margin.apply(torch.tensor(cosine, dtype=torch.float64)))
-    logit = math.log(others) + scale * (cosine - target)
+    own = torch.tensor([cosine], dtype=torch.float64)
+    target = float(margin.apply(own))
+    hard = margin.hard_negatives(own)
+    negative = cosine if hard is None else float(hard.counted(own)[0])
+    logit = math.log(others) + scale * (negative - target)
     return max(0.0, logit) + math.log1p(math.exp(-abs(logit)))

@@ -21,7 +21,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from attfc_train.losses.margin import Margin
+from attfc_train.losses.margin import HardNegatives, Margin
 from attfc_train.losses.slots import Slots
 
 MAX_UNSHIFTED_SCALE = 66.0
@@ -45,14 +45,28 @@ class Scorer(Protocol):
     """One pass over the slots that are neither empty nor of the sample's own identity."""
 
     def __call__(
-        self, query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk: int, ceiling: float = math.inf
+        self,
+        query: Tensor,
+        slots: Slots,
+        labels: Tensor,
+        scale: float,
+        chunk: int,
+        ceiling: float = math.inf,
+        hard: HardNegatives | None = None,
     ) -> Partial:
         """Return the statistics; see `attfc_train.losses.container_loss.ContainerLoss`, but `query` is fp32 or wider.
 
         Args:
             ceiling: a cosine above it counts as a logit of 0 in `total`, and not at all in `weighted`.
+            hard: what hard negatives count as; `weighted` then has its derivative in it. None: negatives count as they are.
         """
         ...
+
+
+def keeps_maximum(scale: float, has_hard: bool) -> bool:
+    """Return whether logits may be so large that their maximum has to be subtracted."""
+    # A hard negative counts as c (t + c), up to 2.
+    return scale * (1 + has_hard) > MAX_UNSHIFTED_SCALE
 
 
 def finite(maximum: Tensor) -> Tensor:
@@ -158,11 +172,12 @@ def streaming_loss(
     """
     with torch.no_grad():
         wide = query.double() if query.dtype == torch.float64 else query.float()
-        part = score(wide, slots, labels, scale, chunk)
+        positive = positive.to(wide.dtype)
+        hard = margin.hard_negatives((wide * positive).sum(1)) if margin.weighs_negatives else None
+        part = score(wide, slots, labels, scale, chunk, hard=hard)
         if more is not None:
             # No more than a micro-batch: one chunk.
-            part = _union(part, score(wide, more, labels, scale, more.size))
-        positive = positive.to(wide.dtype)
+            part = _union(part, score(wide, more, labels, scale, more.size, hard=hard))
         if take_log_sums is not None:
             take_log_sums(log_sums(part, margin.apply((wide * positive).sum(1)) * scale))
         value, gradient = loss_and_gradient(part, wide, positive, weights, margin, scale)

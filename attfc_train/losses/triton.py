@@ -5,8 +5,8 @@ sum never leave the chip. There are blocks x splits programs, so that few querie
 splits. Tensor cores multiply in the slots' type (8-bit slots in bf16, which holds them exactly); sums are fp32. On Turing
 all is fp32 and tensor cores are idle. Tiles come from what the card has (`attfc_train.losses.configurations`).
 
-Up to `MAX_UNSHIFTED_SCALE` no running maximum is kept, which saves rescaling the [BLOCK, D] accumulator at every tile. fp16 has
-too small a range for that: with fp16 slots, and above that scale, the maximum is kept.
+Up to `MAX_UNSHIFTED_SCALE` (streaming) no running maximum is kept, which saves rescaling the [BLOCK, D] accumulator at every
+tile. fp16 has too small a range for that: with fp16 slots, and above that scale, the maximum is kept.
 
 Importing this needs triton, which CUDA builds of torch bring. Legend: B samples, C slots, D dimensions, S splits.
 """
@@ -27,8 +27,9 @@ from torch import Tensor
 
 from attfc_train.losses import chunked
 from attfc_train.losses.configurations import Card, Tiles, choices, operand_type, shape
+from attfc_train.losses.margin import HardNegatives
 from attfc_train.losses.slots import EMPTY, LEAST_NORM, Slots
-from attfc_train.losses.streaming import MAX_UNSHIFTED_SCALE, Partial, merge, streaming_loss
+from attfc_train.losses.streaming import Partial, keeps_maximum, merge, streaming_loss
 
 MAX_DIM = 1024
 MAX_SPLIT_BYTES = 40 * 1024**2
@@ -55,7 +56,15 @@ def supports(query: Tensor, slots: Tensor) -> bool:
     return on_device and slots.dtype in _SLOT_TYPES and query.dtype != torch.float64 and query.shape[1] <= MAX_DIM
 
 
-def score_slots(query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk: int, ceiling: float = math.inf) -> Partial:
+def score_slots(
+    query: Tensor,
+    slots: Slots,
+    labels: Tensor,
+    scale: float,
+    chunk: int,
+    ceiling: float = math.inf,
+    hard: HardNegatives | None = None,
+) -> Partial:
     """Return the statistics (`Scorer`); no host sync, scratch memory S x B x D floats (`MAX_SPLIT_BYTES`).
 
     A single chunk of fp32 slots, such as this batch's centers beside the container, is one small product: it goes to torch,
@@ -63,18 +72,20 @@ def score_slots(query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk
     """
     slot_type = slots.values.dtype
     if slot_type == torch.float32 and slots.size <= chunk:
-        return chunked.score_slots(query, slots, labels, scale, chunk, ceiling)
+        return chunked.score_slots(query, slots, labels, scale, chunk, ceiling, hard)
     assert supports(query, slots.values), f"no kernel for {query.dtype} queries, {slot_type} slots, D = {query.shape[1]}"
     num, dim = query.shape
     card = card_of(query.device)
     work = shape(card, dim, slot_type)
-    fixed = constants(dim, slot_type, slots.scales is not None, scale, card, owners_of(slots), slots.are_units, ceiling < 1)
+    has_hard = hard is not None
+    owned = owners_of(slots)
+    fixed = constants(dim, slot_type, slots.scales is not None, scale, card, owned, slots.are_units, ceiling < 1, has_hard)
     grid = triton.cdiv(num, work.block), work.padded // work.width
     splits, per_split = _splits(num, slots.size, dim, math.prod(grid), query.device)
     parts = Partial(query.new_empty(splits, num), query.new_empty(splits, num), query.new_empty(splits, num, dim))
     values = slots.values.contiguous()
-    owners = slots.rows if slots.labels is None else slots.labels
-    owners = labels if owners is None else owners  # the kernel reads none
+    owners = next(each for each in (slots.labels, slots.rows, labels) if each is not None)  # of numbers the kernel reads none
+    limits = (labels, labels) if hard is None else (hard.threshold, hard.hardness)
     with torch.cuda.device(query.device) if query.is_cuda else contextlib.nullcontext(), _forgetting():
         _score[(grid[0], splits, grid[1])](
             query.to(operand_type(slot_type, card)).contiguous(),
@@ -82,6 +93,7 @@ def score_slots(query: Tensor, slots: Slots, labels: Tensor, scale: float, chunk
             owners if slots.scales is None else slots.scales.float(),
             owners,
             labels,
+            *limits,
             parts.maximum,
             parts.total,
             parts.weighted,
@@ -130,6 +142,7 @@ def constants(
     owners: str = "labels",
     are_units: bool = True,
     capped: bool = False,
+    has_hard: bool = False,
 ) -> dict[str, Any]:
     """Return the kernel's compile-time arguments, all but the tiles."""
     operand = operand_type(slot_type, card)
@@ -140,13 +153,14 @@ def constants(
         "WIDTH": work.width,
         "BLOCK": work.block,
         "SCALED": scaled,
-        "SHIFTED": operand == torch.float16 or scale > MAX_UNSHIFTED_SCALE,
+        "SHIFTED": operand == torch.float16 or keeps_maximum(scale, has_hard),
         "TYPE": _TRITON_TYPE[operand],
         "PRECISION": "tf32x3" if operand == torch.float32 and card.has_tensor_cores else "ieee",
         "BITS": slot_type == torch.float8_e4m3fn and not card.converts_fp8,
         "OWNERS": owners,
         "UNITS": are_units,
         "CAPPED": capped,
+        "HARD": has_hard,
     }
 
 
@@ -154,17 +168,13 @@ def _splits(num: int, size: int, dim: int, blocks: int, device: torch.device) ->
     """Return the number of splits, and slots in each: as few as keep all processors busy for about the whole time."""
     # A split costs 4 B (D + 2) bytes: its maximum, total and weighted sum.
     most = max(1, min(triton.cdiv(size, _SPLIT_STEP), MAX_SPLIT_BYTES // (4 * num * (dim + 2))))
-    processors = _num_processors(device)
+    processors = 6 if INTERPRETED else torch.cuda.get_device_properties(device).multi_processor_count
     # Time in units of one block over all slots: rounds of programs, ceil(blocks x splits / processors), each 1 / splits long.
     waves = {splits: triton.cdiv(blocks * splits, processors) / splits for splits in range(1, min(most, processors) + 1)}
     best = min(waves.values())
     splits = next(splits for splits, time in waves.items() if time <= 1.05 * best)
     per_split = triton.cdiv(triton.cdiv(size, splits), _SPLIT_STEP) * _SPLIT_STEP
     return splits, per_split
-
-
-def _num_processors(device: torch.device) -> int:
-    return 6 if INTERPRETED else torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def configuration(tiles: Tiles) -> Any:
@@ -263,7 +273,7 @@ def _in_one(block: tl.tensor, tile: tl.tensor, num: tl.tensor, PRECISION: tl.con
 
 @triton.autotune(
     _ANY[:1] if INTERPRETED else _ANY,
-    key=["PADDED", "SCALED", "SHIFTED", "UNITS"],
+    key=["PADDED", "SCALED", "SHIFTED", "UNITS", "HARD"],
     prune_configs_by={"early_config_prune": _prune},
 )
 @triton.jit
@@ -273,6 +283,8 @@ def _score(  # noqa: C901  # a kernel's branches are taken when it is compiled
     slot_scales: tl.tensor,
     slot_labels: tl.tensor,
     labels: tl.tensor,
+    thresholds: tl.tensor,
+    hardnesses: tl.tensor,
     maximum: tl.tensor,
     total: tl.tensor,
     weighted: tl.tensor,
@@ -293,6 +305,7 @@ def _score(  # noqa: C901  # a kernel's branches are taken when it is compiled
     OWNERS: tl.constexpr,
     UNITS: tl.constexpr,
     CAPPED: tl.constexpr,
+    HARD: tl.constexpr,
     TILE: tl.constexpr,
     CHUNK: tl.constexpr,
     APART: tl.constexpr,
@@ -307,6 +320,9 @@ def _score(  # noqa: C901  # a kernel's branches are taken when it is compiled
     if CHUNK == 0:
         block = _rows(query, rows, present, dims, DIM, TYPE, False)
     own = tl.load(labels + rows, mask=present, other=_EMPTY).to(tl.int32)
+    if HARD:
+        threshold = tl.load(thresholds + rows, mask=present, other=2.0)
+        hardness = tl.load(hardnesses + rows, mask=present, other=0.0)
     # The running maximum, total and weighted sum.
     peak = tl.full([BLOCK], float("-inf"), tl.float32)
     sums = tl.zeros([BLOCK], tl.float32)
@@ -347,6 +363,12 @@ def _score(  # noqa: C901  # a kernel's branches are taken when it is compiled
         if CAPPED:
             capped = logits > highest
             logits = tl.where(capped, 0.0, logits)
+        if HARD:
+            # z = s c becomes s c (t + c), whose derivative by s c is t + 2 c.
+            cosines = logits / factor
+            hard = cosines > threshold[:, None]
+            slope = tl.where(hard, hardness[:, None] + 2.0 * cosines, 1.0)
+            logits = tl.where(hard, logits * (hardness[:, None] + cosines), logits)
         scored = (held != _EMPTY)[None, :] & (held[None, :] != own[:, None])
         if SHIFTED:
             # M' = max(M, max z);  total and weighted sum were relative to M: times 2^(M - M').
@@ -364,6 +386,8 @@ def _score(  # noqa: C901  # a kernel's branches are taken when it is compiled
         sums += tl.sum(exponentials, 1)
         if CAPPED:
             exponentials = tl.where(capped, 0.0, exponentials)
+        if HARD:
+            exponentials = exponentials * slope
         if SCALED or not UNITS:
             exponentials = exponentials * scales[None, :]
         gathered = tl.dot(_operand(exponentials, TYPE, False), tile, gathered, input_precision=PRECISION)

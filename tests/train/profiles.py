@@ -12,9 +12,11 @@ from attfc_train.heads.dcq.settings import DCQSettings
 from attfc_train.heads.f2c.settings import F2CSettings
 from attfc_train.heads.full_fc.settings import FullFCSettings
 from attfc_train.heads.partial_fc.settings import PartialFCSettings
-from attfc_train.heads.settings import HeadSettings
+from attfc_train.heads.settings import HeadSettings, MarginSettings
 from attfc_train.profile.profile import ModelSettings, OptimSettings, RunSettings, TrainProfile
 
+ADAFACE = MarginSettings(kind="adaface", margin=0.4, gradient="exact", statistics_rate=0.1)
+CURRICULARFACE = MarginSettings(kind="curricularface", gradient="exact", statistics_rate=0.1)
 HEADS: dict[str, HeadSettings] = {
     "full_fc": FullFCSettings(),
     "full_fc-int8": FullFCSettings(storage="int8", momentum=False, interclass_filter=0.9, chunk_slots=16),
@@ -33,6 +35,15 @@ HEADS: dict[str, HeadSettings] = {
     "f2c-int8": F2CSettings(dcc_share=1, storage="int8", support_vectors=1.2, chunk_slots=16),
     "fifo": AttFCSettings(policy="fifo", queue_length=1, dcc_share=0.3, num_references=2, chunk_slots=16),
     "dcq": DCQSettings(dcc_share=0.3, chunk_slots=16),
+    "full_fc-adaface": FullFCSettings(margin=ADAFACE, chunk_slots=16),
+    "partial_fc-curricularface": PartialFCSettings(margin=CURRICULARFACE, sample_rate=0.5, interclass_filter=0.9),
+    "identity-adaface": AttFCSettings(margin=ADAFACE, num_references=0, chunk_slots=16),
+    "identity-learned-curricularface": AttFCSettings(
+        margin=CURRICULARFACE, slot_rate=0.1, dcc_share=0.5, num_references=0, batch_negatives=False, chunk_slots=16
+    ),
+    "f2c-adaface": F2CSettings(margin=ADAFACE, dcc_share=0.3, chunk_slots=16),
+    "f2c-curricularface": F2CSettings(margin=CURRICULARFACE, dcc_share=0.3, chunk_slots=16),
+    "dcq-adaface": DCQSettings(margin=ADAFACE, dcc_share=0.3, chunk_slots=16),
 }
 
 

@@ -21,7 +21,7 @@ from attfc_train.heads.containers.settings import ContainerSettings
 from attfc_train.heads.containers.staleness import StalenessWatch, stale_text
 from attfc_train.heads.containers.stored_queue import StoredQueueContainer
 from attfc_train.heads.containers.writes import Learning, Writes
-from attfc_train.heads.head import Enqueue, Head, HeadOutput, Health
+from attfc_train.heads.head import Enqueue, Head, HeadOutput, Health, unit_vectors
 from attfc_train.heads.kinds import HeadSite
 from attfc_train.losses.choose import Workload, choose
 from attfc_train.losses.container_loss import ContainerLoss
@@ -111,9 +111,11 @@ class AttFCHead(Head):
     def forward(self, features: Tensor, references: Tensor, labels: Tensor, weights: Tensor, margin: Margin) -> HeadOutput:
         """See `Head.forward`."""
         self._num_queries = len(labels)
-        query = normalize(features.float(), dim=1)
+        query, lengths = unit_vectors(features)
+        detached = query.detach()
         with torch.no_grad():  # centers are generated, not learned: the gradient reaches the query alone
-            centers, positive = self._centers(query.detach(), references, labels)
+            centers, positive = self._centers(detached, references, labels)
+            margin = self.ready_margin(margin, lengths, weights > 0, lambda: (detached * positive).sum(1))
             fresh = self._fresh(centers, labels) if self.batch_negatives else None
         loss = self.loss(
             query,
@@ -125,26 +127,30 @@ class AttFCHead(Head):
             self.scale,
             self.chunk,
             fresh,
-            partial(self._keep_pull, query.detach(), labels, weights) if self.slot_rate else None,
+            partial(self._keep_pull, detached, positive, labels, weights, margin) if self.slot_rate else None,
         )
         return HeadOutput(loss, centers)
 
-    def _keep_pull(self, query: Tensor, labels: Tensor, weights: Tensor, log_sums: Tensor) -> None:
+    def _keep_pull(
+        self, query: Tensor, positive: Tensor, labels: Tensor, weights: Tensor, margin: Margin, log_sums: Tensor
+    ) -> None:
         # d loss / d cosine of a slot = weight s p = e^(s cosine - log-sum + log(weight s)); of a query's own slot nothing.
         offset = log_sums - (weights * self.scale).log()
-        self._pulls.append(Pull(query, offset, torch.zeros_like(offset), labels))
+        hard = margin.hard_negatives((query * positive).sum(1)) if margin.weighs_negatives else None
+        self._pulls.append(Pull(query, offset, torch.zeros_like(offset), labels, hard))
 
     @torch.no_grad()
     def prepare_learning(self, descent: Descent, step: int) -> Writes:
         """See `Head.prepare_learning`: plain gradient descent of the slots, without momentum and decay."""
+        statistics = super().prepare_learning(descent, step)
         if not self._pulls:
-            return []
+            return statistics
         pull = Pull.joined(self._pulls, descent.gather)
         # What a step with momentum moves in all, at once.
         rate = self.slot_rate * descent.rate / (1 - descent.momentum)
         descent = replace(descent, rate=rate, momentum=0.0, weight_decay=0.0)
         rule = Rule(self.scale, torch.inf, self.chunk)
-        return [Learning(learner(self._learned_rows(), None, pull, descent, rule, step))]
+        return [*statistics, Learning(learner(self._learned_rows(), None, pull, descent, rule, step))]
 
     def _learned_rows(self) -> LearnedRows:
         slots = self._slots()
@@ -152,6 +158,7 @@ class AttFCHead(Head):
 
     def forget_step(self) -> None:
         """See `Head.forget_step`."""
+        super().forget_step()
         self._pulls.clear()
 
     def _slots(self) -> Slots:
@@ -201,10 +208,11 @@ class AttFCHead(Head):
             is_ring = isinstance(self.container, FifoContainer)  # no slot stands for an identity
             found = 0.0 if is_ring else observed["conflict_share"].item() * slots.size / self.container.slots.size
             others += self._num_queries * (1 - found)
-        return chance_loss(cosine, others, margin, self.scale)
+        return chance_loss(cosine, others, self.resting_margin(margin), self.scale)
 
     def take_over(self, saved: dict[str, Any]) -> Kept:
         """See `Head.take_over`; the rule is that of `attfc_train.heads.containers.resize`."""
+        self.take_over_statistics(saved)
         prefix = "container."
         return refill(self.container, {key.removeprefix(prefix): value for key, value in saved.items()})
 

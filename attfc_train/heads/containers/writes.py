@@ -55,6 +55,19 @@ class IndexFill(Write):
 
 
 @dataclass(frozen=True, slots=True)
+class Copy(Write):
+    """Puts a value into a tensor: ``target[...] = value``."""
+
+    target: Tensor
+    value: Tensor
+    """Of the target's shape and dtype."""
+
+    def make(self) -> None:
+        """See `Write.make`."""
+        self.target.copy_(self.value)
+
+
+@dataclass(frozen=True, slots=True)
 class Learning(Write):
     """Moves rows that learn."""
 

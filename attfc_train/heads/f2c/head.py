@@ -16,9 +16,9 @@ from attfc_train.heads.containers.resize import Kept
 from attfc_train.heads.containers.staleness import StalenessWatch, stale_text
 from attfc_train.heads.f2c.pool import ClassPool, Edits, Located
 from attfc_train.heads.f2c.resize import refill
-from attfc_train.heads.f2c.scoring import Rule, Scores, score_pool
+from attfc_train.heads.f2c.scoring import Negatives, Rule, Scores, SupportVectors, score_pool
 from attfc_train.heads.f2c.settings import F2CSettings
-from attfc_train.heads.head import Enqueue, Head, HeadOutput, Health
+from attfc_train.heads.head import Enqueue, Head, HeadOutput, Health, unit_vectors
 from attfc_train.heads.kinds import HeadSite
 from attfc_train.losses.margin import Margin
 from attfc_train.losses.reference import chance_loss
@@ -64,27 +64,36 @@ class F2CHead(Head):
 
     def forward(self, features: Tensor, references: Tensor, labels: Tensor, weights: Tensor, margin: Margin) -> HeadOutput:
         """See `Head.forward`; `references` are [1, b, D], `labels` [2, b]: the queries' and the references'."""
-        query = normalize(features.float(), dim=1)
+        query, lengths = unit_vectors(features)
         own, others = labels
         with torch.no_grad():
             vectors = normalize(references[0].float(), dim=1)
             edits = self.pool.edits(others)
             # A half is weighted with 1 / 2, but its loss counts in full.
-            value, gradient = self._loss(query.detach(), vectors, own, edits, 2 * weights.sum(), margin)
+            value, gradient = self._loss(query.detach(), lengths, vectors, own, edits, 2 * weights.sum(), margin)
         return HeadOutput(with_gradient(query, value, gradient), vectors)
 
     def _loss(
-        self, query: Tensor, vectors: Tensor, labels: Tensor, edits: Edits, share: Tensor, margin: Margin
+        self,
+        query: Tensor,
+        lengths: Tensor,
+        vectors: Tensor,
+        labels: Tensor,
+        edits: Edits,
+        share: Tensor,
+        margin: Margin,
     ) -> tuple[Tensor, Tensor]:
         """Return the loss of queries [b, D] and its gradient [b, D], both times `share`."""
         pool = self.pool
         located = pool.locate(labels, edits)
         views = pool.views(edits, vectors)
         positives = [self._positive(located, view) for view in views]
-        thresholds = [(query * positive).sum(1) - margin.margin for positive in positives]
+        cosines = [(query * positive).sum(1) for positive in positives]
+        margin = self.ready_margin(margin, lengths, located.inside, lambda: torch.cat(cosines))
+        negatives = [self._rule_of_negatives(cosine, margin) for cosine in cosines]
         owners = torch.where(edits.stays, edits.labels, EMPTY)
         edited = [Slots(view, None, owners) for view in views]
-        scores = score_pool(query, pool.unedited(edits), edited, labels, thresholds, self.rule)
+        scores = score_pool(query, pool.unedited(edits), edited, labels, negatives, self.rule)
         if self.rule.support is not None:
             margin = SupportVectorMargin("cosface", margin.margin)
         inside = _mean_weights(located.inside) * share
@@ -94,6 +103,12 @@ class F2CHead(Head):
             parts.append(loss_and_gradient(score.softmax, query, positive, inside, margin, self.rule.scale))
             parts.append(self._repelled(score, view, outside))
         return torch.stack([loss for loss, _ in parts]).sum(), torch.stack([gradient for _, gradient in parts]).sum(0)
+
+    def _rule_of_negatives(self, cosine: Tensor, margin: Margin) -> Negatives:
+        """Return what the negatives of queries count as whose own cosines in a view are these [b]."""
+        if self.rule.support is not None:
+            return SupportVectors(cosine - margin.margin, self.rule.support)
+        return margin.hard_negatives(cosine)
 
     def _positive(self, located: Located, view: Tensor) -> Tensor:
         """Return what a view shows of each query's own identity, [b, D]; any unit vector where it is not in the pool."""
@@ -144,11 +159,13 @@ class F2CHead(Head):
         Of the support vectors of SV-Softmax, which only raise it, nothing is counted.
         """
         outside = observed["outside_share"].item()
+        margin = self.resting_margin(margin)
         inside_loss = chance_loss(cosine, self.pool.size - 1, margin, self.rule.scale) if outside < 1 else 0.0
         return 2 * 2 * (inside_loss + (cosine if outside > 0 else 0.0))
 
     def take_over(self, saved: dict[str, Any]) -> Kept:
         """See `Head.take_over`; the rule is that of `attfc_train.heads.f2c.resize`."""
+        self.take_over_statistics(saved)
         prefix = "pool."
         return refill(self.pool, {key.removeprefix(prefix): value for key, value in saved.items()})
 

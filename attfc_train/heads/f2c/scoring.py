@@ -5,7 +5,8 @@ to each view. Cosines are computed once for the softmax and for the hardest ones
 `attfc_train.losses.streaming`, kept transposed as in `attfc_train.losses.chunked`.
 
 With support vectors (SV-Softmax, arXiv 1812.11317) a negative with cos > threshold counts as f(cos) = t cos + t - 1, which is
-larger. The threshold is the sample's own cosine minus the margin, so the views have thresholds of their own.
+larger. The threshold is the sample's own cosine minus the margin, so the views have thresholds of their own. The hard negatives
+of a margin (`attfc_train.losses.margin.HardNegatives`) are another such rule.
 
 Legend: b queries, K slots or slots in a chunk, D dimensions, h hardest cosines that count, H that are found.
 """
@@ -15,11 +16,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
 from attfc_train.heads.f2c.settings import MOST_HARDEST
+from attfc_train.losses.margin import HardNegatives
 from attfc_train.losses.slots import EMPTY, Piece, Slots, pieces
 from attfc_train.losses.streaming import Partial, finite
 
@@ -43,6 +46,24 @@ class Rule:
         return max(MOST_HARDEST, self.num_hardest)
 
 
+class SupportVectors(NamedTuple):
+    """The rule of SV-Softmax for negatives: above the threshold t c + t - 1."""
+
+    threshold: Tensor
+    """[b]"""
+    support: float
+    """t"""
+
+    def counted(self, cosines: Tensor) -> tuple[Tensor, Tensor]:
+        """See `HardNegatives.counted`."""
+        hard = cosines > self.threshold
+        return torch.where(hard, cosines * self.support + (self.support - 1), cosines), torch.where(hard, self.support, 1.0)
+
+
+Negatives: TypeAlias = SupportVectors | HardNegatives | None
+"""What negatives count as; None: as they are."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scores:
     """A view of the pool as the queries see it."""
@@ -56,7 +77,7 @@ class Scores:
 
 
 def score_pool(
-    query: Tensor, slots: Slots, edited: Sequence[Slots], labels: Tensor, thresholds: Sequence[Tensor], rule: Rule
+    query: Tensor, slots: Slots, edited: Sequence[Slots], labels: Tensor, negatives: Sequence[Negatives], rule: Rule
 ) -> list[Scores]:
     """Return the scores of both views.
 
@@ -64,11 +85,11 @@ def score_pool(
         query: fp32 [b, D], unit. labels: int64 [b]; slots of a query's own are left out.
         slots: row 0 of the pool, edited ones empty.
         edited: for each view the rows in the edited slots.
-        thresholds: for each view [b], above which a cosine is a support vector's; unused without support vectors.
+        negatives: for each view what its negatives count as.
     """
     queries = query.t().contiguous()
-    # Without support vectors both views see the same of the slots, and share the statistics.
-    shared = [_Softmax(query, each, rule) for each in (thresholds if rule.support is not None else thresholds[:1])]
+    # Where negatives count as they are both views see the same of the slots, and share the statistics.
+    shared = [_Softmax(query, each, rule) for each in (negatives[:1] if negatives[0] is None else negatives)]
     hardest = _Hardest(query, rule.num_found)
     for piece in map(_widened, pieces(slots, rule.chunk)):
         cosines = _cosines(piece, queries, labels)
@@ -105,10 +126,10 @@ def _cosines(piece: Piece, queries: Tensor, labels: Tensor) -> Tensor:
 class _Softmax:
     """Running statistics of a view."""
 
-    def __init__(self, query: Tensor, threshold: Tensor, rule: Rule) -> None:
+    def __init__(self, query: Tensor, negatives: Negatives, rule: Rule) -> None:
         num, dim = query.shape
         self._rule = rule
-        self._threshold = threshold
+        self._negatives = negatives
         self._maximum = query.new_full((num,), -torch.inf)
         self._total = query.new_zeros(num)
         self._weighted = query.new_zeros(dim, num)
@@ -129,13 +150,12 @@ class _Softmax:
 
     def add(self, cosines: Tensor, piece: Piece) -> None:
         """Add a widened chunk's slots; `cosines` [K, b] stay as they are."""
-        support = self._rule.support
-        logits = cosines * self._rule.scale
-        hard = None
-        if support is not None:
-            # z = s (t cos + t - 1) and d z / d cos = s t where cos > threshold.
-            hard = cosines > self._threshold
-            logits = torch.where(hard, logits * support + self._rule.scale * (support - 1), logits)
+        slope = None
+        if self._negatives is None:
+            logits = cosines * self._rule.scale
+        else:
+            counted, slope = self._negatives.counted(cosines)
+            logits = counted * self._rule.scale
         # M' = max(M, max z); total and weighted were relative to M: times e^(M - M').
         higher = torch.maximum(self._maximum, logits.amax(0))
         shift = finite(higher)
@@ -143,8 +163,8 @@ class _Softmax:
         self._maximum = higher
         weights = logits.sub_(shift).exp_()
         self._total.mul_(decay).addmv_(weights.t(), weights.new_ones(len(weights)))
-        if hard is not None and support is not None:
-            weights = torch.where(hard, weights * support, weights)
+        if slope is not None:
+            weights = weights * slope
         if piece.scales is not None:
             weights.mul_(piece.scales)
         self._weighted.mul_(decay).addmm_(piece.values.t(), weights)

@@ -7,10 +7,9 @@ from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from attfc_train.heads.containers.writes import Learning, Writes
-from attfc_train.heads.head import Head, HeadOutput
+from attfc_train.heads.head import Head, HeadOutput, unit_vectors
 from attfc_train.heads.kinds import HeadSite
 from attfc_train.heads.learned.settings import LearnedSettings
 from attfc_train.losses.choose import LearnedWorkload, choose_passes
@@ -103,8 +102,9 @@ class LearnedLayer(Head):
     def forward(self, features: Tensor, references: Tensor, labels: Tensor, weights: Tensor, margin: Margin) -> HeadOutput:
         """See `Head.forward`; references are not used, and there is nothing to enqueue."""
         del references
-        query = normalize(features.float(), dim=1)
+        query, lengths = unit_vectors(features)
         rows = self.learned_rows
+        margin = self.ready_margin(margin, lengths, weights > 0, lambda: _cosines(query.detach(), rows, labels))
         self._num_scored = len(self.values if self.index is None else self.index)
         loss, pull = learned_loss(self.passes.score, query, weights, rows, self.index, labels, margin, self.rule)
         self._pulls.append(pull)
@@ -113,21 +113,28 @@ class LearnedLayer(Head):
     @torch.no_grad()
     def prepare_learning(self, descent: Descent, step: int) -> Writes:
         """See `Head.prepare_learning`."""
+        statistics = super().prepare_learning(descent, step)
         pull = Pull.joined(self._pulls, descent.gather)
         if self.momentum is None:
             # A gradient moves a row with momentum by rate (1 + m + m^2 + ..) = rate / (1 - m) in all; one without, at once.
             descent = replace(descent, rate=descent.rate / (1 - descent.momentum), momentum=0.0)
-        return [Learning(self.passes.learn(self.learned_rows, self.index, pull, descent, self.rule, step))]
+        return [*statistics, Learning(self.passes.learn(self.learned_rows, self.index, pull, descent, self.rule, step))]
 
     def chance_loss(self, cosine: float, margin: Margin, observed: Mapping[str, Tensor]) -> float:
         """See `Head.chance_loss`."""
         del observed
-        return chance_loss(cosine, self._num_scored - 1, margin, self.rule.scale)
+        return chance_loss(cosine, self._num_scored - 1, self.resting_margin(margin), self.rule.scale)
 
     def forget_step(self) -> None:
         """See `Head.forget_step`."""
+        super().forget_step()
         self._pulls.clear()
         self.index = None
+
+
+def _cosines(query: Tensor, rows: LearnedRows, labels: Tensor) -> Tensor:
+    """Return the cosines [b] of queries with the rows of their own identities."""
+    return (query * rows.slots(labels).centers(query.dtype)).sum(1)
 
 
 def rule_of(settings: LearnedSettings) -> Rule:

@@ -37,6 +37,14 @@ STRUCTURES: dict[str, dict[str, Any]] = {
     "dcq, own statistics, bf16": {"head": {"kind": "dcq", "batchnorm_buffers": "own"}, "precision": "bf16"},
     "f2c, int8, accumulation": {"head": {"kind": "f2c", "storage": "int8"}, "accumulation": 2},
     "f2c, support vectors, checkpointing": {"head": {"kind": "f2c", "support_vectors": 1.2}, "checkpointing": True},
+    "adaface": {"head": {"margin": {"kind": "adaface"}}},
+    "full_fc, adaface, accumulation": {"head": {"kind": "full_fc", "margin": {"kind": "adaface"}}, "accumulation": 2},
+    "curricularface, slots that learn": {"head": {"slot_rate": 0.5, "margin": {"kind": "curricularface"}}},
+    "partial_fc, curricularface, fp8": {
+        "head": {"kind": "partial_fc", "storage": "fp8", "margin": {"kind": "curricularface"}},
+        "precision": "fp16",
+    },
+    "f2c, curricularface": {"head": {"kind": "f2c", "margin": {"kind": "curricularface"}}},
 }
 DERIVED = "one slot per identity"
 """Is not traced, but made of the trace with a map: equal but for a few numbers per sample."""

@@ -67,6 +67,20 @@ def test_the_margin_is_radians_or_a_margin() -> None:
     assert losses[0] == losses[1] != losses[2]
 
 
+def test_a_margin_with_statistics_is_taken_with_them_only() -> None:
+    """Catches an AdaFace margin that is CosFace because nobody keeps its statistics."""
+    features, references, labels = inputs(0)
+    container = DynamicClassContainer(NUM_IDS, embedding_size=DIM)
+    with pytest.raises(UsageError, match="have its statistics"):
+        attfc_loss(features, references, labels, container, margin=Margin("adaface", 0.3))
+    adaface = Margin("adaface", 0.3, quality=torch.zeros(len(labels)))
+    losses = [
+        attfc_loss(features, references, labels, container, margin=margin)[0].item()
+        for margin in (adaface, Margin("cosface", 0.3))
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 def test_references_get_no_gradient() -> None:
     features, references, labels = inputs(0)
     references.requires_grad_()

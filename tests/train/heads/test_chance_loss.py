@@ -16,9 +16,11 @@ from attfc_train.heads.full_fc.settings import FullFCSettings
 from attfc_train.heads.head import Head
 from attfc_train.heads.kinds import HeadSite, build_head
 from attfc_train.heads.partial_fc.settings import PartialFCSettings
-from attfc_train.heads.settings import HeadSettings
+from attfc_train.heads.running_margin import RunningCosine
+from attfc_train.heads.settings import HeadSettings, MarginSettings
 from attfc_train.losses.margin import Margin
 from attfc_train.losses.reference import chance_loss
+from attfc_train.optim import schedule
 
 CPU = torch.device("cpu")
 NUM_IDS, DIM, BATCH = 60, 16, 12
@@ -45,6 +47,27 @@ def test_it_is_the_loss_of_equal_cosines(margin: Margin, cosine: float) -> None:
     cosines = torch.full((41,), cosine, dtype=torch.float64)
     logits = 30.0 * torch.cat([margin.apply(cosines[:1]), cosines[1:]])
     assert chance_loss(cosine, 40, margin, 30.0) == pytest.approx(float(-torch.log_softmax(logits, 0)[0]), rel=1e-9)
+
+
+@pytest.mark.parametrize("cosine", [0.0, 0.3, 0.95])
+def test_margins_with_statistics_are_those_of_a_query_like_most(cosine: float) -> None:
+    """AdaFace is CosFace's there. Catches negatives of CurricularFace that count as they are."""
+    site = HeadSite(NUM_IDS, DIM, BATCH, BATCH, seed=3, total_steps=60)
+    told = {}
+    for kind in ("adaface", "curricularface", "arcface", "cosface"):
+        margin = MarginSettings.model_validate({"kind": kind, "margin": 0.4, "scale": 8.0})
+        head = build_head(FullFCSettings(margin=margin), site, CPU)
+        if isinstance(head.running, RunningCosine):
+            head.running.hardness.fill_(0.6)
+        labels = torch.arange(BATCH)
+        features = torch.randn(BATCH, DIM, generator=torch.Generator().manual_seed(0))
+        head(features, torch.empty(0), labels, head.begin_step(labels, 0), schedule.margin(margin, 0))
+        told[kind] = head.chance_loss(cosine, schedule.margin(margin, 0), {})
+    assert told["adaface"] == pytest.approx(told["cosface"])
+    own = math.cos(math.acos(cosine) + 0.4)
+    others = cosine * (0.6 + cosine)
+    expected = math.log(1 + (NUM_IDS - 1) * math.exp(8.0 * (others - own)))
+    assert told["curricularface"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_no_others_and_large_scales_are_no_trouble() -> None:

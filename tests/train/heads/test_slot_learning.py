@@ -49,25 +49,25 @@ def container_of(kind: str, storage: StorageType) -> DynamicClassContainer:
     return container
 
 
-def scored(head: AttFCHead, parts: int = 1) -> tuple[Tensor, Tensor]:
+def scored(head: AttFCHead, parts: int = 1, margin: Margin = MARGIN) -> tuple[Tensor, Tensor]:
     """Unit queries and fresh centers of a step that was scored in parts."""
     generator = torch.Generator().manual_seed(1)
     features = torch.randn(5, DIM, generator=generator)
     references = torch.randn(1, 5, DIM, generator=generator)
     weights = head.begin_step(LABELS, 1)
     for part in torch.arange(5).tensor_split(parts):
-        head(features[part], references[:, part], LABELS[part], weights[part], MARGIN)
+        head(features[part], references[:, part], LABELS[part], weights[part], margin)
     return normalize(features, dim=1), normalize(references[0], dim=1)
 
 
-def expected(container: DynamicClassContainer, query: Tensor, fresh: Tensor) -> Tensor:
+def expected(container: DynamicClassContainer, query: Tensor, fresh: Tensor, margin: Margin = MARGIN) -> Tensor:
     """Every row after a step of plain descent on the sphere; no row moves for a query of its own identity."""
     rows = container.centers.read(torch.arange(len(container.slot_labels))).double().requires_grad_()
     slots = Slots(normalize(rows, dim=1), None, container.slot_labels)
     more = Slots(fresh.double(), None, torch.where(container.stands_for(LABELS), -1, LABELS))
     positive = container.positive(query, fresh, LABELS).double()
     weights = torch.full((5,), 0.2, dtype=torch.float64)
-    loss = container_loss(query.double(), positive, weights, slots, LABELS, MARGIN, SCALE, 3, more)
+    loss = container_loss(query.double(), positive, weights, slots, LABELS, margin, SCALE, 3, more)
     (gradient,) = torch.autograd.grad(loss, rows)
     return normalize(rows.detach() - SLOT_RATE * RATE / (1 - MOMENTUM) * gradient, dim=1)
 
@@ -107,6 +107,23 @@ def test_an_overflow_leaves_every_bit(storage: StorageType) -> None:
     for name in ("centers.values", "centers.scales"):
         if name in before:
             assert torch.equal(container.state_dict()[name][held], before[name][held])
+
+
+@pytest.mark.parametrize("kind", ["direct", "fifo"])
+def test_hard_negatives_are_pushed_by_what_they_count_for(kind: str) -> None:
+    """Catches CurricularFace in the first pass alone."""
+    margin = Margin("curricularface", 0.3, "exact", hardness=torch.tensor(0.4))
+    container = container_of(kind, "fp32")
+    head = head_of(container)
+    wanted = expected(container, *scored(head, margin=margin), margin)
+    plain = expected(container, *scored(head))
+    head.forget_step()
+    scored(head, margin=margin)
+    commit(head.prepare_learning(Descent(RATE, MOMENTUM, 5e-4), 1))
+    held = container.slot_labels != -1
+    after = container.centers.read(torch.arange(len(container.slot_labels)))[held].double()
+    torch.testing.assert_close(after, wanted[held], rtol=0, atol=1e-6)
+    assert (wanted - plain)[held].abs().max() > 1e-3, "some negatives are hard"
 
 
 def test_parts_of_a_batch_learn_as_the_whole() -> None:

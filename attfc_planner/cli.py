@@ -19,6 +19,7 @@ from attfc_planner.commands.option_checks import (
     check_output,
     check_values,
     checked_head,
+    checked_teacher,
     checked_word,
     real,
     size_of_data,
@@ -103,6 +104,12 @@ def plan(
     head: Head = "auto",
     output: Output = Path("best.json"),
     train: Annotated[bool, typer.Option("--train", help="Train with the plan afterwards; needs --data.")] = False,
+    teacher: Annotated[
+        str | None,
+        typer.Option(
+            help="Plan for a teacher: a trained model (file or run), or a network's name until there is one.", metavar="MODEL"
+        ),
+    ] = None,
     max_accuracy_drop: MaxAccuracyDrop = 1.0,
     prefer: Annotated[
         str, typer.Option(help="speed, balanced or accuracy: which end of the Pareto front within the limits.")
@@ -149,6 +156,7 @@ def plan(
     kind = checked_head(head)
     check_limits(prefer, max_hours, max_memory)
     check_output(output)
+    taught_by, embedding_size = checked_teacher(teacher, image_size)
     num_ids, num_images = size_of_data(data, ids, images)
 
     from attfc_planner.commands.plan import plan_and_train
@@ -171,6 +179,8 @@ def plan(
         prefer=cast("Preference", prefer),
         tuned=None if tuned is None else load_profile(tuned),
         val=tuple(val or ()),
+        teacher=taught_by,
+        embedding_size=embedding_size,
         num_trials=trials,
         seed=seed,
         command=shlex.join(["attfc-plan", *shown_command(sys.argv[1:])]),

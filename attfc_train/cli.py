@@ -68,6 +68,10 @@ def train(
             help="Start from a model's weights: a .pt, .safetensors or .onnx file, or a run's folder.", metavar="MODEL"
         ),
     ] = None,
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="Learn to agree with this trained model too; a file or run as for --init.", metavar="MODEL"),
+    ] = None,
     data: Annotated[
         str | None,
         typer.Option(
@@ -117,7 +121,7 @@ def train(
         return
     trackers = {"--tensorboard": tensorboard, "--wandb": wandb, "--mlflow": mlflow}
     process = training.ProcessOptions(device, [option for option, wanted in trackers.items() if wanted], on_oom, on_collapse)
-    source = training.Source(profile, preset, resume, output, data, val or (), override or (), extend, init)
+    source = training.Source(profile, preset, resume, output, data, val or (), override or (), extend, init, teacher)
     training.train(source, given, process)
 
 

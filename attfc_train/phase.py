@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Literal, TypeAlias
 
 Phase: TypeAlias = Literal[
-    "build", "input", "momentum", "references", "forward", "loss", "backward", "update", "enqueue", "evaluation"
+    "build", "input", "momentum", "teacher", "references", "forward", "loss", "backward", "update", "enqueue", "evaluation"
 ]
 
 _stack: list[Phase] = []

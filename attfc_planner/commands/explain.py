@@ -16,11 +16,12 @@ from attfc_planner.screens.tracing import tracing
 from attfc_planner.search.tuned import tuned_accuracy
 from attfc_train.files import write_text_atomically
 from attfc_train.profile.file import load_profile
+from attfc_train.profile.profile import TrainProfile
 
 
 def explain_file(console: Console, path: Path, gpu_word: str | None, plot: Path | None) -> None:
     """Explain the profile at `path` for its own GPU or for another, and draw the step to `plot`."""
-    document = load_profile(path)
+    document = _with_known_teacher(load_profile(path))
     gpu = device_of_plan(console, document.provenance) if gpu_word is None else device_for(console, gpu_word)
     profile = explained_profile(document, gpu)
     measured = tuned_accuracy(profile)
@@ -31,3 +32,16 @@ def explain_file(console: Console, path: Path, gpu_word: str | None, plot: Path 
         title = f"{document.name}: memory over one train step on {gpu.name}"
         write_text_atomically(plot, timeline_svg(explained.timeline, explained.room_bytes, title))
         console.print(f"Written: {plot}", highlight=False, soft_wrap=True)
+
+
+def _with_known_teacher(profile: TrainProfile) -> TrainProfile:
+    """Return a profile that names the file of a teacher with its architecture, as the trainer will find it.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or holds no encoder that fits.
+    """
+    if profile.teacher.path is None or profile.teacher.backbone is not None:
+        return profile
+    from attfc_train.export.teacher import open_teacher
+
+    return profile.model_copy(update={"teacher": open_teacher(profile).settings})

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from attfc_train.data.report import DataReport
+    from attfc_train.profile.profile import TeacherSettings
 
 MAX_COUNT = 10**12
 """Of identities and images; that of profiles (`attfc_train.document.MOST`), which loads more than this file may."""
@@ -164,6 +165,33 @@ def checked_word(option: str, what: str, word: str, known: Iterable[str]) -> str
     near = difflib.get_close_matches(word.lower(), words, n=1)
     first = f"Nearest: {near[0]}. " if near else ""
     raise UsageError(f"{option} must be {what}", f"'{word}'", f"{first}Choose one of: {', '.join(words)}.")
+
+
+def checked_teacher(word: str | None, image_size: int) -> tuple[TeacherSettings, int | None]:
+    """Return the settings of a teacher, and the length of its embeddings where a file says it.
+
+    Args:
+        word: the name of a network, or a file or run that holds a trained one; None: there is no teacher.
+        image_size: of the student, which a network by its name shares.
+
+    Raises:
+        UsageError: there is no such network or file.
+        CheckpointError: the file is damaged, or holds no encoder.
+    """
+    from attfc_train.errors import UsageError
+    from attfc_train.profile.profile import BACKBONE_NAMES, NO_TEACHER, TeacherSettings
+
+    if word is None:
+        return NO_TEACHER, None
+    name = backbone_word(word)
+    if name in BACKBONE_NAMES:
+        return TeacherSettings(backbone=name, image_size=image_size), None
+    if not Path(word).exists():
+        remedy = f"Give the file or run of a trained model, or one of: {', '.join(BACKBONE_NAMES)}."
+        raise UsageError("--teacher must be a trained model or the name of a network", f"'{word}'", remedy)
+    from attfc_train.export.teacher import described_teacher
+
+    return described_teacher(Path(word))
 
 
 def check_limits(prefer: str, max_hours: float | None, max_memory: float | None) -> None:

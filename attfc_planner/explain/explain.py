@@ -28,7 +28,7 @@ NUM_STORAGES = 8
 """Storages that are listed at the peak."""
 
 GROUPS = {
-    "kept between steps": ("weights", "class encoder", "momentum", "container"),
+    "kept between steps": ("weights", "class encoder", "teacher", "momentum", "container"),
     "comes and goes within a step": (
         "activations",
         "gradients",

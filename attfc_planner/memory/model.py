@@ -36,10 +36,10 @@ from attfc_train.profile.profile import TrainProfile
 from attfc_train.units import Bytes
 
 WORKSPACE = "convolution workspace"
-_KEPT = {"weights", "momentum", "class encoder", "container"}
+_KEPT = {"weights", "momentum", "class encoder", "teacher", "container"}
 """Categories whose bytes live from one step to the next."""
-_RARE = {"setup", "embeddings"}
-"""Terms of the construction and of the evaluation, which are seldom the peak."""
+_RARE = {"setup", "embeddings", "teacher"}
+"""Terms of the construction and of the evaluation, which are seldom the peak, and of a teacher, which few runs have."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from attfc_train.units import Bytes
 STACKED = (
     "weights",
     "class encoder",
+    "teacher",
     "momentum",
     "container",
     "gradients",

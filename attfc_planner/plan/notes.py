@@ -29,6 +29,7 @@ def notes_of(request: PlanRequest, winner: Candidate, constraints: Sequence[Cons
         *(_few_identities(request.num_ids, backbone) if backbone != _TOY else ()),
         *_few_images(request.num_ids, request.num_images),
         *_missed_hours(winner, constraints),
+        *_teacher(winner),
     )
 
 
@@ -63,3 +64,8 @@ def _missed_hours(winner: Candidate, constraints: Sequence[ConstraintSlack]) -> 
     limit = next((each for each in constraints if each.name == "hours"), None)
     if limit is not None and hours is not None and limit.may_be_missed:
         yield f"Training takes {time_words(hours)}; your limit of {limit.limit:g} h may be missed."
+
+
+def _teacher(winner: Candidate) -> Iterator[str]:
+    if winner.profile.teacher.is_on:
+        yield "Memory and time count the teacher's forward pass. The accuracy does not: nothing is known of what it adds."

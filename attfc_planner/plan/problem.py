@@ -177,7 +177,8 @@ def base_profile(request: PlanRequest, gpu: GpuProfile) -> TrainProfile:
     """Return the recipe that settings are applied to: the backbone's preset, for the data and the length asked for."""
     recipe = load_preset(RECIPES.get(request.backbone, DEFAULT_RECIPE))
     data = {"path": request.data_path, "num_ids": request.num_ids, "num_images": request.num_images}
-    model = {"backbone": request.backbone, "image_size": request.image_size}
+    embedding_size = request.embedding_size or recipe.model.embedding_size
+    model = {"backbone": request.backbone, "image_size": request.image_size, "embedding_size": embedding_size}
     run = {
         "epochs": request.epochs,
         "steps": None,
@@ -190,6 +191,7 @@ def base_profile(request: PlanRequest, gpu: GpuProfile) -> TrainProfile:
             "data": recipe.data.model_copy(update=data),
             "model": recipe.model.model_copy(update=model),
             "run": recipe.run.model_copy(update=run),
+            "teacher": request.teacher,
         }
     )
     return planned if request.is_free else with_head(planned, request.head)

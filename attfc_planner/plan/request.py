@@ -13,7 +13,7 @@ from attfc_planner.search.tuned import tried_kinds
 from attfc_train.document import Precision
 from attfc_train.errors import UsageError
 from attfc_train.heads.kinds import BASELINE, HEADS
-from attfc_train.profile.profile import TrainProfile
+from attfc_train.profile.profile import NO_TEACHER, TeacherSettings, TrainProfile
 from attfc_train.units import Bytes, format_bytes
 
 BEST_FIRST: tuple[Precision, ...] = ("bf16", "fp16", "fp32")
@@ -55,6 +55,10 @@ class PlanRequest:
     tuned: TrainProfile | None = None
     """Written by ``attfc-plan tune`` for these data: its trainings take the place of the accuracy prior."""
     val: tuple[str, ...] = ()
+    teacher: TeacherSettings = NO_TEACHER
+    """Of which architecture and image size are known, where there is one."""
+    embedding_size: int | None = None
+    """None: the recipe's."""
     num_trials: int = 40
     seed: int = 0
     command: str = "attfc-plan"

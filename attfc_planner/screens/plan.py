@@ -146,6 +146,11 @@ def head_keeps(profile: TrainProfile) -> tuple[tuple[str, str], ...]:
     return (("head keeps", f"{per_identity:,.0f} bytes per identity, {total} in all"),)
 
 
+def teacher_row(profile: TrainProfile) -> tuple[tuple[str, str], ...]:
+    """Return a row about the teacher, where there is one."""
+    return (("teacher", profile.teacher.describe()),) if profile.teacher.is_on else ()
+
+
 def _figure(field: str, value: float) -> str:
     """Return a figure as text: ``('fp32_flops', 8.1e12) -> '8,100 G'``."""
     if field == "capacity_bytes":
@@ -171,6 +176,7 @@ def _setting_table(plan: Plan) -> Table:
         ("identities, backbone", f"{profile.num_ids:,}, {profile.model.backbone} at {profile.run.precision}"),
         *(row(section) for row, section in shown),
         *head_keeps(profile),
+        *teacher_row(profile),
     ]
     table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in rows:

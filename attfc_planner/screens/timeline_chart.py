@@ -13,6 +13,7 @@ from attfc_train.units import Bytes, format_bytes
 COLORS = {
     "weights": "blue",
     "class encoder": "cyan",
+    "teacher": "bright_cyan",
     "momentum": "magenta",
     "container": "yellow",
     "gradients": "red",

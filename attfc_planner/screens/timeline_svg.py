@@ -24,6 +24,7 @@ CHARACTER = 7.5
 COLORS = {
     "weights": ("#4e79a7", "#6b9bd1"),
     "class encoder": ("#499894", "#5fc2bd"),
+    "teacher": ("#8c6bb1", "#b59ad6"),
     "momentum": ("#b07aa1", "#cf9cc3"),
     "container": ("#d9a514", "#f1ce63"),
     "gradients": ("#e15759", "#ff8a85"),

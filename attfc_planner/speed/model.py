@@ -29,6 +29,7 @@ from attfc_train.units import Bytes
 
 _GROUP_OF_PHASE = {
     "references": "class encoder",
+    "teacher": "teacher",
     "forward": "feature encoder",
     "backward": "feature encoder",
     "loss": "loss",

@@ -21,6 +21,7 @@ CATEGORIES = (
     "gradients",
     "momentum",
     "class encoder",
+    "teacher",
     "container",
     "input",
     "loss",

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attfc_planner.trace.fake_results import FakeResults
 from attfc_planner.trace.history import Trace
@@ -39,7 +39,7 @@ from attfc_train.backbones.kinds import build_encoder
 from attfc_train.data.batch import Batch
 from attfc_train.evaluate.embed import embed_batches
 from attfc_train.phase import current_phase
-from attfc_train.profile.profile import TrainProfile
+from attfc_train.profile.profile import FOREIGN, TrainProfile
 from attfc_train.step.build import build
 from attfc_train.step.state import TrainState
 from attfc_train.step.step import train_step
@@ -268,9 +268,18 @@ def record_steps(profile: TrainProfile, batches: Sequence[TrainProfile], device:
 
 
 def _built(profile: TrainProfile, recorder: Recorder, device: torch.device) -> TrainState:
-    state = build(profile, device)
+    state = build(profile, device, teacher=_foreign_teacher(profile, device))
     _tag_state(recorder, state)
     return state
+
+
+def _foreign_teacher(profile: TrainProfile, device: torch.device) -> nn.Module | None:
+    """Return the network of a teacher that only its file knows, without values; None for all others, which `build` knows."""
+    if profile.teacher.backbone != FOREIGN:
+        return None
+    from attfc_train.export.teacher import empty_network  # needs the extra 'export'
+
+    return empty_network(profile.teacher, device)
 
 
 def _trained(example: TrainProfile, recorder: Recorder, state: TrainState, device: torch.device) -> None:
@@ -332,6 +341,9 @@ def _tag_state(recorder: Recorder, state: TrainState) -> None:
         encoder = state.class_encoder.class_encoder
         for tensor in (*encoder.parameters(), *encoder.buffers()):
             recorder.tag("class encoder", tensor)
+    if state.teacher:
+        for tensor in (*state.teacher.network.parameters(), *state.teacher.network.buffers()):
+            recorder.tag("teacher", tensor)
     for tensor in tensors_in(state.optimizer.state_dict()):
         recorder.tag("momentum", tensor)
     for parameter in learned:

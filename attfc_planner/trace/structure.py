@@ -21,7 +21,16 @@ from attfc_train.heads.full_fc.settings import FullFCSettings
 from attfc_train.heads.learned.settings import LearnedSettings
 from attfc_train.heads.partial_fc.settings import PartialFCSettings
 from attfc_train.heads.settings import HeadSettings, MarginSettings
-from attfc_train.profile.profile import DataSettings, ModelSettings, OptimSettings, RunSettings, TrainProfile
+from attfc_train.profile.profile import (
+    FOREIGN,
+    NO_TEACHER,
+    DataSettings,
+    ModelSettings,
+    OptimSettings,
+    RunSettings,
+    TeacherSettings,
+    TrainProfile,
+)
 
 _OTHER_CHUNK = 787
 """Slots scored at a time in a second trace: like no other size of a step, so that it cannot be mistaken for one."""
@@ -331,6 +340,7 @@ def structure_of(profile: TrainProfile, base: Knobs) -> TrainProfile:
         head=structure.plain(profile.head),
         optim=_optim(profile.optim),
         run=RunSettings(precision=profile.run.precision, steps=1000),
+        teacher=_plain_teacher(profile.teacher),
     )
     return with_knobs(plain, replace(base, identities=plain.num_ids, references=min(1, structure.references(profile.head))))
 
@@ -338,7 +348,7 @@ def structure_of(profile: TrainProfile, base: Knobs) -> TrainProfile:
 def head_structure(structure: TrainProfile) -> TrainProfile:
     """Return the same head on the smallest backbone: the network does not change how sizes depend on the head's knobs."""
     model = ModelSettings(backbone="tiny", embedding_size=structure.model.embedding_size, image_size=32)
-    return structure.model_copy(update={"model": model})
+    return structure.model_copy(update={"model": model, "teacher": NO_TEACHER})
 
 
 def is_direct(structure: TrainProfile) -> bool:
@@ -365,6 +375,12 @@ def _slots_and_chunks(base: Knobs, learns: bool = False) -> list[Knobs]:
 
 def _plain_margin(margin: MarginSettings) -> MarginSettings:
     return MarginSettings(kind=margin.kind, gradient=margin.gradient)
+
+
+def _plain_teacher(teacher: TeacherSettings) -> TeacherSettings:
+    if teacher.backbone == FOREIGN:  # its file is its architecture
+        return TeacherSettings.model_validate(teacher.model_dump(exclude={"weight"}))
+    return TeacherSettings(backbone=teacher.backbone, image_size=teacher.image_size)
 
 
 def _optim(optim: OptimSettings) -> OptimSettings:

@@ -23,7 +23,7 @@ from attfc_train.evaluate.verification_set import VerificationSet
 from attfc_train.export.model_file import Encoder, Which, open_encoder
 from attfc_train.run.checkpoint import load_checkpoint
 from attfc_train.run.loop import BEST_FILE, MODEL_FILE
-from attfc_train.run.run import memory_is_enough
+from attfc_train.run.out_of_memory import memory_is_enough
 from attfc_train.run.segments import claim_segments
 
 

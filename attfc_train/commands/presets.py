@@ -42,7 +42,7 @@ def show(
         typer.echo(profile.model_dump_json(indent=2))
         return
     typer.echo(f"{name}: {profile.description}")
-    document = profile.model_dump(mode="json")
+    document = profile.document()
     for key, values in known_keys(profile).items():
         typer.echo(f"{f'{key}={_value(document, key)}':40s}  {values.rule}")
 

@@ -37,12 +37,13 @@ class Source:
     override: Sequence[str]
     extend: float | None
     init: Path | None
+    teacher: str | None = None
 
     @property
     def assignments(self) -> list[str]:
-        """The assignments of ``--set``, then ``--data`` and ``--val``, which win over them."""
-        data = [f"data.path={json.dumps(self.data)}"] if self.data is not None else []
-        return [*self.override, *data, *([f"run.val={json.dumps(list(self.val))}"] if self.val else [])]
+        """The assignments of ``--set``, then those of ``--data``, ``--val`` and ``--teacher``, which win over them."""
+        given = {"data.path": self.data, "run.val": list(self.val) or None, "teacher.path": self.teacher}
+        return [*self.override, *(f"{key}={json.dumps(value)}" for key, value in given.items() if value is not None)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +83,10 @@ def train(source: Source, given: Sequence[str], process: ProcessOptions) -> None
     if source.init is not None and not source.init.exists():
         raise CheckpointError("--init must exist", f"'{source.init}', where nothing is", "Example: --init runs/faces.")
 
+    from attfc_train.export.teacher import open_teacher
     from attfc_train.run import run
 
-    run.start(profile, _run_options(source.output, process), _initialiser(source.init))
+    run.start(profile, _run_options(source.output, process), _initialiser(source.init), open_teacher)
 
 
 def _resume(folder: Path, source: Source, given: Sequence[str], process: ProcessOptions) -> None:
@@ -99,9 +101,10 @@ def _resume(folder: Path, source: Source, given: Sequence[str], process: Process
 
     check_resumable(source.assignments)
 
+    from attfc_train.export.teacher import open_teacher
     from attfc_train.run import run
 
-    run.resume(_run_options(folder, process), source.assignments, source.extend)
+    run.resume(_run_options(folder, process), source.assignments, source.extend, open_teacher)
 
 
 def _loaded(source: Source) -> TrainProfile:

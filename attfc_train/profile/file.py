@@ -163,7 +163,7 @@ def with_overrides(profile: TrainProfile, assignments: Iterable[str]) -> TrainPr
         UsageError: not an assignment, or no such setting.
         ProfileError: the result breaks a rule of the schema.
     """
-    document = profile.model_dump(mode="json")
+    document = profile.document()
     assignments = list(assignments)
     if any(assignment.startswith("run.epochs=") for assignment in assignments):
         document["run"]["steps"] = None  # a number of steps would win over the epochs that were just asked for
@@ -263,7 +263,8 @@ def _change_head(document: dict[str, Any], assignments: list[str]) -> None:
 def _predicted_settings(profile: TrainProfile) -> tuple[object, ...]:
     """Return the settings that a prediction is about: with others it would be wrong."""
     optim = profile.optim
-    return profile.model, profile.head, optim.batch_size, optim.accumulation, profile.run.precision
+    precision = profile.run.precision
+    return profile.model, profile.head, optim.batch_size, optim.accumulation, precision, profile.teacher.architecture
 
 
 def _json_or_text(text: str) -> Any:

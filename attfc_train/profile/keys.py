@@ -12,7 +12,7 @@ from attfc_train.errors import UsageError
 from attfc_train.heads.kinds import HEADS
 from attfc_train.profile.profile import BACKBONE_NAMES, TrainProfile
 
-SECTIONS = ("data", "model", "head", "optim", "run")
+SECTIONS = ("data", "model", "head", "optim", "run", "teacher")
 _MOST_SHOWN = 4
 _EXAMPLE = "optim.batch_size"
 
@@ -50,7 +50,9 @@ def known_keys(profile: TrainProfile, kind: str | None = None) -> dict[str, Valu
         if section == "head" and kind in HEADS:
             settings = HEADS[kind].settings
         keys |= dict(_keys_of(settings, section))
-    return keys | {"model.backbone": Values(_listed(BACKBONE_NAMES), False), "head.kind": Values(_listed(HEADS), False)}
+    backbones = Values(_listed(BACKBONE_NAMES), False)
+    teachers = Values(f"{backbones.rule}, or null", False)
+    return keys | {"model.backbone": backbones, "teacher.backbone": teachers, "head.kind": Values(_listed(HEADS), False)}
 
 
 def unknown_key(key: str, assignment: str, keys: Mapping[str, Values]) -> UsageError:

@@ -9,9 +9,9 @@ model that sees both.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Annotated, Literal, Self, TypeAlias, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, Union
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from attfc_train.backbones.kinds import BACKBONES, BatchNormVariance
 from attfc_train.document import MOST, MOST_BYTES, Frozen, Precision, Value
@@ -167,6 +167,51 @@ class RunSettings(Frozen):
         return self.model_copy(update={"steps": steps})
 
 
+FOREIGN = "onnx"
+"""The backbone of a teacher that only an ONNX file knows."""
+
+
+class TeacherSettings(Frozen):
+    """A trained network that the feature encoder learns to agree with, beside its identities (docs/methods.md)."""
+
+    path: str | None = None
+    """Its file or run, as ``--init`` takes it; None: there is no teacher."""
+    weight: float = Field(7.0, gt=0, le=10_000)
+    """Of the angular distance in the loss; 7 is VarGFaceNet's (arXiv 1910.04985)."""
+    backbone: str | None = None
+    """One of `BACKBONE_NAMES`, or ``onnx`` for a network that only its file knows; None until the file is opened."""
+    image_size: int | None = Field(None, ge=32, le=512)
+    """H = W in pixels that it was trained with; None: the student's. Other images are resized on the device."""
+    digest: str | None = Field(None, pattern="^[0-9a-f]{32}$")
+    """Of its parameters, as a run was started with them; a resumed run compares it."""
+
+    @model_validator(mode="after")
+    def _known_backbone(self) -> Self:
+        if self.backbone not in (None, FOREIGN, *BACKBONE_NAMES):
+            raise ValueError(f"teacher.backbone must be a known name, but got '{str(self.backbone)[:40]}'")
+        if self.backbone == FOREIGN and self.path is None:
+            raise ValueError(f"teacher.backbone '{FOREIGN}' needs its file as teacher.path, but got none")
+        return self
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there is a teacher."""
+        return self.path is not None or self.backbone is not None
+
+    @property
+    def architecture(self) -> tuple[object, ...]:
+        """The settings that memory and time depend on."""
+        return self.is_on, self.backbone, self.image_size
+
+    def describe(self) -> str:
+        """Return the teacher in a few words."""
+        size = f" at {self.image_size} pixels" if self.image_size else ""
+        return f"{self.backbone or 'unknown'}{size}, weight {self.weight:g}"
+
+
+NO_TEACHER = TeacherSettings()
+
+
 class TrainProfile(Frozen):
     """The whole document. ``schema_version`` must equal `SCHEMA_VERSION`."""
 
@@ -178,10 +223,23 @@ class TrainProfile(Frozen):
     head: AnyHead = AttFCSettings()
     optim: OptimSettings = OptimSettings()
     run: RunSettings = RunSettings()
+    teacher: TeacherSettings = NO_TEACHER
     prediction: Prediction | None = None
     provenance: Provenance | None = None
     search: SearchSummary | None = None
     """What the plan was chosen from, and by which rule; it decides nothing."""
+
+    @model_serializer(mode="wrap")
+    def _without_a_teacher_that_is_none(self, serialised: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Files, checkpoints and digests of profiles without one are those that they were before there were any.
+        document: dict[str, Any] = serialised(self)
+        if self.teacher == NO_TEACHER:
+            document.pop("teacher", None)
+        return document
+
+    def document(self) -> dict[str, Any]:
+        """Return the profile as JSON has it, with every section."""
+        return {**self.model_dump(mode="json"), "teacher": self.teacher.model_dump(mode="json")}
 
     @model_validator(mode="after")
     def _warm_up_within_run(self) -> Self:

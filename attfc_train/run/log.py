@@ -14,6 +14,9 @@ follows the start where other segments are in force than the plan assumed: ``pre
 A ``step`` has ``stranger_cosine`` (mean over queries of different identities) and ``chance_loss``, the loss if nothing told
 them apart; a ``collapse`` says that features are alike and the loss stays there (`attfc_train.run.collapse`).
 
+A ``step`` with a teacher has ``teacher_cosine``, the mean of the last batch's with its embeddings; the distance that it is made
+of is not in ``loss``.
+
 A ``step`` of a head with a container also has ``filled_slots``, ``identities_held`` (distinct), ``mean_age_steps`` and
 ``max_age_steps`` (since a slot was written), and of the last batch ``conflict_share`` (samples whose identity holds a slot),
 ``found_age_steps`` (mean age of those slots), ``center_cosine`` (stored against fresh center) and ``center_cosine_per_step``
@@ -102,7 +105,7 @@ class RunLog:
         self.event("step", step, **values)
         state = self.line.state
         state.seconds_per_step = seconds_left / max(1, state.total - step) if step < state.total else 0.0
-        state.container = "".join(_container_text(values))
+        state.container = "  ".join([*_container_text(values), *_teacher_text(values)])
         state.values = values
         self.line.reached(step)
         if self.console.is_terminal:
@@ -112,7 +115,7 @@ class RunLog:
             f"memory {format_bytes(int(values['memory_bytes']))} (peak {format_bytes(int(values['peak_memory_bytes']))})  "
             f"left {format_seconds(seconds_left)}"
         )
-        self.say(f"step {step}/{state.total}  {'  '.join([text, *_container_text(values)])}")
+        self.say(f"step {step}/{state.total}  {'  '.join([text, *_container_text(values), *_teacher_text(values)])}")
 
     def say(self, text: str) -> None:
         """Print a line above the live line."""
@@ -128,6 +131,11 @@ def _container_text(values: dict[str, float]) -> list[str]:
     cosine = values["center_cosine"]
     compared = f", cosine {cosine:.2f} with fresh ones" if math.isfinite(cosine) else ""
     return [f"{filled:,.0f} centers, {age:,.0f} steps old{compared}"]
+
+
+def _teacher_text(values: dict[str, float]) -> list[str]:
+    """Return how near the teacher is; nothing without one."""
+    return [f"teacher at cosine {values['teacher_cosine']:.2f}"] if "teacher_cosine" in values else []
 
 
 def _finite(value: Any) -> Any:

@@ -36,6 +36,7 @@ RESUMABLE = (
     "head.storage",
     "head.queue_mode",
     "head.queue_length",
+    "teacher.path",
     "optim.accumulation",
     "optim.learning_rate",
     "optim.warmup_steps",

@@ -25,6 +25,7 @@ from attfc_train.data.loader import AttentionLoader
 from attfc_train.errors import CollapseError, DataError, Interrupted, NonFiniteLossError
 from attfc_train.evaluate.pairs import Verification
 from attfc_train.interrupt import StopFlag
+from attfc_train.losses.distillation import cosine_of
 from attfc_train.optim import schedule
 from attfc_train.profile.file import save_profile
 from attfc_train.run.checkpoint import FILE_NAME, Checkpoints, has_checkpoint, save_model
@@ -223,6 +224,7 @@ class Loop:
         profile = self.state.profile
         memory = memory_use(self.state.device)
         health = self.state.head.health(self.state.step, metrics.observed)
+        distance = metrics.teacher_distance
         steps, seconds, waited = self._clock.lap(self.state.step)
         if health.warning is not None:
             self.log.say(health.warning)
@@ -238,6 +240,7 @@ class Loop:
             peak_memory_bytes=float(memory.peak),
             **(look.by_name() if look else {}),
             **health.values,
+            **({} if distance is None else {"teacher_cosine": cosine_of(distance.item())}),
         )
 
     def _report_images(self) -> None:

@@ -14,6 +14,8 @@ The order of what happens (`attfc_train.run.loop.Loop._train_step`):
 from __future__ import annotations
 
 import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -114,3 +116,22 @@ def too_large(state: TrainState, failure: OutOfMemory, how_to_go_on: str) -> Dev
         f"{failure.message}{where} with {profile.optim.micro_batch_size} queries at a time",
         f"{how_to_go_on} with {remedy}--set model.gradient_checkpointing=true or a smaller head.dcc_size.",
     )
+
+
+@contextmanager
+def memory_is_enough(device: torch.device) -> Iterator[None]:
+    """Report it as the user's error where something inside runs out of memory.
+
+    Raises:
+        DeviceMemoryError: instead of the errors of PyTorch's allocators.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        raise DeviceMemoryError(
+            f"the model, the head and a batch must fit into the memory of {device}",
+            reason(error),
+            "Lower head.dcc_size or optim.batch_size, or ask attfc-plan for settings that fit.",
+        ) from error

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,7 @@ from attfc_train.data.sampling.pairs import PairSampler
 from attfc_train.data.sampling.sampler import AttentionSampler, Sampler
 from attfc_train.data.source import open_dataset
 from attfc_train.data.survey.problems import problems_of_counts
-from attfc_train.errors import CheckpointError, DataError, DeviceMemoryError, UsageError, VerificationSetError
+from attfc_train.errors import CheckpointError, DataError, UsageError, VerificationSetError
 from attfc_train.evaluate.embed import evaluate
 from attfc_train.evaluate.load import load_verification_sets
 from attfc_train.optim.precision import prepare_device
@@ -38,12 +37,14 @@ from attfc_train.run.live_line import busy
 from attfc_train.run.log import RunLog, read_log, replaced_before
 from attfc_train.run.longer import begin_with, check_resumable, extended, not_half_extended
 from attfc_train.run.loop import BEST_FILE, MODEL_FILE, MODELS, PROFILE_FILE, Evaluator, Loop
-from attfc_train.run.out_of_memory import OnOom, is_out_of_memory, reason
+from attfc_train.run.out_of_memory import OnOom, memory_is_enough
 from attfc_train.run.preflight import check_start, planned_memory, prediction_for
 from attfc_train.run.summary import is_summarised, last_words, write_summary
+from attfc_train.run.teacher import OpenTeacher, new_teacher, opened_teacher, same_teacher, teacher_lines
 from attfc_train.run.trackers import TrackedRun, Trackers
 from attfc_train.step.build import build
 from attfc_train.step.state import TrainState
+from attfc_train.step.teacher import TrainedTeacher
 
 if TYPE_CHECKING:
     from attfc_train.run.longer import Initialise
@@ -66,18 +67,26 @@ class RunOptions:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
-def start(profile: TrainProfile, options: RunOptions, initialise: Initialise | None = None) -> None:
+def start(
+    profile: TrainProfile,
+    options: RunOptions,
+    initialise: Initialise | None = None,
+    open_teacher: OpenTeacher | None = None,
+) -> None:
     """Start a new run of `profile`, whose ``data.path`` is set, in ``options.folder``.
 
     Args:
         initialise: loads the weights to begin with; None: they are random.
+        open_teacher: opens the profile's teacher, where it has one.
     """
     with run_folder(options.folder, options.say):
         _must_be_new(options.folder)
+        with busy(options.console, f"Reading the teacher {profile.teacher.path}"):
+            profile, teacher = new_teacher(profile, open_teacher)
         with busy(options.console, f"Reading the index of {profile.data.path}"):
             dataset = _open(profile)
             resolved = _resolved(profile, dataset)
-        _run(resolved, dataset, options, initialise=initialise)
+        _run(resolved, dataset, options, initialise=initialise, teacher=teacher)
 
 
 def _run(
@@ -86,6 +95,7 @@ def _run(
     options: RunOptions,
     checkpoint: Checkpoint | None = None,
     initialise: Initialise | None = None,
+    teacher: TrainedTeacher | None = None,
 ) -> None:
     """Train to the end in ``options.folder``, which is locked.
 
@@ -93,13 +103,14 @@ def _run(
         profile: with the numbers of `dataset`.
         checkpoint: to go on from, which is emptied; None: begin at step 0.
         initialise: loads the weights to begin with; None: they are random.
+        teacher: that of `profile`.
     """
     with busy(options.console, "Reading the verification sets"):
         evaluator = _evaluator(profile, options.device)
     check_start(profile, options.device, options.on_oom == "fail", options.say)
     prepare_device(options.device, profile.run.precision)  # before the loss kernels are timed, while the state is built
     with memory_is_enough(options.device):
-        state = build(profile, options.device)
+        state = build(profile, options.device, teacher=teacher.network if teacher else None)
         checkpoints = Checkpoints(options.folder, profile.run.keep_checkpoints)
         best_accuracy = None
         if checkpoint is not None:
@@ -115,7 +126,12 @@ def _run(
         _train(state, dataset, evaluator, options, checkpoints, best_accuracy)
 
 
-def resume(options: RunOptions, assignments: Sequence[str] = (), extend: float | None = None) -> None:
+def resume(
+    options: RunOptions,
+    assignments: Sequence[str] = (),
+    extend: float | None = None,
+    open_teacher: OpenTeacher | None = None,
+) -> None:
     """Continue the run in ``options.folder`` from its last checkpoint, as if it had never stopped.
 
     One that had not saved yet begins again.
@@ -123,6 +139,7 @@ def resume(options: RunOptions, assignments: Sequence[str] = (), extend: float |
     Args:
         assignments: ``section.key=value`` for keys of `RESUMABLE`.
         extend: epochs to add to the run, finished or not.
+        open_teacher: opens the run's teacher, where it has one.
     """
     check_resumable(assignments)
     folder = options.folder
@@ -144,10 +161,12 @@ def resume(options: RunOptions, assignments: Sequence[str] = (), extend: float |
             profile = checkpoint.profile
         if extend is not None:
             profile = not_half_extended(profile, folder / PROFILE_FILE)
-        profile = extended(with_overrides(profile, assignments), extend)
+        profile = extended(same_teacher(profile, with_overrides(profile, assignments)), extend)
+        with busy(options.console, f"Reading the teacher {profile.teacher.path}"):
+            teacher = opened_teacher(profile, open_teacher)
         with busy(options.console, f"Reading the index of {profile.data.path}"):
             dataset = _same_data(profile)
-        _run(profile, dataset, options, checkpoint)
+        _run(profile, dataset, options, checkpoint, teacher=teacher)
 
 
 def _is_finished(folder: Path) -> bool:
@@ -204,25 +223,6 @@ def _check_labels(profile: TrainProfile, dataset: FaceDataset) -> None:
         rule = f"'{dataset.name}' must have the labels with which the run was started, in the same order"
         got = f"others (digest {digest} in place of {profile.data.labels_digest})"
         raise DataError(rule, got, "Restore the data and its .idx file, or start a new run.")
-
-
-@contextmanager
-def memory_is_enough(device: torch.device) -> Iterator[None]:
-    """Report it as the user's error where something inside runs out of memory.
-
-    Raises:
-        DeviceMemoryError: instead of the errors of PyTorch's allocators.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-        raise DeviceMemoryError(
-            f"the model, the head and a batch must fit into the memory of {device}",
-            reason(error),
-            "Lower head.dcc_size or optim.batch_size, or ask attfc-plan for settings that fit.",
-        ) from error
 
 
 def _must_be_new(folder: Path) -> None:
@@ -369,6 +369,8 @@ def _sampler(profile: TrainProfile, index: IdentityIndex) -> Sampler:
 def _introduce(log: RunLog, state: TrainState, dataset: FaceDataset, evaluator: Evaluator, options: RunOptions) -> None:
     """Say what is trained, and say and record what of the data would hurt or was passed over, verification sets' too."""
     log.say(_headline(state.profile, dataset, options))
+    for line in teacher_lines(state.profile):
+        log.say(line)
     ramp = state.profile.head.margin.ramp
     if state.step < ramp:
         log.say(f"The margin grows until step {ramp:,}: until then the loss may rise while the model")

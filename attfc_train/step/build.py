@@ -12,16 +12,20 @@ from attfc_train.optim.precision import LossScaler
 from attfc_train.optim.schedule import rate_controller
 from attfc_train.optim.sgd import SGD
 from attfc_train.phase import phase
-from attfc_train.profile.profile import TrainProfile
+from attfc_train.profile.profile import ModelSettings, TrainProfile
 from attfc_train.step.ranks import Ranks
 from attfc_train.step.state import TrainState
+from attfc_train.step.teacher import Teacher
 
 ALONE = Ranks()
 """The one process of a run."""
 
 
-def build(profile: TrainProfile, device: torch.device, ranks: Ranks = ALONE) -> TrainState:
+def build(profile: TrainProfile, device: torch.device, ranks: Ranks = ALONE, teacher: nn.Module | None = None) -> TrainState:
     """Build a fresh state for a resolved profile, initialised from its seed.
+
+    Args:
+        teacher: the network of the profile's teacher, which is moved to `device`; None: one of its architecture, untrained.
 
     Raises:
         ProfileError: the backbone is unknown.
@@ -42,7 +46,25 @@ def build(profile: TrainProfile, device: torch.device, ranks: Ranks = ALONE) -> 
             rates=rate_controller(profile),
             scaler=LossScaler(device) if profile.run.precision == "fp16" else None,
             first_bad_step=torch.full((), -1, device=device),
+            teacher=_build_teacher(profile, teacher, device),
         )
+
+
+def _build_teacher(profile: TrainProfile, trained: nn.Module | None, device: torch.device) -> Teacher | None:
+    settings = profile.teacher
+    if not settings.is_on:
+        return None
+    image_size = settings.image_size or profile.model.image_size
+    # Last of all, so that the student's random weights are those that it has without a teacher.
+    network = _untrained_teacher(profile, image_size, device) if trained is None else trained.to(device)
+    return Teacher(network, image_size, settings.weight)
+
+
+def _untrained_teacher(profile: TrainProfile, image_size: int, device: torch.device) -> nn.Module:
+    backbone = profile.teacher.backbone
+    assert backbone is not None, "the teacher's file was not opened"
+    architecture = ModelSettings(backbone=backbone, embedding_size=profile.model.embedding_size, image_size=image_size)
+    return build_encoder(architecture, device)
 
 
 def _site(profile: TrainProfile) -> HeadSite:

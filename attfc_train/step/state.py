@@ -18,6 +18,7 @@ from attfc_train.optim.sgd import SGD
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.step.ranks import Ranks
 from attfc_train.step.rollback import StepStart
+from attfc_train.step.teacher import Teacher
 
 
 @dataclass(slots=True)
@@ -40,6 +41,8 @@ class TrainState:
     """Optimiser steps done; the sampler's position is step x batch_size."""
     first_bad_step: Tensor = field(default_factory=lambda: torch.tensor(-1))
     """int64 scalar on the device: the first step whose loss or gradient was not finite; -1 is none."""
+    teacher: Teacher | None = None
+    """Never changes, so that neither a checkpoint nor an undone step knows it."""
     start: StepStart = field(init=False)
     """The small tensors as the step under way found them."""
 

@@ -4,12 +4,14 @@ Its events, in this order (docs/methods.md):
 
 1. The head begins: the weight of every query in the mean loss, and for Partial FC the step's classes.
 2. The class encoder moves towards the feature encoder, and what can be undone is copied (`attfc_train.step.rollback`).
-3. For each micro-batch: features of its references, features of its queries, loss, backward pass. Gradients add up.
+3. For each micro-batch: features of its references, what a teacher makes of its queries, features of its queries, loss,
+   backward pass. Gradients add up.
 4. Everything of the update and of the enqueue that needs memory is computed.
 5. The commit: weights, momentum buffers, slots and averaged running statistics change. It allocates nothing.
 
 References come before queries, and without a graph: the class encoder's activations are gone before those of the feature
-encoder are kept for the backward pass. Attention needs no more of a reference than its features.
+encoder are kept for the backward pass. Attention needs no more of a reference than its features, and the loss no more of a
+teacher than its embeddings, which come before the queries too.
 
 Two rules hold for everything that is called here:
 
@@ -31,6 +33,7 @@ from torch import Tensor
 from attfc_train.data.batch import Batch, normalised
 from attfc_train.heads.containers.writes import commit
 from attfc_train.heads.head import Enqueue, HeadOutput
+from attfc_train.losses.distillation import angular_distances
 from attfc_train.losses.learning import Descent
 from attfc_train.optim import schedule
 from attfc_train.optim.precision import MOST_SKIPPED, autocast
@@ -44,12 +47,14 @@ class StepMetrics:
     """Device scalars, so that reading them (a sync) is the caller's choice."""
 
     loss: Tensor
-    """Mean loss of the step's queries, fp32."""
+    """Mean loss of the step's queries, fp32; a teacher's part is not in it."""
     gradient_norm: Tensor
     """L2 norm of the feature encoder's gradient before clipping, fp32."""
     learning_rate: float
     observed: Mapping[str, Tensor]
     """Figures of the head about the step, by the log's names; empty unless `Head.observes`."""
+    teacher_distance: Tensor | None = None
+    """Mean squared distance of the step's queries to the teacher's embeddings, fp32; None without a teacher."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +75,12 @@ def train_step(state: TrainState, batch: Batch) -> StepMetrics:
         if not state.start.is_kept:  # a repeated step has its copies already, and its class encoder has moved
             _update_class_encoder(state)
             state.start.keep()
-    outputs = _accumulate(state, batch, weights)
+    outputs, distances = _accumulate(state, batch, weights)
     with phase("update"):
         loss = torch.stack([output.loss for output in outputs]).sum()
-        update = _prepare_update(state, loss)
+        distance = torch.stack(distances).sum() if distances else None
+        objective = _objective(state, loss, distance)
+        update = _prepare_update(state, objective)
     with phase("enqueue"):
         enqueue = _prepare_enqueue(state, batch, outputs)
     # From here on nothing allocates, so nothing can fail, and weights and slots change together.
@@ -85,10 +92,10 @@ def train_step(state: TrainState, batch: Batch) -> StepMetrics:
     with phase("momentum"):
         _finish_class_encoder(state)
     state.head.forget_step()
-    state.rates.observe(loss)
+    state.rates.observe(objective)
     state.step += 1
     state.start.end_commit()
-    return StepMetrics(loss, update.gradient_norm, update.learning_rate, enqueue.observed)
+    return StepMetrics(loss, update.gradient_norm, update.learning_rate, enqueue.observed, distance)
 
 
 def _update_class_encoder(state: TrainState) -> None:
@@ -103,32 +110,57 @@ def _finish_class_encoder(state: TrainState) -> None:
         state.class_encoder.finish(settings.momentum_at(state.step), passes=state.profile.num_passes)
 
 
-def _accumulate(state: TrainState, batch: Batch, weights: Tensor) -> list[HeadOutput]:
-    """Add up the gradients of all micro-batches; return their losses, without graphs, and their new centers."""
+def _objective(state: TrainState, loss: Tensor, distance: Tensor | None) -> Tensor:
+    """Return what is minimised: the head's loss, and the weighted distance to a teacher."""
+    return loss if distance is None or state.teacher is None else loss + state.teacher.weight * distance
+
+
+def _accumulate(state: TrainState, batch: Batch, weights: Tensor) -> tuple[list[HeadOutput], list[Tensor]]:
+    """Add up the gradients of all micro-batches; return what each gave, without graphs.
+
+    Returns:
+        Losses and new centers, and with a teacher the shares of the mean distance to it.
+    """
     outputs = []
+    distances = []
     parts = state.profile.num_passes
     with phase("input"):
         micro_batches = list(batch.split(parts, state.profile.head.is_paired))
     # The weights are those of the whole batch: losses and gradients of its parts add up to its mean loss and gradient.
     for part, part_weights in zip(micro_batches, weights.chunk(parts), strict=True):
-        output = _forward(state, part, part_weights)
+        output, distance = _forward(state, part, part_weights)
         with phase("backward"):
-            (state.scaler.scale * output.loss if state.scaler else output.loss).backward()
+            objective = _objective(state, output.loss, distance)
+            (state.scaler.scale * objective if state.scaler else objective).backward()
         outputs.append(HeadOutput(output.loss.detach(), output.centers))
-    return outputs
+        if distance is not None:
+            distances.append(distance.detach())
+    return outputs, distances
 
 
-def _forward(state: TrainState, part: Batch, weights: Tensor) -> HeadOutput:
-    """Compute references, queries and loss of one micro-batch."""
+def _forward(state: TrainState, part: Batch, weights: Tensor) -> tuple[HeadOutput, Tensor | None]:
+    """Compute references, queries and loss of one micro-batch, and its share of the mean distance to a teacher."""
     precision = state.profile.run.precision
     with phase("references"), torch.no_grad(), autocast(state.device, precision):
         references = _reference_features(state, part)
+    targets = _targets(state, part)
     with phase("forward"), autocast(state.device, precision):
         features = state.feature_encoder(normalised(part.query, part.flips[0]))
     with phase("loss"):  # without autocast: the head decides its own types
         margin = schedule.margin(state.profile.head.margin, state.step)
         output: HeadOutput = state.head(features, references, part.labels, weights, margin)
-    return output
+        if targets is None:
+            return output, None
+        # Every query counts alike, also one whose identity holds no slot yet: a teacher knows it already.
+        return output, angular_distances(features, targets).sum() / state.profile.optim.batch_size
+
+
+def _targets(state: TrainState, part: Batch) -> Tensor | None:
+    """Return the teacher's embeddings [b, D] of the queries, mirrored as the student sees them."""
+    if state.teacher is None:
+        return None
+    with phase("teacher"), torch.no_grad(), autocast(state.device, state.profile.run.precision):
+        return state.teacher(normalised(part.query, part.flips[0]))
 
 
 def _reference_features(state: TrainState, part: Batch) -> Tensor:

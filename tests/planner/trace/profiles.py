@@ -12,7 +12,14 @@ from attfc_train.heads.f2c.settings import F2CSettings
 from attfc_train.heads.full_fc.settings import FullFCSettings
 from attfc_train.heads.partial_fc.settings import PartialFCSettings
 from attfc_train.heads.settings import HeadSettings
-from attfc_train.profile.profile import ModelSettings, OptimSettings, RunSettings, TrainProfile
+from attfc_train.profile.profile import (
+    NO_TEACHER,
+    ModelSettings,
+    OptimSettings,
+    RunSettings,
+    TeacherSettings,
+    TrainProfile,
+)
 from attfc_train.units import GIB
 
 
@@ -26,6 +33,7 @@ def small_profile(
     accumulation: int = 1,
     num_ids: int = 300,
     image_size: int = 64,
+    teacher: TeacherSettings = NO_TEACHER,
 ) -> TrainProfile:
     """A small profile; `head` holds settings of the AttFC head, or {} with "kind" for another."""
     return TrainProfile(
@@ -33,6 +41,7 @@ def small_profile(
         head=_head(head or {}),
         optim=OptimSettings(batch_size=batch_size, accumulation=accumulation),
         run=RunSettings(steps=100, precision=precision),
+        teacher=teacher,
     ).resolve(num_ids)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from attfc_planner.memory.model import MemoryModel
-from attfc_train.profile.profile import TrainProfile
+from attfc_train.profile.profile import TeacherSettings, TrainProfile
 from attfc_train.units import MIB
 from tests.planner.trace.profiles import device, small_profile
 
@@ -25,6 +25,12 @@ STRUCTURES: dict[str, dict[str, Any]] = {
     "slots that learn, R=0, accumulation": {"head": {"slot_rate": 0.5, "num_references": 0}, "accumulation": 2},
     "sizes that grow": {"head": {"first_scored_share": 0.1, "num_references": 0}},
     "stored queue, int8": {"head": {"queue_mode": "stored", "queue_length": 3, "storage": "int8"}},
+    "teacher": {"teacher": TeacherSettings(backbone="mbf", image_size=112), "precision": "bf16"},
+    "teacher, F2C, accumulation": {
+        "teacher": TeacherSettings(backbone="tiny", image_size=64),
+        "head": {"kind": "f2c"},
+        "accumulation": 2,
+    },
     "full_fc": {"head": {"kind": "full_fc"}},
     "full_fc, int8, accumulation": {
         "head": {"kind": "full_fc", "storage": "int8", "interclass_filter": 0.3},

@@ -14,7 +14,7 @@ from attfc_train.step.state import TrainState
 from tests.train.run.test_resume import same, tensors
 
 CPU = torch.device("cpu")
-PHASES = ("input", "momentum", "references", "forward", "loss", "backward", "update", "enqueue")
+PHASES = ("input", "momentum", "references", "teacher", "forward", "loss", "backward", "update", "enqueue")
 
 
 class FailingAllocation(TorchDispatchMode):

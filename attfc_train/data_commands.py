@@ -226,7 +226,9 @@ def coreset(
     ] = 64,
     workers: Annotated[
         int,
-        typer.Option(help="Threads that decode; 0: one a core, at most 16.", metavar="NUMBER", parser=count("--workers", 0, 256)),
+        typer.Option(
+            help="Threads that decode; 0: one a core, at most 16.", metavar="NUMBER", parser=count("--workers", 0, 256)
+        ),
     ] = 0,
 ) -> None:
     """Keep the images of a data set that are worth training on, as an index over it: nothing is copied."""

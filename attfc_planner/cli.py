@@ -90,7 +90,7 @@ def plan(
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="RecordIO folder or .rec file, folder per identity, or synthetic:IDSxIMAGES; @FIRST:STOP: a part."),
+        typer.Option(help="RecordIO or .rec file, folder per identity, .subset, or synthetic:IDSxIMAGES; @FIRST:STOP: a part."),
     ] = None,
     val: Val = None,
     backbone: Annotated[

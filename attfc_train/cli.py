@@ -75,7 +75,7 @@ def train(
     data: Annotated[
         str | None,
         typer.Option(
-            help="RecordIO folder or .rec file, folder per identity, or synthetic:IDSxIMAGES; @FIRST:STOP: a part.",
+            help="RecordIO or .rec file, folder per identity, .subset, or synthetic:IDSxIMAGES; @FIRST:STOP: a part.",
             metavar="SET",
         ),
     ] = None,

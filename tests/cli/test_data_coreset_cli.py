@@ -130,6 +130,7 @@ def test_what_cannot_be_decoded_is_left_out_and_said(trained_run, coreset, tmp_p
         (["--by", "random", "--keep", "1.5"], UsageError, r"--keep must be a number from 1e-06 to 1"),
         (["--by", "chance"], UsageError, r"--by must be nms or random"),
         (["--by", "random", "-o", "kept.txt"], UsageError, r"\.subset file, but got 'kept\.txt'\. Example: -o kept\.subset"),
+        (["--by", "random", "-o", "."], UsageError, r"\.subset file, but got '\.'\. Example: -o some\.subset"),
         (["--by", "random", "-o", "there.subset"], UsageError, r"new file, but got 'there\.subset', which exists"),
     ],
 )

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.formats.subset_file import (
     ENDING,
+    MOST_TEXT,
     Header,
     Numbers,
     SubsetFile,
@@ -84,7 +85,7 @@ def _check_source(path: Path, header: Header, index: IdentityIndex) -> None:
 
 
 def _index(name: str, file: SubsetFile, whole: FaceDataset) -> IdentityIndex:
-    """Return the index of what is kept."""
+    """Return the index of what is kept of a data set that was recognised by its digest."""
     source = whole.index
     if file.labels is None:
         labels: NDArray[np.int64] = source.original_labels[source.labels[file.positions]]
@@ -97,7 +98,7 @@ def _index(name: str, file: SubsetFile, whole: FaceDataset) -> IdentityIndex:
     if not kept.all():
         first = whole.locate(int(np.argmin(kept)))
         report.count(f"images of {whole.name} that are not in this index", int(np.count_nonzero(~kept)), first)
-    return IdentityIndex.from_labels(labels, report, (bytes.fromhex(source.digest()), file.positions))
+    return IdentityIndex.from_labels(labels, report, (bytes.fromhex(file.header.digest), file.positions))
 
 
 def open_subset(spec: str, open_source: OpenDataset) -> SubsetFaces:
@@ -112,7 +113,7 @@ def check_subset_output(path: Path, source: str) -> None:
         UsageError: it is.
     """
     if path.suffix.lower() != ENDING:
-        raise UsageError("--output must be a .subset file", f"'{path}'", f"Example: -o {path.with_suffix(ENDING).name}.")
+        raise UsageError("--output must be a .subset file", f"'{path}'", f"Example: -o {path.stem or 'some'}{ENDING}.")
     if path.exists():
         for spec in specs_below(source):
             whole = existing_path(spec) or existing_path(part_of_spec(spec)[0])
@@ -165,7 +166,7 @@ def _header(
         num_kept=places.size,
         position_bytes=4 if index.num_images <= 2**32 else 8,
         label_bytes=0 if labels is None else 4 if labels.max() < 2**31 else 8,
-        made=made,
+        made=made[:MOST_TEXT],
     )
 
 

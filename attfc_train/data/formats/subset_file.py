@@ -32,9 +32,9 @@ from attfc_train.units import Bytes
 ENDING: Final = ".subset"
 _FIRST_LINE: Final = b"attfc subset 1\n"
 _ALIGNMENT: Final[Bytes] = 64
-_MOST_HEADER: Final[Bytes] = 65536
+_MOST_HEADER: Final[Bytes] = 2**19
 _CHECKSUM: Final[Bytes] = 16
-_MOST_TEXT: Final = 8192
+MOST_TEXT: Final = 8192
 """Characters of a text in the header."""
 _MOST_LEVELS: Final = 8
 """Indices over indices: more can only be a circle."""
@@ -200,7 +200,7 @@ def _is_possible(header: Header) -> bool:
     """Return whether every value has its type and range: the file may be anybody's."""
     for field in fields(Header):
         value = getattr(header, field.name)
-        if field.type == "str" and not (isinstance(value, str) and len(value) <= _MOST_TEXT and "\0" not in value):
+        if field.type == "str" and not (isinstance(value, str) and len(value) <= MOST_TEXT and "\0" not in value):
             return False
         if field.type == "int" and (type(value) is not int or not 0 <= value <= MOST):
             return False

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attfc_planner.commands.option_checks import size_of_data
 from attfc_train.data.formats.subset import SubsetFaces, write_subset
 from attfc_train.data.formats.subset_file import read_header, specs_below
 from attfc_train.data.formats.synthetic import SyntheticFaces
@@ -115,6 +116,11 @@ def test_a_part_and_the_digest(path):
     assert first == open_dataset(str(written(path, [4, 3, 1, 0]))).index.digest()
     part = open_dataset(str(written(path, [0, 3, 4, 6, 9])) + "@1:3")
     assert part.index.num_ids == 2
+
+
+def test_a_plan_takes_its_size(path):
+    """Catches a plan for all images of what the index is over."""
+    assert size_of_data(str(written(path, [0, 3, 4, 6, 9])), None, None) == (4, 5)
 
 
 def test_a_source_that_changed_is_refused(path, face_folder, face_file):
@@ -224,6 +230,11 @@ def test_what_anybody_may_have_written_is_refused(path, changes):
     with pytest.raises((DataError, UsageError)) as caught:
         open_dataset(str(path))
     assert len(str(caught.value)) < 2000
+
+
+def test_a_long_command_is_cut(path):
+    """Catches a file that its own reader refuses for its size."""
+    assert open_dataset(str(written(path, [0, 3], made="é😀" * 20_000))).index.num_images == 2
 
 
 def test_a_negative_label_is_refused(path):

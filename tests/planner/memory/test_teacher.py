@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from attfc_planner.cli import app
 from attfc_planner.commands.option_checks import checked_teacher
 from attfc_planner.memory.model import MemoryModel
+from attfc_planner.plan.launch import train_arguments
 from attfc_planner.speed.model import predict_speed
 from attfc_train.backbones.kinds import build_encoder
 from attfc_train.errors import UsageError
@@ -16,6 +21,9 @@ from attfc_train.profile.profile import NO_TEACHER, ModelSettings, TeacherSettin
 from attfc_train.run.checkpoint import save_model
 from tests.planner.trace.profiles import device, small_profile
 from tests.train.export.networks import TINY, trained
+
+if TYPE_CHECKING:
+    from attfc_planner.plan.plan import Plan
 
 SLOW = device(fp32_flops=1e12)
 """So slow that arithmetic is the limit."""
@@ -74,3 +82,17 @@ def test_the_option_takes_a_model_or_a_name(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--teacher must be") as raised:
         checked_teacher("r51", 64)
     assert "r50" in raised.value.remedy
+
+
+def test_what_is_typed_next_names_a_teacher_that_is_missing(tmp_path: Path) -> None:
+    """Catches a command that the trainer refuses."""
+    for teacher in (NO_TEACHER, TeacherSettings(path="runs/t", backbone="r18"), TeacherSettings(backbone="r18")):
+        plan = SimpleNamespace(profile=small_profile(teacher=teacher), gpu=SLOW)
+        arguments = train_arguments(cast("Plan", plan), tmp_path / "best.json", "faces", tmp_path / "run")
+        assert (arguments[-2:] == ["--teacher", "MODEL"]) == (teacher.is_on and teacher.path is None)
+
+
+def test_a_plan_does_not_train_without_its_teacher() -> None:
+    result = CliRunner().invoke(app, ["--data", "synthetic:40x4", "--backbone", "tiny", "--teacher", "r18", "--train"])
+    assert isinstance(result.exception, UsageError)
+    assert "--train needs a trained --teacher" in str(result.exception)

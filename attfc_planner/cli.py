@@ -157,6 +157,8 @@ def plan(
     check_limits(prefer, max_hours, max_memory)
     check_output(output)
     taught_by, embedding_size = checked_teacher(teacher, image_size)
+    if train and taught_by.is_missing:
+        raise UsageError("--train needs a trained --teacher", f"the network '{teacher}'", "Give its file or run.")
     num_ids, num_images = size_of_data(data, ids, images)
 
     from attfc_planner.commands.plan import plan_and_train

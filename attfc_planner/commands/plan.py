@@ -43,7 +43,7 @@ def plan_and_train(request: PlanRequest, gpu_word: str, output: Path, train: boo
     console = Screen()
     device = device_for(console, gpu_word, must_be_here=train)
     planned = _plan_and_show(console, request, device, output)
-    if request.data_path is None or not (train or (detect.is_here(device) and wanted())):
+    if request.data_path is None or request.teacher.is_missing or not (train or (detect.is_here(device) and wanted())):
         return 0
     planned = _still_fitting(console, request, planned, output)
     code = launch.launch(launch.train_arguments(planned.plan, output, request.data_path, planned.folder))

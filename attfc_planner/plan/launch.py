@@ -21,7 +21,8 @@ from attfc_train.units import Bytes, format_bytes
 
 def train_arguments(plan: Plan, profile_path: Path, data: str, run_folder: Path) -> list[str]:
     """Return ``attfc-train``'s options; the device is named, so that a plan for a GPU does not quietly train on the CPU."""
-    return ["--profile", str(profile_path), "--data", data, "--output", str(run_folder), "--device", plan.gpu.kind]
+    arguments = ["--profile", str(profile_path), "--data", data, "--output", str(run_folder), "--device", plan.gpu.kind]
+    return [*arguments, "--teacher", "MODEL"] if plan.profile.teacher.is_missing else arguments
 
 
 def missing_bytes(plan: Plan, foreign_bytes: Bytes) -> Bytes:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from attfc_train.errors import CheckpointError
 from attfc_train.export.model_file import ONNX, open_network, require
-from attfc_train.profile.profile import FOREIGN, TeacherSettings, TrainProfile
+from attfc_train.profile.profile import FOREIGN, NO_TEACHER, TeacherSettings, TrainProfile
 from attfc_train.step.teacher import TrainedTeacher
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _must_fit(profile: TrainProfile, opened: _Opened) -> None:
             f"{opened.embedding_size}",
             f"Let the student have as many: --set model.embedding_size={opened.embedding_size}.",
         )
-    planned = profile.teacher
+    planned = profile.teacher if profile.teacher.digest is None else NO_TEACHER  # a digest says it all
     pairs = {"backbone": (opened.backbone, planned.backbone), "image_size": (opened.image_size, planned.image_size)}
     for name, (there, here) in pairs.items():
         if here not in (None, there):

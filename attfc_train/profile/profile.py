@@ -199,6 +199,11 @@ class TeacherSettings(Frozen):
         return self.path is not None or self.backbone is not None
 
     @property
+    def is_missing(self) -> bool:
+        """Whether a teacher is planned for that there is no file of yet."""
+        return self.is_on and self.path is None
+
+    @property
     def architecture(self) -> tuple[object, ...]:
         """The settings that memory and time depend on."""
         return self.is_on, self.backbone, self.image_size

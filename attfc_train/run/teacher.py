@@ -83,6 +83,6 @@ def teacher_lines(profile: TrainProfile) -> Iterator[str]:
     size = profile.model.image_size
     if settings.image_size not in (None, size):
         yield (
-            f"It was trained with {settings.image_size} pixels and gets the student's images of {size}, resized: "
-            f"it sees no more than they hold. To give both the same: --set model.image_size={settings.image_size}"
+            f"It was trained with {settings.image_size} pixels: the student's images of {size} are resized for it. "
+            f"To give both the same: --set model.image_size={settings.image_size}"
         )

@@ -34,7 +34,7 @@ HEADING = re.compile(r"^#{1,6} +(.+?) *$", re.MULTILINE)
 CODE_SPAN = re.compile(r"(?<!`)`([^`]+)`(?!`)")
 COMMAND = re.compile(r"attfc-(?:plan|train)(?: |$)")
 OPTION = re.compile(r"--[a-z][a-z-]*")
-SETTING = re.compile(r"(?:data|model|head|optim|run)(?:\.[a-z_]+)+(?<!\.py)(?<!\.pt)(?<!\.json)")
+SETTING = re.compile(r"(?:data|model|head|optim|run|teacher)(?:\.[a-z_]+)+(?<!\.py)(?<!\.pt)(?<!\.json)")
 
 GROUPS: dict[str, TyperGroup] = {}
 for _name, _app in {"attfc-plan": attfc_planner.cli.app, "attfc-train": attfc_train.cli.app}.items():

@@ -87,6 +87,9 @@ def test_another_teacher_is_refused_when_a_run_is_resumed(model: Path, tmp_path:
     assert digest_of(other) in raised.value.got
     assert digest_of(trained(TINY)) in raised.value.got
     assert "--teacher MODEL" in raised.value.remedy
+    save_model(model, trained(ModelSettings(backbone="r18", image_size=32, embedding_size=16)))
+    with pytest.raises(CheckpointError, match="must be the one that the run was started with"):
+        run.resume(options(tmp_path / "run"), open_teacher=open_teacher)
 
 
 def test_a_resumed_run_gets_and_loses_no_teacher(model: Path) -> None:
@@ -162,7 +165,7 @@ def test_a_run_says_what_its_teacher_is_and_what_it_sees(model: Path, tmp_path: 
     settings = run.RunOptions(tmp_path / "run", torch.device("cpu"), console)
     run.start(taught(model, steps=2), settings, open_teacher=open_teacher)
     assert "teacher: tiny at 48 pixels, weight 7, from" in text.getvalue()
-    assert "trained with 48 pixels and gets the student's images of 32" in text.getvalue()
+    assert "trained with 48 pixels: the student's images of 32 are resized" in text.getvalue()
     assert "teacher at cosine" in text.getvalue()
     assert list(teacher_lines(profile_of())) == []
 

@@ -77,29 +77,23 @@ def score_slots(
     num, dim = query.shape
     card = card_of(query.device)
     work = shape(card, dim, slot_type)
-    has_hard = hard is not None
-    owned = owners_of(slots)
-    fixed = constants(dim, slot_type, slots.scales is not None, scale, card, owned, slots.are_units, ceiling < 1, has_hard)
+    fixed = constants(
+        dim, slot_type, slots.scales is not None, scale, card, owners_of(slots), slots.are_units, ceiling < 1, hard is not None
+    )
     grid = triton.cdiv(num, work.block), work.padded // work.width
     splits, per_split = _splits(num, slots.size, dim, math.prod(grid), query.device)
     parts = Partial(query.new_empty(splits, num), query.new_empty(splits, num), query.new_empty(splits, num, dim))
-    values = slots.values.contiguous()
     owners = next(each for each in (slots.labels, slots.rows, labels) if each is not None)  # of numbers the kernel reads none
-    limits = (labels, labels) if hard is None else (hard.threshold, hard.hardness)
     with torch.cuda.device(query.device) if query.is_cuda else contextlib.nullcontext(), _forgetting():
         _score[(grid[0], splits, grid[1])](
             query.to(operand_type(slot_type, card)).contiguous(),
-            values.view(torch.uint8) if fixed["BITS"] else values,
+            _readable(slots.values, fixed["BITS"]),
             owners if slots.scales is None else slots.scales.float(),
             owners,
             labels,
-            *limits,
-            parts.maximum,
-            parts.total,
-            parts.weighted,
-            num,
-            slots.size,
-            per_split,
+            *((labels, labels) if hard is None else (hard.threshold, hard.hardness)),
+            *(parts.maximum, parts.total, parts.weighted),
+            *(num, slots.size, per_split),
             scale / math.log(2),
             ceiling * scale / math.log(2) if ceiling < 1 else 0.0,
             **fixed,
@@ -119,6 +113,10 @@ def _forgetting() -> Iterator[None]:
         yield
     finally:
         _score.nargs = None
+
+
+def _readable(values: Tensor, as_bytes: bool) -> Tensor:
+    return values.contiguous().view(torch.uint8) if as_bytes else values.contiguous()
 
 
 def card_of(device: torch.device) -> Card:
@@ -364,8 +362,7 @@ def _score(  # noqa: C901  # a kernel's branches are taken when it is compiled
             capped = logits > highest
             logits = tl.where(capped, 0.0, logits)
         if HARD:
-            # z = s c becomes s c (t + c), whose derivative by s c is t + 2 c.
-            cosines = logits / factor
+            cosines = logits / factor  # z = s c becomes s c (t + c), whose derivative by s c is t + 2 c
             hard = cosines > threshold[:, None]
             slope = tl.where(hard, hardness[:, None] + 2.0 * cosines, 1.0)
             logits = tl.where(hard, logits * (hardness[:, None] + cosines), logits)

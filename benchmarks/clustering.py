@@ -55,9 +55,16 @@ NEEDS = "scikit-learn"
 MISSING = f"no package '{NEEDS}': pip install 'attfc[clustering]'"
 
 
-def online(features: Floats, threshold: float, robust: int = 5) -> Ints:
-    """Return the labels of attfc's clustering."""
-    clustering = OnlineClustering(ClusterSettings.scaled(threshold, robust=robust), features.shape[1])
+def online(features: Floats, threshold: float, robust: int = 5, reach: float = 1.0) -> Ints:
+    """Return the labels of attfc's clustering.
+
+    Args:
+        reach: how far connections go beyond the threshold; 1: in the proportion of the defaults, 0: no farther.
+    """
+    defaults = ClusterSettings()
+    connect, weak = (1 + reach * (each / defaults.fuse - 1) for each in (defaults.connect, defaults.connect_weak))
+    settings = ClusterSettings(threshold, threshold * connect, threshold * weak, robust)
+    clustering = OnlineClustering(settings, features.shape[1])
     clustering.add(features)
     return clustering.labels()
 
@@ -96,7 +103,13 @@ AT_SCALE: dict[str, Setting] = {
 def settings() -> dict[str, list[Setting]]:
     """Return what each method chooses from, equally many."""
     found: dict[str, list[Setting]] = {
-        "online": [{"threshold": distance, "robust": size} for distance in DISTANCES for size in SIZES],
+        "online": [
+            {"threshold": distance, "robust": size, "reach": reach}
+            for distance in DISTANCES[4::2]
+            for size in (2, 5)
+            for reach in (0.0, 0.5, 1.0)
+        ]
+        + [{"threshold": distance, "robust": 2, "reach": 0.5} for distance in DISTANCES[5:17]],
         "dbscan": [{"eps": distance, "min_samples": size} for distance in DISTANCES for size in SIZES],
         "hdbscan": [
             {"min_cluster_size": size, "min_samples": samples, "cluster_selection_method": word}

@@ -74,7 +74,8 @@ def cluster(spec: str, encoder: Callable[[], Encoder], options: ClusterOptions, 
     kept = _kept(labels, options, console)
     write_subset(options.output, stream.source, stream.dataset, positions[kept], labels[kept], _command(spec, options))
     state.unlink(missing_ok=True)
-    say(console, "wrote", f"{options.output}; look at it: attfc-train data info {options.output} -o montage.png")
+    say(console, "wrote", f"{options.output}")
+    say(console, "look at it", f"attfc-train data info {options.output} -o montage.png")
 
 
 def _stream(spec: str, encoder: Callable[[], Encoder], options: ClusterOptions) -> Stream:

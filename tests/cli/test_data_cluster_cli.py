@@ -187,16 +187,18 @@ def commands_of_the_page():
     return [shlex.split(line) for line in lines if line.startswith("attfc-train ")]
 
 
-def test_the_whole_way_of_the_page(photos, call, trained_run, tmp_path):
+def test_the_whole_way_of_the_page(photos, people, call, trained_run, tmp_path):
     """Unlabelled faces, identities, AttFC: the commands are those of docs/data.md, made small."""
+    people.rename(tmp_path / "faces")
     shutil.copytree(trained_run, tmp_path / "runs" / "faces")
     small = [f"{section}.{key}={value}" for section in ("model", "optim") for key, value in DOCUMENT[section].items()]
     small = [part for setting in [*small, "run.steps=2", "head.chunk_slots=16"] for part in ("--set", setting)]
-    extra = {"cluster": ["--threshold", "1e-3"], "train": [*small, "--device", "cpu"], "embed": [], "info": []}
+    near = ["--threshold", "1e-3", "--connect", "1e-3", "--connect-weak", "1e-3"]
+    extra = {"cluster": near, "train": [*small, "--device", "cpu"], "embed": [], "info": []}
     done = []
     for _, *arguments in commands_of_the_page():
         kind = next((word for word in arguments if word in extra), "train")
         call(*arguments, *extra[kind])
         done.append(kind)
-    assert {"cluster", "train"} <= set(done)
+    assert done == ["cluster", "info", "train", "embed", "cluster"]
     assert (tmp_path / "runs" / "people" / "model.pt").exists()

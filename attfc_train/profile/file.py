@@ -185,7 +185,7 @@ def _assign(document: dict[str, Any], key: str, value: Any) -> None:
     *sections, leaf = key.split(".")
     node: Any = document
     for section in sections:
-        node = node[section] if isinstance(node, dict) and section in node else {}
+        node = node.setdefault(section, {}) if isinstance(node, dict) else {}  # a section that is all default may be left out
     if not isinstance(node, dict):
         return  # an assignment before has put another value there, which is refused
     node[leaf] = value

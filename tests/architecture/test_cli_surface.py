@@ -44,6 +44,7 @@ TRAIN = {
         "--roc",
         "--ijb",
         "--distractors",
+        "--masked",
         "--at-least",
         "--device",
     },

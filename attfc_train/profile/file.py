@@ -263,7 +263,8 @@ def _change_head(document: dict[str, Any], assignments: list[str]) -> None:
 def _predicted_settings(profile: TrainProfile) -> tuple[object, ...]:
     """Return the settings that a prediction is about: with others it would be wrong."""
     optim = profile.optim
-    return profile.model, profile.head, optim.batch_size, optim.accumulation, profile.run.precision
+    augment = profile.data.augment.in_full()  # what is switched on runs for all images, however probable it is
+    return profile.model, profile.head, optim.batch_size, optim.accumulation, profile.run.precision, augment
 
 
 def _json_or_text(text: str) -> Any:

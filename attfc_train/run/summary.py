@@ -157,6 +157,10 @@ def _card_lines(facts: Facts, models: tuple[str, str]) -> Iterator[str]:
     yield f"  scale {profile.head.margin.scale:g}"
     yield f"- {profile.total_steps:,} steps of {optim.batch_size:,} images, rate {optim.learning_rate:g} ({optim.schedule}), "
     yield f"  weight decay {optim.weight_decay:g}, {profile.run.precision}, seed {profile.run.seed}"
+    augment = profile.data.augment
+    if augment.probabilities:
+        listed = ", ".join(f"{name} {probability:g}" for name, probability in augment.probabilities.items())
+        yield f"- augmentations of {'queries and references' if augment.references else 'queries'}: {_text(listed)}"
     yield "- all of them: `profile.json`; every step: `log.jsonl`; in short: `run.json`"
     yield from ("", "## How it was trained", "")
     yield f"- on {_text(start.get('device'))} with " + ", ".join(f"{k} {_text(v)}" for k, v in facts.versions().items())
@@ -170,7 +174,7 @@ def _masked_lines(models: Iterable[tuple[str, list[Accuracy]]]) -> Iterator[str]
     figures = [(name, each) for name, sets in models for each in sets if each.masked is not None]
     if figures:
         yield ""
-        yield "With a mask drawn on the second image of each pair: "
+        yield from ("With a mask drawn on the second image of each pair:", "")
         yield from (f"- {name}: {each.masked:.2%} on {_text(each.set_name)}" for name, each in figures)
 
 

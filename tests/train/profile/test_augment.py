@@ -12,6 +12,7 @@ from attfc_train.errors import ProfileError, UsageError
 from attfc_train.profile.file import load_preset, preset_names, with_overrides
 from attfc_train.profile.keys import known_keys
 from attfc_train.profile.profile import TrainProfile
+from tests.train.run.test_preflight import planned
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -58,3 +59,12 @@ def test_settings_of_one_kind_stand_for_each_other() -> None:
     )
     assert left == right != other
     assert AugmentSettings.model_validate({"references": True}).in_full() == AugmentSettings()
+
+
+def test_a_prediction_is_dropped_where_other_augmentations_run() -> None:
+    """Catches a plan that goes on being compared with a run that needs more memory; another probability needs no more."""
+    masked = with_overrides(planned(), ["data.augment.mask=0.1"])
+    assert masked.prediction is None
+    predicted = masked.model_copy(update={"prediction": planned().prediction})
+    assert with_overrides(predicted, ["data.augment.mask=0.2"]).prediction is not None
+    assert with_overrides(predicted, ["data.augment.mask=0"]).prediction is None

@@ -155,6 +155,9 @@ def evaluate(
         str | None,
         typer.Option(help="Data set of other people: rank 1 of each --val set's faces among them.", metavar="SET"),
     ] = None,
+    masked: Annotated[
+        bool, typer.Option("--masked", help="Also with a mask drawn on the second image of each pair; faces must be aligned.")
+    ] = False,
     at_least: Annotated[
         float,
         typer.Option(
@@ -171,7 +174,7 @@ def evaluate(
     from attfc_train.commands.evaluate import EvaluateOptions, evaluate_models
     from attfc_train.screen import Screen
 
-    options = EvaluateOptions(val or [], which, at_least, far or [], compare, roc, ijb, distractors)
+    options = EvaluateOptions(val or [], which, at_least, far or [], compare, roc, ijb, distractors, masked)
     evaluate_models(model, options, training.device_of(device), Screen())
 
 

@@ -322,7 +322,8 @@ def with_knobs(profile: TrainProfile, knobs: Knobs) -> TrainProfile:
     """Return the same structure at other knobs; `chunk` is taken as ``chunk_slots``."""
     head = head_structure_of(profile.head).with_knobs(profile.head, knobs)
     optim = profile.optim.model_copy(update={"batch_size": knobs.batch * profile.num_passes})
-    return profile.model_copy(update={"head": head, "optim": optim, "data": DataSettings(num_ids=knobs.identities)})
+    data = DataSettings(num_ids=knobs.identities, augment=profile.data.augment)
+    return profile.model_copy(update={"head": head, "optim": optim, "data": data})
 
 
 def structure_of(profile: TrainProfile, base: Knobs) -> TrainProfile:
@@ -335,7 +336,7 @@ def structure_of(profile: TrainProfile, base: Knobs) -> TrainProfile:
     structure = head_structure_of(profile.head)
     direct = structure.scores_all or structure.is_direct(profile.head, profile.num_ids)
     plain = TrainProfile(
-        data=DataSettings(num_ids=base.slots if direct else base.identities),
+        data=DataSettings(num_ids=base.slots if direct else base.identities, augment=profile.data.augment.in_full()),
         model=profile.model,
         head=structure.plain(profile.head),
         optim=_optim(profile.optim),
@@ -348,7 +349,12 @@ def structure_of(profile: TrainProfile, base: Knobs) -> TrainProfile:
 def head_structure(structure: TrainProfile) -> TrainProfile:
     """Return the same head on the smallest backbone: the network does not change how sizes depend on the head's knobs."""
     model = ModelSettings(backbone="tiny", embedding_size=structure.model.embedding_size, image_size=32)
+<<<<<<< HEAD
     return structure.model_copy(update={"model": model, "teacher": NO_TEACHER})
+=======
+    data = DataSettings(num_ids=structure.num_ids)  # no head sees how images were augmented
+    return structure.model_copy(update={"model": model, "data": data})
+>>>>>>> augment
 
 
 def is_direct(structure: TrainProfile) -> bool:

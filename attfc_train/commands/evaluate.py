@@ -18,7 +18,7 @@ from attfc_train.errors import AttfcError, UsageError, VerificationSetError
 from attfc_train.evaluate.load import open_verification, with_folders
 from attfc_train.evaluate.pairs import FARS
 from attfc_train.evaluate.roc_picture import check_picture, draw_roc
-from attfc_train.evaluate.scored import Scored, score
+from attfc_train.evaluate.scored import Scored, score, score_masked
 from attfc_train.evaluate.verification_set import VerificationSet
 from attfc_train.export.model_file import Encoder, Which, open_encoder
 from attfc_train.run.checkpoint import load_checkpoint
@@ -39,6 +39,7 @@ class EvaluateOptions:
     roc: Path | None = None
     ijb: Path | None = None
     distractors: str | None = None
+    masked: bool = False
 
 
 def evaluate_models(paths: Sequence[Path], options: EvaluateOptions, device: torch.device, console: Console) -> None:
@@ -55,8 +56,9 @@ def evaluate_models(paths: Sequence[Path], options: EvaluateOptions, device: tor
         raise UsageError("--compare needs two models", f"{len(models)}", "Example: attfc-train evaluate A B --compare.")
     if options.roc is not None:
         check_picture(options.roc)
-    if options.ijb is not None and not options.val and (options.roc is not None or options.distractors is not None):
-        raise UsageError("--roc and --distractors need a --val", "--ijb alone", "Add --val SET.")
+    for_sets = options.roc is not None or options.distractors is not None or options.masked
+    if options.ijb is not None and not options.val and for_sets:
+        raise UsageError("--roc, --distractors and --masked need a --val", "--ijb alone", "Add --val SET.")
     claim_segments(device)
     with memory_is_enough(device):
         encoders = [open_encoder(path, which, device) for path in models]
@@ -132,30 +134,33 @@ def _scored(
         used[verification_set.name] += 1
         if used[verification_set.name] > 1:  # two folders can hold an lfw.bin
             verification_set = replace(verification_set, name=spec)
-        views = [_view(encoder, verification_set, console) for encoder in encoders]
+        by_model = [_views(encoder, verification_set, options.masked, console) for encoder in encoders]
         for message in messages_of(verification_set.report):
             console.print(message, soft_wrap=True)
-        for (model, sets), view in zip(results, views, strict=True):
-            screen.show_points(model, view, fars, console, f"accuracy {screen.verification(view).accuracy:.2%}")
-            sets.append(view)
-        if options.compare:
-            screen.show_comparisons([model for model, _ in results], views, console)
+        for views in zip(*by_model, strict=True):  # plain ones, then masked ones
+            for (model, sets), view in zip(results, views, strict=True):
+                screen.show_points(model, view, fars, console, f"accuracy {screen.verification(view).accuracy:.2%}")
+                sets.append(view)
+            if options.compare:
+                screen.show_comparisons([model for model, _ in results], views, console)
     return results
 
 
-def _view(encoder: Encoder, verification_set: VerificationSet, console: Console) -> Scored:
-    with progress(console, len(verification_set.encoded)) as advance:
-        return score(network_of(encoder), verification_set, advance)
+def _views(encoder: Encoder, verification_set: VerificationSet, masked: bool, console: Console) -> tuple[Scored, ...]:
+    """Return one model's view of a set, and where that is asked for the one with masks."""
+    with progress(console, len(verification_set.encoded) * (2 if masked else 1)) as advance:
+        network = network_of(encoder)
+        return score_masked(network, verification_set, advance) if masked else (score(network, verification_set, advance),)
 
 
 def _check_accuracy(results: screen.Results, at_least: float) -> None:
-    """Refuse a set whose accuracy is too low.
+    """Refuse a set whose plain accuracy is too low.
 
     Raises:
         AttfcError: names the first one.
     """
     for _, sets in results:
-        for each in sets:
+        for each in (each for each in sets if not each.is_masked):
             accuracy = screen.verification(each).accuracy
             if accuracy < at_least:
                 got = f"{accuracy:.4f} on {each.name}"

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from attfc_train.command_line import STYLE, Command, Group, examples
+
+if TYPE_CHECKING:
+    from attfc_train.profile.profile import TrainProfile
 
 app = typer.Typer(**STYLE, cls=Group, help="List the shipped profiles, or show the settings of one.", add_completion=False)
 
@@ -42,13 +45,16 @@ def show(
         typer.echo(profile.model_dump_json(indent=2))
         return
     typer.echo(f"{name}: {profile.description}")
+<<<<<<< HEAD
     document = profile.document()
+=======
+>>>>>>> augment
     for key, values in known_keys(profile).items():
-        typer.echo(f"{f'{key}={_value(document, key)}':40s}  {values.rule}")
+        typer.echo(f"{f'{key}={_value(profile, key)}':40s}  {values.rule}")
 
 
-def _value(document: dict[str, Any], key: str) -> str:
-    node: Any = document
+def _value(profile: TrainProfile, key: str) -> str:
+    node: Any = profile
     for part in key.split("."):
-        node = node[part]
+        node = getattr(node, part)
     return node if isinstance(node, str) else json.dumps(node)

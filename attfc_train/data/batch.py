@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -26,6 +26,8 @@ class Batch:
     """bool [1 + R, B]: which images are mirrored; row 0 is the query's."""
     labels: Tensor
     """int64 [B]; of a part of a paired batch [2, b]: the queries', and their references'."""
+    keys: Tensor | None = None
+    """int64 [1 + R, B]: what each image's augmentations are drawn by (`attfc_train.augment`); None: images stay as they are."""
 
     @classmethod
     def example(cls, profile: TrainProfile, device: torch.device) -> Batch:
@@ -43,7 +45,12 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """Return the batch on `device`; the copy overlaps with the host's work where the batch is pinned."""
         tensors = (self.query, self.references, self.flips, self.labels)
-        return Batch(*(tensor.to(device, non_blocking=True) for tensor in tensors))
+        query, references, flips, labels = (tensor.to(device, non_blocking=True) for tensor in tensors)
+        return Batch(query, references, flips, labels, self.keys)
+
+    def with_keys(self, keys: Tensor) -> Batch:
+        """Return the batch with a key for each image, int64 [1 + R, B], on its device."""
+        return replace(self, keys=keys)
 
     def split(self, parts: int, paired: bool = False) -> Iterator[Batch]:
         """Yield `parts` equal micro-batches, as views.
@@ -58,12 +65,14 @@ class Batch:
         size = self.labels.shape[0] // parts
         for start in range(0, parts * size, size):
             part = slice(start, start + size)
-            yield Batch(self.query[part], self.references[:, part], self.flips[:, part], self.labels[part])
+            keys = None if self.keys is None else self.keys[:, part]
+            yield Batch(self.query[part], self.references[:, part], self.flips[:, part], self.labels[part], keys)
 
     def _split_halves(self, parts: int) -> Iterator[Batch]:
         """Yield `parts` equal micro-batches of either half; images are views, flips and labels are small copies."""
         query = self.query.chunk(2)
         flips = self.flips[0].view(2, -1)
+        keys = None if self.keys is None else self.keys[0].view(2, -1)
         labels = self.labels.view(2, -1)
         size = labels.shape[1] // parts
         for own in (0, 1):
@@ -75,19 +84,24 @@ class Batch:
                     query[1 - own][None, part],
                     torch.stack([flips[half, part] for half in order]),
                     torch.stack([labels[half, part] for half in order]),
+                    None if keys is None else torch.stack([keys[half, part] for half in order]),
                 )
 
 
-def normalised(images: Tensor, flips: Tensor) -> Tensor:
+def normalised(images: Tensor, flips: Tensor, change: Callable[[Tensor], Tensor] | None = None) -> Tensor:
     """Mirror images and scale them to [-1, 1], the convention of InsightFace's models.
 
     Args:
         images: uint8 [N, 3, H, W].
         flips: bool [N], which are mirrored.
+        change: is made to the mirrored images, float32 from 0 to 255, before they are scaled.
 
     Returns:
         float32 [N, 3, H, W].
     """
     mirrored = torch.where(flips[:, None, None, None], images.flip(-1), images)
+    pixels = mirrored.to(torch.float32)
+    if change is not None:
+        pixels = change(pixels)
     # ((x / 255) - 0.5) / 0.5 = x / 127.5 - 1, in place: only one float32 copy of the batch is made.
-    return mirrored.to(torch.float32).mul_(1 / 127.5).sub_(1.0)
+    return pixels.mul_(1 / 127.5).sub_(1.0)

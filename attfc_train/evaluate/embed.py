@@ -84,16 +84,31 @@ def evaluate(
     batch_size: int,
     device: torch.device,
     precision: Precision = "fp32",
+    masked: bool = False,
 ) -> dict[str, Verification]:
-    """Return the verification accuracy on each set, by the set's name; the arguments are as in `embed`."""
+    """Return the verification accuracy on each set, by the set's name; the other arguments are as in `embed`.
+
+    Args:
+        masked: whether to give the accuracy with a mask on one image of each pair too, `Verification.masked`.
+    """
     results = {}
-    for verification_set in verification_sets:
-        images = verification_set.images(image_size)
-        embedded = embed(encoder, images, batch_size=batch_size, device=device, precision=precision)
-        rows = verification_set.pairs.reshape(-1)  # an image counts as often as it is in a pair
-        result = verify(embedded.embeddings[rows], verification_set.same, float(embedded.norms[rows].mean()))
-        results[verification_set.name] = replace(result, images_per_second=embedded.images_per_second)
+    for each in verification_sets:
+        plain = embed(encoder, each.images(image_size), batch_size=batch_size, device=device, precision=precision)
+        result = replace(_verified(each, plain, plain), images_per_second=plain.images_per_second)
+        if masked:
+            images = each.masked_images(image_size)
+            second = embed(encoder, images, batch_size=batch_size, device=device, precision=precision)
+            result = replace(result, masked=_verified(each, plain, second))
+        results[each.name] = result
     return results
+
+
+def _verified(verification_set: VerificationSet, first: Embedded, second: Embedded) -> Verification:
+    """Return the result where the first images of all pairs are embedded as in `first`, the second as in `second`."""
+    left, right = verification_set.pairs.T  # an image counts as often as it is in a pair
+    embeddings = np.stack([first.embeddings[left], second.embeddings[right]], axis=1)
+    norms = np.stack([first.norms[left], second.norms[right]], axis=1)
+    return verify(embeddings.reshape(2 * len(left), -1), verification_set.same, float(norms.mean()))
 
 
 def _batches(images: Tensor, batch_size: int) -> Iterator[Tensor]:

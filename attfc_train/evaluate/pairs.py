@@ -48,6 +48,8 @@ class Verification:
     """Mean L2 norm of the embeddings before normalisation ("XNorm")."""
     images_per_second: float = float("nan")
     """Images embedded per second, both views of an image counting as one; NaN where nothing was timed."""
+    masked: Verification | None = None
+    """The same pairs with a mask on the second image of each; None where that was not asked for."""
 
     @property
     def standard_error(self) -> float:

@@ -14,6 +14,7 @@ from torch import Tensor
 from attfc_train.data.decode import decode
 from attfc_train.data.report import DataReport
 from attfc_train.errors import DataError, VerificationSetError
+from attfc_train.evaluate.masks import with_masks
 
 Encoded = bytes | NDArray[np.uint8]
 
@@ -32,6 +33,7 @@ class VerificationSet:
     report: DataReport = field(default_factory=DataReport, repr=False)
     """What was passed over, and what images were not taken as they are."""
     _decoded: dict[int, Tensor] = field(default_factory=dict, repr=False)
+    _masked: dict[int, Tensor] = field(default_factory=dict, repr=False)
 
     @classmethod
     def from_rows(cls, name: str, rows: Sequence[bytes], same: NDArray[np.bool_]) -> VerificationSet:
@@ -67,6 +69,12 @@ class VerificationSet:
         if size not in self._decoded:
             self._decoded = {size: self._decode_all(size)}
         return self._decoded[size]
+
+    def masked_images(self, size: int) -> Tensor:
+        """Return all distinct images with a mask each, drawn once and kept; otherwise as `images`."""
+        if size not in self._masked:
+            self._masked = {size: with_masks(self.images(size))}
+        return self._masked[size]
 
     def blocks(self, size: int, most: int) -> Iterator[Tensor]:
         """Yield all distinct images in order and keep none: uint8 [<= most, 3, size, size].

@@ -185,7 +185,7 @@ def _assign(document: dict[str, Any], key: str, value: Any) -> None:
     *sections, leaf = key.split(".")
     node: Any = document
     for section in sections:
-        node = node[section] if isinstance(node, dict) and section in node else {}
+        node = node.setdefault(section, {}) if isinstance(node, dict) else {}  # a section that is all default may be left out
     if not isinstance(node, dict):
         return  # an assignment before has put another value there, which is refused
     node[leaf] = value
@@ -263,8 +263,13 @@ def _change_head(document: dict[str, Any], assignments: list[str]) -> None:
 def _predicted_settings(profile: TrainProfile) -> tuple[object, ...]:
     """Return the settings that a prediction is about: with others it would be wrong."""
     optim = profile.optim
+<<<<<<< HEAD
     precision = profile.run.precision
     return profile.model, profile.head, optim.batch_size, optim.accumulation, precision, profile.teacher.architecture
+=======
+    augment = profile.data.augment.in_full()  # what is switched on runs for all images, however probable it is
+    return profile.model, profile.head, optim.batch_size, optim.accumulation, profile.run.precision, augment
+>>>>>>> augment
 
 
 def _json_or_text(text: str) -> Any:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, Unio
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
+from attfc_train.augment.settings import AugmentSettings
 from attfc_train.backbones.kinds import BACKBONES, BatchNormVariance
 from attfc_train.document import MOST, MOST_BYTES, Frozen, Precision, Value
 from attfc_train.heads.attfc.settings import AttFCSettings
@@ -45,6 +46,8 @@ class DataSettings(Frozen):
     """``residency``: share of the identities whose images are being drawn at a time, at most as many as there are slots; None
     is 0.3 with a container, and all without one or with DCQ's ring."""
     flip_probability: float = Field(0.5, ge=0, le=1)
+    augment: AugmentSettings = AugmentSettings()
+    """Probability of each augmentation; a document leaves the section out where nothing is switched on."""
     num_workers: int = Field(0, ge=0, le=256)
     """Decoding threads; 0 = one per core, at most 16."""
     prefetch_batches: int = Field(3, ge=1, le=64)
@@ -61,6 +64,14 @@ class DataSettings(Frozen):
                 f"use draw 'residency' or leave it out"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # So a run without augmentations has the document, and the checkpoint, that it had before there were any.
+        document: dict[str, Any] = dump(self)
+        if self.augment == AugmentSettings():
+            document.pop("augment", None)
+        return document
 
 
 DEFAULT_WINDOW_SHARE = 0.3

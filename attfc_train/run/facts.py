@@ -26,6 +26,8 @@ class Accuracy:
     step: int
     accuracy: float
     num_pairs: int
+    masked: float | None = None
+    """Accuracy with a mask on one image of each pair, where masks were trained on."""
 
     @property
     def standard_error(self) -> float:
@@ -34,7 +36,8 @@ class Accuracy:
 
     def __str__(self) -> str:
         error = f"standard error {self.standard_error:.2%}"
-        return f"{self.accuracy:.2%} on {self.set_name} ({error}, {self.num_pairs:,} pairs)"
+        masked = "" if self.masked is None else f", masked {self.masked:.2%}"
+        return f"{self.accuracy:.2%} on {self.set_name} ({error}, {self.num_pairs:,} pairs){masked}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +104,7 @@ def _accuracy(record: Mapping[str, Any]) -> Accuracy | None:
     accuracy, pairs = figure(record, "accuracy"), figure(record, "num_pairs")
     if record["event"] != "evaluate" or accuracy is None or not 0 <= accuracy <= 1 or pairs is None or pairs < 1:
         return None
-    return Accuracy(str(record.get("set")), record["step"], accuracy, int(pairs))
+    return Accuracy(str(record.get("set")), record["step"], accuracy, int(pairs), figure(record, "masked_accuracy"))
 
 
 def _mean(sets: Sequence[Accuracy]) -> float:

@@ -279,9 +279,12 @@ class Loop:
             return False
         for name, result in results.items():
             figures = {"accuracy": result.accuracy, "std": result.std, "auc": result.auc, "num_pairs": result.num_pairs}
+            masked = "" if result.masked is None else f"; masked {result.masked.accuracy:.2%}"
+            if result.masked is not None:
+                figures["masked_accuracy"] = result.masked.accuracy
             self.log.event("evaluate", self.state.step, set=name, **figures)
             error = f"standard error {result.standard_error:.2%}, {result.num_pairs:,} pairs"
-            self.log.say(f"step {self.state.step}  {name}: {result.accuracy:.2%} ({error})")
+            self.log.say(f"step {self.state.step}  {name}: {result.accuracy:.2%} ({error}){masked}")
         mean = sum(result.accuracy for result in results.values()) / len(results)
         if self.best_accuracy is None or mean > self.best_accuracy:
             self.best_accuracy = mean

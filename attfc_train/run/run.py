@@ -25,6 +25,7 @@ from attfc_train.data.survey.problems import problems_of_counts
 from attfc_train.errors import CheckpointError, DataError, UsageError, VerificationSetError
 from attfc_train.evaluate.embed import evaluate
 from attfc_train.evaluate.load import load_verification_sets
+from attfc_train.evaluate.masks import MASK
 from attfc_train.optim.precision import prepare_device
 from attfc_train.profile.file import load_profile, resolve_profile, save_profile, with_overrides
 from attfc_train.profile.profile import TrainProfile
@@ -280,6 +281,7 @@ def _evaluator(profile: TrainProfile, device: torch.device) -> Evaluator:
         image_size=profile.model.image_size,
         device=device,
         precision=profile.run.precision,
+        masked=MASK in profile.data.augment.probabilities,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,7 @@ def _sets(sets: list[Accuracy]) -> list[dict[str, Any]]:
             "accuracy": each.accuracy,
             "standard_error": each.standard_error,
             "num_pairs": each.num_pairs,
+            **({} if each.masked is None else {"masked_accuracy": each.masked}),
         }
         for each in sets
     ]
@@ -142,6 +143,7 @@ def _card_lines(facts: Facts, models: tuple[str, str]) -> Iterator[str]:
         yield ""
         yield "Accuracy is the mean of ten folds (1:1). The standard error is that of so many independent pairs; it is no 95 %"
         yield f"interval. The best model was chosen from {len(facts.looks())} looks at these pairs; the last was not chosen."
+        yield from _masked_lines(zip(models, (facts.best(), facts.last()), strict=True))
     else:
         yield "Not measured: the run had no `--val`."
     yield from ("", "![loss and accuracy](curves.svg)", "", "## Data", "")
@@ -155,12 +157,25 @@ def _card_lines(facts: Facts, models: tuple[str, str]) -> Iterator[str]:
     yield f"  scale {profile.head.margin.scale:g}"
     yield f"- {profile.total_steps:,} steps of {optim.batch_size:,} images, rate {optim.learning_rate:g} ({optim.schedule}), "
     yield f"  weight decay {optim.weight_decay:g}, {profile.run.precision}, seed {profile.run.seed}"
+    augment = profile.data.augment
+    if augment.probabilities:
+        listed = ", ".join(f"{name} {probability:g}" for name, probability in augment.probabilities.items())
+        yield f"- augmentations of {'queries and references' if augment.references else 'queries'}: {_text(listed)}"
     yield "- all of them: `profile.json`; every step: `log.jsonl`; in short: `run.json`"
     yield from ("", "## How it was trained", "")
     yield f"- on {_text(start.get('device'))} with " + ", ".join(f"{k} {_text(v)}" for k, v in facts.versions().items())
     yield f"- speed {figure(end, 'images_per_second') or 0:,.0f} images/s; memory peak {_bytes(end, 'peak_memory_bytes')}"
     planned = _bytes(end, "predicted_peak_bytes") if figure(end, "predicted_peak_bytes") is not None else "no plan"
     yield f"- planned memory peak: {planned}"
+
+
+def _masked_lines(models: Iterable[tuple[str, list[Accuracy]]]) -> Iterator[str]:
+    """Yield the accuracies with a mask on the second image of each pair, where masks were trained on."""
+    figures = [(name, each) for name, sets in models for each in sets if each.masked is not None]
+    if figures:
+        yield ""
+        yield from ("With a mask drawn on the second image of each pair:", "")
+        yield from (f"- {name}: {each.masked:.2%} on {_text(each.set_name)}" for name, each in figures)
 
 
 def _row(name: str, each: Accuracy) -> str:

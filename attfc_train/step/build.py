@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from attfc_train.augment.augmenter import Augmenter
 from attfc_train.backbones.kinds import build_encoder
 from attfc_train.heads.kinds import HeadSite, build_head
 from attfc_train.optim.class_encoder import MomentumEncoder, make_class_encoder
@@ -45,6 +46,7 @@ def build(profile: TrainProfile, device: torch.device, ranks: Ranks = ALONE, tea
             optimizer=SGD(learned, profile.optim.momentum, profile.optim.weight_decay),
             rates=rate_controller(profile),
             scaler=LossScaler(device) if profile.run.precision == "fp16" else None,
+            augmenter=_build_augmenter(profile, device),
             first_bad_step=torch.full((), -1, device=device),
             teacher=_build_teacher(profile, teacher, device),
         )
@@ -76,6 +78,13 @@ def _site(profile: TrainProfile) -> HeadSite:
         seed=profile.run.seed,
         total_steps=profile.total_steps,
     )
+
+
+def _build_augmenter(profile: TrainProfile, device: torch.device) -> Augmenter | None:
+    augment = profile.data.augment
+    if not augment.probabilities:
+        return None
+    return Augmenter(augment.probabilities, profile.model.image_size, profile.run.seed, device, augment.references)
 
 
 def _build_class_encoder(profile: TrainProfile, feature_encoder: nn.Module, device: torch.device) -> MomentumEncoder | None:

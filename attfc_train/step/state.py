@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from attfc_train.augment.augmenter import Augmenter
 from attfc_train.heads.containers.resize import Kept
 from attfc_train.heads.head import Head
 from attfc_train.optim.class_encoder import MomentumEncoder
@@ -37,6 +38,8 @@ class TrainState:
     rates: RateController
     scaler: LossScaler | None
     """None unless the precision is fp16."""
+    augmenter: Augmenter | None = None
+    """None where images stay as they are; it has constants only, and nothing that a checkpoint must keep."""
     step: int = 0
     """Optimiser steps done; the sampler's position is step x batch_size."""
     first_bad_step: Tensor = field(default_factory=lambda: torch.tensor(-1))

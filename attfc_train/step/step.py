@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -69,7 +70,7 @@ class _Update:
 def train_step(state: TrainState, batch: Batch) -> StepMetrics:
     """Make one optimiser step on one batch (AttFC, arXiv 2503.06839); changes `state` in place."""
     with phase("input"):
-        batch = batch.to(state.device)
+        batch = _on_device(state, batch)
         weights = state.head.begin_step(batch.labels, state.step)
     with phase("momentum"):
         if not state.start.is_kept:  # a repeated step has its copies already, and its class encoder has moved
@@ -96,6 +97,12 @@ def train_step(state: TrainState, batch: Batch) -> StepMetrics:
     state.step += 1
     state.start.end_commit()
     return StepMetrics(loss, update.gradient_norm, update.learning_rate, enqueue.observed, distance)
+
+
+def _on_device(state: TrainState, batch: Batch) -> Batch:
+    """Return the batch on the device, with a key for each image where images are augmented."""
+    moved = batch.to(state.device)
+    return moved.with_keys(state.augmenter.keys(state.step, *batch.flips.shape)) if state.augmenter else moved
 
 
 def _update_class_encoder(state: TrainState) -> None:
@@ -145,7 +152,7 @@ def _forward(state: TrainState, part: Batch, weights: Tensor) -> tuple[HeadOutpu
         references = _reference_features(state, part)
     targets = _targets(state, part)
     with phase("forward"), autocast(state.device, precision):
-        features = state.feature_encoder(normalised(part.query, part.flips[0]))
+        features = state.feature_encoder(normalised(part.query, part.flips[0], _augmentation(state, part, slice(1))))
     with phase("loss"):  # without autocast: the head decides its own types
         margin = schedule.margin(state.profile.head.margin, state.step)
         output: HeadOutput = state.head(features, references, part.labels, weights, margin)
@@ -168,9 +175,17 @@ def _reference_features(state: TrainState, part: Batch) -> Tensor:
     num_references, num = part.references.shape[:2]
     if state.class_encoder is None:
         return torch.empty(0, num, state.profile.model.embedding_size, device=state.device)
-    images = normalised(part.references.flatten(0, 1), part.flips[1:].flatten())
+    change = _augmentation(state, part, slice(1, None)) if state.augmenter and state.augmenter.references else None
+    images = normalised(part.references.flatten(0, 1), part.flips[1:].flatten(), change)
     features: Tensor = state.class_encoder.class_encoder(images)
     return features.view(num_references, num, -1)
+
+
+def _augmentation(state: TrainState, part: Batch, views: slice) -> Callable[[Tensor], Tensor] | None:
+    """Return what augments these views of a part's images; None where images stay as they are."""
+    if state.augmenter is None or part.keys is None:
+        return None
+    return partial(state.augmenter, keys=part.keys[views].flatten())
 
 
 def _prepare_update(state: TrainState, loss: Tensor) -> _Update:

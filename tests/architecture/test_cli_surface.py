@@ -45,6 +45,7 @@ TRAIN = {
         "--roc",
         "--ijb",
         "--distractors",
+        "--masked",
         "--at-least",
         "--device",
     },

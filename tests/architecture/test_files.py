@@ -18,6 +18,7 @@ SHORTER = {
     "attfc_planner.gpu.versions": "plans, tunings and explanations ask it",
     "attfc_planner.trace.no_gc": "several rooms trace and import without the garbage collector",
     "attfc_planner.tune.stages.watcher": "the protocol between every stage and its screen",
+    "attfc_train.augment.*": "one file an augmentation, however little it does",
     "attfc_train.backbones.full_precision": "every backbone ends with it",
     "attfc_train.backbones.squeeze_excite": "two backbones have it",
     "attfc_train.heads.attention": "the head and the stored queue attend alike",

@@ -18,8 +18,13 @@ TABLE = """
 attfc_train.errors attfc_train.units attfc_train.phase attfc_train.interrupt attfc_train.cuda_environment
 attfc_train.streams
 attfc_train.document attfc_train.files attfc_train.faults attfc_train.processes attfc_train.device_hash attfc_train.screen
+<<<<<<< HEAD
 attfc_train.rounding attfc_train.exits attfc_train.command_line attfc_train.scratch attfc_train.cache_folder
 attfc_train.backbones attfc_train.losses attfc_train.cluster
+=======
+attfc_train.rounding attfc_train.exits attfc_train.command_line attfc_train.scratch
+attfc_train.augment attfc_train.backbones attfc_train.losses
+>>>>>>> augment
 attfc_train.heads
 attfc_train.profile
 attfc_train.data attfc_train.optim
@@ -93,6 +98,7 @@ ONLY_IN = {
     "onnxruntime": {"attfc_train.export"},
     "safetensors": {"attfc_train.export"},
     "pydantic": {
+        "attfc_train.augment",
         "attfc_train.document",
         "attfc_train.heads",
         "attfc_train.run.checkpoint",
@@ -109,6 +115,8 @@ ONLY_IN = {
 """Whom each dependency belongs to, modules or whole rooms: another one is a decision, not an accident."""
 
 WITHOUT_TORCH = {
+    "attfc_train.augment.kinds",
+    "attfc_train.augment.settings",
     "attfc_train.backbones.kinds",
     "attfc_train",
     "attfc_train.cli",

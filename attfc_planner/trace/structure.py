@@ -349,12 +349,8 @@ def structure_of(profile: TrainProfile, base: Knobs) -> TrainProfile:
 def head_structure(structure: TrainProfile) -> TrainProfile:
     """Return the same head on the smallest backbone: the network does not change how sizes depend on the head's knobs."""
     model = ModelSettings(backbone="tiny", embedding_size=structure.model.embedding_size, image_size=32)
-<<<<<<< HEAD
-    return structure.model_copy(update={"model": model, "teacher": NO_TEACHER})
-=======
     data = DataSettings(num_ids=structure.num_ids)  # no head sees how images were augmented
-    return structure.model_copy(update={"model": model, "data": data})
->>>>>>> augment
+    return structure.model_copy(update={"model": model, "data": data, "teacher": NO_TEACHER})
 
 
 def is_direct(structure: TrainProfile) -> bool:

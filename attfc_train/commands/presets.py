@@ -45,10 +45,6 @@ def show(
         typer.echo(profile.model_dump_json(indent=2))
         return
     typer.echo(f"{name}: {profile.description}")
-<<<<<<< HEAD
-    document = profile.document()
-=======
->>>>>>> augment
     for key, values in known_keys(profile).items():
         typer.echo(f"{f'{key}={_value(profile, key)}':40s}  {values.rule}")
 

@@ -263,13 +263,9 @@ def _change_head(document: dict[str, Any], assignments: list[str]) -> None:
 def _predicted_settings(profile: TrainProfile) -> tuple[object, ...]:
     """Return the settings that a prediction is about: with others it would be wrong."""
     optim = profile.optim
-<<<<<<< HEAD
-    precision = profile.run.precision
-    return profile.model, profile.head, optim.batch_size, optim.accumulation, precision, profile.teacher.architecture
-=======
     augment = profile.data.augment.in_full()  # what is switched on runs for all images, however probable it is
-    return profile.model, profile.head, optim.batch_size, optim.accumulation, profile.run.precision, augment
->>>>>>> augment
+    network = profile.model, profile.head, profile.run.precision, profile.teacher.architecture
+    return *network, optim.batch_size, optim.accumulation, augment
 
 
 def _json_or_text(text: str) -> Any:

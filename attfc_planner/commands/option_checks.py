@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from attfc_train.data.report import DataReport
-    from attfc_train.profile.profile import TeacherSettings
+    from attfc_train.profile.teacher import TeacherSettings
 
 MAX_COUNT = 10**12
 """Of identities and images; that of profiles (`attfc_train.document.MOST`), which loads more than this file may."""
@@ -179,7 +179,8 @@ def checked_teacher(word: str | None, image_size: int) -> tuple[TeacherSettings,
         CheckpointError: the file is damaged, or holds no encoder.
     """
     from attfc_train.errors import UsageError
-    from attfc_train.profile.profile import BACKBONE_NAMES, NO_TEACHER, TeacherSettings
+    from attfc_train.profile.profile import BACKBONE_NAMES
+    from attfc_train.profile.teacher import NO_TEACHER, TeacherSettings
 
     if word is None:
         return NO_TEACHER, None

@@ -13,7 +13,8 @@ from attfc_planner.search.tuned import tried_kinds
 from attfc_train.document import Precision
 from attfc_train.errors import UsageError
 from attfc_train.heads.kinds import BASELINE, HEADS
-from attfc_train.profile.profile import NO_TEACHER, TeacherSettings, TrainProfile
+from attfc_train.profile.profile import TrainProfile
+from attfc_train.profile.teacher import NO_TEACHER, TeacherSettings
 from attfc_train.units import Bytes, format_bytes
 
 BEST_FIRST: tuple[Precision, ...] = ("bf16", "fp16", "fp32")

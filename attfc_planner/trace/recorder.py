@@ -39,7 +39,8 @@ from attfc_train.backbones.kinds import build_encoder
 from attfc_train.data.batch import Batch
 from attfc_train.evaluate.embed import embed_batches
 from attfc_train.phase import current_phase
-from attfc_train.profile.profile import FOREIGN, TrainProfile
+from attfc_train.profile.profile import TrainProfile
+from attfc_train.profile.teacher import FOREIGN
 from attfc_train.step.build import build
 from attfc_train.step.state import TrainState
 from attfc_train.step.step import train_step

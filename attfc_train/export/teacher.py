@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from attfc_train.errors import CheckpointError
 from attfc_train.export.model_file import ONNX, open_network, require
-from attfc_train.profile.profile import FOREIGN, NO_TEACHER, TeacherSettings, TrainProfile
+from attfc_train.profile.profile import TrainProfile
+from attfc_train.profile.teacher import FOREIGN, NO_TEACHER, TeacherSettings
 from attfc_train.step.teacher import TrainedTeacher
 
 if TYPE_CHECKING:

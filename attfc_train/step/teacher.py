@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from attfc_train.profile.profile import TeacherSettings
+from attfc_train.profile.teacher import TeacherSettings
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,8 @@ from attfc_planner.plan.launch import train_arguments
 from attfc_planner.speed.model import predict_speed
 from attfc_train.backbones.kinds import build_encoder
 from attfc_train.errors import UsageError
-from attfc_train.profile.profile import NO_TEACHER, ModelSettings, TeacherSettings
+from attfc_train.profile.profile import ModelSettings
+from attfc_train.profile.teacher import NO_TEACHER, TeacherSettings
 from attfc_train.run.checkpoint import save_model
 from tests.planner.trace.profiles import device, small_profile
 from tests.train.export.networks import TINY, trained

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from attfc_planner.memory.model import MemoryModel
-from attfc_train.profile.profile import TeacherSettings, TrainProfile
+from attfc_train.profile.profile import TrainProfile
+from attfc_train.profile.teacher import TeacherSettings
 from attfc_train.units import MIB
 from tests.planner.trace.profiles import device, small_profile
 

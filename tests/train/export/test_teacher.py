@@ -14,7 +14,8 @@ from attfc_train.errors import CheckpointError
 from attfc_train.export.teacher import described_teacher, digest_of, empty_network, open_teacher
 from attfc_train.export.write import export
 from attfc_train.profile.file import save_profile
-from attfc_train.profile.profile import ModelSettings, TeacherSettings, TrainProfile
+from attfc_train.profile.profile import ModelSettings, TrainProfile
+from attfc_train.profile.teacher import TeacherSettings
 from attfc_train.run.checkpoint import Checkpoints, save_model
 from attfc_train.run.loop import MODEL_FILE, PROFILE_FILE
 from attfc_train.step.build import build

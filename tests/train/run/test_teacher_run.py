@@ -15,7 +15,8 @@ from attfc_train.errors import CheckpointError, Interrupted, ProfileError, Usage
 from attfc_train.export.teacher import digest_of, open_teacher
 from attfc_train.profile.file import load_profile, with_overrides
 from attfc_train.profile.prediction import Interval, MemoryPrediction, Prediction
-from attfc_train.profile.profile import ModelSettings, TeacherSettings, TrainProfile
+from attfc_train.profile.profile import ModelSettings, TrainProfile
+from attfc_train.profile.teacher import TeacherSettings
 from attfc_train.run import loop, run
 from attfc_train.run.checkpoint import load_checkpoint, save_model
 from attfc_train.run.log import read_log

@@ -10,7 +10,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.functional import normalize
 
 from attfc_train.data.batch import Batch, normalised
-from attfc_train.profile.profile import NO_TEACHER, TeacherSettings, TrainProfile
+from attfc_train.profile.profile import TrainProfile
+from attfc_train.profile.teacher import NO_TEACHER, TeacherSettings
 from attfc_train.step.build import build
 from attfc_train.step.state import TrainState
 from attfc_train.step.step import train_step

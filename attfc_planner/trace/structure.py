@@ -21,16 +21,8 @@ from attfc_train.heads.full_fc.settings import FullFCSettings
 from attfc_train.heads.learned.settings import LearnedSettings
 from attfc_train.heads.partial_fc.settings import PartialFCSettings
 from attfc_train.heads.settings import HeadSettings, MarginSettings
-from attfc_train.profile.profile import (
-    FOREIGN,
-    NO_TEACHER,
-    DataSettings,
-    ModelSettings,
-    OptimSettings,
-    RunSettings,
-    TeacherSettings,
-    TrainProfile,
-)
+from attfc_train.profile.profile import DataSettings, ModelSettings, OptimSettings, RunSettings, TrainProfile
+from attfc_train.profile.teacher import FOREIGN, NO_TEACHER, TeacherSettings
 
 _OTHER_CHUNK = 787
 """Slots scored at a time in a second trace: like no other size of a step, so that it cannot be mistaken for one."""

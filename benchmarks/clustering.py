@@ -34,7 +34,10 @@ from attfc_train.cluster.online import OnlineClustering, unit_vectors
 from attfc_train.cluster.scores import bcubed, pairwise
 from attfc_train.cluster.settings import ClusterSettings
 from attfc_train.commands.cluster_streams import ImageStream
+<<<<<<< HEAD
 from attfc_train.data.overlap import may_share_identities
+=======
+>>>>>>> cluster
 from attfc_train.data.source import open_dataset
 from attfc_train.export.model_file import Encoder, open_encoder
 from benchmarks.provenance import provenance, quantiles, save
@@ -216,19 +219,19 @@ def trained(spec: str, steps: int, folder: Path) -> Path:
     return folder
 
 
-def model_facts(encoder: Encoder, parts: Sequence[str]) -> dict[str, Any]:
-    """Return what is known of the model, and whether it was trained on people that are reported here."""
+def model_facts(encoder: Encoder) -> dict[str, Any]:
+    """Return what is known of the model; people that it was trained on are easier than those whom it has never seen."""
     profile = encoder.profile
     if profile is None:
-        return {"file": encoder.source.name, "trained_on": None}
-    path = str(profile.data.path)
-    shared = any(may_share_identities(path, part) for part in parts)
-    return {"backbone": profile.model.backbone, "steps": profile.run.steps, "trained_on": path, "may_have_seen_these": shared}
+        return {"backbone": encoder.source.name, "steps": None, "trained_on": "what the file does not say"}
+    return {"backbone": profile.model.backbone, "steps": profile.run.steps, "trained_on": str(profile.data.path)}
 
 
 def page(results: dict[str, Any]) -> str:
     """Return the results as lines for the screen."""
-    lines = [f"{'':10}{'pairwise F':>12}{'BCubed F':>12}{'ms a face':>12}   setting"]
+    trained_on, report = results["model"]["trained_on"], results["data"]["report"]
+    lines = [f"the model was trained on {trained_on}; the figures are of {report}"]
+    lines += [f"{'':10}{'pairwise F':>12}{'BCubed F':>12}{'ms a face':>12}   setting"]
     for name, row in results["methods"].items():
         if "skipped" in row:
             lines.append(f"{name:10}  {row['skipped']}")
@@ -252,7 +255,7 @@ def run(data: str, model: Path | None, steps: int, scale: Sequence[int], grids: 
     sizes = {"choice": parts[1], "report": parts[2], "faces": len(report[1]), "identities": len(np.unique(report[1]))}
     facts = {
         "provenance": provenance(),
-        "model": model_facts(encoder, parts[1:]),
+        "model": model_facts(encoder),
         "data": sizes,
         "settings_tried": len(grids["online"]),
     }

@@ -51,6 +51,10 @@ CASES = [
     ("partial_fc-bf16", "fp32"),
     ("partial_fc-fp8", "fp16"),
     ("f2c-int8", "fp32"),
+    ("full_fc-adaface", "fp16"),
+    ("partial_fc-curricularface", "fp32"),
+    ("identity-learned-curricularface", "fp32"),
+    ("f2c-curricularface", "fp32"),
 ]
 
 

@@ -12,6 +12,7 @@ from attfc_train.augment.separable import filtered, pixel_numbers, rows_to_one
 
 WIDTHS: Final = (0.5, 2.5)
 """Standard deviations in pixels of a crop of 112; in other sizes in proportion."""
+NEGLIGIBLE: Final = 1e-12
 _SIDE: Final = 112
 
 
@@ -25,7 +26,9 @@ def blurred(images: Tensor, widths: Tensor) -> Tensor:
     place = pixel_numbers(images.shape[-1], images.device)
     # weight[n, i, j] = exp(-(i - j)^2 / (2 width_n^2))
     squares = (place[:, None] - place).square()
-    return filtered(images, rows_to_one((squares / (-2 * widths.square())[:, None, None]).exp()))
+    weights = (squares / (-2 * widths.square())[:, None, None]).exp()
+    # What is far away counts for nothing; as denormal numbers it would make a product on a CPU eight times slower.
+    return filtered(images, rows_to_one(weights * (weights > NEGLIGIBLE)))
 
 
 class Blur:

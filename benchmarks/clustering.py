@@ -34,10 +34,6 @@ from attfc_train.cluster.online import OnlineClustering, unit_vectors
 from attfc_train.cluster.scores import bcubed, pairwise
 from attfc_train.cluster.settings import ClusterSettings
 from attfc_train.commands.cluster_streams import ImageStream
-<<<<<<< HEAD
-from attfc_train.data.overlap import may_share_identities
-=======
->>>>>>> cluster
 from attfc_train.data.source import open_dataset
 from attfc_train.export.model_file import Encoder, open_encoder
 from benchmarks.provenance import provenance, quantiles, save

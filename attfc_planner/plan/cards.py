@@ -8,7 +8,7 @@ speeds and budgets (`attfc_planner.memory.shared`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from attfc_planner.gpu.profile import GpuProfile
@@ -19,7 +19,7 @@ from attfc_planner.plan.request import PlanRequest
 from attfc_planner.search.candidates import Candidate, Known
 from attfc_planner.search.refusal import misses
 from attfc_planner.search.study import screened
-from attfc_planner.search.words import about_hours
+from attfc_planner.search.words import about_hours, time_words
 from attfc_train.errors import InfeasiblePlanError
 from attfc_train.profile.prediction import Interval
 
@@ -114,10 +114,17 @@ def refuse_if_none(choices: Sequence[CardChoice], limits: str) -> None:
 def _choice(problem: Problem, per_hour: float | None) -> CardChoice:
     batch_size = problem.base.optim.batch_size
     result = screened(problem.spaces, problem.evaluate, problem.limits, batch_size)
-    chosen, margin = select(problem, result)
-    del margin
-    if chosen is not None:
-        return CardChoice(problem.gpu, chosen, per_hour=per_hour)
+    chosen, _ = select(problem, result)
+    short = "" if chosen is not None else _short(problem)
+    return CardChoice(problem.gpu, chosen, short, per_hour)
+
+
+def _short(problem: Problem) -> str:
+    """Return what a card is short of: hours where something would fit, else what the nearest kind of head is short of."""
+    untimed = screened(problem.spaces, problem.evaluate, replace(problem.limits, max_hours=None), problem.base.optim.batch_size)
+    fastest = untimed.front[0] if untimed.front else None
+    if fastest is not None and fastest.hours_interval is not None:
+        return f"{time_words(fastest.hours_interval)} at best"
     kind, nearest = misses(problem.spaces, problem.evaluate, problem.limits, problem.gpu.name)[0]
     head = "" if problem.spaces.is_one else f"{kind}: "
-    return CardChoice(problem.gpu, None, f"{head}{nearest.short}", per_hour)
+    return f"{head}{nearest.short}"

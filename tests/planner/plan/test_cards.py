@@ -73,6 +73,13 @@ def test_hours_leave_out_the_cards_that_take_longer() -> None:
     assert "at best" in choices[-1].short
 
 
+def test_a_card_that_is_too_slow_is_not_called_too_small() -> None:
+    """Catches the kind of head that is nearest to its limit, a layer that lacks memory, in the place of AttFC, which fits."""
+    (choice,) = compared(SMALL, max_hours=1)
+    assert choice.short.startswith("about ")
+    assert choice.short.endswith(" at best")
+
+
 def test_a_precision_that_a_card_lacks_is_its_reason() -> None:
     old = make_gpu(24 * GIB, name="Old", slug="old", bf16_flops=None)
     choices = compared(old, LARGE, precision="bf16")

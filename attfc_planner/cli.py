@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from attfc_planner.commands import import_config
+from attfc_planner.commands import compare_gpus, import_config
 from attfc_planner.commands.option_checks import (
     HEAD_WORDS,
     MAX_TRIALS,
@@ -25,6 +25,22 @@ from attfc_planner.commands.option_checks import (
     size_of_data,
     whole,
 )
+from attfc_planner.commands.options import (
+    AnyPrecision,
+    Backbones,
+    Data,
+    Epochs,
+    Head,
+    Ids,
+    Images,
+    ImageSize,
+    MaxAccuracyDrop,
+    Output,
+    Prefer,
+    Seed,
+    Tuned,
+    Val,
+)
 from attfc_planner.tune.studies.address import shown_command
 from attfc_train.command_line import STYLE, Command, Group, Version, examples, number
 from attfc_train.exits import run_and_exit
@@ -32,32 +48,6 @@ from attfc_train.exits import run_and_exit
 if TYPE_CHECKING:
     from attfc_planner.search.choose import Preference
     from attfc_train.document import Precision, StorageName
-
-Head = Annotated[
-    str,
-    typer.Option(
-        help="auto: a full FC layer where it fits and is as fast, else the best of it, Partial FC and AttFC; any: the best of "
-        "all kinds; or attfc, full_fc, partial_fc, dcq, f2c."
-    ),
-]
-Val = Annotated[list[str] | None, typer.Option(help="Verification set: a .bin file or a data set. Repeatable.")]
-Output = Annotated[Path, typer.Option(help="Where the training profile is written.")]
-ImageSize = Annotated[
-    int, typer.Option(help="Height and width of the images.", metavar="PIXELS", parser=whole("--image-size", 32, 512))
-]
-AnyPrecision = Annotated[str | None, typer.Option(help="bf16, fp16 or fp32; without it the best of the device.")]
-Epochs = Annotated[
-    float, typer.Option(help="Passes over the images of the full run.", metavar="NUMBER", parser=real("--epochs", 0.001, 20))
-]
-MaxAccuracyDrop = Annotated[
-    float,
-    typer.Option(
-        help="Points that the accuracy may lie below a full FC layer.",
-        metavar="POINTS",
-        parser=real("--max-accuracy-drop", 0, 0.5),
-    ),
-]
-Seed = Annotated[int, typer.Option(help="Seed of the search.", metavar="NUMBER", parser=whole("--seed", 0, 2**32 - 1))]
 
 app = typer.Typer(
     **STYLE,
@@ -72,35 +62,18 @@ app = typer.Typer(
     ),
 )
 import_config.add_to(app)
+compare_gpus.add_to(app)
 
 
 @app.callback(invoke_without_command=True)
 def plan(
     context: typer.Context,
     gpu: Annotated[str, typer.Option(help="auto, cpu, a card ('attfc-plan gpus' lists them) or a GPU profile file.")] = "auto",
-    ids: Annotated[
-        int | None,
-        typer.Option(
-            help="Identities to train on; from --data where that is given.", metavar="NUMBER", parser=whole("--ids", 2)
-        ),
-    ] = None,
-    images: Annotated[
-        int | None,
-        typer.Option(help="Images, for hours per epoch; from --data if given.", metavar="NUMBER", parser=whole("--images", 2)),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option(help="RecordIO or .rec file, folder per identity, .subset, or synthetic:IDSxIMAGES; @FIRST:STOP: a part."),
-    ] = None,
+    ids: Ids = None,
+    images: Images = None,
+    data: Data = None,
     val: Val = None,
-    backbone: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Feature encoder: r18, r34, r50 (default), r100, r200, mbf, tiny. Repeat it, or 'any', to choose.",
-            metavar="NAME",
-            parser=backbone_word,
-        ),
-    ] = None,
+    backbone: Backbones = None,
     head: Head = "auto",
     output: Output = Path("best.json"),
     train: Annotated[bool, typer.Option("--train", help="Train with the plan afterwards; needs --data.")] = False,
@@ -111,12 +84,8 @@ def plan(
         ),
     ] = None,
     max_accuracy_drop: MaxAccuracyDrop = 1.0,
-    prefer: Annotated[
-        str, typer.Option(help="speed, balanced or accuracy: which end of the Pareto front within the limits.")
-    ] = "balanced",
-    tuned: Annotated[
-        Path | None, typer.Option(help="What 'attfc-plan tune' wrote for these data: its trainings replace the accuracy prior.")
-    ] = None,
+    prefer: Prefer = "balanced",
+    tuned: Tuned = None,
     max_hours: Annotated[
         float | None,
         typer.Option(help="Hours that the training may take.", metavar="HOURS", parser=real("--max-hours", 0.001, 100)),

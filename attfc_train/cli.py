@@ -143,7 +143,7 @@ def evaluate(
         typer.Option(
             help="False accept rate to give threshold and TAR at, 0.1 to 1e-6 by default. Repeatable.",
             metavar="RATE",
-            parser=number("--far", 0, 1, "--far 1e-3"),
+            parser=number("--far", 0, 1, "--far 1e-3", excluded=True),
         ),
     ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Test whether the models differ on the same pairs.")] = False,

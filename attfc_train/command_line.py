@@ -63,21 +63,22 @@ def count(option: str, least: int, most: int | None = None) -> Callable[[str], i
     return whole
 
 
-def number(option: str, least: float, most: float, example: str) -> Callable[[str], float]:
+def number(option: str, least: float, most: float, example: str, excluded: bool = False) -> Callable[[str], float]:
     """Return the parser of an option that is a number from `least` to `most`.
 
     Args:
         example: what somebody would give, such as ``--far 1e-3``.
+        excluded: whether the ends themselves are refused.
     """
+    reaches = f"between {least:g} and {most:g}, both excluded" if excluded else f"from {least:g} to {most:g}"
 
     def real(text: str) -> float:
         try:
             value = float(text)
         except ValueError:
             value = float("nan")
-        if not least <= value <= most:
-            got = f"'{text}'"
-            raise UsageError(f"{option} must be a number from {least:g} to {most:g}", got, f"Example: {example}.")
+        if not least <= value <= most or (excluded and value in (least, most)):
+            raise UsageError(f"{option} must be a number {reaches}", f"'{text}'", f"Example: {example}.")
         return value
 
     return real

@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
-from attfc_train.errors import AttfcError, DeviceMemoryError, StorageError, UnexpectedError
+from attfc_train.errors import AttfcError, DeviceMemoryError, StorageError, UnexpectedError, UsageError
 
 _FOLDER = "attfc_folder"
 _MOST_CHARACTERS = 200
@@ -38,7 +38,7 @@ def mark_folder(error: BaseException, folder: Path) -> None:
 
 
 def scarcity(error: BaseException) -> AttfcError | None:
-    """Return the user's error where the system refused memory, threads, files or disk space; else None."""
+    """Return the user's error where the system refused memory, threads, files, disk space or a name; else None."""
     code = error.errno if isinstance(error, OSError) else None
     if isinstance(error, MemoryError) or code == errno.ENOMEM:
         remedy = "Free memory, or lower optim.batch_size, data.num_workers or data.prefetch_batches."
@@ -47,6 +47,8 @@ def scarcity(error: BaseException) -> AttfcError | None:
         code = errno.EAGAIN
     if code in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
         return StorageError("files must be writable", _shown(error), "Free disk space, or choose another folder.")
+    if code in (errno.ENAMETOOLONG, errno.ELOOP) or (isinstance(error, ValueError) and "embedded null" in str(error)):
+        return UsageError("a path must be one that a file can have", _shown(error), "Check the paths that were given.")
     if code in _LIMITS:
         remedy = "End other programs, raise the limit, or lower data.num_workers."
         return AttfcError(f"the system must allow enough {_LIMITS[code]}", _shown(error), remedy)

@@ -13,7 +13,10 @@ import io
 import os
 import re
 import select
+import shlex
 import sys
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 HANDLER = "attfc-plain"
@@ -73,6 +76,24 @@ def _replace(error: UnicodeError) -> tuple[str, int]:
 
 
 codecs.register_error(HANDLER, _replace)
+
+
+def typed(words: Iterable[str]) -> str:
+    r"""Return a command to type in a shell; of a word that stdout cannot show the bytes are named: ``$'caf\xc3\xa9'``."""
+    encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+    return " ".join(map(partial(_quoted, encoding=encoding), words))
+
+
+def _quoted(word: str, encoding: str) -> str:
+    try:
+        word.encode(encoding)
+        if printable(word) == word:
+            return shlex.quote(word)
+    except UnicodeEncodeError:
+        pass
+    # The shell's ANSI-C quotes; an escape ends after two digits, so that what follows is not taken for a part of it.
+    named = (chr(byte) if 32 <= byte < 127 and byte not in b"'\\" else f"\\x{byte:02x}" for byte in os.fsencode(word))
+    return f"$'{''.join(named)}'"
 
 
 class LastingFile(io.RawIOBase):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,9 @@ from attfc_planner.plan.problem import pose
 from attfc_planner.plan.request import PlanRequest
 from attfc_planner.screens.plan import show_comparison, show_plan
 from attfc_planner.screens.tracing import tracing
-from attfc_train.profile.file import former_words, replace_profile
+from attfc_train.profile.former import former_words, replace_profile
 from attfc_train.screen import Screen
+from attfc_train.streams import typed
 from attfc_train.units import format_bytes
 
 
@@ -59,7 +59,7 @@ def _plan_and_show(console: Console, request: PlanRequest, device: GpuProfile, o
         made.search.record.save(output.with_name(f"{output.stem}.study.jsonl"))
     planned = PlannedRun(made, launch.new_run_folder(made.profile.name))
     arguments = launch.train_arguments(made, output, request.data_path or "DATA", planned.folder)
-    show_plan(console, made, shlex.join(["attfc-train", *arguments]), f"{output}{former_words(former)}")
+    show_plan(console, made, typed(["attfc-train", *arguments]), f"{output}{former_words(former)}")
     return planned
 
 

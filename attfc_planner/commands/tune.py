@@ -52,8 +52,9 @@ from attfc_planner.tune.verdict.trained import (
 from attfc_planner.tune.verdict.tuned_profile import tuned_profile
 from attfc_train.errors import Interrupted, UsageError
 from attfc_train.interrupt import stop_signals
-from attfc_train.profile.file import former_words, replace_profile
+from attfc_train.profile.former import former_words, replace_profile
 from attfc_train.screen import Screen
+from attfc_train.streams import typed
 
 SHARE_OF_STEPS = 0.4
 """Share of the time after planning that real steps take at most; the rest is for trainings."""
@@ -283,10 +284,10 @@ def _finish(console: Console, question: Question, studies: Studies, options: Tun
     result = verdict(question, studies.steps.records(), standing)
     if result is None:
         former = replace_profile(question.plan.profile, options.output)
-        console.print("No trial finished; wrote the predicted plan unchanged.")
+        console.print("Not tested: no trial finished; wrote the predicted plan unchanged.")
     else:
         former = _write_and_show(console, question, studies, options.output, standing, result)
-    arguments = f"attfc-train --profile {options.output} --data {question.request.data_path}"
+    arguments = typed(["attfc-train", "--profile", str(options.output), "--data", str(question.request.data_path)])
     written = f"Written: {options.output}{former_words(former)}"
     console.print(f"{written}\nNext: {arguments}", highlight=False, soft_wrap=True)
 

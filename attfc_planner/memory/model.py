@@ -75,10 +75,11 @@ class MemoryModel:
         self.budget_bytes = budget_bytes
         self._traces = Traces(cache_dir)
 
-    def on(self, gpu: GpuProfile) -> MemoryModel:
-        """Return a model with the same traces for another device."""
+    def on(self, gpu: GpuProfile, budget_bytes: Bytes | None = None) -> MemoryModel:
+        """Return a model with the same traces for another device; without a budget with this one's."""
         other = copy(self)
         other.gpu = gpu
+        other.budget_bytes = self.budget_bytes if budget_bytes is None else budget_bytes
         return other
 
     @property

@@ -13,8 +13,8 @@ LEAST_IDS = 1_000
 """Identities below which a network that is trained from scratch does not learn to tell strangers apart."""
 USUAL_IDS = 10_000
 """The smallest published set on which an r50 is trained from scratch has about as many: CASIA-WebFace, 10,575 (Yi et al. 2014,
-arXiv 1411.7923). Below, what strangers are told apart by gets poorer with every identity that is missing: on LFW by some two
-points a halving from 4,349 to 136 identities (Sun, Wang and Tang 2014, DeepID)."""
+arXiv 1411.7923). Below, what strangers are told apart by gets poorer: a small network of 2014, trained again on parts of that
+set, fell on LFW from 79.9 % with 8,460 identities to 73.5 with 264 (github.com/joyhuang9473/deepid-implementation)."""
 LEAST_IMAGES_PER_ID = 2
 _SMALLER = {"r18": "mbf", "r34": "mbf", "r50": "mbf", "r100": "r50", "r200": "r50"}
 """Backbone -> a smaller one to advise."""

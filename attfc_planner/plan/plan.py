@@ -60,24 +60,31 @@ def make_plan(problem: Problem) -> Plan:
         num_trials=request.num_trials,
         seed=request.seed,
     )
+    winner, margin = select(problem, result)
+    if winner is None:
+        limits = replace(problem.limits, margin_bytes=margin)
+        raise refusal(problem.spaces, problem.evaluate, limits, problem.gpu.name, _held(problem))
+    others = [other for other in _front_within(problem, result, margin) if other.setting != winner.setting]
+    return _plan_of(problem, result, winner, pareto_front([winner, *others]), margin)
 
-    def front_within(margin_bytes: Bytes) -> Sequence[Candidate]:
-        """Return the front of what fits with this margin; it is screened again where estimates were too low."""
-        return common_front(_fronts_within(problem, result, margin_bytes)) if margin_bytes else result.front
 
-    def select(margin_bytes: Bytes) -> Candidate | None:
+def select(problem: Problem, result: SearchResult) -> tuple[Candidate | None, Bytes]:
+    """Return the choice among what a search found, or None, and the margin that it took: see `choose`."""
+    request = problem.request
+
+    def within(margin_bytes: Bytes) -> Candidate | None:
         """Return the rule's choice; where the kind of head is the plan's to choose, the full FC layer that takes its place."""
-        picked = pick(front_within(margin_bytes), request.prefer)
+        picked = pick(_front_within(problem, result, margin_bytes), request.prefer)
         if picked is None or not (request.is_free and problem.plain_spaces):
             return picked
         return _plain_layers(problem, picked, margin_bytes).stand_in(picked) or picked
 
-    winner, margin = choose(select, problem.model, problem.limits)
-    if winner is None:
-        limits = replace(problem.limits, margin_bytes=margin)
-        raise refusal(problem.spaces, problem.evaluate, limits, problem.gpu.name, _held(problem))
-    others = [other for other in front_within(margin) if other.setting != winner.setting]
-    return _plan_of(problem, result, winner, pareto_front([winner, *others]), margin)
+    return choose(within, problem.model, problem.limits)
+
+
+def _front_within(problem: Problem, result: SearchResult, margin_bytes: Bytes) -> Sequence[Candidate]:
+    """Return the front of what fits with this margin; it is screened again where estimates were too low."""
+    return common_front(_fronts_within(problem, result, margin_bytes)) if margin_bytes else result.front
 
 
 def _held(problem: Problem) -> Held:

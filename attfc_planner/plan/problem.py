@@ -15,13 +15,14 @@ from attfc_planner.knobs.space import (
     GRADIENT_CHECKPOINTING,
     PRECISION,
     SearchSpace,
+    Setting,
     space_for,
     with_head,
 )
 from attfc_planner.knobs.space import BACKBONE as BACKBONE_KNOB
 from attfc_planner.knobs.spaces import Spaces
 from attfc_planner.plan.request import AUTO_HEAD, PlanRequest, choose_precision, kinds_of, limits_of, precisions
-from attfc_planner.search.candidates import Evaluate, Evaluator, MemoryEstimator, PredictAccuracy, alike_in_cost
+from attfc_planner.search.candidates import Evaluate, Evaluator, Known, MemoryEstimator, PredictAccuracy, alike_in_cost
 from attfc_planner.search.comparison import PLAIN_KINDS, plain
 from attfc_planner.search.constraints import Limits
 from attfc_planner.search.tuned import tried_kinds, tuned_accuracy
@@ -58,8 +59,16 @@ class Problem:
     """The layers that the choice is compared with."""
 
 
-def pose(request: PlanRequest, gpu: GpuProfile, make_model: MakeModel | None = None) -> Problem:
+def pose(
+    request: PlanRequest,
+    gpu: GpuProfile,
+    make_model: MakeModel | None = None,
+    known: dict[Setting, Known] | None = None,
+) -> Problem:
     """Make the problem of a request on a device, and trace what the search will need.
+
+    Args:
+        known: what the same request has made of settings on other devices (`attfc_planner.search.candidates.Evaluator`).
 
     Raises:
         UsageError: the device cannot train in the precision, or options contradict each other.
@@ -71,7 +80,7 @@ def pose(request: PlanRequest, gpu: GpuProfile, make_model: MakeModel | None = N
     spaces, left_out = _spaces(request, gpu, base, plain_spaces)
     traced = tuple(profile for space in spaces for profile in structures(space, base))
     model = (make_model or traced_model)(base, gpu, limits.budget_bytes, traced)
-    evaluate = Evaluator(base, gpu, model, accuracy, is_measured=request.tuned is not None)
+    evaluate = Evaluator(base, gpu, model, accuracy, is_measured=request.tuned is not None, known=known)
     return Problem(request, gpu, base, spaces, limits, model, evaluate, left_out, plain_spaces)
 
 

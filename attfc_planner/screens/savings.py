@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import textwrap
 from collections.abc import Sequence
 
@@ -11,6 +10,7 @@ from rich.table import Table
 
 from attfc_planner.accuracy.prior import midpoint
 from attfc_planner.explain.savings import Savings, Way
+from attfc_train.streams import typed
 from attfc_train.units import GIB, format_bytes
 
 
@@ -32,7 +32,7 @@ def show_savings(console: Console, found: Savings, commands: Sequence[Sequence[s
         _wrapped(console, f"note: {note}")
     console.print("Next:")
     for words in commands:
-        console.print(f"  {shlex.join(words)}", soft_wrap=True)
+        console.print(f"  {typed(words)}", soft_wrap=True)
     console.print()
     for line in verdict(found):
         _wrapped(console, line)

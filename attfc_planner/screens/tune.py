@@ -25,9 +25,10 @@ from attfc_planner.tune.stages.scaling import NUM_CHECKS, ratios
 from attfc_planner.tune.stages.steps import neighbours
 from attfc_planner.tune.stages.training_trial import short_profile
 from attfc_planner.tune.studies.claim import Record
-from attfc_planner.tune.verdict.result import Comparison, Verdict, points
+from attfc_planner.tune.verdict.result import Comparison, Verdict, against_full_fc, points
 from attfc_planner.tune.verdict.ties import Accuracy
 from attfc_planner.tune.verdict.trained import Trained
+from attfc_train.profile.prediction import Interval
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.units import format_bytes, format_seconds
 
@@ -256,7 +257,7 @@ def _chosen_table(question: Question, result: Verdict, profile: TrainProfile) ->
         ("against the plan", f"{changed or 'no change'}. {result.why}"),
         ("memory", f"{format_bytes(memory.total_bytes)} of {format_bytes(memory.budget_bytes)}"),
         ("images/s", f"{interval(prediction.images_per_second, decimals)}; {prediction.images_per_second.source}"),
-        ("against full FC", f"{interval(prediction.accuracy, 2, sign=True)} points; {prediction.accuracy.source}"),
+        ("against full FC", _against_full_fc(result, prediction.accuracy)),
         ("tied with the best", _tied(question, result)),
     ]
     if prediction.accuracy.high < -max_accuracy_drop:
@@ -264,9 +265,32 @@ def _chosen_table(question: Question, result: Verdict, profile: TrainProfile) ->
     return _pairs(rows)
 
 
+def _against_full_fc(result: Verdict, accuracy: Interval) -> str:
+    """Return the points against a full FC layer; a prior's as what they are, where nothing was tested."""
+    points = f"{interval(accuracy, 2, sign=True)} points"
+    if not accuracy.source.startswith("prior"):
+        return f"{points}; {accuracy.source}{_own_difference(result, accuracy)}"
+    reason = result.untested or "it and a full FC layer were not both trained"
+    return f"not tested: {reason}. Expected: {points}; {accuracy.source}"
+
+
+def _own_difference(result: Verdict, accuracy: Interval) -> str:
+    """Return what the chosen setting's own trainings say, where the regression over all of them says something else."""
+    own = against_full_fc(result)
+    if own is None:
+        return ""
+    low, high = own.points
+    if low <= accuracy.high and accuracy.low <= high:
+        return ""
+    place = "" if own.check == NUM_CHECKS else f" at check {own.check} of {NUM_CHECKS}"
+    return f". Its own trainings alone say {low:+.2f} to {high:+.2f} points{place}; the regression leans on all others too"
+
+
 def _tied(question: Question, result: Verdict) -> str:
-    if not result.comparisons:
-        return "unknown: no short training reported"
+    if result.untested:
+        return f"not tested: {result.untested}"
+    if len(result.comparisons) == 1:
+        return "not tested: no other setting was trained"
     names = _told_apart_by(question, result)
     best = result.comparisons[0]
     tied = [(each.trained.setting, each.check) for each in result.tied if each is not best]

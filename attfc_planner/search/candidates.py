@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 from attfc_planner.accuracy.prior import accuracy_prior, midpoint
 from attfc_planner.gpu.profile import GpuProfile
@@ -110,6 +110,15 @@ PredictAccuracy: TypeAlias = Callable[[TrainProfile], Interval]
 """Predicts points against a full FC layer for a profile whose data.num_ids is known."""
 
 
+class Known(NamedTuple):
+    """What a request makes of a setting, whatever the device."""
+
+    profile: TrainProfile
+    accuracy: Interval
+    cost_key: Setting
+    """See `alike_in_cost`."""
+
+
 class Evaluator:
     """The judge of settings; it asks for memory and speed once for all that differ in accuracy alone.
 
@@ -118,6 +127,7 @@ class Evaluator:
         accuracy: the prior, or a regression over trainings. In it no knob may change what a longer queue is worth, and neither
             checkpointing nor accumulation may count (`attfc_planner.search.screening`).
         is_measured: whether it is that regression.
+        known: what is known already, of the same request on other devices, and is added to.
     """
 
     def __init__(
@@ -127,38 +137,46 @@ class Evaluator:
         model: MemoryEstimator,
         accuracy: PredictAccuracy = accuracy_prior,
         is_measured: bool = False,
+        known: dict[Setting, Known] | None = None,
     ) -> None:
         self._base = base
         self._gpu = gpu
         self._model = model
         self._accuracy = accuracy
         self._is_measured = is_measured
+        self._known = {} if known is None else known
         self._speed: dict[Setting, SpeedPrediction] = {}
         self._memory: dict[Setting, MemoryPrediction] = {}
 
     def __call__(self, setting: Setting) -> Candidate:
         """Return the candidate for `setting`, whose accumulation must divide its batch."""
-        profile = setting.applied_to(self._base)
-        cost_key = alike_in_cost(self._base, setting)
+        if setting not in self._known:
+            profile = setting.applied_to(self._base)
+            self._known[setting] = Known(profile, self._accuracy(profile), alike_in_cost(self._base, setting))
+        known = self._known[setting]
         return Candidate(
             setting,
-            profile,
-            self._accuracy(profile),
-            predict_speed=lambda: self._predicted_speed(cost_key),
-            predict_memory=lambda: self._estimated(cost_key),
+            known.profile,
+            known.accuracy,
+            predict_speed=lambda: self._predicted_speed(known.cost_key),
+            predict_memory=lambda: self._estimated(known.cost_key),
             is_measured=self._is_measured,
         )
 
     def _predicted_speed(self, key: Setting) -> SpeedPrediction:
         if key not in self._speed:
-            profile = key.applied_to(self._base)
+            profile = self._profile(key)
             self._speed[key] = predict_speed(profile, self._gpu, self._model.op_costs(profile))
         return self._speed[key]
 
     def _estimated(self, key: Setting) -> MemoryPrediction:
         if key not in self._memory:
-            self._memory[key] = self._model.estimate(key.applied_to(self._base))
+            self._memory[key] = self._model.estimate(self._profile(key))
         return self._memory[key]
+
+    def _profile(self, setting: Setting) -> TrainProfile:
+        known = self._known.get(setting)
+        return setting.applied_to(self._base) if known is None else known.profile
 
 
 def alike_in_cost(base: TrainProfile, setting: Setting) -> Setting:

@@ -43,19 +43,26 @@ NOTHING_HELD = Held(0, "")
 
 def refusal(spaces: Spaces, evaluate: Evaluate, limits: Limits, device: str, held: Held = NOTHING_HELD) -> InfeasiblePlanError:
     """Return the error for spaces of which nothing respects `limits`: of several kinds of heads what each is short of."""
+    nearest_first = misses(spaces, evaluate, limits, device, held)
     if spaces.is_one:
-        return miss(spaces.members[0], evaluate, limits, device, held).error
-    pairs = zip(spaces.kinds, spaces, strict=True)
-    by_kind = {str(kind): miss(space, evaluate, limits, device, held) for kind, space in pairs}
-    nearest_first = sorted(by_kind.items(), key=lambda item: item[1].share)
+        return nearest_first[0][1].error
     advising = [each for _, each in nearest_first if each.near is not None]
     # Of what other limits would accept the most accurate; where no kind has any, the word about the nearest kind.
     adviser = max(advising, key=lambda each: _points_of(each.near), default=nearest_first[0][1])
     return InfeasiblePlanError(
-        f"some setting of {len(by_kind)} kinds of heads must respect {_listed_limits(limits, device)}",
+        f"some setting of {len(nearest_first)} kinds of heads must respect {_listed_limits(limits, device)}",
         "; ".join(f"{kind}: {each.short}" for kind, each in nearest_first),
         adviser.error.remedy,
     )
+
+
+def misses(
+    spaces: Spaces, evaluate: Evaluate, limits: Limits, device: str, held: Held = NOTHING_HELD
+) -> list[tuple[str, Miss]]:
+    """Return by how much every kind of head misses the limits, the nearest first."""
+    pairs = zip(spaces.kinds, spaces, strict=True)
+    by_kind = [(str(kind), miss(space, evaluate, limits, device, held)) for kind, space in pairs]
+    return sorted(by_kind, key=lambda item: item[1].share)
 
 
 def _points_of(candidate: Candidate | None) -> float:

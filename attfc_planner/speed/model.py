@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from attfc_planner.gpu.calibration import Calibration
 from attfc_planner.gpu.profile import TENSOR_FIELD, GpuProfile
 from attfc_planner.speed.efficiency import (
@@ -116,32 +118,50 @@ def _step_terms(
     costs: Iterable[OpCost], gpu: GpuProfile, precision: Precision, table: Efficiencies
 ) -> tuple[tuple[SpeedTerm, ...], int]:
     """Return device seconds by part of the step and bound, and the number of operators."""
-    # Roofline: an operator takes max(FLOPs / (ceiling * share), bytes / (bandwidth * share)) seconds.
-    sums: dict[tuple[str, str], list[float]] = {}
+    # Roofline: an operator takes max(FLOPs / (ceiling * share), bytes / (bandwidth * share)) seconds, at the slow end and at
+    # the fast one. All operators at once: rows are operators, columns the two ends.
+    costs = tuple(costs)
+    if not costs:
+        return (), 0
+    by_kind = _rates(costs, gpu, precision, table)
+    rates = np.array([by_kind[cost.kind] for cost in costs])
+    flops, moved, launches = (np.array(column) for column in zip(*map(_counted, costs), strict=True))
+    work = flops[:, None] / rates[:, :2]
+    traffic = moved[:, None] / rates[:, 2:]
+    seconds = np.maximum(work, traffic)
+    is_arithmetic = work.sum(axis=1) > traffic.sum(axis=1)
+    names = [_GROUP_OF_PHASE.get(cost.phase, "input") for cost in costs]
+    bounds = ("arithmetic" if each else "memory bandwidth" for each in is_arithmetic.tolist())
+    place: dict[tuple[str, str], int] = {}
+    places = [place.setdefault(part, len(place)) for part in zip(names, bounds, strict=True)]
+    slow, fast = (np.bincount(places, weights=seconds[:, end]).tolist() for end in (0, 1))
+    return tuple(SpeedTerm(*part, slow[i], fast[i]) for part, i in place.items()), int(launches.sum())
+
+
+def _counted(cost: OpCost) -> tuple[float, float, int]:
+    return float(cost.flops), float(cost.bytes_read_written), cost.count
+
+
+def _rates(
+    costs: Iterable[OpCost], gpu: GpuProfile, precision: Precision, table: Efficiencies
+) -> dict[str, tuple[float, float, float, float]]:
+    """Return kind -> FLOP/s and bytes/s that its operators reach, each at the slow end and at the fast one."""
     ceilings = {kind: _ceilings(kind, gpu, precision) for kind in table.arithmetic}
     if table.calibrated:  # its efficiencies are shares of one ceiling
         ceilings = {kind: Range(ceiling.middle, ceiling.middle) for kind, ceiling in ceilings.items()}
     bandwidth = gpu.ceiling("memory_bandwidth_bytes_per_second")
-    launches = 0
-    for cost in costs:
-        launches += cost.count
-        share = table.bandwidth.get(cost.kind, table.bandwidth["default"])
-        traffic = Range(cost.bytes_read_written / (bandwidth * share.low), cost.bytes_read_written / (bandwidth * share.high))
-        work = _arithmetic(cost, ceilings, table)
-        bound = "arithmetic" if work.low + work.high > traffic.low + traffic.high else "memory bandwidth"
-        seconds = sums.setdefault((_GROUP_OF_PHASE.get(cost.phase, "input"), bound), [0.0, 0.0])
-        seconds[0] += max(work.low, traffic.low)
-        seconds[1] += max(work.high, traffic.high)
-    return tuple(SpeedTerm(name, bound, *seconds) for (name, bound), seconds in sums.items()), launches
-
-
-def _arithmetic(cost: OpCost, ceilings: dict[str, Range], table: Efficiencies) -> Range:
-    if not cost.flops:
-        return Range(0.0, 0.0)
-    kind = cost.kind if cost.kind in ceilings else "matmul"
-    ceiling = ceilings[kind]
-    share = table.arithmetic[kind]
-    return Range(cost.flops / (ceiling.low * share.low), cost.flops / (ceiling.high * share.high))
+    rates = {}
+    for kind in {cost.kind for cost in costs}:
+        priced = kind if kind in ceilings else "matmul"
+        ceiling, share = ceilings[priced], table.arithmetic[priced]
+        reached = table.bandwidth.get(kind, table.bandwidth["default"])
+        rates[str(kind)] = (
+            ceiling.low * share.low,
+            ceiling.high * share.high,
+            bandwidth * reached.low,
+            bandwidth * reached.high,
+        )
+    return rates
 
 
 def _ceilings(kind: str, gpu: GpuProfile, precision: Precision) -> Range:

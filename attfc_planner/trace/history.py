@@ -82,8 +82,8 @@ class Trace:
 
     def births(self, step: int) -> range:
         """Return the storages made in a step; -1 is the construction's."""
-        marks = [self._storages_before(mark) for mark in (0, *self.steps, len(self.events))]
-        return range(marks[step + 1], marks[step + 2])
+        marks = (0, *self.steps, len(self.events))
+        return range(self._storages_before(marks[step + 1]), self._storages_before(marks[step + 2]))
 
     def with_sizes(self, nbytes: NDArray[np.int64]) -> Trace:
         """Return the same history with other sizes."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import TypeAlias
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attfc_train.data.decode import decode
+from attfc_train.data.pool import DecodePool
 from attfc_train.data.reading import read_file
 from attfc_train.errors import DataError, UsageError
 from attfc_train.evaluate.embed import embed_batches
@@ -98,9 +98,9 @@ def _decoded(images: Sequence[Image], size: int, batch_size: int) -> Iterator[Te
             name = f"'{os.fspath(image)}'" if isinstance(image, str | os.PathLike) else f"image {place}"
             raise DataError(error.rule, f"{error.got} in {name}", error.remedy) from error
 
-    with ThreadPoolExecutor() as pool:
+    with DecodePool() as pool:
         while batch := list(islice(places, batch_size)):
-            yield torch.stack(list(pool.map(pixels, batch)))
+            yield torch.stack(pool.map(pixels, batch))
 
 
 def _check_tensor(images: Tensor, size: int) -> None:

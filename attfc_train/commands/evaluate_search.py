@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,7 @@ from torch import Tensor
 from attfc_train.commands.evaluate_screen import show_points
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.decode import decode
+from attfc_train.data.pool import DecodePool
 from attfc_train.data.reading import persistently
 from attfc_train.data.source import open_dataset
 from attfc_train.errors import DataError
@@ -123,8 +123,8 @@ def _pictures(dataset: FaceDataset, network: Network, advance: Callable[[int], N
             raise DataError(error.rule, f"{error.got} in {dataset.locate(position)}", error.remedy) from error
 
     count = dataset.index.num_images
-    with ThreadPoolExecutor() as pool:
+    with DecodePool() as pool:
         for start in range(0, count, network.batch_size):
-            crops = np.stack(list(pool.map(crop, range(start, min(start + network.batch_size, count)))))
+            crops = np.stack(pool.map(crop, range(start, min(start + network.batch_size, count))))
             yield torch.from_numpy(crops).permute(0, 3, 1, 2)
             advance(len(crops))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from attfc_train.api.faces import compare, embed, pixels_of
 from attfc_train.data.decode import EXTENSIONS
+from attfc_train.data.pool import DecodePool
 from attfc_train.errors import DataError, UsageError
 from attfc_train.evaluate.embed import evaluate
 from attfc_train.evaluate.load import load_verification_sets
@@ -111,7 +111,7 @@ def _read(files: Sequence[Path], size: int, left_out: list[str]) -> Iterator[tup
         except DataError as error:
             return f"'{path}': {error.got}"
 
-    with ThreadPoolExecutor() as pool:
+    with DecodePool() as pool:
         for start in range(0, len(files), _BATCH):
             paths = files[start : start + _BATCH]
             read = list(zip(map(str, paths), pool.map(pixels, paths), strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from attfc_train.command_line import Command, choice, examples, number
-from attfc_train.errors import CheckpointError, ProfileError
+from attfc_train.errors import CheckpointError
 from attfc_train.exits import check_device, known_device
 
 if TYPE_CHECKING:
@@ -44,15 +45,19 @@ def add_to(app: typer.Typer) -> None:
         app.command(cls=Command, epilog=examples(*shown))(command)
 
 
-def must_exist(paths: Sequence[Path]) -> None:
+def must_exist(paths: Sequence[Path], option: str = "MODEL") -> None:
     """Check that there is something at the paths of models, before torch is loaded.
 
+    Args:
+        option: what gave them.
+
     Raises:
-        ProfileError: there is nothing: neither a model nor the profile of a run.
+        CheckpointError: there is nothing: neither a model nor the folder of a run.
     """
     for path in paths:
-        if not path.exists():
-            raise ProfileError("MODEL must exist", f"'{path}', where nothing is", "Example: attfc-train evaluate runs/faces.")
+        if not os.path.exists(path):  # unlike `Path.exists`, not raised by a name that no file can have
+            example = "attfc-train evaluate" if option == "MODEL" else option
+            raise CheckpointError(f"{option} must exist", f"'{path}', where nothing is", f"Example: {example} runs/faces.")
 
 
 def export(
@@ -82,6 +87,8 @@ def export(
     val: Val = None,
 ) -> None:
     """Write a model as ONNX, safetensors, torch.export or state_dict, compared with the original."""
+    must_exist([model])
+
     from attfc_train.commands.export import ExportOptions, export_model
 
     export_model(model, output, ExportOptions(which, precision, calibrate, val or []), _say)
@@ -139,8 +146,7 @@ def opened(model: Path, which: str, device: str) -> Encoder:
     Raises:
         CheckpointError, UsageError, ProfileError: it cannot be opened, or computed there.
     """
-    if not model.exists():
-        raise CheckpointError("--model must exist", f"'{model}', where nothing is", "Example: --model runs/faces.")
+    must_exist([model], "--model")
 
     import torch
 

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from attfc_train.commands.models import must_exist
 from attfc_train.errors import CheckpointError, UsageError
 from attfc_train.exits import check_device
+from attfc_train.streams import typed
 
 if TYPE_CHECKING:
     import torch
@@ -80,8 +81,8 @@ def train(source: Source, given: Sequence[str], process: ProcessOptions) -> None
     if source.extend is not None:
         raise UsageError("--extend needs a run to continue", "no --resume", "Add --resume RUN, or set run.epochs.")
     profile = _loaded(source)
-    if source.init is not None and not source.init.exists():
-        raise CheckpointError("--init must exist", f"'{source.init}', where nothing is", "Example: --init runs/faces.")
+    if source.init is not None:
+        must_exist([source.init], "--init")
 
     from attfc_train.export.teacher import open_teacher
     from attfc_train.run import run
@@ -147,4 +148,4 @@ def device_of(name: str) -> torch.device:
 
 def command_to_resume(folder: Path) -> str:
     """Return the command that continues a run."""
-    return shlex.join(["attfc-train", "--resume", str(folder)])
+    return typed(["attfc-train", "--resume", str(folder)])

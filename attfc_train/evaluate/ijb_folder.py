@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +20,7 @@ import torch
 from numpy.typing import NDArray
 
 from attfc_train.data.decode import decode_whole
+from attfc_train.data.pool import DecodePool
 from attfc_train.data.reading import read_file
 from attfc_train.errors import DataError, VerificationSetError
 from attfc_train.evaluate.align import aligned
@@ -141,9 +141,9 @@ def _features(network: Network, folder: IjbFolder, on_images: Callable[[int], ob
         except DataError as error:
             raise VerificationSetError(f"'{path}' must be a picture", error.got, "Fetch it again.") from error
 
-    with ThreadPoolExecutor() as pool_of_threads:
+    with DecodePool() as pool_of_threads:
         for start in range(0, count, size):
-            crops = np.stack(list(pool_of_threads.map(crop, range(start, min(start + size, count)))))
+            crops = np.stack(pool_of_threads.map(crop, range(start, min(start + size, count))))
             block = torch.from_numpy(crops).permute(0, 3, 1, 2)
             sums, _ = embed_batches(network.module, [filled(block, size).to(network.device)], network.device, network.precision)
             on_images(len(crops))

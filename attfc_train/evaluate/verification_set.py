@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from attfc_train.data.decode import decode
+from attfc_train.data.pool import DecodePool
 from attfc_train.data.report import DataReport
 from attfc_train.errors import DataError, VerificationSetError
 from attfc_train.evaluate.masks import with_masks
@@ -97,7 +97,7 @@ class VerificationSet:
             images[place] = self._decode(positions[place], size, notes).transpose(2, 0, 1)
             return notes
 
-        with ThreadPoolExecutor() as pool:
+        with DecodePool() as pool:
             # Taking the results raises the first error, by position.
             for position, notes in zip(positions, pool.map(fill, range(len(positions))), strict=True):
                 for kind in notes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shlex
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from attfc_train.profile.profile import ModelSettings, TrainProfile
 from attfc_train.run.checkpoint import has_checkpoint, load_checkpoint, load_last
 from attfc_train.run.loop import BEST_FILE, MODEL_FILE, PROFILE_FILE
 from attfc_train.run.tensor_file import load_tensors, short
+from attfc_train.streams import typed
 
 Which: TypeAlias = Literal["best", "last"]
 ONNX, SAFETENSORS = ".onnx", ".safetensors"
@@ -177,7 +177,7 @@ def _state_of_run(folder: Path, which: Which, say: Callable[[str], None]) -> tup
         if (folder / name).is_file():
             return folder / name, parameters_in(load_tensors(folder / name, remedy), folder / name)
     if not has_checkpoint(folder):
-        remedy = f"Continue it: {shlex.join(['attfc-train', '--resume', str(folder)])}"
+        remedy = f"Continue it: {typed(['attfc-train', '--resume', str(folder)])}"
         raise CheckpointError(f"'{folder / MODEL_FILE}' must exist", "a run that has not saved yet", remedy)
     checkpoint = load_last(folder, say)
     return checkpoint.path, checkpoint.exported_encoder

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from attfc_train.document import MOST
 from attfc_train.errors import ProfileError
-from attfc_train.files import keep_under, open_file, write_text_atomically, written_file
+from attfc_train.files import open_file, write_text_atomically
 from attfc_train.heads.kinds import HEADS
 from attfc_train.heads.pace import REPLACED
 from attfc_train.profile.keys import Values, backbone_name, known_keys, unknown_key
@@ -129,27 +129,6 @@ def resolve_profile(profile: TrainProfile, num_ids: int, num_images: int) -> Tra
 def save_profile(profile: TrainProfile, path: Path) -> None:
     """Write `profile` atomically as indented JSON."""
     write_text_atomically(path, profile.model_dump_json(indent=2) + "\n")
-
-
-def replace_profile(profile: TrainProfile, path: Path) -> Path | None:
-    """Write `profile` as `save_profile` does, and keep another file that was there.
-
-    Returns:
-        Where the former file is, ``best.json.former``; None: there was none, or one with the same content.
-    """
-    target = written_file(path)
-    text = profile.model_dump_json(indent=2) + "\n"
-    former = None
-    if target.is_file() and target.read_bytes() != text.encode():
-        former = target.with_name(f"{target.name}.former")
-        keep_under(target, former)
-    write_text_atomically(target, text)
-    return former
-
-
-def former_words(former: Path | None) -> str:
-    """Return what follows the name of a file that `replace_profile` has written."""
-    return "" if former is None else f"; the former one is {former}"
 
 
 def with_overrides(profile: TrainProfile, assignments: Iterable[str]) -> TrainProfile:

@@ -112,3 +112,5 @@ class Provenance(Frozen):
     command: str
     seed: int = Field(ge=0, le=MOST_SEED)
     num_trials: int = Field(ge=0, le=MOST)
+    digest: str | None = None
+    """Of the rest of the file as it was written; an edited file has another (`attfc_train.profile.former`)."""

@@ -11,7 +11,6 @@ the summary comes after, because it is made of the record (`attfc_train.run.summ
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -36,6 +35,7 @@ from attfc_train.run.out_of_memory import OnOom, OutOfMemory, in_smaller_parts, 
 from attfc_train.run.preflight import prediction_for
 from attfc_train.step.state import TrainState
 from attfc_train.step.step import StepMetrics, train_step
+from attfc_train.streams import typed
 from attfc_train.units import Bytes, format_bytes
 
 
@@ -311,7 +311,7 @@ class Loop:
 
     @property
     def _resume_command(self) -> str:
-        return shlex.join(["attfc-train", "--resume", str(self.folder)])
+        return typed(["attfc-train", "--resume", str(self.folder)])
 
     def _finish(self) -> None:
         if self.checkpoints.step != self.state.step:

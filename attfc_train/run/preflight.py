@@ -18,6 +18,7 @@ from attfc_train.profile.prediction import MemoryPrediction
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.run.device_memory import free_memory
 from attfc_train.run.segments import claim_segments
+from attfc_train.streams import typed
 from attfc_train.units import MIB, Bytes, format_bytes
 
 
@@ -157,7 +158,7 @@ def replan_command(profile: TrainProfile) -> str:
     # Drop ``--gpu=CARD``, and ``--gpu CARD`` with the word behind it.
     former = ["", *words]
     others = [word for word, before in zip(words, former, strict=False) if "--gpu" not in (word, before)]
-    return shlex.join([*(word for word in others if not word.startswith("--gpu=")), "--gpu", "auto"])
+    return typed([*(word for word in others if not word.startswith("--gpu=")), "--gpu", "auto"])
 
 
 def _other_holders(device: torch.device) -> str:

@@ -37,6 +37,7 @@ PRINTING = {"attfc_train.exits"}
 
 MOST_FUNCTION_LINES = 40
 LONG_FUNCTIONS = {
+    "attfc_planner.commands.compare_gpus.compare_gpus": "a command's options, each with its help",
     "attfc_planner.cli.plan": "a command's options, each with its help",
     "attfc_planner.cli.tune": "a command's options, each with its help",
     "attfc_train.cli.evaluate": "a command's options, each with its help",

@@ -71,7 +71,9 @@ ONLY_IN = {
         "attfc_train.commands.presets",
         "attfc_train.data_commands",
         "attfc_planner.cli",
+        "attfc_planner.commands.compare_gpus",
         "attfc_planner.commands.import_config",
+        "attfc_planner.commands.options",
     },
     "rich": {
         "attfc_train.screen",
@@ -190,6 +192,12 @@ def test_dependencies_stay_where_they_belong(package: str) -> None:
 @pytest.mark.parametrize("name", sorted(WITHOUT_TORCH))
 def test_torch_is_not_loaded_by_what_must_be_quick(name: str) -> None:
     assert not {target for target in imports_when_loaded(name) if target.split(".")[0] in ("torch", "optuna")}
+
+
+def test_files_are_read_by_threads_that_no_end_waits_for() -> None:
+    """Catches a `ThreadPoolExecutor` where `attfc_train.data.pool.DecodePool` belongs: a read that hangs would hold Ctrl-C."""
+    pools = [name for name, path in modules().items() if "import ThreadPoolExecutor" in path.read_text(encoding="utf-8")]
+    assert pools == []
 
 
 def loaded_by(code: str) -> set[str]:

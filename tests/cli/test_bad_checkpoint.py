@@ -180,7 +180,7 @@ def test_evaluate_a_model_of_another_backbone(run_folder: Path, profile_file: Ca
 
 
 def test_evaluate_what_is_not_there(run_folder: Path, tmp_path: Path, refusal: Refusal) -> None:
-    refusal(ProfileError, "MODEL must exist, but got '.*missing', where nothing is", "evaluate", tmp_path / "missing")
+    refusal(CheckpointError, "MODEL must exist, but got '.*missing', where nothing is", "evaluate", tmp_path / "missing")
     (tmp_path / "empty").mkdir()
     refusal(ProfileError, "profile.json' must be a readable profile", "evaluate", tmp_path / "empty")
     refusal(UsageError, "--which must be best or last, but got 'worst'", "evaluate", run_folder, "--which", "worst")

@@ -71,7 +71,10 @@ def test_cuda_where_there_is_none(refusal: Refusal, monkeypatch: pytest.MonkeyPa
         (["--prset", "tiny"], "attfc-train must have the option, but got '--prset'. Nearest: --preset"),
         (["--preset"], "--preset must have a value, but got none"),
         (["evaluate"], "MODEL must be given, but got none. See .*attfc-train evaluate --help"),
-        (["evaluate", "a", "--far", "x"], "--far must be a number from 0 to 1, but got 'x'. Example: --far 1e-3"),
+        (
+            ["evaluate", "a", "--far", "x"],
+            "--far must be a number between 0 and 1, both excluded, but got 'x'. Example: --far 1e-3",
+        ),
         (["evaluate", "a", "--at-least", "2"], "--at-least must be a number from 0 to 1, but got '2'"),
         (["evaluate", "a", "--at-least", "nan"], "--at-least must be a number from 0 to 1, but got 'nan'"),
         (["train"], "attfc-train must have the command, but got 'train'. .*It has export, .*presets"),

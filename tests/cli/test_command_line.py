@@ -61,7 +61,7 @@ def test_a_short_help_is_the_help() -> None:
 def test_a_help_has_no_boxes_no_types_and_fits_80_columns() -> None:
     """Catches ``<path>``, ``<list[str]>``, ``x>=0`` and ``[OPTIONS]``'s box: a third of 80 columns was lost to them."""
     texts = helps()
-    assert {"attfc-train data info", "attfc-train presets show", "attfc-plan import"} <= set(texts)
+    assert {"attfc-train data info", "attfc-train presets show", "attfc-plan compare-gpus"} <= set(texts)
     for name, text in texts.items():
         assert not re.findall(TYPES, text), name
         assert max(map(len, text.splitlines())) <= 80, name

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from attfc_train import cli
-from attfc_train.errors import AttfcError, DataError, ProfileError, UsageError, VerificationSetError
+from attfc_train.errors import AttfcError, CheckpointError, DataError, UsageError, VerificationSetError
 from attfc_train.evaluate.bins import write_bin
 from attfc_train.evaluate.load import open_verification
 from tests.cli.conftest import Refusal, face
@@ -137,11 +137,12 @@ def test_a_roc_picture(trained_run: Path, tmp_path: Path, call: Call) -> None:
 
 def test_options_that_make_no_sense(trained_run: Path, tmp_path: Path, refusal: Refusal) -> None:
     refusal(UsageError, "--compare needs two models", "evaluate", trained_run, "--compare")
-    refusal(UsageError, "--far must lie between 0 and 1", "evaluate", trained_run, "--far", "1")
-    refusal(UsageError, "--far must be a number from 0 to 1, but got 'nan'", "evaluate", trained_run, "--far", "nan")
+    for far in ("0", "1", "1.5", "nan", "x"):
+        rule = f"--far must be a number between 0 and 1, both excluded, but got '{far}'"
+        refusal(UsageError, rule, "evaluate", trained_run, "--far", far)
     refusal(UsageError, r"--roc must end in \.svg or \.png", "evaluate", trained_run, "--roc", tmp_path / "roc.jpg")
     refusal(VerificationSetError, "--val must name", "evaluate", trained_run / "model.pt", "--device", "cpu")
-    refusal(ProfileError, "MODEL must exist, but got .*where nothing is", "evaluate", tmp_path / "no.pt", "--val", VAL)
+    refusal(CheckpointError, "MODEL must exist, but got .*where nothing is", "evaluate", tmp_path / "no.pt", "--val", VAL)
     refusal(AttfcError, "--at-least 1 of the pairs", "evaluate", trained_run, "--at-least", "1", "--device", "cpu")
 
 

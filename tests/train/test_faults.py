@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from attfc_train.errors import AttfcError, DeviceMemoryError, Interrupted, StorageError, UnexpectedError
+from attfc_train.errors import AttfcError, DeviceMemoryError, Interrupted, StorageError, UnexpectedError, UsageError
 from attfc_train.exits import run_and_exit
 from attfc_train.faults import mark_folder, reported_threads
 
@@ -95,6 +95,9 @@ def test_a_password_is_in_neither(told: Told, tmp_path: Path, monkeypatch: pytes
         (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), AttfcError, "ulimit -u"),
         (OSError(errno.EMFILE, "Too many open files"), AttfcError, "ulimit -n"),
         (OSError(errno.ENOSPC, "No space left on device"), StorageError, "Free disk space"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "xxx"), UsageError, "File name too long: 'xxx'. Check the paths"),
+        (OSError(errno.ELOOP, "Too many levels of symbolic links", "a"), UsageError, "symbolic links: 'a'. Check the paths"),
+        (ValueError("embedded null byte"), UsageError, "embedded null byte. Check the paths"),
     ],
 )
 def test_what_the_system_refuses_is_no_fault(

@@ -22,6 +22,45 @@ with ThreadPoolExecutor(1) as pool, StopFlag():
     read.result()
 """
 
+READS = {
+    "a verification set": """
+from attfc_train.evaluate import verification_set as module
+module.decode = hang
+def command():
+    module.VerificationSet("x", [b"a", b"b"], np.array([[0, 1]]), np.array([True])).images(112)
+""",
+    "images to embed": """
+from attfc_train.commands import faces as module
+module.pixels_of = hang
+def command():
+    list(module._read([Path("a.jpg")], 112, []))
+""",
+}
+READING = """
+import time
+from pathlib import Path
+import numpy as np
+from attfc_train.exits import run_and_exit
+def hang(*_):
+    print("reading", flush=True)
+    time.sleep(60)
+{read}
+run_and_exit(command)
+"""
+
+
+@pytest.mark.parametrize("read", READS)
+def test_the_second_interrupt_ends_a_command_while_its_read_hangs(read: str) -> None:
+    """Catches a pool whose threads are waited for at the end: Ctrl-C did nothing for as long as a network folder was away."""
+    program = [sys.executable, "-c", READING.format(read=READS[read])]
+    with subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "reading\n"
+        child.send_signal(signal.SIGINT)
+        time.sleep(2 * SAME_SECONDS)
+        child.send_signal(signal.SIGINT)
+        assert child.wait(8) in (130, -signal.SIGINT), "10 seconds are given to a read that may yet end"
+
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_second_signal_ends_the_process_while_a_read_hangs(number: signal.Signals) -> None:

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from attfc_train.screen import Screen
-from attfc_train.streams import HANDLER, LastingFile, guard_streams, plain, printable
+from attfc_train.streams import HANDLER, LastingFile, guard_streams, plain, printable, typed
 
 PRINTS = """
 import sys
@@ -123,6 +123,25 @@ def test_plain_text() -> None:
     assert "\udcff".encode("utf-8", HANDLER) == rb"\udcff"
     with pytest.raises(UnicodeDecodeError):
         b"\xff".decode("ascii", HANDLER)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+@pytest.mark.parametrize("word", ["faces", "my faces", "it's", "visagé", "人\\x'1", "a\x1b[2Jb", "\udcff", "\udce9e1", "é9"])
+def test_a_command_that_is_shown_can_be_typed(word: str, encoding: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches ``--data visag\\xe9``, a folder that there is not; only what stdout cannot show is spelled in bytes."""
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding))
+    command = typed(["printf", "%s", word])
+    assert printable(command.encode(encoding).decode(encoding)) == command
+    shown = subprocess.run(["bash", "-c", os.fsencode(command) if encoding == "utf-8" else command], stdout=subprocess.PIPE)
+    assert shown.stdout == os.fsencode(word)
+    assert ("$'" in command) == (not _shows(word, encoding))
+
+
+def _shows(word: str, encoding: str) -> bool:
+    try:
+        return printable(word.encode(encoding).decode(encoding)) == word
+    except UnicodeEncodeError:
+        return False
 
 
 @pytest.mark.parametrize("control", ["\x1b[2J", "\r", "\x9b2J", "\x07", "\x7f", "\u202e", "\u2028"])

@@ -26,6 +26,10 @@ _Index: TypeAlias = Annotated[int, Field(ge=0, lt=2**31)]
 _Accuracy: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 
 
+OF_CODE = (TypeError, AttributeError, LookupError, AssertionError, RecursionError)
+"""Python's errors that speak of code, such as "'float' object is not iterable", which no user has written."""
+
+
 class Notes(BaseModel):
     """The facts that a trial may have, each of which may be missing; others are left out."""
 
@@ -68,7 +72,16 @@ def checked_notes(notes: Mapping[str, Any]) -> dict[str, Any]:
         place = ".".join(map(str, first["loc"]))
         raise ValueError(f"{place} = {first['input']!r:.60}: {first['msg']}") from error
     except (TypeError, RecursionError) as error:
-        raise ValueError(f"{type(error).__name__}: {error}"[:100]) from error
+        raise ValueError(in_words(error, "notes that JSON cannot express")) from error
+
+
+def in_words(error: BaseException, otherwise: str) -> str:
+    """Return what an error says, unless it is one of `OF_CODE`.
+
+    Args:
+        otherwise: what is said in place of those, such as ``'float' object is not iterable``.
+    """
+    return otherwise if isinstance(error, OF_CODE) else f"{error}" or otherwise
 
 
 def check_indices(indices: Mapping[str, Any], knobs: Mapping[str, int]) -> None:

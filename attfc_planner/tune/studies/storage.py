@@ -21,6 +21,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
 from attfc_planner.tune.studies.address import JOURNAL, shown, without_secrets
+from attfc_planner.tune.studies.notes import OF_CODE, in_words
 from attfc_train.errors import StorageError, UsageError
 
 FORMS = "postgresql://USER@HOST/DATABASE, sqlite:///FILE or journal:FILE"
@@ -163,8 +164,8 @@ def as_storage_error() -> Iterator[None]:
     """Turn what comes of a file of something else into Optuna's error for a storage."""
     try:
         yield
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:  # SQLAlchemy's and Optuna's
-        raise optuna.exceptions.StorageInternalError(str(error)) from error
+    except (OSError, ValueError, *OF_CODE) as error:  # SQLAlchemy's and Optuna's
+        raise optuna.exceptions.StorageInternalError(in_words(error, "records of something else")) from error
 
 
 def _postgresql_driver(url: str) -> str:
@@ -181,9 +182,11 @@ def _postgresql_driver(url: str) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the innermost message's first line: what the server or the system said."""
+    """Return the innermost message's first line: what the server or the system said, or what `as_storage_error` has said."""
     # Optuna wraps SQLAlchemy's error, which keeps the driver's in `orig`; either may be its own cause.
     while (inner := error.__cause__ or getattr(error, "orig", None)) is not None and inner is not error:
+        if isinstance(inner, OF_CODE):
+            break
         error = inner
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0][:200]

@@ -21,6 +21,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from attfc_planner.tune.studies.claim import CUT, DIED, Claim, Indices, Record, record_of
+from attfc_planner.tune.studies.notes import in_words
 from attfc_planner.tune.studies.storage import Store, as_storage_error, quiet
 from attfc_planner.tune.studies.worker import is_alive, this_worker
 from attfc_train.errors import StorageError
@@ -201,7 +202,7 @@ class SharedStudy:
         except (ValueError, LookupError, TypeError, AttributeError) as error:
             rule = f"trial {trial.number} of the study '{self._name}' must be as attfc-plan tune writes it"
             remedy = "Something else has written there: give another --study, or another --storage or --output."
-            raise StorageError(rule, f"{error}" or type(error).__name__, remedy) from error
+            raise StorageError(rule, in_words(error, "what no trial holds"), remedy) from error
         return record
 
     def _counted(self) -> Iterator[tuple[Record, FrozenTrial]]:

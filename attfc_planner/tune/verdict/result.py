@@ -1,10 +1,11 @@
 """From the trials of all stages to one setting: the rule, what it changes against the plan, and what cannot be told apart.
 
-The rule: of the settings whose short trainings ran to the end, all that are statistically tied with the most accurate one are
-equally good; of these the fastest is taken, and of those as fast (`EQUAL_SPEED`) the most accurate. Without a finished training
-the plan's own rule is applied to measured speed and memory, with the accuracy prior. How far trainings of one setting differ is
-taken from the regression over all of them where there is one (`attfc_planner.accuracy.regression`), else from the pairs alone.
-A setting that crashed or ran out of memory with any seed is chosen only if no other setting ran.
+The rule: of the settings whose short trainings ran to the end, all that are statistically tied with the most accurate one
+are equally good; of these the fastest is taken, and of those as fast (`EQUAL_SPEED`) the most accurate. Without a finished
+training, and where its accuracy tells nothing (`Accuracy.untold`), the plan's own rule is applied to measured speed and memory,
+with the accuracy prior, and accuracy counts as not tested. How far trainings of one setting differ is taken from the regression
+over all of them where there is one (`attfc_planner.accuracy.regression`), else from the pairs alone. A setting that crashed or
+ran out of memory with any seed is chosen only if no other setting ran.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from attfc_planner.tune.stages.correction import MemoryCorrection
 from attfc_planner.tune.stages.scaling import NUM_CHECKS
 from attfc_planner.tune.stages.steps import neighbours, observations
 from attfc_planner.tune.studies.claim import Record
-from attfc_planner.tune.verdict.ties import Accuracy, Difference, at_common_check, difference
+from attfc_planner.tune.verdict.ties import TOO_WIDE, Accuracy, Difference, at_common_check
 from attfc_planner.tune.verdict.trained import BROKEN, Standing, Trained
 from attfc_train.profile.prediction import Interval, MemoryPrediction, MemoryTerm
 from attfc_train.units import Bytes, format_bytes
@@ -61,6 +62,8 @@ class Verdict:
     """What became of the plan's choice."""
     model: MeasuredAccuracy | None
     """What the trainings say of every setting; None if they are too few."""
+    untested: str = ""
+    """Why no accuracy was tested; empty where one was."""
 
     @property
     def tied(self) -> tuple[Comparison, ...]:
@@ -90,7 +93,9 @@ def measured_candidates(
 
 
 def _with_accuracy(candidate: Candidate, model: MeasuredAccuracy | None) -> Candidate:
-    return candidate if model is None else replace(candidate, accuracy=model.interval(candidate.profile))
+    if model is None:
+        return candidate
+    return replace(candidate, accuracy=model.interval(candidate.profile), is_measured=True)
 
 
 def contenders(question: Question, candidates: Sequence[Candidate]) -> list[Setting]:
@@ -169,10 +174,21 @@ def verdict(question: Question, steps: Sequence[Record], standing: Standing) -> 
     comparisons = _comparisons([each for each in standing.trained if each.checks and each.outcome not in BROKEN], noise_factor)
     broken = {question.steps_key(each.setting) for each in standing.trained if each.setting and each.outcome in BROKEN}
     working = {key: candidate for key, candidate in candidates.items() if key not in broken}
-    chosen, rule = _choice(question, working or candidates, comparisons, model)
+    untested = _untested(comparisons)
+    chosen, rule = _choice(question, working or candidates, comparisons, model, untested)
     changes = _changes(question.plan.chosen.setting, chosen.setting)
-    why = _fate(question, steps, candidates, comparisons, chosen, noise_factor)
-    return Verdict(chosen, rule, tuple(comparisons), standing.full_fc, changes, why, model)
+    why = _fate(question, steps, candidates, comparisons, chosen, noise_factor, untested)
+    return Verdict(chosen, rule, tuple(comparisons), standing.full_fc, changes, why, model, untested)
+
+
+def _untested(comparisons: Sequence[Comparison]) -> str:
+    """Return why no accuracy was tested, of trainings most accurate first; empty where one was."""
+    if not comparisons:
+        return "no short training reported"
+    best = comparisons[0].trained
+    if not best.finished or best.accuracy is None:
+        return "no short training finished"
+    return best.accuracy.untold
 
 
 def _noise_factor(model: MeasuredAccuracy | None) -> float:
@@ -187,7 +203,11 @@ def _changes(planned: Setting, chosen: Setting) -> dict[str, tuple[str, str]]:
 
 
 def _choice(
-    question: Question, candidates: dict[Setting, Candidate], comparisons: Sequence[Comparison], model: MeasuredAccuracy | None
+    question: Question,
+    candidates: dict[Setting, Candidate],
+    comparisons: Sequence[Comparison],
+    model: MeasuredAccuracy | None,
+    untested: str,
 ) -> tuple[Candidate, str]:
     """Return the setting that the rule chooses, and the rule in words.
 
@@ -196,11 +216,12 @@ def _choice(
         comparisons: most accurate first.
     """
     # A training that was stopped early is never chosen: tied at a third of the run is not tied at the end.
-    tied = [each for each in comparisons if each.trained.finished and each.against_best.is_tie]
+    tied = [each for each in comparisons if each.trained.finished and each.against_best.is_tie and not untested]
     measured = [(each, candidates.get(question.steps_key(_setting_of(each)))) for each in tied]
     eligible = [(each, candidate) for each, candidate in measured if candidate is not None]
     if not eligible:
-        rule = "the plan's rule with measured speed and memory; no short training finished"
+        reason = untested or "no setting whose steps ran was trained to the end"
+        rule = f"the plan's rule with measured speed and memory; accuracy was not tested: {reason}"
         return in_order(list(candidates.values()), question.request.prefer)[0], rule
     # No tied setting is known to be more accurate than another, so speed decides. Speeds within EQUAL_SPEED count as equal, and
     # of these the first is the most accurate.
@@ -252,11 +273,15 @@ def _fate(
     comparisons: Sequence[Comparison],
     chosen: Candidate,
     noise_factor: float,
+    untested: str,
 ) -> str:
     """Return what became of the plan's choice, which is why another was taken."""
     planned = question.plan.chosen.setting
     if planned == chosen.setting:
-        return "The plan's choice was confirmed."
+        if untested:
+            return f"The plan's choice ran as planned; its accuracy was not tested: {untested}."
+        others = [each for each in comparisons if each.trained.setting != planned]
+        return "The plan's choice was confirmed." if others else "The plan's choice stands; nothing else was trained."
     measured = candidates.get(question.steps_key(planned))
     if measured is None:
         return f"The plan's choice ({words(planned)}) did not pass: {_last_reason(question, steps, planned)}."
@@ -267,6 +292,8 @@ def _fate(
         if common is not None:
             check, gap = common
             parts.append(f"{points(gap)} at check {check} of {NUM_CHECKS}")
+    if len(parts) == 1:
+        parts.append("accuracy not tested")
     return f"Against the plan's choice ({words(planned)}): {', '.join(parts)}."
 
 
@@ -278,20 +305,58 @@ def _last_reason(question: Question, steps: Sequence[Record], planned: Setting) 
 
 
 def points(gap: Difference) -> str:
-    """Return ``-0.31 ± 0.80 points (tied)``."""
-    tie = " (tied)" if gap.is_tie else ""
+    """Return ``-0.31 ± 0.80 points (tied)``; what so few pairs cannot tell apart was not tested."""
+    tie = "" if not gap.is_tie else " (tied)" if gap.half_width < TOO_WIDE else " (not tested: too few pairs)"
     return f"{100 * gap.value:+.2f} ± {100 * gap.half_width:.2f} points{tie}"
 
 
-def against_full_fc(result: Verdict) -> tuple[Accuracy, Accuracy, Difference] | None:
-    """Return the chosen setting's accuracy, the full FC layer's and their difference; None if one of them did not finish."""
-    chosen = result.trained
+@dataclass(frozen=True)
+class AgainstFullFC:
+    """A setting's training against that of the full FC layer, at the last check that both reached."""
+
+    check: int
+    setting: Accuracy
+    full_fc: Accuracy
+    gap: Difference
+
+    @property
+    def points(self) -> tuple[float, float]:
+        """Return the ends of the interval in points."""
+        return 100 * (self.gap.value - self.gap.half_width), 100 * (self.gap.value + self.gap.half_width)
+
+
+def against_full_fc(result: Verdict, trained: Trained | None = None) -> AgainstFullFC | None:
+    """Return how a setting's training compares with the full FC layer's; None without both, or where they test nothing.
+
+    Args:
+        trained: None: the chosen setting's.
+    """
+    trained = trained or result.trained
     full_fc = result.baseline
-    if chosen is None or full_fc is None or not (chosen.finished and full_fc.finished):
+    if trained is None or full_fc is None:
         return None
-    chosen_accuracy = chosen.checks[NUM_CHECKS]
-    full_fc_accuracy = full_fc.checks[NUM_CHECKS]
-    return chosen_accuracy, full_fc_accuracy, difference(chosen_accuracy, full_fc_accuracy, _noise_factor(result.model))
+    common = at_common_check(trained.checks, full_fc.checks, _noise_factor(result.model))
+    if common is None:
+        return None
+    check, gap = common
+    pair = trained.checks[check], full_fc.checks[check]
+    return None if all(accuracy.untold for accuracy in pair) else AgainstFullFC(check, *pair, gap)
+
+
+def trained_candidates(question: Question, result: Verdict, candidates: Sequence[Candidate]) -> list[tuple[Candidate, Trained]]:
+    """Return the settings that were trained, with their measured steps, each with its trainings.
+
+    Args:
+        candidates: all settings whose steps ran.
+    """
+    by_steps = {question.steps_key(each.setting): each for each in candidates}
+    trained = [(_setting_of(each), each.trained) for each in result.comparisons]
+    pairs = [(setting, by_steps.get(question.steps_key(setting)), each) for setting, each in trained]
+    return [
+        (_with_setting(question, candidate, setting, result.model), each)
+        for setting, candidate, each in pairs
+        if candidate is not None
+    ]
 
 
 def _measured(question: Question, record: Record, correction: MemoryCorrection) -> Candidate:

@@ -15,6 +15,11 @@ from dataclasses import dataclass
 from attfc_planner.accuracy.bayes import log_odds_of
 from attfc_planner.accuracy.prior import Z
 
+TOO_WIDE = 0.05
+"""Half width of a 95 % interval from which on nothing was tested: differences of 5 points are larger than any that matters."""
+CHANCE = 0.5
+"""Accuracy of a model that knows nothing: half of the pairs are of one person."""
+
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -27,6 +32,14 @@ class Accuracy:
     def half_width(self) -> float:
         """Return half the width of the 95 % interval."""
         return Z * math.sqrt(self.variance)
+
+    @property
+    def untold(self) -> str:
+        """Return why this accuracy tests nothing; empty where it does."""
+        shown = f"{100 * self.value:.2f} ± {100 * self.half_width:.2f} % of the best training"
+        if self.half_width >= TOO_WIDE:
+            return f"too few pairs, {shown}"
+        return f"{shown} cannot be told from chance" if self.value - self.half_width <= CHANCE else ""
 
     @property
     def log_odds(self) -> float:

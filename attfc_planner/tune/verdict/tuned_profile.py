@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from attfc_planner.knobs.space import Setting
 from attfc_planner.plan.plan import bytes_per_identity, expected, provenance_of
@@ -10,7 +11,8 @@ from attfc_planner.search.candidates import Candidate
 from attfc_planner.search.study import pareto_front
 from attfc_planner.search.summary import summarised
 from attfc_planner.tune.question import Question
-from attfc_planner.tune.verdict.result import STEPS_SOURCE, Verdict, against_full_fc
+from attfc_planner.tune.stages.scaling import NUM_CHECKS
+from attfc_planner.tune.verdict.result import STEPS_SOURCE, AgainstFullFC, Verdict, against_full_fc, trained_candidates
 from attfc_planner.tune.verdict.trained import trained_on
 from attfc_train.profile.prediction import Interval
 from attfc_train.profile.profile import TrainProfile
@@ -34,15 +36,14 @@ def tuned_profile(
         num_short_ids: identities of the short trainings; None if there were none.
     """
     request = question.request
+    result, candidates = _judged(question, result, candidates, num_short_ids)
     front = _front(result, candidates)
     kept = bytes_per_identity(question.problem.model, front)
     description = f"Tuned on {question.gpu.name}: {request.num_ids:,} identities, {request.backbone}. {result.why}"
     document = {
         "name": question.plan.profile.name,
         "description": description,
-        "prediction": expected(
-            result.chosen, request, _rate(result), _accuracy(result, num_short_ids), kept[result.chosen.setting]
-        ),
+        "prediction": expected(result.chosen, request, _rate(result), result.chosen.accuracy, kept[result.chosen.setting]),
         "provenance": provenance_of(request, question.gpu, num_trials),
         "search": _summary(question, result, front, kept, trainings, num_short_ids),
     }
@@ -82,20 +83,32 @@ def _rate(result: Verdict) -> Interval:
     return Interval(low=min(training, steps), high=max(training, steps), source=source)
 
 
-def _accuracy(result: Verdict, num_short_ids: int | None) -> Interval:
-    """Return points against a full FC layer by the best source there is.
+def _judged(
+    question: Question, result: Verdict, candidates: Sequence[Candidate], num_short_ids: int | None
+) -> tuple[Verdict, list[Candidate]]:
+    """Return the verdict and the candidates with accuracies that agree with the trainings, all of one kind.
 
-    That is the regression over all trainings; where they are too few for it, the difference of the two trainings; and the
-    prior where one of these is missing.
+    They are the regression's over all trainings, where there is one; else the trainings' own, of the settings that were trained
+    beside a full FC layer; else, where the chosen setting was not, the prior's. Figures of two kinds are never side by side:
+    the prior's would contradict what was measured.
     """
-    compared = against_full_fc(result)
-    if compared is None or result.model is not None:
-        return result.chosen.accuracy
-    chosen, full_fc, gap = compared
+    model = result.model
+    if model is not None:
+        return result, [replace(each, accuracy=model.interval(each.profile), is_measured=True) for each in candidates]
+    own = against_full_fc(result)
+    if own is None:
+        return result, list(candidates)
+    measured = [(each, against_full_fc(result, trained)) for each, trained in trained_candidates(question, result, candidates)]
+    known = [_with_own(each, compared, num_short_ids) for each, compared in measured if compared is not None]
+    return replace(result, chosen=_with_own(result.chosen, own, num_short_ids)), known
+
+
+def _with_own(candidate: Candidate, own: AgainstFullFC, num_short_ids: int | None) -> Candidate:
+    """Return the candidate with the difference of its training and that of the full FC layer for its accuracy."""
+    stopped = "" if own.check == NUM_CHECKS else f" at check {own.check} of {NUM_CHECKS}, where it was stopped"
     source = (
-        f"measured: {chosen.value:.2%} against {full_fc.value:.2%} of a full FC layer, short trainings "
+        f"measured: {own.setting.value:.2%} against {own.full_fc.value:.2%} of a full FC layer{stopped}, short trainings "
         f"of {num_short_ids or 0:,} identities on held-out pairs, 95 % interval"
     )
-    low = 100 * (gap.value - gap.half_width)
-    high = 100 * (gap.value + gap.half_width)
-    return Interval(low=round(low, 3), high=round(high, 3), source=source)
+    low, high = own.points
+    return replace(candidate, accuracy=Interval(low=round(low, 3), high=round(high, 3), source=source), is_measured=True)

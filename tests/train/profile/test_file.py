@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 import pytest
 
 from attfc_train.errors import UsageError
 from attfc_train.heads.full_fc.settings import FullFCSettings
 from attfc_train.heads.partial_fc.settings import PartialFCSettings
-from attfc_train.profile.file import load_preset, load_profile, preset_names, replace_profile, save_profile, with_overrides
+from attfc_train.profile.file import load_preset, preset_names, with_overrides
 from attfc_train.profile.profile import TrainProfile
 
 
@@ -68,25 +67,3 @@ def test_a_window_that_says_what_is_so_anyway_is_no_error() -> None:
 )
 def test_a_window_is_a_share_of_the_identities_and_at_most_the_slots(document: dict[str, object], window: int | None) -> None:
     assert TrainProfile.model_validate(document).resolve(1000).window == window
-
-
-def test_a_plan_is_not_written_over_another_one_without_a_word(tmp_path: Path) -> None:
-    """Catches a plan of an hour ago that the next one replaces; the same plan again leaves nothing behind."""
-    path = tmp_path / "best.json"
-    first, second = load_preset("tiny"), load_preset("attfc")
-    assert replace_profile(first, path) is None
-    assert replace_profile(first, path) is None
-    assert [file.name for file in tmp_path.iterdir()] == ["best.json"]
-    former = replace_profile(second, path)
-    assert former == tmp_path / "best.json.former"
-    assert (load_profile(former), load_profile(path)) == (first, second)
-
-
-def test_a_plan_behind_a_link_is_kept_where_it_lies(tmp_path: Path) -> None:
-    (tmp_path / "store").mkdir()
-    path, link = tmp_path / "store" / "plan.json", tmp_path / "best.json"
-    save_profile(load_preset("tiny"), path)
-    link.symlink_to(path)
-    assert replace_profile(load_preset("attfc"), link) == tmp_path / "store" / "plan.json.former"
-    assert link.is_symlink()
-    assert load_profile(link) == load_preset("attfc")

@@ -50,7 +50,7 @@ def test_a_clear_winner_is_chosen_and_measured(tuning: Tuning, tmp_path) -> None
     assert {length(each.trained.setting) for each in result.tied} == {5.0}
     compared = against_full_fc(result)
     assert compared is not None
-    assert compared[2].value == pytest.approx(-0.04)
+    assert compared.gap.value == pytest.approx(-0.04)
 
     profile = tuning.profile()
     save_profile(profile, tmp_path / "best.json")

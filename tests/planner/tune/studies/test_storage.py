@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from attfc_planner.tune.studies import storage
-from attfc_planner.tune.studies.storage import journal_beside, open_storage
+from attfc_planner.tune.studies.storage import as_storage_error, journal_beside, open_storage, reachable
 from attfc_train.errors import StorageError, UsageError
 from tests.planner.tune.studies.test_address import PARTS, SECRET
 
@@ -57,6 +58,34 @@ def test_a_file_that_is_no_journal(tmp_path: Path) -> None:
     path.write_text('{"a": 1}\n' * 3)
     with pytest.raises(StorageError, match="hold Optuna studies"):
         open_storage(f"journal:{path}")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "7",
+        '[1, "x"]',
+        '{"op_code": "x"}',
+        '{"op_code": 0, "worker_id": "w", "study_name": "a", "directions": 0.5}',
+    ],
+)
+def test_a_record_of_something_else_is_refused_in_words(line: str, tmp_path: Path) -> None:
+    """Catches ``'float' object is not iterable``: Python's words about code, which no user has written."""
+    path = tmp_path / "tune.jsonl"
+    path.write_text(f"{line}\n")
+    with pytest.raises(StorageError, match=r"hold Optuna studies, but got records of something else\. "):
+        open_storage(f"journal:{path}")
+
+
+@pytest.mark.parametrize(("read", "got"), [(lambda: tuple(0.5), "records of something else"), (lambda: int("x"), "literal")])  # type: ignore[arg-type]
+def test_errors_about_code_are_told_in_words_and_those_about_data_as_they_are(read: Callable[[], object], got: str) -> None:
+    def reached() -> None:
+        with reachable("journal:tune.jsonl"), as_storage_error():
+            read()
+
+    with pytest.raises(StorageError, match=got) as refused:
+        reached()
+    assert "iterable" not in str(refused.value)
 
 
 def test_a_file_that_is_no_database(tmp_path: Path) -> None:

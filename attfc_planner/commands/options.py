@@ -1,0 +1,60 @@
+"""Options that several commands of attfc-plan have, with their help; this file loads nothing heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from attfc_planner.commands.option_checks import backbone_word, real, whole
+
+Head = Annotated[
+    str,
+    typer.Option(
+        help="auto: a full FC layer where it fits and is as fast, else the best of it, Partial FC and AttFC; any: the best of "
+        "all kinds; or attfc, full_fc, partial_fc, dcq, f2c."
+    ),
+]
+Ids = Annotated[
+    int | None,
+    typer.Option(help="Identities to train on; from --data where that is given.", metavar="NUMBER", parser=whole("--ids", 2)),
+]
+Images = Annotated[
+    int | None,
+    typer.Option(help="Images, for hours per epoch; from --data if given.", metavar="NUMBER", parser=whole("--images", 2)),
+]
+Data = Annotated[
+    str | None,
+    typer.Option(help="RecordIO or .rec file, folder per identity, .subset, or synthetic:IDSxIMAGES; @FIRST:STOP: a part."),
+]
+Backbones = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Feature encoder: r18, r34, r50 (default), r100, r200, mbf, tiny. Repeat it, or 'any', to choose.",
+        metavar="NAME",
+        parser=backbone_word,
+    ),
+]
+Val = Annotated[list[str] | None, typer.Option(help="Verification set: a .bin file or a data set. Repeatable.")]
+Output = Annotated[Path, typer.Option(help="Where the training profile is written.")]
+ImageSize = Annotated[
+    int, typer.Option(help="Height and width of the images.", metavar="PIXELS", parser=whole("--image-size", 32, 512))
+]
+AnyPrecision = Annotated[str | None, typer.Option(help="bf16, fp16 or fp32; without it the best of the device.")]
+Epochs = Annotated[
+    float, typer.Option(help="Passes over the images of the full run.", metavar="NUMBER", parser=real("--epochs", 0.001, 20))
+]
+MaxAccuracyDrop = Annotated[
+    float,
+    typer.Option(
+        help="Points that the accuracy may lie below a full FC layer.",
+        metavar="POINTS",
+        parser=real("--max-accuracy-drop", 0, 0.5),
+    ),
+]
+Prefer = Annotated[str, typer.Option(help="speed, balanced or accuracy: which end of the Pareto front within the limits.")]
+Tuned = Annotated[
+    Path | None, typer.Option(help="What 'attfc-plan tune' wrote for these data: its trainings replace the accuracy prior.")
+]
+Seed = Annotated[int, typer.Option(help="Seed of the search.", metavar="NUMBER", parser=whole("--seed", 0, 2**32 - 1))]

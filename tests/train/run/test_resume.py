@@ -106,7 +106,11 @@ def test_sigkill_and_resume_is_bit_identical(kill_at: int, uninterrupted: Path, 
 
 
 @pytest.mark.parametrize(
-    "head", ["full_fc", "partial_fc", "identity", "identity-R0", "fifo", "stored-int8", "identity-fp8", "dcq", "f2c-int8"]
+    "head",
+    [
+        *("full_fc", "partial_fc", "identity", "identity-R0", "fifo", "stored-int8", "identity-fp8", "dcq", "f2c-int8"),
+        *("identity-adaface", "partial_fc-curricularface"),
+    ],
 )
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_every_head_resumes_from_a_stop_signal(

@@ -42,7 +42,7 @@ class Run:
             return False
         profile = self._profile(workshop, (*self.arm.sets, *prepared))
         data = replace(workshop.data, path=profile.data.path or "")
-        return run_once(self.key(workshop), profile, data, options.output, options.work)
+        return run_once(self.key(workshop), profile, data, options.output, options.work, masked=True)
 
     def _steps(self, workshop: Workshop) -> int:
         return round(self.arm.share * workshop.data.steps)

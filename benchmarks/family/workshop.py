@@ -17,6 +17,23 @@ class Workshop:
     data: DataSet
     folder: Path
 
+    def model(self, name: str, *sets: str, share: float = 1.0) -> Path:
+        """Return the bare state dict of a network trained on these data, by `BASE` with other settings and a seed of its own.
+
+        Args:
+            share: of the data set's steps.
+        """
+
+        def train(path: Path) -> None:
+            folder = path.with_name(f"{path.name}-run")
+            shutil.rmtree(folder, ignore_errors=True)
+            profile = base_profile(self.data, round(share * self.data.steps), SEED, sets)
+            start(profile, RunOptions(folder, torch.device("cpu"), Console(quiet=True)))
+            (folder / MODEL_FILE).rename(path)
+            shutil.rmtree(folder)
+
+        return self.once(f"{name}.pt", train)
+
     def once(self, name: str, make: Callable[[Path], None]) -> Path:
         """Return the file or folder `name`, which `make` makes at the path that it is given where there is none yet.
 

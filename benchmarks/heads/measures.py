@@ -24,23 +24,28 @@ IMAGES_PER_IDENTITY = 4
 FAR = 1e-3
 
 
-def measured(run: Path, profile: TrainProfile, data: DataSet) -> dict[str, float]:
+def measured(run: Path, profile: TrainProfile, data: DataSet, *, masked: bool = False) -> dict[str, float]:
     """Return what a finished run's model is worth, by name.
 
     ``accuracy`` and ``auc`` are of the first set; others have the set's name in front. ``tar`` is the true accept rate at
     `FAR` over all pairs of `DataSet.gallery`.
+
+    Args:
+        masked: whether to verify with a mask on one image of each pair too: ``masked accuracy`` and ``masked auc``.
     """
     cpu = torch.device("cpu")
     encoder = build_encoder(profile.model, cpu)
     load_model(run / MODEL_FILE, encoder)
     sets = load_verification_sets(data.test, profile.model.image_size)
-    results = evaluate(encoder, sets, image_size=profile.model.image_size, batch_size=256, device=cpu)
+    results = evaluate(encoder, sets, image_size=profile.model.image_size, batch_size=256, device=cpu, masked=masked)
     figures: dict[str, float] = {}
     for place, (name, result) in enumerate(results.items()):
         prefix = f"{name} " if place else ""
-        figures[f"{prefix}accuracy"] = result.accuracy
-        if result.auc is not None:
-            figures[f"{prefix}auc"] = result.auc
+        for kind, each in (("", result), ("masked ", result.masked)):
+            if each is not None:
+                figures[f"{prefix}{kind}accuracy"] = each.accuracy
+            if each is not None and each.auc is not None:
+                figures[f"{prefix}{kind}auc"] = each.auc
     if data.gallery is not None:
         images, labels = _gallery(data.gallery, profile.model.image_size)
         embedded = embed(encoder, images, batch_size=256, device=cpu)

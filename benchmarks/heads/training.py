@@ -47,11 +47,14 @@ def settings_on(data: DataSet, test: tuple[str, ...]) -> list[str]:
     ]
 
 
-def run_once(key: Line, profile: TrainProfile, data: DataSet, output: Path, work: Path, *, judged: bool = True) -> bool:
+def run_once(
+    key: Line, profile: TrainProfile, data: DataSet, output: Path, work: Path, *, judged: bool = True, masked: bool = False
+) -> bool:
     """Train, judge and record a run, unless it is recorded or another process is at it.
 
     Args:
         key: tells the run from all others.
+        masked: see `benchmarks.heads.measures.measured`.
         judged: whether the model is judged on what `data` is judged on; else only the learning curve is recorded.
 
     Returns:
@@ -66,7 +69,7 @@ def run_once(key: Line, profile: TrainProfile, data: DataSet, output: Path, work
         if line_of(key, output) is not None:  # another process finished it meanwhile
             return True
         seconds = _trained(profile, folder)
-        figures = measured(folder, profile, data) if judged else {}
+        figures = measured(folder, profile, data, masked=masked) if judged else {}
         record({**key, **figures, **_history(folder), "cpu_seconds": seconds, **provenance()}, output)
         shutil.rmtree(folder)
     return True

@@ -11,12 +11,12 @@ import ctypes
 import mmap
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from attfc_train.data.pool import DecodePool
 from attfc_train.units import Bytes
 
 _MOST: Final = 1024
@@ -57,8 +57,8 @@ class Gatherer:
 
         starts = range(0, offsets.size, _MOST)
         if len(starts) > 1:
-            with ThreadPoolExecutor(_THREADS) as pool:
-                list(pool.map(fill, starts))
+            with DecodePool(_THREADS) as pool:
+                pool.map(fill, starts)
         else:
             for start in starts:
                 fill(start)

@@ -42,6 +42,8 @@ def fill(page: str, results: Path) -> str:
 def table(experiment: Experiment, lines: list[Line]) -> str:
     """Return a Markdown table with a row for every arm that was trained: mean ± half width of the 95 % interval, percent."""
     rows = [_row(arm, found, experiment.figures) for arm in experiment.arms if (found := runs_of(arm, lines))]
+    if not rows:
+        return "Not measured yet.\n"
     columns = ["", *experiment.figures, "seeds", "CPU seconds"]
     return "\n".join(["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|", *rows, ""])
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 from dataclasses import dataclass, replace
 
-from attfc_train.data.source import open_dataset
-from attfc_train.profile.file import with_overrides
 from attfc_train.profile.profile import TrainProfile
-from benchmarks.family.experiments import BASE, RATE, Arm
+from benchmarks.family.base import base_profile
+from benchmarks.family.experiments import Arm
 from benchmarks.family.workshop import Workshop
 from benchmarks.heads.records import Line
-from benchmarks.heads.training import run_once, settings_on
-from benchmarks.heads.variants import profile_of, settings_digest
+from benchmarks.heads.training import run_once
+from benchmarks.heads.variants import settings_digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +47,4 @@ class Run:
         return round(self.arm.share * workshop.data.steps)
 
     def _profile(self, workshop: Workshop, sets: tuple[str, ...]) -> TrainProfile:
-        data = workshop.data
-        base = profile_of(BASE, data.batch_size, self._steps(workshop), self.seed, RATE)
-        profile = with_overrides(base, [*settings_on(data, data.test[:1]), *sets])
-        return profile.resolve(open_dataset(profile.data.path or "").index.num_ids)
+        return base_profile(workshop.data, self._steps(workshop), self.seed, sets)

@@ -12,6 +12,7 @@ import torch
 from rich.console import Console
 
 from attfc_train.data.batch import Batch
+from attfc_train.export.teacher import open_teacher
 from attfc_train.profile.file import with_overrides
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.run.checkpoint import FILE_NAME as CHECKPOINT
@@ -79,11 +80,11 @@ def _trained(profile: TrainProfile, folder: Path) -> float | None:
     """Train to the end, from the last checkpoint if there is one; return the processor's seconds, None for a part of a run."""
     options = RunOptions(folder, CPU, Console(quiet=True))
     if (folder / CHECKPOINT).exists():
-        resume(options)
+        resume(options, open_teacher=open_teacher)
         return None
     shutil.rmtree(folder, ignore_errors=True)  # stopped before its first checkpoint
     begin = time.process_time()
-    start(profile, options)
+    start(profile, options, open_teacher=open_teacher)
     return round(time.process_time() - begin, 1)
 
 

@@ -4,7 +4,7 @@
     python -m benchmarks.family --lfw FOLDER --only schedules    # one of them
     python -m benchmarks.family --glyphs FOLDER --only schedules # on 5,000 characters
     python -m benchmarks.family --quick                          # a few minutes, computed faces, one seed, no claim
-    python -m benchmarks.family --report                         # the tables of what was recorded, into docs/methods.md
+    python -m benchmarks.family --report                         # the tables of what was recorded, into docs/family.md
 
 Every run is a line of ``results/family-DATA.jsonl``. A run that is there is not done again, one that was stopped is resumed,
 and several processes share the work. Give each one thread: ``OMP_NUM_THREADS=1``.

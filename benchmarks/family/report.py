@@ -1,4 +1,4 @@
-"""The tables of what was recorded, and their places in ``docs/methods.md``.
+"""The tables of what was recorded, and their places in ``docs/family.md``.
 
 A page marks a place by ``<!-- family: EXPERIMENT DATA -->`` and ``<!-- end -->``; what stands between is written by
 ``python -m benchmarks.family --report``, and a test holds the page against the records.
@@ -15,7 +15,7 @@ from benchmarks.family.experiments import EXPERIMENTS, Arm, Experiment
 from benchmarks.heads.records import Line, recorded
 from benchmarks.heads.report import interval
 
-PAGE: Final = Path(__file__).parents[2] / "docs" / "methods.md"
+PAGE: Final = Path(__file__).parents[2] / "docs" / "family.md"
 _PLACE: Final = re.compile(r"(<!-- family: (\S+) (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 

@@ -101,6 +101,7 @@ ONLY_IN = {
         "attfc_train.run.checkpoint",
         "attfc_train.profile.prediction",
         "attfc_train.profile.profile",
+        "attfc_train.profile.teacher",
         "attfc_train.profile.file",
         "attfc_train.profile.search_summary",
         "attfc_planner.gpu.calibration",

@@ -106,7 +106,7 @@ def differences(profile: TrainProfile, trained: TrainProfile) -> dict[str, tuple
 
 def _settings(profile: TrainProfile) -> dict[str, Any]:
     """Return every setting by its dotted name."""
-    document = profile.model_dump(mode="json", include=set(SECTIONS))
+    document = profile.document()
     flat: dict[str, Any] = {}
     for section in SECTIONS:
         flat |= _flat(document[section], section)

@@ -80,7 +80,7 @@ class Pull:
     hard: HardNegatives | None = None
 
     @property
-    def _columns(self) -> list[Tensor]:
+    def columns(self) -> list[Tensor]:
         """Numbers of each query."""
         return [self.offset, self.own, *([self.hard.threshold, self.hard.hardness] if self.hard else [])]
 
@@ -88,14 +88,14 @@ class Pull:
     def joined(pulls: Sequence[Pull], gather: Gather) -> Pull:
         """Return the pull of all micro-batches of a step on all processes."""
         # One exchange of numbers, one of labels.
-        numbers = len(pulls[0]._columns)
-        packed = torch.cat([torch.cat([pull.query, torch.stack(pull._columns, dim=1)], dim=1) for pull in pulls])
+        numbers = len(pulls[0].columns)
+        packed = torch.cat([torch.cat([pull.query, torch.stack(pull.columns, dim=1)], dim=1) for pull in pulls])
         labels = torch.cat([pull.labels for pull in pulls])
         everyone = gather(packed)
         # The loss is the mean over the processes: all weights, and so all derivatives, are divided by their number.
         share = len(packed) / len(everyone)
-        query, columns = everyone.split([packed.shape[1] - numbers, numbers], dim=1)
-        offset, own, *rest = columns.unbind(1)
+        query, numbered = everyone.split([packed.shape[1] - numbers, numbers], dim=1)
+        offset, own, *rest = numbered.unbind(1)
         hard = HardNegatives(*(column.contiguous() for column in rest)) if rest else None
         return Pull(query.contiguous(), offset - math.log(share), own * share, gather(labels), hard)
 

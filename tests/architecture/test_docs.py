@@ -215,7 +215,11 @@ def test_modules_and_files_exist(document: Path) -> None:
 
 def test_the_number_of_cards_is_right() -> None:
     """Catches a card more or less in profiles/gpus/."""
-    counts = {int(count) for document in DOCUMENTS for count in re.findall(r"(?<!each of )\b(\d+) (?:known )?cards", text_of(document))}
+    counts = {
+        int(count)
+        for document in DOCUMENTS
+        for count in re.findall(r"(?<!each of )\b(\d+) (?:known )?cards", text_of(document))
+    }
     assert counts == {len(list((ROOT / "profiles" / "gpus").glob("*.json")))}
 
 

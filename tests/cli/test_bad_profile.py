@@ -121,7 +121,7 @@ def test_unknown_preset(name: str, refusal: Refusal) -> None:
         ("optimiser.batch_size=8", UsageError, "got 'optimiser.batch_size'. Nearest: optim.batch_size"),
         ("optim.batch_size.more=8", UsageError, "--set must name a setting .*got 'optim.batch_size.more'"),
         ("prediction.memory=8", UsageError, "--set must name a setting .*The sections are data, model, head, optim, run"),
-        ("optim.lr=0.1", UsageError, "got 'optim.lr'. Nearest: optim.learning_rate. 'optim' has batch_size, accumulation, "),
+        ("optim.lr=0.1", UsageError, "got 'optim.lr'. Nearest: optim.learning_rate, .*'optim' has batch_size, accumulation, "),
         ("head.dccsize=9", UsageError, "Nearest: head.dcc_size, .*'head' has kind, .*dcc_size"),
         ("optim.batch_size=", ProfileError, "--set optim.batch_size must be a whole number from 2 to 65,536, but got ''"),
         ("optim.batch_size=[8", ProfileError, "--set optim.batch_size must be a whole number .*got '.8'"),

@@ -115,7 +115,10 @@ def test_years_on_a_cpu_are_years(call: Call) -> None:
     ("arguments", "expected"),
     [
         (["--max-hour", "3"], "attfc-plan must have the option, but got '--max-hour'. Nearest: --max-hours"),
-        (["tunee"], "attfc-plan must have the command, but got 'tunee'. Nearest: tune. It has import, gpus, explain"),
+        (
+            ["tunee"],
+            "attfc-plan must have the command, but got 'tunee'. Nearest: tune. It has import, compare-gpus, gpus, explain",
+        ),
         (["--ids"], "--ids must have a value, but got none"),
         (["--ids", "many"], "--ids must be a whole number of at least 2, but got 'many'"),
         (["--ids", "1"], "--ids must be a whole number of at least 2, but got '1'"),
@@ -261,7 +264,7 @@ def test_the_study_lies_beside_the_plan_and_a_new_one_replaces_it(call: Call) ->
         }, "slots that learn have no references, and those are not searched"
         assert study.trials[0].params["storage"] in ("fp32", "bf16", "int8", "fp8")
         assert study.best_trials, "feasible ones: the constraints were kept"
-    assert {path.name for path in Path("sub").iterdir()} == {"mine.json", "mine.json.former", "mine.study.jsonl"}
+    assert {path.name for path in Path("sub").iterdir()} == {"mine.json", "mine.study.jsonl"}
 
 
 def test_the_output_is_checked_before_any_work(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -125,7 +125,7 @@ def test_released_code(name: str, golden: Path, monkeypatch: pytest.MonkeyPatch)
     if not path.exists():
         pytest.skip(f"{name}.npz is not among the golden files")
     record = dict(np.load(path))
-    monkeypatch.setattr("attfc_train.step.step.normalised", lambda vectors, _flips: vectors)  # these are no images
+    monkeypatch.setattr("attfc_train.step.step.normalised", lambda vectors, *_: vectors)  # these are no images
     state = recorded_state(record)
     assert int(record["steps"]) >= 5
     for step in range(int(record["steps"])):

@@ -65,6 +65,7 @@ class Result(NamedTuple):
     auc: float = 0.0
     standard_error: float = 0.0
     num_pairs: int = 10
+    masked: None = None
 
 
 def test_a_run_that_goes_back_and_on_otherwise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -289,7 +289,7 @@ def test_the_device_is_prepared_before_anything_is_timed(tmp_path: Path, monkeyp
     prepare = run.prepare_device
     built = run.build
     monkeypatch.setattr(run, "prepare_device", lambda *given: (order.append("prepare"), prepare(*given)))
-    monkeypatch.setattr(run, "build", lambda *given: (order.append("build"), built(*given))[1])
+    monkeypatch.setattr(run, "build", lambda *given, **named: (order.append("build"), built(*given, **named))[1])
     profile = profile_of(steps=2, save_every=1)
     run.start(profile, options(tmp_path / "run"))
     (tmp_path / "run" / "model.pt").unlink()

@@ -49,7 +49,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the command to the command line."""
     lines = (
         "attfc-plan compare-gpus --ids 2059906 --images 42474557 --hours 100",
-        "attfc-plan compare-gpus --ids 2M --gpus t4,l4 --price t4=0.4,l4=0.7 --sort cost",
+        "attfc-plan compare-gpus --ids 2M --gpus t4,l4 --price t4=0.4,l4=0.7",
     )
     app.command(name="compare-gpus", cls=Command, epilog=examples(*lines))(compare_gpus)
 

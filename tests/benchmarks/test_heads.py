@@ -87,7 +87,7 @@ def test_a_stopped_run_is_resumed(data: DataSet, tmp_path: Path, monkeypatch: py
     stopped = {"kind": "run", "name": "stopped"}
     real = training.measured
 
-    def interrupted(*_: object) -> dict[str, float]:
+    def interrupted(*_: object, **__: object) -> dict[str, float]:
         raise Interrupted(15, "", "")
 
     monkeypatch.setattr(training, "measured", interrupted)

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,31 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], before: Ca
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise StorageError(f"'{path}' must be writable", _reason(error), _REMEDY) from error
+    except BaseException:  # an interrupt, or what `write` raises of its own
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_folder_atomically(path: Path, fill: Callable[[Path], object]) -> None:
+    """Call `fill` with a new folder, and put it at `path`, where there is nothing or an empty folder, in one step.
+
+    Raises:
+        StorageError: the disk is full, or the folder above not writable; nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        fill(temporary)
+        os.sync()  # the content of all files, before the name that makes it count
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise StorageError(f"'{path}' must be writable", _reason(error), _REMEDY) from error
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 def write_text_atomically(path: Path, text: str) -> None:
@@ -71,6 +97,17 @@ def written_file(path: Path) -> Path:
         kind = "a folder" if stat.S_ISDIR(mode) else "a device, pipe or socket"
         raise StorageError(f"'{path}' must be a file", kind, "Choose another --output.")
     return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def cache_folder() -> Path:
+    """Return the folder for what is slow to find out again, `$ATTFC_CACHE_DIR`, else `~/.cache/attfc`; it may not exist yet."""
+    chosen = os.environ.get("ATTFC_CACHE_DIR")
+    return Path(chosen) if chosen else own_cache_folder()
+
+
+def own_cache_folder() -> Path:
+    """Return the cache folder of a user who chose no other."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "attfc"
 
 
 def open_file(path: Path) -> BinaryIO:

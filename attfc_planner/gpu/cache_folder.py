@@ -8,23 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, TypeVar
 
-from attfc_train.files import open_file, write_atomically
+from attfc_train.files import open_file, own_cache_folder, write_atomically
 
 Kept = TypeVar("Kept")
 _DIGEST = "sha256"
 _VALUE = "value"
-
-
-def cache_folder() -> Path:
-    """Return the folder, which may not exist yet."""
-    chosen = os.environ.get("ATTFC_CACHE_DIR")
-    return Path(chosen) if chosen else _own_folder()
 
 
 def make_private(folder: Path) -> None:
@@ -35,7 +28,7 @@ def make_private(folder: Path) -> None:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(mode=0o700, exist_ok=True)
-    if folder == _own_folder() and folder.stat().st_mode & 0o077:  # made by the first release, which anybody could read
+    if folder == own_cache_folder() and folder.stat().st_mode & 0o077:  # made by the first release, which anybody could read
         with suppress(OSError):
             folder.chmod(0o700)
 
@@ -74,7 +67,3 @@ def read_kept(path: Path, decode: Callable[[Any], Kept], unpack: Callable[[bytes
 def _digest(document: Any) -> str:
     # Numbers and text are written as they were read, and keys stay in their order: equal documents have equal texts.
     return hashlib.sha256(json.dumps(document, separators=(",", ":")).encode()).hexdigest()
-
-
-def _own_folder() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "attfc"

@@ -13,12 +13,13 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from attfc_planner.gpu.cache_folder import cache_folder, read_kept, write_kept
+from attfc_planner.gpu.cache_folder import read_kept, write_kept
 from attfc_planner.gpu.calibration import Calibration
 from attfc_planner.gpu.profile import TENSOR_FIELD
 from attfc_planner.gpu.versions import cudnn_version, installed_version
 from attfc_train.cuda_environment import allocator_setting, use_planned_allocator
 from attfc_train.document import Precision
+from attfc_train.files import cache_folder
 
 EXPANDABLE = "expandable_segments"
 """Among the rates of a GPU: 1 where torch's allocator has expandable segments under the setting in force, else 0."""

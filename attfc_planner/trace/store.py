@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from attfc_planner.gpu.cache_folder import cache_folder
 from attfc_planner.trace.affine import BASE, AffineTrace, HeadModel, with_other_head
 from attfc_planner.trace.align import NotAffine
 from attfc_planner.trace.disk_cache import Stored, TraceCache
@@ -16,6 +15,7 @@ from attfc_planner.trace.jobs import Job
 from attfc_planner.trace.scaled import scaled_costs, scaled_trace, stand_in
 from attfc_planner.trace.structure import head_structure, is_direct, knobs_of, structure_of, with_knobs, with_map
 from attfc_planner.trace.workers import results
+from attfc_train.files import cache_folder
 from attfc_train.profile.profile import DataSettings, ModelSettings, OptimSettings, RunSettings, TrainProfile
 
 

@@ -16,9 +16,10 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-from attfc_planner.gpu.cache_folder import cache_folder, make_private
+from attfc_planner.gpu.cache_folder import make_private
 from attfc_planner.gpu.fingerprint import cuda_fingerprint
 from attfc_train.errors import StorageError, UsageError
+from attfc_train.files import cache_folder
 
 BEAT_SECONDS = 20.0
 SILENT_SECONDS = 180.0

@@ -8,8 +8,12 @@ from pathlib import Path
 
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.formats.folder import FolderFaces, is_image_folder
+from attfc_train.data.formats.list_file import ListFaces, is_list_file
+from attfc_train.data.formats.lmdb_faces import LmdbFaces, is_lmdb
+from attfc_train.data.formats.parquet import ParquetFaces, is_parquet
 from attfc_train.data.formats.recordio import RecordIOFaces, is_record_file, is_record_folder
 from attfc_train.data.formats.synthetic import SyntheticFaces, is_synthetic
+from attfc_train.data.formats.tar_shards import TarFaces, is_shard_pattern, is_tar
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,11 @@ FORMATS: tuple[Format, ...] = (
     Format.of_path(is_record_folder, RecordIOFaces, "a folder with train.rec and train.idx"),
     Format.of_path(is_record_file, RecordIOFaces, "a .rec file"),
     Format.of_path(is_image_folder, FolderFaces, "a folder of images per identity"),
+    Format.of_path(is_list_file, ListFaces, "a .txt or .lst file with a path and a label in each line"),
+    Format.of_path(is_lmdb, LmdbFaces, "an LMDB folder or file"),
+    Format.of_path(is_tar, TarFaces, "a .tar file, a folder of them"),
+    Format(is_shard_pattern, lambda spec, *_: TarFaces.of_pattern(spec), "SHARDS-{000..127}.tar"),
+    Format.of_path(is_parquet, ParquetFaces, "a .parquet file, a folder of them"),
     Format(is_synthetic, SyntheticFaces.from_spec, "synthetic:IDSxIMAGES[+FIRST]"),
 )
 """Messages list the formats in this order. The last one that matches opens a spec, so a special format stands behind a general

@@ -60,6 +60,18 @@ class DataFiles:
             raise UnreadableError(rule, got, "Let its copying finish first.")
         return content
 
+    def read_ahead(self, number: int, offset: int, length: Bytes) -> None:
+        """Let the system read a part of a file soon, where it can be asked to."""
+        if not hasattr(os, "posix_fadvise"):
+            return
+        descriptor = self._descriptor(number)
+        try:
+            os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_WILLNEED)
+        except OSError:
+            return  # a file system that takes no hints
+        finally:
+            self._release(number, descriptor)
+
     def read_image(self, number: int, offset: int, length: Bytes, where: Callable[[], str]) -> bytes:
         """Return the bytes of an image's file.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -115,6 +116,17 @@ class PlacedFaces:
         if not length:
             raise DataError(f"'{self.locate(position)}' must be an image", "an empty file", "Remove it, or write it again.")
         return self._files.read_image(number, int(places.offsets[position]), length, lambda: self.locate(position))
+
+    def read_ahead(self, first: int, stop: int) -> None:
+        """Let the system read the parts of the files that these images lie in."""
+        places = self._places
+        numbers = places.files[first:stop]
+        bounds = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), numbers.size]
+        for begin, end in itertools.pairwise(bounds):
+            if begin < end:
+                offset = int(places.offsets[first + begin])
+                length = int(places.offsets[first + end - 1]) + int(places.lengths[first + end - 1]) - offset
+                self._files.read_ahead(int(numbers[begin]), offset, length)
 
     def locate(self, position: int) -> str:
         """Return ``faces-000003.tar person/1.jpg (byte 1024)``."""

@@ -52,9 +52,9 @@ def data_of(kind: str, root: Path) -> str:
     return str(root / "h.txt")
 
 
-def profile_on(data: str) -> TrainProfile:
+def profile_on(data: str, **settings: Any) -> TrainProfile:
     profile = profile_of(steps=6, eval_every=100)
-    return profile.model_copy(update={"data": profile.data.model_copy(update={"path": data})})
+    return profile.model_copy(update={"data": profile.data.model_copy(update={"path": data, **settings})})
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,19 @@ def test_a_run_on_each_format_resumes_to_the_same_bits(
     """Catches an order of images, or of identities, that a second opening does not have."""
     data = data_of(kind, tmp_path)
     assert size_of_data(data, None, None) == (20, 80)
+    _interrupt_and_resume(profile_on(data), tmp_path / "run", monkeypatch)
+    assert_same_end(on_records, tmp_path / "run")
 
+
+def test_a_run_in_the_sequential_order_resumes_to_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the middle of a buffer, of which nothing is stored."""
+    profile = profile_on(data_of("shards", tmp_path), draw="sequential", window_share=0.5)
+    run.start(profile, options(tmp_path / "whole"))
+    _interrupt_and_resume(profile, tmp_path / "run", monkeypatch)
+    assert_same_end(tmp_path / "whole", tmp_path / "run")
+
+
+def _interrupt_and_resume(profile: TrainProfile, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted_step(state: TrainState, batch: Any) -> Any:
         if state.step == 3:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -81,7 +93,6 @@ def test_a_run_on_each_format_resumes_to_the_same_bits(
 
     monkeypatch.setattr(loop, "train_step", interrupted_step)
     with pytest.raises(Interrupted, match="--resume"):
-        run.start(profile_on(data), options(tmp_path / "run"))
+        run.start(profile, options(folder))
     monkeypatch.setattr(loop, "train_step", train_step)
-    run.resume(options(tmp_path / "run"))
-    assert_same_end(on_records, tmp_path / "run")
+    run.resume(options(folder))

@@ -272,3 +272,14 @@ def test_more_shards_than_files_may_be_open(tmp_path, monkeypatch):
     assert len(os.listdir("/proc/self/fd")) <= before + 2
     del dataset
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_is_read_ahead_covers_the_images(shards, monkeypatch):
+    """In each shard one piece, from the first image that is wanted to the end of the last."""
+    asked = []
+    dataset = open_dataset(str(shards))
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, offset, length, advice: asked.append((offset, offset + length)))
+    dataset.read_ahead(2, 7)
+    places = dataset._places
+    ends = places.offsets + places.lengths
+    assert asked == [(places.offsets[2], ends[3]), (places.offsets[4], ends[6])]

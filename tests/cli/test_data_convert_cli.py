@@ -223,3 +223,17 @@ def test_a_source_that_goes_away_is_an_error(source, data, tmp_path, monkeypatch
     shown = data("convert", folder, "-o", tmp_path / "out.tar", code=4)
     assert "must be readable, but got No such file" in shown
     assert not (tmp_path / "out.tar").exists()
+
+
+@pytest.mark.parametrize("size", [0, 1, 511, 512, 70_000])
+def test_headers_of_shards_are_those_of_pythons_own_writer(size):
+    import io
+    import tarfile
+
+    from attfc_train.data.formats.writers import _write_member
+
+    file = io.BytesIO()
+    _write_member(file, "000000017.jpg", b"x" * size)
+    info = tarfile.TarInfo("000000017.jpg")
+    info.size = size
+    assert file.getvalue() == info.tobuf(tarfile.USTAR_FORMAT) + b"x" * size + bytes(-size % 512)

@@ -156,12 +156,14 @@ def _scanned(files: DataFiles, report: DataReport) -> Arrays:
         np.concatenate([getattr(values, column) for values, _ in scan.parts])
         for column in ("offsets", "lengths", "labels", "starts")
     )
+    names = np.concatenate([places for _, places in scan.parts])
+    scan.parts.clear()  # there may be 42 million images
     places = Places(
         np.zeros(offsets.size, dtype=np.int32),
         offsets,
         np.minimum(lengths, _MOST_LENGTH).astype(np.int32),
         _labels(scan, own_labels, report),
-        np.concatenate([names for _, names in scan.parts]),
+        names,
         begin_like_images(starts),
     )
     unlabelled = places.labels == NONE

@@ -55,11 +55,13 @@ def labelled_places(places: Places) -> Places:
     Raises:
         DataError: there is none.
     """
-    places = places.only(places.labels != NONE)
-    if not places.labels.size:
+    labelled = places.labels != NONE
+    if not labelled.any():
         raise DataError(_NO_IMAGE, "none", "Check that the path points to the images and their labels.")
-    order = np.lexsort((places.offsets, places.files))
-    return places if np.array_equal(order, np.arange(order.size)) else places.only(order)
+    if not labelled.all():
+        places = places.only(labelled)
+    ascend = (np.diff(places.offsets) > 0) | (np.diff(places.files) > 0)
+    return places if ascend.all() else places.only(np.lexsort((places.offsets, places.files)))
 
 
 class PlacedFaces:

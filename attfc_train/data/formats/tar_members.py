@@ -34,10 +34,8 @@ class Member(NamedTuple):
     """A regular file in an archive."""
 
     name: bytes
-    header: int
-    """Byte of its header."""
     offset: int
-    """Byte of its content."""
+    """Byte of its content, behind its header."""
     length: Bytes
 
 
@@ -74,7 +72,7 @@ def tar_members(files: DataFiles, number: int, window: Window, report: DataRepor
             extra |= _extra(window.at(content, length) if length <= _MOST_EXTRA else b"", kind, name, place)
         else:
             if kind in _FILES:
-                yield Member(extra.get(b"path") or header_name(head), place, content, length)
+                yield Member(extra.get(b"path") or header_name(head), content, length)
             elif kind not in (b"5", b"g", b"K"):  # folders; PAX lines for all members; a link's long target
                 report.count(_OTHERS, 1, f"{name} {shown(header_name(head).decode(errors='replace'))}")
             if kind not in (b"g", b"K"):

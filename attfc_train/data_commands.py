@@ -22,7 +22,7 @@ app = typer.Typer(
     ),
 )
 
-DataPath = Annotated[str, typer.Argument(help="As --data of a training: a folder, a .rec file, a part of either.")]
+DataPath = Annotated[str, typer.Argument(help="As --data of a training: a folder, a file of any format, a part of either.")]
 Sample = Annotated[int, typer.Option(help="Images to look at, chosen at random; 0: all.", metavar="NUMBER", min=0)]
 Montage = Annotated[
     Path | None, typer.Option("--output", "-o", help="Also write a picture of some people's images: a .png or .jpg file.")

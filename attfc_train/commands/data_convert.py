@@ -77,7 +77,7 @@ def convert(spec: str, options: ConvertOptions, console: Screen) -> None:
     order = index.members
     labels = index.original_labels[index.labels[order]]
     with progress(console, order.size, "writing") as advance:
-        images = Images(labels, _encoded(dataset, order, advance))
+        images = Images(labels, encoded_images(dataset, order, advance))
         target.write(output, images, WriteOptions(layout, options.shard_images, _side(dataset)))
     for line in index.report.lines():
         console.print(line, soft_wrap=True)
@@ -117,7 +117,7 @@ def _check_output(output: Path) -> None:
             raise UsageError(rule, f"'{path}', which exists", "Choose another name, or remove it.")
 
 
-def _encoded(dataset: FaceDataset, order: NDArray[np.signedinteger], advance: Callable[[int], None]) -> Iterator[bytes]:
+def encoded_images(dataset: FaceDataset, order: NDArray[np.signedinteger], advance: Callable[[int], None]) -> Iterator[bytes]:
     """Yield the images' files in an order of positions; pixels that nobody encoded become PNG, which loses nothing."""
 
     def content(position: int) -> bytes:

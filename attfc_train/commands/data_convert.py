@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Final
 
 import numpy as np
@@ -18,7 +21,8 @@ from attfc_train.data.formats.writers import Images, Target, WriteOptions, targe
 from attfc_train.data.pool import DecodePool
 from attfc_train.data.reading import persistently
 from attfc_train.data.source import open_dataset
-from attfc_train.errors import DataError, UsageError
+from attfc_train.errors import DataError, Interrupted, UsageError
+from attfc_train.interrupt import stop_signals
 from attfc_train.screen import Screen
 
 _CHUNK: Final = 256
@@ -76,7 +80,7 @@ def convert(spec: str, options: ConvertOptions, console: Screen) -> None:
     index = dataset.index
     order = index.members
     labels = index.original_labels[index.labels[order]]
-    with progress(console, order.size, "writing") as advance:
+    with _stopped_by_signals(), progress(console, order.size, "writing") as advance:
         images = Images(labels, encoded_images(dataset, order, advance))
         target.write(output, images, WriteOptions(layout, options.shard_images, _side(dataset)))
     for line in index.report.lines():
@@ -84,6 +88,21 @@ def convert(spec: str, options: ConvertOptions, console: Screen) -> None:
     root = written_root(output)
     console.print(f"Wrote {root}: {order.size:,} images of {index.num_ids:,} identities.", soft_wrap=True)
     console.print(f"Look at them: attfc-train data info {root} -o montage.png", soft_wrap=True)
+
+
+@contextmanager
+def _stopped_by_signals() -> Iterator[None]:
+    """Raise `Interrupted` where a signal comes, so that what is half written is removed; the main thread calls this."""
+
+    def stop(number: int, _frame: FrameType | None) -> None:
+        raise Interrupted(number, "Stopped; nothing has been written", "Start it again.")
+
+    former = {number: signal.signal(number, stop) for number in stop_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _layout(target: Target, chosen: str | None) -> str:

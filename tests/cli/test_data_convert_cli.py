@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
 import sys
 
 import numpy as np
@@ -199,6 +200,32 @@ def test_an_interrupt_leaves_nothing(kind, error, source, tmp_path):
     with pytest.raises(KeyboardInterrupt if error is KeyboardInterrupt else DataError):
         target_of(output).write(output, Images(np.array(LABELS), images()), WriteOptions(shard_images=2))
     assert [path for path in (tmp_path / "out").rglob("*") if not path.is_dir()] == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_leaves_nothing(number, source, data, tmp_path, monkeypatch):
+    """Catches SIGTERM's own way, which ends the process and leaves what is half written."""
+    from attfc_train.commands import data_convert
+
+    def stopped(*arguments):
+        os.kill(os.getpid(), number)
+        yield from IMAGES
+
+    monkeypatch.setattr(data_convert, "encoded_images", stopped)
+    former = [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
+    shown = data("convert", source, "-o", tmp_path / "out" / "x-%03d.tar", code=128 + number)
+    assert "Stopped; nothing has been written. Start it again." in shown
+    assert {path.name for path in tmp_path.iterdir()} == {"in"}
+    assert former == [signal.getsignal(each) for each in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
+
+
+def test_folders_of_long_labels_keep_their_order(data, tmp_path):
+    """Catches names of eight digits and of nine, whose order is not that of the labels."""
+    (tmp_path / "a.txt").write_text("0.jpg 20000001\n1.jpg 123456789\n")
+    for place in range(2):
+        (tmp_path / f"{place}.jpg").write_bytes(IMAGES[place])
+    data("unpack", tmp_path / "a.txt", "-o", tmp_path / "out")
+    assert [open_dataset(str(tmp_path / "out")).encoded(place) for place in range(2)] == IMAGES[:2]
 
 
 def test_labels_that_records_cannot_hold_go_elsewhere(data, tmp_path):

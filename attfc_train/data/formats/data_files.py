@@ -20,6 +20,22 @@ _MOST_OPEN: Final = 256
 """Files that stay open; more than these are opened for each read."""
 
 
+def is_folder_of(path: Path, ending: str) -> bool:
+    """Return whether `path` is a folder with files of an ending, and without other folders, in which images could lie."""
+    found = False
+    try:
+        with os.scandir(path) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                if entry.is_dir():
+                    return False  # at once, in a folder with millions of identities
+                found = found or entry.name.lower().endswith(ending)
+    except OSError:
+        return False  # no folder, or one that those who open it report
+    return found
+
+
 class DataFiles:
     """Files, told apart by their places in a sequence; each is closed when nobody holds this object any more."""
 

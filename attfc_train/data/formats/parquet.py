@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfc_train.data.decode import begin_like_images
-from attfc_train.data.formats.data_files import MAX_IMAGE_BYTES
+from attfc_train.data.formats.data_files import MAX_IMAGE_BYTES, is_folder_of
 from attfc_train.data.formats.label_texts import NONE
 from attfc_train.data.formats.parquet_columns import Columns, columns_of, labels_of, open_parquet, pieces
 from attfc_train.data.formats.readable import readable_images
@@ -40,11 +40,8 @@ _NO_LABEL: Final = "rows passed over without a label"
 
 
 def is_parquet(path: Path) -> bool:
-    """Return whether `path` is a ``.parquet`` file, or a folder with such files."""
-    if not path.is_dir():
-        return _is_parquet_file(path)
-    with os.scandir(path) as entries:
-        return any(_is_parquet_file(Path(entry)) for entry in entries)
+    """Return whether `path` is a ``.parquet`` file, or a folder of such files without other folders."""
+    return is_folder_of(path, _ENDING) if path.is_dir() else _is_parquet_file(path)
 
 
 def _is_parquet_file(path: Path) -> bool:

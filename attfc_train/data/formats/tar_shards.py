@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import Final
 
-from attfc_train.data.formats.data_files import DataFiles
+from attfc_train.data.formats.data_files import DataFiles, is_folder_of
 from attfc_train.data.formats.kept_index import Arrays, Indexed, kept_or_made
 from attfc_train.data.formats.placed import PlacedFaces, Places, labelled_places
 from attfc_train.data.formats.tar_members import BLOCK, header_name
@@ -28,11 +28,7 @@ _INDEX: Final = "tar-1"
 
 def is_tar(path: Path) -> bool:
     """Return whether `path` is a ``.tar`` file, or a folder of them without other folders, in which images could lie."""
-    if not path.is_dir():
-        return _is_tar_file(path)
-    with os.scandir(path) as entries:
-        visible = [entry for entry in entries if not entry.name.startswith(".")]
-    return any(_is_tar_file(Path(entry)) for entry in visible) and not any(entry.is_dir() for entry in visible)
+    return is_folder_of(path, _ENDING) if path.is_dir() else _is_tar_file(path)
 
 
 def is_shard_pattern(spec: str) -> bool:

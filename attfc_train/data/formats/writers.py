@@ -102,11 +102,12 @@ def _write_records(path: Path, images: Images, options: WriteOptions) -> None:
 
 
 def _write_folder(path: Path, images: Images, _options: WriteOptions) -> None:
-    """Write ``00000017/000000.jpg``: names of eight digits, so that their order is that of the labels."""
+    """Write ``00000017/000000.jpg``: names of equally many digits, so that their order is that of the labels."""
+    digits = max(8, len(str(images.labels.max())))
 
     def fill(root: Path) -> None:
         for label, number, content in images.named():
-            folder = root / f"{label:08d}"
+            folder = root / f"{label:0{digits}d}"
             if number == 0:
                 folder.mkdir()
             (folder / f"{number:06d}.{ending_of(content)}").write_bytes(content)

@@ -10,7 +10,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from attfc_train.commands.data_survey import progress
+from attfc_train.commands.data_survey import opening, progress
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.decode import Pixels, decode_whole
 from attfc_train.data.encode import jpeg
@@ -71,7 +71,7 @@ def align(spec: str, options: AlignOptions, console: Screen) -> None:
         raise UsageError("faces are found by one of --landmarks and --detector", given, remedy)
     _check_output(options.output)
     names = _Names(spec)
-    with console.status("Opening the data set ..."):
+    with opening(console):
         dataset = open_dataset(spec)
         table = None if options.landmarks is None else Landmarks(options.landmarks)
     find = _by_detector(options.detector) if table is None else _by_file(table, dataset, names)

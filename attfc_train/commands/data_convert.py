@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from attfc_train.commands.data_survey import progress
+from attfc_train.commands.data_survey import opening, progress
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.decode import decode_whole
 from attfc_train.data.encode import png
@@ -75,7 +75,7 @@ def convert(spec: str, options: ConvertOptions, console: Screen) -> None:
     target = target_of(output)
     layout = _layout(target, options.layout)
     _check_output(output)
-    with console.status("Opening the data set ..."):
+    with opening(console):
         dataset = open_dataset(spec)
     index = dataset.index
     order = index.members

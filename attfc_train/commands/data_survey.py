@@ -20,6 +20,7 @@ from attfc_train.data.source import open_dataset
 from attfc_train.data.survey.look import Look, look, looked_at
 from attfc_train.data.survey.montage import montage
 from attfc_train.data.survey.problems import Problem, problems_of_counts, problems_of_look
+from attfc_train.data.watching import watched, words
 from attfc_train.errors import DataError
 
 DEFAULT_SAMPLE: Final = 20_000
@@ -88,7 +89,7 @@ def _limits(dataset: FaceDataset, seen: Look) -> str:
 def _survey(path: str, options: SurveyOptions, console: Console) -> tuple[FaceDataset, Look]:
     if options.output is not None:
         check_picture(options.output, "--output")
-    with console.status("Opening the data set ..."):
+    with opening(console):
         dataset = open_dataset(path)
     _show_counts(dataset, console)
     with progress(console, looked_at(dataset, options.sample).size) as advance:
@@ -98,6 +99,13 @@ def _survey(path: str, options: SurveyOptions, console: Console) -> tuple[FaceDa
         write_picture(options.output, montage(dataset))
         _say(console, "montage", f"{options.output}: a row for each of some people")
     return dataset, seen
+
+
+@contextmanager
+def opening(console: Console) -> Iterator[None]:
+    """Show that a data set is opened, and how far the first look through a large one has come."""
+    with console.status("Opening the data set ...") as status, watched(lambda share: status.update(words(share))):
+        yield
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.live import Live
 from rich.text import Text
 
+from attfc_train.data.watching import watched, words
 from attfc_train.units import Seconds, format_bytes, format_seconds
 
 _BAR = 20
@@ -93,6 +94,10 @@ class _Elapsed:
         self._what = what
         self._since = time.monotonic()
 
+    def tell(self, share: float) -> None:
+        """Say how far the first look through a data set has come."""
+        self._what = words(share)
+
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Yield one line; what is done loses its end where it does not fit."""
         del console
@@ -108,9 +113,11 @@ def busy(console: Console, what: str) -> Iterator[None]:
     if not console.is_terminal:
         yield
         return
-    live = _drawn(console, _Elapsed(what), transient=True)
+    elapsed = _Elapsed(what)
+    live = _drawn(console, elapsed, transient=True)
     try:
-        yield
+        with watched(elapsed.tell):
+            yield
     finally:
         live.stop()
 

@@ -21,12 +21,15 @@ from attfc_train.data.formats.text_lines import LabelLines, label_lines
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.reading import persistently, read_file, refuse_foreign
 from attfc_train.data.report import DataReport, shown
+from attfc_train.data.watching import looked_through
 from attfc_train.errors import DataError
 
 Int64s = NDArray[np.int64]
 
 _ENDINGS: Final = frozenset((".txt", ".lst", ".list", ".tsv"))
 _INDEX: Final = "list-1"
+_TOLD_EVERY: Final = 2**14
+"""Lines."""
 _BACKSLASH: Final = b"\\"
 
 _NOT_THERE: Final = "lines passed over whose file is not there, or is no regular file"
@@ -119,7 +122,11 @@ def _scanned(path: Path, files: DataFiles, report: DataReport) -> Arrays:
     lines = lines.only(lines.labels != NONE)
     lines = lines.only(_last_of_each(lines, report))
     num_lines = lines.labels.size
-    there = np.fromiter((_is_file(_path_of(path, lines.name_of(line))) for line in range(num_lines)), np.bool_, num_lines)
+    there = np.zeros(num_lines, dtype=np.bool_)
+    for line in range(num_lines):
+        there[line] = _is_file(_path_of(path, lines.name_of(line)))
+        if line % _TOLD_EVERY == 0:
+            looked_through(line, num_lines)
     if not there.any():
         example = f", e.g. '{_path_of(path, lines.name_of(0))}' is not there" if there.size else ""
         beside = "".join(f"; {line}" for line in report.lines()[:2])

@@ -27,6 +27,7 @@ from attfc_train.data.formats.placed import PlacedFaces, Places, labelled_places
 from attfc_train.data.formats.text_lines import label_lines
 from attfc_train.data.reading import open_regular, refuse_foreign
 from attfc_train.data.report import DataReport, shown
+from attfc_train.data.watching import looked_through
 from attfc_train.errors import DataError
 
 Int64s = NDArray[np.int64]
@@ -145,8 +146,12 @@ def _scanned(files: DataFiles, report: DataReport) -> Arrays:
     """
     scan = _Scan(files)
     try:
-        for block in _blocks(entries(files, read_tree(files), report)):
+        tree = read_tree(files)
+        done = 0
+        for block in _blocks(entries(files, tree, report)):
             scan.add(block, report)
+            done += len(block)
+            looked_through(done, tree.num_entries)
     finally:
         scan.close()
     if not scan.keys:

@@ -63,6 +63,8 @@ class Tree(NamedTuple):
 
     page_size: Bytes
     root: int
+    num_entries: int
+    """As its writer counted them."""
 
 
 def read_tree(files: DataFiles) -> Tree:
@@ -132,7 +134,13 @@ def _meta(files: DataFiles, place: int) -> tuple[int, Tree] | None:
     page_size = _TREE.unpack_from(page, _FREE_AT)[0]
     if place and place != page_size:
         return None
-    return transaction, Tree(page_size, _TREE.unpack_from(page, _TREE_AT)[-1])
+    return transaction, _tree(page_size, page)
+
+
+def _tree(page_size: Bytes, page: bytes) -> Tree:
+    """Return the tree that a meta page describes."""
+    *_, num_entries, root = _TREE.unpack_from(page, _TREE_AT)
+    return Tree(page_size, root, num_entries)
 
 
 def _leaf_entry(files: DataFiles, tree: Tree, number: int, page: bytes, place: int, report: DataReport) -> Entry | None:

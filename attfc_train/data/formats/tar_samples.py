@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from array import array
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +19,7 @@ from attfc_train.data.formats.label_texts import LabelTexts
 from attfc_train.data.formats.placed import Places
 from attfc_train.data.formats.tar_members import BLOCK, Member, tar_members
 from attfc_train.data.report import DataReport, shown
+from attfc_train.data.watching import looked_through
 
 _IMAGES: Final = frozenset(extension[1:].encode() for extension in EXTENSIONS)
 _CLASS: Final = b"cls"
@@ -27,6 +29,8 @@ JSON_KEYS: Final = ("label", "cls", "class", "class_id", "identity", "person", "
 _MOST_LABEL: Final = 256
 _MOST_JSON: Final = 2**20
 _MOST_LENGTH: Final = 2**31 - 1
+_TOLD_EVERY: Final = 2**14
+"""Members."""
 
 _HIDDEN: Final = "hidden files in tar shards passed over"
 _OTHERS: Final = "files in tar shards passed over that are neither image, .cls nor .json"
@@ -57,6 +61,8 @@ class TarScan:
         self._files = files
         self._report = report
         self._labels = LabelTexts()
+        self._done = 0
+        self._total = sum(files.sizes)
         self._columns: tuple[list[NDArray[Any]], ...] = ([], [], [], [], [])
         """Files, offsets, lengths, labels' places and first words; a part for each shard."""
 
@@ -66,9 +72,14 @@ class TarScan:
         Raises:
             UnreadableError, DataError: see `tar_members`.
         """
-        shard = _Shard(self._files, number, self._labels, self._report)
+        shard = _Shard(self._files, number, self._labels, self._report, self._tell)
+        self._done += self._files.sizes[number]
         for column, part in zip(self._columns, shard.arrays(), strict=True):
             column.append(part)
+
+    def _tell(self, offset: int) -> None:
+        """Tell whoever watches that a byte of the shard was reached."""
+        looked_through(self._done + offset, self._total)
 
     def places(self) -> Places:
         """Return where all images lie, in the order of shards and offsets; those without a label have the label `NONE`."""
@@ -87,7 +98,9 @@ def _joined(column: list[NDArray[Any]]) -> NDArray[Any]:
 class _Shard:
     """A walk through one shard."""
 
-    def __init__(self, files: DataFiles, number: int, labels: LabelTexts, report: DataReport) -> None:
+    def __init__(
+        self, files: DataFiles, number: int, labels: LabelTexts, report: DataReport, told: Callable[[int], object]
+    ) -> None:
         self._number = number
         self._shard = files.paths[number].name
         self._window = Window(files, number)
@@ -95,12 +108,14 @@ class _Shard:
         self._report = report
         self._waiting: dict[bytes, _Sample] = {}
         self._columns = tuple(array(code) for code in "qiiIq")
-        self._walk(files)
+        self._walk(files, told)
 
-    def _walk(self, files: DataFiles) -> None:
+    def _walk(self, files: DataFiles, told: Callable[[int], object]) -> None:
         key = b""
         sample = _Sample()
-        for member in tar_members(files, self._number, self._window, self._report):
+        for count, member in enumerate(tar_members(files, self._number, self._window, self._report)):
+            if count % _TOLD_EVERY == 0:
+                told(member.offset)
             name = member.name.removeprefix(b"./")
             folder, _, base = name.rpartition(b"/")
             if base.startswith(b"."):

@@ -30,8 +30,8 @@ class DataSettings(Frozen):
     """What is read, and how images are drawn."""
 
     path: str | None = None
-    """Data set: a RecordIO folder or ``.rec`` file, a folder per identity, or ``synthetic:IDSxIMAGES[+FIRST]``; ``@FIRST:STOP``
-    behind it takes a part of the identities."""
+    """Data set: RecordIO, a folder per identity, a list, LMDB, tar shards, Parquet, or ``synthetic:IDSxIMAGES[+FIRST]``
+    (docs/data.md); ``@FIRST:STOP`` behind it takes a part of the identities."""
     num_ids: int | None = Field(None, ge=2, le=MOST)
     """Identities; None until the data set is opened. A value that contradicts the data set is an error."""
     num_images: int | None = Field(None, ge=2, le=MOST)

@@ -92,35 +92,45 @@ def entries(files: DataFiles, tree: Tree, report: DataReport) -> Iterator[Entry]
 
     Raises:
         UnreadableError: the file cannot be read.
-        DataError: a page is damaged.
+        DataError: a page is damaged, or the entries are not as many as their writer counted.
     """
-    if tree.root == _NO_ROOT:
-        return
+    path = files.paths[0]
+    num_entries = 0
+    for number, page, places in _leaves(files, tree):
+        num_entries += len(places)
+        if num_entries > tree.num_entries:
+            raise damaged(path, f"more than the {tree.num_entries:,} entries that its writer counted")
+        for place in places:
+            entry = _leaf_entry(files, tree, number, page, place, report)
+            if entry is not None:
+                yield entry
+    if num_entries < tree.num_entries:
+        raise damaged(path, f"{num_entries:,} of the {tree.num_entries:,} entries that its writer counted")
+
+
+def _leaves(files: DataFiles, tree: Tree) -> Iterator[tuple[int, bytes, tuple[int, ...]]]:
+    """Yield number, content and entries' places of the pages with entries, in the order of the keys."""
     path = files.paths[0]
     num_pages = files.sizes[0] // tree.page_size
-    waiting = [(tree.root, 1)]
+    waiting = [] if tree.root == _NO_ROOT else [(tree.root, 1)]
     num_visited = 0
     while waiting:
         number, depth = waiting.pop()
         num_visited += 1
         if number >= num_pages:
             raise damaged(path, f"an end before page {number:,}: it was cut off")
+        # A page has one way to it. Where several pages lead to one, or to themselves, the ways would be too many to walk.
         if depth > _MOST_DEPTH or num_visited > num_pages:
-            raise damaged(path, f"a tree that leads to page {number:,} in a circle")
+            raise damaged(path, f"a tree that leads to page {number:,} again and again")
         page = files.read(0, number * tree.page_size, tree.page_size)
         own_number, _, flags, end, _ = _PAGE.unpack_from(page)
-        if own_number != number or not PAGE_BYTES <= end <= tree.page_size:
+        if own_number != number or not PAGE_BYTES <= end <= tree.page_size or not flags & (_LEAF | _BRANCH):
             raise damaged(path, f"a damaged page {number:,}")
         places = struct.unpack_from(f"<{(end - PAGE_BYTES) // 2}H", page, PAGE_BYTES)
         if flags & _LEAF:
-            for place in places:
-                entry = _leaf_entry(files, tree, number, page, place, report)
-                if entry is not None:
-                    yield entry
-        elif flags & _BRANCH:
-            waiting += [(_branch_target(path, page, place), depth + 1) for place in reversed(places)]
+            yield number, page, places
         else:
-            raise damaged(path, f"a page {number:,} of another kind")
+            waiting += [(_branch_target(path, page, place), depth + 1) for place in reversed(places)]
 
 
 def _meta(files: DataFiles, place: int) -> tuple[int, Tree] | None:

@@ -10,8 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from attfc_train.data.formats.data_files import DataFiles
+from attfc_train.data.formats.gather import Gatherer
 from attfc_train.data.formats.lmdb_faces import LmdbFaces, _scanned
 from attfc_train.data.formats.lmdb_pages import read_tree
+from attfc_train.data.formats.lmdb_values import read_values
 from attfc_train.data.formats.lmdb_writer import write_lmdb
 from attfc_train.data.report import DataReport
 from attfc_train.data.source import open_dataset
@@ -193,19 +195,72 @@ def _set(path, offset, content):
             offset += len(content)
 
 
-def test_a_tree_that_leads_in_a_circle(tmp_path):
-    """A branch page whose entries lead to itself would be walked for ever."""
-    write_lmdb(tmp_path / "many.lmdb", _labels(300), [IMAGES[0]] * 300, "msgpack")
-    path = tmp_path / "many.lmdb" / "data.mdb"
+def branch_of(path):
+    """Return the content of a database, where its root page is, and the places of the page's entries."""
     content = bytearray(path.read_bytes())
     branch = 4096 * read_tree(DataFiles([path])).root
     assert content[branch + 10] == 1, "a branch page"
-    places = struct.unpack_from(f"<{(struct.unpack_from('<H', content, branch + 12)[0] - 16) // 2}H", content, branch + 16)
+    count = (struct.unpack_from("<H", content, branch + 12)[0] - 16) // 2
+    return content, branch, struct.unpack_from(f"<{count}H", content, branch + 16)
+
+
+@pytest.fixture
+def many(tmp_path):
+    """300 images and three notes on some 150 leaves, which one page leads to."""
+    write_lmdb(tmp_path / "many.lmdb", _labels(300), [b"\xff\xd8\xff" + bytes(1500)] * 300, "msgpack")
+    return tmp_path / "many.lmdb" / "data.mdb"
+
+
+def test_a_tree_that_leads_in_a_circle(many):
+    """A branch page whose entries lead to itself would be walked for ever."""
+    content, branch, places = branch_of(many)
     for place in places:
         struct.pack_into("<I", content, branch + place, branch // 4096)
-    path.write_bytes(content)
-    with pytest.raises(DataError, match="in a circle"):
-        LmdbFaces(tmp_path / "many.lmdb")
+    many.write_bytes(content)
+    with pytest.raises(DataError, match="again and again"):
+        LmdbFaces(many.parent)
+
+
+def test_a_tree_that_grows_beyond_its_pages(many):
+    """Branch pages whose entries all lead to the next one: k entries on d levels are k ** d visits, and no circle."""
+    content, branch, places = branch_of(many)
+    leaves = [struct.unpack_from("<I", content, branch + place)[0] for place in places]
+    empty = leaves[0]
+    struct.pack_into("<H", content, 4096 * empty + 12, 16)  # a leaf without entries, so that nothing counts them
+    for level, target in ((leaves[1], empty), (branch // 4096, leaves[1])):
+        page = bytearray(content[branch : branch + 4096])
+        struct.pack_into("<Q", page, 0, level)
+        for place in places:
+            struct.pack_into("<I", page, place, target)
+        content[4096 * level : 4096 * (level + 1)] = page
+    assert len(places) ** 2 > len(content) // 4096
+    many.write_bytes(content)
+    with pytest.raises(DataError, match="again and again"):
+        LmdbFaces(many.parent)
+
+
+@pytest.mark.parametrize(("number", "said"), [(299, "more than the 299 entries"), (304, "303 of the 304 entries")])
+def test_entries_that_are_not_as_many_as_were_counted(many, number, said):
+    """300 images and three notes; catches a leaf page that is visited twice, or never."""
+    content, _, _ = branch_of(many)
+    for page in (0, 4096):
+        struct.pack_into("<Q", content, page + 88 + 32, number)
+    many.write_bytes(content)
+    with pytest.raises(DataError, match=said):
+        LmdbFaces(many.parent)
+
+
+def test_a_value_ends_where_it_ends(tmp_path):
+    """Catches an image that is recognised by bytes behind its value, and a protocol buffer of more than the image."""
+    path = tmp_path / "values"
+    path.write_bytes(b"\xff" + IMAGES[0] + datum(IMAGES[0]) + b"\x10\x05" + bytes(20))
+    with path.open("rb") as file:
+        gatherer = Gatherer(file.fileno(), path.stat().st_size)
+        files = DataFiles([path])
+        starts = np.array([0, 1, 1, 1 + len(IMAGES[0]), 1 + len(IMAGES[0])])
+        lengths = np.array([1, len(IMAGES[0]), 2, len(datum(IMAGES[0])), len(datum(IMAGES[0])) + 2])
+        found = read_values(gatherer, lambda offset, length: files.read(0, offset, length), starts, lengths)
+    assert found.lengths.tolist() == [0, len(IMAGES[0]), 0, len(IMAGES[0]), 0]
 
 
 @given(place=st.integers(0, 2**31), byte=st.integers(0, 255))

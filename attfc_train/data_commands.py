@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from attfc_train.command_line import STYLE, Command, Group, examples, number
+from attfc_train.command_line import STYLE, Command, Group, count, examples, number
 
 app = typer.Typer(
     **STYLE,
@@ -22,7 +22,7 @@ app = typer.Typer(
     ),
 )
 
-DataPath = Annotated[str, typer.Argument(help="As --data of a training: a folder, a file of any format, a part of either.")]
+DataPath = Annotated[str, typer.Argument(help="As --data of a training: a folder, a .rec file, a part of either.")]
 Sample = Annotated[int, typer.Option(help="Images to look at, chosen at random; 0: all.", metavar="NUMBER", min=0)]
 Montage = Annotated[
     Path | None, typer.Option("--output", "-o", help="Also write a picture of some people's images: a .png or .jpg file.")
@@ -119,11 +119,18 @@ def make_index(
     typer.echo(f"Wrote {path}: {keys.size:,} records{kept}.")
 
 
-NewRecords = Annotated[Path, typer.Option("--output", "-o", help="A new .rec file, such as faces/train.rec.")]
-NewFolder = Annotated[Path, typer.Option("--output", "-o", help="A new folder, which gets a folder per identity.")]
+NewRecords = Annotated[Path, typer.Option("--output", "-o", help="A new .rec file, such as faces/train.rec.", metavar="FILE")]
+NewFolder = Annotated[
+    Path, typer.Option("--output", "-o", help="A new folder, which gets a folder per identity.", metavar="FOLDER")
+]
 NewData = Annotated[
     Path,
-    typer.Option("--output", "-o", help="A new .rec, .tar or .parquet file, .lmdb folder, SHARDS/x-%06d.tar, or folder."),
+    typer.Option(
+        "--output",
+        "-o",
+        help="A new .rec, .tar or .parquet file, .lmdb folder, SHARDS/x-%06d.tar, or folder.",
+        metavar="PATH",
+    ),
 ]
 
 
@@ -155,7 +162,9 @@ def convert(
         str | None,
         typer.Option(help=".rec: insightface or im2rec; .lmdb: f2c or msgpack.", metavar="NAME"),
     ] = None,
-    shard_images: Annotated[int, typer.Option(help="Images in each tar shard.", metavar="NUMBER", min=1)] = 10_000,
+    shard_images: Annotated[
+        int, typer.Option(help="Images in each tar shard.", metavar="NUMBER", parser=count("--shard-images", 1))
+    ] = 10_000,
 ) -> None:
     """Write a data set in another format, images as they are."""
     from attfc_train.commands.data_convert import ConvertOptions

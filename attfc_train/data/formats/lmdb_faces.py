@@ -54,7 +54,7 @@ _FROM_KEYS: Final = "there is no list of keys and labels: labels are taken from 
 
 def is_lmdb(path: Path) -> bool:
     """Return whether `path` is a folder with ``data.mdb``, or a ``.lmdb`` or ``.mdb`` file."""
-    return (path / DATA_FILE).exists() if path.is_dir() else path.suffix.lower() in _ENDINGS
+    return os.path.exists(path / DATA_FILE) if path.is_dir() else path.suffix.lower() in _ENDINGS
 
 
 class LmdbFaces(PlacedFaces):
@@ -67,6 +67,7 @@ class LmdbFaces(PlacedFaces):
             UnreadableError: a file cannot be read.
             DataError: the database is damaged, or there are no images with labels of at least two identities.
         """
+        path = path.parent if path.name == DATA_FILE else path
         file = path / DATA_FILE if path.is_dir() else path
         listed = _list_of(path)
         files = DataFiles([file, *listed])

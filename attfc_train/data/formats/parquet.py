@@ -32,8 +32,9 @@ Int64s = NDArray[np.int64]
 _ENDING: Final = ".parquet"
 _PART: Final = re.compile(r"(train|test|valid|validation|val|dev|eval)\b", re.IGNORECASE)
 """Begins the names of the files of a part of a data set, on the Hub."""
-_KEPT: Final[Bytes] = 256 * 1024**2
-"""Of row groups that stay in memory; the last one that was read stays in any case."""
+_KEPT: Final[Bytes] = 1024**3
+"""Of row groups that stay in memory: more than a buffer of the sequential order has of aligned faces. The last one that was
+read stays in any case."""
 _MAX_GROUP: Final[Bytes] = 2 * 1024**3
 
 _NO_LABEL: Final = "rows passed over without a label"
@@ -71,6 +72,7 @@ class ParquetFaces:
         self._groups = np.array(groups, dtype=np.int32).reshape(-1, 2)
         self._first_row = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
         self._kept: OrderedDict[int, Any] = OrderedDict()
+        self._kept_bytes: Bytes = 0
         self._lock = threading.Lock()
         self._reading: dict[int, threading.Lock] = {}
         labels = labels_of(self._files, self._columns, report)
@@ -153,9 +155,10 @@ class ParquetFaces:
             images = self._files[number].images(within, self._columns[number])
             with self._lock:
                 self._kept[group] = images
+                self._kept_bytes += images.nbytes
                 self._reading.pop(group, None)
-                while len(self._kept) > 1 and sum(kept.nbytes for kept in self._kept.values()) > _KEPT:
-                    self._kept.popitem(last=False)
+                while len(self._kept) > 1 and self._kept_bytes > _KEPT:
+                    self._kept_bytes -= self._kept.popitem(last=False)[1].nbytes
             return images
 
     def _look_strange(self, positions: Int64s) -> NDArray[np.bool_]:

@@ -118,6 +118,14 @@ def _undecoded(path):
         yield files.read(0, offset, length)
 
 
+def test_the_file_within_the_folder_is_the_folder(f2c):
+    """Catches a list beside the file that is not found, and labels from keys in its place."""
+    dataset = open_dataset(str(f2c / "data.mdb"))
+    assert_holds_all(dataset)
+    assert dataset.name == str(f2c)
+    assert not any("labels are taken from the keys" in line for line in dataset.index.report.lines())
+
+
 def test_without_a_list_labels_are_in_the_keys(f2c):
     (f2c / "ms_kv.txt").unlink()
     dataset = LmdbFaces(f2c)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from attfc_train.data.formats.parquet import ParquetFaces
 from attfc_train.data.formats.parquet_columns import ParquetFile
 from attfc_train.data.formats.parquet_writer import write_parquet
+from attfc_train.data.sampling.sampler import AttentionSampler
 from attfc_train.data.source import open_dataset
 from attfc_train.errors import DataError, UsageError
 from tests.contracts.dataset_contract import DatasetContract
@@ -164,6 +165,7 @@ def test_row_groups_are_kept_within_bounds_and_read_once_by_many_threads(hub, mo
     dataset = ParquetFaces(hub)
     monkeypatch.setattr("attfc_train.data.formats.parquet._KEPT", 1)
     dataset._kept.clear()
+    dataset._kept_bytes = 0
     reads = []
     images = ParquetFile.images
     barrier = threading.Barrier(4)
@@ -201,3 +203,26 @@ def test_the_package_is_named_where_it_is_missing(hub, monkeypatch):
         UsageError, match=r"needs the package pyarrow, but got none that is installed\. pip install 'attfc\[parquet\]'"
     ):
         open_dataset(str(hub))
+
+
+def test_the_sequential_order_reads_each_row_group_about_once_an_epoch(tmp_path, monkeypatch):
+    """Catches a cache that is smaller than the buffer: nearly every image would be another read of its row group.
+
+    As at full size: a buffer of 64 stretches, a stretch of two row groups, and room for a buffer and a half.
+    """
+    images = [IMAGES[place % 9] for place in range(4000)]
+    write_hub(tmp_path / "a.parquet", images, np.repeat(np.arange(400), 10), row_group_size=5)
+    dataset = ParquetFaces(tmp_path / "a.parquet")
+    dataset._kept.clear()
+    dataset._kept_bytes = 0
+    monkeypatch.setattr("attfc_train.data.formats.parquet._KEPT", 3 * 64 * 5 * max(map(len, IMAGES)))
+    reads = []
+    read = ParquetFile.images
+    monkeypatch.setattr(ParquetFile, "images", lambda file, group, columns: reads.append(group) or read(file, group, columns))
+    sampler = AttentionSampler(dataset.index, 1, 100, 1, "sequential", buffer_images=640)
+    for step in range(40):
+        draw = sampler.draw_step(step)
+        for position in (*draw.query.tolist(), *draw.references[0].tolist()):
+            dataset.encoded(position)
+    assert set(reads) == set(range(800))
+    assert len(reads) < 1.1 * 800

@@ -271,7 +271,7 @@ def test_more_shards_than_files_may_be_open(tmp_path, monkeypatch):
     assert_holds_all(dataset)
     assert len(os.listdir("/proc/self/fd")) <= before + 2
     del dataset
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert len(os.listdir("/proc/self/fd")) <= before
 
 
 def test_what_is_read_ahead_covers_the_images(shards, monkeypatch):

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from attfc_train.data.decode import begin_like_images
 from attfc_train.data.formats.data_files import MAX_IMAGE_BYTES, is_folder_of
 from attfc_train.data.formats.label_texts import NONE
-from attfc_train.data.formats.parquet_columns import Columns, columns_of, labels_of, open_parquet, pieces
+from attfc_train.data.formats.parquet_columns import ParquetFile, columns_of, labels_of, pieces
 from attfc_train.data.formats.readable import readable_images
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.report import DataReport, shown
@@ -63,19 +63,20 @@ class ParquetFaces:
         self._path = path
         report = DataReport(self.name)
         paths = _files(path)
-        self._files = [open_parquet(file) for file in paths]
+        self._files = [ParquetFile(file) for file in paths]
         self._columns = [columns_of(file) for file in self._files]
-        for file, columns in zip(self._files, self._columns, strict=True):
-            _check_groups(file, columns)
-        groups = [(number, group) for number, file in enumerate(self._files) for group in range(file.metadata.num_row_groups)]
-        sizes = [self._files[number].metadata.row_group(group).num_rows for number, group in groups]
+        for file in self._files:
+            _check_groups(file)
+        groups = [(number, group) for number, file in enumerate(self._files) for group in range(file.num_groups)]
+        read = [group for file, columns in zip(self._files, self._columns, strict=True) for group in file.labels(columns)]
+        sizes = [len(group) for group in read]
         self._groups = np.array(groups, dtype=np.int32).reshape(-1, 2)
         self._first_row = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes, dtype=np.int64)])
         self._kept: OrderedDict[int, Any] = OrderedDict()
         self._kept_bytes: Bytes = 0
         self._lock = threading.Lock()
         self._reading: dict[int, threading.Lock] = {}
-        labels = labels_of(self._files, self._columns, report)
+        labels = labels_of(read, self._columns, report)
         unlabelled = np.flatnonzero(labels == NONE)
         report.count(_NO_LABEL, unlabelled.size, f"row {unlabelled[:1].sum():,}")
         self._open_rows(np.flatnonzero(labels != NONE), labels, report)
@@ -90,15 +91,9 @@ class ParquetFaces:
     def _set_index(self, rows: Int64s, labels: Int64s, report: DataReport) -> None:
         is_whole = rows.size == labels.size
         self._rows: Sequence[int] | Int64s = range(rows.size) if is_whole else rows
-        self._index = IdentityIndex.from_labels(labels if is_whole else labels[rows], report, (self._marks(), rows[-1:]))
-
-    def _marks(self) -> Int64s:
-        """Return the bytes that the images of each row group take: a data set of other images has others."""
-        sizes = [
-            self._files[number].metadata.row_group(group).column(self._columns[number].image_leaf).total_compressed_size
-            for number, group in self._groups.tolist()
-        ]
-        return np.array(sizes, dtype=np.int64)
+        # A file's end has the places and sizes of all its parts: a data set of other images has another one.
+        ends = [file.end_digest() for file in self._files]
+        self._index = IdentityIndex.from_labels(labels if is_whole else labels[rows], report, (*ends, rows[-1:]))
 
     @property
     def name(self) -> str:
@@ -184,14 +179,13 @@ def _files(path: Path) -> list[Path]:
     return sorted(found, key=os.fsencode)
 
 
-def _check_groups(file: Any, columns: Columns) -> None:
+def _check_groups(file: ParquetFile) -> None:
     """Refuse a file that can only be read in pieces that are too large.
 
     Raises:
-        DataError: the images of a row group take more than 2 GiB.
+        DataError: its row groups have more than 2 GiB on average.
     """
-    for group in range(file.metadata.num_row_groups):
-        size = file.metadata.row_group(group).column(columns.image_leaf).total_uncompressed_size
-        if size > _MAX_GROUP:
-            rule = f"row groups of '{shown(str(file.path))}' must hold at most 2 GiB of images"
-            raise DataError(rule, f"{size / 1024**3:.1f} GiB", "Write it again with smaller ones (row_group_size=100).")
+    size = file.size / max(1, file.num_groups)
+    if size > _MAX_GROUP:
+        rule = f"row groups of '{shown(str(file.path))}' must have at most 2 GiB"
+        raise DataError(rule, f"{size / 1024**3:.1f} GiB on average", "Write it again with smaller ones (row_group_size=100).")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from attfc_train.data.formats.data_files import DataFiles
 from attfc_train.data.formats.label_texts import NEGATIVE, NONE, LabelTexts
 from attfc_train.data.formats.packages import needed
 from attfc_train.data.reading import open_regular, read_file, refuse_foreign, unreadable
 from attfc_train.data.report import DataReport, shown
 from attfc_train.errors import DataError
+from attfc_train.units import Bytes
 
 Int64s = NDArray[np.int64]
 
@@ -34,6 +37,8 @@ _LABELS: Final = (
     "target",
 )
 """Names of the column with the identities, the likeliest first."""
+_LAST: Final[Bytes] = 8
+"""A file ends with the length of what describes it, and four letters."""
 _BYTES: Final = "bytes"
 """The field of a structure that has the image's file, on the Hub."""
 
@@ -46,8 +51,6 @@ class Columns:
     """Name of the column."""
     field: str
     """Name of the field with the bytes; empty where the column itself has them."""
-    image_leaf: int
-    """Place of the bytes among the file's columns of plain values."""
     label: str
     are_names: bool
 
@@ -66,11 +69,22 @@ class ParquetFile:
         self.path = path
         self._parquet = needed("pyarrow.parquet", "parquet")
         refuse_foreign(path, "must be a Parquet file", read_file(path, 512))
-        self.metadata: Any = None
-        file = self._reading(lambda opened: opened)
-        self.metadata = file.metadata
-        self.schema = file.schema_arrow
-        self.paths = [file.metadata.schema.column(place).path for place in range(file.metadata.num_columns)]
+        self._metadata: Any = None
+        # Of the metadata only the number of row groups is asked for: what it has of each, and of their columns, pyarrow checks
+        # where no exception leads out (RowGroup and ColumnChunk), so that a damaged file would end the process.
+        self._metadata, self.schema = self._reading(lambda opened: (opened.metadata, opened.schema_arrow))
+        self.num_groups: int = self._metadata.num_row_groups
+        self.size: Bytes = path.stat().st_size
+
+    def end_digest(self) -> bytes:
+        """Return a digest of the file's end, which describes all its parts.
+
+        Raises:
+            UnreadableError: the file cannot be read.
+        """
+        files = DataFiles([self.path])
+        length = int.from_bytes(files.read(0, self.size - _LAST, 4), "little")  # it is in front of the last four bytes
+        return hashlib.blake2b(files.read(0, max(0, self.size - _LAST - length), length), digest_size=16).digest()
 
     def images(self, group: int, columns: Columns) -> Any:
         """Return the images of a row group, a pyarrow array of binary values.
@@ -86,14 +100,21 @@ class ParquetFile:
             column = column.chunk(0) if column.num_chunks == 1 else needed("pyarrow", "parquet").concat_arrays(column.chunks)
         return column.field(columns.field) if columns.field else column
 
-    def labels(self, columns: Columns) -> Any:
-        """Return the labels of all rows, a pyarrow array.
+    def labels(self, columns: Columns) -> list[Any]:
+        """Return the labels of each row group, pyarrow arrays.
 
         Raises:
             UnreadableError: the file cannot be read.
             DataError: it is damaged.
         """
-        return self._reading(lambda opened: opened.read([columns.label], use_threads=False)).column(columns.label)
+
+        def read(opened: Any) -> list[Any]:
+            wanted = [columns.label]
+            groups = range(self.num_groups)
+            return [opened.read_row_group(group, wanted, use_threads=False).column(columns.label) for group in groups]
+
+        labels: list[Any] = self._reading(read)
+        return labels
 
     def _reading(self, read: Callable[[Any], Any]) -> Any:
         """Return what `read` makes of the file, opened for it alone: an open one may not be shared by threads."""
@@ -101,7 +122,7 @@ class ParquetFile:
         descriptor = open_regular(self.path)
         try:
             with open(descriptor, "rb") as file:
-                return read(self._parquet.ParquetFile(file, metadata=self.metadata, memory_map=False))
+                return read(self._parquet.ParquetFile(file, metadata=self._metadata, memory_map=False))
         except OSError as error:
             if error.errno is not None:  # pyarrow raises OSError without a number for pages that are damaged
                 raise unreadable(self.path, error) from error
@@ -112,11 +133,6 @@ class ParquetFile:
     def _damaged(self, error: Exception) -> DataError:
         got = shown(str(error).partition("\n")[0])[:160]
         return DataError(f"'{shown(str(self.path))}' must be a whole Parquet file", f"'{got}'", "Copy it again.")
-
-
-def open_parquet(path: Path) -> ParquetFile:
-    """Open a file; see `ParquetFile`."""
-    return ParquetFile(path)
 
 
 def columns_of(file: ParquetFile) -> Columns:
@@ -140,8 +156,7 @@ def columns_of(file: ParquetFile) -> Columns:
         if types.is_integer(field.type) or types.is_string(field.type) or types.is_large_string(field.type)
     }
     label = _chosen(file, labelled, _LABELS, "labels (whole numbers, or names)")
-    leaf = f"{image}.{plain[image]}" if plain[image] else image
-    return Columns(image, plain[image], file.paths.index(leaf), label, labelled[label])
+    return Columns(image, plain[image], label, labelled[label])
 
 
 def _chosen(file: ParquetFile, candidates: dict[str, Any], names: Sequence[str], what: str) -> str:
@@ -157,17 +172,22 @@ def _chosen(file: ParquetFile, candidates: dict[str, Any], names: Sequence[str],
     raise DataError(rule, shown(got), "Rename the column.")
 
 
-def labels_of(files: Sequence[ParquetFile], columns: Sequence[Columns], report: DataReport) -> Int64s:
-    """Return the labels of all rows of all files, int64 [n]; `NONE` where there is none.
+def labels_of(read: Sequence[Any], columns: Sequence[Columns], report: DataReport) -> Int64s:
+    """Return the labels of all rows, int64 [n]; `NONE` where there is none.
+
+    Args:
+        read: the labels of every row group, of all files.
+        columns: those of each file.
+        report: receives what is none.
 
     Raises:
-        UnreadableError: a file cannot be read.
-        DataError: a file is damaged, or the labels are names in some files and numbers in others.
+        DataError: the labels are names in some files and numbers in others, or there are none.
     """
     if len({part.are_names for part in columns}) > 1:
         rule = "all .parquet files of a data set must have labels of the same type"
         raise DataError(rule, "names in some, numbers in others", "Write the labels as whole numbers.")
-    read = [file.labels(part) for file, part in zip(files, columns, strict=True)]
+    if not read:
+        raise DataError("a data set needs at least 1 image", "no rows", "Check that the path points to the images.")
     if columns[0].are_names:
         return _ranks(read, report)
     parts = [column.cast("int64").fill_null(NONE).to_numpy() for column in read]

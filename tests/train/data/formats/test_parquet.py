@@ -157,7 +157,7 @@ def test_names_in_some_files_and_numbers_in_others(tmp_path):
 
 def test_a_row_group_that_is_too_large(hub, monkeypatch):
     monkeypatch.setattr("attfc_train.data.formats.parquet._MAX_GROUP", 1000)
-    with pytest.raises(DataError, match=r"must hold at most 2 GiB of images, but got 0\.0 GiB"):
+    with pytest.raises(DataError, match=r"must have at most 2 GiB, but got 0\.0 GiB on average"):
         ParquetFaces(hub)
 
 

@@ -148,6 +148,9 @@ class ParquetFaces:
                     return self._kept[group]
             number, within = self._groups[group].tolist()
             images = self._files[number].images(within, self._columns[number])
+            rows = int(self._first_row[group + 1] - self._first_row[group])
+            if len(images) != rows:
+                raise self._files[number].damaged(f"{len(images):,} images and {rows:,} labels in row group {within}")
             with self._lock:
                 self._kept[group] = images
                 self._kept_bytes += images.nbytes

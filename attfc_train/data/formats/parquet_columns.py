@@ -126,13 +126,19 @@ class ParquetFile:
         except OSError as error:
             if error.errno is not None:  # pyarrow raises OSError without a number for pages that are damaged
                 raise unreadable(self.path, error) from error
-            raise self._damaged(error) from error
+            raise self.damaged(_words(error)) from error
         except (arrow.ArrowException, MemoryError, ValueError) as error:
-            raise self._damaged(error) from error
+            raise self.damaged(_words(error)) from error
 
-    def _damaged(self, error: Exception) -> DataError:
-        got = shown(str(error).partition("\n")[0])[:160]
-        return DataError(f"'{shown(str(self.path))}' must be a whole Parquet file", f"'{got}'", "Copy it again.")
+    def damaged(self, got: str) -> DataError:
+        """Return the error for a file that is not whole."""
+        return DataError(f"'{shown(str(self.path))}' must be a whole Parquet file", got, "Copy it again.")
+
+
+def _words(error: Exception) -> str:
+    """Return what pyarrow says, as a value on one line."""
+    text = shown(str(error).partition("\n")[0])[:160]
+    return f"'{text}'"
 
 
 def columns_of(file: ParquetFile) -> Columns:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -226,3 +227,34 @@ def test_the_sequential_order_reads_each_row_group_about_once_an_epoch(tmp_path,
             dataset.encoded(position)
     assert set(reads) == set(range(800))
     assert len(reads) < 1.1 * 800
+
+
+CHILD = """
+import subprocess
+import sys
+from pathlib import Path
+from attfc_train.data.formats.parquet import ParquetFaces
+from attfc_train.errors import DataError
+path = Path(sys.argv[1])
+whole = path.read_bytes()
+length = int.from_bytes(whole[-8:-4], "little")
+for place in range(len(whole) - 8 - length, len(whole) - 8):
+    content = bytearray(whole)
+    content[place] = (content[place] + int(sys.argv[2])) % 256
+    path.write_bytes(content)
+    try:
+        ParquetFaces(path)
+    except DataError:
+        pass
+print("through")
+"""
+
+
+@pytest.mark.parametrize("change", [1, 128])
+def test_no_byte_of_the_description_ends_the_process(tmp_path, change):
+    """pyarrow ends it where a column's description does not fit and is asked for: an exception that leads nowhere."""
+    path = tmp_path / "a.parquet"
+    write_hub(path, IMAGES[:2], [0, 1])
+    command = [sys.executable, "-c", CHILD, str(path), str(change)]
+    child = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (child.returncode, child.stdout) == (0, "through\n"), child.stderr[-400:]

@@ -21,7 +21,7 @@ from attfc_train.data.formats.data_files import DataFiles
 from attfc_train.data.formats.gather import Gatherer
 from attfc_train.data.formats.kept_index import Arrays, Indexed, kept_or_made
 from attfc_train.data.formats.label_texts import NONE, LabelTexts
-from attfc_train.data.formats.lmdb_pages import Entry, damaged, entries, read_tree
+from attfc_train.data.formats.lmdb_pages import Entry, damaged, entries, read_tree, shown_key
 from attfc_train.data.formats.lmdb_values import Values, read_values
 from attfc_train.data.formats.placed import PlacedFaces, Places, labelled_places
 from attfc_train.data.formats.text_lines import label_lines
@@ -81,7 +81,7 @@ class LmdbFaces(PlacedFaces):
 def _key_at(files: DataFiles, place: int) -> str:
     """Return the key whose length is at a byte of the file."""
     length = int.from_bytes(files.read(0, place, 2), "little")
-    return files.read(0, place + 2, length).decode(errors="replace")
+    return shown_key(files.read(0, place + 2, length))
 
 
 def _list_of(path: Path) -> list[Path]:
@@ -122,8 +122,7 @@ class _Scan:
         values = read_values(self._gatherer, lambda offset, length: self.files.read(0, offset, length), offsets, lengths)
         are_images = values.lengths > 0
         for kind, wrong in ((_PICKLES, values.are_pickles), (_NO_IMAGE, ~are_images & ~values.are_pickles)):
-            example = block[int(np.argmax(wrong))].key[:80].decode(errors="replace")
-            report.count(kind, int(wrong.sum()), f"the key '{shown(example)}'")
+            report.count(kind, int(wrong.sum()), f"the key '{shown_key(block[int(np.argmax(wrong))].key)}'")
         kept = np.flatnonzero(are_images)
         for place in kept.tolist():
             key = block[place].key

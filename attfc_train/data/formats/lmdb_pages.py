@@ -42,6 +42,7 @@ _LONG, _TREE_WITHIN, _SEVERAL = 1, 2, 4
 _NO_ROOT: Final = 2**64 - 1
 _PAGE_SIZES: Final = frozenset(2**power for power in range(9, 17))
 _MOST_DEPTH: Final = 32
+_SHOWN: Final = 80
 
 _TREES: Final = "named databases within the LMDB file passed over"
 _VALUES: Final = "LMDB entries of several values passed over"
@@ -164,14 +165,14 @@ def _leaf_entry(files: DataFiles, tree: Tree, number: int, page: bytes, place: i
     key = page[place + _ENTRY.size : key_end]
     key_at = number * tree.page_size + place + _ENTRY.size - 2
     if flags & (_TREE_WITHIN | _SEVERAL):
-        report.count(_TREES if flags & _TREE_WITHIN else _VALUES, 1, shown(key.decode(errors="replace")))
+        report.count(_TREES if flags & _TREE_WITHIN else _VALUES, 1, shown_key(key))
         return None
     if flags & _LONG:
         if key_end + 8 > len(page):
             raise damaged(path, f"a damaged page {number:,}")
         offset = int.from_bytes(page[key_end : key_end + 8], "little") * tree.page_size + PAGE_BYTES
         if offset + length > files.sizes[0]:
-            raise damaged(path, f"an end before the value of '{shown(key.decode(errors='replace'))}': it was cut off")
+            raise damaged(path, f"an end before the value of '{shown_key(key)}': it was cut off")
         return Entry(key, key_at, offset, length)
     if key_end + length > len(page):
         raise damaged(path, f"a damaged page {number:,}")
@@ -184,6 +185,11 @@ def _branch_target(path: Path, page: bytes, place: int) -> int:
         raise damaged(path, "a damaged branch page")
     low, high, top, _ = _ENTRY.unpack_from(page, place)
     return int(low | high << 16 | top << 32)
+
+
+def shown_key(key: bytes) -> str:
+    """Return a key for messages, of a long one its beginning."""
+    return shown(key[:_SHOWN].decode(errors="replace"))
 
 
 def damaged(path: Path, got: str) -> DataError:

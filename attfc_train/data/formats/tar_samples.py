@@ -29,6 +29,8 @@ JSON_KEYS: Final = ("label", "cls", "class", "class_id", "identity", "person", "
 _MOST_LABEL: Final = 256
 _MOST_JSON: Final = 2**20
 _MOST_LENGTH: Final = 2**31 - 1
+_SHOWN: Final = 120
+"""Of a long name its end is shown."""
 _TOLD_EVERY: Final = 2**14
 """Members."""
 
@@ -188,7 +190,7 @@ class _Shard:
         return files, offsets[last], lengths[last].astype(np.int32), codes[last], starts[last].astype(np.uint32)
 
     def _count(self, kind: str, name: bytes) -> None:
-        self._report.count(kind, 1, f"{self._shard} {shown(name.decode(errors='replace'))}")
+        self._report.count(kind, 1, f"{self._shard} {shown(name[-_SHOWN:].decode(errors='replace'))}")
 
 
 def _label_in(content: bytes) -> bytes:

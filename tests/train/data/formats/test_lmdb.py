@@ -326,3 +326,9 @@ def test_writing_needs_the_package_and_reading_does_not(f2c, tmp_path, monkeypat
     ):
         write_lmdb(tmp_path / "new.lmdb", np.array(LABELS), IMAGES, "f2c")
     assert not (tmp_path / "new.lmdb").exists()
+
+
+def test_a_long_key_is_shown_in_part(tmp_path):
+    write_database(tmp_path / "a.lmdb", [(b"k" * 500, b"no image"), (b"0", pair(IMAGES[0], 0)), (b"1", pair(IMAGES[1], 1))])
+    (remark,) = LmdbFaces(tmp_path / "a.lmdb").index.report.remarks
+    assert remark.example == f"the key '{'k' * 80}'"

@@ -283,3 +283,10 @@ def test_what_is_read_ahead_covers_the_images(shards, monkeypatch):
     places = dataset._places
     ends = places.offsets + places.lengths
     assert asked == [(places.offsets[2], ends[3]), (places.offsets[4], ends[6])]
+
+
+def test_a_name_of_a_megabyte_is_no_line_of_one(tmp_path):
+    write_tar(tmp_path / "a.tar", [*members_of(), ("x" * 900_000 + "/end.txt", b"")], format=tarfile.PAX_FORMAT)
+    (line,) = (line for line in TarFaces(tmp_path / "a.tar").index.report.lines() if "neither image" in line)
+    assert line.endswith("xxx/end.txt")
+    assert len(line) < 300

@@ -14,7 +14,7 @@ from attfc_train.commands import models
 app = typer.Typer(
     **STYLE,
     cls=Group,
-    help="Data sets before training: look at them, check them, align their faces, find who is who.",
+    help="Data sets before training: look at them, check, align, cluster, thin out and convert them.",
     no_args_is_help=True,
     epilog=examples(
         "attfc-train data check faces",
@@ -22,6 +22,7 @@ app = typer.Typer(
         "attfc-train data align photos -o faces --landmarks points.csv",
         "attfc-train data cluster faces --model runs/faces -o people.subset",
         "attfc-train data coreset faces --model runs/faces --keep 0.6 -o sixty.subset",
+        "attfc-train data convert faces.lmdb -o faces/train.rec",
     ),
 )
 
@@ -270,3 +271,58 @@ def make_index(
         kept = f"; the former one is {former}"
     write_idx(path, keys, offsets)
     typer.echo(f"Wrote {path}: {keys.size:,} records{kept}.")
+
+
+NewRecords = Annotated[Path, typer.Option("--output", "-o", help="A new .rec file, such as faces/train.rec.", metavar="FILE")]
+NewFolder = Annotated[
+    Path, typer.Option("--output", "-o", help="A new folder, which gets a folder per identity.", metavar="FOLDER")
+]
+NewData = Annotated[
+    Path,
+    typer.Option(
+        "--output",
+        "-o",
+        help="A new .rec, .tar or .parquet file, .lmdb folder, SHARDS/x-%06d.tar, or folder.",
+        metavar="PATH",
+    ),
+]
+
+
+@app.command(cls=Command)
+def pack(path: DataPath, output: NewRecords) -> None:
+    """Write a data set as RecordIO, images as they are: the fastest to train from."""
+    from attfc_train.commands.data_convert import ConvertOptions
+    from attfc_train.commands.data_convert import pack as pack_data
+    from attfc_train.screen import Screen
+
+    pack_data(path, ConvertOptions(output), Screen())
+
+
+@app.command(cls=Command)
+def unpack(path: DataPath, output: NewFolder) -> None:
+    """Write a data set as a folder per identity, images as they are."""
+    from attfc_train.commands.data_convert import ConvertOptions
+    from attfc_train.commands.data_convert import unpack as unpack_data
+    from attfc_train.screen import Screen
+
+    unpack_data(path, ConvertOptions(output), Screen())
+
+
+@app.command(cls=Command)
+def convert(
+    path: DataPath,
+    output: NewData,
+    layout: Annotated[
+        str | None,
+        typer.Option(help=".rec: insightface or im2rec; .lmdb: f2c or msgpack.", metavar="NAME"),
+    ] = None,
+    shard_images: Annotated[
+        int, typer.Option(help="Images in each tar shard.", metavar="NUMBER", parser=count("--shard-images", 1))
+    ] = 10_000,
+) -> None:
+    """Write a data set in another format, images as they are."""
+    from attfc_train.commands.data_convert import ConvertOptions
+    from attfc_train.commands.data_convert import convert as convert_data
+    from attfc_train.screen import Screen
+
+    convert_data(path, ConvertOptions(output, layout, shard_images), Screen())

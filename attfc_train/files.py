@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import re
+import shutil
 import stat
 from collections.abc import Callable
 from pathlib import Path
@@ -48,6 +49,31 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], before: Ca
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise StorageError(f"'{path}' must be writable", _reason(error), _REMEDY) from error
+    except BaseException:  # an interrupt, or what `write` raises of its own
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def write_folder_atomically(path: Path, fill: Callable[[Path], object]) -> None:
+    """Call `fill` with a new folder, and put it at `path`, where there is nothing or an empty folder, in one step.
+
+    Raises:
+        StorageError: the disk is full, or the folder above not writable; nothing is left behind.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        fill(temporary)
+        os.sync()  # the content of all files, before the name that makes it count
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise StorageError(f"'{path}' must be writable", _reason(error), _REMEDY) from error
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
 
 
 def write_text_atomically(path: Path, text: str) -> None:

@@ -39,3 +39,12 @@ class FaceDataset(Protocol):
     def locate(self, position: int) -> str:
         """Return where the image is, for messages: ``train.rec key 17``, a file path, ..."""
         ...
+
+
+@runtime_checkable
+class ReadsAhead(Protocol):
+    """A `FaceDataset` whose images lie one behind the other in files, so that many can be asked for before they are read."""
+
+    def read_ahead(self, first: int, stop: int) -> None:
+        """Let the system read the images at the positions `first` .. ``stop - 1`` soon; a hint, which may do nothing."""
+        ...

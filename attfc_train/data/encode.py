@@ -25,6 +25,13 @@ def jpeg(pixels: NDArray[np.uint8]) -> bytes:
     return file.getvalue()
 
 
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    """Return uint8 [H, W, 3] RGB pixels as the bytes of a PNG file, which decodes to the same pixels."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG", compress_level=1)
+    return file.getvalue()
+
+
 def check_picture(path: Path, option: str) -> None:
     """Check that `path` names a picture that can be written.
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from attfc_train.data.batch import Batch
-from attfc_train.data.dataset import FaceDataset
+from attfc_train.data.dataset import FaceDataset, ReadsAhead
 from attfc_train.data.pool import DecodePool, result_of
 from attfc_train.data.reader import ImageReader
 from attfc_train.data.sampling.sampler import Draw, Sampler
@@ -162,16 +162,19 @@ class AttentionLoader:
         try:
             for step in range(first_step, last_step):
                 while started < min(last_step, step + 1 + self._prefetch_batches):
-                    pending.append(self._start(pool, started))
+                    pending.append(self._start(pool, started, begins=started == first_step))
                     started += 1
                 yield self._finish(pending.popleft())
         finally:
             self._reader.closing.set()
             pool.close()
 
-    def _start(self, pool: DecodePool, step: int) -> _Pending:
-        """Hand the images of a step to the workers, some per task."""
+    def _start(self, pool: DecodePool, step: int, begins: bool) -> _Pending:
+        """Hand the images of a step to the workers, some per task; `begins`: no step was handed out before."""
         draw = self._sampler.draw_step(step)
+        if isinstance(self._dataset, ReadsAhead):
+            for first, stop in self._sampler.read_ahead(step, begins):
+                pool.submit(self._dataset.read_ahead, first, stop)
         # Workers write into slices of the batch itself: image i of the flat batch is that of positions[i], the queries first.
         positions = np.concatenate([draw.query[None], draw.references]).reshape(-1)
         shape = (*draw.flips.shape, 3, self._image_size, self._image_size)

@@ -12,7 +12,7 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
-from attfc_train.data.dataset import FaceDataset
+from attfc_train.data.dataset import FaceDataset, ReadsAhead
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.sampling.hashing import hashed
 from attfc_train.data.sampling.permutation import permuted
@@ -78,6 +78,11 @@ class PartOfFaces:
     def encoded(self, position: int) -> bytes | NDArray[np.uint8]:
         """Return the image as the whole has it; see `FaceDataset.encoded`."""
         return self._whole.encoded(int(self._positions[position]))
+
+    def read_ahead(self, first: int, stop: int) -> None:
+        """Let the system read what lies between the first and the last of these images; see `ReadsAhead`."""
+        if isinstance(self._whole, ReadsAhead):
+            self._whole.read_ahead(int(self._positions[first]), int(self._positions[stop - 1]) + 1)
 
     def locate(self, position: int) -> str:
         """Return where the image is in the whole."""

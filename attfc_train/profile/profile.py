@@ -32,20 +32,22 @@ class DataSettings(Frozen):
     """What is read, and how images are drawn."""
 
     path: str | None = None
-    """Data set: a RecordIO folder or ``.rec`` file, a folder per identity, or ``synthetic:IDSxIMAGES[+FIRST]``; ``@FIRST:STOP``
-    behind it takes a part of the identities."""
+    """Data set: RecordIO, a folder per identity, a list, LMDB, tar shards, Parquet, or ``synthetic:IDSxIMAGES[+FIRST]``
+    (docs/data.md); ``@FIRST:STOP`` behind it takes a part of the identities."""
     num_ids: int | None = Field(None, ge=2, le=MOST)
     """Identities; None until the data set is opened. A value that contradicts the data set is an error."""
     num_images: int | None = Field(None, ge=2, le=MOST)
     """Images; only used for the length of an epoch before the data set is there."""
     labels_digest: str | None = Field(None, pattern="^[0-9a-f]{32}$")
     """What a run was started with, of all labels and places of images in their order; only a resumed run compares it."""
-    draw: Literal["residency", "permutation", "reference"] = "residency"
+    draw: Literal["residency", "permutation", "sequential", "reference"] = "residency"
     """``residency``: every image once per epoch, an identity's images while its slot lives; ``permutation``: every image once
-    per epoch, in uniform order; in both, references are other images. ``reference``: i.i.d., as AttFC's code."""
+    per epoch, in uniform order; ``sequential``: every image once per epoch, the files read in long stretches, for storage that
+    hates seeks; in all three, references are other images. ``reference``: i.i.d., as AttFC's code."""
     window_share: float | None = Field(None, gt=0, le=1)
     """``residency``: share of the identities whose images are being drawn at a time, at most as many as there are slots; None
-    is 0.3 with a container, and all without one or with DCQ's ring."""
+    is 0.3 with a container, and all without one or with DCQ's ring. ``sequential``: share of the images that are mixed at a
+    time; None is 65,536 of them."""
     flip_probability: float = Field(0.5, ge=0, le=1)
     augment: AugmentSettings = AugmentSettings()
     """Probability of each augmentation; a document leaves the section out where nothing is switched on."""
@@ -58,11 +60,11 @@ class DataSettings(Frozen):
     """Share of the images drawn in a run that may be unreadable (and are replaced) before the run stops."""
 
     @model_validator(mode="after")
-    def _window_belongs_to_residency(self) -> Self:
-        if self.draw != "residency" and self.window_share not in (None, 1):
+    def _window_belongs_to_its_orders(self) -> Self:
+        if self.draw not in ("residency", "sequential") and self.window_share not in (None, 1):
             raise ValueError(
-                f"window_share needs draw 'residency', but got {self.window_share:g} and draw {self.draw!r}; "
-                f"use draw 'residency' or leave it out"
+                f"window_share needs draw 'residency' or 'sequential', but got {self.window_share:g} and draw {self.draw!r}; "
+                f"use one of these, or leave it out"
             )
         return self
 
@@ -228,6 +230,14 @@ class TrainProfile(Frozen):
         return self
 
     @model_validator(mode="after")
+    def _no_stretches_of_pairs(self) -> Self:
+        if self.head.is_paired and self.data.draw == "sequential":
+            raise ValueError(
+                f"head '{self.head.kind}' draws pairs of images from anywhere, but got data.draw 'sequential'; use 'residency'"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _slots_within_identities(self) -> Self:
         problem = None if self.data.num_ids is None else self.head.problem_with(self.data.num_ids)
         if problem is not None:
@@ -281,6 +291,12 @@ class TrainProfile(Frozen):
             return None  # a head that forgets nothing, or that would not find it again
         open_ids = round((self.data.window_share or DEFAULT_WINDOW_SHARE) * self.num_ids)
         return max(1, min(open_ids, slots or self.num_ids))
+
+    @property
+    def buffer_images(self) -> int | None:
+        """Images that are mixed at a time under ``sequential`` in a resolved profile; None is the sampler's default."""
+        share = self.data.window_share
+        return None if share is None or self.data.num_images is None else max(1, round(share * self.data.num_images))
 
     def resolve(self, num_ids: int, num_images: int | None = None) -> TrainProfile:
         """Return the profile in which everything that depended on the data set is a number.

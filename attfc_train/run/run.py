@@ -364,6 +364,7 @@ def _sampler(profile: TrainProfile, index: IdentityIndex) -> Sampler:
         num_references=profile.num_references,
         draw=data.draw,
         window=profile.window,
+        buffer_images=profile.buffer_images,
         flip_probability=data.flip_probability,
     )
 

@@ -67,7 +67,7 @@ def test_a_folder_or_an_endless_device_is_no_profile(tmp_path: Path, refusal: Re
         ({"head": {}}, "got head"),
         (
             {"data__draw": "permutation", "data__window_share": 0.5},
-            "got data.* needs draw 'residency', but got 0.5 and draw 'permutation'; use draw 'residency' or leave it out",
+            "got data.* needs draw 'residency' or 'sequential', but got 0.5 and draw 'permutation'; use one of these, or leave",
         ),
         ({"head__dcc_share": 0}, "got head.dcc_share"),
         ({"head__queue_length": 0.5}, "got head.queue_length"),

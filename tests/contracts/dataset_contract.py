@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from attfc_train.data.dataset import FaceDataset
+from attfc_train.data.dataset import FaceDataset, ReadsAhead
 from attfc_train.data.decode import decode
 from attfc_train.data.identity_index import IdentityIndex
 
@@ -47,6 +47,14 @@ class DatasetContract:
         with ThreadPoolExecutor(4) as pool:
             together = list(pool.map(lambda position: decode(dataset.encoded(position), 32), positions))
         assert all(np.array_equal(*images) for images in zip(alone, together, strict=True))
+
+    def test_reading_ahead_is_a_hint(self, dataset):
+        whole = [decode(dataset.encoded(position), 32) for position in range(min(dataset.index.num_images, 20))]
+        if isinstance(dataset, ReadsAhead):
+            dataset.read_ahead(0, dataset.index.num_images)
+            dataset.read_ahead(dataset.index.num_images - 1, dataset.index.num_images)
+        again = [decode(dataset.encoded(position), 32) for position in range(len(whole))]
+        assert all(np.array_equal(*images) for images in zip(whole, again, strict=True))
 
     def test_names_tell_images_apart(self, dataset):
         names = [dataset.locate(position) for position in range(min(dataset.index.num_images, 200))]

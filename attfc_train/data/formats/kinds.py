@@ -8,10 +8,14 @@ from pathlib import Path
 
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.formats.folder import FolderFaces, is_image_folder
+from attfc_train.data.formats.list_file import ListFaces, is_list_file
+from attfc_train.data.formats.lmdb_faces import LmdbFaces, is_lmdb
+from attfc_train.data.formats.parquet import ParquetFaces, is_parquet
 from attfc_train.data.formats.recordio import RecordIOFaces, is_record_file, is_record_folder
 from attfc_train.data.formats.subset import OpenDataset, open_subset
 from attfc_train.data.formats.subset_file import is_subset
 from attfc_train.data.formats.synthetic import SyntheticFaces, is_synthetic
+from attfc_train.data.formats.tar_shards import TarFaces, is_shard_pattern, is_tar
 from attfc_train.data.reading import existing_path
 
 
@@ -43,6 +47,11 @@ FORMATS: tuple[Format, ...] = (
     Format.of_path(is_record_folder, RecordIOFaces, "a folder with train.rec and train.idx"),
     Format.of_path(is_record_file, RecordIOFaces, "a .rec file"),
     Format.of_path(is_image_folder, FolderFaces, "a folder of images per identity"),
+    Format.of_path(is_list_file, ListFaces, "a .txt or .lst file with a path and a label in each line"),
+    Format.of_path(is_lmdb, LmdbFaces, "an LMDB folder or file"),
+    Format.of_path(is_tar, TarFaces, "a .tar file, a folder of them"),
+    Format(is_shard_pattern, lambda spec, _: TarFaces.of_pattern(spec), "SHARDS-{000..127}.tar"),
+    Format.of_path(is_parquet, ParquetFaces, "a .parquet file, a folder of them"),
     Format(is_subset, open_subset, "a .subset file"),
     Format(is_synthetic, lambda spec, _: SyntheticFaces.from_spec(spec), "synthetic:IDSxIMAGES[+FIRST]"),
 )

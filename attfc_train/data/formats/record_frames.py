@@ -10,6 +10,7 @@ that is lost in a file finds the next record by looking for an aligned magic. Th
 
 from __future__ import annotations
 
+import contextlib
 import os
 import struct
 import weakref
@@ -117,6 +118,12 @@ class RecordFile:
             offset += len(part)
             length -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def read_ahead(self, offset: int, length: Bytes) -> None:
+        """Let the system read a part of the file soon, where it can be asked to."""
+        if hasattr(os, "posix_fadvise"):
+            with contextlib.suppress(OSError):  # a file system that takes no hints
+                os.posix_fadvise(self._descriptor, offset, length, os.POSIX_FADV_WILLNEED)
 
     def heads(self, offsets: NDArray[np.int64]) -> NDArray[np.uint32]:
         """Return the first `HEAD_WORDS` words of records, from the magic on, uint32 [n, HEAD_WORDS]; 0 behind the file's end.

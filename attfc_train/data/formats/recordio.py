@@ -24,11 +24,16 @@ from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.index_cache import FEWEST, IndexCache, KeptIndex
 from attfc_train.data.report import DataReport, shown
 from attfc_train.errors import DataError
+from attfc_train.units import Bytes
 
 _NAME: Final = "train"
 _OFFSET: Final = "record"
 _KEY: Final = "key"
 _MOST_KEY: Final = 2**63 - 1
+_MOST_AHEAD: Final[Bytes] = 2**28
+"""Of records whose keys are shuffled, first and last lie anywhere: then nothing is asked for."""
+_MEAN_RECORD: Final[Bytes] = 2**14
+"""Asked for behind the start of the last image, whose end is not known."""
 
 
 def is_record_folder(path: Path) -> bool:
@@ -112,6 +117,12 @@ class RecordIOFaces:
         if not image:
             raise damaged(where, "a record without an image")
         return image
+
+    def read_ahead(self, first: int, stop: int) -> None:
+        """Let the system read the part of the file that these images lie in, where their keys are in the order of the file."""
+        begin, end = int(self._offsets[first]), int(self._offsets[stop - 1])
+        if begin <= end <= begin + _MOST_AHEAD:
+            self._file.read_ahead(begin, end - begin + _MEAN_RECORD)
 
     def locate(self, position: int) -> str:
         """Return ``train.rec key 17``."""

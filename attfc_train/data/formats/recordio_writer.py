@@ -1,7 +1,8 @@
-"""Writes RecordIO data sets in InsightFace's layout, byte for byte as MXNet would."""
+"""Writes RecordIO data sets in InsightFace's layout or im2rec's, byte for byte as MXNet would."""
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from attfc_train.data.formats.record_frames import HEADER_BYTES, MAX_LENGTH, framed, image_header
+from attfc_train.data.formats.record_index import write_idx
 from attfc_train.data.formats.record_labels import EXACT_FLOAT
 from attfc_train.errors import UsageError
 from attfc_train.files import write_atomically, write_text_atomically
@@ -31,16 +33,41 @@ def write_recordio(path: Path, labels: ArrayLike, encoded_images: Iterable[bytes
     """
     numbers = np.asarray(labels, dtype=np.int64)
     bounds = _identity_bounds(numbers)
-    lines: list[str] = []
+    _write(path, _payloads(numbers, bounds, encoded_images), int(numbers.max()), side)
+
+
+def write_headerless(path: Path, labels: ArrayLike, encoded_images: Iterable[bytes], *, side: int = 112) -> None:
+    """Write what `write_recordio` does in im2rec's layout: images alone, with keys from 0; as many as one likes, in any order.
+
+    Raises:
+        UsageError: a label is above 2**24, which float32 cannot hold exactly; labels and images do not match, or an image is as
+            large as 512 MiB.
+        StorageError: a file cannot be written.
+    """
+    numbers = np.asarray(labels, dtype=np.int64)
+    if numbers.size == 0 or numbers.min() < 0 or numbers.max() > EXACT_FLOAT:
+        remedy = "Write another format, which holds larger labels."
+        raise UsageError("labels in RecordIO must be numbers from 0 to 2**24", _range_of(numbers), remedy)
+    _write(path, _image_payloads(numbers, encoded_images, first=0), int(numbers.max()), side)
+
+
+def _range_of(labels: NDArray[np.int64]) -> str:
+    return f"{labels.min()} to {labels.max()}" if labels.size else "none"
+
+
+def _write(path: Path, payloads: Iterable[tuple[int, bytes]], last_label: int, side: int) -> None:
+    """Write records, their index, and `property`."""
+    keys, offsets = array("q"), array("q")
 
     def write(file: BinaryIO) -> None:
-        for key, payload in _payloads(numbers, bounds, encoded_images):
-            lines.append(f"{key}\t{file.tell()}\n")
+        for key, payload in payloads:
+            keys.append(key)
+            offsets.append(file.tell())
             file.write(framed(payload))
 
     write_atomically(path, write)
-    write_text_atomically(path.with_name("property"), f"{numbers.max() + 1},{side},{side}\n")
-    write_text_atomically(path.with_suffix(".idx"), "".join(lines))
+    write_text_atomically(path.with_name("property"), f"{last_label + 1},{side},{side}\n")
+    write_idx(path.with_suffix(".idx"), np.array(keys, np.int64), np.array(offsets, np.int64))
 
 
 def _identity_bounds(labels: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -62,16 +89,23 @@ def _payloads(
     """Yield keys and payloads in the order of the file: images, identities, the header."""
     num_images = labels.size
     num_ids = bounds.size - 1
-    count = 0
-    for count, image in enumerate(encoded_images, start=1):
-        if count > num_images or len(image) > MAX_LENGTH - HEADER_BYTES:
-            raise UsageError("images must be as many as labels and below 512 MiB", f"image {count}", "Check both lists.")
-        yield count, image_header(float(labels[count - 1]), count) + image
-    if count < num_images:
-        raise UsageError("images must be as many as labels", f"{count} and {num_images}", "Check both lists.")
+    yield from _image_payloads(labels, encoded_images, first=1)
     # Identity i has the key N + 1 + i and names its images' first key and last key + 1; images have the keys 1 .. N.
     for identity in range(num_ids):
         key = num_images + 1 + identity
         yield key, image_header((float(bounds[identity] + 1), float(bounds[identity + 1] + 1)), key)
     # Key 0 does the same for the identities' keys.
     yield 0, image_header((float(num_images + 1), float(num_images + 1 + num_ids)), 0, 1)
+
+
+def _image_payloads(labels: NDArray[np.int64], encoded_images: Iterable[bytes], first: int) -> Iterator[tuple[int, bytes]]:
+    """Yield keys and payloads of the images; the keys count from `first` on."""
+    num_images = labels.size
+    count = 0
+    for count, image in enumerate(encoded_images, start=1):
+        if count > num_images or len(image) > MAX_LENGTH - HEADER_BYTES:
+            raise UsageError("images must be as many as labels and below 512 MiB", f"image {count}", "Check both lists.")
+        key = count - 1 + first
+        yield key, image_header(float(labels[count - 1]), key) + image
+    if count < num_images:
+        raise UsageError("images must be as many as labels", f"{count} and {num_images}", "Check both lists.")

@@ -67,6 +67,11 @@ class PairSampler:
         flips: NDArray[np.bool_] = uniform(hashed(self._seed, _FLIP, stream)) < self._flip_probability
         return Draw(query, np.empty((0, self.batch_size), np.int64), flips[None], self._index.labels_of(query))
 
+    def read_ahead(self, step: int, begins: bool) -> list[tuple[int, int]]:
+        """Return nothing: pairs of images are drawn from anywhere (`Sampler.read_ahead`)."""
+        del step, begins
+        return []
+
     def _pairs(self, step: int) -> Int64s:
         """Return two images of each of the step's next identities, int64 [2, P]."""
         num = int((~self._is_instance).sum())

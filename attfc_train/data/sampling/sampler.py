@@ -16,6 +16,7 @@ from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.sampling.hashing import UInts, below, hashed, uniform
 from attfc_train.data.sampling.permutation import chained, permuted
 from attfc_train.data.sampling.residency import ResidencyOrder
+from attfc_train.data.sampling.sequential import DEFAULT_BUFFER, SequentialOrder
 
 _QUERY, _REFERENCE, _FLIP = range(1, 4)
 """First words of the hashes: what is drawn."""
@@ -23,7 +24,7 @@ MAX_STREAM: Final = 2**53
 """Places of the endless chain of epochs that can be asked for."""
 
 Int64s = NDArray[np.int64]
-Order: TypeAlias = Literal["residency", "permutation", "reference"]
+Order: TypeAlias = Literal["residency", "permutation", "sequential", "reference"]
 """See `AttentionSampler`."""
 
 
@@ -48,14 +49,24 @@ class Sampler(Protocol):
         """Return what step `step`, counted from 0, trains on."""
         ...
 
+    def read_ahead(self, step: int, begins: bool) -> list[tuple[int, int]]:
+        """Return ranges of positions, first and last + 1, that are worth reading when `step` is drawn; a hint.
+
+        Args:
+            begins: no step was drawn before this one.
+        """
+        ...
+
 
 class AttentionSampler:
-    """The source of queries and, for each, references of its identity, in one of three orders.
+    """The source of queries and, for each, references of its identity, in one of four orders.
 
     * ``permutation``: an epoch is a permutation of all images; batches run across the ends of epochs, so none is dropped.
       References are other images of the identity: distinct where it has enough, in turn where it has fewer, and the query
       itself only where it has no other.
     * ``residency``: as ``permutation``, but an identity's images come close together (see `ResidencyOrder`).
+    * ``sequential``: as ``permutation``, but the files are read a stretch at a time (see `SequentialOrder`), and references
+      come from the query's stretch where it has others of the identity.
     * ``reference``: as the released AttFC code. Queries are independent uniform draws; references too, within the identity,
       so they can repeat and can equal the query.
     """
@@ -69,6 +80,7 @@ class AttentionSampler:
         draw: Order = "permutation",
         flip_probability: float = 0.5,
         window: int | None = None,
+        buffer_images: int | None = None,
     ) -> None:
         """Take settings of `TrainProfile`; there is no other state.
 
@@ -80,6 +92,7 @@ class AttentionSampler:
             draw: the order.
             flip_probability: of each image's being mirrored.
             window: identities open at a time with ``residency``; None, or all of them, is ``permutation``.
+            buffer_images: images that are mixed with ``sequential``; None is `DEFAULT_BUFFER`.
         """
         assert batch_size >= 1, "batches hold images"
         assert num_references >= 0, "references are counted"
@@ -90,6 +103,8 @@ class AttentionSampler:
         self._draw = draw
         narrow = draw == "residency" and window is not None and window < index.num_ids
         self._residency = ResidencyOrder(index, seed, window or 1) if narrow else None
+        in_stretches = draw == "sequential"
+        self._sequential = SequentialOrder(index, seed, buffer_images or DEFAULT_BUFFER) if in_stretches else None
         self._flip_probability = flip_probability
 
     def draw_step(self, step: int) -> Draw:
@@ -102,10 +117,20 @@ class AttentionSampler:
         flips = uniform(hashed(self._seed, _FLIP, stream[None], views)) < self._flip_probability
         return Draw(query, self._references(stream, query, labels), flips, labels)
 
+    def read_ahead(self, step: int, begins: bool) -> list[tuple[int, int]]:
+        """Return ranges of positions that are worth reading when `step` is drawn; see `Sampler.read_ahead`."""
+        if self._sequential is None:
+            return []
+        place = step * self.batch_size
+        own = self._sequential.behind(place) if begins else []
+        return own + self._sequential.ahead(place, place + self.batch_size)
+
     def _queries(self, stream: Int64s) -> Int64s:
         """Return the images at these places of the endless chain of epochs, int64 [B] each."""
         if self._draw == "reference":
             return below(hashed(self._seed, _QUERY, stream), self._index.num_images)  # independent, with replacement
+        if self._sequential:
+            return self._sequential.images(stream)
         if self._residency:
             return self._residency.images(stream)
         return chained(stream, self._index.num_images, self._seed, _QUERY)
@@ -118,6 +143,8 @@ class AttentionSampler:
         if self._draw == "reference":
             ranks = below(hashed(self._seed, _REFERENCE, stream[None], turns), counts)
             return self._members(starts + ranks)
+        if self._sequential:
+            starts, counts = self._sequential.near(query, labels)
         keys = hashed(self._seed, _REFERENCE, stream)
         others = np.maximum(counts - 1, 1)
         return self._others(starts, counts, query, _chosen(turns, others, keys))

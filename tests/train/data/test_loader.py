@@ -206,3 +206,19 @@ def test_records_of_a_step(colours):
     loader = loader_of(dataset)
     batch = next(iter(loader.batches(3, 4)))
     assert loader.records_of_step(3) == [f"colour {value}" for value in batch.query[:, 0, 0, 0].tolist()]
+
+
+@pytest.mark.parametrize("first_step", [0, 40])
+def test_files_are_read_ahead_in_the_sequential_order(colours, first_step):
+    """Catches a loader that asks the sampler for nothing, or begins in the middle of a buffer without asking for it."""
+    dataset = colours(np.repeat(np.arange(100), 5))
+    asked = np.zeros(500, dtype=bool)
+
+    def read_ahead(first, stop):
+        asked[first:stop] = True
+
+    dataset.read_ahead = read_ahead
+    sampler = AttentionSampler(dataset.index, 3, 7, 1, "sequential", buffer_images=128)
+    loader = AttentionLoader(dataset, sampler, image_size=8, num_workers=1, prefetch_batches=2)
+    for step, _ in enumerate(loader.batches(first_step, first_step + 60), start=first_step):
+        assert asked[sampler.draw_step(step).query].all()

@@ -51,9 +51,10 @@ def test_the_formats_are_listed():
     with pytest.raises(DataError) as caught:
         open_dataset("nothing")
     assert str(caught.value) == (
-        "a data set must be a folder with train.rec and train.idx, a .rec file, a folder of images per identity, "
-        "a .subset file, or synthetic:IDSxIMAGES[+FIRST], each with @FIRST:STOP for some of the identities, "
-        "but got 'nothing', which does not exist. Check the path."
+        "a data set must be a folder with train.rec and train.idx, a .rec file, a folder of images per identity, a .txt or "
+        ".lst file with a path and a label in each line, an LMDB folder or file, a .tar file, a folder of them, "
+        "SHARDS-{000..127}.tar, a .parquet file, a folder of them, a .subset file, or synthetic:IDSxIMAGES[+FIRST], each with "
+        "@FIRST:STOP for some of the identities, but got 'nothing', which does not exist. Check the path."
     )
 
 
@@ -63,7 +64,7 @@ def test_an_empty_folder(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "remedy"), [("lfw.bin", "give it as --val"), ("train.idx", "train.rec'"), ("a.txt", "Check the path")]
+    ("name", "remedy"), [("lfw.bin", "give it as --val"), ("train.idx", "train.rec'"), ("a.dat", "Check the path")]
 )
 def test_files_of_other_kinds(tmp_path, name, remedy):
     (tmp_path / name).write_text("")

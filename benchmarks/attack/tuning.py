@@ -78,7 +78,7 @@ class Tunings:
         orphans = _outliving(mark)
         if orphans:
             return Outcome("crash", f"orphans {HANG_SECONDS} s later: {orphans}")
-        left = sorted(path.name for path in (folder / _TEMPORARY).iterdir())
+        left = sorted(path.name for path in (folder / _TEMPORARY).iterdir() if not _is_torchs(path))
         return Outcome("silent", f"left over: {left}") if left else Outcome("same")
 
     def _gone_on(self, folder: Path) -> Outcome:
@@ -137,3 +137,8 @@ def _outliving(mark: str) -> list[int]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     return left
+
+
+def _is_torchs(path: Path) -> bool:
+    """Return whether a folder is the empty one of a fixed name that torch makes when ``torch._dynamo`` is imported."""
+    return path.name.startswith("torchinductor_") and not any(path.iterdir())

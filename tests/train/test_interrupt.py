@@ -37,7 +37,8 @@ def command():
 """,
 }
 READING = """
-import time
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background ignores it
 from pathlib import Path
 import numpy as np
 from attfc_train.exits import run_and_exit

@@ -32,6 +32,8 @@ Outcome = Literal["finished", "stopped", "out of time", "out of memory", "failed
 Sets: TypeAlias = tuple[tuple[float, int], ...]
 """Accuracy and number of pairs of each verification set."""
 
+_LONGEST_REASON = 1000
+"""Characters: an error's rule, its values and the remedy, which stands last."""
 POLL_SECONDS = 0.25
 PATIENCE_SECONDS = 30.0
 """How long a training that was told to stop may take to save and leave."""
@@ -143,7 +145,7 @@ def _result(folder: Path, code: int, stopped: Outcome | None, seconds: float) ->
         return ShortTraining(stopped, **facts)
     if code == 0:
         return ShortTraining("finished", **facts)
-    reason = (_lines(folder / "errors") or _lines(folder / "output") or [f"exit code {code}"])[-1][:300]
+    reason = (_lines(folder / "errors") or _lines(folder / "output") or [f"exit code {code}"])[-1][:_LONGEST_REASON]
     is_out_of_memory = code in (DeviceMemoryError.exit_code, -signal.SIGKILL)  # on a CPU the kernel kills
     return ShortTraining("out of memory" if is_out_of_memory else "failed", reason, **facts)
 

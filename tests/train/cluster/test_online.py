@@ -103,6 +103,13 @@ def test_of_equally_near_clusters_the_oldest_is_fused():
     assert clustering.clusters().tolist() == [0, 1, 0, 0, 0]
 
 
+def test_of_equally_near_clusters_the_oldest_gets_the_face():
+    """Catches the same for a face: without the sort, the second cluster stands before the first, which changed."""
+    first, second, between = [1, 0], [0, 1], [1, 1]
+    clustering = clustered(np.array([first, second, first, between]), ClusterSettings(0.8, 0.8, 0.8), [2])
+    assert clustering.clusters().tolist() == [0, 1, 0, 0]
+
+
 def test_what_the_rules_can_do_is_done():
     """The streams above would not be worth much if nothing were ever fused, connected or dropped in them."""
     slow = check_against_the_oracle(stream(3, 10, 12, 0.75), ClusterSettings(0.7, 0.99, 1.12, 4, 2), [5, 50])

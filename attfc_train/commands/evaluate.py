@@ -11,7 +11,8 @@ import torch
 from rich.console import Console
 
 from attfc_train.commands import evaluate_screen as screen
-from attfc_train.commands.evaluate_search import network_of, progress, show_distractors, show_ijb
+from attfc_train.commands.data_survey import progress
+from attfc_train.commands.evaluate_search import network_of, show_distractors, show_ijb
 from attfc_train.commands.export import checked_which
 from attfc_train.data.report import messages_of
 from attfc_train.errors import AttfcError, UsageError, VerificationSetError
@@ -141,7 +142,7 @@ def _scored(
 
 def _views(encoder: Encoder, verification_set: VerificationSet, masked: bool, console: Console) -> tuple[Scored, ...]:
     """Return one model's view of a set, and where that is asked for the one with masks."""
-    with progress(console, len(verification_set.encoded) * (2 if masked else 1)) as advance:
+    with progress(console, len(verification_set.encoded) * (2 if masked else 1), "embedding") as advance:
         network = network_of(encoder)
         return score_masked(network, verification_set, advance) if masked else (score(network, verification_set, advance),)
 

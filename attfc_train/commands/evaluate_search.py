@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -11,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from attfc_train.commands.data_survey import progress
 from attfc_train.commands.evaluate_screen import show_points
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.decode import decode
@@ -43,15 +42,6 @@ def network_of(encoder: Encoder) -> Network:
     return Network(encoder.network, size, profile.optim.micro_batch_size, device, profile.run.precision)
 
 
-@contextmanager
-def progress(console: Console, pictures: int) -> Iterator[Callable[[int], None]]:
-    """Show how many pictures are done, on a terminal, until they are; gives a function that is told of each batch."""
-    columns = TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("embedding", total=pictures)
-        yield lambda count: bar.advance(task, count)
-
-
 def show_ijb(encoder: Encoder, root: Path, fars: Sequence[float], console: Console) -> None:
     """Print 1:1 and 1:N of a folder of IJB.
 
@@ -59,7 +49,7 @@ def show_ijb(encoder: Encoder, root: Path, fars: Sequence[float], console: Conso
         VerificationSetError: a list or a picture of the folder is missing or damaged.
     """
     folder = read_ijb(root)
-    with progress(console, len(folder.pictures)) as advance:
+    with progress(console, len(folder.pictures), "embedding") as advance:
         templates = embed_templates(network_of(encoder), folder, advance)
     scores = pair_scores(templates, *folder.pairs.T)
     groups = pair_groups(people_of(folder.pairs, folder.same), folder.same)
@@ -91,7 +81,7 @@ def show_distractors(encoder: Encoder, specs: Sequence[str], distractors: str, c
         people = people_of(verification_set.pairs, verification_set.same)[verification_set.same]
         pairs = verification_set.pairs[verification_set.same]
         both = np.concatenate([pairs, pairs[:, ::-1]])  # each picture of a pair is searched once
-        with progress(console, dataset.index.num_images) as advance:
+        with progress(console, dataset.index.num_images, "embedding") as advance:
             others = _unit_rows(network, _pictures(dataset, network, advance))
             first = rank_one_with_distractors(rows[both[:, 0]], rows[both[:, 1]], others)
         kinds = np.ones(first.size, dtype=bool)

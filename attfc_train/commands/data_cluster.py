@@ -24,6 +24,7 @@ from attfc_train.data.source import open_source
 from attfc_train.errors import DataError, Interrupted, UsageError
 from attfc_train.export.model_file import Encoder
 from attfc_train.interrupt import StopFlag
+from attfc_train.run.live_line import busy
 from attfc_train.screen import Screen
 from attfc_train.units import Seconds
 
@@ -59,7 +60,7 @@ def cluster(spec: str, encoder: Callable[[], Encoder], options: ClusterOptions, 
         StorageError: the index or the state cannot be written.
         Interrupted: by a signal, once the state is saved.
     """
-    with console.status("Opening the data set ..."):
+    with busy(console, "Opening the data set"):
         stream = _stream(spec, encoder, options)
     say(console, "data set", f"{stream.dataset.name}, {stream.size:,} images")
     for line in stream.dataset.index.report.lines():

@@ -31,6 +31,7 @@ from attfc_train.data.report import DataReport
 from attfc_train.data.source import open_dataset
 from attfc_train.errors import UsageError
 from attfc_train.evaluate.dataset_features import Proxy, features_of
+from attfc_train.run.live_line import busy
 from attfc_train.scratch import scratch
 from attfc_train.screen import Screen
 from attfc_train.units import format_bytes
@@ -84,7 +85,7 @@ def coreset(spec: str, options: CoresetOptions, console: Screen) -> None:
         StorageError: the output cannot be written, or the features find no room.
     """
     _check(spec, options)
-    with console.status("Opening the data set ..."):
+    with busy(console, "Opening the data set"):
         dataset = open_dataset(spec)
     if options.threshold is None:
         check_share(options.share, dataset.index.counts, options.least)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from attfc_train.errors import DataError
 
 Ints = NDArray[np.signedinteger]
 
+_DIGEST_BYTES: Final = 16
 _BLOCK: Final = 2**20
 """Images that are counted at once."""
 
@@ -71,6 +72,20 @@ class IdentityIndex:
             array.flags.writeable = False
         return cls(compact, offsets, members, original, report or DataReport(), marks)
 
+    @classmethod
+    def of_arrays(
+        cls, arrays: Mapping[str, NDArray[Any]], report: DataReport, marks: tuple[bytes | NDArray[Any], ...]
+    ) -> IdentityIndex:
+        """Return the index that had these `arrays`, which `check_arrays` has seen."""
+        named = {name: arrays[name] for name in ("labels", "offsets", "members", "original_labels")}
+        return cls(**named, report=report, marks=marks, known_digest=arrays["digest"].tobytes().hex())
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what an index is made of, and its digest, as flat arrays by name, that of the labels first."""
+        digest = np.frombuffer(bytes.fromhex(self.digest()), dtype=np.uint8)
+        own = {"labels": self.labels, "offsets": self.offsets, "members": self.members, "original_labels": self.original_labels}
+        return {**own, "digest": digest}
+
     @property
     def num_ids(self) -> int:
         """Identities."""
@@ -90,7 +105,7 @@ class IdentityIndex:
         """Return 32 hexadecimal digits that change with every label, the order of the images, and the marks."""
         if self.known_digest:
             return self.known_digest
-        state = hashlib.blake2b(digest_size=16)
+        state = hashlib.blake2b(digest_size=_DIGEST_BYTES)
         for part in (self.labels.astype(np.int64), self.original_labels, *self.marks):
             state.update(len(part).to_bytes(8, "little"))
             state.update(np.ascontiguousarray(part).data if isinstance(part, np.ndarray) else part)
@@ -103,6 +118,21 @@ class IdentityIndex:
     def members_of(self, identity: int) -> Ints:
         """Return the ascending image positions of one identity, as a view."""
         return self.members[self.offsets[identity] : self.offsets[identity + 1]]
+
+
+def check_arrays(arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Check that all numbers of `IdentityIndex.arrays` are in their ranges.
+
+    Raises:
+        ValueError: one is not.
+    """
+    labels, offsets, members, original = (arrays[name] for name in ("labels", "offsets", "members", "original_labels"))
+    num_images, num_ids = labels.size, original.size
+    fits = members.size == num_images and offsets.size == num_ids + 1 >= 3 and (offsets[0], offsets[-1]) == (0, num_images)
+    fits = fits and bool(np.all(offsets[1:] > offsets[:-1]) and np.all(original[1:] > original[:-1]))
+    fits = fits and labels.min() >= 0 and labels.max() < num_ids and members.min() >= 0 and members.max() < num_images
+    if not fits or arrays["digest"].size != _DIGEST_BYTES:
+        raise ValueError("numbers out of range")
 
 
 def _compacted(given: NDArray[Any]) -> tuple[NDArray[np.int64], Ints, NDArray[np.int64]]:

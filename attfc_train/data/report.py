@@ -6,7 +6,6 @@ Every format fills the report of its index (`IdentityIndex.report`); a command s
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from attfc_train.streams import printable
 
@@ -59,22 +58,6 @@ class DataReport:
         for remark in other.remarks:
             self.count(remark.kind, remark.count, remark.example)
         self._lines += other._lines
-
-    def document(self) -> list[list[Any]]:
-        """Return the kinds as plain values, for JSON; lines tell of this opening, and other data sets have their own."""
-        return [[remark.kind, remark.count, remark.example] for remark in self.remarks]
-
-    @classmethod
-    def of_document(cls, source: str, document: Any) -> DataReport:
-        """Return a report with the kinds of a `document`.
-
-        Raises:
-            ValueError, TypeError: it is of another form.
-        """
-        report = cls(source)
-        for kind, count, example in document:
-            report.count(str(kind), int(count), str(example))
-        return report
 
     def include(self, other: DataReport) -> None:
         """Let the messages of another data set's report come before this one's."""

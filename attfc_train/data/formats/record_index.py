@@ -51,8 +51,12 @@ def make_index_command(record_path: Path) -> str:
     return f"attfc-train data make-index '{record_path}'"
 
 
-def read_or_make_index(file: RecordFile, report: DataReport) -> tuple[Int64s, Int64s]:
+def read_or_make_index(file: RecordFile, report: DataReport, now: DataReport) -> tuple[Int64s, Int64s]:
     """Return what `read_idx` does; where there is no index it is made, and written beside the records if that can be done.
+
+    Args:
+        report: see `read_idx`.
+        now: receives a line that an index has been made.
 
     Raises:
         DataError: the index cannot be read, or none can be made.
@@ -63,9 +67,9 @@ def read_or_make_index(file: RecordFile, report: DataReport) -> tuple[Int64s, In
     keys, offsets = made_index(file)
     try:
         write_idx(path, keys, offsets)
-        report.say(f"'{path}' was missing: it has been made from the {keys.size:,} records, and written")
+        now.say(f"'{path}' was missing: it has been made from the {keys.size:,} records, and written")
     except StorageError as error:
-        report.say(f"'{path}' was missing: it has been made from the {keys.size:,} records, but not written ({error.got})")
+        now.say(f"'{path}' was missing: it has been made from the {keys.size:,} records, but not written ({error.got})")
     return by_key(keys, offsets, report)
 
 

@@ -9,27 +9,28 @@ files are float32, so ranges above 2**24 are rounded and not used.
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from attfc_train.data.formats.kept_index import Arrays, Indexed, kept_or_made
 from attfc_train.data.formats.readable import readable_images
 from attfc_train.data.formats.record_frames import FRAME_BYTES, HEADER_BYTES, RecordFile, damaged
 from attfc_train.data.formats.record_index import index_path, make_index_command, read_or_make_index
 from attfc_train.data.formats.record_labels import Images, Int64s, labelled_images
-from attfc_train.data.identity_index import IdentityIndex
-from attfc_train.data.index_cache import FEWEST, IndexCache, KeptIndex
+from attfc_train.data.identity_index import IdentityIndex, check_arrays
 from attfc_train.data.report import DataReport, shown
 from attfc_train.errors import DataError
 from attfc_train.units import Bytes
 
 _NAME: Final = "train"
 _OFFSET: Final = "record"
-_KEY: Final = "key"
-_MOST_KEY: Final = 2**63 - 1
+_KEYS: Final = "keys"
+_INDEX: Final = "recordio-1"
+FEWEST: Final = 100_000
+"""Images from which on an index is kept: one of fewer is made in a fraction of a second."""
 _MOST_AHEAD: Final[Bytes] = 2**28
 """Of records whose keys are shuffled, first and last lie anywhere: then nothing is asked for."""
 _MEAN_RECORD: Final[Bytes] = 2**14
@@ -64,32 +65,45 @@ class RecordIOFaces:
             DataError: a file is missing, truncated or damaged, or the two do not belong together.
         """
         self._file = RecordFile(record_file(path))
-        cache = IndexCache((self._file.path, index_path(self._file.path)))
-        limits = {_OFFSET: self._file.size - FRAME_BYTES, _KEY: _MOST_KEY}
-        kept = cache.load(self.name, limits)
-        self._take(kept or self._made())
-        if kept is None and self.index.num_images >= FEWEST and cache.save(self._kept) is not None:
-            mapped = cache.load(self.name, limits)  # which is not this process's own memory
-            if mapped is not None:
-                self._take(replace(mapped, index=replace(mapped.index, report=self.index.report)))
-
-    def _made(self) -> KeptIndex:
-        """Return the index made of the records, without the identities none of whose images can be read."""
         report = DataReport(self.name)
-        images = labelled_images(self._file, *_listed(self._file, report), report)
-        self._take(_kept(images, report))
+        files = [self._file.path, index_path(self._file.path)]
+        indexed = Indexed(files, self._file.path.parent, _INDEX, self.name, FEWEST)
+        self._take(kept_or_made(indexed, lambda made: self._made(made, report), report, self._check), report)
+
+    def _made(self, report: DataReport, now: DataReport) -> Arrays:
+        """Return the arrays of the index made of the records, without identities none of whose images can be read.
+
+        Args:
+            report: receives what was passed over. now: see `read_or_make_index`.
+        """
+        images = labelled_images(self._file, *_listed(self._file, report, now), report)
+        arrays = _arrays(images, report)
+        self._take(arrays, report)
 
         def look_strange(positions: Int64s) -> NDArray[np.bool_]:
             return ~images.look_right[positions]
 
         readable = readable_images(self.index, self.encoded, self.locate, look_strange, report)
-        return self._kept if readable is None else _kept(images.only(readable), report)
+        return arrays if readable is None else _arrays(images.only(readable), report)
 
-    def _take(self, kept: KeptIndex) -> None:
-        self._kept = kept
-        self._offsets = kept.places[_OFFSET]
-        first = kept.numbers.get(_KEY, 0)
-        self._keys = kept.places.get(_KEY, range(first, first + self._offsets.size))
+    def _check(self, arrays: Arrays) -> None:
+        """Check kept arrays, which may be anybody's.
+
+        Raises:
+            ValueError: a number is out of its range.
+        """
+        check_arrays(arrays)
+        places = arrays[_OFFSET]
+        if places.size != arrays["labels"].size or places.min() < 0 or places.max() > self._file.size - FRAME_BYTES:
+            raise ValueError("records outside the file")
+        if arrays[_KEYS].size not in (1, places.size):
+            raise ValueError("keys of other images")
+
+    def _take(self, arrays: Arrays, report: DataReport) -> None:
+        self._offsets = arrays[_OFFSET]
+        self._index = IdentityIndex.of_arrays(arrays, report, (self._offsets,))
+        keys = arrays[_KEYS]
+        self._keys = range(int(keys[0]), int(keys[0]) + self._offsets.size) if keys.size == 1 else keys
 
     @property
     def name(self) -> str:
@@ -99,7 +113,7 @@ class RecordIOFaces:
     @property
     def index(self) -> IdentityIndex:
         """Identities; `original_labels` are the labels in the file."""
-        return self._kept.index
+        return self._index
 
     def encoded(self, position: int) -> bytes:
         """Return the file bytes of one image.
@@ -129,13 +143,13 @@ class RecordIOFaces:
         return f"{shown(self._file.path.name)} key {self._keys[position]}"
 
 
-def _listed(file: RecordFile, report: DataReport) -> tuple[Int64s, Int64s]:
+def _listed(file: RecordFile, report: DataReport, now: DataReport) -> tuple[Int64s, Int64s]:
     """Return the keys and the offsets of the .idx file, which is made where there is none.
 
     Raises:
         DataError: there can be no record at one of the offsets; of the records only the last is looked at.
     """
-    keys, offsets = read_or_make_index(file, report)
+    keys, offsets = read_or_make_index(file, report, now)
     remedy = f"Copy both files again, or make the index anew: {make_index_command(file.path)}."
     wrong = (offsets < 0) | (offsets % 4 != 0)
     outside = offsets > file.size - FRAME_BYTES
@@ -151,10 +165,9 @@ def _listed(file: RecordFile, report: DataReport) -> tuple[Int64s, Int64s]:
     return keys, offsets
 
 
-def _kept(images: Images, report: DataReport) -> KeptIndex:
-    """Return the index of images; consecutive keys are kept as the first of them."""
+def _arrays(images: Images, report: DataReport) -> Arrays:
+    """Return the arrays of the index of images; of consecutive keys the first is enough."""
     index = IdentityIndex.from_labels(images.labels, report, (images.offsets,))
     keys = images.keys
-    if int(keys[-1]) - int(keys[0]) + 1 == keys.size:
-        return KeptIndex(index, {_OFFSET: images.offsets}, {_KEY: int(keys[0])})
-    return KeptIndex(index, {_OFFSET: images.offsets, _KEY: keys})
+    are_consecutive = int(keys[-1]) - int(keys[0]) + 1 == keys.size
+    return {**index.arrays(), _OFFSET: images.offsets, _KEYS: keys[:1] if are_consecutive else keys}

@@ -1,4 +1,4 @@
-"""The index of a large data set is kept in a file, which counts only while it and the data are as they were."""
+"""The index of a large record file is kept, and counts only while it and the data are as they were."""
 
 from __future__ import annotations
 
@@ -10,13 +10,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from attfc_train.data import index_cache
 from attfc_train.data.formats import recordio
 from attfc_train.data.formats.recordio import RecordIOFaces
 from attfc_train.data.formats.recordio_writer import write_recordio
-from attfc_train.data.identity_index import IdentityIndex
-from attfc_train.data.index_cache import IndexCache, KeptIndex
-from attfc_train.data.report import DataReport
 from tests.train.data.formats.test_recordio import write_records
 
 LABELS = [4, 4, 4, 7, 7, 9]
@@ -38,7 +34,7 @@ def path(tmp_path: Path, face_file) -> Path:
 
 
 def cache_beside(path: Path) -> Path:
-    return path.with_name("train.rec.attfc-index")
+    return path.with_name(".train.rec+1.recordio-1.index")
 
 
 def assert_alike(first: RecordIOFaces, second: RecordIOFaces) -> None:
@@ -53,10 +49,9 @@ def assert_alike(first: RecordIOFaces, second: RecordIOFaces) -> None:
 
 
 def unkept(path: Path, monkeypatch: pytest.MonkeyPatch) -> RecordIOFaces:
-    """Open it as if there were no such files."""
+    """Open it as if nothing were ever kept."""
     with monkeypatch.context() as patch:
-        patch.setattr(IndexCache, "load", lambda *_: None)
-        patch.setattr(IndexCache, "save", lambda *_: None)
+        patch.setattr(recordio, "kept_or_made", lambda indexed, make, report, check: make(report))
         return RecordIOFaces(path)
 
 
@@ -122,7 +117,8 @@ def test_where_the_data_cannot_be_written_it_is_the_users_cache(
     cache_beside(path).symlink_to(tmp_path / "file" / "nowhere")
     (tmp_path / "file").write_text("")
     RecordIOFaces(path)
-    assert [kept.name[:6] for kept in (tmp_path / "cache").iterdir()] == ["index-"]
+    assert [kept.suffix for kept in (tmp_path / "cache" / "data").iterdir()] == [".index"]
+    assert (tmp_path / "cache").stat().st_mode & 0o777 == 0o700, "of its owner alone"
     monkeypatch.setattr(recordio, "labelled_images", no_scan)
     assert RecordIOFaces(path).index.num_ids == 3
 
@@ -153,45 +149,40 @@ def test_damage_counts_as_missing(path: Path, monkeypatch: pytest.MonkeyPatch, d
     assert_alike(expected, RecordIOFaces(path))
 
 
-LIMITS = {"record": 1000}
-
-
-def kept_index(**changes: np.ndarray) -> KeptIndex:
-    made = IdentityIndex.from_labels(LABELS, DataReport("faces"))
-    arrays = {name: getattr(made, name) for name in ("labels", "offsets", "members", "original_labels")} | changes
-    places = {"record": arrays.pop("record", np.arange(6) * 100)}
-    return KeptIndex(IdentityIndex(**arrays, report=made.report, marks=tuple(places.values())), places)
-
-
 @pytest.mark.parametrize(
     "changes",
     [
-        {"labels": np.array([0, 0, 0, 1, 1, 3])},
-        {"labels": np.array([0, 0, 0, 1, 1, -1])},
-        {"members": np.array([0, 1, 2, 3, 4, 6])},
-        {"members": np.array([0, 1, 2, 3, 4])},
-        {"offsets": np.array([0, 3, 5, 7])},
-        {"offsets": np.array([0, 5, 3, 6])},
-        {"offsets": np.array([0, 3, 6])},
-        {"original_labels": np.array([4, 9, 7])},
-        {"record": np.array([0, 100, 200, 300, 400, 1001])},
-        {"record": np.array([-1, 100, 200, 300, 400, 500])},
-        {"record": np.array([0, 100, 200])},
+        {"labels": [0, 0, 0, 1, 1, 3]},
+        {"labels": [0, 0, 0, 1, 1, -1]},
+        {"members": [0, 1, 2, 3, 4, 6]},
+        {"members": [0, 1, 2, 3, 4]},
+        {"offsets": [0, 3, 5, 7]},
+        {"offsets": [0, 5, 3, 6]},
+        {"offsets": [0, 3, 6]},
+        {"original_labels": [4, 9, 7]},
+        {"record": [0, 100, 200, 300, 400, 10**9]},
+        {"record": [-1, 100, 200, 300, 400, 500]},
+        {"record": [0, 100, 200]},
+        {"keys": [1, 2]},
+        {"digest": [1, 2]},
     ],
 )
-def test_impossible_numbers_count_as_missing(tmp_path: Path, changes: dict[str, np.ndarray]) -> None:
+def test_impossible_numbers_count_as_missing(
+    path: Path, changes: dict[str, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A file with right sums may still be anybody's. Catches a label that leads behind the end of the container."""
-    (tmp_path / "a").write_text("x")
-    cache = IndexCache((tmp_path / "a",))
-    cache.save(kept_index())
-    good = cache.load("faces", LIMITS)
-    assert good is not None
-    assert good.index.digest() == kept_index().index.digest()
-    cache.save(kept_index(**{name: value.astype(np.int64) for name, value in changes.items()}))
-    assert cache.load("faces", LIMITS) is None
+    expected = unkept(path, monkeypatch)
+    real = recordio._arrays
+    altered = {name: np.array(value, dtype=np.uint8 if name == "digest" else np.int64) for name, value in changes.items()}
+    with monkeypatch.context() as patch:
+        patch.setattr(recordio, "readable_images", lambda *_: None)
+        patch.setattr(recordio, "_arrays", lambda images, report: {**real(images, report), **altered})
+        RecordIOFaces(path)
+    assert cache_beside(path).exists()
+    assert_alike(expected, RecordIOFaces(path))
 
 
 def test_a_small_data_set_leaves_no_file(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recordio, "FEWEST", index_cache.FEWEST)
+    monkeypatch.setattr(recordio, "FEWEST", 7)
     RecordIOFaces(path)
     assert sorted(each.name for each in path.parent.iterdir()) == ["property", "train.idx", "train.rec"]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from attfc_planner.commands import compare_gpus, import_config
+from attfc_planner.commands import compare_gpus, import_config, options
 from attfc_planner.commands.option_checks import (
     HEAD_WORDS,
     MAX_TRIALS,
@@ -24,22 +24,6 @@ from attfc_planner.commands.option_checks import (
     real,
     size_of_data,
     whole,
-)
-from attfc_planner.commands.options import (
-    AnyPrecision,
-    Backbones,
-    Data,
-    Epochs,
-    Head,
-    Ids,
-    Images,
-    ImageSize,
-    MaxAccuracyDrop,
-    Output,
-    Prefer,
-    Seed,
-    Tuned,
-    Val,
 )
 from attfc_planner.tune.studies.address import shown_command
 from attfc_train.command_line import STYLE, Command, Group, Version, examples, number
@@ -69,13 +53,13 @@ compare_gpus.add_to(app)
 def plan(
     context: typer.Context,
     gpu: Annotated[str, typer.Option(help="auto, cpu, a card ('attfc-plan gpus' lists them) or a GPU profile file.")] = "auto",
-    ids: Ids = None,
-    images: Images = None,
-    data: Data = None,
-    val: Val = None,
-    backbone: Backbones = None,
-    head: Head = "auto",
-    output: Output = Path("best.json"),
+    ids: options.Ids = None,
+    images: options.Images = None,
+    data: options.Data = None,
+    val: options.Val = None,
+    backbone: options.Backbones = None,
+    head: options.Head = "auto",
+    output: options.Output = Path("best.json"),
     train: Annotated[bool, typer.Option("--train", help="Train with the plan afterwards; needs --data.")] = False,
     teacher: Annotated[
         str | None,
@@ -83,9 +67,9 @@ def plan(
             help="Plan for a teacher: a trained model (file or run), or a network's name until there is one.", metavar="MODEL"
         ),
     ] = None,
-    max_accuracy_drop: MaxAccuracyDrop = 1.0,
-    prefer: Prefer = "balanced",
-    tuned: Tuned = None,
+    max_accuracy_drop: options.MaxAccuracyDrop = 1.0,
+    prefer: options.Prefer = "balanced",
+    tuned: options.Tuned = None,
     max_hours: Annotated[
         float | None,
         typer.Option(help="Hours that the training may take.", metavar="HOURS", parser=real("--max-hours", 0.001, 100)),
@@ -94,16 +78,16 @@ def plan(
         float | None,
         typer.Option(help="GiB to use; without it all that the GPU has.", metavar="GIB", parser=real("--max-memory", 0.1, 20)),
     ] = None,
-    precision: AnyPrecision = None,
-    image_size: ImageSize = 112,
-    epochs: Epochs = 5.0,
+    precision: options.AnyPrecision = None,
+    image_size: options.ImageSize = 112,
+    epochs: options.Epochs = 5.0,
     trials: Annotated[
         int,
         typer.Option(
             help="Optuna trials, at least the Pareto front.", metavar="NUMBER", parser=whole("--trials", 1, MAX_TRIALS)
         ),
     ] = 40,
-    seed: Seed = 0,
+    seed: options.Seed = 0,
     version: Version = False,
 ) -> None:
     """Choose the head's settings, batch size and parts, precision and checkpointing for a GPU, and write best.json."""
@@ -205,7 +189,7 @@ def fit(
         ),
     ] = 1.0,
     storage: Annotated[str, typer.Option(help="Type of the stored centers: fp32, bf16, fp8 or int8.")] = "fp32",
-    precision: AnyPrecision = None,
+    precision: options.AnyPrecision = None,
 ) -> None:
     """Show the most identities that fit a GPU, by backbone and batch size."""
     from attfc_train.screen import Screen
@@ -252,7 +236,7 @@ def calibrate(
 @app.command(cls=Command)
 def tune(
     data: Annotated[str, typer.Option(help="Data set, as for a plan; some of its identities are held out.")],
-    val: Val = None,
+    val: options.Val = None,
     gpu: Annotated[str, typer.Option(help="auto or cpu: the device that is here.")] = "auto",
     trials: Annotated[
         int,
@@ -274,20 +258,20 @@ def tune(
     ] = None,
     study: Annotated[str | None, typer.Option(help="Name in the storage; else backbone and identities.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the study that is there.")] = False,
-    output: Output = Path("best.json"),
+    output: options.Output = Path("best.json"),
     backbone: Annotated[
         str,
         typer.Option(help="Feature encoder: r18, r34, r50, r100, r200, mbf or tiny.", metavar="NAME", parser=backbone_word),
     ] = "r50",
     head: Annotated[str, typer.Option(help="Head to tune: attfc, another kind, or 'auto' ('any') to try all.")] = "attfc",
-    image_size: ImageSize = 112,
-    precision: AnyPrecision = None,
-    epochs: Epochs = 5.0,
-    max_accuracy_drop: MaxAccuracyDrop = 1.0,
+    image_size: options.ImageSize = 112,
+    precision: options.AnyPrecision = None,
+    epochs: options.Epochs = 5.0,
+    max_accuracy_drop: options.MaxAccuracyDrop = 1.0,
     prefer: Annotated[
         str, typer.Option(help="speed, balanced or accuracy: what the plan, and a tuning without trainings, chooses.")
     ] = "balanced",
-    seed: Seed = 0,
+    seed: options.Seed = 0,
 ) -> None:
     """Plan, then try settings with real train steps and short trainings on --data, and write best.json."""
     check_values(backbone, image_size, epochs, precision)

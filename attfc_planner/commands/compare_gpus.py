@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from attfc_planner.commands import options
 from attfc_planner.commands.option_checks import (
     backbones,
     check_limits,
@@ -17,19 +18,6 @@ from attfc_planner.commands.option_checks import (
     checked_word,
     real,
     size_of_data,
-)
-from attfc_planner.commands.options import (
-    AnyPrecision,
-    Backbones,
-    Data,
-    Epochs,
-    Head,
-    Ids,
-    Images,
-    ImageSize,
-    MaxAccuracyDrop,
-    Prefer,
-    Tuned,
 )
 from attfc_train.command_line import Command, examples
 from attfc_train.errors import UsageError
@@ -55,9 +43,9 @@ def add_to(app: typer.Typer) -> None:
 
 
 def compare_gpus(
-    ids: Ids = None,
-    images: Images = None,
-    data: Data = None,
+    ids: options.Ids = None,
+    images: options.Images = None,
+    data: options.Data = None,
     gpus: Annotated[
         list[str] | None,
         typer.Option(help="Cards as for --gpu of a plan, with commas or repeated; without it all.", metavar="CARD,..."),
@@ -71,14 +59,14 @@ def compare_gpus(
         typer.Option(help="What a card costs an hour, in any currency. Repeatable.", metavar="CARD=PER_HOUR,..."),
     ] = None,
     sort: Annotated[str, typer.Option(help="time or cost: what the table is sorted by.", metavar="WORD")] = "time",
-    backbone: Backbones = None,
-    head: Head = "auto",
-    max_accuracy_drop: MaxAccuracyDrop = 1.0,
-    prefer: Prefer = "balanced",
-    tuned: Tuned = None,
-    precision: AnyPrecision = None,
-    image_size: ImageSize = 112,
-    epochs: Epochs = 5.0,
+    backbone: options.Backbones = None,
+    head: options.Head = "auto",
+    max_accuracy_drop: options.MaxAccuracyDrop = 1.0,
+    prefer: options.Prefer = "balanced",
+    tuned: options.Tuned = None,
+    precision: options.AnyPrecision = None,
+    image_size: options.ImageSize = 112,
+    epochs: options.Epochs = 5.0,
 ) -> None:
     """Plan for many cards, and show those that will do by time to train, or by cost where prices are given."""
     compared = backbones(backbone)

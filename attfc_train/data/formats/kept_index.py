@@ -36,6 +36,8 @@ _MAX_HEADER: Final = 2**24
 _ALIGNED: Final = 64
 _ENDS: Final[Bytes] = 4096
 """At the beginning and the end of the first and the last file, which are part of the fingerprint."""
+_LARGE: Final[Bytes] = 2**24
+"""From which on arrays that were made are given up for the mapped ones, which are not this process's own memory."""
 _TYPES: Final = frozenset(("|b1", "|u1", "<i2", "<i4", "<i8"))
 """Types that an array may have: flat numbers, whatever a file says."""
 
@@ -83,7 +85,7 @@ def kept_or_made(
     if next(iter(arrays.values())).size < indexed.fewest:
         return arrays
     report.say(_written(indexed, arrays, made))
-    mapped = _kept(indexed, check)  # which is not this process's own memory
+    mapped = _kept(indexed, check) if sum(array.nbytes for array in arrays.values()) >= _LARGE else None
     return arrays if mapped is None else mapped[0]
 
 

@@ -65,6 +65,15 @@ def test_it_is_made_once_and_mapped_then(indexed, make):
     assert [path.name for path in indexed.folder.iterdir() if path.suffix == ".index"] == [".a.tar.tar-1.index"]
 
 
+def test_large_arrays_are_mapped_at_once(indexed, make, monkeypatch):
+    """Catches a process that holds what it has written, beside all others that map it."""
+    assert not isinstance(opened(indexed, make)["places"].base, memoryview)
+    monkeypatch.setattr("attfc_train.data.formats.kept_index._LARGE", 1000)
+    os.utime(indexed.files[0], ns=(1, 1))
+    assert isinstance(opened(indexed, make)["places"].base.obj, mmap.mmap)
+    assert make.calls == 2
+
+
 @pytest.mark.parametrize("change", ["size", "time", "name", "kind"])
 def test_other_files_have_another_index(indexed, make, change):
     opened(indexed, make)

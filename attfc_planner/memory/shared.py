@@ -8,7 +8,6 @@ of settings ranges count as endless, so that cards share replays; what is chosen
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TypeAlias
 
 from attfc_planner.gpu.profile import GpuProfile
@@ -27,14 +26,9 @@ Alike: TypeAlias = int | str
 
 
 class SharedMemory:
-    """What the cards of a comparison have found so far.
+    """What the cards of a comparison have found so far."""
 
-    Args:
-        cache_dir: see `MemoryModel`.
-    """
-
-    def __init__(self, cache_dir: Path | None = None) -> None:
-        self._cache_dir = cache_dir
+    def __init__(self) -> None:
         self._first: MemoryModel | None = None
         self.costs: dict[TrainProfile, tuple[OpCost, ...]] = {}
         self.replayed: dict[tuple[Alike, TrainProfile], MemoryPrediction] = {}
@@ -42,7 +36,7 @@ class SharedMemory:
     def on(self, base: TrainProfile, gpu: GpuProfile, budget_bytes: Bytes, profiles: tuple[TrainProfile, ...]) -> CardMemory:
         """Return the model of a card, with the structures of these profiles traced: `attfc_planner.plan.problem.MakeModel`."""
         if self._first is None:
-            self._first = MemoryModel(base, gpu, budget_bytes, self._cache_dir)
+            self._first = MemoryModel(base, gpu, budget_bytes)
         model = CardMemory(self._first.on(gpu, budget_bytes), self)
         model.prepare(profiles)
         return model

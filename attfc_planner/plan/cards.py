@@ -82,10 +82,9 @@ def in_order(choices: Sequence[CardChoice], order: Order) -> list[CardChoice]:
     """Return the choices, the fastest or the cheapest first; behind them those without a price, then those without a choice."""
 
     def rank(each: CardChoice) -> tuple[bool, bool, float, float]:
-        by_cost = order == "cost" and each.cost is not None
+        cost = each.cost if order == "cost" else None
         slowness = float("inf") if each.chosen is None else -each.chosen.images_per_second
-        cost = about_hours(each.cost) if by_cost and each.cost is not None else 0.0
-        return each.chosen is None, order == "cost" and not by_cost, cost, slowness
+        return each.chosen is None, order == "cost" and cost is None, about_hours(cost) if cost else 0.0, slowness
 
     return sorted(choices, key=rank)
 

@@ -46,9 +46,9 @@ def _question(request: PlanRequest, num_cards: int) -> str:
 
 
 def _table(fitting: Sequence[CardChoice], wide: bool) -> Table:
-    hours = [each.chosen.hours_interval for each in fitting if each.chosen is not None]
-    unit = unit_for([each for each in hours if each is not None]) if all(hours) else None
     chosen = [each.chosen for each in fitting if each.chosen is not None]
+    hours = [each.hours_interval for each in chosen]
+    unit = unit_for([each for each in hours if each is not None]) if all(hours) else None
     differing = [name for name in ("backbone", "precision") if len({_named(each, name) for each in chosen}) > 1]
     table = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("card", overflow="fold")
@@ -59,13 +59,12 @@ def _table(fitting: Sequence[CardChoice], wide: bool) -> Table:
     for title in ("DCC", "batch", "GiB", rate, *(["cost"] if priced else []), "points"):
         table.add_column(title, justify="right", overflow="fold")
     joint = " " if wide else "\n"
-    for each in fitting:
-        assert each.chosen is not None
-        own = [_named(each.chosen, name) for name in differing]
+    for each, candidate in zip(fitting, chosen, strict=True):
+        own = [_named(candidate, name) for name in differing]
         cost = [_with_ends(_money(each.cost), joint)] if priced else []
-        speed = _speed(each.chosen, unit)
-        cells = _cells(each.chosen, each.gpu.capacity_bytes, joint)
-        table.add_row(each.gpu.slug, *own, *cells, _with_ends(speed, joint), *cost, f"{each.chosen.accuracy_points:+.2f}")
+        speed = _speed(candidate, unit)
+        cells = _cells(candidate, each.gpu.capacity_bytes, joint)
+        table.add_row(each.gpu.slug, *own, *cells, _with_ends(speed, joint), *cost, f"{candidate.accuracy_points:+.2f}")
     return table
 
 
@@ -116,11 +115,9 @@ def _answers(fitting: Sequence[CardChoice], request: PlanRequest) -> list[str]:
     if priced:
         lines.append(f"Cheapest of {len(priced)} with a price: {priced[0].gpu.slug}, {_about(priced[0])}.")
     limit = request.max_hours
-    if limit is not None:
-        near = [each.gpu.slug for each in fitting if _may_miss(each, limit)]
-        lines += [f"Your limit of {limit:g} h lies inside the interval of {', '.join(near)}: it may be missed there."] * bool(
-            near
-        )
+    near = [] if limit is None else [each.gpu.slug for each in fitting if _may_miss(each, limit)]
+    if near:
+        lines.append(f"Your limit of {limit:g} h lies inside the interval of {', '.join(near)}: it may be missed there.")
     return lines
 
 

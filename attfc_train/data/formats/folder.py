@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attfc_train.data.decode import begin_like_images
+from attfc_train.data.formats.data_files import MAX_IMAGE_BYTES
 from attfc_train.data.formats.folder_listing import Listing, list_identities
-from attfc_train.data.formats.readable import chosen, readable_images
+from attfc_train.data.formats.readable import begin_strangely, chosen, readable_images
 from attfc_train.data.formats.recordio import is_record_file
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.reading import persistently, read_file
 from attfc_train.data.report import DataReport, shown
 from attfc_train.errors import DataError
-from attfc_train.units import Bytes
 
-_MAX_FILE_BYTES: Final[Bytes] = 64 * 1024**2
 _RULE: Final = "a data set folder must hold train.rec or a folder of images per identity"
 _PARTS: Final = {"train", "training", "val", "valid", "validation", "test", "testing", "eval", "dev"}
 """Names of parts of a data set, above the identities."""
@@ -111,8 +109,7 @@ class FolderFaces:
 
     def _look_strange(self, positions: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Return which files do not begin like an image."""
-        starts = [persistently(_reading(self._path(position))).ljust(4, b"\0") for position in positions.tolist()]
-        return ~begin_like_images(np.frombuffer(b"".join(starts), dtype="<u4"))
+        return begin_strangely(persistently(partial(read_file, self._path(place), 4)) for place in positions.tolist())
 
 
 def read_image(path: Path) -> bytes:
@@ -122,15 +119,10 @@ def read_image(path: Path) -> bytes:
         UnreadableError: it cannot be read.
         DataError: it is larger than 64 MiB.
     """
-    content = read_file(path, _MAX_FILE_BYTES + 1)
-    if len(content) > _MAX_FILE_BYTES:
+    content = read_file(path, MAX_IMAGE_BYTES + 1)
+    if len(content) > MAX_IMAGE_BYTES:
         raise DataError(f"'{shown(str(path))}' must be at most 64 MiB", "more", "Use aligned face crops.")
     return content
-
-
-def _reading(path: Path) -> Callable[[], bytes]:
-    """Return what reads the first four bytes of a file."""
-    return lambda: read_file(path, 4)
 
 
 def _check_layout(root: Path, listing: Listing, report: DataReport) -> None:

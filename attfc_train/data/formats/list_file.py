@@ -12,11 +12,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from attfc_train.data.decode import EXTENSIONS, begin_like_images
-from attfc_train.data.formats.data_files import MAX_IMAGE_BYTES, DataFiles
+from attfc_train.data.decode import EXTENSIONS
+from attfc_train.data.formats.data_files import DataFiles
+from attfc_train.data.formats.folder import read_image
 from attfc_train.data.formats.kept_index import Arrays, Indexed, kept_or_made
 from attfc_train.data.formats.label_texts import NONE
-from attfc_train.data.formats.readable import readable_images
+from attfc_train.data.formats.readable import begin_strangely, readable_images
 from attfc_train.data.formats.text_lines import LabelLines, label_lines
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.progress import tell
@@ -86,10 +87,7 @@ class ListFaces:
             UnreadableError: the file cannot be read.
             DataError: the file is larger than 64 MiB.
         """
-        content = read_file(self._file(position), MAX_IMAGE_BYTES + 1)
-        if len(content) > MAX_IMAGE_BYTES:
-            raise DataError(f"'{self.locate(position)}' must be at most 64 MiB", "more", "Use aligned face crops.")
-        return content
+        return read_image(self._file(position))
 
     def locate(self, position: int) -> str:
         """Return the file's path, on one line."""
@@ -100,8 +98,7 @@ class ListFaces:
 
     def _look_strange(self, positions: Int64s) -> NDArray[np.bool_]:
         """Return which files do not begin like an image."""
-        starts = [persistently(partial(read_file, self._file(place), 4)).ljust(4, b"\0") for place in positions.tolist()]
-        return ~begin_like_images(np.frombuffer(b"".join(starts), dtype="<u4"))
+        return begin_strangely(persistently(partial(read_file, self._file(place), 4)) for place in positions.tolist())
 
 
 def _path_of(listed_in: Path, name: bytes) -> Path:
@@ -123,8 +120,12 @@ def _scanned(path: Path, files: DataFiles, report: DataReport) -> Arrays:
     lines = lines.only(_last_of_each(lines, report))
     num_lines = lines.labels.size
     there = np.zeros(num_lines, dtype=np.bool_)
+    names = hashlib.blake2b(digest_size=16)  # they stand for the images in the data set's digest
     for line in range(num_lines):
-        there[line] = _is_file(_path_of(path, lines.name_of(line)))
+        name = lines.name_of(line)
+        there[line] = _is_file(_path_of(path, name))
+        if there[line]:
+            names.update(name + b"\n")
         if line % _TOLD_EVERY == 0:
             tell("looking through it for the first time", line, num_lines)
     if not there.any():
@@ -135,10 +136,6 @@ def _scanned(path: Path, files: DataFiles, report: DataReport) -> Arrays:
         raise DataError(rule, f"none{shown(example)}{beside}", remedy)
     report.count(_NOT_THERE, int((~there).sum()), lines.text_of(int(np.argmin(there))))
     kept = lines.only(there)
-    # The names stand for the images in the data set's digest.
-    names = hashlib.blake2b(digest_size=16)
-    for line in range(kept.labels.size):
-        names.update(kept.name_of(line) + b"\n")
     digest = np.frombuffer(names.digest(), dtype=np.uint8)
     return {"offsets": kept.offsets, "lengths": kept.lengths, "labels": kept.labels, "digest": digest}
 

@@ -17,11 +17,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from attfc_train.data.decode import begin_like_images
 from attfc_train.data.formats.data_files import MAX_IMAGE_BYTES, is_folder_of
 from attfc_train.data.formats.label_texts import NONE
-from attfc_train.data.formats.parquet_columns import ParquetFile, columns_of, labels_of, pieces
-from attfc_train.data.formats.readable import readable_images
+from attfc_train.data.formats.parquet_columns import ParquetFile, columns_of, labels_of
+from attfc_train.data.formats.readable import begin_strangely, readable_images
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.report import DataReport, shown
 from attfc_train.errors import DataError
@@ -161,8 +160,14 @@ class ParquetFaces:
 
     def _look_strange(self, positions: Int64s) -> NDArray[np.bool_]:
         """Return which images do not begin like one."""
-        starts = pieces(self.encoded, positions)
-        return ~begin_like_images(np.frombuffer(starts, dtype="<u4"))
+        return begin_strangely(map(self._start, positions.tolist()))
+
+    def _start(self, position: int) -> bytes:
+        """Return the first bytes of an image, none where there is none."""
+        try:
+            return self.encoded(position)[:4]
+        except DataError:
+            return b""
 
 
 def _files(path: Path) -> list[Path]:

@@ -215,14 +215,3 @@ def _ranks(read: Sequence[Any], report: DataReport) -> Int64s:
             codes = np.asarray(chunk.indices.fill_null(NONE).to_numpy(zero_copy_only=False), dtype=np.int64)
             parts.append(np.where(codes == NONE, texts.place(b""), places[codes] if places.size else codes))
     return texts.numbers(report, np.concatenate(parts))
-
-
-def pieces(encoded: Callable[[int], bytes], positions: Int64s) -> bytes:
-    """Return the first four bytes of images, zeros where there are none, one behind the other."""
-    starts = []
-    for position in positions.tolist():
-        try:
-            starts.append(encoded(position)[:4].ljust(4, b"\0"))
-        except DataError:
-            starts.append(bytes(4))
-    return b"".join(starts)

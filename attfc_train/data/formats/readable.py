@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attfc_train.data.decode import decode
+from attfc_train.data.decode import begin_like_images, decode
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.pool import DecodePool
 from attfc_train.data.reading import UnreadableError, persistently
@@ -82,6 +82,12 @@ def _trouble(positions: Sequence[int], encoded: Callable[[int], bytes]) -> DataE
         else:
             return None
     return first
+
+
+def begin_strangely(starts: Iterable[bytes]) -> Bools:
+    """Return which images do not begin like one, by their bytes or the first of them."""
+    words = b"".join(start[:4].ljust(4, b"\0") for start in starts)
+    return ~begin_like_images(np.frombuffer(words, dtype="<u4"))
 
 
 def chosen(items: Sequence[bytes], kept: Bools) -> list[bytes]:

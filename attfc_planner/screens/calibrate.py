@@ -35,8 +35,9 @@ def _figures(result: Calibrated) -> Table:
     table = Table(
         box=None, pad_edge=False, title=f"{result.gpu.name}, calibrated in {calibration.precision}", title_justify="left"
     )
-    for title, side in (("term", "left"), ("before", "right"), ("measured", "right"), ("residual", "right")):
-        table.add_column(title, justify=side, no_wrap=True)  # type: ignore[arg-type]  # one of rich's words
+    table.add_column("term", no_wrap=True)
+    for title in ("before", "measured", "residual"):
+        table.add_column(title, justify="right", no_wrap=True)
     before = _memory_before(result)
     for name, value in calibration.memory.items():
         residual = "" if name in (HEADROOM, HEADROOM_SHARE) else f"{calibration.residual_share:.1%}"  # they are made of it

@@ -49,8 +49,9 @@ class _TimeLeft(ProgressColumn):
         super().__init__()
         self._deadline = deadline
 
-    def render(self, task: Task) -> Text:  # noqa: ARG002  # rich's
-        """Override `ProgressColumn`."""
+    def render(self, task: Task) -> Text:
+        """Return the column's text, the same for every task."""
+        del task
         return Text(f"{format_seconds(max(0.0, self._deadline - time.monotonic()))} left")
 
 

@@ -19,7 +19,7 @@ def load() -> None:
     if "attfc_planner.trace.recorder" in sys.modules:
         return
     with keeping_all():
-        import attfc_planner.trace.recorder  # noqa: F401  # for later
+        import attfc_planner.trace.recorder  # noqa: F401  # what is imported here forks share
 
 
 def record(profile: TrainProfile, batches: Sequence[TrainProfile], device: torch.device | None = None) -> Trace:

@@ -117,7 +117,7 @@ class DispatchMode(TorchDispatchMode):
     """A mode whose ``__torch_dispatch__`` sees every operator below autograd."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch's
+        super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:

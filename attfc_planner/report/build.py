@@ -43,8 +43,8 @@ def _sections(profile: TrainProfile, path: Path, objectives: list[Objective], ru
     search = profile.search
     parts = [sections.comparison_section(search)] if search is not None and (search.comparison or search.notes) else []
     parts += [sections.plan_section(profile), sections.memory_section(profile.prediction.memory)]
-    if profile.search is not None:
-        parts.append(sections.front_section(profile.search, profile))
+    if search is not None:
+        parts.append(sections.front_section(search, profile))
     if objectives:
         parts.append(sections.study_section(objectives))
     if run is not None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from html import escape
 from typing import Literal
 
+from attfc_train.profile.prediction import Interval
+
 WIDTH, HEIGHT = 420, 264
 LEFT, RIGHT, TOP, BOTTOM = 70, 406, 12, 216
 """Edges of the plot, in units of the picture; y grows downwards."""
@@ -22,19 +24,6 @@ Mark = Literal["point", "chosen", "faint"]
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """A figure from its lowest to its highest, in any unit."""
-
-    low: float
-    high: float
-
-    @property
-    def middle(self) -> float:
-        """Return what is drawn as the figure itself."""
-        return self.low / 2 + self.high / 2
-
-
-@dataclass(frozen=True, slots=True)
 class Point:
     """A mark; `label` is its text alternative and tooltip."""
 
@@ -42,9 +31,9 @@ class Point:
     y: float
     label: str
     mark: Mark = "point"
-    across: Span | None = None
+    across: Interval | None = None
     """The interval of `x`, which is drawn as far as the picture goes."""
-    up: Span | None = None
+    up: Interval | None = None
     """The interval of `y`, for which the picture has room."""
 
 
@@ -53,8 +42,9 @@ class Row:
     """A figure in a row of its own."""
 
     name: str
-    span: Span
+    span: Interval
     middle: float
+    """What is drawn as the figure itself."""
     text: str
     """The figure and its ends, with their unit."""
     mark: Mark = "point"
@@ -93,7 +83,6 @@ def scatter(points: Sequence[Point], x_name: str, y_name: str, title: str, descr
     up = _Axis([*(point.y for point in drawn), *ends], BOTTOM, TOP)
     chosen_on_top = sorted(points, key=lambda point: point.mark == "chosen")
     parts = [
-        f'<figure><svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(description)}">',
         *(f'<line class="grid" x1="{LEFT}" x2="{RIGHT}" y1="{up(y):.1f}" y2="{up(y):.1f}"/>' for y in up.ticks),
         *(f'<text x="{LEFT - 6}" y="{up(y) + 4:.1f}" text-anchor="end">{digits(y)}</text>' for y in up.ticks),
         *(f'<text x="{across(x):.1f}" y="{BOTTOM + 18}" text-anchor="middle">{digits(x)}</text>' for x in across.ticks),
@@ -102,10 +91,8 @@ def scatter(points: Sequence[Point], x_name: str, y_name: str, title: str, descr
         *_step_line(line, across, up),
         *(whisker for point in points for whisker in _whiskers(point, across, up)),
         *(_circle(point, across, up) for point in chosen_on_top),
-        "</svg>",
-        f"<figcaption><strong>{escape(title)}</strong> {escape(description)}</figcaption></figure>",
     ]
-    return "\n".join(parts)
+    return _figure(parts, HEIGHT, title, description)
 
 
 def intervals(rows: Sequence[Row], x_name: str, title: str, description: str) -> str:
@@ -122,14 +109,17 @@ def intervals(rows: Sequence[Row], x_name: str, title: str, description: str) ->
     ticks = [f'<line class="grid" x1="{across(x):.1f}" x2="{across(x):.1f}" y1="{TOP}" y2="{bottom}"/>' for x in across.ticks]
     ticks += [f'<text x="{across(x):.1f}" y="{bottom + 18}" text-anchor="middle">{digits(x)}</text>' for x in across.ticks]
     parts = [
-        f'<figure><svg viewBox="0 0 {WIDTH} {bottom + 48}" role="img" aria-label="{escape(description)}">',
         *ticks,
         _axis_name(x_name, (12 + RIGHT) / 2, bottom + 40),
         *(part for number, row in enumerate(rows) for part in _row(row, TOP + ROW_HEIGHT * number, across)),
-        "</svg>",
-        f"<figcaption><strong>{escape(title)}</strong> {escape(description)}</figcaption></figure>",
     ]
-    return "\n".join(parts)
+    return _figure(parts, bottom + 48, title, description)
+
+
+def _figure(parts: Sequence[str], height: int, title: str, description: str) -> str:
+    above = f'<figure><svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(description)}">'
+    below = f"</svg>\n<figcaption><strong>{escape(title)}</strong> {escape(description)}</figcaption></figure>"
+    return "\n".join([above, *parts, below])
 
 
 def _row(row: Row, top: float, across: _Axis) -> list[str]:

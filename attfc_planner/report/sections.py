@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from html import escape
 
+from attfc_planner.accuracy.prior import midpoint
 from attfc_planner.knobs.space import HEAD, knobs_of
-from attfc_planner.report.figures import Mark, Point, Row, Span, bars, digits, intervals, scatter
+from attfc_planner.report.figures import Mark, Point, Row, bars, digits, intervals, scatter
 from attfc_planner.report.measured import Measured
 from attfc_planner.report.page import Section, command, pairs, table
 from attfc_planner.report.study_history import LEAST_TRIALS, Objective
@@ -55,7 +56,7 @@ def _compared_figures(search: SearchSummary, unit: TimeUnit, timed: bool) -> str
     """Return pictures of speed, or of time where it is known, and of accuracy."""
     speeds = [_speed_row(each, unit, timed) for each in search.comparison]
     points = [
-        Row(_compared_name(each), _span(each.accuracy), _middle(each.accuracy), points_words(each.accuracy), _mark(each))
+        Row(_compared_name(each), each.accuracy, midpoint(each.accuracy), points_words(each.accuracy), _mark(each))
         for each in search.comparison
     ]
     x_name = f"{unit.name} of training" if timed else "images per second"
@@ -72,10 +73,13 @@ def _speed_row(figures: HeadFigures, unit: TimeUnit, timed: bool) -> Row:
     name = _compared_name(figures)
     if timed and figures.hours is not None:
         hours = figures.hours
-        span = Span(hours.low / unit.hours, hours.high / unit.hours)
-        return Row(name, span, about_hours(hours) / unit.hours, time_words(hours), _mark(figures))
+        return Row(name, _in_unit(hours, unit), about_hours(hours) / unit.hours, time_words(hours), _mark(figures))
     rate = figures.images_per_second
-    return Row(name, _span(rate), _middle(rate), rate_words(rate), _mark(figures))
+    return Row(name, rate, midpoint(rate), rate_words(rate), _mark(figures))
+
+
+def _in_unit(hours: Interval, unit: TimeUnit) -> Interval:
+    return Interval(low=hours.low / unit.hours, high=hours.high / unit.hours, source=hours.source)
 
 
 def _compared_name(figures: HeadFigures) -> str:
@@ -85,14 +89,6 @@ def _compared_name(figures: HeadFigures) -> str:
 
 def _mark(figures: HeadFigures) -> Mark:
     return "chosen" if figures.role == "chosen" else "point" if figures.fits else "faint"
-
-
-def _span(interval: Interval) -> Span:
-    return Span(interval.low, interval.high)
-
-
-def _middle(interval: Interval) -> float:
-    return (interval.low + interval.high) / 2
 
 
 def _compared_row(figures: HeadFigures, unit: TimeUnit) -> tuple[str, ...]:
@@ -112,7 +108,7 @@ def _compared_row(figures: HeadFigures, unit: TimeUnit) -> tuple[str, ...]:
 
 
 def _about(interval: Interval, form: str) -> str:
-    return f"{_middle(interval):{form}} ({_range(interval, form)})"
+    return f"{midpoint(interval):{form}} ({_range(interval, form)})"
 
 
 def plan_section(profile: TrainProfile) -> Section:
@@ -197,15 +193,13 @@ def _front_picture(search: SearchSummary, chosen: int | None, prediction: Predic
     return scatter(points, x_name, _POINTS, "Pareto front.", description) if points else ""
 
 
-def _chosen_spans(prediction: Prediction | None, unit: TimeUnit, timed: bool) -> tuple[Span | None, Span | None]:
+def _chosen_spans(prediction: Prediction | None, unit: TimeUnit, timed: bool) -> tuple[Interval | None, Interval | None]:
     """Return the intervals of the chosen setting's time or speed, and of its accuracy, as far as they are known."""
     if prediction is None:
         return None, None
-    accuracy = _span(prediction.accuracy)
     if not timed:
-        return _span(prediction.images_per_second), accuracy
-    hours = prediction.hours
-    return None if hours is None else Span(hours.low / unit.hours, hours.high / unit.hours), accuracy
+        return prediction.images_per_second, prediction.accuracy
+    return None if prediction.hours is None else _in_unit(prediction.hours, unit), prediction.accuracy
 
 
 def _front_table(search: SearchSummary, chosen: int | None) -> str:
@@ -309,7 +303,7 @@ def measured_section(measured: Measured, prediction: Prediction) -> Section:
     body = table(("figure", "predicted", "measured"), measured.rows, f"Run {measured.run}.")
     if measured.images_per_second is not None:
         rate = prediction.images_per_second
-        row = Row("predicted", _span(rate), _middle(rate), rate_words(rate), measured=measured.images_per_second)
+        row = Row("predicted", rate, midpoint(rate), rate_words(rate), measured=measured.images_per_second)
         description = f"Predicted {rate_words(rate)}; the upright line is what was measured."
         body = f'<div class="figures">{intervals([row], "images per second", "Speed.", description)}<div>{body}</div></div>'
     return Section("Predicted and measured", body, wide=True)

@@ -15,10 +15,11 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from attfc_planner.report.build import report_html
-from attfc_planner.report.figures import Point, Row, Span, bars, intervals, scatter
+from attfc_planner.report.figures import Point, Row, bars, intervals, scatter
 from attfc_planner.report.study_history import LEAST_TRIALS, Objective, Trial, read_objectives
 from attfc_train.errors import ProfileError, StorageError
 from attfc_train.profile.file import save_profile
+from attfc_train.profile.prediction import Interval
 from tests.planner.report.conftest import planned_profile, write_study
 
 VOID = {"meta", "line", "circle", "path", "text"} - {"text"}
@@ -127,7 +128,9 @@ def test_intervals_are_drawn_where_they_are_known(planned: Path) -> None:
 
 
 def test_a_figure_measured_outside_its_interval_has_room() -> None:
-    svg = intervals([Row("speed", Span(10, 20), 15, "15", measured=40)], "images per second", "Speed.", "what it is")
+    svg = intervals(
+        [Row("speed", Interval(low=10, high=20, source=""), 15, "15", measured=40)], "images per second", "Speed.", "what it is"
+    )
     parsed(svg)
     (x,) = map(float, re.findall(r'<line class="measured" x1="([\d.]+)"', svg))
     ((low, high),) = re.findall(r'<line class="whisker point-line" x1="([\d.]+)" x2="([\d.]+)"', svg)

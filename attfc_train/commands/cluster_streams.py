@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -16,21 +15,17 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from attfc_train.api.faces import pixels_of
 from attfc_train.cluster.features import FeatureFile
 from attfc_train.data.dataset import FaceDataset
-from attfc_train.data.pool import DecodePool, result_of
-from attfc_train.data.reading import UnreadableError, persistently
 from attfc_train.data.report import DataReport, shown
 from attfc_train.data.source import open_source
 from attfc_train.errors import DataError
+from attfc_train.evaluate.dataset_features import decoded
 from attfc_train.evaluate.embed import embed
 from attfc_train.export.model_file import Encoder
 
 _BATCH: Final = 64
 """Images between two moments at which a stream can stop: some seconds on a CPU."""
-_AHEAD: Final = 2
-"""Batches that are decoded beside the one that is embedded."""
 _ROWS: Final = 256
 _UNDECODABLE: Final = "images that cannot be decoded, left out"
 _BLOCK: Final = 1 << 20
@@ -110,44 +105,22 @@ class ImageStream:
         Raises:
             UnreadableError: an image cannot be read, not even some seconds later.
         """
-        for part, pixels in self._decoded(start):
-            images = {place: image for place, image in zip(part, pixels, strict=True) if isinstance(image, Tensor)}
-            for place, reason in zip(part, pixels, strict=True):
-                if isinstance(reason, str):
+        with closing(decoded(self.dataset, range(start, self.size), _BATCH, self._encoder.image_size)) as batches:
+            for places, images, replaced in batches:
+                for place, reason in replaced.items():
                     self.report.count(_UNDECODABLE, 1, f"{self.dataset.locate(place)} ({reason})")
-            yield Chunk(part.stop, np.fromiter(images, np.int64, len(images)), self._features(list(images.values())))
+                kept = ~np.isin(places, list(replaced))
+                yield Chunk(int(places[-1]) + 1, places[kept], self._features(images[torch.from_numpy(kept)]))
 
     def positions(self, places: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return `places`."""
         return places
 
-    def _decoded(self, start: int) -> Iterator[tuple[range, list[Tensor | str]]]:
-        """Yield places and what is there; the threads decode ahead, while the network works on what was yielded."""
-        pending: deque[tuple[range, list[Future[Tensor | str]]]] = deque()
-        with DecodePool() as pool:
-            for first in range(start, self.size, _BATCH):
-                part = range(first, min(first + _BATCH, self.size))
-                pending.append((part, [pool.submit(self._pixels, place) for place in part]))
-                if len(pending) > _AHEAD:
-                    ready, results = pending.popleft()
-                    yield ready, list(map(result_of, results))
-            for ready, results in pending:
-                yield ready, list(map(result_of, results))
-
-    def _pixels(self, position: int) -> Tensor | str:
-        """Return an image, uint8 [3, S, S], or why it cannot be decoded."""
-        try:
-            return pixels_of(persistently(lambda: self.dataset.encoded(position)), self._encoder.image_size)
-        except UnreadableError:
-            raise
-        except DataError as error:
-            return error.got
-
-    def _features(self, images: list[Tensor]) -> NDArray[np.floating]:
-        if not images:
+    def _features(self, images: Tensor) -> NDArray[np.floating]:
+        if not len(images):
             return np.empty((0, self.width), np.float32)
         encoder = self._encoder
-        return embed(encoder.network, torch.stack(images), batch_size=_BATCH, device=encoder.device).embeddings
+        return embed(encoder.network, images, batch_size=_BATCH, device=encoder.device).embeddings
 
 
 class FeatureStream:

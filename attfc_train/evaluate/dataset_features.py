@@ -25,7 +25,8 @@ from attfc_train.errors import DataError, StorageError
 from attfc_train.units import GIB, Bytes
 
 UNDECODABLE: Final = "images left out that cannot be decoded"
-_IMAGES_PER_TASK: Final = 32
+_IMAGES_PER_TASK: Final = 8
+"""Fewer than a training's, whose batches are larger: 64 images are work for 8 threads."""
 _AHEAD: Final = 3
 """Batches in the making while the network works on one."""
 
@@ -66,12 +67,13 @@ def features_of(dataset: FaceDataset, proxy: Proxy, folder: Path, report: DataRe
     size = 0
     try:
         # Written, not mapped: on a full disk a write fails, but a mapped page that cannot be stored ends the process.
-        with path.open("wb") as file, closing(_batches(dataset, proxy)) as batches:
-            for rows, images, replaced in batches:
-                is_there[rows] = ~np.isin(index.members[rows], replaced)
+        batches = decoded(dataset, index.members, proxy.batch_size, proxy.image_size, proxy.num_workers)
+        with path.open("wb") as file, closing(batches):
+            for part, images, replaced in batches:
+                is_there[list(replaced)] = False
                 values = proxy.embed(images)
                 size = values.shape[1]
-                file.write(values[is_there[rows]].tobytes())
+                file.write(values[is_there[part]].tobytes())
                 for position in replaced:
                     report.count(UNDECODABLE, 1, dataset.locate(position))
                 advance(len(images))
@@ -79,27 +81,39 @@ def features_of(dataset: FaceDataset, proxy: Proxy, folder: Path, report: DataRe
         raise _too_small(folder, error.strerror or "a write that failed") from error
     if not is_there.any():
         raise DataError(f"'{dataset.name}' must hold images that can be decoded", "none", "Check the images.")
-    positions = index.members[is_there].astype(np.int64)
+    positions = index.members[is_there[index.members]].astype(np.int64)
     labels = index.labels[positions]  # ascending: members are grouped by identity
     starts = np.flatnonzero(np.diff(labels, prepend=-1))
     values = np.memmap(path, np.float32, "r", shape=(positions.size, size))
     return FaceFeatures(positions, np.append(starts, positions.size), values)
 
 
-def _batches(dataset: FaceDataset, proxy: Proxy) -> Generator[tuple[slice, Tensor, list[int]]]:
-    """Yield rows of ``index.members``, their images, and the positions of those that are stand-ins."""
-    members = dataset.index.members
-    reader = ImageReader(dataset, proxy.image_size, 0)
-    pending: deque[tuple[slice, Tensor, list[Future[list[int]]]]] = deque()
-    pool = DecodePool(proxy.num_workers)
+def decoded(
+    dataset: FaceDataset, positions: range | NDArray[np.signedinteger], batch_size: int, image_size: int, num_workers: int = 0
+) -> Generator[tuple[Int64s, Tensor, dict[int, str]]]:
+    """Yield batches of positions, their images, uint8 [b, 3, S, S], and why those that are stand-ins cannot be decoded.
+
+    The threads decode ahead while the caller works on what was yielded; whoever may stop before the end closes this.
+
+    Raises:
+        UnreadableError: an image cannot be read, not even some seconds later.
+    """
+    reader = ImageReader(dataset, image_size, 0)
+    pending: deque[tuple[Int64s, Tensor, list[Future[list[int]]]]] = deque()
+    pool = DecodePool(num_workers)
+
+    def finished() -> tuple[Int64s, Tensor, dict[int, str]]:
+        part, images, tasks = pending.popleft()
+        return part, images, {position: reader.reason(position) for task in tasks for position in result_of(task)}
+
     try:
-        for start in range(0, members.size, proxy.batch_size):
-            rows = slice(start, min(start + proxy.batch_size, members.size))
-            pending.append((rows, *_started(pool, reader, members[rows].astype(np.int64), proxy.image_size)))
+        for start in range(0, len(positions), batch_size):
+            part = np.asarray(positions[start : start + batch_size], np.int64)
+            pending.append((part, *_started(pool, reader, part, image_size)))
             if len(pending) > _AHEAD:
-                yield _finished(*pending.popleft())
+                yield finished()
         while pending:
-            yield _finished(*pending.popleft())
+            yield finished()
     finally:
         reader.closing.set()
         pool.close()
@@ -110,10 +124,6 @@ def _started(pool: DecodePool, reader: ImageReader, positions: Int64s, size: int
     pixels = images.numpy()
     parts = [slice(start, start + _IMAGES_PER_TASK) for start in range(0, positions.size, _IMAGES_PER_TASK)]
     return images, [pool.submit(reader.fill, positions[part], pixels[part]) for part in parts]
-
-
-def _finished(rows: slice, images: Tensor, parts: list[Future[list[int]]]) -> tuple[slice, Tensor, list[int]]:
-    return rows, images, [position for part in parts for position in result_of(part)]
 
 
 def _check_space(folder: Path, needed: Bytes) -> None:

@@ -185,7 +185,7 @@ def cluster(
 @app.command(cls=Command)
 def coreset(
     path: DataPath,
-    output: Annotated[Path, typer.Option("--output", "-o", help="A new .subset file, an index over PATH.", metavar="FILE")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="A new .subset file, an index over SET.", metavar="FILE")],
     model: Annotated[
         Path | None,
         typer.Option(help="Whose features are compared: a run's folder, a .pt, .safetensors or .onnx file.", metavar="MODEL"),
@@ -209,7 +209,8 @@ def coreset(
     by: Annotated[
         str,
         typer.Option(
-            help="nms: rare faces first, without those like them (Face-NMS); random: for comparison.",
+            help="nms: rare faces first, without those like them (Face-NMS); random: for comparison, without a model, "
+            "so that --which, --device, --batch-size and --workers change nothing.",
             metavar="WORD",
             parser=choice("--by", ("nms", "random"), "Leave it out for Face-NMS."),
         ),

@@ -53,8 +53,7 @@ def pairwise(labels: Ints, truth: Ints) -> Score:
 def bcubed(labels: Ints, truth: Ints) -> Score:
     """Return the score over all images, N >= 1: for each, the share of its cluster that is of its identity, and the reverse."""
     clusters, identities = (_ranks(each) for each in (alone(labels), truth))
-    cells, each_cell, both = np.unique(clusters * (identities.max() + 1) + identities, return_inverse=True, return_counts=True)
-    del cells
+    _, each_cell, both = np.unique(clusters * (identities.max() + 1) + identities, return_inverse=True, return_counts=True)
     mine = both[each_cell]
     shares = (mine / np.bincount(each)[each] for each in (clusters, identities))
     precision, recall = (float(share.mean()) for share in shares)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -155,8 +154,7 @@ def _searched(features: FaceFeatures, options: CoresetOptions, console: Screen) 
         def next_pass(number: int) -> Advance:
             bars.close()
             what = f"threshold, pass {number} of {MOST_PASSES} at most"
-            bar: AbstractContextManager[Callable[[int], None]] = progress(console, features.positions.size, what)
-            return bars.enter_context(bar)
+            return bars.enter_context(progress(console, features.positions.size, what))
 
         return found_threshold(features, options.share, options.least, next_pass)
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import avg_pool2d, interpolate
 
+from attfc_train.augment.grey import luma
 from attfc_train.augment.randomness import between
 
 QUALITIES: Final = (30.0, 80.0)
@@ -101,8 +102,8 @@ def _cosines() -> Tensor:
 
 def _separated(images: Tensor) -> tuple[Tensor, Tensor]:
     """Return brightness [N, 1, S, S] and colour [N, 2, S, S] (Y - 128, Cb - 128, Cr - 128 of JFIF), whole numbers."""
-    red, green, blue = images.split(1, dim=1)
-    brightness = red * 0.299 + green * 0.587 + blue * 0.114
+    red, _, blue = images.split(1, dim=1)
+    brightness = luma(images)
     colour = torch.cat([(blue - brightness) * 0.564334, (red - brightness) * 0.713267], dim=1)
     return (brightness - 128).round_(), colour.round_().clamp_(-128.0, 127.0)
 

@@ -106,10 +106,9 @@ def differences(profile: TrainProfile, trained: TrainProfile) -> dict[str, tuple
 
 def _settings(profile: TrainProfile) -> dict[str, Any]:
     """Return every setting by its dotted name."""
-    document = profile.document()
     flat: dict[str, Any] = {}
     for section in SECTIONS:
-        flat |= _flat(document[section], section)
+        flat |= _flat(getattr(profile, section).model_dump(mode="json"), section)
     return flat
 
 

@@ -142,7 +142,7 @@ def with_overrides(profile: TrainProfile, assignments: Iterable[str]) -> TrainPr
         UsageError: not an assignment, or no such setting.
         ProfileError: the result breaks a rule of the schema.
     """
-    document = profile.document()
+    document = profile.model_dump(mode="json")
     assignments = list(assignments)
     if any(assignment.startswith("run.epochs=") for assignment in assignments):
         document["run"]["steps"] = None  # a number of steps would win over the epochs that were just asked for

@@ -206,10 +206,6 @@ class TrainProfile(Frozen):
             document.pop("teacher", None)
         return document
 
-    def document(self) -> dict[str, Any]:
-        """Return the profile as JSON has it, with every section."""
-        return {**self.model_dump(mode="json"), "teacher": self.teacher.model_dump(mode="json")}
-
     @model_validator(mode="after")
     def _warm_up_within_run(self) -> Self:
         if self.run.steps is not None and self.optim.warmup >= self.run.steps:

@@ -62,7 +62,8 @@ class HeadSite:
 
 def build_head(settings: HeadSettings, site: HeadSite, device: torch.device) -> Head:
     """Build a fresh head of the settings' kind on `device`."""
+    from attfc_train.heads.running_margin import running_margin
+
     head: Head = importlib.import_module(HEADS[settings.kind].module).build(settings, site, device)
-    statistics = importlib.import_module("attfc_train.heads.running_margin")
-    head.running = statistics.running_margin(settings.margin, device)
+    head.running = running_margin(settings.margin, device)
     return head

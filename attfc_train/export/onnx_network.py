@@ -82,6 +82,7 @@ class OnnxNetwork(nn.Module):
     def __init__(self, graph: Graph, device: torch.device, is_empty: bool = False) -> None:
         super().__init__()
         self._graph = graph
+        self._uses = _last_uses(graph)
         self._buffer_of: dict[str, str] = {}
         self._constants: dict[str, Value] = {}
         for number, (name, array) in enumerate(graph.constants.items()):
@@ -99,24 +100,24 @@ class OnnxNetwork(nn.Module):
         """Return embeddings, not normalised."""
         values: dict[str, Value] = {**self._constants, self._graph.data: images}
         values |= {name: self.get_buffer(buffer) for name, buffer in self._buffer_of.items()}
-        uses = self._last_uses()
         for place, node in enumerate(self._graph.nodes):
             results = OPERATORS[node.op]([values[name] if name else None for name in node.inputs], node.attributes)
             several = results if isinstance(results, tuple) else (results,)
             values |= dict(zip(node.outputs, several, strict=False))  # Dropout's mask is not made
             del results, several
-            for name in uses.get(place, ()):  # else every map of the network would live to the end
+            for name in self._uses.get(place, ()):  # else every map of the network would live to the end
                 values.pop(name, None)
         return cast(Tensor, values[self._graph.result]).float()
 
-    def _last_uses(self) -> dict[int, list[str]]:
-        """Return what is needed for the last time at each place."""
-        last = {name: place for place, node in enumerate(self._graph.nodes) for name in node.inputs}
-        uses: dict[int, list[str]] = {}
-        for name, place in last.items():
-            if name != self._graph.result:
-                uses.setdefault(place, []).append(name)
-        return uses
+
+def _last_uses(graph: Graph) -> dict[int, list[str]]:
+    """Return what is needed for the last time at each place."""
+    last = {name: place for place, node in enumerate(graph.nodes) for name in node.inputs}
+    uses: dict[int, list[str]] = {}
+    for name, place in last.items():
+        if name != graph.result:
+            uses.setdefault(place, []).append(name)
+    return uses
 
 
 def _whole(values: Any) -> list[int]:

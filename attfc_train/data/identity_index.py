@@ -106,7 +106,10 @@ class IdentityIndex:
         if self.known_digest:
             return self.known_digest
         state = hashlib.blake2b(digest_size=_DIGEST_BYTES)
-        for part in (self.labels.astype(np.int64), self.original_labels, *self.marks):
+        state.update(self.num_images.to_bytes(8, "little"))
+        for start in range(0, self.num_images, _BLOCK):
+            state.update(self.labels[start : start + _BLOCK].astype(np.int64).data)
+        for part in (self.original_labels, *self.marks):
             state.update(len(part).to_bytes(8, "little"))
             state.update(np.ascontiguousarray(part).data if isinstance(part, np.ndarray) else part)
         return state.hexdigest()

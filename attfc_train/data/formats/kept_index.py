@@ -85,7 +85,8 @@ def kept_or_made(
     if next(iter(arrays.values())).size < indexed.fewest:
         return arrays
     report.say(_written(indexed, arrays, made))
-    mapped = _kept(indexed, check) if sum(array.nbytes for array in arrays.values()) >= _LARGE else None
+    is_large = sum(array.nbytes for array in arrays.values()) >= _LARGE
+    mapped = _kept(indexed, lambda _: None) if is_large else None  # what was written just now fits the data
     return arrays if mapped is None else mapped[0]
 
 
@@ -194,7 +195,7 @@ def _read(path: Path, fingerprint: str, check: Callable[[Arrays], object]) -> tu
         report.say(str(said))
     arrays = _arrays(mapped, header["arrays"], len(first) + len(line))
     check(arrays)
-    mapped.madvise(mmap.MADV_DONTNEED)  # the sums have touched all of it, which need not stay in this process
+    mapped.madvise(mmap.MADV_DONTNEED)
     return arrays, report
 
 
@@ -212,6 +213,7 @@ def _arrays(mapped: mmap.mmap, listed: list[Any], begin: Bytes) -> Arrays:
         arrays[name] = np.frombuffer(mapped, dtype, count, offset) if count else np.zeros(0, dtype)
         if _sum(arrays[name]) != total:
             raise ValueError("other bits")
+        mapped.madvise(mmap.MADV_DONTNEED)  # the sum has touched all of it, which need not stay in this process
         offset += arrays[name].nbytes + -arrays[name].nbytes % _ALIGNED
     if offset != len(mapped):
         raise ValueError(offset)

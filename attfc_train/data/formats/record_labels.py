@@ -125,7 +125,9 @@ def labelled_images(file: RecordFile, keys: Int64s, offsets: Int64s, report: Dat
     if images is None:
         ends = np.empty_like(offsets)
         ends[imageless] = looked.ends
-        images, ends[where] = _by_headers(file, keys[where], offsets[where], report)
+        of_images = ends[where]  # a part of them where it can be
+        images = _by_headers(file, keys[where], offsets[where], of_images, report)
+        ends[where] = of_images
         kind = "records of InsightFace's image ranges not used, because they do not fit the images"
         _count(report, kind, looked.is_range, passed_over)
         _report_unlisted(file, _gaps(file, offsets, ends, order), report)
@@ -236,9 +238,12 @@ def _by_ranges(file: RecordFile, keys: Int64s, offsets: Int64s, imageless: _Look
     return Images(keys, offsets, np.repeat(labels, end - first), look_right)
 
 
-def _by_headers(file: RecordFile, keys: Int64s, offsets: Int64s, report: DataReport) -> tuple[Images, Int64s]:
-    """Return the images with the label in each one's header, the first where there are several, and the records' ends."""
-    ends = np.empty(keys.size, dtype=np.int64)
+def _by_headers(file: RecordFile, keys: Int64s, offsets: Int64s, ends: Int64s, report: DataReport) -> Images:
+    """Return the images with the label in each one's header, the first where there are several.
+
+    Args:
+        ends: int64 [N], receives where each record ends.
+    """
     labels = np.empty(keys.size, dtype=np.int32)
     filled = np.empty(keys.size, dtype=np.bool_)
     look_right = np.empty(keys.size, dtype=np.bool_)
@@ -256,7 +261,7 @@ def _by_headers(file: RecordFile, keys: Int64s, offsets: Int64s, report: DataRep
         raise DataError(f"'{file.path}' must hold images", "none", "Check that it is a training set.")
     several.report(report)
     where = _as_slice(filled)
-    return Images(keys[where], offsets[where], labels[where], look_right[where]), ends
+    return Images(keys[where], offsets[where], labels[where], look_right[where])
 
 
 class _Several:

@@ -49,9 +49,9 @@ def test_a_right_index_stays(path, make_index):
     index = path.with_suffix(".idx")
     lines = index.read_text().splitlines(keepends=True)
     index.write_text("".join(reversed(lines)))
-    before = index.stat()
+    before = index.stat().st_ino, index.stat().st_mtime_ns
     assert make_index(path) == f"{index} is right already: 6 records."
-    assert index.stat() == before
+    assert (index.stat().st_ino, index.stat().st_mtime_ns) == before  # not written again
 
 
 def test_a_shorter_index_is_wrong(path, make_index):

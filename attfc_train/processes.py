@@ -11,10 +11,14 @@ from __future__ import annotations
 import ctypes
 import os
 import runpy
+import shutil
 import signal
 import sys
 import threading
 import time
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from attfc_train.cuda_environment import ignore_harmless_warnings
 
@@ -25,24 +29,37 @@ _PR_SET_PDEATHSIG = 1
 """linux/prctl.h"""
 
 
-def command(module: str, *arguments: str) -> list[str]:
+def command(module: str, *arguments: str, scratch: Path | None = None) -> list[str]:
     """Return the command line that runs a module as a program, to be started by this thread.
 
     The program sees the modules that this process sees: with ``-m`` the folder that the user happens to be in would come first.
+
+    Args:
+        scratch: folder that the program removes when it ends as an orphan; otherwise this process does.
     """
     program = (
         f"import sys; sys.path[:] = {[str(folder) for folder in sys.path]!r}; from attfc_train.processes import run; run()"
     )
-    return [sys.executable, "-c", program, str(os.getpid()), str(int(_lasts())), module, *arguments]
+    return [sys.executable, "-c", program, str(os.getpid()), str(int(_lasts())), str(scratch or ""), module, *arguments]
 
 
 def run() -> None:
     """Run the module that `command` named, following the process that made the command."""
-    parent, lasts, module, *arguments = sys.argv[1:]
-    follow(int(parent), lasts=lasts == "1")
-    ignore_harmless_warnings()
-    sys.argv[1:] = arguments
-    runpy.run_module(module, run_name="__main__", alter_sys=True)
+    parent, lasts, scratch, module, *arguments = sys.argv[1:]
+    if scratch:
+        signal.signal(signal.SIGTERM, _leave)  # until the module has its own handler
+    try:
+        follow(int(parent), lasts=lasts == "1")
+        ignore_harmless_warnings()
+        sys.argv[1:] = arguments
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+    finally:
+        if scratch and os.getppid() != int(parent):
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _leave(number: int, _frame: FrameType | None) -> NoReturn:
+    sys.exit(128 + number)
 
 
 def follow(parent: int, *, lasts: bool = True) -> None:

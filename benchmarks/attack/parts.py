@@ -85,7 +85,9 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "full disks": Scenario(FullDisks, 80, 0.12, "one line and exit code 9, nothing left over; with room again the same bits"),
     "pairs of trainers": Scenario(Rivals, 30, 0.05, "one trains to the same bits, the other is told that it is in use"),
     "screens": Scenario(Terminals, 10, 0.02, "training goes on, or stops with its state saved, to the same bits"),
-    "killed tunings": Scenario(Tunings, 10, 0.3, "no process is left 10 s later, and no file; the study can be gone on with"),
+    "killed tunings": Scenario(
+        Tunings, 10, 0.3, "no process is left 10 s later, no file after the next tuning; the study can be gone on with"
+    ),
 }
 
 

@@ -78,8 +78,14 @@ class Tunings:
         orphans = _outliving(mark)
         if orphans:
             return Outcome("crash", f"orphans {HANG_SECONDS} s later: {orphans}")
-        left = sorted(path.name for path in (folder / _TEMPORARY).iterdir() if not _is_torchs(path))
-        return Outcome("silent", f"left over: {left}") if left else Outcome("same")
+        return self._swept(folder) if kind == _KINDS[0] else _judged_left(folder)
+
+    def _swept(self, folder: Path) -> Outcome:
+        """Return whether what a killed tuning left goes with the next one: between trainings nobody else can remove it."""
+        if _judged_left(folder).is_right:
+            return Outcome("same")
+        told = self._gone_on(folder)
+        return _judged_left(folder) if told.is_right else told
 
     def _gone_on(self, folder: Path) -> Outcome:
         """Resume the study; one that had not begun is begun."""
@@ -137,6 +143,11 @@ def _outliving(mark: str) -> list[int]:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     return left
+
+
+def _judged_left(folder: Path) -> Outcome:
+    left = sorted(path.name for path in (folder / _TEMPORARY).iterdir() if not _is_torchs(path))
+    return Outcome("silent", f"left over: {left}") if left else Outcome("same")
 
 
 def _is_torchs(path: Path) -> bool:

@@ -1,24 +1,19 @@
 """One short training in a process of its own: ``attfc-train`` with a profile, watched through its record.
 
-Like `attfc_planner.plan.launch`, but limited in time, silent, and stopped early where its evaluations say so. As a program this
-module is the trainer itself, with the folder that it is to leave nothing of as its first argument: a tuning that is killed
-cannot remove it, while its training is told to end, and saves (`attfc_train.processes`).
+Like `attfc_planner.plan.launch`, but limited in time, silent, and stopped early where its evaluations say so. Where the tuning
+is killed, its training is told to end, saves, and removes the folder of both (`attfc_train.processes`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
-import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
-from typing import Any, Literal, NoReturn, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from attfc_train.errors import DeviceMemoryError
 from attfc_train.processes import command
@@ -87,7 +82,7 @@ def _started(place: Scratch, kind: str) -> Iterator[subprocess.Popen[bytes]]:
     """Start the trainer; end it when the context is left."""
     folder = place.folder
     arguments = ["--profile", str(folder / "profile.json"), "--output", str(folder / "run"), "--device", kind]
-    trainer = command("attfc_planner.tune.stages.short_training", str(folder), *arguments, "--on-oom", "fail")
+    trainer = command("attfc_train.cli", *arguments, "--on-oom", "fail", scratch=folder)
     with (folder / "output").open("wb") as output, (folder / "errors").open("wb") as errors:
         child = subprocess.Popen(trainer, stdin=subprocess.DEVNULL, stdout=output, stderr=errors, pass_fds=(place.lock,))
         try:
@@ -152,25 +147,3 @@ def _result(folder: Path, code: int, stopped: Outcome | None, seconds: float) ->
 
 def _lines(path: Path) -> list[str]:
     return path.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-
-
-def main() -> None:
-    """Train as attfc-train does, and remove the folder if the process that started this one is gone by then."""
-    from attfc_train import cli
-
-    folder = Path(sys.argv.pop(1))
-    parent = os.getppid()
-    signal.signal(signal.SIGTERM, _leave)  # until the trainer has its own handler
-    try:
-        cli.main()
-    finally:
-        if os.getppid() != parent:
-            shutil.rmtree(folder, ignore_errors=True)
-
-
-def _leave(number: int, _frame: FrameType | None) -> NoReturn:
-    sys.exit(128 + number)
-
-
-if __name__ == "__main__":
-    main()

@@ -69,6 +69,17 @@ def test_a_killed_tunings_training_removes_its_folder(temporary: Path) -> None:
     assert wait_until(lambda: not left(temporary))
 
 
+def test_a_training_whose_tuning_is_gone_at_once_removes_its_folder(temporary: Path) -> None:
+    """Catches a child that is told to end before it can remove anything."""
+    program = (
+        "import os, subprocess, time; from attfc_train.processes import command; from attfc_train.scratch import scratch\n"
+        "with scratch() as place:\n"
+        "    subprocess.Popen(command('attfc_train.cli', '--preset', 'tiny', scratch=place.folder)); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 9
+    assert wait_until(lambda: not left(temporary))
+
+
 def trainers(folder: Path) -> list[int]:
     found = []
     for entry in Path("/proc").iterdir():

@@ -15,8 +15,8 @@ from attfc_planner.commands.option_checks import (
     MAX_TRIALS,
     backbone_word,
     backbones,
-    check_limits,
     check_output,
+    check_preference,
     check_values,
     checked_head,
     checked_teacher,
@@ -107,7 +107,7 @@ def plan(
     for name in compared:
         check_values(name, image_size, epochs, precision)
     kind = checked_head(head)
-    check_limits(prefer, max_hours, max_memory)
+    check_preference(prefer)
     check_output(output)
     taught_by, embedding_size = checked_teacher(teacher, image_size)
     if train and taught_by.is_missing:
@@ -276,7 +276,7 @@ def tune(
     """Plan, then try settings with real train steps and short trainings on --data, and write best.json."""
     check_values(backbone, image_size, epochs, precision)
     kind = "auto" if checked_head(head) in HEAD_WORDS else head
-    check_limits(prefer, None, None)
+    check_preference(prefer)
     check_output(output)
     num_ids, num_images = size_of_data(data, None, None)
 

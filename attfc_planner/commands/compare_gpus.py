@@ -12,7 +12,7 @@ import typer
 from attfc_planner.commands import options
 from attfc_planner.commands.option_checks import (
     backbones,
-    check_limits,
+    check_preference,
     check_values,
     checked_head,
     checked_word,
@@ -73,7 +73,7 @@ def compare_gpus(
     for name in compared:
         check_values(name, image_size, epochs, precision)
     kind = checked_head(head)
-    check_limits(prefer, None, None)
+    check_preference(prefer)
     _check_sort(sort, price)
     num_ids, num_images = size_of_data(data, ids, images)
     _check_hours(num_images, hours, price)

@@ -49,7 +49,7 @@ def backbone_word(text: str) -> str:
 
 
 def real(option: str, least: float, example: float) -> Callable[[str], float]:
-    """Return the parser of an option that is a number of at least `least`."""
+    """Return the parser of an option that is a number from `least` to `MAX_LIMIT`."""
 
     def parsed(text: str) -> float:
         from attfc_train.errors import UsageError
@@ -61,6 +61,8 @@ def real(option: str, least: float, example: float) -> Callable[[str], float]:
         if not value >= least:
             rule = f"{option} must be a number of at least {least:g}"
             raise UsageError(rule, f"'{text}'", f"Example: {option} {example:g}.")
+        if value > MAX_LIMIT:
+            raise UsageError(f"{option} must be at most {MAX_LIMIT:,}", f"'{text}'", f"Example: {option} {example:g}.")
         return value
 
     return parsed
@@ -195,18 +197,13 @@ def checked_teacher(word: str | None, image_size: int) -> tuple[TeacherSettings,
     return described_teacher(Path(word))
 
 
-def check_limits(prefer: str, max_hours: float | None, max_memory: float | None) -> None:
-    """Check that preference and limits make sense.
+def check_preference(prefer: str) -> None:
+    """Check ``--prefer``.
 
     Raises:
-        UsageError: they do not.
+        UsageError: no such preference.
     """
-    from attfc_train.errors import UsageError
-
     checked_word("--prefer", "speed, balanced or accuracy", prefer, ("balanced", "speed", "accuracy"))
-    for option, value in (("--max-hours", max_hours), ("--max-memory", max_memory)):
-        if value is not None and not value <= MAX_LIMIT:
-            raise UsageError(f"{option} must be at most {MAX_LIMIT:,}", f"{value:g}", "Leave it out for no limit.")
 
 
 def backbones(given: list[str] | None) -> list[str]:

@@ -118,10 +118,15 @@ def _choice(problem: Problem, per_hour: float | None) -> CardChoice:
     return CardChoice(problem.gpu, chosen, short, per_hour)
 
 
+def _fastest_untimed(problem: Problem) -> Candidate | None:
+    limits = replace(problem.limits, max_hours=None)
+    untimed = screened(problem.spaces, problem.evaluate, limits, problem.base.optim.batch_size)
+    return untimed.front[0] if untimed.front else None
+
+
 def _short(problem: Problem) -> str:
     """Return what a card is short of: hours where something would fit, else what the nearest kind of head is short of."""
-    untimed = screened(problem.spaces, problem.evaluate, replace(problem.limits, max_hours=None), problem.base.optim.batch_size)
-    fastest = untimed.front[0] if untimed.front else None
+    fastest = _fastest_untimed(problem) if problem.limits.max_hours is not None else None
     if fastest is not None and fastest.hours_interval is not None:
         return f"{time_words(fastest.hours_interval)} at best"
     kind, nearest = misses(problem.spaces, problem.evaluate, problem.limits, problem.gpu.name)[0]

@@ -89,6 +89,7 @@ def test_the_table_fits_the_screen(compare: Compare, columns: int) -> None:
         ((*CARDS, "--sort", "cost"), "--sort cost needs --price"),
         ((*CARDS, "--sort", "price"), "--sort must be time or cost, but got 'price'"),
         ((*CARDS, "--hours", "0"), "--hours must be a number of at least 0.001"),
+        ((*CARDS, "--hours", "inf"), "--hours must be at most 1,000,000, but got 'inf'"),
     ],
 )
 def test_what_makes_no_sense_is_refused_in_one_line(arguments: tuple[str, ...], message: str, refusal: Any) -> None:

@@ -50,6 +50,12 @@ ORACLES: Mapping[str, Oracle] = {
     "index": Oracle((DataError,), "refused, or every image is read under its label, once, or counted as passed over"),
     "folder": Oracle((DataError, UsageError), "refused, or every image of a plain file is read, or counted as passed over"),
     "images": Oracle((DataError,), "refused, or 32 x 32 pixels of 8 bits, within the time and the memory"),
+    "tar": Oracle((DataError,), "refused, or every untouched image is read under its label or counted as passed over"),
+    "parquet": Oracle((DataError,), "refused, or as many images as before, or those that are missing are counted"),
+    "lmdb": Oracle((DataError,), "refused, or every untouched image is read under its label or counted as passed over"),
+    "list": Oracle((DataError,), "refused, or every line that is whole is read, or counted as passed over"),
+    "subset": Oracle((DataError, UsageError), "refused, or the same images and labels; forged, only images of its source"),
+    "kept index": Oracle((), "missing, or the same numbers"),
     "bin": Oracle(
         (VerificationSetError,), "refused, or as many pairs as before, each untouched image in its place; nothing runs"
     ),
@@ -94,6 +100,29 @@ def judge_images(clean: Sequence[Item], frames: Sequence[bytes], content: bytes,
         if number > max(content.count(image), 1):
             raise Silent(f"an image of label {label} was read {number} times and is {content.count(image)} times in the file")
     if found == Counter(clean) and not is_said:
+        return "same"
+    return "said" if is_said else "other"
+
+
+def judge_listed(clean: Mapping[bytes, Item], content: bytes, taken: Sequence[Item], is_said: bool) -> Kind:
+    """Judge what was read of images that a text lists.
+
+    Args:
+        clean: line -> the image of it.
+        content: the damaged text.
+        is_said: whether anything was counted or said.
+    """
+    lines = set(content.split(b"\n"))
+    whole = [item for line, item in clean.items() if line in lines]
+    found = Counter(taken)
+    missing = [item for item in whole if item not in found]
+    if missing and not is_said:
+        raise Silent(f"{len(missing)} images whose lines are whole were passed over without a word")
+    known = {image for _, image in clean.values()}
+    for (label, image), number in found.items():
+        if image not in known or number > 1:
+            raise Silent(f"an image of label {label} was read {number} times")
+    if found == Counter(clean.values()) and not is_said:
         return "same"
     return "said" if is_said else "other"
 

@@ -14,6 +14,14 @@ from benchmarks.attack.formats.base import Format
 from benchmarks.attack.formats.bins import DamagedBins
 from benchmarks.attack.formats.caches import DamagedMeasurements, DamagedTraces
 from benchmarks.attack.formats.logs import DamagedLogs, DamagedReports
+from benchmarks.attack.formats.packages import (
+    DamagedKeptIndices,
+    DamagedLists,
+    DamagedLmdbs,
+    DamagedParquets,
+    DamagedSubsets,
+    DamagedTars,
+)
 from benchmarks.attack.formats.pictures import DamagedImages, OddFolders
 from benchmarks.attack.formats.profiles import DamagedGpuProfiles, DamagedProfiles
 from benchmarks.attack.formats.records import DamagedIndex, DamagedRecords
@@ -37,9 +45,15 @@ _ALONE: Final[tuple[type[Format], ...]] = (
     DamagedGpuProfiles,
     DamagedIndex,
     DamagedRecords,
+    DamagedKeptIndices,
+    DamagedTars,
+    DamagedLists,
+    DamagedSubsets,
     DamagedImages,
     DamagedJournals,
     OddFolders,
+    DamagedLmdbs,
+    DamagedParquets,
     DamagedDatabases,
 )
 _OF_A_RUN: Final[tuple[Callable[[Path, Path], Format], ...]] = (

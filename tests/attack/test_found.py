@@ -14,12 +14,15 @@ import zlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
 from attfc_planner.gpu.detect import find_gpu
 from attfc_train.data.decode import decode
+from attfc_train.data.formats.kept_index import Indexed, kept_or_made
+from attfc_train.data.report import DataReport
 from attfc_train.errors import CheckpointError, DataError, ProfileError, StorageError
 from attfc_train.profile.file import load_profile, profiles_folder
 from attfc_train.run.checkpoint import load_encoder
@@ -163,3 +166,22 @@ def test_a_damaged_pickle_is_refused_and_nothing_else_is_said(tmp_path: Path) ->
         with pytest.raises(CheckpointError):
             load_tensors(path)
     assert said == []
+
+
+@pytest.mark.parametrize("size", [10_000, 100_000])
+def test_blocks_of_a_kept_index_that_change_places_are_seen(tmp_path: Path, size: int) -> None:
+    """Catches a sum that does not know where its terms stand: a disk that gives one sector for another."""
+    data = tmp_path / "data.bin"
+    data.write_bytes(b"faces")
+    indexed = Indexed([data], tmp_path, "tar-1", "faces")
+    kept_or_made(indexed, lambda _: {"places": np.arange(size)}, DataReport())
+    (kept,) = tmp_path.glob(".data.bin*")
+    content = bytearray(kept.read_bytes())
+    begin = len(content) - 8 * size
+    for first, second in ((0, 4096), (512, 32768), (len(content) - begin - 1024, len(content) - begin - 512)):
+        other = bytearray(content)
+        one, two = (slice(begin + place, begin + place + 512) for place in (first, second))
+        other[one], other[two] = content[two], content[one]
+        kept.unlink()
+        kept.write_bytes(other)
+        assert kept_or_made(indexed, lambda _: {"places": np.zeros(1, np.int64)}, DataReport())["places"].size == 1

@@ -2,7 +2,7 @@
 
 The file lies beside the data, hidden, or in the cache folder where the data cannot be written to. It says of which files it is
 the index; where one has another name, size, time of change, or first or last bytes, it is made anew. It begins with a line that
-has a digest of the next, which is JSON; behind it the arrays lie one after the other, whose sums the JSON has. The file may
+has a digest of the next, which is JSON; behind it the arrays lie one after the other, whose digests the JSON has. The file may
 have come with the data from anywhere: nothing in it is executed, and what is not as it was written, or does not fit, counts as
 missing. All processes share the pages of a mapped file. It is read-only and only ever replaced by another: cut short in its
 place, it would end the processes that have it mapped.
@@ -31,9 +31,11 @@ from attfc_train.units import Bytes
 
 Arrays = dict[str, NDArray[Any]]
 
-_START: Final = b"attfc index 2 "
+_START: Final = b"attfc index 3 "
 _MAX_HEADER: Final = 2**24
 _ALIGNED: Final = 64
+_ROW: Final[Bytes] = 2**15
+"""Of the table whose sums are taken."""
 _ENDS: Final[Bytes] = 4096
 """At the beginning and the end of the first and the last file, which are part of the fingerprint."""
 _LARGE: Final[Bytes] = 2**24
@@ -155,7 +157,7 @@ def _write(file: BinaryIO, fingerprint: str, arrays: Arrays, report: DataReport)
     os.fchmod(file.fileno(), 0o444)
     header = {
         "fingerprint": fingerprint,
-        "arrays": [[name, array.dtype.str, int(array.size), _sum(array)] for name, array in arrays.items()],
+        "arrays": [[name, array.dtype.str, int(array.size), _sums(array)] for name, array in arrays.items()],
         "remarks": [[remark.kind, remark.count, remark.example] for remark in report.remarks],
         "lines": report.lines()[: -len(report.remarks) or None],  # these come before the remarks
     }
@@ -189,10 +191,10 @@ def _read(path: Path, fingerprint: str, check: Callable[[Arrays], object]) -> tu
         mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
     report = DataReport()
     for kind, count, example in header["remarks"]:
-        remark = Remark(str(kind), int(count), str(example))
+        remark = Remark(shown(str(kind)), int(count), shown(str(example)))
         report.count(remark.kind, remark.count, remark.example)
     for said in header["lines"]:
-        report.say(str(said))
+        report.say(shown(str(said)))
     arrays = _arrays(mapped, header["arrays"], len(first) + len(line))
     check(arrays)
     mapped.madvise(mmap.MADV_DONTNEED)
@@ -207,11 +209,11 @@ def _arrays(mapped: mmap.mmap, listed: list[Any], begin: Bytes) -> Arrays:
     """
     arrays: Arrays = {}
     offset = begin + -begin % _ALIGNED
-    for name, dtype, count, total in listed:
+    for name, dtype, count, digest in listed:
         if dtype not in _TYPES or not isinstance(count, int) or count < 0:
             raise ValueError(dtype)
         arrays[name] = np.frombuffer(mapped, dtype, count, offset) if count else np.zeros(0, dtype)
-        if _sum(arrays[name]) != total:
+        if _sums(arrays[name]) != digest:
             raise ValueError("other bits")
         mapped.madvise(mmap.MADV_DONTNEED)  # the sum has touched all of it, which need not stay in this process
         offset += arrays[name].nbytes + -arrays[name].nbytes % _ALIGNED
@@ -220,8 +222,16 @@ def _arrays(mapped: mmap.mmap, listed: list[Any], begin: Bytes) -> Arrays:
     return arrays
 
 
-def _sum(array: NDArray[Any]) -> int:
-    """Return the sum of an array's 64-bit words modulo 2**64, which every flipped bit changes; as fast as memory is read."""
+def _sums(array: NDArray[Any]) -> str:
+    """Return a digest of sums of an array's 64-bit words, modulo 2**64, by rows and by columns of a table.
+
+    A flipped bit changes a sum of either; two blocks that change places change the rows' where they lie in different rows, else
+    the columns'. Nearly as fast as memory is read.
+    """
     content = np.ascontiguousarray(array).view(np.uint8)
-    whole = content.size // 8 * 8
-    return (int(content[:whole].view(np.uint64).sum()) + int.from_bytes(content[whole:].tobytes(), "little")) % 2**64
+    whole = content.size // _ROW * _ROW
+    words = content[:whole].view(np.uint64).reshape(-1, _ROW // 8)
+    state = hashlib.blake2b(content[whole:].tobytes(), digest_size=16)
+    state.update(words.sum(axis=1).data)
+    state.update(words.sum(axis=0).data)
+    return state.hexdigest()

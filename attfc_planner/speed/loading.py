@@ -25,6 +25,7 @@ _OTHER_HOST = 1.3
 """Factor by which the cores of another machine may be slower or faster; an EPYC's decoded 0.8 of what the Xeon's do."""
 _ELSEWHERE = ", and for the cores of another machine"
 _MEASURED = "measured"
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,7 @@ class DecodeRate:
 STATED = DecodeRate(
     Range(2500.0, 7000.0),
     112,
-    "stated: JPEG of 112 x 112 pixels in memory, as the loader read LFW (docs/data.md), on cores of an Xeon and an EPYC; "
-    "--data measures yours",
+    "stated: JPEG of 112 x 112 pixels, as measured with LFW (docs/planning.md); --data measures yours",
 )
 """Two cores of the loader made 6,957 images/s; simplejpeg alone made 6,200 on an EPYC's core and 7,800 on an Xeon's, of which
 `LOADER_SHARE` leaves 2,800 to 7,000. Older cores may be slower."""
@@ -110,19 +110,19 @@ class LoadingSpeed:
     @property
     def ceiling(self) -> float:
         """Return the middle of what is decoded; infinite where nothing limits."""
-        return math.inf if self.fed is None else (self.fed.low + self.fed.high) / 2
+        return math.inf if self.fed is None else _middle(self.fed)
 
     @property
     def needed_cores(self) -> int | None:
         """Return the fewest cores that do not limit; None where more would not help decoding alone."""
         if self.is_kept or self.is_shared:
             return None
-        return max(1, math.ceil(self.unfed.middle / self.queries_per_core.middle * (1 - 1e-9)))
+        return max(1, math.ceil(_middle(self.unfed) / _middle(self.queries_per_core) * (1 - _ROUNDING)))
 
     @property
     def is_limit(self) -> bool:
         """Return whether the rest of the step waits for images."""
-        return self.fed is not None and self.fed.middle < self.unfed.middle * (1 - 1e-9)
+        return self.ceiling < _middle(self.unfed) * (1 - _ROUNDING)
 
     @property
     def words(self) -> str:
@@ -172,6 +172,11 @@ def loading_speed(profile: TrainProfile, gpu: GpuProfile, rate: DecodeRate, unfe
 def stays_decoded(num_images: int | None, image_size: int, cache_bytes: Bytes) -> bool:
     """Return whether the loader keeps all images decoded, so that none is decoded twice (``data.cache_bytes``)."""
     return num_images is not None and num_images * 3 * image_size**2 <= cache_bytes
+
+
+def _middle(rates: Range) -> float:
+    """Return about how much a range of rates is, as everywhere where one figure stands for it."""
+    return (rates.low + rates.high) / 2
 
 
 def cores_words(cores: int) -> str:

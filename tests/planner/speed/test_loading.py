@@ -154,7 +154,7 @@ def test_measured_steps_wait_for_the_loader() -> None:
     waiting = bare.with_steps(50_000.0, "steps")
     assert waiting.images_per_second.low == pytest.approx(bare.loading.ceiling)
     assert waiting.limited_by == "data loading (2 cores)"
-    assert waiting.loading.needed_cores == math.ceil(50_000 / STATED.per_core.middle)
+    assert waiting.loading.needed_cores == math.ceil(50_000 / 4750)
 
 
 def test_another_host_is_said_and_a_cpu_has_none() -> None:

@@ -21,6 +21,7 @@ from attfc_planner.commands.option_checks import (
     checked_head,
     checked_teacher,
     checked_word,
+    opened,
     real,
     size_of_data,
     whole,
@@ -56,6 +57,7 @@ def plan(
     ids: options.Ids = None,
     images: options.Images = None,
     data: options.Data = None,
+    cores: options.Cores = None,
     val: options.Val = None,
     backbone: options.Backbones = None,
     head: options.Head = "auto",
@@ -112,8 +114,10 @@ def plan(
     taught_by, embedding_size = checked_teacher(teacher, image_size)
     if train and taught_by.is_missing:
         raise UsageError("--train needs a trained --teacher", f"the network '{teacher}'", "Give its file or run.")
-    num_ids, num_images = size_of_data(data, ids, images)
+    dataset = opened(data)
+    num_ids, num_images = size_of_data(dataset, ids, images)
 
+    from attfc_planner.commands.decoding import decoding_of
     from attfc_planner.commands.plan import plan_and_train
     from attfc_planner.plan.request import PlanRequest
     from attfc_train.profile.file import load_profile
@@ -135,7 +139,9 @@ def plan(
         tuned=None if tuned is None else load_profile(tuned),
         val=tuple(val or ()),
         teacher=taught_by,
+        cores=cores,
         embedding_size=embedding_size,
+        decoding=decoding_of(dataset, image_size),
         num_trials=trials,
         seed=seed,
         command=shlex.join(["attfc-plan", *shown_command(sys.argv[1:])]),
@@ -161,6 +167,7 @@ def explain(
     profile: Annotated[Path, typer.Argument(help="Training profile, such as the best.json of a plan.")],
     gpu: Annotated[str | None, typer.Option(help="Another device than the one that was planned for; as for a plan.")] = None,
     plot: Annotated[Path | None, typer.Option(help="Write memory over the step as an SVG file.")] = None,
+    cores: options.Cores = None,
 ) -> None:
     """Say where a profile's memory goes, when the peak is, and what every knob would change."""
     from attfc_train.screen import Screen
@@ -170,7 +177,7 @@ def explain(
 
     from attfc_planner.commands.explain import explain_file
 
-    explain_file(Screen(), profile, gpu, plot)
+    explain_file(Screen(), profile, gpu, plot, cores)
 
 
 @app.command(cls=Command)
@@ -278,9 +285,11 @@ def tune(
     kind = "auto" if checked_head(head) in HEAD_WORDS else head
     check_preference(prefer)
     check_output(output)
-    num_ids, num_images = size_of_data(data, None, None)
+    dataset = opened(data)
+    num_ids, num_images = size_of_data(dataset, None, None)
 
     from attfc_planner.commands import tune as session
+    from attfc_planner.commands.decoding import decoding_of
     from attfc_planner.plan.request import PlanRequest
 
     request = PlanRequest(
@@ -296,6 +305,7 @@ def tune(
         max_accuracy_drop=max_accuracy_drop,
         prefer=cast("Preference", prefer),
         val=tuple(val or ()),
+        decoding=decoding_of(dataset, image_size),
         num_trials=trials,
         seed=seed,
         command=shlex.join(["attfc-plan", *shown_command(sys.argv[1:])]),

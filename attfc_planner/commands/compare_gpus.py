@@ -16,6 +16,7 @@ from attfc_planner.commands.option_checks import (
     check_values,
     checked_head,
     checked_word,
+    opened,
     real,
     size_of_data,
 )
@@ -46,6 +47,7 @@ def compare_gpus(
     ids: options.Ids = None,
     images: options.Images = None,
     data: options.Data = None,
+    cores: options.Cores = None,
     gpus: Annotated[
         list[str] | None,
         typer.Option(help="Cards as for --gpu of a plan, with commas or repeated; without it all.", metavar="CARD,..."),
@@ -75,9 +77,11 @@ def compare_gpus(
     kind = checked_head(head)
     check_preference(prefer)
     _check_sort(sort, price)
-    num_ids, num_images = size_of_data(data, ids, images)
+    dataset = opened(data)
+    num_ids, num_images = size_of_data(dataset, ids, images)
     _check_hours(num_images, hours, price)
 
+    from attfc_planner.commands.decoding import decoding_of
     from attfc_planner.plan.request import PlanRequest
     from attfc_train.profile.file import load_profile
 
@@ -95,6 +99,8 @@ def compare_gpus(
         max_hours=hours,
         prefer=cast("Preference", prefer),
         tuned=None if tuned is None else load_profile(tuned),
+        decoding=decoding_of(dataset, image_size),
+        cores=cores,
     )
     _compare(request, gpus, price or [], cast("Order", sort))
 

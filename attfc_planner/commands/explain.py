@@ -7,7 +7,7 @@ from pathlib import Path
 from rich.console import Console
 
 from attfc_planner.commands.device import device_for, device_of_plan
-from attfc_planner.explain.explain import differences, explain, explained_profile
+from attfc_planner.explain.explain import differences, explain, explained_profile, hosted
 from attfc_planner.gpu.versions import installed_versions
 from attfc_planner.memory.model import MemoryModel
 from attfc_planner.screens.explain import show_explanation
@@ -19,10 +19,15 @@ from attfc_train.profile.file import load_profile
 from attfc_train.profile.profile import TrainProfile
 
 
-def explain_file(console: Console, path: Path, gpu_word: str | None, plot: Path | None) -> None:
-    """Explain the profile at `path` for its own GPU or for another, and draw the step to `plot`."""
+def explain_file(console: Console, path: Path, gpu_word: str | None, plot: Path | None, cores: int | None = None) -> None:
+    """Explain the profile at `path` for its own GPU or for another, and draw the step to `plot`.
+
+    Args:
+        cores: of the GPU's host; None: those that were planned for, or, on another GPU, those that are here or unknown.
+    """
     document = _with_known_teacher(load_profile(path))
     gpu = device_of_plan(console, document.provenance) if gpu_word is None else device_for(console, gpu_word)
+    gpu = hosted(gpu, document, cores) if gpu_word is None else gpu.in_host(cores)
     profile = explained_profile(document, gpu)
     measured = tuned_accuracy(profile)
     with tracing(console, "Explaining"):

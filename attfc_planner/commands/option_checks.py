@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from attfc_train.data.dataset import FaceDataset
     from attfc_train.data.report import DataReport
     from attfc_train.profile.teacher import TeacherSettings
 
@@ -68,7 +69,23 @@ def real(option: str, least: float, example: float) -> Callable[[str], float]:
     return parsed
 
 
-def size_of_data(data: str | None, ids: int | None, images: int | None) -> tuple[int, int | None]:
+def opened(data: str | None) -> FaceDataset | None:
+    """Open a data set, as ``--data`` names it; None where none is named.
+
+    Raises:
+        UsageError, DataError: see `attfc_train.data.source.open_dataset`.
+    """
+    if data is None:
+        return None
+    from attfc_train.data.source import open_dataset
+    from attfc_train.run.live_line import busy
+    from attfc_train.screen import Screen
+
+    with busy(Screen(stderr=True), "Opening the data set"):
+        return open_dataset(data)
+
+
+def size_of_data(dataset: FaceDataset | None, ids: int | None, images: int | None) -> tuple[int, int | None]:
     """Return identities and images: from the data set if there is one, else from the options.
 
     Raises:
@@ -76,17 +93,12 @@ def size_of_data(data: str | None, ids: int | None, images: int | None) -> tuple
     """
     from attfc_train.errors import UsageError
 
-    if data is None:
+    if dataset is None:
         if ids is None:
             raise UsageError("--ids or --data must be given", "neither", "Example: attfc-plan --gpu auto --ids 2059906.")
         _check_counts(ids, images)
         return ids, images
-    from attfc_train.data.source import open_dataset
-    from attfc_train.run.live_line import busy
-    from attfc_train.screen import Screen
-
-    with busy(Screen(stderr=True), "Opening the data set"):
-        index = open_dataset(data).index
+    index = dataset.index
     _say(index.report)
     for option, given, counted in (("--ids", ids, index.num_ids), ("--images", images, index.num_images)):
         if given not in (None, counted):

@@ -28,6 +28,14 @@ Data = Annotated[
     str | None,
     typer.Option(help="RecordIO or .rec file, folder per identity, .subset, or synthetic:IDSxIMAGES; @FIRST:STOP: a part."),
 ]
+Cores = Annotated[
+    int | None,
+    typer.Option(
+        help="Cores of the GPU's host, which decode the images; without it those that are here, else unknown.",
+        metavar="NUMBER",
+        parser=whole("--cores", 1),
+    ),
+]
 Backbones = Annotated[
     list[str] | None,
     typer.Option(

@@ -16,6 +16,7 @@ from attfc_planner.explain.variations import Variation, variations
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.memory.model import peak_of
 from attfc_planner.memory.timeline import LiveStorage, Timeline, largest_alive, timeline_of
+from attfc_planner.speed.loading import STATED, DecodeRate
 from attfc_planner.speed.model import SpeedPrediction, predict_speed
 from attfc_planner.trace.history import Trace
 from attfc_train.errors import ProfileError
@@ -132,7 +133,7 @@ def explain(
     model.prepare_exact([profile, *(change.profile for change in changes)])
     memory = model.exact(profile)
     history = model.history(profile)
-    speed = predict_speed(profile, gpu, history.costs[-1])
+    speed = predict_speed(profile, gpu, history.costs[-1], decoding_of_profile(profile))
     peak = peak_of(history, history.nbytes)
     timeline = timeline_of(history)
     tensors = sum(peak.alive.values())
@@ -156,6 +157,26 @@ def explain(
         accuracy_parts=measured.parts(profile) if measured else accuracy_parts(profile),
         accuracy_source=measured.source(profile) if measured else source_of(profile),
     )
+
+
+def decoding_of_profile(profile: TrainProfile) -> DecodeRate:
+    """Return what a core decodes: what the profile was planned with, else the stated rate."""
+    loading = None if profile.prediction is None else profile.prediction.loading
+    return STATED if loading is None else DecodeRate.saved(loading)
+
+
+def hosted(gpu: GpuProfile, profile: TrainProfile, cores: int | None) -> GpuProfile:
+    """Return the device that a profile was planned for in the host that it was planned for.
+
+    Args:
+        cores: those of another host; None: the profile's.
+
+    Raises:
+        UsageError: cores are given for a CPU.
+    """
+    loading = None if profile.prediction is None else profile.prediction.loading
+    saved = None if loading is None or gpu.kind == "cpu" else loading.host_cores
+    return gpu.in_host(saved if cores is None else cores)
 
 
 def _points(profile: TrainProfile, measured: MeasuredAccuracy | None) -> float:
@@ -199,7 +220,9 @@ def differences(profile: TrainProfile, now: MemoryPrediction, gpu: GpuProfile, v
 def _change(
     change: Variation, total: Bytes, speed: SpeedPrediction, points_changed: float | None, gpu: GpuProfile, model: ExactMemory
 ) -> KnobChange:
-    speed_then = predict_speed(change.profile, gpu, model.history(change.profile).costs[-1])
+    speed_then = predict_speed(
+        change.profile, gpu, model.history(change.profile).costs[-1], decoding_of_profile(change.profile)
+    )
     return KnobChange(
         name=change.name,
         bytes_changed=model.exact(change.profile).total_bytes - total,

@@ -19,7 +19,7 @@ from attfc_planner.gpu.catalog import find_card, get_card, load_gpu_profile
 from attfc_planner.gpu.fingerprint import CpuFingerprint, CudaFingerprint, cpu_fingerprint, cuda_fingerprint, why_no_gpu
 from attfc_planner.gpu.holders import who_holds
 from attfc_planner.gpu.measurement_cache import EXPANDABLE, Measured, cache_path, read_cached, write_cached
-from attfc_planner.gpu.profile import NOT_IN_CATALOGUE, Architecture, GpuProfile
+from attfc_planner.gpu.profile import NOT_IN_CATALOGUE, THIS_HOST, Architecture, GpuProfile
 from attfc_train.cuda_environment import allocator_setting, expands, prepare
 from attfc_train.document import Precision
 from attfc_train.errors import StorageError, UsageError
@@ -33,7 +33,6 @@ LEAST_COMPUTE_CAPABILITY = 7.5
 _CUDA_OFFERS = "torch.cuda.mem_get_info on this device"
 _DRIVER_LEAVES = "NVML: the driver's total less its reserve"
 _PROBED = "measured by a probe on this device"
-_AFFINITY = "sched_getaffinity of this process"
 _RAM_OFFERS = "the machine's RAM, which this GPU shares"
 _SEVERAL = re.compile(r"([1-9]\d{0,3})\s*[x×*]\s*(\S.*)", re.IGNORECASE)
 """A number of cards, such as ``8xh100`` and ``2 x RTX 4090``."""
@@ -147,7 +146,7 @@ def present_gpu(found: CudaFingerprint) -> GpuProfile:
     facts = {name: value for name, value in facts.items() if value is not None}
     host = {"num_cores": cpu_fingerprint().num_cores, "driver": found.driver, "measured": measured.rates or None}
     host["native_segments"] = _reason_for_native(measured.rates)
-    sources = {**known["sources"], **dict.fromkeys(facts, "NVML"), "num_cores": _AFFINITY, "measured": measured.source}
+    sources = {**known["sources"], **dict.fromkeys(facts, "NVML"), "num_cores": THIS_HOST, "measured": measured.source}
     sources["capacity_bytes"] = _capacity_source(found, measured, capacity)
     identity = {"name": found.name, "kind": "cuda", "architecture": _architecture(found.compute_capability)}
     whole = {**known, **identity, **facts, **host, "holders": found.holders, "sources": sources}
@@ -218,7 +217,7 @@ def present_cpu(found: CpuFingerprint) -> GpuProfile:
             "memory_bandwidth_bytes_per_second": _PROBED,
             "fp32_flops": _PROBED,
             "pcie_bytes_per_second": NO_BUS,
-            "num_cores": _AFFINITY,
+            "num_cores": THIS_HOST,
             "measured": measured.source,
         },
     )

@@ -13,10 +13,13 @@ from pydantic import Field, model_validator
 
 from attfc_planner.gpu.calibration import Calibration
 from attfc_train.document import MOST, MOST_BYTES, Frozen, Precision
+from attfc_train.errors import UsageError
 from attfc_train.units import Bytes, format_bytes
 
 Architecture = Literal["pascal", "volta", "turing", "ampere", "ada", "hopper", "blackwell", "cpu"]
 
+THIS_HOST = "sched_getaffinity of this process"
+"""Source of the number of cores of a machine that is here."""
 NOT_IN_CATALOGUE = "this-gpu"
 """Slug of a GPU that is here and that no card of the catalogue stands for: its rates are measured."""
 
@@ -55,7 +58,7 @@ class GpuProfile(Frozen):
     """Host to device, one direction."""
     max_power_watts: float | None = Field(None, gt=0)
     num_cores: int | None = Field(None, ge=1, le=MOST)
-    """Host cores for decoding images; None: the host is not known."""
+    """Host cores for decoding images; None: the host is not known (``--cores`` says it)."""
     driver: str | None = None
     native_segments: str | None = None
     """Why torch's allocator has native segments on this device; None: it has the expandable ones that attfc asks for."""
@@ -88,6 +91,26 @@ class GpuProfile(Frozen):
             return self
         rates = {name: value for name, value in (self.measured or {}).items() if name not in self.calibration.values}
         return self.model_copy(update={"measured": rates or None, "calibration": None})
+
+    def in_host(self, cores: int | None) -> GpuProfile:
+        """Return this device in a host of so many cores; None: unchanged.
+
+        Raises:
+            UsageError: it is a CPU.
+        """
+        if cores is None or cores == self.num_cores:
+            return self
+        if self.kind == "cpu":
+            rule = "--cores must be about the host of a GPU"
+            raise UsageError(rule, f"{cores} for {self.name}", "Leave it out: a CPU trains and decodes on its own cores.")
+        instead = f", in place of {self.sources['num_cores']}" if "num_cores" in self.sources else ""
+        sources = {**self.sources, "num_cores": f"--cores{instead}"}
+        return self.model_copy(update={"num_cores": cores, "sources": sources})
+
+    @property
+    def host_is_here(self) -> bool:
+        """Return whether its host is this machine, as far as is known."""
+        return THIS_HOST in self.sources.get("num_cores", "")
 
     @property
     def source(self) -> str:

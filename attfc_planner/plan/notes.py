@@ -6,7 +6,8 @@ from collections.abc import Iterator, Sequence
 
 from attfc_planner.plan.request import PlanRequest
 from attfc_planner.search.candidates import Candidate
-from attfc_planner.search.words import time_words
+from attfc_planner.search.words import feeding_words, rate_words, time_words
+from attfc_planner.speed.loading import decoding_words
 from attfc_train.profile.search_summary import ConstraintSlack
 
 LEAST_IDS = 1_000
@@ -28,6 +29,7 @@ def notes_of(request: PlanRequest, winner: Candidate, constraints: Sequence[Cons
     return (
         *(_few_identities(request.num_ids, backbone) if backbone != _TOY else ()),
         *_few_images(request.num_ids, request.num_images),
+        *_unfed(winner),
         *_missed_hours(winner, constraints),
         *_teacher(winner),
     )
@@ -64,6 +66,17 @@ def _missed_hours(winner: Candidate, constraints: Sequence[ConstraintSlack]) -> 
     limit = next((each for each in constraints if each.name == "hours"), None)
     if limit is not None and hours is not None and limit.may_be_missed:
         yield f"Training takes {time_words(hours)}; your limit of {limit.limit:g} h may be missed."
+
+
+def _unfed(winner: Candidate) -> Iterator[str]:
+    speed = winner.speed.loading
+    loading = speed.to_save()
+    if not loading.is_limit or speed.cores is None or loading.needed_cores is None or loading.images_per_second is None:
+        return
+    yield (
+        f"Data loading limits this training: {decoding_words(speed.cores)} {rate_words(loading.images_per_second)}, and "
+        f"without that it would be {rate_words(loading.step_images_per_second)}. {feeding_words(loading)}."
+    )
 
 
 def _teacher(winner: Candidate) -> Iterator[str]:

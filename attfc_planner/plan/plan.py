@@ -188,6 +188,7 @@ def expected(
         hours_per_epoch=hours_per_epoch(images_per_second, request.num_images),
         hours=hours_per_epoch(images_per_second, num_seen),
         limited_by=chosen.speed.limited_by,
+        loading=chosen.speed.loading.to_save(),
         accuracy=accuracy,
         bytes_per_identity=bytes_per_identity,
     )

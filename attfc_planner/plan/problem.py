@@ -73,6 +73,7 @@ def pose(
     Raises:
         UsageError: the device cannot train in the precision, or options contradict each other.
     """
+    gpu = gpu.in_host(request.cores)
     base = base_profile(request, gpu)
     limits = limits_of(request, gpu)
     accuracy = predict_accuracy(request)
@@ -80,7 +81,8 @@ def pose(
     spaces, left_out = _spaces(request, gpu, base, plain_spaces)
     traced = tuple(profile for space in spaces for profile in structures(space, base))
     model = (make_model or traced_model)(base, gpu, limits.budget_bytes, traced)
-    evaluate = Evaluator(base, gpu, model, accuracy, is_measured=request.tuned is not None, known=known)
+    is_measured = request.tuned is not None
+    evaluate = Evaluator(base, gpu, model, accuracy, is_measured=is_measured, known=known, decoding=request.decoding)
     return Problem(request, gpu, base, spaces, limits, model, evaluate, left_out, plain_spaces)
 
 

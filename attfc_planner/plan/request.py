@@ -10,6 +10,7 @@ from attfc_planner.search.choose import Preference
 from attfc_planner.search.comparison import OURS, PLAIN_KINDS
 from attfc_planner.search.constraints import Limits
 from attfc_planner.search.tuned import tried_kinds
+from attfc_planner.speed.loading import STATED, DecodeRate
 from attfc_train.document import Precision
 from attfc_train.errors import UsageError
 from attfc_train.heads.kinds import BASELINE, HEADS
@@ -60,6 +61,10 @@ class PlanRequest:
     """Of which architecture and image size are known, where there is one."""
     embedding_size: int | None = None
     """None: the recipe's."""
+    decoding: DecodeRate = STATED
+    """What a core of the host decodes a second; measured where the data are here."""
+    cores: int | None = None
+    """Of the host of a GPU; None: those that are here, or unknown."""
     num_trials: int = 40
     seed: int = 0
     command: str = "attfc-plan"

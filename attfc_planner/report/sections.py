@@ -16,7 +16,7 @@ from attfc_planner.report.page import Section, command, pairs, table
 from attfc_planner.report.study_history import LEAST_TRIALS, Objective
 from attfc_planner.screens.comparison import batch_words, fits_word, head_words
 from attfc_planner.screens.front_table import ALIKE
-from attfc_planner.screens.plan import head_keeps
+from attfc_planner.screens.plan import head_keeps, loading_row
 from attfc_planner.search.words import TimeUnit, about_hours, points_words, rate_words, time_words, unit_for
 from attfc_train.document import Value
 from attfc_train.profile.prediction import Interval, MemoryPrediction, Prediction
@@ -122,18 +122,21 @@ def plan_section(profile: TrainProfile) -> Section:
     rows.append(("gradient checkpointing", "on" if profile.model.gradient_checkpointing else "off"))
     rows.append(("learning rate", f"{profile.optim.learning_rate:g}"))
     if profile.prediction is not None:
-        rows += [*head_keeps(profile), *_expected_rows(profile.prediction)]
+        rows += [*head_keeps(profile), *_expected_rows(profile.prediction, profile.num_references)]
     return Section("Plan", pairs(rows))
 
 
-def _expected_rows(prediction: Prediction) -> list[tuple[str, str]]:
+def _expected_rows(prediction: Prediction, num_references: int) -> list[tuple[str, str]]:
     rows = [("images/s", f"{_range(prediction.images_per_second, ',.0f')}; limited by {prediction.limited_by}")]
+    loading = loading_row(prediction.loading, num_references)
+    rows += [(name, words) for name, words, _ in loading]
     if prediction.hours_per_epoch is not None:
         rows.append(("time per epoch", time_words(prediction.hours_per_epoch)))
     if prediction.hours is not None:
         rows.append(("time to train", time_words(prediction.hours)))
     rows.append(("accuracy", f"{points_words(prediction.accuracy)} against a full FC layer"))
-    sources = {"speed": prediction.images_per_second.source, "accuracy": prediction.accuracy.source}
+    sources = {"speed": prediction.images_per_second.source, **{name: source for name, _, source in loading if source}}
+    sources["accuracy"] = prediction.accuracy.source
     return rows + [(f"source of the {name}", source) for name, source in sources.items()]
 
 

@@ -14,10 +14,12 @@ from attfc_planner.screens.comparison import batch_words, head_words
 from attfc_planner.search.candidates import Candidate
 from attfc_planner.search.comparison import Compared
 from attfc_planner.search.summary import figures
-from attfc_planner.search.words import TimeUnit, about_hours, rate_words, time_words, unit_for
+from attfc_planner.search.words import TimeUnit, about_hours, feeding_words, rate_words, time_words, unit_for
 from attfc_train.profile.prediction import Interval
 from attfc_train.units import GIB, format_bytes
 
+_MOST_NAMED = 6
+"""Cards that a line names."""
 _WIDE = 100
 """Columns of a screen from which intervals stand behind their figures, not below."""
 
@@ -114,11 +116,40 @@ def _answers(fitting: Sequence[CardChoice], request: PlanRequest) -> list[str]:
     priced = [each for each in in_order(fitting, "cost") if each.cost is not None]
     if priced:
         lines.append(f"Cheapest of {len(priced)} with a price: {priced[0].gpu.slug}, {_about(priced[0])}.")
+    lines += _loading_lines(fitting)
     limit = request.max_hours
     near = [] if limit is None else [each.gpu.slug for each in fitting if _may_miss(each, limit)]
     if near:
         lines.append(f"Your limit of {limit:g} h lies inside the interval of {', '.join(near)}: it may be missed there.")
     return lines
+
+
+def _loading_lines(fitting: Sequence[CardChoice]) -> list[str]:
+    """Return the cards that wait for images, and where no host is known the cores that each would take."""
+    waiting: dict[str, list[str]] = {}
+    taking: dict[int, list[str]] = {}
+    for each in fitting:
+        loading = None if each.chosen is None else each.chosen.speed.loading.to_save()
+        if loading is None or loading.needed_cores is None:
+            continue
+        if loading.is_limit:
+            waiting.setdefault(feeding_words(loading), []).append(each.gpu.slug)
+        elif loading.host_cores is None:
+            taking.setdefault(loading.needed_cores, []).append(each.gpu.slug)
+    lines = [f"Data loading limits {_listed(slugs)}: {words}." for words, slugs in waiting.items()]
+    if taking:
+        cores = ", ".join(f"{cores} ({_listed(slugs)})" for cores, slugs in sorted(taking.items(), reverse=True))
+        lines.append(f"Cores of the host that decoding takes, about: {cores}. --cores says how many there are.")
+    return lines
+
+
+def _listed(slugs: Sequence[str]) -> str:
+    """Return names with commas; of many the first and how many more."""
+    return (
+        ", ".join(slugs)
+        if len(slugs) <= _MOST_NAMED
+        else f"{', '.join(slugs[:_MOST_NAMED])} and {len(slugs) - _MOST_NAMED} more"
+    )
 
 
 def _may_miss(each: CardChoice, limit: float) -> bool:

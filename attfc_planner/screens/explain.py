@@ -13,6 +13,7 @@ from attfc_planner.accuracy.prior import assumptions
 from attfc_planner.explain.explain import Explanation, KnobChange, grouped_terms
 from attfc_planner.screens.plan import interval
 from attfc_planner.screens.timeline_chart import timeline_chart
+from attfc_planner.search.words import loading_words
 from attfc_train.units import GIB, MIB, Bytes, format_bytes
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def _knobs(explained: Explanation) -> RenderableType:
         "Each row is a trace of its own with everything else unchanged; 'over' exceeds the budget. Time: middle of the "
         "predicted interval. Points of accuracy; '?' where neither prior nor trainings know of the knob."
     )
-    return Group(table, Text(_speed_line(explained.speed)), Text(note, style="dim"))
+    return Group(table, Text(_speed_line(explained.speed)), Text(_loading_line(explained)), Text(note, style="dim"))
 
 
 def _speed_line(speed: SpeedPrediction) -> str:
@@ -120,6 +121,11 @@ def _speed_line(speed: SpeedPrediction) -> str:
     calibration = rate.source.rpartition("calibrated by ")[2] if "calibrated by " in rate.source else ""
     how = f"calibrated by {calibration}" if calibration else "not calibrated"
     return f"Now: {interval(rate, digits)} images/s, limited by {speed.limited_by}; {how}."
+
+
+def _loading_line(explained: Explanation) -> str:
+    loading = explained.speed.loading.to_save()
+    return f"Data loading: {loading_words(loading, explained.profile.num_references)}."
 
 
 def _knob_row(knob: KnobChange, explained: Explanation) -> tuple[RenderableType, ...]:

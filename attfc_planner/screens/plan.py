@@ -14,8 +14,8 @@ from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.knobs.space import knobs_of
 from attfc_planner.screens.comparison import comparison_table, verdict_lines
 from attfc_planner.screens.front_table import front_table, heads_table
-from attfc_planner.search.words import points_words, time_words
-from attfc_train.profile.prediction import Interval, MemoryPrediction, Prediction
+from attfc_planner.search.words import core_rate_words, loading_words, points_words, time_words
+from attfc_train.profile.prediction import Interval, Loading, MemoryPrediction, Prediction
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.profile.search_summary import SearchSummary
 from attfc_train.units import MIB, format_bytes
@@ -59,7 +59,7 @@ def show_plan(console: Console, plan: Plan, next_command: str, written: str) -> 
         heads = Group(heads_table(plan.heads, plan.chosen, plan.bytes_per_identity), Text(search.why_head))
         console.print(Panel(heads, title="Kinds of heads, each by its best setting; bold: chosen", title_align="left"))
     console.print(Panel(memory_view(prediction.memory, console.width - 4), title=_memory_title(prediction), title_align="left"))
-    console.print(Panel(_expectations(prediction, search), title="Expected", title_align="left"))
+    console.print(Panel(_expectations(prediction, search, plan.profile.num_references), title="Expected", title_align="left"))
     table = front_table(plan.search.front, plan.chosen, plan.runners_up, plan.bytes_per_identity)
     console.print(Panel(table, title="Pareto front and runners-up", title_align="left"))
     console.print(_searched_line(plan), highlight=False)
@@ -190,7 +190,7 @@ def _memory_title(prediction: Prediction) -> str:
     return f"Memory: {format_bytes(memory.total_bytes)} of {format_bytes(memory.budget_bytes)}, {format_bytes(free)} left"
 
 
-def _expectations(prediction: Prediction, search: SearchSummary) -> Table:
+def _expectations(prediction: Prediction, search: SearchSummary, num_references: int) -> Table:
     rate = prediction.images_per_second
     hours = prediction.hours_per_epoch
     whole = prediction.hours
@@ -198,6 +198,7 @@ def _expectations(prediction: Prediction, search: SearchSummary) -> Table:
     rows = (
         ("images/s", interval(rate, _digits(rate.high)), rate.source),
         ("limited by", prediction.limited_by, ""),
+        *loading_row(prediction.loading, num_references),
         ("time per epoch", time_words(hours) if hours else "unknown: give --images or --data", ""),
         ("time to train", time_words(whole) + limit_words(search, "hours") if whole else "unknown likewise", ""),
         (_accuracy_name(prediction), accuracy, prediction.accuracy.source),
@@ -208,6 +209,11 @@ def _expectations(prediction: Prediction, search: SearchSummary) -> Table:
     for name, value, source in rows:
         table.add_row(name, Text(value, style="bold") + Text(f"\n{source}" if source else "", style="dim not bold"))
     return table
+
+
+def loading_row(loading: Loading | None, num_references: int) -> tuple[tuple[str, str, str], ...]:
+    """Return a row about decoding, with its source; none where a profile does not say it."""
+    return () if loading is None else (("data loading", loading_words(loading, num_references), core_rate_words(loading)),)
 
 
 def limit_words(search: SearchSummary, name: str) -> str:

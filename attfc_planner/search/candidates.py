@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 from attfc_planner.accuracy.prior import accuracy_prior, midpoint
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.knobs.space import Setting, knobs_of, with_head
+from attfc_planner.speed.loading import STATED, DecodeRate
 from attfc_planner.speed.model import SpeedPrediction, hours_per_epoch, predict_speed
 from attfc_planner.trace.history import OpCost
 from attfc_train.document import Value
@@ -128,6 +129,7 @@ class Evaluator:
             checkpointing nor accumulation may count (`attfc_planner.search.screening`).
         is_measured: whether it is that regression.
         known: what is known already, of the same request on other devices, and is added to.
+        decoding: what a core of the host decodes.
     """
 
     def __init__(
@@ -138,12 +140,14 @@ class Evaluator:
         accuracy: PredictAccuracy = accuracy_prior,
         is_measured: bool = False,
         known: dict[Setting, Known] | None = None,
+        decoding: DecodeRate = STATED,
     ) -> None:
         self._base = base
         self._gpu = gpu
         self._model = model
         self._accuracy = accuracy
         self._is_measured = is_measured
+        self._decoding = decoding
         self._known = {} if known is None else known
         self._speed: dict[Setting, SpeedPrediction] = {}
         self._memory: dict[Setting, MemoryPrediction] = {}
@@ -166,7 +170,7 @@ class Evaluator:
     def _predicted_speed(self, key: Setting) -> SpeedPrediction:
         if key not in self._speed:
             profile = self._profile(key)
-            self._speed[key] = predict_speed(profile, self._gpu, self._model.op_costs(profile))
+            self._speed[key] = predict_speed(profile, self._gpu, self._model.op_costs(profile), self._decoding)
         return self._speed[key]
 
     def _estimated(self, key: Setting) -> MemoryPrediction:

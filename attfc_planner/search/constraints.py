@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from attfc_planner.accuracy.prior import midpoint
 from attfc_planner.knobs.space import LEAST_PART, Setting
 from attfc_planner.search.candidates import Candidate
 from attfc_train.profile.prediction import Interval
@@ -67,7 +66,7 @@ def indivisible(setting: Setting) -> float:
 
 def loader_shortfall(candidate: Candidate) -> float:
     """Return the share of the promised images/s that the loader cannot decode: at most 0, for no more is promised."""
-    return candidate.images_per_second / midpoint(candidate.speed.loader_images_per_second) - 1
+    return candidate.images_per_second / candidate.speed.loading.ceiling - 1
 
 
 def is_sound(candidate: Candidate, limits: Limits) -> bool:
@@ -103,8 +102,9 @@ def slacks(candidate: Candidate, limits: Limits) -> tuple[ConstraintSlack, ...]:
     least_part = min(LEAST_PART, setting.batch_size)
     at_most = [
         ("memory", candidate.memory_bytes / GIB, limits.budget_bytes / GIB, "GiB"),
-        ("data rate", candidate.images_per_second, midpoint(candidate.speed.loader_images_per_second), "images/s"),
     ]
+    if candidate.speed.loading.fed is not None:
+        at_most.append(("data rate", candidate.images_per_second, candidate.speed.loading.ceiling, "images/s"))
     if limits.max_hours is not None:
         at_most.append(("hours", candidate.hours, limits.max_hours, "hours"))
     at_least = [

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from attfc_train.profile.prediction import Interval
+from attfc_planner.speed.loading import cores_words, decoding_words
+from attfc_train.profile.prediction import Interval, Loading
 from attfc_train.units import DAY, YEAR, format_seconds
 
 _HOUR = 3600
@@ -36,6 +37,40 @@ def rate_words(rate: Interval) -> str:
     """Return text such as ``'about 1,160 images/s (690 to 1,630)'``."""
     digits = 1 if rate.high < 100 else 0
     return f"about {(rate.low + rate.high) / 2:,.{digits}f} images/s ({rate.low:,.{digits}f} to {rate.high:,.{digits}f})"
+
+
+def loading_words(loading: Loading, num_references: int) -> str:
+    """Return what decoding gives beside the step, or the cores that it takes."""
+    images = "images/s" if not num_references else f"images/s with {num_references} reference{'s' * (num_references > 1)} each"
+    fed = loading.images_per_second
+    if fed is not None:
+        count = min(loading.host_cores or loading.most_threads, loading.most_threads)
+        rate = rate_words(fed).replace("images/s", images)
+        if loading.needed_cores is None:
+            return f"{cores_words(count)} would decode {rate}, did they not train"
+        return f"{decoding_words(count)} {rate}" + (
+            f"; {cores_words(loading.needed_cores)} would keep up" if loading.is_limit else ""
+        )
+    if loading.needed_cores is None:
+        return "none after the first epoch: all decoded images stay in memory"
+    return f"takes about {cores_words(loading.needed_cores)} of the host; --cores says how many it has"
+
+
+def core_rate_words(loading: Loading) -> str:
+    """Return the rate of one core, and where it is from; nothing where none is needed."""
+    if loading.images_per_second is None and loading.needed_cores is None:
+        return ""
+    rate = loading.images_per_core_second
+    return f"{rate.low:,.0f} to {rate.high:,.0f} images a second of a core; {rate.source}"
+
+
+def feeding_words(loading: Loading) -> str:
+    """Return the remedy of a training that waits for images: more cores, and more threads where the loader starts too few."""
+    needed = loading.needed_cores or 1
+    threads = f"data.num_workers={needed}" if needed > loading.most_threads else ""
+    if (loading.host_cores or 0) >= needed:
+        return f"{cores_words(needed)} would feed it: attfc-train --set {threads}"
+    return f"{cores_words(needed)} would feed it" + (f" (with attfc-train --set {threads})" if threads else "")
 
 
 @dataclass(frozen=True)

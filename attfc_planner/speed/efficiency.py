@@ -120,13 +120,6 @@ _CPU = Efficiencies(
     basis="stated efficiency ranges",
 )
 
-DECODED_PER_CORE_SECOND = Range(2500.0, 6000.0)
-"""JPEG images of 112 x 112 that one core decodes per second: simplejpeg alone made 6,200 on an AMD EPYC core (9 KB a file,
-quality 95); the loader's Python around it costs up to half."""
-
-ASSUMED_CORES = 8
-"""Host cores where the host is not known (a card of the catalogue)."""
-
 
 def efficiencies(gpu: GpuProfile, precision: Precision) -> Efficiencies:
     """Return the stated ranges for a device and a precision, and whose they are."""

@@ -1,32 +1,27 @@
 """Images per second of one train step on a device, from its operators' FLOPs and bytes over the device's ceilings.
 
 Each operator takes the longer of its arithmetic and its memory traffic; the operators of a step run one after another. Copying
-the batch to the device and decoding the next images run beside the step, so the slowest of the three decides. Every ceiling
-is multiplied by an efficiency (`attfc_planner.speed.efficiency`): a stated range, or what a calibration on the device found
-with the error that it had, so the result is an interval.
+the batch to the device and decoding the next images (`attfc_planner.speed.loading`) run beside the step, so the slowest of the
+three decides. Every ceiling is multiplied by an efficiency (`attfc_planner.speed.efficiency`): a stated range, or what a
+calibration on the device found with the error that it had, so the result is an interval.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from attfc_planner.gpu.calibration import Calibration
 from attfc_planner.gpu.profile import TENSOR_FIELD, GpuProfile
-from attfc_planner.speed.efficiency import (
-    ASSUMED_CORES,
-    DECODED_PER_CORE_SECOND,
-    Efficiencies,
-    Range,
-    calibrated_efficiencies,
-    efficiencies,
-)
+from attfc_planner.speed.efficiency import Efficiencies, Range, calibrated_efficiencies, efficiencies
+from attfc_planner.speed.loading import STATED, DecodeRate, LoadingSpeed, decoding_words, loading_speed
 from attfc_planner.trace.history import OpCost
 from attfc_train.document import Precision
 from attfc_train.profile.prediction import Interval
-from attfc_train.profile.profile import MAX_DEFAULT_WORKERS, TrainProfile
+from attfc_train.profile.profile import TrainProfile
 from attfc_train.units import Bytes
 
 _GROUP_OF_PHASE = {
@@ -62,16 +57,31 @@ class SpeedPrediction:
 
     images_per_second: Interval
     limited_by: str
-    loader_images_per_second: Interval
-    """Queries whose images the host decodes in a second; `images_per_second` is never more."""
+    loading: LoadingSpeed
+    """What the host decodes; `images_per_second` is never more."""
+
+    def with_steps(self, rate: float, source: str) -> SpeedPrediction:
+        """Return the speed with steps that were measured without loading data: a training waits for the slower of both."""
+        loading = self.loading.beside(Range(rate, rate))
+        trained = min(rate, loading.ceiling)
+        limit = self.loading.words if trained < rate else "train step" if self.loading.is_limit else self.limited_by
+        return replace(
+            self,
+            images_per_second=Interval(low=_rounded(trained), high=_rounded(trained), source=source),
+            limited_by=limit,
+            loading=loading,
+        )
 
 
-def predict_speed(profile: TrainProfile, gpu: GpuProfile, costs: Iterable[OpCost]) -> SpeedPrediction:
+def predict_speed(
+    profile: TrainProfile, gpu: GpuProfile, costs: Iterable[OpCost], decoding: DecodeRate = STATED
+) -> SpeedPrediction:
     """Return queries per second while training.
 
     Args:
         profile: resolved; its precision must be one that `gpu` supports.
         costs: FLOPs and bytes of one train step of `profile`.
+        decoding: what a core decodes.
     """
     calibration = calibration_for(gpu, profile.run.precision)
     table = (
@@ -83,14 +93,15 @@ def predict_speed(profile: TrainProfile, gpu: GpuProfile, costs: Iterable[OpCost
     # images/s = B / max(step, copy, decoding), at the slow ends and at the fast ends; on a CPU the sum takes max's place.
     batch_size = profile.optim.batch_size
     transfer = _transfer(profile, gpu)
-    decoding = _decoding(profile, gpu)
-    slow = _together(gpu, step.slow, transfer.slow, decoding.slow)
-    fast = _together(gpu, step.fast, transfer.fast, decoding.fast)
-    rate = Interval(low=_rounded(batch_size / slow), high=_rounded(batch_size / fast), source=_source(gpu, calibration, table))
-    loader = Interval(
-        low=_rounded(batch_size / decoding.slow), high=_rounded(batch_size / decoding.fast), source=decoding.bound
+    unfed = Range(batch_size / max(step.slow, transfer.slow), batch_size / max(step.fast, transfer.fast))
+    loading = loading_speed(profile, gpu, decoding, unfed)
+    low, high = (_fed(*ends, gpu) for ends in _ends(unfed, loading.fed))
+    source = _source(gpu, calibration, table) + (
+        f"; at most what {decoding_words(loading.cores or 0)}" if loading.is_limit else ""
     )
-    return SpeedPrediction(rate, _limit(step, transfer, decoding, terms), loader)
+    rate = Interval(low=_rounded(low), high=_rounded(high), source=source)
+    limit = loading.words if loading.is_limit else _limit(step, transfer, terms)
+    return SpeedPrediction(rate, limit, loading)
 
 
 def calibration_for(gpu: GpuProfile, precision: Precision) -> Calibration | None:
@@ -190,9 +201,15 @@ def _whole_step(terms: tuple[SpeedTerm, ...], launches: int, gpu: GpuProfile, ta
     return SpeedTerm(name, "host", max(slow, host.slow), max(fast, host.fast))
 
 
-def _together(gpu: GpuProfile, *seconds: float) -> float:
-    """Return the time of several works: beside a GPU the host works in parallel, a CPU does one after the other."""
-    return sum(seconds) if gpu.kind == "cpu" else max(seconds)
+def _ends(unfed: Range, fed: Range | None) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Return the rates of step and decoding at the slow end and at the fast one; decoding that limits nothing is infinite."""
+    decoded = Range(math.inf, math.inf) if fed is None else fed
+    return (unfed.low, decoded.low), (unfed.high, decoded.high)
+
+
+def _fed(unfed: float, decoded: float, gpu: GpuProfile) -> float:
+    """Return the rate of both: beside a GPU the host works in parallel, a CPU does one after the other."""
+    return 1 / (1 / unfed + 1 / decoded) if gpu.kind == "cpu" else min(unfed, decoded)
 
 
 def _transfer(profile: TrainProfile, gpu: GpuProfile) -> SpeedTerm:
@@ -202,26 +219,13 @@ def _transfer(profile: TrainProfile, gpu: GpuProfile) -> SpeedTerm:
     return SpeedTerm("input copy", "PCIe", num_bytes / (rate * 0.5), num_bytes / (rate * 0.9))
 
 
-def _decoding(profile: TrainProfile, gpu: GpuProfile) -> SpeedTerm:
-    """Return the time to decode one batch's queries and references with the loader's threads, at most one a core.
-
-    A pixel of a larger image costs the same as one of 112 x 112.
-    """
-    workers = profile.data.num_workers or MAX_DEFAULT_WORKERS
-    cores = min(gpu.num_cores or ASSUMED_CORES, workers)
-    images = profile.optim.batch_size * (1 + profile.num_references) * (profile.model.image_size / 112) ** 2
-    known = f"{cores} cores" if gpu.num_cores else f"{cores} cores assumed"
-    per_core = DECODED_PER_CORE_SECOND
-    return SpeedTerm("image decoding", known, images / (cores * per_core.low), images / (cores * per_core.high))
-
-
 def input_bytes(profile: TrainProfile) -> Bytes:
     """Return the bytes of one batch of uint8 RGB images, references included."""
     return profile.optim.batch_size * (1 + profile.num_references) * 3 * profile.model.image_size**2
 
 
-def _limit(step: SpeedTerm, transfer: SpeedTerm, decoding: SpeedTerm, terms: tuple[SpeedTerm, ...]) -> str:
-    slowest = max(step, transfer, decoding, key=lambda term: term.middle)
+def _limit(step: SpeedTerm, transfer: SpeedTerm, terms: tuple[SpeedTerm, ...]) -> str:
+    slowest = max(step, transfer, key=lambda term: term.middle)
     if slowest is step and step.name == "step":
         slowest = max(terms, key=lambda term: term.middle)
     return f"{slowest.name} ({slowest.bound})"

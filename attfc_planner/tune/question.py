@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
 from attfc_planner.gpu.profile import GpuProfile
@@ -18,7 +17,7 @@ from attfc_planner.search.choose import in_order
 from attfc_planner.search.constraints import Limits
 from attfc_planner.speed.model import SpeedPrediction
 from attfc_planner.tune.holdout import Split, split
-from attfc_train.profile.prediction import Interval, MemoryPrediction
+from attfc_train.profile.prediction import MemoryPrediction
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.units import Bytes
 
@@ -116,13 +115,11 @@ def ask(request: PlanRequest, gpu: GpuProfile) -> Question:
     return Question(problem, make_plan(problem), parts)
 
 
-def with_measured(candidate: Candidate, images_per_second: Interval, memory: Callable[[], MemoryPrediction]) -> Candidate:
+def with_measured(
+    candidate: Candidate, speed: Callable[[], SpeedPrediction], memory: Callable[[], MemoryPrediction]
+) -> Candidate:
     """Return the candidate with measured speed and memory in place of the predicted ones."""
-    return replace(candidate, predict_speed=partial(_faster, candidate, images_per_second), predict_memory=memory)
-
-
-def _faster(candidate: Candidate, images_per_second: Interval) -> SpeedPrediction:
-    return replace(candidate.speed, images_per_second=images_per_second)
+    return replace(candidate, predict_speed=speed, predict_memory=memory)
 
 
 def process_bytes(memory: MemoryPrediction) -> Bytes:

@@ -84,6 +84,26 @@ def _enlarged(term: MemoryTerm, more: Bytes) -> MemoryTerm:
     return MemoryTerm(name=term.name, bytes=max(0, term.bytes + more), source="traced: replay with native segments")
 
 
+class Loading(Frozen):
+    """What decoding images gives beside a step, and the cores that would do."""
+
+    images_per_core_second: Interval
+    """Images of `image_size` that one core of the loader decodes."""
+    image_size: int = Field(ge=1, le=MOST)
+    host_cores: int | None = Field(None, ge=1, le=MOST)
+    """Cores of the host; None: not known."""
+    most_threads: int = Field(ge=1, le=MOST)
+    """Threads that the loader starts at most."""
+    images_per_second: Interval | None
+    """Queries that these cores decode, with their references; None: not known, or all decoded images stay in memory."""
+    step_images_per_second: Interval
+    """Queries that would be trained if decoding took no time."""
+    needed_cores: int | None = Field(None, ge=1)
+    """Cores that keep up with that; None: all decoded images stay in memory, or a CPU does both."""
+    is_limit: bool = False
+    """Whether training waits for images."""
+
+
 class Prediction(Frozen):
     """What the planner expects of the run."""
 
@@ -92,6 +112,8 @@ class Prediction(Frozen):
     hours_per_epoch: Interval | None
     """None where the number of images is not known."""
     limited_by: str
+    loading: Loading | None = None
+    """None where an older attfc did not say."""
     hours: Interval | None = None
     """To train all epochs; None where the number of images is not known."""
     accuracy: Interval

@@ -11,9 +11,16 @@ from pathlib import Path
 import pytest
 
 from attfc_planner import cli
+from attfc_planner.accuracy.prior import midpoint
 from attfc_planner.accuracy.prior_features import PRIORS
+from attfc_planner.explain.explain import decoding_of_profile, explained_profile, hosted
 from attfc_planner.gpu import detect
+from attfc_planner.gpu.catalog import get_card
 from attfc_planner.plan import plan, problem
+from attfc_planner.speed import decode_probe
+from attfc_planner.speed.loading import DecodeRate
+from attfc_planner.speed.model import predict_speed
+from attfc_train.data.reading import UnreadableError
 from attfc_train.errors import AttfcError, InfeasiblePlanError, ProfileError, StorageError, UsageError
 from attfc_train.heads.kinds import HEADS
 from attfc_train.profile.file import load_preset, load_profile
@@ -187,10 +194,12 @@ def test_limits_and_preference_reach_the_choice(call: Call) -> None:
     for more in (["--prefer", "speed"], ["--prefer", "accuracy"], ["--max-memory", "8"], ["--max-hours", "60"]):
         code, out, err = call(*options, *more)
         assert (code, err) == (0, "")
-        search = load_profile(Path("best.json")).search
+        profile = load_profile(Path("best.json"))
+        search = profile.search
         assert search is not None
+        assert profile.prediction is not None
         values = {one.name: one for one in search.constraints}
-        rates.append(values["data rate"].value)
+        rates.append(midpoint(profile.prediction.images_per_second))
         assert all(one.slack >= 0 for one in search.constraints)
         if more[0] == "--max-memory":
             assert values["memory"].limit == 8
@@ -199,6 +208,59 @@ def test_limits_and_preference_reach_the_choice(call: Call) -> None:
         if more[0] == "--prefer":
             assert search.rule.startswith(f"{more[1]}: ")
     assert rates[0] > rates[1]
+
+
+def test_the_hosts_cores_reach_the_profile_and_its_explanation(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches an explanation that has another ceiling than the plan, and --cores that nothing reads."""
+    options = ["--gpu", "h200", "--ids", "200000", "--images", "5000000", "--backbone", "mbf", "--image-size", "224"]
+    code, out, err = call(*options, "--head", "attfc", "--cores", "2")
+    assert (code, err) == (0, "")
+    profile = load_profile(Path("best.json"))
+    assert profile.prediction is not None
+    assert profile.prediction.loading is not None
+    assert profile.prediction.loading.host_cores == 2
+    assert profile.prediction.limited_by == "data loading (2 cores)"
+    assert "Data loading limits this training: 2 cores decode" in " ".join(out.replace("│", " ").split())
+    gpu = hosted(get_card("h200"), profile, None)
+    assert gpu.num_cores == 2
+    assert hosted(get_card("h200"), profile, 8).num_cores == 8
+    assert hosted(detect.find_gpu("cpu")[0], profile, None).num_cores == detect.find_gpu("cpu")[0].num_cores
+    resolved = explained_profile(profile, gpu)
+    again = predict_speed(resolved, gpu, FakeMemoryModel().op_costs(resolved), decoding_of_profile(profile))
+    assert again.images_per_second == profile.prediction.images_per_second
+    assert again.loading.to_save() == profile.prediction.loading
+
+
+def test_cores_of_a_cpu_are_refused(call: Call) -> None:
+    code, _, err = call("--gpu", "cpu", "--ids", "1000", "--cores", "64")
+    assert code == UsageError.exit_code
+    assert "--cores must be about the host of a GPU, but got 64 for" in err
+
+
+@pytest.mark.parametrize(("images", "measured"), [(2, False), (20, True)])
+def test_the_users_images_are_measured_where_they_do_not_stay_decoded(
+    images: int, measured: bool, call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches a probe of what needs no decoding, and a stated rate where the data are here."""
+    rate = DecodeRate.measured(1234, 112, "on 5 images of faces")
+    monkeypatch.setattr(decode_probe, "measured_decoding", lambda dataset, size: rate)
+    code, out, err = call("--gpu", "t4", "--data", f"synthetic:1000x{images}", "--head", "attfc")
+    assert (code, err) == (0, "")
+    loading = load_profile(Path("best.json")).prediction.loading  # type: ignore[union-attr]
+    assert loading is not None
+    assert loading.images_per_core_second.source.startswith("measured: 1,234 images") == measured
+    assert ("of the host; --cores says" in " ".join(out.replace("│", " ").split())) == measured
+
+
+def test_data_that_cannot_be_read_cost_a_line_and_no_plan(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(*_: object) -> None:
+        raise UnreadableError("the disk must be there", "nothing", "Mount it.")
+
+    monkeypatch.setattr(decode_probe, "measured_decoding", away)
+    code, _, err = call("--gpu", "t4", "--data", "synthetic:1000x20", "--head", "attfc")
+    assert code == 0
+    (line,) = err.splitlines()
+    assert line.startswith("Warning: how fast these images decode could not be measured: the disk must be there")
 
 
 def test_any_backbone_is_a_choice(call: Call) -> None:

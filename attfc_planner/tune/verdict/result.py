@@ -14,7 +14,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
-from attfc_planner.accuracy.prior import midpoint
 from attfc_planner.accuracy.regression import MeasuredAccuracy
 from attfc_planner.knobs.space import Setting
 from attfc_planner.search.candidates import Candidate
@@ -28,7 +27,7 @@ from attfc_planner.tune.stages.steps import neighbours, observations
 from attfc_planner.tune.studies.claim import Record
 from attfc_planner.tune.verdict.ties import TOO_WIDE, Accuracy, Difference, at_common_check
 from attfc_planner.tune.verdict.trained import BROKEN, Standing, Trained
-from attfc_train.profile.prediction import Interval, MemoryPrediction, MemoryTerm
+from attfc_train.profile.prediction import MemoryPrediction, MemoryTerm
 from attfc_train.units import Bytes, format_bytes
 
 MOST_TRAININGS = 6
@@ -236,7 +235,7 @@ def _choice(
 
 def _with_setting(question: Question, candidate: Candidate, setting: Setting, model: MeasuredAccuracy | None) -> Candidate:
     """Return `setting` with the measured steps of `candidate`, which takes the same ones."""
-    measured = with_measured(question.evaluate(setting), candidate.speed.images_per_second, candidate.predict_memory)
+    measured = with_measured(question.evaluate(setting), lambda: candidate.speed, candidate.predict_memory)
     return _with_accuracy(measured, model)
 
 
@@ -363,9 +362,12 @@ def _measured(question: Question, record: Record, correction: MemoryCorrection) 
     """Return a setting with its trial's speed and memory."""
     candidate = question.evaluate(question.spaces.at(record.indices))
     # Bare steps load no data: a training runs at the slower of them and the loader.
-    rate = float(f"{min(record.values[1], midpoint(candidate.speed.loader_images_per_second)):.4g}")
-    speed = Interval(low=rate, high=rate, source=STEPS_SOURCE)
-    return with_measured(candidate, speed, partial(_measured_memory, candidate, record, correction))
+    rate = record.values[1]
+    return with_measured(
+        candidate,
+        lambda: candidate.speed.with_steps(rate, STEPS_SOURCE),
+        partial(_measured_memory, candidate, record, correction),
+    )
 
 
 def _measured_memory(candidate: Candidate, record: Record, correction: MemoryCorrection) -> MemoryPrediction:

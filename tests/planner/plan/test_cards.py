@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import io
+import re
 from functools import cache
 from typing import Any
 
@@ -167,3 +169,28 @@ def test_cards_share_replays_but_for_cublas_and_their_own_range(monkeypatch: pyt
     assert len(set(by_range)) == 1, "ranges without end"
     models[0].exact(profile)
     assert made[-1] == (8 * GIB, 8 * GIB)
+
+
+def test_a_host_that_cannot_feed_a_card_limits_it_as_it_does_a_plan() -> None:
+    """Catches a comparison that forgets --cores, and a line that names other cores than the plan's note."""
+    options = {"num_ids": 100_000, "num_images": 2_000_000, "cores": 1, "image_size": 224}
+    request = PlanRequest(**{**REQUEST.__dict__, **options})
+    choices = compare_cards(request, [FAST, SMALL], fake, {})
+    plan = make_plan(pose(request, FAST, fake))
+    chosen = choices[0].chosen
+    assert chosen is not None
+    assert plan.profile.prediction is not None
+    assert chosen.speed.limited_by == plan.profile.prediction.limited_by == "data loading (1 core)"
+    (note,) = [line for line in plan.profile.search.notes if "Data loading" in line]  # type: ignore[union-attr]
+    remedy = note.rpartition(". ")[2]
+    assert f"Data loading limits fast: {remedy}" in printed(choices, request, 80).splitlines()
+    unknown = PlanRequest(**{**request.__dict__, "cores": None})
+    lines = printed(compare_cards(unknown, [FAST, SMALL], fake, {}), unknown, 80).splitlines()
+    (line,) = [line for line in lines if line.startswith("Cores of the host that decoding takes, about: ")]
+    assert re.search(r"\d+ \(fast\), \d+ \(small\)\. --cores says how many there are\.", line)
+
+
+def printed(choices: list[CardChoice], request: PlanRequest, width: int) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    show_cards(console, choices, request, "time")
+    return console.file.getvalue()  # type: ignore[attr-defined]

@@ -63,7 +63,8 @@ class Problem:
         )
         rates = {"fp32_flops": draw.uniform(5e12, 60e12), "memory_bandwidth_bytes_per_second": draw.uniform(3e11, 4e12)}
         rates["bf16_flops"] = rates["fp32_flops"] * draw.choice([1, 2, 4, 8])
-        self.gpu = make_gpu(self.limits.budget_bytes, **rates)
+        cores = {"num_cores": 1} if seed % 2 else {}  # a host that limits the fast settings, or one that is not known
+        self.gpu = make_gpu(self.limits.budget_bytes, **rates, **cores)
         self.model = FakeMemoryModel(self.limits.budget_bytes)
         self.base = base_profile(PlanRequest(num_ids=self.num_ids, num_images=IMAGES), self.gpu)
         self.accuracy: PredictAccuracy = accuracy_prior
@@ -181,7 +182,7 @@ def test_constraints_are_at_most_zero_where_they_hold() -> None:
 
 
 def test_the_front_the_slacks_and_the_rule_are_in_the_file(tmp_path: Path) -> None:
-    plan = planned(max_hours=60)
+    plan = planned(max_hours=60, cores=64)
     save_profile(plan.profile, tmp_path / "best.json")
     summary = load_profile(tmp_path / "best.json").search
     assert summary is not None

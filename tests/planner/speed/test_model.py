@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 
-from attfc_planner.speed.efficiency import DECODED_PER_CORE_SECOND, efficiencies
+from attfc_planner.speed.efficiency import efficiencies
+from attfc_planner.speed.loading import STATED
 from attfc_planner.speed.model import hours_per_epoch, input_bytes, predict_speed
 from attfc_planner.trace.history import OpCost
 from attfc_train.heads.attfc.settings import AttFCSettings
@@ -47,20 +48,8 @@ def test_the_loss_is_fp32_whatever_the_precision() -> None:
     )
 
 
-def test_references_cost_decoding_and_copying() -> None:
+def test_references_cost_copying() -> None:
     assert input_bytes(profile(references=2)) == 3 * input_bytes(profile())
-    many = OpCost("add", "elementwise", "backward", 0, 10**6, 1)
-    speed = predict_speed(profile(references=2), make_gpu(), [many])
-    assert speed.limited_by == "image decoding (8 cores assumed)"
-
-
-@pytest.mark.parametrize(("cores", "workers", "helping"), [(64, 0, 16), (64, 32, 32), (4, 0, 4), (4, 32, 4), (64, 2, 2)])
-def test_images_are_decoded_by_the_loaders_threads(cores: int, workers: int, helping: int) -> None:
-    base = profile()
-    own = base.model_copy(update={"data": base.data.model_copy(update={"num_workers": workers})})
-    speed = predict_speed(own, make_gpu(num_cores=cores), [])
-    assert speed.limited_by == f"image decoding ({helping} cores)"
-    assert speed.images_per_second.high == pytest.approx(helping * DECODED_PER_CORE_SECOND.high, rel=1e-3)
 
 
 def test_many_small_operators_are_bound_by_launching_them() -> None:
@@ -76,7 +65,7 @@ def test_a_cpu_does_one_after_the_other() -> None:
     alone = predict_speed(profile(precision="fp32"), gpu, [CONV]).images_per_second
     share = efficiencies(gpu, "fp32")
     step = 1e13 / 40e12 / share.arithmetic["conv"].high + 100 * share.launch_seconds.high
-    decoding = 128 / (2 * DECODED_PER_CORE_SECOND.high)
+    decoding = 128 / (2 * STATED.per_core.high)
     assert alone.high == pytest.approx(128 / (step + decoding), rel=1e-3)
 
 

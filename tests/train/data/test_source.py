@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from attfc_planner.commands.option_checks import size_of_data
+from attfc_planner.commands.option_checks import opened, size_of_data
 from attfc_train.data.formats.folder import FolderFaces
 from attfc_train.data.formats.recordio import RecordIOFaces
 from attfc_train.data.formats.recordio_writer import write_recordio
@@ -128,7 +128,7 @@ def test_the_planner_says_what_was_passed_over(face_folder, capsys):
     (face_folder / "c" / "x.HEIC").write_text("")
     (face_folder / "d").mkdir()
     (face_folder / "d" / "0.jpg").write_bytes(b"no image")
-    assert size_of_data(str(face_folder), None, None) == (3, 8)
+    assert size_of_data(opened(str(face_folder)), None, None) == (3, 8)
     output, errors = capsys.readouterr()
     assert output == ""
     assert errors.count("files passed over with other endings") == 1

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attfc_planner.commands.option_checks import size_of_data
+from attfc_planner.commands.option_checks import opened, size_of_data
 from attfc_train.data.encode import png
 from attfc_train.data.formats.procedural_face import render_face
 from attfc_train.data.formats.writers import Images, WriteOptions, target_of, written_root
@@ -72,7 +72,7 @@ def test_a_run_on_each_format_resumes_to_the_same_bits(
 ) -> None:
     """Catches an order of images, or of identities, that a second opening does not have."""
     data = data_of(kind, tmp_path)
-    assert size_of_data(data, None, None) == (20, 80)
+    assert size_of_data(opened(data), None, None) == (20, 80)
     _interrupt_and_resume(profile_on(data), tmp_path / "run", monkeypatch)
     assert_same_end(on_records, tmp_path / "run")
 

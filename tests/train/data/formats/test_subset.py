@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attfc_planner.commands.option_checks import size_of_data
+from attfc_planner.commands.option_checks import opened, size_of_data
 from attfc_train.data.formats.subset import SubsetFaces, write_subset
 from attfc_train.data.formats.subset_file import read_header, specs_below
 from attfc_train.data.formats.synthetic import SyntheticFaces
@@ -120,7 +120,7 @@ def test_a_part_and_the_digest(path):
 
 def test_a_plan_takes_its_size(path):
     """Catches a plan for all images of what the index is over."""
-    assert size_of_data(str(written(path, [0, 3, 4, 6, 9])), None, None) == (4, 5)
+    assert size_of_data(opened(str(written(path, [0, 3, 4, 6, 9]))), None, None) == (4, 5)
 
 
 def test_a_source_that_changed_is_refused(path, face_folder, face_file):

@@ -13,19 +13,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfc_train.commands.data_convert import ConvertOptions, stopped_by_signals
-from attfc_train.commands.data_select import check_selection_output, write_selection
-from attfc_train.commands.data_survey import SurveyOptions, say, survey
+from attfc_train.commands.data_select import check_selection_output, is_index, write_selection
+from attfc_train.commands.data_survey import SurveyOptions, check_montage, say, survey
 from attfc_train.data.dataset import FaceDataset
-from attfc_train.data.formats.readable import LEFT_OUT
+from attfc_train.data.formats.salvaged import salvaged
 from attfc_train.data.identity_index import IdentityIndex
+from attfc_train.data.reading import UnreadableError
+from attfc_train.data.source import open_dataset
 from attfc_train.data.survey.findings import OTHER_SIZE, REPEATED, SHARED, TRUNCATED, UNDECODABLE
 from attfc_train.data.survey.look import Look, shown_side
-from attfc_train.data.survey.problems import Problem, notes_of_look, problems_of_counts, problems_of_look
+from attfc_train.data.survey.problems import MISSING, Problem, notes_of_look, problems_of_counts, problems_of_look
 from attfc_train.errors import DataError, UsageError
 from attfc_train.files import write_text_atomically, written_file
+from attfc_train.run.live_line import busy
 from attfc_train.screen import Screen
 
-_MENDED: Final = {TRUNCATED, UNDECODABLE, SHARED, REPEATED, LEFT_OUT}
+_MENDED: Final = {TRUNCATED, UNDECODABLE, SHARED, REPEATED, *MISSING}
 """What a clean copy does not have; other sizes are left out only where one was asked for."""
 
 
@@ -65,7 +68,9 @@ def check(path: str, options: CheckOptions, console: Screen) -> None:
         StorageError: an output cannot be written.
     """
     _check_options(path, options)
-    dataset, seen = survey(path, options.survey, console)
+    with busy(console, "Opening the data set"):
+        dataset = _opened(path, options)
+    seen = survey(dataset, options.survey, console)
     console.print()
     copy = None
     index = dataset.index
@@ -89,7 +94,30 @@ def check(path: str, options: CheckOptions, console: Screen) -> None:
     _conclude(dataset, seen, Counter(verdicts), console)
 
 
+def _opened(path: str, options: CheckOptions) -> FaceDataset:
+    """Open a data set, or what is whole of a record file that was cut off.
+
+    Raises:
+        DataError, UsageError: it cannot be opened.
+    """
+    try:
+        return open_dataset(path)
+    except UnreadableError:
+        raise
+    except DataError:
+        rest = salvaged(path)
+        if rest is None:
+            raise
+        if options.repair is not None and is_index(ConvertOptions(options.repair)):
+            rule = "--repair of a record file that was cut off must be a copy"
+            raise UsageError(
+                rule, f"'{options.repair}'", "Name it clean/train.rec: no index can be over such a file."
+            ) from None
+        return rest
+
+
 def _check_options(path: str, options: CheckOptions) -> None:
+    check_montage(options.survey)
     if options.json is not None:
         written_file(options.json.expanduser())
     if options.repair is None:
@@ -160,7 +188,7 @@ def _selected(
 def _say_copy(copy: _Copy, options: CheckOptions, console: Screen) -> None:
     lines = [f"{kind}: {count:,}" for kind, count in copy.left_out.items()]
     lines += [f"identities of which nothing is left: {copy.lost_ids:,}"] if copy.lost_ids else []
-    for place, line in enumerate(lines or ["nothing"]):
+    for place, line in enumerate(lines):
         say(console, "" if place else "left out", line)
     counts = f"{copy.num_images:,} images of {copy.num_ids:,} identities, labels 0 to {copy.num_ids - 1:,}"
     say(console, "clean copy", f"{options.repair}: {counts}")

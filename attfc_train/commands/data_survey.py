@@ -48,15 +48,24 @@ def show_info(path: str, options: SurveyOptions, console: Console) -> None:
         DataError, UsageError: it cannot be opened or read.
         StorageError: the montage cannot be written.
     """
-    survey(path, options, console)
-
-
-def survey(path: str, options: SurveyOptions, console: Console) -> tuple[FaceDataset, Look]:
-    """Look at a data set, print what is seen, and return both; the errors are those of `show_info`."""
-    if options.output is not None:
-        check_picture(options.output, "--output")
+    check_montage(options)
     with busy(console, "Opening the data set"):
         dataset = open_dataset(path)
+    survey(dataset, options, console)
+
+
+def check_montage(options: SurveyOptions) -> None:
+    """Check that the montage is a picture; for before the work.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if options.output is not None:
+        check_picture(options.output, "--output")
+
+
+def survey(dataset: FaceDataset, options: SurveyOptions, console: Console) -> Look:
+    """Look at a data set, print what is seen, and return it; the errors are those of `show_info`."""
     _show_counts(dataset, console)
     with progress(console, looked_at(dataset, options.sample).size) as advance:
         seen = look(dataset, options.sample, advance, options.size)
@@ -64,7 +73,7 @@ def survey(path: str, options: SurveyOptions, console: Console) -> tuple[FaceDat
     if options.output is not None:
         write_picture(options.output, montage(dataset))
         say(console, "montage", f"{options.output}: a row for each of some people")
-    return dataset, seen
+    return seen
 
 
 @contextmanager

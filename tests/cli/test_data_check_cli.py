@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from attfc_train import cli
+from attfc_train.data.formats.record_index import read_idx
 from attfc_train.data.formats.recordio_writer import write_recordio
 from attfc_train.data.formats.subset_file import read_header
 from attfc_train.data.source import open_dataset
@@ -167,6 +168,79 @@ def test_a_sound_set_has_a_report_too(people, data, tmp_path):
     data("check", people, "--json", tmp_path / "report.json")
     report = json.loads((tmp_path / "report.json").read_text())
     assert (report["sound"], report["found"], report["problems"], report["copy"]) == (True, [], [], None)
+
+
+@pytest.fixture
+def records(tmp_path):
+    """Twelve people of three images."""
+    images = [png(place // 3, place % 3) for place in range(3 * PEOPLE)]
+    write_recordio(tmp_path / "in" / "train.rec", np.arange(3 * PEOPLE) // 3, images)
+    return tmp_path / "in"
+
+
+@pytest.mark.parametrize("index", ["kept", "missing", "rubbish"])
+@pytest.mark.parametrize("end", ["cut", "zeros"])
+def test_a_record_file_that_was_cut_off(index, end, records, data, tmp_path):
+    """Its last 3 1/2 images and what lies behind them are missing; with zeros as of a download that was not finished."""
+    path = records / "train.rec"
+    starts = read_idx(path.with_suffix(".idx"))[1][1:37]
+    size = path.stat().st_size
+    os.truncate(path, (starts[32] + starts[33]) // 2)
+    if end == "zeros":
+        os.truncate(path, size)
+    if index != "kept":
+        path.with_suffix(".idx").unlink()
+    if index == "rubbish":
+        path.with_suffix(".idx").write_text("other text")
+    before = sorted(records.iterdir())
+    shown = data("check", records, code=4)
+    assert "problem records passed over that are cut off or missing at the file's end: " in shown
+    has_half = end == "zeros"
+    assert f"images {33 if has_half else 32} " in shown
+    assert ("problem images that are cut off: 1 of 33" in shown) == has_half
+    assert sorted(records.iterdir()) == before
+    shown = data("check", records, "--repair", tmp_path / "clean" / "train.rec")
+    assert "repaired records passed over that are cut off" in shown
+    assert "clean/train.rec: 32 images of 11 identities, labels 0 to 10" in shown
+    dataset = open_dataset(str(tmp_path / "clean"))
+    assert [dataset.encoded(place) for place in range(32)] == [png(place // 3, place % 3) for place in range(32)]
+    shown = data("check", records, "--repair", tmp_path / "clean.subset", code=2)
+    assert "--repair of a record file that was cut off must be a copy" in shown
+
+
+def test_damage_in_the_middle_without_an_index(records, data, tmp_path):
+    path = records / "train.rec"
+    starts = read_idx(path.with_suffix(".idx"))[1][1:37]
+    path.with_suffix(".idx").unlink()
+    with path.open("r+b") as file:
+        file.seek(int(starts[10]))
+        file.write(bytes(16))
+    assert "images 35 " in data("check", records, "--repair", tmp_path / "clean")
+    assert open_dataset(str(tmp_path / "clean")).index.num_images == 35
+
+
+def test_the_index_of_another_file_is_no_cut(records, data, tmp_path):
+    """Catches a check that takes the few records that happen to fit for all there is."""
+    images = [png(place // 3, place % 3, side=40) for place in range(3 * PEOPLE)]
+    write_recordio(tmp_path / "other" / "train.rec", np.arange(3 * PEOPLE) // 3, images)
+    shutil.copy(tmp_path / "other" / "train.idx", records / "train.idx")
+    assert "train.rec key 0 must be a RecordIO record, but got no record magic" in data("check", records, code=4)
+
+
+def test_what_a_list_names_and_is_not_there_is_a_problem(people, data, tmp_path):
+    lines = [f"people/{path.parent.name}/{path.name} {int(path.parent.name[1:])}" for path in sorted(people.glob("*/*"))]
+    (tmp_path / "faces.txt").write_text("\n".join([*lines, "people/p00/9.png 0"]) + "\n")
+    shown = data("check", tmp_path / "faces.txt", code=4)
+    assert "problem lines passed over whose file is not there, or is no regular file: 1" in shown
+    data("check", tmp_path / "faces.txt", "--repair", tmp_path / "clean")
+
+
+def test_a_shard_without_its_end_is_a_problem(people, data, tmp_path):
+    data("convert", people, "-o", tmp_path / "a.tar")
+    with (tmp_path / "a.tar").open("rb") as file:
+        content = file.read().rstrip(b"\0")
+    (tmp_path / "a.tar").write_bytes(content + bytes(-len(content) % 512))
+    assert "problem tar shards without the mark of their end" in data("check", tmp_path / "a.tar", code=4)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from attfc_train.data.dataset import FaceDataset
+from attfc_train.data.formats import list_file, lmdb_faces
 from attfc_train.data.formats.readable import LEFT_OUT
+from attfc_train.data.formats.salvaged import CUT_OFF
+from attfc_train.data.formats.tar_members import NO_END
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.survey.findings import GAPS, OTHER_SIZE, REPEATED, SHARED, TRUNCATED, UNDECODABLE
 from attfc_train.data.survey.look import Look
@@ -50,11 +53,11 @@ def problems_of_counts(index: IdentityIndex) -> Iterator[Problem]:
 
 
 def problems_of_look(dataset: FaceDataset, seen: Look) -> Iterator[Problem]:
-    """Yield what the images themselves say."""
-    lost = next((remark for remark in dataset.index.report.remarks if remark.kind == LEFT_OUT), None)
-    if lost is not None:
-        share = lost.count / (lost.count + dataset.index.num_ids)
-        yield Problem(f"{LEFT_OUT}: {lost.count:,}, e.g. {lost.example}; repair or remove them", share, LEFT_OUT)
+    """Yield what the images themselves say, and what lies beside them and should be one of them."""
+    for remark in dataset.index.report.remarks:
+        if remark.kind in MISSING:
+            num_others = dataset.index.num_ids if remark.kind == LEFT_OUT else dataset.index.num_images
+            yield Problem(f"{remark}; {MISSING[remark.kind]}", remark.count / (remark.count + num_others), remark.kind)
     for kind, remedy in _REMEDIES.items():
         found = seen.findings.of(kind)
         if found is not None:
@@ -75,6 +78,15 @@ def notes_of_look(dataset: FaceDataset, seen: Look) -> Iterator[str]:
             f"such gaps are closed here when the data are opened, but not by every trainer: --repair numbers them anew"
         )
 
+
+MISSING: Final = {
+    LEFT_OUT: "replace them, or leave them out: --repair",
+    CUT_OFF: "copy the file again, or keep the rest: --repair",
+    NO_END: "copy them again, or keep what is there: --repair",
+    list_file.NOT_THERE: "bring them back, or leave them out: --repair",
+    lmdb_faces.NOT_THERE: "copy the database again, or keep the rest: --repair",
+}
+"""What a data set passes over and should hold, with the remedies; a clean copy does without."""
 
 _REMEDIES: Final = {
     TRUNCATED: "copy them again, or leave them out: --repair",

@@ -51,7 +51,7 @@ def show_info(path: str, options: SurveyOptions, console: Console) -> None:
     check_montage(options)
     with busy(console, "Opening the data set"):
         dataset = open_dataset(path)
-    survey(dataset, options, console)
+    survey(dataset, options, console, names_found=True)
 
 
 def check_montage(options: SurveyOptions) -> None:
@@ -64,12 +64,16 @@ def check_montage(options: SurveyOptions) -> None:
         check_picture(options.output, "--output")
 
 
-def survey(dataset: FaceDataset, options: SurveyOptions, console: Console) -> Look:
-    """Look at a data set, print what is seen, and return it; the errors are those of `show_info`."""
+def survey(dataset: FaceDataset, options: SurveyOptions, console: Console, names_found: bool = False) -> Look:
+    """Look at a data set, print what is seen, and return it; the errors are those of `show_info`.
+
+    Args:
+        names_found: also print what was found among the images, which `check` says as problems.
+    """
     _show_counts(dataset, console)
     with progress(console, looked_at(dataset, options.sample).size) as advance:
         seen = look(dataset, options.sample, advance, options.size)
-    _show_look(dataset, seen, console)
+    _show_look(dataset, seen, console, seen.findings.lines() if names_found else [])
     if options.output is not None:
         write_picture(options.output, montage(dataset))
         say(console, "montage", f"{options.output}: a row for each of some people")
@@ -117,14 +121,14 @@ def histogram(counts: NDArray[np.int64]) -> list[str]:
     return lines
 
 
-def _show_look(dataset: FaceDataset, seen: Look, console: Console) -> None:
+def _show_look(dataset: FaceDataset, seen: Look, console: Console, found: list[str]) -> None:
     total = dataset.index.num_images
     whole = "all images" if seen.num_seen == total else f"a random sample of {seen.num_seen:,} of {total:,} images"
     say(console, "looked at", whole if seen.num_seen == total else f"{whole} (--sample 0: all)")
     sizes = [f"{shown_side(side)}: {count:,}" for side, count in seen.sizes.most_common(_SIZES)]
     more = len(seen.sizes) - _SIZES
     say(console, "sizes", ", ".join(sizes) + (f", and {more:,} other sizes" if more > 0 else "") or "none can be decoded")
-    for line in seen.findings.lines():
+    for line in found:
         say(console, "found", line)
     say(console, "aligned?", f"{_ANSWERS[seen.alignment.verdict]}: {seen.alignment.reason}")
 

@@ -8,27 +8,27 @@ from typing import Annotated
 
 import typer
 
+from attfc_train import data_writing_commands as writing
 from attfc_train.command_line import STYLE, Command, Group, choice, count, examples, number
 from attfc_train.commands import models
 
 app = typer.Typer(
     **STYLE,
     cls=Group,
-    help="Data sets before training: look at them, check, align, cluster, thin out and convert them.",
+    help="Data sets before training: look at them, check, repair, align, cluster, thin out, split and convert them.",
     no_args_is_help=True,
     epilog=examples(
-        "attfc-train data check faces",
+        "attfc-train data check faces --repair clean/train.rec",
         "attfc-train data info faces -o montage.png",
         "attfc-train data align photos -o faces --landmarks points.csv",
         "attfc-train data cluster faces --model runs/faces -o people.subset",
         "attfc-train data coreset faces --model runs/faces --keep 0.6 -o sixty.subset",
         "attfc-train data convert faces.lmdb -o faces/train.rec",
+        "attfc-train data split faces -o train.subset --val faces.bin",
     ),
 )
 
-DataPath = Annotated[
-    str, typer.Argument(help="As --data of a training: a folder, a .rec or .subset file, a part of either.", metavar="SET")
-]
+DataPath = writing.DataPath
 Sample = Annotated[
     int,
     typer.Option(help="Images to look at, chosen at random; 0: all.", metavar="NUMBER", parser=count("--sample", 0)),
@@ -56,8 +56,13 @@ def info(path: DataPath, sample: Sample = 20_000, output: Montage = None) -> Non
 @app.command(cls=Command)
 def check(
     path: DataPath,
-    sample: Sample = 20_000,
-    output: Montage = None,
+    repair: Annotated[
+        Path | None,
+        typer.Option(
+            help="Also write a clean copy: what convert writes, or a .subset file, an index that copies nothing.",
+            metavar="PATH",
+        ),
+    ] = None,
     tolerate: Annotated[
         float,
         typer.Option(
@@ -66,13 +71,32 @@ def check(
             parser=number("--tolerate", 0, 1, "--tolerate 0.01"),
         ),
     ] = 0.0,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            help="Side that every image must have; that of most of them by default.",
+            metavar="PIXELS",
+            parser=count("--size", 1, 4096),
+        ),
+    ] = None,
+    sample: Annotated[
+        int,
+        typer.Option(
+            help="A quick look at some images, chosen at random; 0: all.", metavar="NUMBER", parser=count("--sample", 0)
+        ),
+    ] = 0,
+    json: Annotated[
+        Path | None, typer.Option(help="Also write what was found as JSON, with more examples.", metavar="FILE")
+    ] = None,
+    output: Montage = None,
 ) -> None:
-    """Show what is in a data set, and exit with code 4 where something would hurt a training."""
+    """Decode every image, show what is wrong, and exit with code 4 where something would hurt a training."""
+    from attfc_train.commands.data_check import CheckOptions
+    from attfc_train.commands.data_check import check as check_data
     from attfc_train.commands.data_survey import SurveyOptions
-    from attfc_train.commands.data_survey import check as check_data
     from attfc_train.screen import Screen
 
-    check_data(path, SurveyOptions(sample, output), tolerate, Screen())
+    check_data(path, CheckOptions(SurveyOptions(sample, output, size), tolerate, repair, json), Screen())
 
 
 @app.command(cls=Command)
@@ -242,88 +266,12 @@ def coreset(
     write_coreset(path, options, Screen())
 
 
-@app.command(cls=Command)
-def make_index(
-    records: Annotated[Path, typer.Argument(help="A .rec file, or a folder with train.rec.")],
-) -> None:
-    """Write X.idx beside X.rec, by reading the records; a former X.idx that differs is kept as X.idx.former."""
-    import numpy as np
-
-    from attfc_train.data.formats.record_frames import RecordFile
-    from attfc_train.data.formats.record_index import index_path, made_index, read_idx, write_idx
-    from attfc_train.data.formats.recordio import record_file
-    from attfc_train.errors import DataError
-
-    file = RecordFile(record_file(records.expanduser()))
-    keys, offsets = made_index(file)
-    path = index_path(file.path)
-    former = path.with_name(f"{path.name}.former")
-    kept = ""
-    try:
-        written = read_idx(path)
-    except DataError:  # missing, or no index
-        written = None
-    order = keys.argsort()  # an index is read by ascending key
-    if written is not None and all(map(np.array_equal, written, (keys[order], offsets[order]))):
-        typer.echo(f"{path} is right already: {keys.size:,} records.")
-        return
-    if path.exists():
-        path.replace(former)
-        kept = f"; the former one is {former}"
-    write_idx(path, keys, offsets)
-    typer.echo(f"Wrote {path}: {keys.size:,} records{kept}.")
-
-
-NewRecords = Annotated[Path, typer.Option("--output", "-o", help="A new .rec file, such as faces/train.rec.", metavar="FILE")]
-NewFolder = Annotated[
-    Path, typer.Option("--output", "-o", help="A new folder, which gets a folder per identity.", metavar="FOLDER")
-]
-NewData = Annotated[
-    Path,
-    typer.Option(
-        "--output",
-        "-o",
-        help="A new .rec, .tar or .parquet file, .lmdb folder, SHARDS/x-%06d.tar, or folder.",
-        metavar="PATH",
-    ),
-]
-
-
-@app.command(cls=Command)
-def pack(path: DataPath, output: NewRecords) -> None:
-    """Write a data set as RecordIO, images as they are: the fastest to train from."""
-    from attfc_train.commands.data_convert import ConvertOptions
-    from attfc_train.commands.data_convert import pack as pack_data
-    from attfc_train.screen import Screen
-
-    pack_data(path, ConvertOptions(output), Screen())
-
-
-@app.command(cls=Command)
-def unpack(path: DataPath, output: NewFolder) -> None:
-    """Write a data set as a folder per identity, images as they are."""
-    from attfc_train.commands.data_convert import ConvertOptions
-    from attfc_train.commands.data_convert import unpack as unpack_data
-    from attfc_train.screen import Screen
-
-    unpack_data(path, ConvertOptions(output), Screen())
-
-
-@app.command(cls=Command)
-def convert(
-    path: DataPath,
-    output: NewData,
-    layout: Annotated[
-        str | None,
-        typer.Option(help=".rec: insightface or im2rec; .lmdb: f2c or msgpack.", metavar="NAME"),
-    ] = None,
-    shard_images: Annotated[
-        int, typer.Option(help="Images in each tar shard.", metavar="NUMBER", parser=count("--shard-images", 1))
-    ] = 10_000,
-) -> None:
-    """Write a data set in another format, images as they are."""
-    from attfc_train.commands.data_convert import ConvertOptions
-    from attfc_train.commands.data_convert import convert as convert_data
-    from attfc_train.screen import Screen
-
-    convert_data(path, ConvertOptions(output, layout, shard_images), Screen())
+for _command in (
+    writing.convert,
+    writing.pack,
+    writing.unpack,
+    writing.group,
+    writing.split,
+    writing.make_index,
+):
+    app.command(cls=Command)(_command)

@@ -77,6 +77,19 @@ def follow(parent: int, *, lasts: bool = True) -> None:
     threading.Thread(target=_end_with, args=(parent, told), name="attfc-follow", daemon=True).start()
 
 
+def is_running(number: int) -> bool:
+    """Return whether a process of this number runs on this machine; True where that cannot be known."""
+    if os.name != "posix":  # there, signal 0 is one that ends a process
+        return True
+    try:
+        os.kill(number, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
 def _lasts() -> bool:
     return threading.current_thread() is threading.main_thread()
 

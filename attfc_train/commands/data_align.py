@@ -10,6 +10,7 @@ from typing import Final, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from attfc_train.commands.data_convert import remove_left, stopped_by_signals
 from attfc_train.commands.data_survey import progress
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.decode import Pixels, decode_whole
@@ -21,10 +22,11 @@ from attfc_train.data.pool import DecodePool
 from attfc_train.data.reading import UnreadableError, existing_path, persistently
 from attfc_train.data.report import DataReport
 from attfc_train.data.source import open_dataset
-from attfc_train.errors import DataError, StorageError, UsageError
+from attfc_train.errors import DataError, UsageError
 from attfc_train.evaluate.align import aligned
 from attfc_train.evaluate.landmarks import Landmarks, Points, boxes_around, chosen_face, normal_name, strange
 from attfc_train.export.model_file import require
+from attfc_train.files import write_folder_atomically
 from attfc_train.run.live_line import busy
 from attfc_train.screen import Screen
 
@@ -206,7 +208,7 @@ def _write(
                 yield from pool.map(crop, part)
                 advance(len(part))
 
-    with progress(console, positions.size, "writing") as advance:
+    with stopped_by_signals(), progress(console, positions.size, "writing") as advance:
         if options.output.suffix.lower() == ".rec":
             labels = np.unique(dataset.index.labels[positions], return_inverse=True)[1]
             write_recordio(options.output, labels, crops(advance), side=options.size)
@@ -216,29 +218,23 @@ def _write(
 
 
 def _write_folder(output: Path, paths: Iterator[Path], crops: Iterator[bytes]) -> None:
-    unfinished = _unfinished(output)
-    try:
+    def fill(root: Path) -> None:
         for path, content in zip(paths, crops, strict=True):
-            file = unfinished / path
+            file = root / path
             file.parent.mkdir(parents=True, exist_ok=True)
             file.write_bytes(content)
-        unfinished.replace(output)
-    except OSError as error:
-        remedy = f"Free disk space, remove '{unfinished}' and try again, or choose another --output."
-        raise StorageError(f"'{output}' must be writable", error.strerror or "an error", remedy) from error
 
-
-def _unfinished(output: Path) -> Path:
-    return output.with_name(f"{output.name}.unfinished")
+    write_folder_atomically(output, fill)
 
 
 def _check_output(output: Path) -> None:
     """Refuse what is there already."""
     is_records = output.suffix.lower() == ".rec"
-    if output.is_dir() and not is_records and not any(output.iterdir()):
-        return
-    beside = [output.with_suffix(".idx"), output.with_name("property")] if is_records else [_unfinished(output)]
-    for path in (output, *beside):
+    written = [output, output.with_suffix(".idx"), output.with_name("property")] if is_records else [output]
+    for path in written:
+        remove_left(path)
+        if path.is_dir() and not is_records and not any(path.iterdir()):
+            continue
         if path.exists():
             rule = "--output must be a new folder, or a new .rec file in a folder without others"
             raise UsageError(rule, f"'{path}', which exists", "Choose another name, or remove it.")

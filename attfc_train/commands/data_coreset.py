@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from attfc_train.api.faces import embed
+from attfc_train.commands.data_convert import stopped_by_signals
 from attfc_train.commands.data_survey import progress, say
 from attfc_train.commands.models import opened
 from attfc_train.data.coreset import (
@@ -92,8 +93,9 @@ def coreset(spec: str, options: CoresetOptions, console: Screen) -> None:
     report = DataReport(dataset.name)
     report.merge(dataset.index.report)
     choose = _at_random if options.by == "random" else _by_face_nms
-    positions = choose(dataset, options, report, console)
-    write_subset(options.output, spec, dataset, positions, made=options.command(spec))
+    with stopped_by_signals():
+        positions = choose(dataset, options, report, console)
+        write_subset(options.output, spec, dataset, positions, made=options.command(spec))
     _say_end(dataset, positions, report, options, console)
 
 

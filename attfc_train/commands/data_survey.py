@@ -1,4 +1,4 @@
-"""``attfc-train data info`` and ``data check``: what is in a data set, and what in it would hurt a training."""
+"""``attfc-train data info``: what is in a data set; and what the other commands show alike."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.encode import check_picture, write_picture
 from attfc_train.data.source import open_dataset
-from attfc_train.data.survey.look import Look, look, looked_at
+from attfc_train.data.survey.look import Look, look, looked_at, shown_side
 from attfc_train.data.survey.montage import montage
-from attfc_train.data.survey.problems import Problem, problems_of_counts, problems_of_look
-from attfc_train.errors import DataError
 from attfc_train.run.live_line import busy
 
 DEFAULT_SAMPLE: Final = 20_000
@@ -33,12 +31,14 @@ _SIZES: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class SurveyOptions:
-    """The options of both commands."""
+    """How to look."""
 
     sample: int = DEFAULT_SAMPLE
     """Images to look at; 0: all."""
     output: Path | None = None
     """The montage."""
+    size: int | None = None
+    """Pixels of a side that every image must have; None: what most have."""
 
 
 def show_info(path: str, options: SurveyOptions, console: Console) -> None:
@@ -48,57 +48,36 @@ def show_info(path: str, options: SurveyOptions, console: Console) -> None:
         DataError, UsageError: it cannot be opened or read.
         StorageError: the montage cannot be written.
     """
-    _survey(path, options, console)
-
-
-def check(path: str, options: SurveyOptions, tolerate: float, console: Console) -> None:
-    """Print what is in a data set and what would hurt a training.
-
-    Args:
-        tolerate: share of the images or identities up to which a problem is said, and nothing more.
-
-    Raises:
-        DataError: there is a problem, or the data set cannot be opened or read.
-        UsageError, StorageError: as `show_info`.
-    """
-    dataset, seen = _survey(path, options, console)
-    problems = [*problems_of_counts(dataset.index), *problems_of_look(dataset, seen)]
-    grave = [problem for problem in problems if problem.share > tolerate]
-    console.print()
-    for problem in problems:
-        say(console, "problem" if problem.share > tolerate else "tolerated", problem.text)
-    if grave:
-        rule = f"'{dataset.name}' must hold nothing that would hurt a training"
-        remedy = "Mend them, or see --tolerate."
-        raise DataError(rule, _numbered(grave), remedy)
-    say(console, "check", f"nothing found that would hurt a training{_limits(dataset, seen)}")
-
-
-def _numbered(problems: list[Problem]) -> str:
-    return "1 problem (above)" if len(problems) == 1 else f"{len(problems)} problems (above)"
-
-
-def _limits(dataset: FaceDataset, seen: Look) -> str:
-    """Return what the verdict does not cover."""
-    unseen = dataset.index.num_images - seen.num_seen
-    parts = [f"{unseen:,} images were not looked at"] if unseen else []
-    parts += ["whether they are aligned could not be told"] if seen.alignment.verdict == "cannot tell" else []
-    return f" ({'; '.join(parts)})" if parts else ""
-
-
-def _survey(path: str, options: SurveyOptions, console: Console) -> tuple[FaceDataset, Look]:
-    if options.output is not None:
-        check_picture(options.output, "--output")
+    check_montage(options)
     with busy(console, "Opening the data set"):
         dataset = open_dataset(path)
+    survey(dataset, options, console, names_found=True)
+
+
+def check_montage(options: SurveyOptions) -> None:
+    """Check that the montage is a picture; for before the work.
+
+    Raises:
+        UsageError: it is none.
+    """
+    if options.output is not None:
+        check_picture(options.output, "--output")
+
+
+def survey(dataset: FaceDataset, options: SurveyOptions, console: Console, names_found: bool = False) -> Look:
+    """Look at a data set, print what is seen, and return it; the errors are those of `show_info`.
+
+    Args:
+        names_found: also print what was found among the images, which `check` says as problems.
+    """
     _show_counts(dataset, console)
     with progress(console, looked_at(dataset, options.sample).size) as advance:
-        seen = look(dataset, options.sample, advance)
-    _show_look(dataset, seen, console)
+        seen = look(dataset, options.sample, advance, options.size)
+    _show_look(dataset, seen, console, seen.findings.lines() if names_found else [])
     if options.output is not None:
         write_picture(options.output, montage(dataset))
         say(console, "montage", f"{options.output}: a row for each of some people")
-    return dataset, seen
+    return seen
 
 
 @contextmanager
@@ -142,14 +121,14 @@ def histogram(counts: NDArray[np.int64]) -> list[str]:
     return lines
 
 
-def _show_look(dataset: FaceDataset, seen: Look, console: Console) -> None:
+def _show_look(dataset: FaceDataset, seen: Look, console: Console, found: list[str]) -> None:
     total = dataset.index.num_images
     whole = "all images" if seen.num_seen == total else f"a random sample of {seen.num_seen:,} of {total:,} images"
     say(console, "looked at", whole if seen.num_seen == total else f"{whole} (--sample 0: all)")
-    sizes = [f"{width}x{height}: {count:,}" for (width, height), count in seen.sizes.most_common(_SIZES)]
+    sizes = [f"{shown_side(side)}: {count:,}" for side, count in seen.sizes.most_common(_SIZES)]
     more = len(seen.sizes) - _SIZES
     say(console, "sizes", ", ".join(sizes) + (f", and {more:,} other sizes" if more > 0 else "") or "none can be decoded")
-    for line in seen.report.lines():
+    for line in found:
         say(console, "found", line)
     say(console, "aligned?", f"{_ANSWERS[seen.alignment.verdict]}: {seen.alignment.reason}")
 

@@ -42,8 +42,8 @@ def pairs_from_dataset(dataset: FaceDataset, num_pairs: int, seed: int) -> Verif
         UnreadableError: an image cannot be read, not even some seconds later.
     """
     rng = np.random.default_rng(seed)
-    genuine = _genuine_pairs(dataset.index, num_pairs // 2, rng)
-    impostor = _impostor_pairs(dataset.index, num_pairs // 2, rng)
+    genuine = genuine_pairs(dataset.index, num_pairs // 2, rng)
+    impostor = impostor_pairs(dataset.index, num_pairs // 2, rng)
     report = DataReport(dataset.name)
     report.include(dataset.index.report)
     encoded = _read(dataset, np.unique(np.concatenate([genuine, impostor])), report)
@@ -69,7 +69,7 @@ def _read(dataset: FaceDataset, positions: NDArray[np.int64], report: DataReport
     with DecodePool() as pool:
         for start in range(0, positions.size, _CHUNK):
             part = positions[start : start + _CHUNK].tolist()
-            for position, read in zip(part, pool.map(lambda position: _tried(dataset, position), part), strict=True):
+            for position, read in zip(part, pool.map(lambda position: tried(dataset, position), part), strict=True):
                 if isinstance(read, DataError):
                     report.count(UNDECODABLE, 1, f"{dataset.locate(position)} ({read.got})")
                 else:
@@ -77,7 +77,7 @@ def _read(dataset: FaceDataset, positions: NDArray[np.int64], report: DataReport
     return images
 
 
-def _tried(dataset: FaceDataset, position: int) -> Encoded | DataError:
+def tried(dataset: FaceDataset, position: int) -> Encoded | DataError:
     """Return an image, or why it cannot be decoded."""
     try:
         encoded = persistently(lambda: dataset.encoded(position))
@@ -103,7 +103,7 @@ def _too_few(dataset: FaceDataset, num_genuine: int, num_impostor: int, report: 
     )
 
 
-def _genuine_pairs(index: IdentityIndex, num: int, rng: np.random.Generator) -> Pairs:
+def genuine_pairs(index: IdentityIndex, num: int, rng: np.random.Generator) -> Pairs:
     """Draw distinct pairs of images of one identity, in random order: int64 [<= num, 2]."""
     # An identity of n images has n (n - 1) / 2 pairs {smaller, larger} of ranks. Counted by the larger rank they are numbered
     #     number = larger (larger - 1) / 2 + smaller,  0 <= smaller < larger,
@@ -131,7 +131,7 @@ def _quotas(available: NDArray[np.int64], num: int, rng: np.random.Generator) ->
     return quotas
 
 
-def _impostor_pairs(index: IdentityIndex, num: int, rng: np.random.Generator) -> Pairs:
+def impostor_pairs(index: IdentityIndex, num: int, rng: np.random.Generator) -> Pairs:
     """Draw distinct pairs of images of two identities, int64 [<= num, 2]; fewer where the data set is tiny."""
     # A key is a pair: smaller position * N + larger position. Repeated keys go, and those that are left keep the order in which
     # they were drawn: np.unique alone would sort them, and cutting at `num` would then favour the first images.

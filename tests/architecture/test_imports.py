@@ -29,6 +29,7 @@ attfc_train.run
 attfc_train.export
 attfc_train.api
 attfc_train attfc_train.commands
+attfc_train.data_writing_commands
 attfc_train.data_commands
 attfc_train.cli
 attfc_train.__main__
@@ -70,6 +71,7 @@ ONLY_IN = {
         "attfc_train.commands.models",
         "attfc_train.commands.presets",
         "attfc_train.data_commands",
+        "attfc_train.data_writing_commands",
         "attfc_planner.cli",
         "attfc_planner.commands.compare_gpus",
         "attfc_planner.commands.import_config",
@@ -123,6 +125,7 @@ WITHOUT_TORCH = {
     "attfc_train.commands.presets",
     "attfc_train.commands.training",
     "attfc_train.data_commands",
+    "attfc_train.data_writing_commands",
     "attfc_train.errors",
     "attfc_train.exits",
     "attfc_train.faults",

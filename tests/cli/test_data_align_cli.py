@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import sys
 
 import numpy as np
@@ -14,6 +16,7 @@ from attfc_train.data.decode import decode_whole
 from attfc_train.data.formats.subset import write_subset
 from attfc_train.data.source import open_dataset
 from attfc_train.evaluate.align import TEMPLATE, aligned
+from tests.cli.test_full_disk import no_file_beyond
 from tests.train.export.detectors import known_detector
 
 ORDER = [(1, 0), (1, 1), (2, 0)]
@@ -183,3 +186,32 @@ def test_a_disk_that_does_not_take_it(photographs, landmarks, align, tmp_path):
     (tmp_path / "file").write_text("")
     shown = align(photographs, "-o", tmp_path / "file" / "out", "--landmarks", landmarks, code=9)
     assert "must be writable" in shown
+
+
+@pytest.mark.parametrize("output", ["out", "out/train.rec"])
+def test_a_signal_leaves_nothing(output, photographs, landmarks, align, tmp_path, monkeypatch):
+    """Catches a folder of half the crops that the next call would refuse."""
+    from attfc_train.commands import data_align
+
+    real = data_align.jpeg
+    done: list[int] = []
+
+    def stopped(pixels):
+        done.append(1)
+        if len(done) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(pixels)
+
+    monkeypatch.setattr(data_align, "jpeg", stopped)
+    shown = align(photographs, "-o", tmp_path / output, "--landmarks", landmarks, code=143)
+    assert "Stopped; nothing has been written. Start it again." in shown
+    assert [path for path in tmp_path.glob("**/*") if path.is_file() and "in" not in path.parts and path != landmarks] == []
+    monkeypatch.setattr(data_align, "jpeg", real)
+    align(photographs, "-o", tmp_path / output, "--landmarks", landmarks)
+
+
+def test_a_full_disk_leaves_nothing(photographs, landmarks, align, tmp_path):
+    with no_file_beyond(1_000):
+        shown = align(photographs, "-o", tmp_path / "out", "--landmarks", landmarks, code=9)
+    assert "out' must be writable, but got File too large. Free disk space" in shown
+    assert {path.name for path in tmp_path.iterdir()} == {"in", "points.csv"}

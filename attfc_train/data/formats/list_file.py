@@ -33,7 +33,7 @@ _TOLD_EVERY: Final = 2**14
 """Lines."""
 _BACKSLASH: Final = b"\\"
 
-_NOT_THERE: Final = "lines passed over whose file is not there, or is no regular file"
+NOT_THERE: Final = "lines passed over whose file is not there, or is no regular file"
 _TWICE: Final = "lines passed over because a later one names the same file with the same label"
 _CONFLICT: Final = "lines passed over because a later one names the same file with another label: one of the two is wrong"
 
@@ -134,7 +134,7 @@ def _scanned(path: Path, files: DataFiles, report: DataReport) -> Arrays:
         rule = f"'{shown(str(path))}' must name images that are there, each with a label, one a line"
         remedy = f"Paths count from the list's folder; images are {', '.join(EXTENSIONS)} files."
         raise DataError(rule, f"none{shown(example)}{beside}", remedy)
-    report.count(_NOT_THERE, int((~there).sum()), lines.text_of(int(np.argmin(there))))
+    report.count(NOT_THERE, int((~there).sum()), lines.text_of(int(np.argmin(there))))
     kept = lines.only(there)
     digest = np.frombuffer(names.digest(), dtype=np.uint8)
     return {"offsets": kept.offsets, "lengths": kept.lengths, "labels": kept.labels, "digest": digest}

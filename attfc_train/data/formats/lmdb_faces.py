@@ -47,7 +47,7 @@ _MOST_LENGTH: Final = 2**31 - 1
 _NO_IMAGE: Final = "LMDB entries passed over that hold no image"
 _PICKLES: Final = "LMDB entries passed over that are pickles, which are programs (write them again, as data convert does)"
 _UNLISTED: Final = "images passed over whose key has no label: neither in a list, nor in the key, nor beside the image"
-_NOT_THERE: Final = "keys passed over that the list has and the database has not"
+NOT_THERE: Final = "keys passed over that the list has and the database has not"
 _TWICE: Final = "lines passed over because a later one has the same key"
 _FROM_KEYS: Final = "there is no list of keys and labels: labels are taken from the keys, NAME_LABEL_NUMBER"
 
@@ -207,7 +207,7 @@ def _listed_labels(files: DataFiles, keys: Int64s, report: DataReport) -> Int64s
     labels = lines.labels[order][last]
     there = np.isin(hashes, keys)
     missing = order[last][~there]
-    report.count(_NOT_THERE, missing.size, lines.text_of(int(missing[0])) if missing.size else "")
+    report.count(NOT_THERE, missing.size, lines.text_of(int(missing[0])) if missing.size else "")
     if not there.any():
         return np.full(keys.size, NONE, dtype=np.int64)
     place = np.minimum(np.searchsorted(hashes, keys), hashes.size - 1)

@@ -200,6 +200,19 @@ def record_offsets(file: RecordFile) -> Int64s:
     return starts
 
 
+def whole_records(file: RecordFile) -> tuple[Int64s, int]:
+    """Return where whole records start in a damaged file, int64 [n], ascending, and in how many places something is lost."""
+    heads, words = _magics(file, 0, file.size)
+    ends = heads + FRAME_BYTES + (words & MAX_LENGTH)
+    # A frame is whole where it ends before the next one begins; what lies between the two is lost.
+    nexts = np.append(heads[1:], _padded(file.size))
+    fine = (_padded(ends) <= nexts) & (ends <= file.size)
+    are_gaps = fine & (_padded(ends) < nexts)
+    kinds = words >> 29
+    starts: Int64s = heads[fine & ((kinds == WHOLE) | (kinds == FIRST))]
+    return starts, int(np.count_nonzero(~fine)) + int(np.count_nonzero(are_gaps))
+
+
 def count_records(file: RecordFile, begin: int, end: int) -> int:
     """Return the number of records that start in [begin, end)."""
     _, words = _magics(file, begin, end)

@@ -77,14 +77,14 @@ class RecordIOFaces:
             report: receives what was passed over. now: see `read_or_make_index`.
         """
         images = labelled_images(self._file, *_listed(self._file, report, now), report)
-        arrays = _arrays(images, report)
+        arrays = index_arrays(images, report)
         self._take(arrays, report)
 
         def look_strange(positions: Int64s) -> NDArray[np.bool_]:
             return ~images.look_right[positions]
 
         readable = readable_images(self.index, self.encoded, self.locate, look_strange, report)
-        return arrays if readable is None else _arrays(images.only(readable), report)
+        return arrays if readable is None else index_arrays(images.only(readable), report)
 
     def _check(self, arrays: Arrays) -> None:
         """Check kept arrays, which may be anybody's.
@@ -165,7 +165,7 @@ def _listed(file: RecordFile, report: DataReport, now: DataReport) -> tuple[Int6
     return keys, offsets
 
 
-def _arrays(images: Images, report: DataReport) -> Arrays:
+def index_arrays(images: Images, report: DataReport) -> Arrays:
     """Return the arrays of the index of images; of consecutive keys the first is enough."""
     index = IdentityIndex.from_labels(images.labels, report, (images.offsets,))
     keys = images.keys

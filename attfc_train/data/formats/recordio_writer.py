@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from array import array
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from attfc_train.files import write_atomically, write_text_atomically
 
 
 def write_recordio(path: Path, labels: ArrayLike, encoded_images: Iterable[bytes], *, side: int = 112) -> None:
-    """Write ``X.rec``, ``X.idx`` and, beside them, ``property``; each appears whole or not at all, the index last.
+    """Write ``X.rec``, ``X.idx`` and, beside them, ``property``: all of them or, after an error or an interrupt, none.
 
     Args:
         path: the ``.rec`` file.
@@ -51,13 +52,20 @@ def write_headerless(path: Path, labels: ArrayLike, encoded_images: Iterable[byt
     _write(path, _image_payloads(numbers, encoded_images, first=0), int(numbers.max()), side)
 
 
+def fits_insightface(labels: NDArray[np.int64]) -> bool:
+    """Return whether InsightFace's layout can number the records of N images, grouped by identity, and hold their labels."""
+    num_ids = 1 + int(np.count_nonzero(np.diff(labels)))
+    return labels.size + num_ids + 1 <= EXACT_FLOAT and int(labels.max(initial=0)) <= EXACT_FLOAT
+
+
 def _range_of(labels: NDArray[np.int64]) -> str:
     return f"{labels.min()} to {labels.max()}" if labels.size else "none"
 
 
 def _write(path: Path, payloads: Iterable[tuple[int, bytes]], last_label: int, side: int) -> None:
     """Write records, their index, and `property`."""
-    keys, offsets = array("q"), array("q")
+    keys = array("q")
+    offsets = array("q")
 
     def write(file: BinaryIO) -> None:
         for key, payload in payloads:
@@ -66,8 +74,15 @@ def _write(path: Path, payloads: Iterable[tuple[int, bytes]], last_label: int, s
             file.write(framed(payload))
 
     write_atomically(path, write)
-    write_text_atomically(path.with_name("property"), f"{last_label + 1},{side},{side}\n")
-    write_idx(path.with_suffix(".idx"), np.array(keys, np.int64), np.array(offsets, np.int64))
+    property_path = path.with_name("property")
+    try:
+        write_text_atomically(property_path, f"{last_label + 1},{side},{side}\n")
+        write_idx(path.with_suffix(".idx"), np.frombuffer(keys, np.int64), np.frombuffer(offsets, np.int64))
+    except BaseException:  # a full disk, or an interrupt: records without their index are no finished set
+        for written in (path, property_path):
+            with contextlib.suppress(OSError):
+                written.unlink(missing_ok=True)
+        raise
 
 
 def _identity_bounds(labels: NDArray[np.int64]) -> NDArray[np.int64]:

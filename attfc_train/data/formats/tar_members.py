@@ -26,7 +26,7 @@ _PADDED: Final[Bytes] = 2**16
 """Writers pad an archive's end with so many zeros at most."""
 
 _OTHERS: Final = "links, devices and sparse files in tar shards passed over"
-_NO_END: Final = "tar shards without the mark of their end, which may have been cut off"
+NO_END: Final = "tar shards without the mark of their end, which may have been cut off"
 _BEHIND: Final = "tar shards with more behind the mark of their end, passed over"
 
 
@@ -60,7 +60,7 @@ def tar_members(files: DataFiles, number: int, window: Window, report: DataRepor
             report.count(_BEHIND, int(_more_behind(window, place, size)), name)
             return
         if place == size and size:
-            report.count(_NO_END, 1, name)
+            report.count(NO_END, 1, name)
             return
         length, kind = _checked(head, name, place)
         if extra.get(b"size", b"").isdigit():

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attfc_train.data.identity_index import IdentityIndex
 
-Positions = NDArray[np.int64]
+Positions = NDArray[np.signedinteger[Any]]
 
 _SEED: Final = 15
 

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 import pytest
 
 from attfc_train import cli
 from attfc_train.data.formats.recordio_writer import write_recordio
+from attfc_train.errors import StorageError
 
 
 @pytest.fixture
@@ -74,3 +76,24 @@ def test_no_index_is_written_of_a_bad_file(path, make_index, damage, said):
     damage(path)
     assert said in make_index(path, code=4)
     assert index.read_bytes() == former
+
+
+def test_a_full_disk_leaves_the_former_index_in_its_place(path, make_index, monkeypatch):
+    """Catches an index that is moved away before there is another."""
+    index = path.with_suffix(".idx")
+    index.write_text("other text")
+
+    def full(path, *_):
+        raise StorageError(f"'{path}' must be writable", "No space left on device", "Free disk space.")
+
+    monkeypatch.setattr("attfc_train.commands.data_index.write_idx", full)
+    assert "train.idx' must be writable, but got No space left on device" in make_index(path, code=9)
+    assert index.read_text() == "other text"
+
+
+def test_a_signal_leaves_the_former_index(path, make_index, monkeypatch):
+    index = path.with_suffix(".idx")
+    index.write_text("other text")
+    monkeypatch.setattr("attfc_train.commands.data_index.keep_under", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    assert "Stopped; nothing has been written." in make_index(path, code=143)
+    assert index.read_text() == "other text"

@@ -172,11 +172,11 @@ def test_impossible_numbers_count_as_missing(
 ) -> None:
     """A file with right sums may still be anybody's. Catches a label that leads behind the end of the container."""
     expected = unkept(path, monkeypatch)
-    real = recordio._arrays
+    real = recordio.index_arrays
     altered = {name: np.array(value, dtype=np.uint8 if name == "digest" else np.int64) for name, value in changes.items()}
     with monkeypatch.context() as patch:
         patch.setattr(recordio, "readable_images", lambda *_: None)
-        patch.setattr(recordio, "_arrays", lambda images, report: {**real(images, report), **altered})
+        patch.setattr(recordio, "index_arrays", lambda images, report: {**real(images, report), **altered})
         RecordIOFaces(path)
     assert cache_beside(path).exists()
     assert_alike(expected, RecordIOFaces(path))

@@ -8,7 +8,8 @@ from PIL import Image
 
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.source import open_dataset
-from attfc_train.data.survey.look import REPEATED, SHARED, UNDECODABLE, look
+from attfc_train.data.survey.findings import REPEATED, SHARED, UNDECODABLE
+from attfc_train.data.survey.look import look
 from attfc_train.data.survey.montage import montage
 from attfc_train.data.survey.problems import problems_of_counts
 from attfc_train.data.survey.sample import one_a_person, rows_of_people, sampled
@@ -16,7 +17,7 @@ from attfc_train.data.survey.sample import one_a_person, rows_of_people, sampled
 
 def found(dataset, most=0):
     seen = look(dataset, most, lambda count: None)
-    return seen, {remark.kind: (remark.count, remark.example) for remark in seen.report.remarks}
+    return seen, {each.kind: (each.count, each.examples[0]) for each in seen.findings.all()}
 
 
 def test_a_sound_folder(face_folder):

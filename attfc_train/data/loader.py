@@ -18,10 +18,10 @@ from torch import Tensor
 from attfc_train.data.batch import Batch
 from attfc_train.data.buffers import BatchMemory
 from attfc_train.data.dataset import FaceDataset, ReadsAhead, together
-from attfc_train.data.pool import Call, DecodePool, result_of
+from attfc_train.data.pool import Call, DecodePool, num_cores, num_threads, result_of
 from attfc_train.data.reader import Filled, ImageReader
 from attfc_train.data.sampling.sampler import Draw, Sampler
-from attfc_train.data.waiting import TransferClock, Waiting, divided
+from attfc_train.data.waiting import Means, TransferClock, Waiting, divided
 from attfc_train.errors import DataError
 from attfc_train.units import Bytes, Seconds
 
@@ -155,6 +155,11 @@ class AttentionLoader:
     def waiting(self) -> Waiting:
         """What the consumer has waited for, the copies of batches to its device included."""
         return self._waited + Waiting(transfer=self._transfers.seconds)
+
+    def advice(self, waited: Waiting, seconds: Seconds) -> str | None:
+        """Return what a training waited for in `seconds`, and the remedy; None where it hardly waited."""
+        means = Means(num_threads(self._num_workers), num_cores(), self._reader.decoded_bytes, self._reader.is_cached)
+        return means.advice(waited, seconds)
 
     def records_of_step(self, step: int) -> list[str]:
         """Return where the queries of a step are, for reports."""

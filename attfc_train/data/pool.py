@@ -96,8 +96,7 @@ class DecodePool:
 
     def __init__(self, num_workers: int = 0) -> None:
         self._calls: queue.SimpleQueue[Call[Any] | None] = queue.SimpleQueue()
-        count = num_workers or min(num_cores(), MAX_DEFAULT_WORKERS)
-        self._workers = [_Worker(self, place) for place in range(count)]
+        self._workers = [_Worker(self, place) for place in range(num_threads(num_workers))]
         self._deaths: list[str] = []
         self._lock = threading.Lock()
         self._closed = False
@@ -214,6 +213,11 @@ def _dead(name: str, reason: str) -> UnreadableError:
     """Return the error for a worker that died twice."""
     remedy = "Check the disk or network that holds the data, and the memory, then go on."
     return UnreadableError(f"a worker must live, or be replaced once ({name})", f"its second death: {reason}", remedy)
+
+
+def num_threads(num_workers: int) -> int:
+    """Return the threads for `num_workers`, of which 0 is one per core, at most 16."""
+    return num_workers or min(num_cores(), MAX_DEFAULT_WORKERS)
 
 
 def num_cores() -> int:

@@ -162,6 +162,16 @@ class ImageReader:
         return self._undecodable[position]
 
     @property
+    def decoded_bytes(self) -> Bytes:
+        """Bytes of all images, decoded."""
+        return self._dataset.index.num_images * 3 * self._size**2
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether decoded images are kept."""
+        return self._cached
+
+    @property
     def notes(self) -> DataReport:
         """How many images were not taken as they are: stretched, scaled from more bits, made grey; prefetched ones too."""
         report = DataReport()

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from attfc_train.data.batch import Batch
 from attfc_train.data.buffers import BatchMemory
+from attfc_train.data.card import Card
 from attfc_train.data.dataset import FaceDataset, ReadsAhead, together
 from attfc_train.data.pool import Call, DecodePool, num_cores, num_threads, result_of
 from attfc_train.data.reader import Filled, ImageReader
@@ -79,6 +80,7 @@ class AttentionLoader:
         cache_bytes: Bytes = 0,
         max_corrupt_share: float = 0.01,
         pin_memory: bool = False,
+        card: Card | None = None,
     ) -> None:
         """Start an empty cache and statistics that last as long as the loader; threads live only while batches are drawn.
 
@@ -91,11 +93,13 @@ class AttentionLoader:
             cache_bytes: decoded images are kept in memory if all of them fit into this.
             max_corrupt_share: share of the images drawn that may be undecodable; up to 1000 images count as 1000.
             pin_memory: page-locked batches, for a device that copies by itself.
+            card: decodes plain JPEGs in place of the workers, and the batches lie there; nothing is kept in memory then.
         """
         self._dataset = dataset
         self._together = together(dataset)
         self._sampler = sampler
-        self._reader = ImageReader(dataset, image_size, cache_bytes)
+        self._reader = ImageReader(dataset, image_size, cache_bytes, leaves_plain=card is not None)
+        self._card = card
         self._image_size = image_size
         self._num_workers = num_workers
         self._prefetch_batches = prefetch_batches
@@ -229,6 +233,7 @@ class AttentionLoader:
         waited = time.perf_counter() - since
         read = sum(part.read_seconds for part in parts)
         self._waited += divided(waited, read, sum(part.decode_seconds for part in parts))
+        images = pending.images if self._card is None else self._decoded_there(self._card, pending.images, parts)
         num_images = pending.draw.flips.size
         self._is_disk_slow = read > _SLOW_READ * num_images
         self._judge(num_images, [position for part in parts for position in part.replaced])
@@ -237,7 +242,29 @@ class AttentionLoader:
         if self._pin_memory:
             flips = flips.pin_memory()
             labels = labels.pin_memory()
-        return Batch(pending.images[0], pending.images[1:], flips, labels, clock=self._transfers)
+        return Batch(images[0], images[1:], flips, labels, clock=self._transfers)
+
+    def _decoded_there(self, card: Card, images: Tensor, parts: list[Filled]) -> Tensor:
+        """Return a batch's images on the GPU: those that were left to it, and those that the host decoded."""
+        since = time.perf_counter()
+        flat = images.view(-1, *images.shape[2:])
+        result = torch.empty(flat.shape, dtype=torch.uint8, device=card.device)
+        on_host = torch.ones(flat.shape[0], dtype=torch.bool)
+        left = [(part, *image) for part in parts for image in part.left]
+        decoded = card.decoded([content for _, _, _, content in left], self._image_size)
+        there = [(row, image) for (_, _, row, _), image in zip(left, decoded, strict=True) if image is not None]
+        if there:
+            rows = torch.tensor([row for row, _ in there])
+            result[rows.to(card.device)] = torch.stack([image for _, image in there])
+            on_host[rows] = False
+        for part, position, row, content in left:
+            if on_host[row] and not self._reader.fill_one(position, content, flat[row].numpy()):
+                part.replaced.append(position)
+        rows = on_host.nonzero().squeeze(1)
+        if rows.numel():
+            result[rows.to(card.device)] = flat[rows].to(card.device)
+        self._waited += Waiting(decode=time.perf_counter() - since)
+        return result.view(images.shape)
 
     def _judge(self, drawn: int, replaced: list[int]) -> None:
         """Count and name images that were replaced.

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from attfc_train.data.dataset import Encoded, FaceDataset, together
 from attfc_train.data.decode import Pixels, decode
-from attfc_train.data.jpeg import BLOCK, PlaneDecoder
+from attfc_train.data.jpeg import BLOCK, PlaneDecoder, plain_size
 from attfc_train.data.reading import UnreadableError, persistently
 from attfc_train.data.report import DataReport
 from attfc_train.errors import DataError
@@ -40,6 +40,8 @@ class Filled:
     """A worker's time for the files."""
     decode_seconds: Seconds = 0.0
     """Its time for everything else."""
+    left: list[tuple[int, int, bytes]] = field(default_factory=list)
+    """Position, row and file of the images that are left to the GPU."""
 
 
 class ImageReader:
@@ -50,8 +52,16 @@ class ImageReader:
     fails is another thing: it is repeated, and then an error.
     """
 
-    def __init__(self, dataset: FaceDataset, image_size: int, cache_bytes: Bytes) -> None:
-        """Keep decoded images if all of them, ``3 * image_size**2`` bytes each, fit into `cache_bytes`."""
+    def __init__(self, dataset: FaceDataset, image_size: int, cache_bytes: Bytes, leaves_plain: bool = False) -> None:
+        """Keep decoded images if all of them, ``3 * image_size**2`` bytes each, fit into `cache_bytes`.
+
+        Args:
+            dataset: where images come from.
+            image_size: pixels of a side.
+            cache_bytes: see above; nothing is kept where images are left to another decoder.
+            leaves_plain: leave JPEGs of the right size and one scan to another decoder (`Filled.left`).
+        """
+        self._leaves_plain = leaves_plain
         self._dataset = dataset
         self._together = together(dataset)
         self._size = image_size
@@ -62,7 +72,7 @@ class ImageReader:
         self.closing = threading.Event()
         """Set: reads that fail are not repeated."""
         shape = (dataset.index.num_images, 3, image_size, image_size)
-        self._cached = bool(np.prod(shape, dtype=np.float64) <= cache_bytes)
+        self._cached = not leaves_plain and bool(np.prod(shape, dtype=np.float64) <= cache_bytes)
         kept = shape if self._cached else (0, *shape[1:])
         self._images: Pixels = np.empty(kept, dtype=np.uint8)  # takes no memory until images are written to it
         self._filled: NDArray[np.bool_] = np.zeros(kept[0], dtype=np.bool_)
@@ -91,6 +101,9 @@ class ImageReader:
         repeats = np.delete(np.arange(positions.size), first)
         if repeats.size:
             out[rows[repeats]] = out[rows[first[inverse[repeats]]]]
+            left = {position: content for position, _, content in filled.left}
+            pairs = zip(positions[repeats].tolist(), rows[repeats].tolist(), strict=True)
+            filled.left += [(position, row, left[position]) for position, row in pairs if position in left]
         if filled.replaced:
             replaced = set(filled.replaced)
             filled.replaced = [position for position in positions.tolist() if position in replaced]
@@ -121,7 +134,9 @@ class ImageReader:
         plain: list[tuple[int, int]] = []
         for position, row in zip(positions, rows, strict=True):
             content = contents.get(position)
-            if isinstance(content, bytes) and decoder.decode(content, len(plain)):
+            if self._leaves_plain and isinstance(content, bytes) and plain_size(content) == (self._size, self._size):
+                filled.left.append((position, row, content))
+            elif isinstance(content, bytes) and decoder.decode(content, len(plain)):
                 plain.append((position, row))
             elif content is None or not self._decode_any(position, content, out[row]):
                 self._replace(position, out[row])
@@ -156,6 +171,13 @@ class ImageReader:
         except UnreadableError:
             self.closing.set()  # one read that is given up ends the run: the others need not try as long
             raise
+
+    def fill_one(self, position: int, content: bytes, out: Pixels) -> bool:
+        """Decode an image that another decoder gave back into uint8 [3, size, size]; return False where it was replaced."""
+        if self._decode_any(position, content, out):
+            return True
+        self._replace(position, out)
+        return False
 
     def reason(self, position: int) -> str:
         """Return why an image that was replaced cannot be decoded."""

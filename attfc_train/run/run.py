@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 from attfc_train.cuda_environment import allocator_setting
+from attfc_train.data.card import open_card
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.loader import AttentionLoader
@@ -294,12 +295,12 @@ def _train(
     best_accuracy: float | None,
 ) -> None:
     profile = state.profile
+    loader = _loader(profile, dataset, options.device)  # before anything is recorded: it may refuse `data.device`
     trackers = Trackers(options.trackers, TrackedRun(options.folder, profile, state.step), options.say)
     log = RunLog(options.folder, profile.total_steps, state.step, console=options.console, trackers=trackers)
     with log:
         _record_start(log, state, dataset, options)
         _introduce(log, state, dataset, evaluator, options)
-        loader = _loader(profile, dataset, options.device)
         loader.go_on(state.step, replaced_before(read_log(options.folder)))
         policies = options.on_oom, best_accuracy, options.on_collapse
         Loop(state, loader, evaluator, log, options.folder, checkpoints, *policies).run()
@@ -349,6 +350,7 @@ def _loader(profile: TrainProfile, dataset: FaceDataset, device: torch.device) -
         cache_bytes=data.cache_bytes,
         max_corrupt_share=data.max_corrupt_share,
         pin_memory=device.type == "cuda",
+        card=open_card(device) if data.device == "cuda" else None,
     )
 
 

@@ -182,7 +182,7 @@ def result_of(future: Future[Result]) -> Result:
     """
     patience = _Patience()
     # Second by second: a program that was stopped (SIGSTOP) for hours has waited for one of them, not for all.
-    while not wait([future], timeout=1.0).done:
+    while not future.done() and not wait([future], timeout=1.0).done:
         for worker in patience.exhausted(future.pool.calls_at_work() if isinstance(future, Call) else {}):
             worker.pool.bury(worker, f"neither data nor an error for {HANG_SECONDS} seconds")
     return future.result()

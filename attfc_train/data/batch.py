@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
 
+from attfc_train.data.waiting import TransferClock
 from attfc_train.profile.profile import TrainProfile
 
 
@@ -28,6 +30,8 @@ class Batch:
     """int64 [B]; of a part of a paired batch [2, b]: the queries', and their references'."""
     keys: Tensor | None = None
     """int64 [1 + R, B]: what each image's augmentations are drawn by (`attfc_train.augment`); None: images stay as they are."""
+    clock: TransferClock | None = field(default=None, kw_only=True, repr=False, compare=False)
+    """Takes the time of the copy to the device; None: nobody asks."""
 
     @classmethod
     def example(cls, profile: TrainProfile, device: torch.device) -> Batch:
@@ -45,7 +49,8 @@ class Batch:
     def to(self, device: torch.device) -> Batch:
         """Return the batch on `device`; the copy overlaps with the host's work where the batch is pinned."""
         tensors = (self.query, self.references, self.flips, self.labels)
-        query, references, flips, labels = (tensor.to(device, non_blocking=True) for tensor in tensors)
+        with nullcontext() if self.clock is None else self.clock.measured(device):
+            query, references, flips, labels = (tensor.to(device, non_blocking=True) for tensor in tensors)
         return Batch(query, references, flips, labels, self.keys)
 
     def with_keys(self, keys: Tensor) -> Batch:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attfc_train.data.identity_index import IdentityIndex
+from attfc_train.data.reading import UnreadableError
+from attfc_train.errors import DataError
+
+Encoded: TypeAlias = bytes | NDArray[np.uint8]
+"""What `FaceDataset.encoded` returns."""
 
 
 @runtime_checkable
@@ -48,3 +53,52 @@ class ReadsAhead(Protocol):
     def read_ahead(self, first: int, stop: int) -> None:
         """Let the system read the images at the positions `first` .. ``stop - 1`` soon; a hint, which may do nothing."""
         ...
+
+
+@runtime_checkable
+class ReadsTogether(Protocol):
+    """A `FaceDataset` that reads images which lie near each other at once: one seek for all of a person's, where they do."""
+
+    def encoded_together(self, positions: NDArray[np.int64]) -> list[Encoded | DataError]:
+        """Return what `encoded` returns for each of the `positions`, int64 [n] in any order, or its error for damage.
+
+        Raises:
+            UnreadableError: one cannot be read now.
+        """
+        ...
+
+    def ask_for(self, positions: NDArray[np.int64]) -> None:
+        """Let the system read these images soon, int64 [n], ascending; a hint, which may do nothing."""
+        ...
+
+
+def together(dataset: FaceDataset) -> ReadsTogether:
+    """Return the data set itself where it reads images together, else what reads its images one by one."""
+    return dataset if isinstance(dataset, ReadsTogether) else _OneByOne(dataset)
+
+
+class _OneByOne:
+    """A `ReadsTogether` over any data set."""
+
+    def __init__(self, dataset: FaceDataset) -> None:
+        self._dataset = dataset
+
+    def encoded_together(self, positions: NDArray[np.int64]) -> list[Encoded | DataError]:
+        return [encoded_or_damage(self._dataset, position) for position in positions.tolist()]
+
+    def ask_for(self, positions: NDArray[np.int64]) -> None:
+        """Do nothing."""
+
+
+def encoded_or_damage(dataset: FaceDataset, position: int) -> Encoded | DataError:
+    """Return what is encoded at `position`, or why it is damaged.
+
+    Raises:
+        UnreadableError: it cannot be read now.
+    """
+    try:
+        return dataset.encoded(position)
+    except UnreadableError:
+        raise
+    except DataError as error:
+        return error

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,16 +16,21 @@ import torch
 from torch import Tensor
 
 from attfc_train.data.batch import Batch
-from attfc_train.data.dataset import FaceDataset, ReadsAhead
-from attfc_train.data.pool import DecodePool, result_of
-from attfc_train.data.reader import ImageReader
+from attfc_train.data.buffers import BatchMemory
+from attfc_train.data.card import Card
+from attfc_train.data.dataset import FaceDataset, ReadsAhead, together
+from attfc_train.data.pool import Call, DecodePool, num_cores, num_threads, result_of
+from attfc_train.data.reader import Filled, ImageReader
 from attfc_train.data.sampling.sampler import Draw, Sampler
+from attfc_train.data.waiting import Means, TransferClock, Waiting, divided
 from attfc_train.errors import DataError
 from attfc_train.units import Bytes, Seconds
 
 _IMAGES_PER_TASK: Final = 32
 _MAX_EXAMPLES: Final = 20
 _LEAST_DRAWN: Final = 1000
+_SLOW_READ: Final[Seconds] = 5e-5
+"""A worker's time to read one image above which the system is asked for images beforehand: they are not in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +47,7 @@ class CorruptImages:
 
 @dataclass(frozen=True, slots=True)
 class ImageNews:
-    """What happened to images since this was last asked."""
+    """What happened to images, and to those who decode them, since this was last asked."""
 
     drawn: int
     """Images drawn in all."""
@@ -60,7 +64,7 @@ class _Pending:
     draw: Draw
     images: Tensor
     """uint8 [1 + R, B, 3, S, S]."""
-    parts: list[Future[list[int]]]
+    parts: list[Call[Filled]]
 
 
 class AttentionLoader:
@@ -76,6 +80,7 @@ class AttentionLoader:
         cache_bytes: Bytes = 0,
         max_corrupt_share: float = 0.01,
         pin_memory: bool = False,
+        card: Card | None = None,
     ) -> None:
         """Start an empty cache and statistics that last as long as the loader; threads live only while batches are drawn.
 
@@ -88,16 +93,22 @@ class AttentionLoader:
             cache_bytes: decoded images are kept in memory if all of them fit into this.
             max_corrupt_share: share of the images drawn that may be undecodable; up to 1000 images count as 1000.
             pin_memory: page-locked batches, for a device that copies by itself.
+            card: decodes plain JPEGs in place of the workers, and the batches lie there; nothing is kept in memory then.
         """
         self._dataset = dataset
+        self._together = together(dataset)
         self._sampler = sampler
-        self._reader = ImageReader(dataset, image_size, cache_bytes)
+        self._reader = ImageReader(dataset, image_size, cache_bytes, leaves_plain=card is not None)
+        self._card = card
         self._image_size = image_size
         self._num_workers = num_workers
         self._prefetch_batches = prefetch_batches
         self._max_corrupt_share = max_corrupt_share
         self._pin_memory = pin_memory
-        self._wait_seconds: Seconds = 0.0
+        self._waited = Waiting()
+        self._transfers = TransferClock()
+        self._is_disk_slow = True
+        self._deaths: dict[str, None] = {}  # an ordered set
         self._drawn = 0
         self._replaced = 0
         self._examples: dict[int, str] = {}
@@ -127,6 +138,8 @@ class AttentionLoader:
             if remark.kind not in self._told_kinds:
                 self._told_kinds.add(remark.kind)
                 lines.append(str(remark))
+        lines += [death for death in self._deaths if death not in self._told_kinds]
+        self._told_kinds.update(self._deaths)
         if corrupt.replaced == self._told.replaced and not lines:
             return None
         self._told = corrupt
@@ -140,7 +153,17 @@ class AttentionLoader:
     @property
     def wait_seconds(self) -> Seconds:
         """Seconds that the consumer has waited for batches."""
-        return self._wait_seconds
+        return self._waited.total
+
+    @property
+    def waiting(self) -> Waiting:
+        """What the consumer has waited for, the copies of batches to its device included."""
+        return self._waited + Waiting(transfer=self._transfers.seconds)
+
+    def advice(self, waited: Waiting, seconds: Seconds) -> str | None:
+        """Return what a training waited for in `seconds`, and the remedy; None where it hardly waited."""
+        means = Means(num_threads(self._num_workers), num_cores(), self._reader.decoded_bytes, self._reader.is_cached)
+        return means.advice(waited, seconds)
 
     def records_of_step(self, step: int) -> list[str]:
         """Return where the queries of a step are, for reports."""
@@ -158,43 +181,90 @@ class AttentionLoader:
         self._reader.closing.clear()
         pending: deque[_Pending] = deque()
         started = first_step
+        memory = self._memory()
         pool = DecodePool(self._num_workers)
         try:
             for step in range(first_step, last_step):
                 while started < min(last_step, step + 1 + self._prefetch_batches):
-                    pending.append(self._start(pool, started, begins=started == first_step))
+                    pending.append(self._start(pool, memory, started, begins=started == first_step))
                     started += 1
-                yield self._finish(pending.popleft())
+                batch = self._finish(pending.popleft())
+                self._deaths.update(dict.fromkeys(pool.deaths))
+                yield batch
+                del batch  # or its memory could not be used again
         finally:
             self._reader.closing.set()
             pool.close()
 
-    def _start(self, pool: DecodePool, step: int, begins: bool) -> _Pending:
+    def _memory(self) -> BatchMemory:
+        """Return memory for the batches in the making, and two in the consumer's hands."""
+        shape = self._sampler.draw_step(0).flips.shape  # every step draws as many
+        return BatchMemory((*shape, 3, self._image_size, self._image_size), self._prefetch_batches + 2)
+
+    def _start(self, pool: DecodePool, memory: BatchMemory, step: int, begins: bool) -> _Pending:
         """Hand the images of a step to the workers, some per task; `begins`: no step was handed out before."""
         draw = self._sampler.draw_step(step)
         if isinstance(self._dataset, ReadsAhead):
             for first, stop in self._sampler.read_ahead(step, begins):
                 pool.submit(self._dataset.read_ahead, first, stop)
-        # Workers write into slices of the batch itself: image i of the flat batch is that of positions[i], the queries first.
+        # Workers write into rows of the batch itself: row i of the flat batch is that of positions[i], the queries first. They
+        # go through the images in the order of the data set, so that what lies together in a file is read together.
         positions = np.concatenate([draw.query[None], draw.references]).reshape(-1)
-        shape = (*draw.flips.shape, 3, self._image_size, self._image_size)
-        images = torch.empty(shape, dtype=torch.uint8, pin_memory=self._pin_memory)
-        flat = images.view(-1, *shape[2:]).numpy()
+        rows = np.argsort(positions, kind="stable")
+        ordered = positions[rows]
+        if self._is_disk_slow:
+            pool.submit(self._together.ask_for, ordered)
+        images = self._empty(memory, draw.flips.shape)
+        flat = images.view(-1, *images.shape[2:]).numpy()
         parts = [slice(start, start + _IMAGES_PER_TASK) for start in range(0, positions.size, _IMAGES_PER_TASK)]
-        return _Pending(draw, images, [pool.submit(self._reader.fill, positions[part], flat[part]) for part in parts])
+        return _Pending(draw, images, [pool.submit(self._reader.fill_rows, ordered[part], flat, rows[part]) for part in parts])
+
+    def _empty(self, memory: BatchMemory, shape: tuple[int, ...]) -> Tensor:
+        """Return memory for a batch's images, uint8 [1 + R, B, 3, S, S]."""
+        if self._pin_memory:  # torch keeps such memory, and gives it out again when copies from it have ended
+            shape = (*shape, 3, self._image_size, self._image_size)
+            return torch.empty(shape, dtype=torch.uint8, pin_memory=True)
+        return torch.from_numpy(memory.lend())
 
     def _finish(self, pending: _Pending) -> Batch:
         """Wait for a step's images, and count what was replaced."""
         since = time.perf_counter()
-        replaced = [position for part in pending.parts for position in result_of(part)]
-        self._wait_seconds += time.perf_counter() - since
-        self._judge(pending.draw.flips.size, replaced)
+        parts = [result_of(part) for part in pending.parts]
+        waited = time.perf_counter() - since
+        read = sum(part.read_seconds for part in parts)
+        self._waited += divided(waited, read, sum(part.decode_seconds for part in parts))
+        images = pending.images if self._card is None else self._decoded_there(self._card, pending.images, parts)
+        num_images = pending.draw.flips.size
+        self._is_disk_slow = read > _SLOW_READ * num_images
+        self._judge(num_images, [position for part in parts for position in part.replaced])
         flips = torch.from_numpy(pending.draw.flips)
         labels = torch.from_numpy(pending.draw.labels)
         if self._pin_memory:
             flips = flips.pin_memory()
             labels = labels.pin_memory()
-        return Batch(pending.images[0], pending.images[1:], flips, labels)
+        return Batch(images[0], images[1:], flips, labels, clock=self._transfers)
+
+    def _decoded_there(self, card: Card, images: Tensor, parts: list[Filled]) -> Tensor:
+        """Return a batch's images on the GPU: those that were left to it, and those that the host decoded."""
+        since = time.perf_counter()
+        flat = images.view(-1, *images.shape[2:])
+        result = torch.empty(flat.shape, dtype=torch.uint8, device=card.device)
+        on_host = torch.ones(flat.shape[0], dtype=torch.bool)
+        left = [(part, *image) for part in parts for image in part.left]
+        decoded = card.decoded([content for _, _, _, content in left], self._image_size)
+        there = [(row, image) for (_, _, row, _), image in zip(left, decoded, strict=True) if image is not None]
+        if there:
+            rows = torch.tensor([row for row, _ in there])
+            result[rows.to(card.device)] = torch.stack([image for _, image in there])
+            on_host[rows] = False
+        for part, position, row, content in left:
+            if on_host[row] and not self._reader.fill_one(position, content, flat[row].numpy()):
+                part.replaced.append(position)
+        rows = on_host.nonzero().squeeze(1)
+        if rows.numel():
+            result[rows.to(card.device)] = flat[rows].to(card.device)
+        self._waited += Waiting(decode=time.perf_counter() - since)
+        return result.view(images.shape)
 
     def _judge(self, drawn: int, replaced: list[int]) -> None:
         """Count and name images that were replaced.

@@ -12,11 +12,11 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
-from attfc_train.data.dataset import FaceDataset, ReadsAhead
+from attfc_train.data.dataset import Encoded, FaceDataset, ReadsAhead, together
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.sampling.hashing import hashed
 from attfc_train.data.sampling.permutation import permuted
-from attfc_train.errors import UsageError
+from attfc_train.errors import DataError, UsageError
 
 _SPEC = re.compile(r"(?P<data>.+)@(?P<first>\d{1,12}):(?P<stop>\d{1,12})", re.ASCII)
 _ORDER = hashed(0x17A9)
@@ -49,6 +49,7 @@ class PartOfFaces:
         original = whole.index.original_labels[labels[self._positions]]
         self._index = IdentityIndex.from_labels(original, whole.index.report, whole.index.marks)
         self._whole = whole
+        self._together = together(whole)
         self._name = name or f"{self._index.num_ids} identities of {whole.name}"
 
     @classmethod
@@ -78,6 +79,14 @@ class PartOfFaces:
     def encoded(self, position: int) -> bytes | NDArray[np.uint8]:
         """Return the image as the whole has it; see `FaceDataset.encoded`."""
         return self._whole.encoded(int(self._positions[position]))
+
+    def encoded_together(self, positions: NDArray[np.int64]) -> list[Encoded | DataError]:
+        """Return the images as the whole has them; see `ReadsTogether`."""
+        return self._together.encoded_together(self._positions[positions])
+
+    def ask_for(self, positions: NDArray[np.int64]) -> None:
+        """Let the system read these images of the whole soon; see `ReadsTogether`."""
+        self._together.ask_for(self._positions[positions])
 
     def read_ahead(self, first: int, stop: int) -> None:
         """Let the system read what lies between the first and the last of these images; see `ReadsAhead`."""

@@ -53,6 +53,8 @@ class DataSettings(Frozen):
     """Probability of each augmentation; a document leaves the section out where nothing is switched on."""
     num_workers: int = Field(0, ge=0, le=256)
     """Decoding threads; 0 = one per core, at most 16."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where JPEGs are decoded: ``cuda`` needs torchvision with nvJPEG; a document leaves out ``cpu``."""
     prefetch_batches: int = Field(3, ge=1, le=64)
     cache_bytes: Bytes = Field(512 * 1024**2, ge=0, le=MOST_BYTES)
     """Decoded images are kept in memory when the whole set fits into this many bytes."""
@@ -74,6 +76,8 @@ class DataSettings(Frozen):
         document: dict[str, Any] = dump(self)
         if self.augment == AugmentSettings():
             document.pop("augment", None)
+        if self.device == "cpu":
+            document.pop("device", None)
         return document
 
 

@@ -14,6 +14,9 @@ follows the start where other segments are in force than the plan assumed: ``pre
 A ``step`` has ``stranger_cosine`` (mean over queries of different identities) and ``chance_loss``, the loss if nothing told
 them apart; a ``collapse`` says that features are alike and the loss stays there (`attfc_train.run.collapse`).
 
+A ``step``, and the ``end``, have ``data_wait_share``, the share of the time in which training stood still for data, and its
+parts ``read_wait_share`` (the disk), ``decode_wait_share`` and ``transfer_wait_share`` (the copy to the device).
+
 A ``step`` with a teacher has ``teacher_cosine``, the mean of the last batch's with its embeddings; the distance that it is made
 of is not in ``loss``.
 

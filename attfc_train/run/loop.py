@@ -21,6 +21,7 @@ from torch import nn
 
 from attfc_train.data.batch import Batch
 from attfc_train.data.loader import AttentionLoader
+from attfc_train.data.waiting import Waiting
 from attfc_train.errors import CollapseError, DataError, Interrupted, NonFiniteLossError
 from attfc_train.evaluate.pairs import Verification
 from attfc_train.interrupt import StopFlag
@@ -36,7 +37,7 @@ from attfc_train.run.preflight import prediction_for
 from attfc_train.step.state import TrainState
 from attfc_train.step.step import StepMetrics, train_step
 from attfc_train.streams import typed
-from attfc_train.units import Bytes, format_bytes
+from attfc_train.units import Bytes, Seconds, format_bytes
 
 
 class Evaluator(Protocol):
@@ -235,7 +236,7 @@ class Loop:
             learning_rate=metrics.learning_rate,
             gradient_norm=metrics.gradient_norm.item(),
             images_per_second=steps * profile.optim.batch_size / seconds,
-            data_wait_share=waited / seconds,
+            **waited.shares(seconds),
             memory_bytes=float(memory.current),
             peak_memory_bytes=float(memory.peak),
             **(look.by_name() if look else {}),
@@ -326,6 +327,7 @@ class Loop:
             "end",
             self.state.step,
             images_per_second=self._clock.overall(self.state),
+            **self._clock.waited.shares(max(self._clock.seconds, 1e-9)),
             peak_memory_bytes=memory.peak,
             peak_tensor_bytes=memory.peak_in_tensors,
             predicted_peak_bytes=predicted,
@@ -337,6 +339,9 @@ class Loop:
         self.log.sync()
         if predicted is not None:
             self.log.say(f"peak {format_bytes(memory.peak)}, predicted {format_bytes(predicted)}")
+        advice = self.loader.advice(self._clock.waited, self._clock.seconds) if self._clock.seconds else None
+        if advice is not None:
+            self.log.say(advice)
 
 
 class _Clock:
@@ -344,28 +349,32 @@ class _Clock:
 
     def __init__(self, loader: AttentionLoader, step: int) -> None:
         self._loader = loader
-        self._busy_seconds = 0.0
-        self._busy_steps = 0
+        self._steps = 0
+        self.seconds: Seconds = 0.0
+        """Of all laps."""
+        self.waited = Waiting()
+        """In all laps."""
         self.restart(step)
 
     def restart(self, step: int) -> None:
         """Start a new lap now."""
         self._step = step
         self._time = time.perf_counter()
-        self._waited = self._loader.wait_seconds
+        self._waited_before = self._loader.waiting
 
-    def lap(self, step: int) -> tuple[int, float, float]:
-        """Return steps, seconds and seconds waited for data since the last lap, and start a new one."""
+    def lap(self, step: int) -> tuple[int, Seconds, Waiting]:
+        """Return steps, seconds and what data was waited for since the last lap, and start a new one."""
         seconds = max(time.perf_counter() - self._time, 1e-9)
         steps = max(1, step - self._step)
-        waited = self._loader.wait_seconds - self._waited
-        self._busy_seconds += seconds
-        self._busy_steps += steps
+        waited = self._loader.waiting - self._waited_before
+        self.seconds += seconds
+        self.waited += waited
+        self._steps += steps
         self.restart(step)
         return steps, seconds, waited
 
     def overall(self, state: TrainState) -> float | None:
         """Return the images per second of this process's steps; None: it made none that were timed."""
-        if not self._busy_steps:
+        if not self._steps:
             return None
-        return self._busy_steps * state.profile.optim.batch_size / max(self._busy_seconds, 1e-9)
+        return self._steps * state.profile.optim.batch_size / max(self.seconds, 1e-9)

@@ -56,8 +56,11 @@ def shortage(memory: MemoryPrediction, free_bytes: Bytes) -> Shortage | None:
 
 
 def planned_memory(profile: TrainProfile, device_type: str) -> MemoryPrediction | None:
-    """Return the plan's memory; None without a plan, or where it was made for another type of device."""
-    if profile.prediction is None:
+    """Return the plan's memory; None without a plan, or where it does not hold.
+
+    That is where it was made for another type of device, or images are decoded on the GPU, which takes memory of its own.
+    """
+    if profile.prediction is None or profile.data.device != "cpu":
         return None
     memory = profile.prediction.memory
     made_for_cuda = memory.allocator is not None

@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 from attfc_train.cuda_environment import allocator_setting
+from attfc_train.data.card import Card, open_card
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.loader import AttentionLoader
@@ -109,6 +110,7 @@ def _run(
     with busy(options.console, "Reading the verification sets"):
         evaluator = _evaluator(profile, options.device)
     check_start(profile, options.device, options.on_oom == "fail", options.say)
+    card = open_card(options.device) if profile.data.device == "cuda" else None  # refuses before anything is written
     prepare_device(options.device, profile.run.precision)  # before the loss kernels are timed, while the state is built
     with memory_is_enough(options.device):
         state = build(profile, options.device, teacher=teacher.network if teacher else None)
@@ -124,7 +126,7 @@ def _run(
         elif initialise is not None:
             begin_with(state, initialise, checkpoints)
         save_profile(profile, options.folder / PROFILE_FILE)
-        _train(state, dataset, evaluator, options, checkpoints, best_accuracy)
+        _train(state, dataset, evaluator, options, checkpoints, best_accuracy, card)
 
 
 def resume(
@@ -292,6 +294,7 @@ def _train(
     options: RunOptions,
     checkpoints: Checkpoints,
     best_accuracy: float | None,
+    card: Card | None,
 ) -> None:
     profile = state.profile
     trackers = Trackers(options.trackers, TrackedRun(options.folder, profile, state.step), options.say)
@@ -299,7 +302,7 @@ def _train(
     with log:
         _record_start(log, state, dataset, options)
         _introduce(log, state, dataset, evaluator, options)
-        loader = _loader(profile, dataset, options.device)
+        loader = _loader(profile, dataset, options.device, card)
         loader.go_on(state.step, replaced_before(read_log(options.folder)))
         policies = options.on_oom, best_accuracy, options.on_collapse
         Loop(state, loader, evaluator, log, options.folder, checkpoints, *policies).run()
@@ -338,7 +341,7 @@ def _record_start(log: RunLog, state: TrainState, dataset: FaceDataset, options:
         )
 
 
-def _loader(profile: TrainProfile, dataset: FaceDataset, device: torch.device) -> AttentionLoader:
+def _loader(profile: TrainProfile, dataset: FaceDataset, device: torch.device, card: Card | None) -> AttentionLoader:
     data = profile.data
     return AttentionLoader(
         dataset,
@@ -349,6 +352,7 @@ def _loader(profile: TrainProfile, dataset: FaceDataset, device: torch.device) -
         cache_bytes=data.cache_bytes,
         max_corrupt_share=data.max_corrupt_share,
         pin_memory=device.type == "cuda",
+        card=card,
     )
 
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from attfc_train.data.dataset import FaceDataset, ReadsAhead
+from attfc_train.data.dataset import FaceDataset, ReadsAhead, together
 from attfc_train.data.decode import decode
 from attfc_train.data.identity_index import IdentityIndex
 
@@ -47,6 +47,18 @@ class DatasetContract:
         with ThreadPoolExecutor(4) as pool:
             together = list(pool.map(lambda position: decode(dataset.encoded(position), 32), positions))
         assert all(np.array_equal(*images) for images in zip(alone, together, strict=True))
+
+    def test_images_that_are_read_together_are_those_that_are_read_apart(self, dataset):
+        """Catches a record that is cut off where the next one begins, and results in the order of the file."""
+        generator = np.random.default_rng(5)
+        positions = generator.integers(0, dataset.index.num_images, 40)
+        reader = together(dataset)
+        reader.ask_for(np.sort(positions))
+        for part in (positions, np.sort(positions), positions[:1], positions[:0]):
+            contents = reader.encoded_together(part)
+            assert len(contents) == part.size
+            for position, content in zip(part.tolist(), contents, strict=True):
+                assert np.array_equal(decode(content, 32), decode(dataset.encoded(position), 32))
 
     def test_reading_ahead_is_a_hint(self, dataset):
         whole = [decode(dataset.encoded(position), 32) for position in range(min(dataset.index.num_images, 20))]

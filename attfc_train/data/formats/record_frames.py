@@ -14,6 +14,7 @@ import contextlib
 import os
 import struct
 import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -36,10 +37,16 @@ FRAME_BYTES: Final[Bytes] = 8
 _MAGIC_BYTES: Final = struct.pack("<I", MAGIC)
 WHOLE, FIRST, _MIDDLE, _LAST = range(4)
 """Kinds of frames."""
-_FIRST_READ: Final[Bytes] = 16384
+FIRST_READ: Final[Bytes] = 16384
+"""Has most images whole."""
 HEAD_WORDS: Final = 12
 """32-bit words that `RecordFile.heads` returns: frame (2), image header (6), two labels behind it, two more."""
 _HEAD_BYTES: Final[Bytes] = 4 * HEAD_WORDS
+_START: Final = struct.Struct("<III")
+"""Magic, kind and length of a frame, and the first word of its payload: an image header's flag."""
+_MOST_TOGETHER: Final[Bytes] = 2**20
+_GAP: Final[Bytes] = 4096
+"""Bytes between two records that are rather read too than left out: a page, which is read anyhow."""
 
 
 def framed(payload: bytes) -> bytes:
@@ -96,7 +103,7 @@ class RecordFile:
         weakref.finalize(self, os.close, self._descriptor)
         self.size: Bytes = os.fstat(self._descriptor).st_size
         self._gatherer = Gatherer(self._descriptor, self.size)
-        refuse_foreign(path, "must hold RecordIO records", self.bytes_at(0, min(self.size, _FIRST_READ)))
+        refuse_foreign(path, "must hold RecordIO records", self.bytes_at(0, min(self.size, FIRST_READ)))
 
     def bytes_at(self, offset: int, length: Bytes) -> bytes:
         """Return `length` bytes, or those up to the end that the file had when it was opened.
@@ -124,6 +131,24 @@ class RecordFile:
         if hasattr(os, "posix_fadvise"):
             with contextlib.suppress(OSError):  # a file system that takes no hints
                 os.posix_fadvise(self._descriptor, offset, length, os.POSIX_FADV_WILLNEED)
+
+    def images(self, offsets: list[int], lengths: list[Bytes]) -> Iterator[bytes | None]:
+        """Yield the image in each of some records, neighbours read at once.
+
+        None stands for a record that is not whole in what was read, or is damaged, or none: `read` has it, or says what is
+        wrong with it.
+
+        Args:
+            offsets: starts of records, which ascend.
+            lengths: bytes to read of each.
+
+        Raises:
+            UnreadableError: the file cannot be read.
+        """
+        for first, stop, length in stretches(offsets, lengths):
+            content = self.bytes_at(offsets[first], length)
+            for offset in offsets[first:stop]:
+                yield _image_at(content, offset - offsets[first])
 
     def heads(self, offsets: NDArray[np.int64]) -> NDArray[np.uint32]:
         """Return the first `HEAD_WORDS` words of records, from the magic on, uint32 [n, HEAD_WORDS]; 0 behind the file's end.
@@ -160,7 +185,7 @@ class RecordFile:
 
     def _read_frame(self, offset: int, where: str) -> tuple[int, bytes, int]:
         """Return the kind and the payload of one frame, and where the next one starts."""
-        frame = self.bytes_at(offset, _FIRST_READ)  # the first read has most images whole
+        frame = self.bytes_at(offset, FIRST_READ)
         if len(frame) < FRAME_BYTES:
             raise damaged(where, "the end of the file")
         magic, word = struct.unpack_from("<II", frame)
@@ -172,6 +197,36 @@ class RecordFile:
         if end > len(frame):
             frame += self.bytes_at(offset + len(frame), end - len(frame))
         return word >> 29, frame[FRAME_BYTES:end], offset + end + -end % 4  # -end mod 4 bytes of padding
+
+
+def _image_at(content: bytes, start: int) -> bytes | None:
+    """Return the image of the record at `start`; None unless it is in one frame, all of which is in `content`."""
+    if start + FRAME_BYTES + HEADER_BYTES > len(content):
+        return None
+    magic, word, num_labels = _START.unpack_from(content, start)
+    length = word & MAX_LENGTH
+    end = start + FRAME_BYTES + length
+    image = content[start + FRAME_BYTES + HEADER_BYTES + 4 * num_labels : end]
+    whole = magic == MAGIC and word == length and length >= HEADER_BYTES and end <= len(content)  # the kind is `WHOLE`
+    return image if whole and image else None
+
+
+def stretches(offsets: list[int], lengths: list[Bytes]) -> Iterator[tuple[int, int, Bytes]]:
+    """Yield what to read at once of pieces of a file whose starts ascend.
+
+    Yields:
+        The first piece and the one behind the last, by place in `offsets`, and the bytes from the start of the first.
+    """
+    first = 0
+    end = 0
+    for place, (offset, length) in enumerate(zip(offsets, lengths, strict=True)):
+        if place and (offset - end > _GAP or end - offsets[first] > _MOST_TOGETHER):
+            yield first, place, end - offsets[first]
+            first = place
+            end = 0
+        end = max(end, offset + length)
+    if offsets:
+        yield first, len(offsets), end - offsets[first]
 
 
 def damaged(where: str, got: str) -> DataError:

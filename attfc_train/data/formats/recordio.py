@@ -15,9 +15,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from attfc_train.data.dataset import Encoded, encoded_or_damage
 from attfc_train.data.formats.kept_index import Arrays, Indexed, kept_or_made
 from attfc_train.data.formats.readable import readable_images
-from attfc_train.data.formats.record_frames import FRAME_BYTES, HEADER_BYTES, RecordFile, damaged
+from attfc_train.data.formats.record_frames import FIRST_READ, FRAME_BYTES, HEADER_BYTES, RecordFile, damaged, stretches
 from attfc_train.data.formats.record_index import index_path, make_index_command, read_or_make_index
 from attfc_train.data.formats.record_labels import Images, Int64s, labelled_images
 from attfc_train.data.identity_index import IdentityIndex, check_arrays
@@ -131,6 +132,30 @@ class RecordIOFaces:
         if not image:
             raise damaged(where, "a record without an image")
         return image
+
+    def encoded_together(self, positions: NDArray[np.int64]) -> list[Encoded | DataError]:
+        """Return the file bytes of images, or why each is damaged, read in the order of the file; see `ReadsTogether`."""
+        order = np.argsort(self._offsets[positions], kind="stable")
+        images = self._file.images(*self._pieces(positions[order]))
+        result: list[Encoded | DataError] = [b""] * positions.size
+        for place, image in zip(order.tolist(), images, strict=True):
+            result[place] = image or encoded_or_damage(self, int(positions[place]))
+        return result
+
+    def ask_for(self, positions: NDArray[np.int64]) -> None:
+        """Let the system read these images soon, neighbours at once; see `ReadsTogether`."""
+        order = np.argsort(self._offsets[positions], kind="stable")
+        offsets, lengths = self._pieces(positions[order])
+        for first, _, length in stretches(offsets, lengths):
+            self._file.read_ahead(offsets[first], length)
+
+    def _pieces(self, positions: NDArray[np.int64]) -> tuple[list[int], list[Bytes]]:
+        """Return where the records of images begin, and how many bytes from there on have each whole, most likely."""
+        offsets = self._offsets[positions]
+        # No record goes on where another one begins, and mostly the next key's is the next in the file.
+        lengths = self._offsets[np.minimum(positions + 1, self._offsets.size - 1)] - offsets
+        lengths[(lengths <= 0) | (lengths > FIRST_READ)] = FIRST_READ
+        return offsets.tolist(), lengths.tolist()
 
     def read_ahead(self, first: int, stop: int) -> None:
         """Let the system read the part of the file that these images lie in, where their keys are in the order of the file."""

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from attfc_train.data.dataset import FaceDataset
+from attfc_train.data.dataset import Encoded, FaceDataset, together
 from attfc_train.data.formats.subset_file import (
     ENDING,
     MOST_TEXT,
@@ -51,6 +51,7 @@ class SubsetFaces:
         *_, _ = specs_below(str(path))  # a circle would be opened for ever
         header = read_header(path)
         self._whole = open_source(source_of(path, header))
+        self._together = together(self._whole)
         _check_source(path, header, self._whole.index)
         file = read_subset(path)
         self._positions: Numbers = file.positions
@@ -69,6 +70,14 @@ class SubsetFaces:
     def encoded(self, position: int) -> bytes | NDArray[np.uint8]:
         """Return the image as the source has it; see `FaceDataset.encoded`."""
         return self._whole.encoded(int(self._positions[position]))
+
+    def encoded_together(self, positions: NDArray[np.int64]) -> list[Encoded | DataError]:
+        """Return the images as the source has them; see `ReadsTogether`."""
+        return self._together.encoded_together(np.asarray(self._positions[positions], np.int64))
+
+    def ask_for(self, positions: NDArray[np.int64]) -> None:
+        """Let the system read these images of the source soon; see `ReadsTogether`."""
+        self._together.ask_for(np.asarray(self._positions[positions], np.int64))
 
     def locate(self, position: int) -> str:
         """Return where the image is in the source."""

@@ -7,6 +7,7 @@ Legend: N images, B queries per step, R references per query.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Literal, Protocol, TypeAlias
 
 import numpy as np
@@ -20,6 +21,8 @@ from attfc_train.data.sampling.sequential import DEFAULT_BUFFER, SequentialOrder
 
 _QUERY, _REFERENCE, _FLIP = range(1, 4)
 """First words of the hashes: what is drawn."""
+_DRAWN: Final = 1024
+"""Queries that are drawn at once, at least."""
 MAX_STREAM: Final = 2**53
 """Places of the endless chain of epochs that can be asked for."""
 
@@ -106,11 +109,22 @@ class AttentionSampler:
         in_stretches = draw == "sequential"
         self._sequential = SequentialOrder(index, seed, buffer_images or DEFAULT_BUFFER) if in_stretches else None
         self._flip_probability = flip_probability
+        self._steps_drawn = -(-_DRAWN // batch_size)
+        self._block = lru_cache(maxsize=2)(self._drawn)
 
     def draw_step(self, step: int) -> Draw:
         """Return what step `step`, counted from 0, trains on."""
         assert 0 <= step < MAX_STREAM // self.batch_size, "steps are counted from 0"
-        stream = step * self.batch_size + np.arange(self.batch_size, dtype=np.int64)
+        block, place = divmod(step, self._steps_drawn)
+        draw = self._block(block)
+        part = slice(place * self.batch_size, (place + 1) * self.batch_size)
+        flips = np.ascontiguousarray(draw.flips[:, part])
+        return Draw(draw.query[part], np.ascontiguousarray(draw.references[:, part]), flips, draw.labels[part])
+
+    def _drawn(self, block: int) -> Draw:
+        """Return the images of some steps, one behind the other: what makes a draw is numpy's calls, not the images."""
+        size = self._steps_drawn * self.batch_size
+        stream = block * size + np.arange(size, dtype=np.int64)
         query = self._queries(stream)
         labels = self._index.labels_of(query)
         views = np.arange(1 + self.num_references)[:, None]

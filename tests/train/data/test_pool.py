@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import threading
@@ -13,6 +14,7 @@ from attfc_train.data.loader import AttentionLoader
 from attfc_train.data.pool import DecodePool, result_of
 from attfc_train.data.reading import UnreadableError
 from attfc_train.data.sampling.sampler import AttentionSampler
+from tests.train.data.test_loader import LABELS, same
 
 
 def test_results_are_in_order():
@@ -61,6 +63,86 @@ def test_a_read_that_hangs_is_an_error_at_last(monkeypatch):
     monkeypatch.setattr(pools, "HANG_SECONDS", 1)
     with pytest.raises(UnreadableError, match="within 1 seconds, but got neither data nor an error"):
         result_of(Future())
+
+
+class Death(BaseException):
+    """What ends a thread: no `Exception`."""
+
+
+def test_a_worker_that_dies_is_named_and_replaced_and_its_call_is_repeated():
+    """Catches a future that nobody answers any more: the run would wait for 300 seconds, and then blame the disk."""
+    fatal = [True]
+
+    def call(item):
+        if item == 3 and fatal:
+            fatal.pop()
+            raise Death("of a bug")
+        return item
+
+    with DecodePool(2) as pool:
+        assert pool.map(call, range(20)) == list(range(20))
+        assert len(pool.deaths) == 1
+        assert re.fullmatch(r"worker attfc-decode_[01] died \(Death: of a bug\) and was replaced once", pool.deaths[0])
+        assert pool.map(call, [1, 2]) == [1, 2]
+
+
+def test_a_worker_that_dies_again_is_an_error():
+    def call():
+        raise Death
+
+    with DecodePool(1) as pool:
+        with pytest.raises(UnreadableError, match=r"attfc-decode_0.*its second death: Death"):
+            result_of(pool.submit(call))
+        assert result_of(pool.submit(int)) == 0, "the pool itself goes on"
+
+
+def test_a_worker_that_hangs_is_replaced_and_its_call_is_repeated(monkeypatch):
+    monkeypatch.setattr(pools, "HANG_SECONDS", 1)
+    never, calls = threading.Event(), []
+
+    def call():
+        calls.append(0)
+        if len(calls) == 1:
+            never.wait()
+        return len(calls)
+
+    with DecodePool(1) as pool:
+        assert result_of(pool.submit(call)) == 2
+        assert pool.deaths == ("worker attfc-decode_0 died (neither data nor an error for 1 seconds) and was replaced once",)
+        never.set()
+
+
+def test_a_hint_that_hangs_keeps_no_call_from_being_made(monkeypatch):
+    """Catches a watch over the awaited call alone: the one in front of it, which nobody awaits, hangs."""
+    monkeypatch.setattr(pools, "HANG_SECONDS", 1)
+    never, hints = threading.Event(), []
+    with DecodePool(1) as pool:
+        pool.submit(lambda: hints.append(0) or (len(hints) == 1 and never.wait()))
+        assert result_of(pool.submit(int)) == 0
+        never.set()
+
+
+def test_a_dead_worker_changes_no_batch_and_is_said(colours):
+    def batches(dataset):
+        loader = AttentionLoader(dataset, AttentionSampler(dataset.index, 0, 8, 2), 8, num_workers=2)
+        return loader, list(loader.batches(0, 6))
+
+    _, expected = batches(colours(LABELS))
+    mortal = colours(LABELS)
+    encoded = mortal.encoded
+    deaths = [Death()]
+
+    def read(position):
+        if position == 7 and deaths:
+            raise deaths.pop()
+        return encoded(position)
+
+    mortal.encoded = read
+    loader, found = batches(mortal)
+    assert all(same(*pair) for pair in zip(found, expected, strict=True))
+    (line,) = loader.news().lines
+    assert line.startswith("worker attfc-decode_")
+    assert loader.news() is None
 
 
 def test_a_timeout_of_the_call_itself_is_passed_on():

@@ -25,7 +25,8 @@ PROFILE = profile_of(steps=4, save_every=2, eval_every=3)
 def content(folder: Path) -> dict[str, Any]:
     """Everything that a finished run leaves, but for times and rates."""
     left = {path.name: load_tensors(path) for path in folder.glob("*.pt")}
-    measured = {"time", "images_per_second", "data_wait_share", "memory_bytes", "peak_memory_bytes", "peak_tensor_bytes"}
+    waits = {f"{what}_wait_share" for what in ("data", "read", "decode", "transfer")}
+    measured = waits | {"time", "images_per_second", "memory_bytes", "peak_memory_bytes", "peak_tensor_bytes"}
     records = [record for record in read_log(folder) if record["event"] not in ("resume", "stop")]
     summary = json.loads((folder / "run.json").read_text())
     left["run.json"] = {key: summary[key] for key in ("best", "last", "loss", "steps", "profile", "data")}

@@ -61,6 +61,14 @@ def test_enough_is_enough() -> None:
     assert said(planned("cpu"), 0, stop=True) == []  # a plan for another kind of device
 
 
+def test_a_plan_does_not_hold_where_the_gpu_decodes() -> None:
+    """Catches a promise about a GPU whose decoder takes memory too, which no plan knows."""
+    elsewhere = with_overrides(planned(), ["data.device=cuda"])
+    assert elsewhere.prediction is not None
+    assert prediction_for(planned(), "cuda") is not None
+    assert prediction_for(elsewhere, "cuda") is None
+
+
 def test_another_process_took_three_gib(monkeypatch: pytest.MonkeyPatch) -> None:
     listed = "GPU:0\nprocess       4321 uses     3072.000 MB GPU memory"
     monkeypatch.setattr(torch.cuda, "list_gpu_processes", lambda _: listed)

@@ -21,6 +21,7 @@ from attfc_planner.commands.option_checks import (
 )
 from attfc_train.command_line import Command, examples
 from attfc_train.errors import UsageError
+from attfc_train.sources import named_by_options
 
 if TYPE_CHECKING:
     from attfc_planner.gpu.profile import GpuProfile
@@ -75,7 +76,8 @@ def compare_gpus(
     kind = checked_head(head)
     check_limits(prefer, None, None)
     _check_sort(sort, price)
-    num_ids, num_images = size_of_data(data, ids, images)
+    data_path = named_by_options(data)
+    num_ids, num_images = size_of_data(data_path, ids, images)
     _check_hours(num_images, hours, price)
 
     from attfc_planner.plan.request import PlanRequest
@@ -84,7 +86,7 @@ def compare_gpus(
     request = PlanRequest(
         num_ids=num_ids,
         num_images=num_images,
-        data_path=data,
+        data_path=data_path,
         backbone=compared[0],
         head=kind,
         compared=tuple(compared) if len(compared) > 1 else (),

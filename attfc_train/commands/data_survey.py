@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.encode import check_picture, write_picture
+from attfc_train.data.formats.mapping import twins_unseen
 from attfc_train.data.source import open_dataset
 from attfc_train.data.survey.look import Look, look, looked_at
 from attfc_train.data.survey.montage import montage
@@ -62,6 +63,8 @@ def check(path: str, options: SurveyOptions, tolerate: float, console: Console) 
         UsageError, StorageError: as `show_info`.
     """
     dataset, seen = _survey(path, options, console)
+    for line in twins_unseen(dataset) if not options.sample else ():
+        say(console, "found", line)
     problems = [*problems_of_counts(dataset.index), *problems_of_look(dataset, seen)]
     grave = [problem for problem in problems if problem.share > tolerate]
     console.print()

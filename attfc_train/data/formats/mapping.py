@@ -15,7 +15,7 @@ from attfc_train.data.dataset import FaceDataset, original_label
 from attfc_train.data.formats.below import check_below
 from attfc_train.data.formats.joined import JoinedFaces
 from attfc_train.data.formats.mapping_file import NOTHING, BadLines, Line, read_mapping
-from attfc_train.data.formats.twins import say_twins
+from attfc_train.data.formats.twins import NOT_COMPARED, say_twins
 from attfc_train.data.identity_index import IdentityIndex, smallest_type
 from attfc_train.data.overlap import refuse_twice
 from attfc_train.data.report import DataReport, shown
@@ -23,6 +23,7 @@ from attfc_train.errors import DataError
 from attfc_train.sources import joined_sources
 
 _DROPPED: Final = -1
+_EVERYTHING: Final = 2**62
 
 
 class MappedFaces:
@@ -40,6 +41,7 @@ class MappedFaces:
         """
         self._path = path
         self._whole = whole
+        self._become = become
         self._positions = _kept(whole.index, become)
         report = DataReport(self.name)
         report.merge(whole.index.report)
@@ -67,6 +69,10 @@ class MappedFaces:
     def locate(self, position: int) -> str:
         """Return where the image is in its source."""
         return self._whole.locate(self._place(position))
+
+    def say_twins(self, report: DataReport, most: int | None = None) -> None:
+        """Say which images of different people lie in two of the data sets; see `attfc_train.data.formats.twins`."""
+        say_twins(self._whole, self._become, report, most)
 
     def _place(self, position: int) -> int:
         return int(position if self._positions is None else self._positions[position])
@@ -98,8 +104,24 @@ def open_mapping(spec: str, open_dataset: Callable[[str], FaceDataset]) -> Mappe
     whole = _opened(list(specs.values()), open_dataset)
     become = _Become(whole, dict(zip(specs, range(len(specs)), strict=True)), bad).after(lines)
     mapped = MappedFaces(path, whole, become)
-    say_twins(whole, become, mapped.index.report)
+    mapped.say_twins(mapped.index.report)
     return mapped
+
+
+def twins_unseen(dataset: FaceDataset) -> list[str]:
+    """Return who is in two of several data sets by the bytes of all images, as lines, where opening did not look.
+
+    Raises:
+        UnreadableError: an image cannot be read.
+    """
+    report = DataReport()
+    if not any(line.startswith(NOT_COMPARED) for line in dataset.index.report.said):
+        return []
+    if isinstance(dataset, MappedFaces):
+        dataset.say_twins(report, _EVERYTHING)
+    elif isinstance(dataset, JoinedFaces):
+        say_twins(dataset, None, report, _EVERYTHING)
+    return report.lines()
 
 
 def _opened(specs: list[str], open_dataset: Callable[[str], FaceDataset]) -> JoinedFaces:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 
 import numpy as np
 import pytest
 
 from attfc_planner.commands.option_checks import size_of_data
 from attfc_planner.tune.holdout import split
+from attfc_train import cli
 from attfc_train.data.formats import twins
 from attfc_train.data.formats.joined import JoinedFaces
 from attfc_train.data.formats.recordio_writer import write_recordio
@@ -154,6 +156,16 @@ def test_what_sources_pass_over_is_said_once_with_all_of_it(face_folder, tmp_pat
     assert [line for line in lines if "hidden" in line] == ["hidden files and folders passed over: 2, e.g. b/.hidden"]
 
 
+def checked(monkeypatch, capsys, *arguments) -> str:
+    """Return what ``data check`` says of too few people, on one line."""
+    monkeypatch.setattr(sys, "argv", ["attfc-train", "data", "check", *arguments])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    output, errors = capsys.readouterr()
+    assert (left.value.code, "Traceback" in errors) == (4, False), errors
+    return " ".join(output.split())
+
+
 class TestTwins:
     @pytest.fixture
     def specs(self, face_folder, tmp_path, face_file):
@@ -177,6 +189,16 @@ class TestTwins:
         lines = open_dataset(joined_spec(specs)).index.report.lines()
         assert f"{twins.NOT_COMPARED}, as there are 12: attfc-train data check --sample 0 looks" in lines
         assert not any(twins.TWINS in line for line in lines)
+
+    def test_a_check_of_all_images_looks_in_any_case(self, specs, monkeypatch, capsys, tmp_path):
+        monkeypatch.setattr(twins, "MOST_AT_ONCE", 11)
+        mapping = tmp_path / "people.mapping"
+        mapping.write_text(f"f = faces\nr = {specs[1]}\nr:3 f:b\n")
+        for names, count in ((specs, 3), ([str(mapping)], 2)):
+            said = checked(monkeypatch, capsys, *names, "--sample", "0")
+            assert f"found {twins.TWINS}: {count}, e.g." in said
+            assert f"c of {specs[0]} and 7 of {specs[1]}: 2" in said
+            assert twins.TWINS not in checked(monkeypatch, capsys, *names, "--sample", "3")
 
     def test_damaged_images_are_not_alike(self, face_folder, tmp_path):
         (tmp_path / "list.txt").write_text("big.jpg 1\nbig2.jpg 2\nfaces/a/0.jpg 1\nfaces/b/0.jpg 2\n")

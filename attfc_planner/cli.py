@@ -29,6 +29,7 @@ from attfc_planner.commands.option_checks import (
 from attfc_planner.tune.studies.address import shown_command
 from attfc_train.command_line import STYLE, Command, Group, Version, examples, number
 from attfc_train.exits import run_and_exit
+from attfc_train.sources import joined_spec, named_by_options
 
 if TYPE_CHECKING:
     from attfc_planner.search.choose import Preference
@@ -114,7 +115,8 @@ def plan(
     taught_by, embedding_size = checked_teacher(teacher, image_size)
     if train and taught_by.is_missing:
         raise UsageError("--train needs a trained --teacher", f"the network '{teacher}'", "Give its file or run.")
-    dataset = opened(data)
+    data_path = named_by_options(data)
+    dataset = opened(data_path)
     num_ids, num_images = size_of_data(dataset, ids, images)
 
     from attfc_planner.commands.decoding import decoding_of
@@ -125,7 +127,7 @@ def plan(
     request = PlanRequest(
         num_ids=num_ids,
         num_images=num_images,
-        data_path=data,
+        data_path=data_path,
         backbone=compared[0],
         head=kind,
         compared=tuple(compared) if len(compared) > 1 else (),
@@ -242,7 +244,10 @@ def calibrate(
 
 @app.command(cls=Command)
 def tune(
-    data: Annotated[str, typer.Option(help="Data set, as for a plan; some of its identities are held out.")],
+    data: Annotated[
+        list[str],
+        typer.Option(help="Data set, as for a plan; some of its identities are held out. Repeatable.", metavar="SET"),
+    ],
     val: options.Val = None,
     gpu: Annotated[str, typer.Option(help="auto or cpu: the device that is here.")] = "auto",
     trials: Annotated[
@@ -285,7 +290,8 @@ def tune(
     kind = "auto" if checked_head(head) in HEAD_WORDS else head
     check_preference(prefer)
     check_output(output)
-    dataset = opened(data)
+    data_path = joined_spec(data)
+    dataset = opened(data_path)
     num_ids, num_images = size_of_data(dataset, None, None)
 
     from attfc_planner.commands import tune as session
@@ -295,7 +301,7 @@ def tune(
     request = PlanRequest(
         num_ids=num_ids,
         num_images=num_images,
-        data_path=data,
+        data_path=data_path,
         backbone=backbone,
         head=kind,
         tries_heads=True,

@@ -14,6 +14,7 @@ from attfc_train.commands import models, presets, training
 from attfc_train.cuda_environment import prepare
 from attfc_train.errors import UsageError
 from attfc_train.exits import known_device, run_and_exit
+from attfc_train.sources import named_by_options
 
 app = typer.Typer(
     **STYLE,
@@ -73,9 +74,9 @@ def train(
         typer.Option(help="Learn to agree with this trained model too; a file or run as for --init.", metavar="MODEL"),
     ] = None,
     data: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            help="RecordIO or .rec file, folder per identity, .subset, or synthetic:IDSxIMAGES; @FIRST:STOP: a part.",
+            help="RecordIO, folder per identity, .subset, ..., synthetic:IDSxIMAGES; @FIRST:STOP: a part. Repeatable.",
             metavar="SET",
         ),
     ] = None,
@@ -121,7 +122,9 @@ def train(
         return
     trackers = {"--tensorboard": tensorboard, "--wandb": wandb, "--mlflow": mlflow}
     process = training.ProcessOptions(device, [option for option, wanted in trackers.items() if wanted], on_oom, on_collapse)
-    source = training.Source(profile, preset, resume, output, data, val or (), override or (), extend, init, teacher)
+    source = training.Source(
+        profile, preset, resume, output, named_by_options(data), val or (), override or (), extend, init, teacher
+    )
     training.train(source, given, process)
 
 

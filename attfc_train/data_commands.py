@@ -11,6 +11,7 @@ import typer
 from attfc_train import data_writing_commands as writing
 from attfc_train.command_line import STYLE, Command, Group, choice, count, examples, number
 from attfc_train.commands import models
+from attfc_train.sources import joined_spec
 
 app = typer.Typer(
     **STYLE,
@@ -29,6 +30,10 @@ app = typer.Typer(
 )
 
 DataPath = writing.DataPath
+DataPaths = Annotated[
+    list[str],
+    typer.Argument(help="As --data of a training; several are looked at as the one that they make.", metavar="SET..."),
+]
 Sample = Annotated[
     int,
     typer.Option(help="Images to look at, chosen at random; 0: all.", metavar="NUMBER", parser=count("--sample", 0)),
@@ -45,17 +50,17 @@ def data() -> None:
 
 
 @app.command(cls=Command)
-def info(path: DataPath, sample: Sample = 20_000, output: Montage = None) -> None:
+def info(path: DataPaths, sample: Sample = 20_000, output: Montage = None) -> None:
     """Show what is in a data set: images an identity, sizes, what is passed over, whether faces look aligned."""
     from attfc_train.commands.data_survey import SurveyOptions, show_info
     from attfc_train.screen import Screen
 
-    show_info(path, SurveyOptions(sample, output), Screen())
+    show_info(joined_spec(path), SurveyOptions(sample, output), Screen())
 
 
 @app.command(cls=Command)
 def check(
-    path: DataPath,
+    path: DataPaths,
     repair: Annotated[
         Path | None,
         typer.Option(
@@ -96,7 +101,7 @@ def check(
     from attfc_train.commands.data_survey import SurveyOptions
     from attfc_train.screen import Screen
 
-    check_data(path, CheckOptions(SurveyOptions(sample, output, size), tolerate, repair, json), Screen())
+    check_data(joined_spec(path), CheckOptions(SurveyOptions(sample, output, size), tolerate, repair, json), Screen())
 
 
 @app.command(cls=Command)

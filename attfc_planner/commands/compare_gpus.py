@@ -22,6 +22,7 @@ from attfc_planner.commands.option_checks import (
 )
 from attfc_train.command_line import Command, examples
 from attfc_train.errors import UsageError
+from attfc_train.sources import named_by_options
 
 if TYPE_CHECKING:
     from attfc_planner.gpu.profile import GpuProfile
@@ -77,7 +78,8 @@ def compare_gpus(
     kind = checked_head(head)
     check_preference(prefer)
     _check_sort(sort, price)
-    dataset = opened(data)
+    data_path = named_by_options(data)
+    dataset = opened(data_path)
     num_ids, num_images = size_of_data(dataset, ids, images)
     _check_hours(num_images, hours, price)
 
@@ -88,7 +90,7 @@ def compare_gpus(
     request = PlanRequest(
         num_ids=num_ids,
         num_images=num_images,
-        data_path=data,
+        data_path=data_path,
         backbone=compared[0],
         head=kind,
         compared=tuple(compared) if len(compared) > 1 else (),

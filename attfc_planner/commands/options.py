@@ -25,8 +25,11 @@ Images = Annotated[
     typer.Option(help="Images, for hours per epoch; from --data if given.", metavar="NUMBER", parser=whole("--images", 2)),
 ]
 Data = Annotated[
-    str | None,
-    typer.Option(help="RecordIO or .rec file, folder per identity, .subset, or synthetic:IDSxIMAGES; @FIRST:STOP: a part."),
+    list[str] | None,
+    typer.Option(
+        help="RecordIO, folder per identity, .subset, ..., synthetic:IDSxIMAGES; @FIRST:STOP: a part. Repeatable.",
+        metavar="SET",
+    ),
 ]
 Cores = Annotated[
     int | None,

@@ -76,9 +76,7 @@ class MemoryModel:
     def __init__(self, base: TrainProfile, gpu: GpuProfile, budget_bytes: Bytes, cache_dir: Path | None = None) -> None:
         if base.data.device != "cpu":
             rule = "a plan's memory needs data.device = cpu: what a GPU's decoder takes was never measured"
-            raise UsageError(
-                rule, base.data.device, "Plan without it, and leave some GB for it in the training."
-            )
+            raise UsageError(rule, base.data.device, "Plan without it, and leave some GB for it in the training.")
         self.base = base
         self.gpu = gpu
         self.budget_bytes = budget_bytes

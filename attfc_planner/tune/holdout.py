@@ -7,10 +7,10 @@ training, whatever its size, sees anybody who is verified.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from attfc_train.data.overlap import may_share_identities
 from attfc_train.data.part import part_of_spec
+from attfc_train.data.reading import existing_path
 from attfc_train.errors import DataError, VerificationSetError
 
 SHARE = 0.1
@@ -78,6 +78,6 @@ def split(data: str, num_ids: int, val: tuple[str, ...] = ()) -> Split:
 def _whole_and_first(data: str) -> tuple[str, int]:
     """Return the data set without its part, and the part's first place; ``faces@0:9`` may be a file's real name."""
     whole, places = part_of_spec(data)
-    if places is None or Path(data).expanduser().exists():
+    if places is None or existing_path(data) is not None:
         return data, 0
     return whole, places[0]

@@ -15,8 +15,8 @@ from attfc_train.commands.data_survey import progress
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.decode import Pixels, decode_whole
 from attfc_train.data.encode import jpeg
+from attfc_train.data.formats.below import is_relabelled, specs_below
 from attfc_train.data.formats.recordio_writer import write_recordio
-from attfc_train.data.formats.subset_file import is_relabelled, specs_below
 from attfc_train.data.part import part_of_spec
 from attfc_train.data.pool import DecodePool
 from attfc_train.data.reading import UnreadableError, existing_path, persistently

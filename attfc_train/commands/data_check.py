@@ -16,6 +16,7 @@ from attfc_train.commands.data_convert import ConvertOptions, stopped_by_signals
 from attfc_train.commands.data_select import check_selection_output, is_index, write_selection
 from attfc_train.commands.data_survey import SurveyOptions, check_montage, say, survey
 from attfc_train.data.dataset import FaceDataset
+from attfc_train.data.formats.mapping import twins_unseen
 from attfc_train.data.formats.salvaged import salvaged
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.reading import UnreadableError
@@ -71,6 +72,8 @@ def check(path: str, options: CheckOptions, console: Screen) -> None:
     with busy(console, "Opening the data set"):
         dataset = _opened(path, options)
     seen = survey(dataset, options.survey, console)
+    for line in twins_unseen(dataset) if not options.survey.sample else ():
+        say(console, "found", line)
     console.print()
     copy = None
     index = dataset.index

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol, TypeAlias, runtime_checkable
+from typing import Final, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from attfc_train.errors import DataError
 
 Encoded: TypeAlias = bytes | NDArray[np.uint8]
 """What `FaceDataset.encoded` returns."""
+
+_MOST_DIGITS: Final = 18
+"""Of a label, which then fits into 64 bits."""
 
 
 @runtime_checkable
@@ -44,6 +47,51 @@ class FaceDataset(Protocol):
     def locate(self, position: int) -> str:
         """Return where the image is, for messages: ``train.rec key 17``, a file path, ..."""
         ...
+
+
+@runtime_checkable
+class NamesIdentities(Protocol):
+    """A `FaceDataset` whose identities have names, by which people know them better than by their labels."""
+
+    def identity_name(self, label: int) -> str:
+        """Return the name of the identity with this label in `IdentityIndex.original_labels`."""
+        ...
+
+    def label_of_name(self, name: str) -> int | None:
+        """Return the label of the identity that is called so; None: nobody is."""
+        ...
+
+
+@runtime_checkable
+class KeepsLabels(Protocol):
+    """A `FaceDataset` made of another one, under whose labels its identities may go."""
+
+    @property
+    def labels_of(self) -> FaceDataset | None:
+        """The data set that its labels are those of; None: they are its own."""
+        ...
+
+
+def _naming(dataset: FaceDataset) -> FaceDataset:
+    """Return the data set that gave a data set's identities their labels."""
+    while isinstance(dataset, KeepsLabels) and dataset.labels_of is not None:
+        dataset = dataset.labels_of
+    return dataset
+
+
+def identity_name(dataset: FaceDataset, label: int) -> str:
+    """Return what people call an identity: its name where it has one, else its label."""
+    naming = _naming(dataset)
+    return naming.identity_name(label) if isinstance(naming, NamesIdentities) else str(label)
+
+
+def original_label(dataset: FaceDataset, name: str) -> int | None:
+    """Return the label of the identity that people call so, which may have been left out; None: nobody is called so."""
+    naming = _naming(dataset)
+    if isinstance(naming, NamesIdentities):
+        return naming.label_of_name(name)
+    is_label = name.isascii() and name.isdigit() and len(name) <= _MOST_DIGITS
+    return int(name) if is_label else None
 
 
 @runtime_checkable

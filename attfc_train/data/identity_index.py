@@ -144,14 +144,14 @@ def _compacted(given: NDArray[Any]) -> tuple[NDArray[np.int64], Ints, NDArray[np
     highest = int(given.max())
     if highest - lowest > 4 * given.size + 1024:  # too sparse for an array with a place per possible label
         original, compact, counts = np.unique(given, return_inverse=True, return_counts=True)
-        return original.astype(np.int64), compact.astype(_smallest_type(original.size)), counts.astype(np.int64)
+        return original.astype(np.int64), compact.astype(smallest_type(original.size)), counts.astype(np.int64)
     # By counting, without the sort that np.unique needs: rank[label] = present labels below it, for those that are present.
     # In blocks, as indices are made int64 on the way.
     counts = np.zeros(highest - lowest + 1, dtype=np.int64)
     for block in _blocks(given):
         counts += np.bincount(block - lowest, minlength=counts.size)
     present = np.flatnonzero(counts)
-    ranks: Ints = np.zeros(counts.size, dtype=_smallest_type(present.size))
+    ranks: Ints = np.zeros(counts.size, dtype=smallest_type(present.size))
     ranks[present] = np.arange(present.size)
     ranked: Ints = np.concatenate([ranks[block - lowest] for block in _blocks(given)])
     return (present + lowest).astype(np.int64), ranked, counts[present]
@@ -166,12 +166,12 @@ def _blocks(labels: NDArray[Any]) -> Iterator[NDArray[np.int64]]:
 
 def _grouped(compact: Ints) -> Ints:
     """Return image positions ordered by identity, ascending within each."""
-    smallest = _smallest_type(compact.size)
+    smallest = smallest_type(compact.size)
     if np.all(compact[:-1] <= compact[1:]):
         return np.arange(compact.size, dtype=smallest)
     return np.argsort(compact, kind="stable").astype(smallest)
 
 
-def _smallest_type(size: int) -> np.dtype[np.signedinteger]:
+def smallest_type(size: int) -> np.dtype[np.signedinteger]:
     """Return int32 if it holds [0, size), else int64."""
     return np.dtype(np.int32 if size <= 2**31 else np.int64)

@@ -3,41 +3,88 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
+from attfc_train.data.formats.below import Chain, chains_below
+from attfc_train.data.formats.folder import folder_of_pattern, is_folder_pattern
+from attfc_train.data.formats.mapping_file import is_mapping
 from attfc_train.data.formats.recordio import is_record_folder, record_file
-from attfc_train.data.formats.subset_file import specs_below
+from attfc_train.data.formats.subset_file import is_subset
 from attfc_train.data.part import part_of_spec
 from attfc_train.data.reading import existing_path
-from attfc_train.errors import DataError
+from attfc_train.data.specs import whole_of, with_paths
+from attfc_train.errors import DataError, UsageError
 
 Places = tuple[int, int]
+Named = tuple[str, Places | None]
+"""A data set by one name, however it is written, and the part of it; None: all of it."""
 
 
 def may_share_identities(spec: str, other_spec: str) -> bool:
     """Return whether two specs lead to one data set, and not by parts of it that do not overlap.
 
-    A path may be written in any way. An index (`.subset`) is looked through, down to what it is over.
+    A path may be written in any way. An index (`.subset`), a `.mapping` and a list of data sets are looked through.
     """
-    pairs = [(one, other) for one in _below(spec) for other in _below(other_spec) if one[0] == other[0]]
-    return bool(pairs) and all(_overlap(one[1], other[1]) for one, other in pairs)
+    return any(_meet(chain, other) for chain in _below(spec) for other in _below(other_spec))
 
 
-def _below(spec: str) -> list[tuple[str, Places | None]]:
-    """Return the data sets that a spec leads to, each with the part that is taken; None: all of it."""
-    specs = []
+def refuse_twice(specs: Sequence[str]) -> None:
+    """Refuse data sets to be used together if two hold the same images: one twice, overlapping parts, one and its index.
+
+    Two indices over one data set may hold different images of it, so they pass.
+
+    Raises:
+        UsageError: there are such.
+    """
+    ways = [_below(spec) for spec in specs]
+    for (spec, chains), (other, others) in itertools.combinations(zip(specs, ways, strict=True), 2):
+        if any(_meet(chain, far) and not _choose_both(chain, far) for chain in chains for far in others):
+            rule = "data sets that are used together must be different ones"
+            got = f"'{spec}' twice" if spec == other else f"'{spec}' and '{other}', which share images"
+            raise UsageError(rule, got, "Name each once; parts of one must not overlap: SET@0:9 and SET@9:20.")
+
+
+def _choose_both(chain: list[Named], other: list[Named]) -> bool:
+    """Return whether files choose images of the data set that two ways have in common, on each of them another file."""
+    names = {name for name, _ in other}
+    common = next(name for name, _ in chain if name in names)
+    above = [itertools.takewhile(lambda named: named[0] != common, each) for each in (chain, other)]
+    return all(any(is_subset(name) or is_mapping(name) for name, _ in each) for each in above)
+
+
+def _meet(chain: list[Named], other: list[Named]) -> bool:
+    """Return whether two ways down to images go through one data set, and nowhere through parts of one that do not overlap."""
+    pairs = [(one, two) for one in chain for two in other if one[0] == two[0]]
+    return bool(pairs) and all(_overlap(one[1], two[1]) for one, two in pairs)
+
+
+def _below(spec: str) -> list[list[Named]]:
+    """Return the ways from a spec down to images."""
+    chains: list[Chain] = []
     with contextlib.suppress(DataError):  # a damaged index: what opens it says so
-        for each in specs_below(spec):
-            specs.append(each)
-    return [_named(each) for each in specs]
+        for chain in chains_below(spec):
+            chains.append(chain)
+    return [[named for each in chain for named in _named(each)] for chain in chains or [(spec,)]]
 
 
-def _named(spec: str) -> tuple[str, Places | None]:
-    """Return one name for all ways in which a data set can be written, and the part."""
-    whole, places = (spec, None) if existing_path(spec) is not None else part_of_spec(spec)
-    path = existing_path(whole)
-    return (whole if path is None else os.path.realpath(_content(path))), places
+def _named(spec: str) -> list[Named]:
+    """Return one name for all ways in which a data set can be written, and the part; behind it the folder of a pattern.
+
+    Of a folder and of a pattern in it parts are other identities, so that only whole folders can be compared.
+    """
+    whole = whole_of(spec)
+    places = None if whole == spec else part_of_spec(spec)[1]
+    named = [(with_paths(whole, _real), places)]
+    return [*named, (_real(folder_of_pattern(whole)), None)] if is_folder_pattern(whole) else named
+
+
+def _real(path: str) -> str:
+    """Return the file or folder that a path leads to; RecordIO's folder by its file."""
+    place = existing_path(path)
+    return os.path.realpath(path if place is None else _content(place))
 
 
 def _content(path: Path) -> Path:

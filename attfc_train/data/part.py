@@ -76,6 +76,11 @@ class PartOfFaces:
         """The identities that are left; `original_labels` are those of the whole."""
         return self._index
 
+    @property
+    def labels_of(self) -> FaceDataset:
+        """The whole, whose labels are kept; see `KeepsLabels`."""
+        return self._whole
+
     def encoded(self, position: int) -> bytes | NDArray[np.uint8]:
         """Return the image as the whole has it; see `FaceDataset.encoded`."""
         return self._whole.encoded(int(self._positions[position]))

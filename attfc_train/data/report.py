@@ -68,6 +68,11 @@ class DataReport:
         """The kinds that were counted."""
         return tuple(self._remarks.values())
 
+    @property
+    def said(self) -> tuple[str, ...]:
+        """The lines that count nothing."""
+        return tuple(self._lines)
+
     def lines(self) -> list[str]:
         """Return the report as lines; none where nothing was passed over."""
         return [*map(shown, self._lines), *(shown(str(remark)) for remark in self.remarks)]

@@ -31,7 +31,7 @@ def open_dataset(spec: str) -> FaceDataset:
         return PartOfFaces.of_places(open_dataset(whole), *places)
     for kind in reversed(FORMATS):
         if kind.matches(spec):
-            return kind.open(spec, open_source)
+            return kind.open(spec, open_dataset if kind.needs_labels else open_source)
     raise _refusal(spec)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, Union
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from attfc_train.augment.settings import AugmentSettings
 from attfc_train.backbones.kinds import BACKBONES, BatchNormVariance
@@ -23,17 +23,24 @@ from attfc_train.heads.settings import HeadSettings
 from attfc_train.profile.prediction import Prediction, Provenance
 from attfc_train.profile.search_summary import SearchSummary
 from attfc_train.profile.teacher import NO_TEACHER, TeacherSettings
+from attfc_train.sources import read_sources, written_sources
 from attfc_train.units import Bytes
 
 SCHEMA_VERSION = 1
+DataSpec = Annotated[
+    str | None,
+    BeforeValidator(read_sources, json_schema_input_type=str | list[str] | None),
+    PlainSerializer(written_sources, return_type=str | list[str] | None),
+]
+"""Names data sets: one as text, several as a list of texts in a document."""
 
 
 class DataSettings(Frozen):
     """What is read, and how images are drawn."""
 
-    path: str | None = None
+    path: DataSpec = None
     """Data set: RecordIO, a folder per identity, a list, LMDB, tar shards, Parquet, or ``synthetic:IDSxIMAGES[+FIRST]``
-    (docs/data.md); ``@FIRST:STOP`` behind it takes a part of the identities."""
+    (docs/data.md); ``@FIRST:STOP`` behind it takes a part of the identities. Several are a list."""
     num_ids: int | None = Field(None, ge=2, le=MOST)
     """Identities; None until the data set is opened. A value that contradicts the data set is an error."""
     num_images: int | None = Field(None, ge=2, le=MOST)

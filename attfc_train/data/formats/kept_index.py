@@ -58,6 +58,8 @@ class Indexed:
     """The data set's name."""
     fewest: int = 0
     """Elements of the first array from which on the index is kept."""
+    may_keep: Callable[[], bool] = lambda: True
+    """Asked once the index is made; where it is not to be kept, it is made again next time."""
 
 
 def kept_or_made(
@@ -84,7 +86,7 @@ def kept_or_made(
     made = DataReport(indexed.source)
     arrays = make(made)
     report.merge(made)
-    if next(iter(arrays.values())).size < indexed.fewest:
+    if next(iter(arrays.values())).size < indexed.fewest or not indexed.may_keep():
         return arrays
     report.say(_written(indexed, arrays, made))
     is_large = sum(array.nbytes for array in arrays.values()) >= _LARGE

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
-from attfc_train.data.formats.folder import Names, read_image
+from attfc_train.data.formats.folder import read_image
 from attfc_train.data.formats.folder_listing import STRAY, list_identities
+from attfc_train.data.formats.names import Names
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.report import DataReport, shown
 from attfc_train.errors import DataError

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from attfc_train.data.dataset import Encoded, FaceDataset, together
+from attfc_train.data.formats.below import check_below, specs_below
 from attfc_train.data.formats.subset_file import (
     ENDING,
     MOST_TEXT,
@@ -24,13 +25,12 @@ from attfc_train.data.formats.subset_file import (
     read_subset,
     remake,
     source_of,
-    specs_below,
     write_content,
 )
 from attfc_train.data.identity_index import IdentityIndex
-from attfc_train.data.part import part_of_spec
 from attfc_train.data.reading import existing_path
 from attfc_train.data.report import DataReport, shown
+from attfc_train.data.specs import whole_of, with_paths
 from attfc_train.errors import DataError, UsageError
 from attfc_train.files import write_atomically
 
@@ -48,13 +48,14 @@ class SubsetFaces:
             DataError: it is damaged, the data set is gone, or has other images or labels than when the file was written.
         """
         self._path = path
-        *_, _ = specs_below(str(path))  # a circle would be opened for ever
+        check_below(str(path))
         header = read_header(path)
         self._whole = open_source(source_of(path, header))
         self._together = together(self._whole)
         _check_source(path, header, self._whole.index)
         file = read_subset(path)
         self._positions: Numbers = file.positions
+        self._keeps_labels = file.labels is None
         self._index = _index(self.name, file, self._whole)
 
     @property
@@ -66,6 +67,11 @@ class SubsetFaces:
     def index(self) -> IdentityIndex:
         """The identities that are left; `original_labels` are those of the source, or the file's own."""
         return self._index
+
+    @property
+    def labels_of(self) -> FaceDataset | None:
+        """The source, where its labels are kept; see `KeepsLabels`."""
+        return self._whole if self._keeps_labels else None
 
     def encoded(self, position: int) -> bytes | NDArray[np.uint8]:
         """Return the image as the source has it; see `FaceDataset.encoded`."""
@@ -125,7 +131,7 @@ def check_subset_output(path: Path, source: str) -> None:
         raise UsageError("--output must be a .subset file", f"'{path}'", f"Example: -o {path.stem or 'some'}{ENDING}.")
     if path.exists():
         for spec in specs_below(source):
-            whole = existing_path(spec) or existing_path(part_of_spec(spec)[0])
+            whole = existing_path(whole_of(spec))
             if whole is not None and os.path.samefile(whole, path):
                 raise UsageError("--output must be another file than the data set's", f"'{path}'", "Choose another name.")
 
@@ -181,13 +187,9 @@ def _header(
 
 def _both_ways(path: Path, source: str) -> tuple[str, str]:
     """Return the spec with an absolute path, and as seen from the folder of `path`; the latter empty without a path."""
-    part = ""
-    place = existing_path(source)
-    if place is None:
-        whole, places = part_of_spec(source)
-        place = existing_path(whole)
-        part = source[len(whole) :] if places is not None else ""
-    if place is None:
+    if source == with_paths(source, lambda _: ""):
         return source, ""
-    absolute = os.path.abspath(place)
-    return absolute + part, os.path.relpath(absolute, os.path.abspath(path.parent)) + part
+    folder = os.path.abspath(path.parent)
+    return with_paths(source, os.path.abspath), with_paths(
+        source, lambda place: os.path.relpath(os.path.abspath(place), folder)
+    )

@@ -14,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -22,9 +21,9 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from attfc_train.data.part import part_of_spec
 from attfc_train.data.reading import existing_path, open_regular, read_file, refuse_foreign, unreadable
 from attfc_train.data.report import shown
+from attfc_train.data.specs import is_there, seen_from
 from attfc_train.document import MOST
 from attfc_train.errors import DataError
 from attfc_train.units import Bytes
@@ -36,8 +35,6 @@ _MOST_HEADER: Final[Bytes] = 2**19
 _CHECKSUM: Final[Bytes] = 16
 MOST_TEXT: Final = 8192
 """Characters of a text in the header."""
-_MOST_LEVELS: Final = 8
-"""Indices over indices: more can only be a circle."""
 _RULE: Final = "must be a whole .subset file"
 _POSITION_TYPES: Final = {4: "<u4", 8: "<i8"}
 _LABEL_TYPES: Final = {0: "", 4: "<i4", 8: "<i8"}
@@ -80,22 +77,6 @@ def is_subset(spec: str) -> bool:
     return path is not None and path.suffix.lower() == ENDING and not path.is_dir()
 
 
-def specs_below(spec: str) -> Iterator[str]:
-    """Yield `spec`, then the spec that its file is an index over, and so on down to images.
-
-    Raises:
-        DataError: a file is damaged, its source is gone, or it leads back to itself.
-    """
-    for _ in range(_MOST_LEVELS):
-        yield spec
-        whole = spec if existing_path(spec) is not None else part_of_spec(spec)[0]
-        if not is_subset(whole):
-            return
-        spec = source_of(Path(whole).expanduser())
-    rule = f"'{shown(spec)}' must be an index over images, over at most {_MOST_LEVELS} other indices"
-    raise DataError(rule, "more, or a circle", "Make it anew from the data set itself.")
-
-
 def source_of(path: Path, header: Header | None = None) -> str:
     """Return the spec that a file is an index over: seen from its folder if it is there, else where it was.
 
@@ -106,9 +87,9 @@ def source_of(path: Path, header: Header | None = None) -> str:
     if not header.beside:
         return header.source
     # Links are not followed on the way up and down, as they were not when the file was written.
-    beside = os.path.normpath(os.path.join(os.path.abspath(path.parent), header.beside))
+    beside = seen_from(os.path.abspath(path.parent), header.beside)
     for spec in (beside, header.source):
-        if existing_path(spec) is not None or existing_path(part_of_spec(spec)[0]) is not None:
+        if is_there(spec):
             return spec
     rule = f"'{shown(str(path))}' is an index over '{shown(header.source)}', which must be there"
     raise DataError(rule, "nothing there", f"Move it back.{remake(header)}")
@@ -117,16 +98,6 @@ def source_of(path: Path, header: Header | None = None) -> str:
 def remake(header: Header) -> str:
     """Return the advice to make a file anew, to be put behind another."""
     return f" Or make the index anew; it was made by: {shown(header.made)}" if header.made else " Or make the index anew."
-
-
-def is_relabelled(spec: str) -> bool:
-    """Return whether a spec is, or is an index over, a file with labels of its own.
-
-    Raises:
-        DataError: as `specs_below`.
-    """
-    wholes = [each if existing_path(each) is not None else part_of_spec(each)[0] for each in specs_below(spec)]
-    return any(is_subset(whole) and read_header(Path(whole).expanduser()).label_bytes > 0 for whole in wholes)
 
 
 def read_header(path: Path) -> Header:

@@ -51,9 +51,10 @@ def test_the_formats_are_listed():
     with pytest.raises(DataError) as caught:
         open_dataset("nothing")
     assert str(caught.value) == (
-        "a data set must be a folder with train.rec and train.idx, a .rec file, a folder of images per identity, a .txt or "
-        ".lst file with a path and a label in each line, an LMDB folder or file, a .tar file, a folder of them, "
-        "SHARDS-{000..127}.tar, a .parquet file, a folder of them, a .subset file, or synthetic:IDSxIMAGES[+FIRST], each with "
+        "a data set must be a folder with train.rec and train.idx, a .rec file, a folder of images per identity, FOLDER/* or "
+        "FOLDER/** where they lie deeper, a .txt or .lst file with a path and a label in each line, an LMDB folder or file, a "
+        ".tar file, a folder of them, SHARDS-{000..127}.tar, a .parquet file, a folder of them, a .subset file, a .mapping "
+        'file, several as ["SET", "SET"], or synthetic:IDSxIMAGES[+FIRST], each with '
         "@FIRST:STOP for some of the identities, but got 'nothing', which does not exist. Check the path."
     )
 

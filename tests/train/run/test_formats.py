@@ -18,6 +18,7 @@ from attfc_train.data.formats.writers import Images, WriteOptions, target_of, wr
 from attfc_train.errors import Interrupted
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.run import loop, run
+from attfc_train.sources import joined_spec
 from attfc_train.step.state import TrainState
 from attfc_train.step.step import train_step
 from tests.train.run.test_resume import assert_same_end, options, profile_of
@@ -52,6 +53,30 @@ def data_of(kind: str, root: Path) -> str:
     return str(root / "h.txt")
 
 
+def of_several(kind: str, root: Path) -> str:
+    """Write the set as two halves, records and a tar archive; in a mapping's the last person's images are of two."""
+    half = len(LABELS) // 2
+    second = LABELS[half:] - LABELS[half]
+    if kind == "mapping":
+        second[-2:] += 1
+    target_of(root / "a.rec").write(root / "a.rec", Images(LABELS[:half], IMAGES[:half]), WriteOptions())
+    target_of(root / "b.tar").write(root / "b.tar", Images(second, IMAGES[half:]), WriteOptions())
+    if kind == "list":
+        return joined_spec([str(root / "a.rec"), str(root / "b.tar")])
+    (root / "c.mapping").write_text("a = a.rec\nb = b.tar\nb:10 b:9\n")
+    return str(root / "c.mapping")
+
+
+def below_sites(root: Path) -> str:
+    """Write the set as a folder of sites with people in them."""
+    target_of(root / "g").write(root / "g", Images(LABELS, IMAGES), WriteOptions())
+    for place, person in enumerate(sorted((root / "g").iterdir())):
+        site = root / "sites" / f"{place // 7}"
+        site.mkdir(parents=True, exist_ok=True)
+        person.rename(site / person.name)
+    return str(root / "sites" / "*")
+
+
 def profile_on(data: str, **settings: Any) -> TrainProfile:
     profile = profile_of(steps=6, eval_every=100)
     return profile.model_copy(update={"data": profile.data.model_copy(update={"path": data, **settings})})
@@ -74,6 +99,24 @@ def test_a_run_on_each_format_resumes_to_the_same_bits(
     data = data_of(kind, tmp_path)
     assert size_of_data(opened(data), None, None) == (20, 80)
     _interrupt_and_resume(profile_on(data), tmp_path / "run", monkeypatch)
+    assert_same_end(on_records, tmp_path / "run")
+
+
+@pytest.mark.parametrize("kind", ["list", "mapping"])
+def test_a_run_on_several_sets_resumes_to_the_same_bits(
+    kind: str, on_records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Catches labels that are not behind each other, and a profile that loses one of the sets."""
+    data = of_several(kind, tmp_path)
+    assert size_of_data(data, None, None) == (20, 80)
+    _interrupt_and_resume(profile_on(data), tmp_path / "run", monkeypatch)
+    assert_same_end(on_records, tmp_path / "run")
+
+
+def test_a_run_on_people_below_sites_resumes_to_the_same_bits(
+    on_records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _interrupt_and_resume(profile_on(below_sites(tmp_path)), tmp_path / "run", monkeypatch)
     assert_same_end(on_records, tmp_path / "run")
 
 

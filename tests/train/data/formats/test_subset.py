@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attfc_planner.commands.option_checks import opened, size_of_data
+from attfc_train.data.formats.below import specs_below
 from attfc_train.data.formats.subset import SubsetFaces, write_subset
-from attfc_train.data.formats.subset_file import read_header, specs_below
+from attfc_train.data.formats.subset_file import read_header
 from attfc_train.data.formats.synthetic import SyntheticFaces
 from attfc_train.data.source import open_dataset
 from attfc_train.errors import DataError, UsageError

@@ -1,0 +1,225 @@
+"""Data sets of which a mapping file says who is whom: identities are merged or left out, and no record is written anew."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attfc_train.data.dataset import FaceDataset, original_label
+from attfc_train.data.formats.below import check_below
+from attfc_train.data.formats.joined import JoinedFaces
+from attfc_train.data.formats.mapping_file import NOTHING, BadLines, Line, read_mapping
+from attfc_train.data.formats.twins import NOT_COMPARED, say_twins
+from attfc_train.data.identity_index import IdentityIndex, smallest_type
+from attfc_train.data.overlap import refuse_twice
+from attfc_train.data.report import DataReport, shown
+from attfc_train.errors import DataError
+from attfc_train.sources import joined_sources
+
+_DROPPED: Final = -1
+_EVERYTHING: Final = 2**62
+
+
+class MappedFaces:
+    """A `FaceDataset` of several in which some identities are others, or left out; images keep their order."""
+
+    def __init__(self, path: Path, whole: JoinedFaces, become: NDArray[np.int64]) -> None:
+        """Give images the identities that theirs become.
+
+        Args:
+            path: of the mapping file, for messages.
+            become: int64 [num_ids]: the identity of `whole` that each becomes; itself, one that stays, or -1: none.
+
+        Raises:
+            DataError: fewer than two identities are left.
+        """
+        self._path = path
+        self._whole = whole
+        self._become = become
+        self._positions = _kept(whole.index, become)
+        report = DataReport(self.name)
+        report.merge(whole.index.report)
+        _count(whole, become, report)
+        self._index = _index(whole.index, become, self._positions, report)
+
+    @property
+    def name(self) -> str:
+        """The mapping file."""
+        return shown(str(self._path))
+
+    @property
+    def index(self) -> IdentityIndex:
+        """The identities that are left; `original_labels` are those of the data sets together, see `JoinedFaces`."""
+        return self._index
+
+    def encoded(self, position: int) -> bytes | NDArray[np.uint8]:
+        """Return the image as its source has it; see `FaceDataset.encoded`."""
+        return self._whole.encoded(self._place(position))
+
+    def read_ahead(self, first: int, stop: int) -> None:
+        """Let the system read what lies between the first and the last of these images; see `ReadsAhead`."""
+        self._whole.read_ahead(self._place(first), self._place(stop - 1) + 1)
+
+    def locate(self, position: int) -> str:
+        """Return where the image is in its source."""
+        return self._whole.locate(self._place(position))
+
+    def say_twins(self, report: DataReport, most: int | None = None) -> None:
+        """Say which images of different people lie in two of the data sets; see `attfc_train.data.formats.twins`."""
+        say_twins(self._whole, self._become, report, most)
+
+    def _place(self, position: int) -> int:
+        return int(position if self._positions is None else self._positions[position])
+
+
+def open_joined(spec: str, open_dataset: Callable[[str], FaceDataset]) -> JoinedFaces:
+    """Open the data sets that `spec` lists, all of whose identities are taken for different people.
+
+    Raises:
+        UsageError: one is listed twice. UsageError, DataError: one cannot be opened.
+    """
+    check_below(spec)
+    whole = _opened(joined_sources(spec) or [], open_dataset)
+    say_twins(whole, None, whole.index.report)
+    return whole
+
+
+def open_mapping(spec: str, open_dataset: Callable[[str], FaceDataset]) -> MappedFaces:
+    """Open a `.mapping` file, and the data sets that it names.
+
+    Raises:
+        UnreadableError, UsageError, DataError: a file cannot be read, a data set cannot be opened, or a line says nothing that
+            can be done; bad lines are named.
+    """
+    check_below(spec)
+    path = Path(spec).expanduser()
+    bad = BadLines(path)
+    specs, lines = read_mapping(path, bad)
+    whole = _opened(list(specs.values()), open_dataset)
+    become = _Become(whole, dict(zip(specs, range(len(specs)), strict=True)), bad).after(lines)
+    mapped = MappedFaces(path, whole, become)
+    mapped.say_twins(mapped.index.report)
+    return mapped
+
+
+def twins_unseen(dataset: FaceDataset) -> list[str]:
+    """Return who is in two of several data sets by the bytes of all images, as lines, where opening did not look.
+
+    Raises:
+        UnreadableError: an image cannot be read.
+    """
+    report = DataReport()
+    if not any(line.startswith(NOT_COMPARED) for line in dataset.index.report.said):
+        return []
+    if isinstance(dataset, MappedFaces):
+        dataset.say_twins(report, _EVERYTHING)
+    elif isinstance(dataset, JoinedFaces):
+        say_twins(dataset, None, report, _EVERYTHING)
+    return report.lines()
+
+
+def _opened(specs: list[str], open_dataset: Callable[[str], FaceDataset]) -> JoinedFaces:
+    refuse_twice(specs)
+    return JoinedFaces([open_dataset(spec) for spec in specs])
+
+
+@dataclass(frozen=True, slots=True)
+class _Become:
+    """What lines make of the identities of data sets."""
+
+    whole: JoinedFaces
+    numbers: dict[str, int]
+    """Source's name -> its number."""
+    bad: BadLines
+
+    def after(self, lines: Iterable[Line]) -> NDArray[np.int64]:
+        """Return what each identity becomes, int64 [num_ids]; -1: it is left out.
+
+        Raises:
+            DataError: a line is bad.
+        """
+        num_ids = self.whole.index.num_ids
+        become = np.arange(num_ids)
+        said_in = np.zeros(num_ids, dtype=np.int64)
+        for line in lines:
+            old = self._identity(line, line.old)
+            new = _DROPPED if line.new == NOTHING else self._identity(line, line.new)
+            if old is None or new is None:
+                continue
+            if said_in[old]:
+                self.bad.add(line.number, f"'{line.old}' a second time, after line {said_in[old]}")
+                continue
+            said_in[old] = line.number
+            become[old] = new
+        # An identity that others become must itself stay as it is, so that the order of the lines means nothing.
+        merged = np.flatnonzero((become >= 0) & (become != np.arange(num_ids)))
+        for old in merged[become[become[merged]] != become[merged]].tolist():
+            other = int(become[old])
+            what = f"{self.whole.shown_identity(other)}, which line {said_in[other]} changes itself"
+            self.bad.add(int(said_in[old]), f"the new identity is {what}")
+        self.bad.refuse()
+        return become
+
+    def _identity(self, line: Line, text: str) -> int | None:
+        """Return the number that an identity has in the whole; None: there is none, which is noted."""
+        name, colon, rest = text.partition(":")
+        if colon and name in self.numbers:
+            source = self.numbers[name]
+        elif len(self.numbers) == 1:
+            source, rest = 0, text
+        else:
+            self.bad.add(line.number, f"'{text}', which is no {'|'.join(list(self.numbers)[:3])}:IDENTITY")
+            return None
+        dataset = self.whole.sources[source]
+        label = original_label(dataset, rest)
+        labels = dataset.index.original_labels
+        rank = labels.size if label is None else int(np.searchsorted(labels, label))
+        if rank == labels.size or labels[rank] != label:
+            self.bad.add(line.number, f"'{text}', whom {dataset.name} does not have")
+            return None
+        return self.whole.id_starts[source] + rank
+
+
+def _kept(index: IdentityIndex, become: NDArray[np.int64]) -> NDArray[np.signedinteger] | None:
+    """Return the ascending positions of images of identities that are not left out; None: all."""
+    if become.min() >= 0:
+        return None
+    kept = (become >= 0)[index.labels]
+    if not kept.any():
+        raise DataError("a mapping must leave at least 2 identities", "none", "Leave fewer out.")
+    return np.flatnonzero(kept).astype(smallest_type(index.num_images))
+
+
+def _index(
+    whole: IdentityIndex, become: NDArray[np.int64], positions: NDArray[np.signedinteger] | None, report: DataReport
+) -> IdentityIndex:
+    """Return the index of what is left; the digest is that of the whole and of what identities become."""
+    left = np.unique(become[become >= 0])
+    rank = np.zeros(whole.num_ids, dtype=smallest_type(left.size))
+    rank[left] = np.arange(left.size)
+    new_labels = rank[become]
+    labels = new_labels[whole.labels if positions is None else whole.labels[positions]]
+    made = IdentityIndex.from_labels(labels, report)
+    state = hashlib.blake2b(bytes.fromhex(whole.digest()), digest_size=16)
+    state.update(np.ascontiguousarray(become, dtype="<i8").data)
+    return replace(made, original_labels=whole.original_labels[left], known_digest=state.hexdigest())
+
+
+def _count(whole: JoinedFaces, become: NDArray[np.int64], report: DataReport) -> None:
+    """Say how many identities became others, or were left out."""
+    identities = np.arange(become.size)
+    merged = (become >= 0) & (become != identities)
+    dropped = become == _DROPPED
+    into = np.unique(become[merged]).size
+    report.say(f"the mapping merged {merged.sum():,} identities into {into:,}, and left out {dropped.sum():,}")
+    if dropped.any():
+        counts = whole.index.counts
+        first = whole.index.members_of(int(np.argmax(dropped)))[0]
+        kind = "images of identities that the mapping leaves out"
+        report.count(kind, int(counts[dropped].sum()), whole.locate(int(first)))

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, Union
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from attfc_train.augment.settings import AugmentSettings
 from attfc_train.backbones.kinds import BACKBONES, BatchNormVariance
@@ -24,14 +24,17 @@ from attfc_train.profile.prediction import Prediction, Provenance
 from attfc_train.profile.search_summary import SearchSummary
 from attfc_train.profile.teacher import NO_TEACHER, TeacherSettings
 from attfc_train.units import Bytes
+from attfc_train.urls import without_secrets
 
 SCHEMA_VERSION = 1
+Spec: TypeAlias = Annotated[str, AfterValidator(without_secrets)]
+"""What names data; a document never holds the password or the token of a URL."""
 
 
 class DataSettings(Frozen):
     """What is read, and how images are drawn."""
 
-    path: str | None = None
+    path: Spec | None = None
     """Data set: RecordIO, a folder per identity, a list, LMDB, tar shards, Parquet, or ``synthetic:IDSxIMAGES[+FIRST]``
     (docs/data.md); ``@FIRST:STOP`` behind it takes a part of the identities."""
     num_ids: int | None = Field(None, ge=2, le=MOST)
@@ -173,7 +176,7 @@ class RunSettings(Frozen):
     save_every: int = Field(1000, ge=1, le=MOST)
     keep_checkpoints: int = Field(2, ge=1, le=1000)
     """Checkpoints that a run keeps: the last one, and those before it."""
-    val: tuple[str, ...] = ()
+    val: tuple[Spec, ...] = ()
     """Verification sets: ``.bin`` files, or a data set spec from which pairs are drawn."""
 
     def with_steps(self, steps: int) -> RunSettings:

@@ -33,6 +33,7 @@ from attfc_train.data.reading import existing_path
 from attfc_train.data.report import DataReport, shown
 from attfc_train.errors import DataError, UsageError
 from attfc_train.files import write_atomically
+from attfc_train.urls import is_url, without_secrets
 
 OpenDataset = Callable[[str], FaceDataset]
 
@@ -173,6 +174,8 @@ def _header(
 def _both_ways(path: Path, source: str) -> tuple[str, str]:
     """Return the spec with an absolute path, and as seen from the folder of `path`; the latter empty without a path."""
     part = ""
+    if is_url(source):
+        return without_secrets(source), ""
     place = existing_path(source)
     if place is None:
         whole, places = part_of_spec(source)

@@ -62,7 +62,7 @@ def with_secrets(url: str) -> str:
     if not of_host:
         return url
     _, user, query = max(of_host)
-    return f"{wanted.scheme}://{f'{user}@' if user else ''}{wanted.place}{f'?{query}' if query else ''}"
+    return f"{wanted.scheme}://{f'{user}@' if user else ''}{wanted.place}{wanted.part}{f'?{query}' if query else ''}"
 
 
 def _common(one: str, other: str) -> int:

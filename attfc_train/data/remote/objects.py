@@ -21,8 +21,9 @@ from attfc_train.cache_folder import cache_folder, make_private
 from attfc_train.data.pool import DecodePool, result_of
 from attfc_train.data.progress import tell
 from attfc_train.data.remote.block_cache import BlockCache
+from attfc_train.data.remote.file_systems import open_store
 from attfc_train.data.remote.places import mark_of, remote_folder, url_of
-from attfc_train.data.remote.stores import Store, WithoutPartsError, attempted, open_store
+from attfc_train.data.remote.stores import Store, WithoutPartsError, attempted
 from attfc_train.errors import LostError, UsageError
 from attfc_train.units import GIB, KIB, MIB, Bytes
 

@@ -12,6 +12,7 @@ from attfc_train.cuda_environment import ignore_harmless_warnings
 from attfc_train.errors import AttfcError, Interrupted, UsageError
 from attfc_train.faults import reported_threads, scarcity, unexpected
 from attfc_train.streams import guard_streams, lost_output, printable
+from attfc_train.urls import without_secrets
 
 _INTERRUPTED = 130
 """Exit code of SIGINT in a shell."""
@@ -20,6 +21,7 @@ _INTERRUPTED = 130
 def run_and_exit(command: Callable[[], object]) -> NoReturn:
     """Call `command` and exit: with 0, or with the exit code of the `AttfcError` that it raised."""
     guard_streams()
+    sys.argv[1:] = map(without_secrets, sys.argv[1:])  # before anything is made of them
     ignore_harmless_warnings()
     with reported_threads():
         sys.exit(_exit_code(command))

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from attfc_train.data.remote.places import with_urls
 from attfc_train.streams import printable
 
 
 def shown(name: str) -> str:
-    r"""Return a name of a file, folder or person for the screen, on one line: a new line in it becomes ``\n``."""
-    return printable(name.replace("\n", "\\n").replace("\t", "\\t"))
+    r"""Return a name of a file, folder or person on one line, a new line as ``\n``, remote data by their URL."""
+    return printable(with_urls(name).replace("\n", "\\n").replace("\t", "\\t"))
 
 
 @dataclass(frozen=True, slots=True)

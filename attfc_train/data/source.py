@@ -13,6 +13,7 @@ from attfc_train.data.formats.recordio import is_record_file
 from attfc_train.data.part import PartOfFaces, part_of_spec
 from attfc_train.data.reading import existing_path, read_file
 from attfc_train.errors import AttfcError, DataError, UsageError
+from attfc_train.urls import is_url, without_secrets
 
 
 def open_dataset(spec: str) -> FaceDataset:
@@ -24,11 +25,14 @@ def open_dataset(spec: str) -> FaceDataset:
         UsageError: `spec` names no kind of data set.
         DataError: there is nothing, or nothing readable, or fewer than two identities.
     """
+    spec = without_secrets(spec)
     whole, places = part_of_spec(spec)
     if places is not None and existing_path(spec) is None:
         if part_of_spec(whole)[1] is not None:
             raise UsageError("a part must be of a whole data set", f"'{spec}'", "Write one FIRST:STOP behind one @.")
         return PartOfFaces.of_places(open_dataset(whole), *places)
+    path = existing_path(spec) if is_url(spec) else None
+    spec = spec if path is None else str(path)
     for kind in reversed(FORMATS):
         if kind.matches(spec):
             return kind.open(spec, open_dataset if kind.needs_labels else open_source)

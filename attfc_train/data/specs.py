@@ -10,6 +10,7 @@ from typing import Final
 from attfc_train.data.part import part_of_spec
 from attfc_train.data.reading import existing_path
 from attfc_train.sources import joined_sources, joined_spec
+from attfc_train.urls import is_url
 
 _SCHEME: Final = re.compile(r"[a-z][a-z0-9+.-]+:")
 """Begins a spec that is no path: ``synthetic:``, ``s3:``."""
@@ -38,7 +39,7 @@ def with_paths(spec: str, change: Callable[[str], str]) -> str:
 
 def has_path(whole: str) -> bool:
     """Return whether a spec without its part is a path, or a pattern of paths."""
-    return existing_path(whole) is not None or _SCHEME.match(whole) is None
+    return not is_url(whole) and (existing_path(whole) is not None or _SCHEME.match(whole) is None)
 
 
 def is_there(spec: str) -> bool:

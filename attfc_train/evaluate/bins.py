@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfc_train.data.foreign import foreign_content
+from attfc_train.data.reading import UnreadableError, read_file
 from attfc_train.errors import VerificationSetError
 from attfc_train.evaluate.pairs import NUM_FOLDS
 from attfc_train.evaluate.restricted_pickle import PlainArray, Raw, load_plain
@@ -72,9 +73,11 @@ def _content(path: Path) -> bytes:
         if (size := path.stat().st_size) > MAX_FILE_BYTES:
             limit = format_bytes(MAX_FILE_BYTES)
             raise VerificationSetError(f"'{path}' must not be larger than {limit}", format_bytes(size), remedy)
-        return path.read_bytes()
+        return read_file(path)
     except OSError as error:
         raise VerificationSetError(f"'{path}' must be readable", error.strerror or "an error", remedy) from error
+    except UnreadableError as error:
+        raise VerificationSetError(error.rule, error.got, error.remedy) from error
 
 
 def _two_lists(document: object) -> tuple[list[object], list[object]]:

@@ -11,7 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeAlias, Union
 
-from pydantic import BeforeValidator, Field, PlainSerializer, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from attfc_train.augment.settings import AugmentSettings
 from attfc_train.backbones.kinds import BACKBONES, BatchNormVariance
@@ -25,10 +33,13 @@ from attfc_train.profile.search_summary import SearchSummary
 from attfc_train.profile.teacher import NO_TEACHER, TeacherSettings
 from attfc_train.sources import read_sources, written_sources
 from attfc_train.units import Bytes
+from attfc_train.urls import without_secrets
 
 SCHEMA_VERSION = 1
+Spec: TypeAlias = Annotated[str, AfterValidator(without_secrets)]
+"""What names data; a document never holds the password or the token of a URL."""
 DataSpec = Annotated[
-    str | None,
+    Spec | None,
     BeforeValidator(read_sources, json_schema_input_type=str | list[str] | None),
     PlainSerializer(written_sources, return_type=str | list[str] | None),
 ]
@@ -184,7 +195,7 @@ class RunSettings(Frozen):
     save_every: int = Field(1000, ge=1, le=MOST)
     keep_checkpoints: int = Field(2, ge=1, le=1000)
     """Checkpoints that a run keeps: the last one, and those before it."""
-    val: tuple[str, ...] = ()
+    val: tuple[Spec, ...] = ()
     """Verification sets: ``.bin`` files, or a data set spec from which pairs are drawn."""
 
     def with_steps(self, steps: int) -> RunSettings:

@@ -17,7 +17,7 @@ REQUIRED = {requirement.name: requirement for requirement in map(Requirement, PR
 EXTRAS = {Requirement(line).name for lines in PROJECT["optional-dependencies"].values() for line in lines}
 NAMES = {"PIL": "pillow", "pynvml": "nvidia-ml-py"}
 """Module -> package, where they differ."""
-OPTIONAL = {"matplotlib", "onnx", "onnxruntime", "safetensors", "tensorboard", "triton"}
+OPTIONAL = {"aiohttp", "fsspec", "matplotlib", "onnx", "onnxruntime", "safetensors", "tensorboard", "triton"}
 """Packages of an extra, or that a CUDA build of torch brings: imported inside functions, or where they must be there."""
 
 

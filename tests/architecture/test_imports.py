@@ -16,7 +16,7 @@ from tests.architecture.modules import imports, imports_when_loaded, modules
 
 TABLE = """
 attfc_train.errors attfc_train.units attfc_train.phase attfc_train.interrupt attfc_train.cuda_environment
-attfc_train.streams
+attfc_train.streams attfc_train.urls
 attfc_train.document attfc_train.files attfc_train.faults attfc_train.processes attfc_train.device_hash attfc_train.screen
 attfc_train.rounding attfc_train.exits attfc_train.command_line attfc_train.scratch attfc_train.cache_folder attfc_train.sources
 attfc_train.augment attfc_train.backbones attfc_train.losses attfc_train.cluster
@@ -90,6 +90,8 @@ ONLY_IN = {
         "attfc_planner.screens",
     },
     "pynvml": {"attfc_planner.gpu.nvml"},
+    "fsspec": {"attfc_train.data.remote.web"},
+    "aiohttp": {"attfc_train.data.remote.web"},
     "triton": {"attfc_train.losses.triton", "attfc_train.losses.learning_triton"},
     "simplejpeg": {"attfc_train.data.decode"},
     "PIL": {"attfc_train.data.decode", "attfc_train.data.encode"},

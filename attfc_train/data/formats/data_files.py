@@ -9,7 +9,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from attfc_train.data.reading import UnreadableError, open_regular, unreadable
+from attfc_train.data.formats.gather import Gatherer
+from attfc_train.data.reading import UnreadableError, open_regular, remote_file, unreadable
+from attfc_train.data.remote.objects import RemoteFile
 from attfc_train.data.report import shown
 from attfc_train.errors import DataError
 from attfc_train.units import Bytes
@@ -48,10 +50,16 @@ class DataFiles:
         """
         self.paths = tuple(paths)
         self.sizes: list[Bytes] = []
+        self._remote: dict[int, RemoteFile] = {}
         self._open: dict[int, int] = {}
         self._lock = threading.Lock()
         weakref.finalize(self, _close, self._open)
-        for number in range(len(self.paths)):
+        for number, path in enumerate(self.paths):
+            remote = remote_file(path)
+            if remote is not None:
+                self._remote[number] = remote
+                self.sizes.append(remote.size)
+                continue
             descriptor = self._descriptor(number)
             self.sizes.append(os.fstat(descriptor).st_size)
             self._release(number, descriptor)
@@ -62,6 +70,8 @@ class DataFiles:
         Raises:
             UnreadableError: the system does not give them, or the file shrank.
         """
+        if self._remote and number in self._remote:
+            return self._remote[number].read(offset, length)
         length = max(0, min(length, self.sizes[number] - offset))
         descriptor = self._descriptor(number)
         try:
@@ -78,6 +88,9 @@ class DataFiles:
 
     def read_ahead(self, number: int, offset: int, length: Bytes) -> None:
         """Let the system read a part of a file soon, where it can be asked to."""
+        if number in self._remote:
+            self._remote[number].read_ahead(offset, length)
+            return
         if not hasattr(os, "posix_fadvise"):
             return
         descriptor = self._descriptor(number)
@@ -85,6 +98,16 @@ class DataFiles:
             os.posix_fadvise(descriptor, offset, length, os.POSIX_FADV_WILLNEED)
         except OSError:
             return  # a file system that takes no hints
+        finally:
+            self._release(number, descriptor)
+
+    def gatherer(self, number: int) -> Gatherer | RemoteFile:
+        """Return what copies many short pieces of a file at once."""
+        if number in self._remote:
+            return self._remote[number]
+        descriptor = self._descriptor(number)
+        try:
+            return Gatherer(descriptor, self.sizes[number])  # a mapping holds the file open itself
         finally:
             self._release(number, descriptor)
 

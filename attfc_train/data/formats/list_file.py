@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -21,7 +20,7 @@ from attfc_train.data.formats.readable import begin_strangely, readable_images
 from attfc_train.data.formats.text_lines import LabelLines, label_lines
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.progress import tell
-from attfc_train.data.reading import persistently, read_file, refuse_foreign
+from attfc_train.data.reading import are_files, persistently, read_file, refuse_foreign
 from attfc_train.data.report import DataReport, shown
 from attfc_train.errors import DataError
 
@@ -121,13 +120,11 @@ def _scanned(path: Path, files: DataFiles, report: DataReport) -> Arrays:
     num_lines = lines.labels.size
     there = np.zeros(num_lines, dtype=np.bool_)
     names = hashlib.blake2b(digest_size=16)  # they stand for the images in the data set's digest
-    for line in range(num_lines):
-        name = lines.name_of(line)
-        there[line] = _is_file(_path_of(path, name))
-        if there[line]:
-            names.update(name + b"\n")
-        if line % _TOLD_EVERY == 0:
-            tell("looking through it for the first time", line, num_lines)
+    for first in range(0, num_lines, _TOLD_EVERY):
+        tell("looking through it for the first time", first, num_lines)
+        block = [lines.name_of(line) for line in range(first, min(first + _TOLD_EVERY, num_lines))]
+        there[first : first + len(block)] = are_files([_path_of(path, name) for name in block])
+        names.update(b"".join(name + b"\n" for name, is_there in zip(block, there[first:], strict=False) if is_there))
     if not there.any():
         example = f", e.g. '{_path_of(path, lines.name_of(0))}' is not there" if there.size else ""
         beside = "".join(f"; {line}" for line in report.lines()[:2])
@@ -152,10 +149,3 @@ def _last_of_each(lines: LabelLines, report: DataReport) -> NDArray[np.bool_]:
     last = np.ones(lines.labels.size, dtype=np.bool_)
     last[order[:-1][same]] = False
     return last
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except (OSError, ValueError):  # not there, or a name that no file can have
-        return False

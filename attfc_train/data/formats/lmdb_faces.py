@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from attfc_train.data.decode import begin_like_images
 from attfc_train.data.formats.data_files import DataFiles
-from attfc_train.data.formats.gather import Gatherer
 from attfc_train.data.formats.kept_index import Arrays, Indexed, kept_or_made
 from attfc_train.data.formats.label_texts import NONE, LabelTexts
 from attfc_train.data.formats.lmdb_pages import Entry, damaged, entries, read_tree, shown_key
@@ -26,7 +25,7 @@ from attfc_train.data.formats.lmdb_values import Values, read_values
 from attfc_train.data.formats.placed import PlacedFaces, Places, labelled_places
 from attfc_train.data.formats.text_lines import label_lines
 from attfc_train.data.progress import tell
-from attfc_train.data.reading import open_regular, refuse_foreign
+from attfc_train.data.reading import refuse_foreign
 from attfc_train.data.report import DataReport, shown
 from attfc_train.errors import DataError
 
@@ -107,8 +106,7 @@ class _Scan:
 
     def __init__(self, files: DataFiles) -> None:
         self.files = files
-        self._descriptor = open_regular(files.paths[0])
-        self._gatherer = Gatherer(self._descriptor, files.sizes[0])
+        self._gatherer = files.gatherer(0)
         self.keys = array("q")
         """Of every image: the hash of its key."""
         self.key_labels = LabelTexts()
@@ -132,10 +130,6 @@ class _Scan:
         places = np.array([entry.key_at for entry in block], dtype=np.int64)[kept]
         self.parts.append((values.only(kept), places))
 
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._descriptor)
-
 
 def _scanned(files: DataFiles, report: DataReport) -> Arrays:
     """Return where the images of a database lie, and their labels.
@@ -145,15 +139,12 @@ def _scanned(files: DataFiles, report: DataReport) -> Arrays:
         DataError: the database is damaged, or has no image with a label.
     """
     scan = _Scan(files)
-    try:
-        tree = read_tree(files)
-        done = 0
-        for block in _blocks(entries(files, tree, report)):
-            scan.add(block, report)
-            done += len(block)
-            tell("looking through it for the first time", done, tree.num_entries)
-    finally:
-        scan.close()
+    tree = read_tree(files)
+    done = 0
+    for block in _blocks(entries(files, tree, report)):
+        scan.add(block, report)
+        done += len(block)
+        tell("looking through it for the first time", done, tree.num_entries)
     if not scan.keys:
         beside = "; ".join(report.lines()[:3])
         raise damaged(files.paths[0], f"no image in it{f' ({beside})' if beside else ''}")

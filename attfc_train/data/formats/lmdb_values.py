@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from attfc_train.data.decode import begin_like_images
 from attfc_train.data.formats.gather import Gatherer
 from attfc_train.data.formats.label_texts import NONE
+from attfc_train.data.remote.objects import RemoteFile
 from attfc_train.units import Bytes
 
 Int64s = NDArray[np.int64]
@@ -55,7 +56,7 @@ class Values:
         return Values(*(getattr(self, field.name)[kept] for field in fields(self)))
 
 
-def read_values(gatherer: Gatherer, read_one: Any, offsets: Int64s, lengths: Int64s) -> Values:
+def read_values(gatherer: Gatherer | RemoteFile, read_one: Any, offsets: Int64s, lengths: Int64s) -> Values:
     """Return what the values at these places hold, all but the images themselves.
 
     Args:
@@ -80,7 +81,7 @@ def read_values(gatherer: Gatherer, read_one: Any, offsets: Int64s, lengths: Int
     return Values(offsets + begin, length, labels, _word(heads, begin), are_pickles)
 
 
-def _pieces(gatherer: Gatherer, read_one: Any, offsets: Int64s, length: Bytes) -> Heads:
+def _pieces(gatherer: Gatherer | RemoteFile, read_one: Any, offsets: Int64s, length: Bytes) -> Heads:
     return np.frombuffer(gatherer.pieces(offsets, length, read_one), dtype=np.uint8).reshape(-1, length)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from attfc_train.data.formats.data_files import DataFiles
 from attfc_train.data.formats.label_texts import NEGATIVE, NONE, LabelTexts
 from attfc_train.data.formats.packages import needed
-from attfc_train.data.reading import open_regular, read_file, refuse_foreign, unreadable
+from attfc_train.data.reading import open_binary, read_file, refuse_foreign, unreadable
 from attfc_train.data.report import DataReport, shown
 from attfc_train.errors import DataError
 from attfc_train.units import Bytes
@@ -119,9 +119,9 @@ class ParquetFile:
     def _reading(self, read: Callable[[Any], Any]) -> Any:
         """Return what `read` makes of the file, opened for it alone: an open one may not be shared by threads."""
         arrow = needed("pyarrow", "parquet")
-        descriptor = open_regular(self.path)
+        opened = open_binary(self.path)
         try:
-            with open(descriptor, "rb") as file:
+            with opened as file:
                 return read(self._parquet.ParquetFile(file, metadata=self._metadata, memory_map=False))
         except OSError as error:
             if error.errno is not None:  # pyarrow raises OSError without a number for pages that are damaged

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfc_train.data.formats.gather import Gatherer
-from attfc_train.data.reading import UnreadableError, open_regular, refuse_foreign, unreadable
+from attfc_train.data.reading import UnreadableError, open_regular, refuse_foreign, remote_file, unreadable
 from attfc_train.errors import DataError
 from attfc_train.units import Bytes
 
@@ -86,7 +86,7 @@ def image_header(label: float | tuple[float, ...], number: int, second_number: i
 
 
 class RecordFile:
-    """A ``.rec`` file open for reading, from any number of threads.
+    """A ``.rec`` file open for reading, from any number of threads; local or remote.
 
     A file that shrinks meanwhile is an error, never SIGBUS (`attfc_train.data.formats.gather`).
     """
@@ -99,10 +99,12 @@ class RecordFile:
             DataError: it is no regular file, or recognised as something else.
         """
         self.path = path
-        self._descriptor = open_regular(path)
-        weakref.finalize(self, os.close, self._descriptor)
-        self.size: Bytes = os.fstat(self._descriptor).st_size
-        self._gatherer = Gatherer(self._descriptor, self.size)
+        self._remote = remote_file(path)
+        if self._remote is None:
+            self._descriptor = open_regular(path)
+            weakref.finalize(self, os.close, self._descriptor)
+        self.size: Bytes = os.fstat(self._descriptor).st_size if self._remote is None else self._remote.size
+        self._gatherer = self._remote or Gatherer(self._descriptor, self.size)
         refuse_foreign(path, "must hold RecordIO records", self.bytes_at(0, min(self.size, FIRST_READ)))
 
     def bytes_at(self, offset: int, length: Bytes) -> bytes:
@@ -111,6 +113,8 @@ class RecordFile:
         Raises:
             UnreadableError: the system does not give them, or the file shrank.
         """
+        if self._remote is not None:
+            return self._remote.read(offset, length)
         length = max(0, min(length, self.size - offset))
         parts = []
         while length:
@@ -128,7 +132,9 @@ class RecordFile:
 
     def read_ahead(self, offset: int, length: Bytes) -> None:
         """Let the system read a part of the file soon, where it can be asked to."""
-        if hasattr(os, "posix_fadvise"):
+        if self._remote is not None:
+            self._remote.read_ahead(offset, length)
+        elif hasattr(os, "posix_fadvise"):
             with contextlib.suppress(OSError):  # a file system that takes no hints
                 os.posix_fadvise(self._descriptor, offset, length, os.POSIX_FADV_WILLNEED)
 

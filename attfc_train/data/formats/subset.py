@@ -33,6 +33,7 @@ from attfc_train.data.report import DataReport, shown
 from attfc_train.data.specs import whole_of, with_paths
 from attfc_train.errors import DataError, UsageError
 from attfc_train.files import write_atomically
+from attfc_train.urls import without_secrets
 
 OpenDataset = Callable[[str], FaceDataset]
 
@@ -187,6 +188,7 @@ def _header(
 
 def _both_ways(path: Path, source: str) -> tuple[str, str]:
     """Return the spec with an absolute path, and as seen from the folder of `path`; the latter empty without a path."""
+    source = without_secrets(source)
     if source == with_paths(source, lambda _: ""):
         return source, ""
     folder = os.path.abspath(path.parent)

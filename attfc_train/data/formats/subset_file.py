@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from attfc_train.data.reading import existing_path, open_regular, read_file, refuse_foreign, unreadable
+from attfc_train.data.reading import existing_path, open_binary, read_file, refuse_foreign, unreadable
 from attfc_train.data.report import shown
 from attfc_train.data.specs import is_there, seen_from
 from attfc_train.document import MOST
@@ -118,10 +118,10 @@ def read_subset(path: Path) -> SubsetFile:
         DataError: it is damaged, or was not written by `write_content`.
     """
     try:
-        with open(open_regular(path), "rb") as file:
+        with open_binary(path) as file:
             start = file.read(len(_FIRST_LINE) + _MOST_HEADER)
             header, begin = _parsed(path, start)
-            size = os.fstat(file.fileno()).st_size
+            size = file.seek(0, os.SEEK_END)
             expected = begin + header.num_kept * (header.position_bytes + header.label_bytes) + _CHECKSUM
             if size != expected:
                 raise _damaged(path, f"{size:,} bytes in place of {expected:,}")

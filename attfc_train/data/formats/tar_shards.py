@@ -16,9 +16,11 @@ from attfc_train.data.formats.kept_index import Arrays, Indexed, kept_or_made
 from attfc_train.data.formats.placed import PlacedFaces, Places, labelled_places
 from attfc_train.data.formats.tar_members import BLOCK, header_name
 from attfc_train.data.formats.tar_samples import TarScan
-from attfc_train.data.reading import refuse_foreign
+from attfc_train.data.reading import are_files, refuse_foreign
+from attfc_train.data.remote.places import clean_url, place_of
 from attfc_train.data.report import DataReport, shown
 from attfc_train.errors import DataError, UsageError
+from attfc_train.urls import is_url
 
 _ENDING: Final = ".tar"
 _RANGE: Final = re.compile(r"\{(\d+)\.\.(\d+)\}")
@@ -64,6 +66,7 @@ class TarFaces(PlacedFaces):
             UsageError: the range is written otherwise.
         """
         paths = _shards(path)
+        are_files(paths)  # those behind URLs are looked up
         files = DataFiles(paths)
         report = DataReport(shown(str(path)))
         for number, shard in enumerate(paths):
@@ -83,7 +86,7 @@ class TarFaces(PlacedFaces):
         Raises:
             UnreadableError, DataError, UsageError: see `__init__`.
         """
-        return cls(Path(spec).expanduser())
+        return cls(place_of(clean_url(spec)) if is_url(spec) else Path(spec).expanduser())
 
 
 def _shards(path: Path) -> list[Path]:

@@ -1,0 +1,121 @@
+"""URLs of data, without their secrets: a user's name and password in front of the host, and everything behind a question mark.
+
+What names data is kept, shown, logged and copied, so a secret is taken out where it enters: from the command line, and from
+profiles. It stays in this process's environment, for it and for the processes that it starts, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import Final, NamedTuple
+
+SECRETS: Final = "ATTFC_URL_SECRETS"
+"""Environment variable: JSON list of [URL without secrets, user's name and password, query]."""
+_URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^\s\"'<>]+)")
+_WHOLE: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.+)", re.DOTALL)
+_PART: Final = re.compile(r"@\d{1,12}:\d{1,12}$", re.ASCII)
+_DATABASES: Final = re.compile(r"postgres|mysql|mariadb|sqlite|oracle|mssql|cockroach|redis|journal", re.IGNORECASE)
+"""Schemes of ``--storage``, whose passwords `attfc_planner.tune.studies.address` hides."""
+
+
+class _Url(NamedTuple):
+    """A URL in pieces."""
+
+    scheme: str
+    user: str
+    """``NAME:PASSWORD``."""
+    place: str
+    """``HOST:PORT/PATH``."""
+    query: str
+    part: str
+    """``@FIRST:STOP`` of a data set."""
+
+    @property
+    def clean(self) -> str:
+        """The URL without secrets."""
+        return f"{self.scheme}://{self.place}{self.part}"
+
+
+def is_url(spec: str) -> bool:
+    """Return whether a spec names data by a URL: ``s3://bucket/faces.rec``."""
+    return _WHOLE.match(spec) is not None
+
+
+def without_secrets(text: str) -> str:
+    """Return a URL, or a text with URLs in it, without their secrets, which are kept for `with_secrets`."""
+    whole = _WHOLE.fullmatch(text)
+    return _clean(whole) if whole is not None else _URL.sub(_clean, text)
+
+
+def with_secrets(url: str) -> str:
+    """Return a URL without secrets with those that were taken from it, or from the one that is likest of the same host."""
+    wanted = _pieces(*url.split("://", 1))
+    host = wanted.place.partition("/")[0]
+    of_host = [
+        (_common(clean, wanted.clean), user, query)
+        for clean, user, query in _kept()
+        if clean.startswith((f"{wanted.scheme}://{host}/", f"{wanted.scheme}://{host}?"))
+        or clean == f"{wanted.scheme}://{host}"
+    ]
+    if not of_host:
+        return url
+    _, user, query = max(of_host)
+    return f"{wanted.scheme}://{f'{user}@' if user else ''}{wanted.place}{wanted.part}{f'?{query}' if query else ''}"
+
+
+def _common(one: str, other: str) -> int:
+    """Return how many characters two texts begin with alike."""
+    return next((place for place, pair in enumerate(zip(one, other, strict=False)) if pair[0] != pair[1]), len(one))
+
+
+def hidden(text: str) -> str:
+    """Return a foreign text without any secret of a URL, however it is quoted in it."""
+    for _, user, query in _kept():
+        for secret in (user, user.partition(":")[2], query):
+            if secret:
+                text = text.replace(secret, "***")
+    return _URL.sub(lambda found: _pieces(found[1], found[2]).clean, text)
+
+
+def _clean(found: re.Match[str]) -> str:
+    """Return a URL without its secrets, which are kept."""
+    if _DATABASES.match(found[1]):
+        return found[0]
+    pieces = _pieces(found[1], found[2])
+    if pieces.user or pieces.query:
+        _keep([f"{pieces.scheme}://{pieces.place}", pieces.user, pieces.query])
+    return pieces.clean
+
+
+def _pieces(scheme: str, rest: str) -> _Url:
+    """Return the pieces of a URL; what may be a password is taken for one, however it is written."""
+    part = _PART.search(rest)
+    # In ``https://name@10:80`` the end looks like a part, but a part stands behind a path.
+    if part is not None and "/" not in rest[: part.start()]:
+        part = None
+    rest = rest if part is None else rest[: part.start()]
+    authority, slash, path = rest.partition("/")
+    port = authority.rpartition(":")[2]
+    if "@" not in authority and ":" in authority and not port.isdigit() and "@" in path:
+        authority, path = rest, ""  # a password with a slash in it
+        slash = ""
+    user, _, host = authority.rpartition("@")
+    place, mark, query = f"{host}{slash}{path}".partition("?")
+    place, hash_mark, fragment = place.partition("#") if scheme.startswith("http") else (place, "", "")
+    return _Url(scheme, user, place, query if mark else fragment if hash_mark else "", "" if part is None else part[0])
+
+
+def _kept() -> list[list[str]]:
+    """Return the secrets that this process has been given."""
+    try:
+        kept = json.loads(os.environ.get(SECRETS, "[]"))
+        return [[str(word) for word in entry] for entry in kept if len(entry) == 3]
+    except (ValueError, TypeError):  # the user's own variable of that name
+        return []
+
+
+def _keep(entry: list[str]) -> None:
+    others = [other for other in _kept() if other[0] != entry[0]]
+    os.environ[SECRETS] = json.dumps([*others, entry])

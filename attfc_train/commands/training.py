@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 from attfc_train.commands.models import must_exist
 from attfc_train.errors import CheckpointError, UsageError
 from attfc_train.exits import check_device
+from attfc_train.ranks.launch import Place, device_for, place, together
 from attfc_train.streams import typed
 
 if TYPE_CHECKING:
@@ -81,13 +83,15 @@ def train(source: Source, given: Sequence[str], process: ProcessOptions) -> None
     if source.extend is not None:
         raise UsageError("--extend needs a run to continue", "no --resume", "Add --resume RUN, or set run.epochs.")
     profile = _loaded(source)
+    here = place(os.environ)
     if source.init is not None:
         must_exist([source.init], "--init")
 
     from attfc_train.export.teacher import open_teacher
     from attfc_train.run import run
 
-    run.start(profile, _run_options(source.output, process), _initialiser(source.init), open_teacher)
+    with _run_options(source.output, process, here) as options:
+        run.start(profile, options, _initialiser(source.init), open_teacher)
 
 
 def _resume(folder: Path, source: Source, given: Sequence[str], process: ProcessOptions) -> None:
@@ -101,11 +105,13 @@ def _resume(folder: Path, source: Source, given: Sequence[str], process: Process
     from attfc_train.run.longer import check_resumable
 
     check_resumable(source.assignments)
+    here = place(os.environ)
 
     from attfc_train.export.teacher import open_teacher
     from attfc_train.run import run
 
-    run.resume(_run_options(folder, process), source.assignments, source.extend, open_teacher)
+    with _run_options(folder, process, here) as options:
+        run.resume(options, source.assignments, source.extend, open_teacher)
 
 
 def _loaded(source: Source) -> TrainProfile:
@@ -119,12 +125,22 @@ def _loaded(source: Source) -> TrainProfile:
     return with_overrides(loaded, source.assignments)
 
 
-def _run_options(folder: Path, process: ProcessOptions) -> RunOptions:
+@contextmanager
+def _run_options(folder: Path, process: ProcessOptions, here: Place | None) -> Iterator[RunOptions]:
+    """Meet the other processes of the run, if any, and give what this one is to know; rank 0 alone has a screen."""
     from attfc_train.run.run import RunOptions
     from attfc_train.screen import Screen
 
+    device = device_of(device_for(process.device, here))
+    if here is not None and device.type == "cuda":
+        import torch
+
+        torch.cuda.set_device(device)
     policies = cast("OnOom", process.on_oom), cast("OnCollapse", process.on_collapse)
-    return RunOptions(folder, device_of(process.device), Screen(), process.trackers, *policies)
+    go_on = f"Continue from its last checkpoint with the same torchrun and --resume {folder}; without one start again."
+    with together(here, device.type, go_on) as ranks:
+        screen = Screen(quiet=not ranks.is_first)
+        yield RunOptions(folder, device, screen, process.trackers, *policies, ranks)
 
 
 def _initialiser(init: Path | None) -> Initialise | None:

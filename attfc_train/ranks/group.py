@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -21,9 +22,31 @@ BUCKET_BYTES = 64 * 2**20
 """Tensors that are summed at a time: the scratch memory of an exchange, and large enough for the links' full speed."""
 
 
+_Value = TypeVar("_Value")
+
+
 @dataclass(frozen=True, slots=True)
 class ProcessRanks(Ranks):
-    """A process of the default process group, which exists."""
+    """A process of the default process group, which exists.
+
+    Args:
+        hosts: a group of the same processes that exchanges what the hosts must know, by gloo; None: the default one.
+    """
+
+    hosts: dist.ProcessGroup | None = None
+
+    def told(self, value: _Value) -> _Value:
+        """See `Ranks.told`."""
+        values = [value if self.is_first else None]
+        dist.broadcast_object_list(values, 0, self.hosts)
+        result: _Value = values[0]  # type: ignore[assignment]  # rank 0's is no None
+        return result
+
+    def agreed(self, number: int) -> int:
+        """See `Ranks.agreed`."""
+        value = torch.tensor(number)
+        dist.all_reduce(value, dist.ReduceOp.MAX, self.hosts)
+        return int(value)
 
     def sum_in_place(self, tensors: Sequence[Tensor]) -> None:
         """See `Ranks.sum_in_place`."""

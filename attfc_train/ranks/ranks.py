@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from attfc_train.ranks.shard import Shard
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,19 @@ class Ranks:
 
     rank: int = 0
     size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process speaks for all: it writes, evaluates and prints."""
+        return self.rank == 0
+
+    def told(self, value: _Value) -> _Value:
+        """Return rank 0's value, which must pickle; on the host, and all processes wait for each other."""
+        return value
+
+    def agreed(self, number: int) -> int:
+        """Return the largest number that a process gives; on the host, and all processes wait for each other."""
+        return number
 
     def shard(self, total: int, unit: int = 1) -> Shard:
         """Return which of `total` rows of a table this process holds; `unit` rows are not torn apart."""

@@ -33,8 +33,8 @@ SHORTER = {
 }
 """Modules that may be shorter, by name or pattern, each with its reason: several callers, or a contract."""
 
-PRINTING = {"attfc_train.exits"}
-"""The rest logs, or draws with rich."""
+PRINTING = {"attfc_train.exits", "attfc_train.ranks.watch"}
+"""The second where it ends a process whose main thread waits for ever. The rest logs, or draws with rich."""
 
 MOST_FUNCTION_LINES = 40
 LONG_FUNCTIONS = {

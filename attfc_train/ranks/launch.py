@@ -66,7 +66,7 @@ def device_for(name: str, here: Place | None) -> str:
     Raises:
         UsageError: all of them would have the same GPU.
     """
-    if here is None or name == "cpu":
+    if here is None or name.startswith("cpu"):
         return name
     if ":" in name:
         got = f"'{name}' for {here.size} processes"
@@ -77,10 +77,11 @@ def device_for(name: str, here: Place | None) -> str:
 
 
 @contextmanager
-def together(here: Place | None, device_type: str, how_to_go_on: str) -> Iterator[Ranks]:
+def together(here: Place | None, device: str, how_to_go_on: str) -> Iterator[Ranks]:
     """Meet the other processes, and leave with them: with the first error, which one of them tells.
 
     Args:
+        device: value of ``--device``, the same on all.
         how_to_go_on: a sentence for the user who has lost a process.
 
     Raises:
@@ -93,7 +94,7 @@ def together(here: Place | None, device_type: str, how_to_go_on: str) -> Iterato
 
     from attfc_train.ranks.group import ProcessRanks
 
-    backend = "nccl" if device_type == "cuda" else "gloo"
+    backend = "nccl" if device_for(device, here).startswith("cuda") else "gloo"
     with _silent_warnings():
         dist.init_process_group(backend, rank=here.rank, world_size=here.size, timeout=MEET_TIMEOUT)
         hosts = dist.new_group(backend="gloo", timeout=EXCHANGE_TIMEOUT)

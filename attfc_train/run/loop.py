@@ -326,7 +326,9 @@ class Loop:
 
     @property
     def _resume_command(self) -> str:
-        return typed(["attfc-train", "--resume", str(self.folder)])
+        size = self.state.ranks.size
+        program = ["attfc-train"] if size == 1 else ["torchrun", "--nproc-per-node", str(size), "-m", "attfc_train"]
+        return typed([*program, "--resume", str(self.folder)])
 
     def _finish(self) -> None:
         if self.checkpoints.step != self.state.step:

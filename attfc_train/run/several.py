@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 _Value = TypeVar("_Value")
 
 
-def check_several(profile: TrainProfile, ranks: Ranks) -> None:
-    """Refuse a resolved profile that several processes cannot train.
+def shared_profile(profile: TrainProfile, ranks: Ranks) -> TrainProfile:
+    """Return a resolved profile as several processes train it: without the prediction, which was made for one.
 
     Raises:
         ProfileError: its head cannot be shared, or has fewer rows than there are processes; or its batch has no equal shares.
     """
     if ranks.size == 1:
-        return
+        return profile
     head = profile.head
     optim = profile.optim
     processes = f"{ranks.size} processes"
@@ -44,6 +44,7 @@ def check_several(profile: TrainProfile, ranks: Ranks) -> None:
             f"{optim.batch_size}",
             f"Use a multiple of {shares} from {2 * shares} on: --set optim.batch_size={2 * shares}.",
         )
+    return profile.model_copy(update={"prediction": None})
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from attfc_train.ranks.ranks import ALONE, Ranks
 from attfc_train.run import loop, run
 from attfc_train.run.checkpoint import load_checkpoint
 from attfc_train.run.log import read_log
-from attfc_train.run.several import check_several
+from attfc_train.run.several import shared_profile
 from attfc_train.step.build import build
 from attfc_train.step.state import TrainState
 from tests.train.profiles import HEADS, random_batch, small_profile
@@ -151,11 +151,11 @@ def test_a_state_is_the_same_whoever_holds_it(head: str) -> None:
 )
 def test_what_cannot_be_shared_is_refused(head: str, optim: dict[str, int], words: str) -> None:
     profile = small_profile(head, **optim)
-    check_several(profile, ALONE)
+    assert shared_profile(profile, ALONE) is profile
     with pytest.raises(ProfileError, match=words):
-        check_several(profile, Ranks(1, 3))
+        shared_profile(profile, Ranks(1, 3))
 
 
 def test_fewer_slots_than_processes_are_refused() -> None:
     with pytest.raises(ProfileError, match="at least as many centers"):
-        check_several(small_profile("full_fc", num_ids=2), Ranks(0, 3))
+        shared_profile(small_profile("full_fc", num_ids=2), Ranks(0, 3))

@@ -123,7 +123,7 @@ def train_step(state, batch):
     if os.environ["RANK"] == who and state.step == 4:
         if what == "memory":
             raise torch.OutOfMemoryError("no room. At all.")
-        os.kill(os.getpid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL if what == "kill" else signal.SIGTERM)
     return step(state, batch)
 loop.train_step = train_step
 main()
@@ -180,4 +180,22 @@ def test_out_of_memory_on_one_process_stops_all(tmp_path: Path) -> None:
         "error: step 4 must fit into the memory of cpu, but got no room with 6 queries at a time. --resume run"
     )
     assert "--set optim.accumulation=4" in text
+    assert text.count("\n") == 1
+
+
+# Catches a process that goes on alone, and one that saves at another step.
+def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path: Path) -> None:
+    save_profile(profile_of("partial_fc"), tmp_path / "best.json")
+    (first, text), (other, silence) = run_of_two(tmp_path, 1, "stop", "--profile", "best.json", "--output", "run")
+    assert (first, other, silence) == (143, 143, "")
+    assert text == "Stopped at step 5 of 9, saved. Continue: torchrun --nproc-per-node 2 -m attfc_train --resume run\n"
+    assert load_checkpoint(tmp_path / "run" / "checkpoint.pt").step == 5
+
+
+# Catches the same line from every process.
+def test_a_wrong_option_is_told_once(tmp_path: Path) -> None:
+    (first, text), (other, silence) = run_of_two(tmp_path, 0, "kill", "--profile", "nowhere.json")
+    assert (first, other, silence) == (3, 3, "")
+    assert text.startswith("error: ")
+    assert "nowhere.json" in text
     assert text.count("\n") == 1

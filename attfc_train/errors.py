@@ -101,6 +101,12 @@ class FolderInUseError(AttfcError):
     exit_code = 12
 
 
+class LostProcessError(AttfcError):
+    """One of several processes that trained together is gone, or could not go on; the last checkpoint is intact."""
+
+    exit_code = 13
+
+
 class UnexpectedError(AttfcError):
     """An exception that nobody expected: a fault of attfc, whose details are in a log file."""
 

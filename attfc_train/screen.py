@@ -15,8 +15,8 @@ from attfc_train.streams import printable
 class Screen(Console):
     """A console that takes nothing in a name for markup or emoji, and shows control characters as escapes."""
 
-    def __init__(self, *, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, markup=False, emoji=False, highlight=False)
+    def __init__(self, *, stderr: bool = False, quiet: bool = False) -> None:
+        super().__init__(stderr=stderr, quiet=quiet, markup=False, emoji=False, highlight=False)
 
     def render_str(self, text: str, **settings: Any) -> Text:
         """Override `Console`: escape before the text is measured."""

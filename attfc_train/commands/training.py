@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, cast
 from attfc_train.commands.models import must_exist
 from attfc_train.errors import CheckpointError, UsageError
 from attfc_train.exits import check_device
+from attfc_train.ranks.launch import Place, device_for, place, together
+from attfc_train.ranks.ranks import Ranks
 from attfc_train.streams import typed
 
 if TYPE_CHECKING:
@@ -67,6 +69,22 @@ def train(source: Source, given: Sequence[str], process: ProcessOptions) -> None
     Raises:
         UsageError, ProfileError, CheckpointError: an option or a setting makes no sense; torch was not loaded.
     """
+    here = place(os.environ)
+    folder = source.resume or source.output
+    go_on = f"Continue from its last checkpoint with the same torchrun and --resume {folder}; without one start again."
+    with together(here, process.device, go_on) as ranks:  # of several processes one tells what is wrong
+        _train(source, given, process, _Crew(ranks, here))
+
+
+@dataclass(frozen=True, slots=True)
+class _Crew:
+    """The processes of the run, and this one's place among them; None: it is alone."""
+
+    ranks: Ranks
+    here: Place | None
+
+
+def _train(source: Source, given: Sequence[str], process: ProcessOptions, crew: _Crew) -> None:
     sources = [name for name in given if name in ("--profile", "--preset", "--resume")]
     if len(sources) != 1:
         remedy = "Example: attfc-train --preset tiny --data synthetic:500x20. See attfc-train --help."
@@ -76,7 +94,7 @@ def train(source: Source, given: Sequence[str], process: ProcessOptions) -> None
 
     check_trackers(process.trackers)
     if source.resume is not None:
-        _resume(source.resume, source, given, process)
+        _resume(source.resume, source, given, process, crew)
         return
     if source.extend is not None:
         raise UsageError("--extend needs a run to continue", "no --resume", "Add --resume RUN, or set run.epochs.")
@@ -87,10 +105,10 @@ def train(source: Source, given: Sequence[str], process: ProcessOptions) -> None
     from attfc_train.export.teacher import open_teacher
     from attfc_train.run import run
 
-    run.start(profile, _run_options(source.output, process), _initialiser(source.init), open_teacher)
+    run.start(profile, _run_options(source.output, process, crew), _initialiser(source.init), open_teacher)
 
 
-def _resume(folder: Path, source: Source, given: Sequence[str], process: ProcessOptions) -> None:
+def _resume(folder: Path, source: Source, given: Sequence[str], process: ProcessOptions, crew: _Crew) -> None:
     superfluous = [name for name in given if name in ("--val", "--output", "--init")]
     if superfluous:
         raise UsageError("--resume takes its settings from the run", " and ".join(superfluous), "Leave them out.")
@@ -105,7 +123,7 @@ def _resume(folder: Path, source: Source, given: Sequence[str], process: Process
     from attfc_train.export.teacher import open_teacher
     from attfc_train.run import run
 
-    run.resume(_run_options(folder, process), source.assignments, source.extend, open_teacher)
+    run.resume(_run_options(folder, process, crew), source.assignments, source.extend, open_teacher)
 
 
 def _loaded(source: Source) -> TrainProfile:
@@ -119,12 +137,18 @@ def _loaded(source: Source) -> TrainProfile:
     return with_overrides(loaded, source.assignments)
 
 
-def _run_options(folder: Path, process: ProcessOptions) -> RunOptions:
+def _run_options(folder: Path, process: ProcessOptions, crew: _Crew) -> RunOptions:
     from attfc_train.run.run import RunOptions
     from attfc_train.screen import Screen
 
+    device = device_of(device_for(process.device, crew.here))
+    if crew.here is not None and device.type == "cuda":
+        import torch
+
+        torch.cuda.set_device(device)
     policies = cast("OnOom", process.on_oom), cast("OnCollapse", process.on_collapse)
-    return RunOptions(folder, device_of(process.device), Screen(), process.trackers, *policies)
+    screen = Screen(quiet=not crew.ranks.is_first)
+    return RunOptions(folder, device, screen, process.trackers, *policies, crew.ranks)
 
 
 def _initialiser(init: Path | None) -> Initialise | None:

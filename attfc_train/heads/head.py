@@ -16,6 +16,7 @@ from attfc_train.heads.running_margin import RunningMargin
 from attfc_train.losses.learning import Descent
 from attfc_train.losses.margin import Margin
 from attfc_train.losses.slots import LEAST_NORM
+from attfc_train.ranks.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,8 @@ class Head(nn.Module, ABC):
     * Every micro-batch is scored against the same state. Accumulation changes nothing but what a micro-batch knows of itself:
       batch statistics, and the batch negatives of an AttFC head.
     * Until the writes are made nothing that a head keeps has changed, so a step that failed can be begun again.
+    * Several processes (`ranks`) call the same methods, with the joined batch in `begin_step` and `prepare_enqueue`, with their
+      own queries in `forward`; what they ask of each other goes through `ranks`.
     * No method but `health`, `chance_loss` and `take_over` reads a value on the host or makes a shape that depends on values.
 
     The defaults are those of a head with learned centers that are trained whole; one that overrides `prepare_learning` or
@@ -68,12 +71,13 @@ class Head(nn.Module, ABC):
     observes = True
     """Whether `prepare_enqueue` observes the step for the log. It costs time, so the loop sets it for steps that it logs."""
 
-    def __init__(self) -> None:
+    def __init__(self, ranks: Ranks = ALONE) -> None:
         super().__init__()
         self.running = None
+        self.ranks = ranks
 
     def begin_step(self, labels: Tensor, step: int) -> Tensor:
-        """Prepare optimiser step `step` on identities [B]; return every query's weight in its mean loss.
+        """Prepare optimiser step `step` on the joined batch's identities [B]; return each query's weight in its mean loss.
 
         Returns:
             fp32 [B], with sum 1; or all 0 where no query counts.

@@ -15,6 +15,7 @@ from attfc_train.heads.f2c.settings import F2CSettings
 from attfc_train.heads.full_fc.settings import FullFCSettings
 from attfc_train.heads.partial_fc.settings import PartialFCSettings
 from attfc_train.heads.settings import HeadSettings
+from attfc_train.ranks.ranks import ALONE, Ranks
 
 if TYPE_CHECKING:
     import torch
@@ -52,12 +53,14 @@ class HeadSite:
     num_ids: int
     embedding_size: int
     batch_size: int
-    """Queries of an optimiser step on this device."""
+    """Queries of an optimiser step."""
     micro_batch_size: int
     """Queries of one forward pass."""
     seed: int
     total_steps: int
     """Optimiser steps of the whole run."""
+    ranks: Ranks = ALONE
+    """The processes that train together; batch sizes are those of the joined batch."""
 
 
 def build_head(settings: HeadSettings, site: HeadSite, device: torch.device) -> Head:
@@ -66,4 +69,6 @@ def build_head(settings: HeadSettings, site: HeadSite, device: torch.device) -> 
 
     head: Head = importlib.import_module(HEADS[settings.kind].module).build(settings, site, device)
     head.running = running_margin(settings.margin, device)
+    if head.running is not None:
+        head.running.ranks = site.ranks
     return head

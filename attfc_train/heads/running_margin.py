@@ -25,6 +25,7 @@ from attfc_train.heads.containers.writes import Copy, Writes
 from attfc_train.heads.settings import MarginSettings
 from attfc_train.losses.learning import Descent
 from attfc_train.losses.margin import Margin, MarginKind
+from attfc_train.ranks.ranks import ALONE
 
 FIRST_MEAN, FIRST_DEVIATION = 20.0, 100.0
 """Where AdaFace's released code begins: while they fade, lengths tell next to nothing, and the margin is CosFace's."""
@@ -46,8 +47,9 @@ class RunningMargin(nn.Module, ABC):
     def __init__(self, rate: float) -> None:
         super().__init__()
         self.rate = rate
+        self.ranks = ALONE
         self._seen: list[Tensor] = []
-        """Rows of numbers, one a query, of the micro-batches of the step under way."""
+        """Rows of numbers, one a query of all processes, of the micro-batches of the step under way."""
 
     @abstractmethod
     def ready(self, margin: Margin, lengths: Tensor, counted: Tensor, cosines: Callable[[], Tensor]) -> Margin:
@@ -70,7 +72,7 @@ class RunningMargin(nn.Module, ABC):
         """Compute the change of the commit, of all queries of the step; none where there were none."""
         if not self._seen:
             return []
-        joined = self._joined(descent.gather(torch.cat(self._seen)))
+        joined = self._joined(torch.cat(self._seen))
         if descent.overflow is not None:
             over = descent.overflow > 0
             joined = {name: torch.where(over, self.get_buffer(name), value) for name, value in joined.items()}
@@ -107,8 +109,9 @@ class RunningLengths(RunningMargin):
         """See `RunningMargin.ready`."""
         del counted, cosines
         safe = lengths.clamp(SHORTEST, LONGEST)
-        self._seen.append(safe)
-        joined = self._joined(safe)
+        seen = self.ranks.gathered(safe)
+        self._seen.append(seen)
+        joined = self._joined(seen)
         # q = h (|f| - mean) / (deviation + 0.001), held in [-1, 1].
         distance = (safe - joined["mean"]) / (joined["deviation"] + _LEAST_DEVIATION)
         return replace(margin, quality=(distance * self.concentration).clamp(-1, 1))
@@ -139,7 +142,7 @@ class RunningCosine(RunningMargin):
         del lengths
         cosine = cosines().float()
         counts = counted.float().repeat(len(cosine) // len(counted))
-        rows = torch.stack([cosine * counts, counts], dim=1)
+        rows = self.ranks.gathered(torch.stack([cosine * counts, counts], dim=1))
         self._seen.append(rows)
         return replace(margin, hardness=self._joined(rows)["hardness"])
 

@@ -146,6 +146,11 @@ class HeadSettings(Frozen):
         return False
 
     @property
+    def is_shared(self) -> bool:
+        """Whether several processes can share the head: what it keeps, and what a query is scored against."""
+        return False
+
+    @property
     def container_form(self) -> tuple[object, ...]:
         """The settings that decide what the container's tensors look like; they may change between two processes of a run."""
         return ()

@@ -9,20 +9,18 @@ Legend: B queries, N rows, D dimensions.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from attfc_train.losses.margin import HardNegatives, Margin
 from attfc_train.losses.slots import Slots
-from attfc_train.losses.streaming import Scorer, log_sums, loss_and_gradient, with_gradient
-
-Gather: TypeAlias = Callable[[Tensor], Tensor]
-"""Rows of this process -> the rows of all processes, this process's order kept."""
+from attfc_train.losses.streaming import Scorer, log_sums, loss_and_gradient, score_all, with_gradient
+from attfc_train.ranks.ranks import ALONE, Ranks
+from attfc_train.ranks.shard import Shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +32,6 @@ class Descent:
     weight_decay: float
     overflow: Tensor | None = None
     """Scalar 1: leave everything exactly as it is, whatever was computed; 0: move. None: move."""
-    gather: Gather = lambda rows: rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,15 +48,26 @@ class LearnedRows:
     """int64 [N]: each row's identity, `EMPTY` where it has none and learns nothing; None: row c is of identity c."""
     are_units: bool = False
     """Whether rows have length 1, and keep it."""
+    first: int = 0
+    """Number of row 0 in the table of which these are a part; of identity `first`, and rounded by the noise of that row."""
+    ranks: Ranks = ALONE
+    """The processes that hold the other parts."""
 
     def cloned(self) -> LearnedRows:
         """Return a copy."""
         scales = None if self.scales is None else self.scales.clone()
         return LearnedRows(self.values.clone(), scales, None if self.momentum is None else self.momentum.clone())
 
+    def own_centers(self, labels: Tensor, dtype: torch.dtype) -> Tensor:
+        """Return the unit rows of the identities [B] of this process's queries, [B, D], whichever process holds them."""
+        if self.ranks.size == 1:
+            return self.slots(labels).centers(dtype)
+        places, inside = Shard(self.first, len(self.values), -1).places(self.ranks.gathered(labels))
+        return self.ranks.share_of_sum(self.slots(places).centers(dtype).masked_fill(~inside[:, None], 0.0))
+
     def slots(self, rows: Tensor | None) -> Slots:
         """Return the rows int64 [K], or all, as a loss scores them: their lengths and scales do not matter there."""
-        return Slots(self.values, None, None, rows, are_units=False)
+        return Slots(self.values, None, None, rows, are_units=False, first=self.first, ranks=self.ranks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,19 +93,21 @@ class Pull:
         return [self.offset, self.own, *([self.hard.threshold, self.hard.hardness] if self.hard else [])]
 
     @staticmethod
-    def joined(pulls: Sequence[Pull], gather: Gather) -> Pull:
+    def joined(pulls: Sequence[Pull], ranks: Ranks) -> Pull:
         """Return the pull of all micro-batches of a step on all processes."""
         # One exchange of numbers, one of labels.
         numbers = len(pulls[0].columns)
         packed = torch.cat([torch.cat([pull.query, torch.stack(pull.columns, dim=1)], dim=1) for pull in pulls])
         labels = torch.cat([pull.labels for pull in pulls])
-        everyone = gather(packed)
-        # The loss is the mean over the processes: all weights, and so all derivatives, are divided by their number.
-        share = len(packed) / len(everyone)
+        everyone = ranks.gathered(packed)
         query, numbered = everyone.split([packed.shape[1] - numbers, numbers], dim=1)
         offset, own, *rest = numbered.unbind(1)
         hard = HardNegatives(*(column.contiguous() for column in rest)) if rest else None
-        return Pull(query.contiguous(), offset - math.log(share), own * share, gather(labels), hard)
+        return Pull(query.contiguous(), offset, own, ranks.gathered(labels), hard)
+
+    def of_part(self, first: int) -> Pull:
+        """Return the pull as rows see it that are numbered from `first` on, and are of the identities of their numbers."""
+        return replace(self, labels=self.labels - first) if first else self
 
     def unless(self, overflow: Tensor | None) -> Pull:
         """Return a pull that asks for nothing, and is finite, where `overflow` is 1."""
@@ -158,10 +168,10 @@ def learned_loss(
     """
     with torch.no_grad():
         wide = query.double() if query.dtype == torch.float64 else query.float()
-        positive = rows.slots(labels).centers(wide.dtype)
+        positive = rows.own_centers(labels, wide.dtype)
         cosine = (wide * positive).sum(1)
         hard = margin.hard_negatives(cosine)
-        part = score(wide, rows.slots(index), labels, rule.scale, rule.chunk, rule.ceiling, hard)
+        part = score_all(score, wide, rows.slots(index), labels, rule.scale, rule.chunk, rule.ceiling, hard)
         target = margin.apply(cosine) * rule.scale
         log_total = log_sums(part, target)  # p_t = e^(t - that)
         # d loss / d cosine_c = weight s p_c, and of the own row weight s (p_t - 1) phi'(cosine).

@@ -299,7 +299,7 @@ class _Pass:
             scratch = self.scratch
             assert scratch.spare is not None
             numbers, keys, spare = (row[:num] for row in scratch.hashes)
-            fill_row_keys_(keys, numbers.copy_(scratch.owners[:num]), self.step, spare, stream)
+            fill_row_keys_(keys, numbers.copy_(scratch.owners[:num]), self.step, spare, stream + self.rows.first)
             noise = scratch.gradient[:num]
             fill_noise_(noise, keys, scratch.dimensions, scratch.spare[:num])
             round_(wide, target.dtype, noise, scratch.spare[:num])

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from attfc_train.ranks.ranks import ALONE, Ranks
 from attfc_train.rounding import indexable
 
 EMPTY = -1
@@ -34,6 +35,10 @@ class Slots:
     """int64 [C], without labels and scales: slot c is row rows[c] of values [N, D], and of that identity; None: row c."""
     are_units: bool = True
     """Whether centers have length 1 as they are; else they are divided by their length where they are scored."""
+    first: int = 0
+    """Number of row 0 in the table of which these are a part."""
+    ranks: Ranks = ALONE
+    """The processes that hold the other parts."""
 
     @property
     def size(self) -> int:

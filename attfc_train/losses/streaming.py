@@ -82,8 +82,43 @@ def merge(parts: Partial) -> Partial:
     """
     # M = max_s M_s;  total = sum_s total_s e^(M_s - M), weighted likewise. A set without a scored slot has M_s = -inf: share 0.
     maximum = parts.maximum.amax(0)
-    share = torch.exp(parts.maximum - finite(maximum))
-    return Partial(maximum, (parts.total * share).sum(0), parts.weighted.mul_(share[..., None]).sum(0))
+    shifted = _relative_to(parts, maximum)
+    return Partial(maximum, shifted.total.sum(0), shifted.weighted.sum(0))
+
+
+def _relative_to(part: Partial, maximum: Tensor) -> Partial:
+    """Return statistics relative to a larger maximum [B]; overwrites ``part.weighted``."""
+    share = torch.exp(part.maximum - finite(maximum))
+    return Partial(maximum, part.total * share, part.weighted.mul_(share[..., None]))
+
+
+def score_all(
+    score: Scorer,
+    query: Tensor,
+    slots: Slots,
+    labels: Tensor,
+    scale: float,
+    chunk: int,
+    ceiling: float = math.inf,
+    hard: HardNegatives | None = None,
+) -> Partial:
+    """Return the statistics of all slots, those that other processes hold included.
+
+    Every process scores the queries of all against its own part of the slots; the parts are merged, as `merge` does it, where
+    the queries came from. All processes must call it with as many queries.
+    """
+    ranks = slots.ranks
+    if ranks.size == 1:
+        return score(query, slots, labels, scale, chunk, ceiling, hard)
+    if hard is not None:
+        hard = HardNegatives(ranks.gathered(hard.threshold), ranks.gathered(hard.hardness))
+    owners = ranks.gathered(labels)
+    if slots.labels is None:  # a slot is of the identity whose number it has in the whole table
+        owners = owners - slots.first
+    part = score(ranks.gathered(query), slots, owners, scale, chunk, ceiling, hard)
+    maximum = ranks.largest(part.maximum)
+    shifted = _relative_to(part, maximum)
+    return Partial(ranks.own(maximum), ranks.share_of_sum(shifted.total), ranks.share_of_sum(shifted.weighted))
 
 
 def _union(one: Partial, other: Partial) -> Partial:
@@ -174,7 +209,7 @@ def streaming_loss(
         wide = query.double() if query.dtype == torch.float64 else query.float()
         positive = positive.to(wide.dtype)
         hard = margin.hard_negatives((wide * positive).sum(1)) if margin.weighs_negatives else None
-        part = score(wide, slots, labels, scale, chunk, hard=hard)
+        part = score_all(score, wide, slots, labels, scale, chunk, hard=hard)
         if more is not None:
             # No more than a micro-batch: one chunk.
             part = _union(part, score(wide, more, labels, scale, more.size, hard=hard))

@@ -97,6 +97,8 @@ class Checkpoints:
     def save(self, state: TrainState, best_accuracy: float | None) -> None:
         """Write `state` atomically, and keep what was the last checkpoint; one of the same step is replaced.
 
+        All processes of a run must call it: rank 0 collects their parts of the head, and writes.
+
         Raises:
             StorageError: the disk is full or not writable; the former checkpoints are intact.
         """
@@ -111,6 +113,9 @@ class Checkpoints:
             "best_accuracy": best_accuracy,
         }
         is_kept = self.step is not None and self.step != state.step
+        if not state.ranks.is_first:
+            self.step = state.step
+            return
         path = self.folder / FILE_NAME
         write_atomically(path, lambda file: torch.save(content, file), self._make_room if is_kept else None)
         self.step = state.step

@@ -125,6 +125,34 @@ class RunLog:
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
+class NoLog(RunLog):
+    """The record of a process that keeps none: rank 0 writes that of all."""
+
+    def __init__(self, folder: Path, total_steps: int, first_step: int, *, console: Console) -> None:
+        self.folder = folder
+        self.console = console
+        self.line = LiveLine(console, LineState(total_steps, first_step))
+
+    def __enter__(self) -> Self:
+        """Begin nothing."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        """End nothing."""
+
+    def event(self, event: str, step: int, **values: Any) -> None:
+        """Write nothing."""
+
+    def sync(self) -> None:
+        """Write nothing."""
+
+    def step(self, step: int, seconds_left: float, **values: float) -> None:
+        """Show nothing."""
+
+    def say(self, text: str) -> None:
+        """Show nothing."""
+
+
 def _container_text(values: dict[str, float]) -> list[str]:
     """Return the container in a few words; nothing for heads without one."""
     if "filled_slots" not in values:

@@ -98,8 +98,9 @@ class Loop:
                 if not self._is_settled:
                     self._settle()
                 self._between_steps(metrics)
-                if stop.received and state.step < state.profile.total_steps:
-                    self._leave(stop.received)
+                signal_number = state.ranks.agreed(stop.received or 0)  # it need not come to all processes in the same step
+                if signal_number and state.step < state.profile.total_steps:
+                    self._leave(signal_number)
             self._finish()
 
     def _batches(self) -> Iterator[Batch]:
@@ -113,7 +114,7 @@ class Loop:
             yield from self.loader.batches(first, self.state.profile.total_steps)
         except DataError as error:
             self._report_images()
-            if self.state.step == first:
+            if self.state.step == first or self.state.ranks.size > 1:  # the other processes are in the midst of a step
                 raise
             self._save()
             self.log.event("stop", self.state.step, message=str(error))
@@ -138,7 +139,8 @@ class Loop:
             DeviceMemoryError: ``--on-oom fail``, or the parts cannot be smaller.
         """
         state = self.state
-        may_repeat = self.on_oom == "shrink" and not state.start.is_committing
+        # Other processes are in the midst of the step, and wait for this one: all of them stop.
+        may_repeat = self.on_oom == "shrink" and not state.start.is_committing and state.ranks.size == 1
         smaller = in_smaller_parts(state.profile) if may_repeat else None
         self.log.event(
             "oom",
@@ -185,7 +187,8 @@ class Loop:
         if self._is_logged(step):
             self._log(metrics, look)
             self._report_images()
-        if self._collapse.has_just_collapsed():
+        # Each process looks at its own queries; rank 0's count.
+        if look is not None and self.state.ranks.told(self._collapse.has_just_collapsed()):
             self._report_collapse()
         if step % run.eval_every == 0 and step != last:
             self._evaluate()
@@ -275,7 +278,7 @@ class Loop:
     def _evaluate(self) -> bool:
         """Verify the encoder that is exported, keep it as the best model where it is, and return whether there was a set."""
         with self.log.line.doing("evaluating"):
-            results = self.evaluate(self.state.exported_encoder, batch_size=self.state.profile.optim.micro_batch_size)
+            results = self._verified()
         if not results:
             return False
         for name, result in results.items():
@@ -291,9 +294,21 @@ class Loop:
             self.best_accuracy = mean
             self._check_finite()
             self.log.sync()  # a resumed run reads there which model this is (`attfc_train.run.best_model`)
-            save_model(self.folder / BEST_FILE, self.state.exported_encoder)
+            self._save_model(BEST_FILE)
         self._clock.restart(self.state.step)
         return True
+
+    def _verified(self) -> Mapping[str, Verification]:
+        """Return the accuracies that rank 0 finds."""
+        ranks = self.state.ranks
+        results = {}
+        if ranks.is_first:
+            results = dict(self.evaluate(self.state.exported_encoder, batch_size=self.state.profile.optim.micro_batch_size))
+        return ranks.told(results)
+
+    def _save_model(self, name: str) -> None:
+        if self.state.ranks.is_first:
+            save_model(self.folder / name, self.state.exported_encoder)
 
     def _save(self) -> None:
         """Write a checkpoint, unless the state is damaged: then the last good one stays."""
@@ -312,14 +327,16 @@ class Loop:
 
     @property
     def _resume_command(self) -> str:
-        return typed(["attfc-train", "--resume", str(self.folder)])
+        size = self.state.ranks.size
+        program = ["attfc-train"] if size == 1 else ["torchrun", "--nproc-per-node", str(size), "-m", "attfc_train"]
+        return typed([*program, "--resume", str(self.folder)])
 
     def _finish(self) -> None:
         if self.checkpoints.step != self.state.step:
             self._save()  # before the evaluation, in which the process may be killed
         if self._evaluate():
             self._save()
-        save_model(self.folder / MODEL_FILE, self.state.exported_encoder)
+        self._save_model(MODEL_FILE)
         corrupt = self.loader.corrupt
         memory = memory_use(self.state.device)
         predicted = self._predicted_peak()

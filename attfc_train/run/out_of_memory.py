@@ -77,14 +77,18 @@ def observed(error: RuntimeError, device: torch.device) -> OutOfMemory:
     return OutOfMemory(failed_phase(error), memory_use(device).current, reason(error))
 
 
-def in_smaller_parts(profile: TrainProfile) -> TrainProfile | None:
+def in_smaller_parts(profile: TrainProfile, processes: int = 1) -> TrainProfile | None:
     """Return `profile` with the next larger ``optim.accumulation``; None: the parts cannot be smaller.
 
     A part has then at most half as many queries, where such a number divides the batch, else the next fewer; but at least two,
     because BatchNorm needs as many. The prediction is dropped: it was made for the former parts.
+
+    Args:
+        processes: that share the batch.
     """
     optim = profile.optim
     size = optim.batch_size // 2 if profile.head.is_paired else optim.batch_size  # what is cut into parts
+    size //= processes
     most = min(MAX_ACCUMULATION, size // 2)  # two queries in a part
     larger = [parts for parts in range(optim.accumulation + 1, most + 1) if size % parts == 0]
     if not larger:
@@ -109,11 +113,11 @@ def too_large(state: TrainState, failure: OutOfMemory, how_to_go_on: str) -> Dev
     """
     profile = state.profile
     where = f" in phase '{failure.phase}'" if failure.phase else ""
-    smaller = in_smaller_parts(profile)
+    smaller = in_smaller_parts(profile, state.ranks.size)
     remedy = f"--set optim.accumulation={smaller.optim.accumulation}, " if smaller else ""
     return DeviceMemoryError(
         f"step {state.step} must fit into the memory of {state.device}",
-        f"{failure.message}{where} with {profile.optim.micro_batch_size} queries at a time",
+        f"{failure.message}{where} with {profile.optim.micro_batch_size // state.ranks.size} queries at a time",
         f"{how_to_go_on} with {remedy}--set model.gradient_checkpointing=true or a smaller head.dcc_size.",
     )
 

@@ -21,26 +21,29 @@ from attfc_train.data.overlap import may_share_identities
 from attfc_train.data.report import messages_of
 from attfc_train.data.sampling.pairs import PairSampler
 from attfc_train.data.sampling.sampler import AttentionSampler, Sampler
-from attfc_train.data.source import open_dataset
+from attfc_train.data.sampling.shares import Share
 from attfc_train.data.survey.problems import problems_of_counts
-from attfc_train.errors import CheckpointError, DataError, UsageError, VerificationSetError
+from attfc_train.errors import CheckpointError, UsageError, VerificationSetError
 from attfc_train.evaluate.embed import evaluate
 from attfc_train.evaluate.load import load_verification_sets
 from attfc_train.evaluate.masks import MASK
 from attfc_train.optim.precision import prepare_device
-from attfc_train.profile.file import load_profile, resolve_profile, save_profile, with_overrides
+from attfc_train.profile.file import load_profile, save_profile, with_overrides
 from attfc_train.profile.profile import TrainProfile
+from attfc_train.ranks.ranks import ALONE, Ranks
 from attfc_train.run.best_model import still_best
 from attfc_train.run.checkpoint import FILE_NAME as CHECKPOINT_FILE
 from attfc_train.run.checkpoint import Checkpoint, Checkpoints, has_checkpoint, load_last
 from attfc_train.run.collapse import OnCollapse
+from attfc_train.run.dataset import opened_data, resolved_for, same_data
 from attfc_train.run.folder import run_folder
 from attfc_train.run.live_line import busy
-from attfc_train.run.log import RunLog, read_log, replaced_before
+from attfc_train.run.log import NoLog, RunLog, read_log, replaced_before
 from attfc_train.run.longer import begin_with, check_resumable, extended, not_half_extended
 from attfc_train.run.loop import BEST_FILE, MODEL_FILE, MODELS, PROFILE_FILE, Evaluator, Loop
 from attfc_train.run.out_of_memory import OnOom, memory_is_enough
 from attfc_train.run.preflight import check_start, planned_memory, prediction_for
+from attfc_train.run.several import device_words, held_by_first, in_turn, shared_profile
 from attfc_train.run.summary import is_summarised, last_words, write_summary
 from attfc_train.run.teacher import OpenTeacher, new_teacher, opened_teacher, same_teacher, teacher_lines
 from attfc_train.run.trackers import TrackedRun, Trackers
@@ -63,6 +66,7 @@ class RunOptions:
     """Keys of `attfc_train.run.trackers.TRACKERS`."""
     on_oom: OnOom = "shrink"
     on_collapse: OnCollapse = "warn"
+    ranks: Ranks = ALONE
 
     def say(self, text: str) -> None:
         """Print a line."""
@@ -81,13 +85,12 @@ def start(
         initialise: loads the weights to begin with; None: they are random.
         open_teacher: opens the profile's teacher, where it has one.
     """
-    with run_folder(options.folder, options.say):
-        _must_be_new(options.folder)
+    with held_by_first(options.ranks, run_folder(options.folder, options.say), partial(_must_be_new, options.folder)):
         with busy(options.console, f"Reading the teacher {profile.teacher.path}"):
             profile, teacher = new_teacher(profile, open_teacher)
         with busy(options.console, f"Reading the index of {profile.data.path}"):
-            dataset = _open(profile)
-            resolved = _resolved(profile, dataset)
+            dataset = in_turn(options.ranks, lambda: opened_data(profile))
+            resolved = resolved_for(profile, dataset)
         _run(resolved, dataset, options, initialise=initialise, teacher=teacher)
 
 
@@ -107,17 +110,21 @@ def _run(
         initialise: loads the weights to begin with; None: they are random.
         teacher: that of `profile`.
     """
-    with busy(options.console, "Reading the verification sets"):
-        evaluator = _evaluator(profile, options.device)
+    ranks = options.ranks
+    profile = shared_profile(profile, ranks)
+    with busy(options.console, "Reading the verification sets"):  # which rank 0 alone verifies with
+        mine = profile if ranks.is_first else profile.model_copy(update={"run": profile.run.model_copy(update={"val": ()})})
+        evaluator = _evaluator(mine, options.device)
     check_start(profile, options.device, options.on_oom == "fail", options.say)
     card = open_card(options.device) if profile.data.device == "cuda" else None  # refuses before anything is written
     prepare_device(options.device, profile.run.precision)  # before the loss kernels are timed, while the state is built
     with memory_is_enough(options.device):
-        state = build(profile, options.device, teacher=teacher.network if teacher else None)
+        state = build(profile, options.device, ranks, teacher.network if teacher else None)
         checkpoints = Checkpoints(options.folder, profile.run.keep_checkpoints)
         best_accuracy = None
         if checkpoint is not None:
-            best_accuracy = still_best(options.folder, checkpoint, profile, options.say)
+            best = still_best(options.folder, checkpoint, profile, options.say) if ranks.is_first else None
+            best_accuracy = ranks.told(best)  # from here on all have read what the folder held
             _restore(state, checkpoint, options)
             # A damaged file in the last one's place gives way to the next; the one that is resumed from stays.
             checkpoints.step = state.step if checkpoint.path.name == CHECKPOINT_FILE else None
@@ -125,7 +132,8 @@ def _run(
                 checkpoints.save(state, best_accuracy)  # else a run that is killed now would end where it was to end before
         elif initialise is not None:
             begin_with(state, initialise, checkpoints)
-        save_profile(profile, options.folder / PROFILE_FILE)
+        if ranks.is_first:
+            save_profile(profile, options.folder / PROFILE_FILE)
         _train(state, dataset, evaluator, options, checkpoints, best_accuracy, card)
 
 
@@ -149,10 +157,10 @@ def resume(
     if not os.path.isdir(folder):
         remedy = "Give the folder of a run that has saved."
         raise CheckpointError(f"'{folder / CHECKPOINT_FILE}' must exist", "no such folder", remedy)
-    with run_folder(folder, options.say):
-        if extend is None and _is_finished(folder):
+    with held_by_first(options.ranks, run_folder(folder, options.say)):
+        if options.ranks.told(extend is None and _is_finished(folder)):
             options.say(f"The run in {folder} is finished: it has done all of its steps.")
-            if not is_summarised(folder):
+            if options.ranks.is_first and not is_summarised(folder):
                 write_summary(folder, PROFILE_FILE, MODELS)  # it was killed just before
             return
         profile = None if has_checkpoint(folder) else _not_saved_yet(folder)
@@ -168,7 +176,7 @@ def resume(
         with busy(options.console, f"Reading the teacher {profile.teacher.path}"):
             teacher = opened_teacher(profile, open_teacher)
         with busy(options.console, f"Reading the index of {profile.data.path}"):
-            dataset = _same_data(profile)
+            dataset = in_turn(options.ranks, lambda: same_data(profile))
         _run(profile, dataset, options, checkpoint, teacher=teacher)
 
 
@@ -185,47 +193,11 @@ def _not_saved_yet(folder: Path) -> TrainProfile | None:
     return None if profile.data.num_ids is None or profile.run.steps is None else profile
 
 
-def _same_data(profile: TrainProfile) -> FaceDataset:
-    """Open the data of a run that is resumed.
-
-    Raises:
-        DataError: they are not those that it was started with.
-    """
-    dataset = _open(profile)
-    num_images = dataset.index.num_images
-    num_before = profile.data.num_images
-    if num_images != num_before:
-        got = f"{num_images}; the run was started with {num_before}"
-        raise DataError(f"'{dataset.name}' must have the same images as before", got, "Restore the data, or start a new run.")
-    _check_labels(profile, dataset)
-    return dataset
-
-
 def _restore(state: TrainState, checkpoint: Checkpoint, options: RunOptions) -> None:
     kept = checkpoint.restore(state)
     checkpoint.state.clear()  # a second copy of everything, which would stay in the host's memory to the end
     if kept is not None:
         options.say(f"container: {kept.kept:,} of {kept.saved:,} centers kept")
-
-
-def _resolved(profile: TrainProfile, dataset: FaceDataset) -> TrainProfile:
-    """Return the profile with the numbers of the data set, and the digest by which it is recognised."""
-    resolved = resolve_profile(profile, dataset.index.num_ids, dataset.index.num_images)
-    data = resolved.data.model_copy(update={"labels_digest": dataset.index.digest()})
-    return resolved.model_copy(update={"data": data})
-
-
-def _check_labels(profile: TrainProfile, dataset: FaceDataset) -> None:
-    """Refuse to go on with other labels, or the same in another order: to the head they would be other people.
-
-    Raises:
-        DataError: the digests differ.
-    """
-    digest = dataset.index.digest()
-    if profile.data.labels_digest not in (None, digest):  # None: an earlier version started the run
-        rule = f"'{dataset.name}' must have the labels with which the run was started, in the same order"
-        got = f"others (digest {digest} in place of {profile.data.labels_digest})"
-        raise DataError(rule, got, "Restore the data and its .idx file, or start a new run.")
 
 
 def _must_be_new(folder: Path) -> None:
@@ -240,29 +212,6 @@ def _must_be_new(folder: Path) -> None:
     models = [name for name in (MODEL_FILE, BEST_FILE) if os.path.exists(folder / name)]
     if models:
         raise UsageError("--output must be a new folder", f"'{folder}', which holds {models[0]}", "Choose another --output.")
-
-
-def _open(profile: TrainProfile) -> FaceDataset:
-    """Open the profile's data set.
-
-    Raises:
-        UsageError: the profile names none.
-        DataError: it has another number of identities than the profile.
-    """
-    if profile.data.path is None:
-        raise UsageError(
-            "--data must name the training data", "none", "Example: --data faces/train.rec or --data synthetic:500x20."
-        )
-    dataset = open_dataset(profile.data.path)
-    planned = profile.data.num_ids
-    num_ids = dataset.index.num_ids
-    if planned is not None and planned != num_ids:
-        raise DataError(
-            f"'{profile.data.path}' must have the {planned} identities of the profile (data.num_ids, --ids)",
-            f"{num_ids}",
-            "Plan again with --data, or give the data set that the profile was made for.",
-        )
-    return dataset
 
 
 def _evaluator(profile: TrainProfile, device: torch.device) -> Evaluator:
@@ -297,15 +246,20 @@ def _train(
     card: Card | None,
 ) -> None:
     profile = state.profile
-    trackers = Trackers(options.trackers, TrackedRun(options.folder, profile, state.step), options.say)
-    log = RunLog(options.folder, profile.total_steps, state.step, console=options.console, trackers=trackers)
+    first = options.ranks.is_first
+    log: RunLog = NoLog(options.folder, profile.total_steps, state.step, console=options.console)
+    if first:
+        trackers = Trackers(options.trackers, TrackedRun(options.folder, profile, state.step), options.say)
+        log = RunLog(options.folder, profile.total_steps, state.step, console=options.console, trackers=trackers)
     with log:
         _record_start(log, state, dataset, options)
         _introduce(log, state, dataset, evaluator, options)
-        loader = _loader(profile, dataset, options.device, card)
-        loader.go_on(state.step, replaced_before(read_log(options.folder)))
+        loader = _loader(profile, dataset, options, card)
+        loader.go_on(state.step, replaced_before(read_log(options.folder)) if first else 0)
         policies = options.on_oom, best_accuracy, options.on_collapse
         Loop(state, loader, evaluator, log, options.folder, checkpoints, *policies).run()
+    if not first:
+        return
     # Made of what is on the disk: `resume` makes it where the process is killed here.
     for line in last_words(write_summary(options.folder, PROFILE_FILE, MODELS), options.folder, MODELS):
         options.say(line)
@@ -341,17 +295,19 @@ def _record_start(log: RunLog, state: TrainState, dataset: FaceDataset, options:
         )
 
 
-def _loader(profile: TrainProfile, dataset: FaceDataset, device: torch.device, card: Card | None) -> AttentionLoader:
+def _loader(profile: TrainProfile, dataset: FaceDataset, options: RunOptions, card: Card | None) -> AttentionLoader:
     data = profile.data
+    ranks = options.ranks
+    sampler = _sampler(profile, dataset.index)
     return AttentionLoader(
         dataset,
-        _sampler(profile, dataset.index),
+        sampler if ranks.size == 1 else Share(sampler, ranks.rank, ranks.size),
         image_size=profile.model.image_size,
         num_workers=data.num_workers,
         prefetch_batches=data.prefetch_batches,
         cache_bytes=data.cache_bytes,
         max_corrupt_share=data.max_corrupt_share,
-        pin_memory=device.type == "cuda",
+        pin_memory=options.device.type == "cuda",
         card=card,
     )
 
@@ -395,5 +351,6 @@ def _headline(profile: TrainProfile, dataset: FaceDataset, options: RunOptions) 
     return (
         f"{profile.name}: {profile.model.backbone} on {dataset.name} ({profile.num_ids:,} identities, "
         f"{dataset.index.num_images:,} images), {profile.head.describe()}, batch {profile.optim.batch_size}, "
-        f"{profile.run.precision}, {profile.total_steps:,} steps on {options.device} -> {options.folder}"
+        f"{profile.run.precision}, {profile.total_steps:,} steps on {device_words(options.ranks, options.device)} -> "
+        f"{options.folder}"
     )

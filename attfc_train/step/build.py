@@ -7,6 +7,7 @@ from torch import nn
 
 from attfc_train.augment.augmenter import Augmenter
 from attfc_train.backbones.kinds import build_encoder
+from attfc_train.device_hash import STEP_STRIDE, mixed_key
 from attfc_train.heads.kinds import HeadSite, build_head
 from attfc_train.optim.class_encoder import MomentumEncoder, make_class_encoder
 from attfc_train.optim.precision import LossScaler
@@ -14,18 +15,16 @@ from attfc_train.optim.schedule import rate_controller
 from attfc_train.optim.sgd import SGD
 from attfc_train.phase import phase
 from attfc_train.profile.profile import ModelSettings, TrainProfile
-from attfc_train.step.ranks import Ranks
+from attfc_train.ranks.ranks import ALONE, Ranks
 from attfc_train.step.state import TrainState
 from attfc_train.step.teacher import Teacher
-
-ALONE = Ranks()
-"""The one process of a run."""
 
 
 def build(profile: TrainProfile, device: torch.device, ranks: Ranks = ALONE, teacher: nn.Module | None = None) -> TrainState:
     """Build a fresh state for a resolved profile, initialised from its seed.
 
     Args:
+        ranks: the processes that train together, of which each builds its part of the head.
         teacher: the network of the profile's teacher, which is moved to `device`; None: one of its architecture, untrained.
 
     Raises:
@@ -34,7 +33,9 @@ def build(profile: TrainProfile, device: torch.device, ranks: Ranks = ALONE, tea
     torch.manual_seed(profile.run.seed)
     with phase("build"):
         feature_encoder = build_encoder(profile.model, device).train()
-        head = build_head(profile.head, _site(profile), device)
+        if ranks.size > 1:  # encoders are alike on all processes, their parts of the head must not be
+            torch.manual_seed(mixed_key(profile.run.seed + ranks.rank * STEP_STRIDE))
+        head = build_head(profile.head, _site(profile, ranks), device)
         learned = [*feature_encoder.parameters(), *head.parameters()]
         return TrainState(
             profile=profile,
@@ -69,7 +70,7 @@ def _untrained_teacher(profile: TrainProfile, image_size: int, device: torch.dev
     return build_encoder(architecture, device)
 
 
-def _site(profile: TrainProfile) -> HeadSite:
+def _site(profile: TrainProfile, ranks: Ranks) -> HeadSite:
     return HeadSite(
         num_ids=profile.num_ids,
         embedding_size=profile.model.embedding_size,
@@ -77,6 +78,7 @@ def _site(profile: TrainProfile) -> HeadSite:
         micro_batch_size=profile.optim.micro_batch_size,
         seed=profile.run.seed,
         total_steps=profile.total_steps,
+        ranks=ranks,
     )
 
 

@@ -17,7 +17,8 @@ from attfc_train.optim.precision import LossScaler
 from attfc_train.optim.schedule import RateController
 from attfc_train.optim.sgd import SGD
 from attfc_train.profile.profile import TrainProfile
-from attfc_train.step.ranks import Ranks
+from attfc_train.ranks.ranks import Ranks
+from attfc_train.ranks.tables import load_whole_state, whole_state
 from attfc_train.step.rollback import StepStart
 from attfc_train.step.teacher import Teacher
 
@@ -48,6 +49,8 @@ class TrainState:
     """Never changes, so that neither a checkpoint nor an undone step knows it."""
     start: StepStart = field(init=False)
     """The small tensors as the step under way found them."""
+    running_statistics: list[Tensor] = field(init=False)
+    """Those of both encoders' BatchNorm layers, which several processes average."""
 
     @property
     def exported_encoder(self) -> nn.Module:
@@ -58,11 +61,15 @@ class TrainState:
 
     def __post_init__(self) -> None:
         self.start = StepStart(self._changed_before_commit())
+        self.running_statistics = [buffer for buffer in self._encoder_buffers() if buffer.is_floating_point()]
 
-    def _changed_before_commit(self) -> Iterator[Tensor]:
+    def _encoder_buffers(self) -> Iterator[Tensor]:
         yield from self.feature_encoder.buffers()
         if self.class_encoder:
             yield from self.class_encoder.class_encoder.buffers()
+
+    def _changed_before_commit(self) -> Iterator[Tensor]:
+        yield from self._encoder_buffers()
         if self.scaler:
             yield from self.scaler.state_dict().values()
 
@@ -74,12 +81,15 @@ class TrainState:
         self.start.go_back()
 
     def saved(self) -> dict[str, Any]:
-        """Return the state dict of a checkpoint: tensors, ints and dicts of them only."""
+        """Return the state dict of a checkpoint: tensors, ints and dicts of them only.
+
+        It is the same for any number of processes. All of them must call it; on others than rank 0 the head is not whole.
+        """
         return {
             "step": self.step,
             "feature_encoder": self.feature_encoder.state_dict(),
             "class_encoder": self.class_encoder.class_encoder.state_dict() if self.class_encoder else None,
-            "head": self.head.state_dict(),
+            "head": whole_state(self.head, self.ranks),
             "optimizer": self.optimizer.state_dict(),
             "rates": self.rates.state_dict(),
             "scaler": self.scaler.state_dict() if self.scaler else None,
@@ -102,7 +112,7 @@ class TrainState:
             self.class_encoder.class_encoder.load_state_dict(saved["class_encoder"])
         kept = self.head.take_over(saved["head"]) if other_container else None
         if kept is None:
-            self.head.load_state_dict(saved["head"])
+            load_whole_state(self.head, saved["head"])
         self.optimizer.load_state_dict(saved["optimizer"])
         self.rates.load_state_dict(saved.get("rates", {}))  # a checkpoint of the first release has none
         if self.scaler:

@@ -71,7 +71,8 @@ def train_step(state: TrainState, batch: Batch) -> StepMetrics:
     """Make one optimiser step on one batch (AttFC, arXiv 2503.06839); changes `state` in place."""
     with phase("input"):
         batch = _on_device(state, batch)
-        weights = state.head.begin_step(batch.labels, state.step)
+        joined_labels = state.ranks.gathered(batch.labels)
+        weights = state.ranks.own(state.head.begin_step(joined_labels, state.step))
     with phase("momentum"):
         if not state.start.is_kept:  # a repeated step has its copies already, and its class encoder has moved
             _update_class_encoder(state)
@@ -80,10 +81,11 @@ def train_step(state: TrainState, batch: Batch) -> StepMetrics:
     with phase("update"):
         loss = torch.stack([output.loss for output in outputs]).sum()
         distance = torch.stack(distances).sum() if distances else None
+        _join(state, [loss] if distance is None else [loss, distance])
         objective = _objective(state, loss, distance)
         update = _prepare_update(state, objective)
     with phase("enqueue"):
-        enqueue = _prepare_enqueue(state, batch, outputs)
+        enqueue = _prepare_enqueue(state, joined_labels, outputs)
     # From here on nothing allocates, so nothing can fail, and weights and slots change together.
     state.start.begin_commit()
     with phase("update"):
@@ -102,7 +104,11 @@ def train_step(state: TrainState, batch: Batch) -> StepMetrics:
 def _on_device(state: TrainState, batch: Batch) -> Batch:
     """Return the batch on the device, with a key for each image where images are augmented."""
     moved = batch.to(state.device)
-    return moved.with_keys(state.augmenter.keys(state.step, *batch.flips.shape)) if state.augmenter else moved
+    if state.augmenter is None:
+        return moved
+    views, num = batch.flips.shape
+    keys = state.augmenter.keys(state.step, views, num * state.ranks.size)  # an image's, by its place in the joined batch
+    return moved.with_keys(state.ranks.own(keys.t()).t())
 
 
 def _update_class_encoder(state: TrainState) -> None:
@@ -188,17 +194,25 @@ def _augmentation(state: TrainState, part: Batch, views: slice) -> Callable[[Ten
     return partial(state.augmenter, keys=part.keys[views].flatten())
 
 
+def _join(state: TrainState, losses: list[Tensor]) -> None:
+    """Add up losses and gradients of the processes, and average what their BatchNorm layers saw.
+
+    Before anything is decided by them: a gradient that overflowed on one process then does so on all, and all skip the step.
+    """
+    # A query's weight is that in the joined batch, so its loss and its gradient are the sums of all shares.
+    state.ranks.sum_in_place([*losses, *state.optimizer.gradients])
+    state.ranks.average_in_place(state.running_statistics)
+
+
 def _prepare_update(state: TrainState, loss: Tensor) -> _Update:
-    """Average over the processes, unscale, clip the feature encoder, and compute the update up to its commit."""
+    """Unscale, clip the feature encoder, and compute the update up to its commit."""
     profile = state.profile
-    # Averaged first: a gradient that overflowed on one process then does so on all, and all skip the same step.
-    state.ranks.average([loss, *state.optimizer.gradients])
     overflow = state.scaler.unscale(state.optimizer.gradients) if state.scaler else None
     norm = clip_gradients(state.feature_encoder.parameters(), profile.optim.clip_norm)
     rate = state.rates.rate(state.step)
     make = state.optimizer.prepare(rate, overflow)
     optimizer = state.optimizer
-    descent = Descent(rate, optimizer.momentum, optimizer.weight_decay, overflow, state.ranks.gathered)
+    descent = Descent(rate, optimizer.momentum, optimizer.weight_decay, overflow)
     learning = state.head.prepare_learning(descent, state.step)
     # With a scaler a gradient that is not finite is a step to skip; only many of them in a row are damage.
     bad = ~torch.isfinite(loss if state.scaler else loss + norm)
@@ -214,7 +228,7 @@ def _prepare_update(state: TrainState, loss: Tensor) -> _Update:
     return _Update(commit_update, norm, rate)
 
 
-def _prepare_enqueue(state: TrainState, batch: Batch, outputs: list[HeadOutput]) -> Enqueue:
-    """Compute what the head will remember of the step, of the batches of all processes."""
+def _prepare_enqueue(state: TrainState, joined_labels: Tensor, outputs: list[HeadOutput]) -> Enqueue:
+    """Compute what the head will remember of the step, of the joined batch."""
     centers = torch.cat([output.centers for output in outputs])
-    return state.head.prepare_enqueue(state.ranks.gathered(centers), state.ranks.gathered(batch.labels), state.step)
+    return state.head.prepare_enqueue(state.ranks.gathered(centers), joined_labels, state.step)

@@ -22,6 +22,7 @@ SHORTER = {
     "attfc_train.backbones.full_precision": "every backbone ends with it",
     "attfc_train.backbones.squeeze_excite": "two backbones have it",
     "attfc_train.data.formats.packages": "readers and writers of several formats need optional packages, and say so alike",
+    "attfc_train.data.sampling.shares": "every sampler can be shared",
     "attfc_train.heads.attention": "the head and the stored queue attend alike",
     "attfc_train.heads.dcq.head": "a head beside its settings, which AttFC's does the work of",
     "attfc_train.heads.full_fc.head": "a learned layer and nothing more",
@@ -29,12 +30,11 @@ SHORTER = {
     "attfc_train.heads.*.settings": "settings stand beside their head, in a file free of torch",
     "attfc_train.optim.torch_internals": "private names of torch, apart from everything else",
     "attfc_train.screen": "every command's console, apart from the streams, which load without rich",
-    "attfc_train.step.ranks": "the one place where processes will meet",
 }
 """Modules that may be shorter, by name or pattern, each with its reason: several callers, or a contract."""
 
-PRINTING = {"attfc_train.exits"}
-"""The rest logs, or draws with rich."""
+PRINTING = {"attfc_train.exits", "attfc_train.ranks.watch"}
+"""The second where it ends a process whose main thread waits for ever. The rest logs, or draws with rich."""
 
 MOST_FUNCTION_LINES = 40
 LONG_FUNCTIONS = {

@@ -18,7 +18,8 @@ TABLE = """
 attfc_train.errors attfc_train.units attfc_train.phase attfc_train.interrupt attfc_train.cuda_environment
 attfc_train.streams attfc_train.urls
 attfc_train.document attfc_train.files attfc_train.faults attfc_train.processes attfc_train.device_hash attfc_train.screen
-attfc_train.rounding attfc_train.exits attfc_train.command_line attfc_train.scratch attfc_train.cache_folder attfc_train.sources
+attfc_train.rounding attfc_train.ranks attfc_train.exits attfc_train.command_line attfc_train.scratch attfc_train.cache_folder
+attfc_train.sources
 attfc_train.augment attfc_train.backbones attfc_train.losses attfc_train.cluster
 attfc_train.heads
 attfc_train.profile

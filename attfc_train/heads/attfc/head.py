@@ -16,7 +16,7 @@ from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.heads.containers.container import DynamicClassContainer, FifoContainer, IdentityContainer
 from attfc_train.heads.containers.health import freshness, occupancy
 from attfc_train.heads.containers.resize import Kept, refill
-from attfc_train.heads.containers.scored import ScoredSlots, piece_of
+from attfc_train.heads.containers.scored import ScoredSlots
 from attfc_train.heads.containers.settings import ContainerSettings
 from attfc_train.heads.containers.staleness import StalenessWatch, stale_text
 from attfc_train.heads.containers.stored_queue import StoredQueueContainer
@@ -30,6 +30,7 @@ from attfc_train.losses.learning_chunked import learner
 from attfc_train.losses.margin import Margin
 from attfc_train.losses.reference import chance_loss
 from attfc_train.losses.slots import EMPTY, Slots
+from attfc_train.ranks.ranks import ALONE, Ranks
 from attfc_train.rounding import DTYPES, LARGEST
 
 
@@ -66,6 +67,7 @@ class AttFCHead(Head):
         scored: the slots that a step scores; None: all.
         slot_rate: learning rate of the slots over that of the network; 0: slots are generated alone.
         watch: warns of stale centers; None: nothing does.
+        ranks: the processes that share the container.
     """
 
     def __init__(
@@ -81,8 +83,9 @@ class AttFCHead(Head):
         scored: ScoredSlots | None = None,
         slot_rate: float = 0.0,
         watch: StalenessWatch | None = None,
+        ranks: Ranks = ALONE,
     ) -> None:
-        super().__init__()
+        super().__init__(ranks)
         self.container = container
         self.loss = loss
         self.num_references = num_references
@@ -96,7 +99,7 @@ class AttFCHead(Head):
         self._pulls: list[Pull] = []
         self.watch = watch
         self._num_queries = 0
-        """Of the last micro-batch."""
+        """Of the last micro-batch, all processes' together."""
 
     def begin_step(self, labels: Tensor, step: int) -> Tensor:
         """Return 1 / B each; without references only queries whose identity holds a slot count."""
@@ -110,13 +113,13 @@ class AttFCHead(Head):
 
     def forward(self, features: Tensor, references: Tensor, labels: Tensor, weights: Tensor, margin: Margin) -> HeadOutput:
         """See `Head.forward`."""
-        self._num_queries = len(labels)
+        self._num_queries = len(labels) * self.ranks.size
         query, lengths = unit_vectors(features)
         detached = query.detach()
         with torch.no_grad():  # centers are generated, not learned: the gradient reaches the query alone
             centers, positive = self._centers(detached, references, labels)
             margin = self.ready_margin(margin, lengths, weights > 0, lambda: (detached * positive).sum(1))
-            fresh = self._fresh(centers, labels) if self.batch_negatives else None
+            fresh = self._fresh(self.ranks.gathered(centers), self.ranks.gathered(labels)) if self.batch_negatives else None
         loss = self.loss(
             query,
             positive,
@@ -145,7 +148,7 @@ class AttFCHead(Head):
         statistics = super().prepare_learning(descent, step)
         if not self._pulls:
             return statistics
-        pull = Pull.joined(self._pulls, descent.gather)
+        pull = Pull.joined(self._pulls, self.ranks)
         # What a step with momentum moves in all, at once.
         rate = self.slot_rate * descent.rate / (1 - descent.momentum)
         descent = replace(descent, rate=rate, momentum=0.0, weight_decay=0.0)
@@ -154,7 +157,7 @@ class AttFCHead(Head):
 
     def _learned_rows(self) -> LearnedRows:
         slots = self._slots()
-        return LearnedRows(slots.values, slots.scales, None, slots.labels, are_units=True)
+        return LearnedRows(slots.values, slots.scales, None, slots.labels, are_units=True, first=slots.first)
 
     def forget_step(self) -> None:
         """See `Head.forget_step`."""
@@ -162,8 +165,7 @@ class AttFCHead(Head):
         self._pulls.clear()
 
     def _slots(self) -> Slots:
-        slots = self.container.slots
-        return slots if self._scored_now is None else piece_of(slots, self._scored_now)
+        return self.container.slots if self._scored_now is None else self.container.slots_within(self._scored_now)
 
     def _centers(self, query: Tensor, references: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Return the new centers and the positives, both unit [b, D]."""
@@ -200,13 +202,14 @@ class AttFCHead(Head):
 
     def chance_loss(self, cosine: float, margin: Margin, observed: Mapping[str, Tensor]) -> float:
         """See `Head.chance_loss`: a query is scored against the filled slots, and the micro-batch's fresh centers."""
-        slots = self._slots()
-        filled = int((slots.owners() != EMPTY).sum())
+        size = len(self.container.slot_labels)
+        scored = range(size) if self._scored_now is None else self._scored_now
+        filled = int((self.container.slot_labels[scored.start : scored.stop] != EMPTY).sum())
         others = filled - 1.0
         # While slots are free, new centers have just taken some of them, and are counted already.
-        if self.batch_negatives and filled == slots.size:
+        if self.batch_negatives and filled == len(scored):
             is_ring = isinstance(self.container, FifoContainer)  # no slot stands for an identity
-            found = 0.0 if is_ring else observed["conflict_share"].item() * slots.size / self.container.slots.size
+            found = 0.0 if is_ring else observed["conflict_share"].item() * len(scored) / size
             others += self._num_queries * (1 - found)
         return chance_loss(cosine, others, self.resting_margin(margin), self.scale)
 
@@ -230,6 +233,7 @@ def build(settings: AttFCSettings, site: HeadSite, device: torch.device) -> AttF
         scored=_scored(settings, site),
         slot_rate=settings.slot_rate,
         watch=StalenessWatch(site.batch_size, partial(stale_text, settings)),
+        ranks=site.ranks,
     )
 
 
@@ -238,7 +242,7 @@ def chosen_loss(settings: ContainerSettings, site: HeadSite, device: torch.devic
     slot_type = DTYPES[settings.storage]
     work = Workload(
         batch_size=site.micro_batch_size,
-        dcc_size=settings.num_slots,
+        dcc_size=site.ranks.shard(settings.num_slots).num,
         embedding_size=site.embedding_size,
         slot_type=slot_type,
         scaled=slot_type in LARGEST,
@@ -259,9 +263,9 @@ def _build_container(settings: AttFCSettings, site: HeadSite, device: torch.devi
     dim = site.embedding_size
     storage = settings.storage
     if settings.policy == "fifo":
-        return FifoContainer(slots, dim, storage, device=device)
+        return FifoContainer(slots, dim, storage, ranks=site.ranks, device=device)
     if settings.queue_mode == "averaged":
-        return IdentityContainer(site.num_ids, slots, dim, settings.queue_length, storage, device=device)
+        return IdentityContainer(site.num_ids, slots, dim, settings.queue_length, storage, ranks=site.ranks, device=device)
     length = int(settings.queue_length)
     temperature = settings.attention_temperature
-    return StoredQueueContainer(site.num_ids, slots, dim, length, temperature, storage, device=device)
+    return StoredQueueContainer(site.num_ids, slots, dim, length, temperature, storage, ranks=site.ranks, device=device)

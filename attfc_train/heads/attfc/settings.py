@@ -64,6 +64,11 @@ class AttFCSettings(ContainerSettings):
         return self
 
     @property
+    def is_shared(self) -> bool:
+        """See `HeadSettings.is_shared`."""
+        return True
+
+    @property
     def references_per_query(self) -> int:
         """See `HeadSettings.references_per_query`."""
         return self.num_references

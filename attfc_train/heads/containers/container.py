@@ -4,6 +4,9 @@ Two policies (docs/methods.md, "Containers"). `FifoContainer` is the paper's rin
 identity may hold several. `IdentityContainer` gives an identity one slot, refreshes it in place as a running mean, and evicts
 the slot that was updated longest ago. Both work on the device with static shapes: no host sync, no loop over samples.
 
+Several processes share the centers, which are nearly all of the memory. Labels, ages and the map of slots are the same on all,
+because all enqueue the same joined batch: what is where, and what is evicted, needs no exchange.
+
 A batch larger than the container counts as its last C samples. Legend: B samples, C slots, D dimensions.
 """
 
@@ -19,6 +22,7 @@ from torch.nn.functional import normalize
 from attfc_train.heads.containers.slot_storage import SlotStorage
 from attfc_train.heads.containers.writes import IndexCopy, IndexFill, Write, Writes, commit
 from attfc_train.losses.slots import EMPTY, Slots
+from attfc_train.ranks.ranks import ALONE, Ranks
 from attfc_train.rounding import StorageType
 
 RANDOM = -2
@@ -36,17 +40,36 @@ class DynamicClassContainer(nn.Module, ABC):
     """int32 [C]: the last optimiser step that wrote the slot; -1: none did."""
 
     def __init__(
-        self, dcc_size: int, embedding_size: int, label: int, storage: StorageType, device: torch.device | None
+        self,
+        dcc_size: int,
+        embedding_size: int,
+        label: int,
+        storage: StorageType,
+        ranks: Ranks,
+        device: torch.device | None,
     ) -> None:
         super().__init__()
-        self.centers = SlotStorage(dcc_size, embedding_size, storage, device=device)
+        self.centers = SlotStorage(dcc_size, embedding_size, storage, ranks=ranks, device=device)
         self.register_buffer("slot_labels", torch.full((dcc_size,), label, device=device))
         self.register_buffer("last_update", torch.full((dcc_size,), -1, dtype=torch.int32, device=device))
 
     @property
     def slots(self) -> Slots:
-        """The class centers as a loss scores them; views of the buffers."""
+        """The class centers as a loss scores them, of several processes this one's; views of the buffers."""
+        if self.centers.ranks.size > 1:
+            return self.slots_within(range(len(self.slot_labels)))
         return Slots(self.centers.values, self.centers.scales, self.slot_labels)
+
+    def slots_within(self, span: range) -> Slots:
+        """Return some of the slots as a loss scores them, of several processes this one's; views of the buffers.
+
+        They are numbered from the beginning of `span` on.
+        """
+        shard = self.centers.shard
+        own = shard.within(span)
+        labels = self.slot_labels[shard.first + own.start : shard.first + own.stop]
+        first = shard.first + own.start - span.start
+        return Slots(*self.centers.part(span), labels, first=first, ranks=self.centers.ranks)
 
     @abstractmethod
     def find(self, labels: Tensor) -> tuple[Tensor, Tensor]:
@@ -80,9 +103,15 @@ class FifoContainer(DynamicClassContainer):
     """The paper's ring buffer; starts full of random unit vectors, as the released code does."""
 
     def __init__(
-        self, dcc_size: int, embedding_size: int, storage: StorageType = "fp32", *, device: torch.device | None = None
+        self,
+        dcc_size: int,
+        embedding_size: int,
+        storage: StorageType = "fp32",
+        *,
+        ranks: Ranks = ALONE,
+        device: torch.device | None = None,
     ) -> None:
-        super().__init__(dcc_size, embedding_size, RANDOM, storage, device)
+        super().__init__(dcc_size, embedding_size, RANDOM, storage, ranks, device)
         self.centers.randomise()
         self.position = 0
 
@@ -161,9 +190,10 @@ class IdentityContainer(DynamicClassContainer):
         queue_length: float,
         storage: StorageType = "fp32",
         *,
+        ranks: Ranks = ALONE,
         device: torch.device | None = None,
     ) -> None:
-        super().__init__(dcc_size, embedding_size, EMPTY, storage, device)
+        super().__init__(dcc_size, embedding_size, EMPTY, storage, ranks, device)
         self.blend = 1.0 / queue_length
         # The last entry belongs to nobody: static shapes cannot leave a write out, so one that must not happen goes there.
         self.slot_of: Tensor | None
@@ -180,7 +210,8 @@ class IdentityContainer(DynamicClassContainer):
     def positive(self, query: Tensor, fresh: Tensor | None, labels: Tensor) -> Tensor:  # noqa: ARG002  # see the subclass
         """Return what the slot will hold; without fresh centers, what it holds."""
         slot, resident = self.find(labels)
-        return self.centers.read(slot) if fresh is None else self._blended(slot, resident, fresh)
+        stored = self.centers.read_for_each(slot)
+        return stored if fresh is None else self._blended(stored, resident, fresh)
 
     def prepare_enqueue(self, centers: Tensor, labels: Tensor, step: int) -> Writes:
         """See `DynamicClassContainer.prepare_enqueue`."""
@@ -201,13 +232,13 @@ class IdentityContainer(DynamicClassContainer):
         """Compute the writes of a batch's centers [B, D]; `resident`: the slot already held this identity."""
         # A running mean may move by less than a quantum, which only stochastic rounding keeps; a replaced center does not move.
         noise_step = step if self.blend < 1 else None
-        blended = self._blended(slot, resident, means)
+        blended = self._blended(self.centers.read(slot), resident, means)
         return self.centers.writes(slot, self.centers.rounded(slot, blended, noise_step))
 
-    def _blended(self, slot: Tensor, resident: Tensor, fresh: Tensor) -> Tensor:
-        """Return the running means after one more center each, unit [B, D]."""
+    def _blended(self, stored: Tensor, resident: Tensor, fresh: Tensor) -> Tensor:
+        """Return the running means [B, D] after one more center each, unit [B, D]."""
         # center + (new - center) / L = (L - 1) / L center + 1 / L new.
-        means = torch.lerp(self.centers.read(slot), fresh, self.blend)
+        means = torch.lerp(stored, fresh, self.blend)
         return normalize(torch.where(resident[:, None], means, fresh), dim=1)
 
     def _claim(self, identities: Tensor, slot: Tensor, resident: Tensor, first: Tensor) -> tuple[Tensor, Writes]:

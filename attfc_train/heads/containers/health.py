@@ -90,7 +90,7 @@ def freshness(container: Holder, centers: Tensor, labels: Tensor, step: int) -> 
     slot, resident = container.find(labels)
     counted = resident.float()
     num = counted.sum()
-    cosine = (container.centers.read(slot) * centers).sum(1)
+    cosine = (container.centers.read_for_all(slot) * centers).sum(1)
     age = (step - container.last_update[slot]).float()
     mean_cosine = (cosine * counted).sum() / num
     mean_age = (age * counted).sum() / num

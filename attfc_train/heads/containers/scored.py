@@ -10,7 +10,6 @@ import math
 from dataclasses import dataclass
 
 from attfc_train.device_hash import STEP_STRIDE, mixed_key
-from attfc_train.losses.slots import Slots
 
 STAGES = 16
 """Sizes between the first and all: each is a size of scratch memory of its own, which an allocator keeps."""
@@ -43,11 +42,3 @@ class ScoredSlots:
         stage = min(STAGES, STAGES * step // self.growing_steps) if self.growing_steps else STAGES
         share = math.pow(self.first_share, 1 - stage / STAGES)
         return max(1, min(self.size, round(share * self.size)))
-
-
-def piece_of(slots: Slots, scored: range) -> Slots:
-    """Return some of a container's slots, as a view."""
-    assert slots.labels is not None, "a container's slots have labels"
-    inside = slice(scored.start, scored.stop)
-    scales = None if slots.scales is None else slots.scales[inside]
-    return Slots(slots.values[inside], scales, slots.labels[inside])

@@ -8,6 +8,8 @@ Legend: B samples, C slots, D dimensions, L the queue length.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -16,6 +18,7 @@ from attfc_train.heads.attention import generate_class_centers
 from attfc_train.heads.containers.container import IdentityContainer
 from attfc_train.heads.containers.slot_storage import SlotStorage
 from attfc_train.heads.containers.writes import IndexCopy, Writes, commit
+from attfc_train.ranks.ranks import ALONE, Ranks
 from attfc_train.rounding import StorageType
 
 
@@ -41,18 +44,20 @@ class StoredQueueContainer(IdentityContainer):
         temperature: float,
         storage: StorageType = "fp32",
         *,
+        ranks: Ranks = ALONE,
         device: torch.device | None = None,
     ) -> None:
-        super().__init__(num_ids, dcc_size, embedding_size, queue_length, storage, device=device)
+        super().__init__(num_ids, dcc_size, embedding_size, queue_length, storage, ranks=ranks, device=device)
         self.queue_length = queue_length
         self.temperature = temperature
-        self.queue = SlotStorage(dcc_size * queue_length, embedding_size, storage, device=device)
+        rows = dcc_size * queue_length
+        self.queue = SlotStorage(rows, embedding_size, storage, ranks=ranks, unit=queue_length, device=device)
         self.register_buffer("enqueued", torch.zeros(dcc_size, dtype=torch.int32, device=device))
 
     def positive(self, query: Tensor, fresh: Tensor | None, labels: Tensor) -> Tensor:
         """Return the attention of the queries over the queues as they will be."""
         slot, resident = self.find(labels)
-        queue, present = self._queue_of(slot, resident)
+        queue, present = self._queue_of(slot, resident, self.queue.read_for_each)
         if fresh is not None:
             self._put_fresh(queue, present, self._next_place(slot, resident), fresh)
         return normalize(generate_class_centers(query, queue, self.temperature, present), dim=1)
@@ -66,7 +71,7 @@ class StoredQueueContainer(IdentityContainer):
         rows = slot * self.queue_length + place
         rounded = self.queue.rounded(rows, means)
         # The mean is of the GCCs as they will be read again, so it does not depend on when it is made.
-        queue, present = self._queue_of(slot, resident)
+        queue, present = self._queue_of(slot, resident, self.queue.read)
         self._put_fresh(queue, present, place, rounded.widened())
         return [
             *self.queue.writes(rows, rounded),
@@ -76,7 +81,7 @@ class StoredQueueContainer(IdentityContainer):
 
     def average_queues(self, slot: Tensor) -> None:
         """Make the centers of filled slots [B] the means of their queues."""
-        commit(self._average(slot, *self._queue_of(slot, torch.ones_like(slot, dtype=torch.bool))))
+        commit(self._average(slot, *self._queue_of(slot, torch.ones_like(slot, dtype=torch.bool), self.queue.read)))
 
     def _average(self, slot: Tensor, queue: Tensor, present: Tensor) -> Writes:
         """Compute the writes that make the means of `queue` [L, B, D], where `present` [L, B], the centers of slots [B]."""
@@ -92,9 +97,13 @@ class StoredQueueContainer(IdentityContainer):
         """Return where in its queue each identity's next GCC goes, int64 [B]."""
         return torch.where(resident, self.enqueued[slot].long() % self.queue_length, 0)
 
-    def _queue_of(self, slot: Tensor, resident: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the queues of slots [B], unit fp32 [L, B, D], and which places hold something, bool [L, B]."""
+    def _queue_of(self, slot: Tensor, resident: Tensor, read: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        """Return the queues of slots [B], unit fp32 [L, B, D], and which places hold something, bool [L, B].
+
+        Args:
+            read: reads rows of `queue`.
+        """
         places = torch.arange(self.queue_length, device=slot.device)[:, None]
         rows = slot * self.queue_length + places
-        queue = self.queue.read(rows.flatten()).view(*rows.shape, -1)
+        queue = read(rows.flatten()).view(*rows.shape, -1)
         return queue, (places < self.enqueued[slot]) & resident

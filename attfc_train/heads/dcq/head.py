@@ -24,11 +24,12 @@ def build(settings: DCQSettings, site: HeadSite, device: torch.device) -> AttFCH
     """Build the head for a run."""
     return AttFCHead(
         loss=chosen_loss(settings, site, device),
-        container=FifoContainer(settings.num_slots, site.embedding_size, settings.storage, device=device),
+        container=FifoContainer(settings.num_slots, site.embedding_size, settings.storage, ranks=site.ranks, device=device),
         num_references=settings.references_per_query,
         scale=settings.margin.scale,
         temperature=1.0,
         chunk=settings.chunk_slots,
         batch_negatives=False,
         watch=StalenessWatch(site.batch_size, partial(stale_text, settings)),
+        ranks=site.ranks,
     )

@@ -21,6 +21,11 @@ class DCQSettings(ContainerSettings):
     exported_encoder: Literal["feature", "class"] = "class"
 
     @property
+    def is_shared(self) -> bool:
+        """See `HeadSettings.is_shared`."""
+        return True
+
+    @property
     def references_per_query(self) -> int:
         """See `HeadSettings.references_per_query`: the one image that is the class."""
         return 1

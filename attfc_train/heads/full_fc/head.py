@@ -16,11 +16,12 @@ class FullFCHead(LearnedLayer):
 def build(settings: FullFCSettings, site: HeadSite, device: torch.device) -> FullFCHead:
     """Build the layer for a run: the passes are chosen first, because measuring them needs memory."""
     return FullFCHead(
-        passes=passes_for(settings, site, site.num_ids, device),
+        passes=passes_for(settings, site, site.ranks.shard(site.num_ids).num, device),
         num_ids=site.num_ids,
         embedding_size=site.embedding_size,
         storage=settings.storage,
         has_momentum=settings.momentum,
         rule=rule_of(settings),
+        ranks=site.ranks,
         device=device,
     )

@@ -18,6 +18,8 @@ from attfc_train.losses.learning import Descent, LearnedRows, Pull, Rule, learne
 from attfc_train.losses.learning_chunked import FILLED
 from attfc_train.losses.margin import Margin
 from attfc_train.losses.reference import chance_loss
+from attfc_train.ranks.ranks import ALONE, Ranks
+from attfc_train.ranks.shard import Shard
 from attfc_train.rounding import DTYPES, LARGEST, StorageType
 
 DEVIATION = 0.01
@@ -29,15 +31,18 @@ class LearnedLayer(Head):
 
     They take no part in autograd: a loss leaves what its queries ask of them, and `prepare_learning` makes one step of it.
 
+    Of several processes each holds, scores and moves a part of the rows (`attfc_train.ranks.shard`).
+
     Args:
         num_ids: N. embedding_size: D.
         storage: type of the rows.
         has_momentum: whether there is a buffer, [N, D] of fp32 beside fp32 rows, else of bf16.
         passes: over the rows. rule: numbers of both passes.
+        ranks: the processes that share the rows.
     """
 
     values: Tensor
-    """[N, D] in the type of the storage."""
+    """[N, D] in the type of the storage; of several processes the rows of this one."""
     scales: Tensor | None
     """fp32 [N]: row c is ``values[c] * scales[c]``; None for types that need none."""
     momentum: Tensor | None
@@ -51,14 +56,16 @@ class LearnedLayer(Head):
         has_momentum: bool,
         passes: LearnedPasses,
         rule: Rule,
+        ranks: Ranks = ALONE,
         device: torch.device | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(ranks)
+        self.shard = ranks.shard(num_ids)
         dtype = DTYPES[storage]
-        shape = num_ids, embedding_size
+        shape = self.shard.num, embedding_size
         # Parameters, which they are, that autograd and the optimiser leave alone.
         self.values = nn.Parameter(torch.empty(shape, dtype=dtype, device=device), requires_grad=False)
-        scales = nn.Parameter(torch.empty(num_ids, device=device), requires_grad=False) if dtype in LARGEST else None
+        scales = nn.Parameter(torch.empty(self.shard.num, device=device), requires_grad=False) if dtype in LARGEST else None
         self.register_parameter("scales", scales)
         narrow = None if dtype == torch.float32 else torch.bfloat16
         momentum = torch.zeros(shape, dtype=narrow, device=device) if has_momentum else None
@@ -69,13 +76,19 @@ class LearnedLayer(Head):
         """int64 [K]: the rows that the step under way scores; None: all."""
         self._pulls: list[Pull] = []
         self._num_scored = num_ids
-        """K of the last step."""
+        """Rows that the last step scored, all processes' together."""
         self._randomise()
 
     @property
     def learned_rows(self) -> LearnedRows:
         """The layer's tensors."""
-        return LearnedRows(self.values, self.scales, self.momentum)
+        return LearnedRows(self.values, self.scales, self.momentum, first=self.shard.first, ranks=self.ranks)
+
+    @property
+    def shards(self) -> Mapping[str, Shard]:
+        """See `attfc_train.ranks.tables.HoldsShards`."""
+        tables = {"values": self.values, "scales": self.scales, "momentum": self.momentum}
+        return {name: self.shard for name, table in tables.items() if table is not None and self.ranks.size > 1}
 
     @torch.no_grad()
     def _randomise(self) -> None:
@@ -105,7 +118,8 @@ class LearnedLayer(Head):
         query, lengths = unit_vectors(features)
         rows = self.learned_rows
         margin = self.ready_margin(margin, lengths, weights > 0, lambda: _cosines(query.detach(), rows, labels))
-        self._num_scored = len(self.values if self.index is None else self.index)
+        # Parts differ by a row at most.
+        self._num_scored = self.shard.total if self.index is None else len(self.index) * self.ranks.size
         loss, pull = learned_loss(self.passes.score, query, weights, rows, self.index, labels, margin, self.rule)
         self._pulls.append(pull)
         return HeadOutput(loss, query.detach()[:0])
@@ -114,7 +128,7 @@ class LearnedLayer(Head):
     def prepare_learning(self, descent: Descent, step: int) -> Writes:
         """See `Head.prepare_learning`."""
         statistics = super().prepare_learning(descent, step)
-        pull = Pull.joined(self._pulls, descent.gather)
+        pull = Pull.joined(self._pulls, self.ranks).of_part(self.shard.first)
         if self.momentum is None:
             # A gradient moves a row with momentum by rate (1 + m + m^2 + ..) = rate / (1 - m) in all; one without, at once.
             descent = replace(descent, rate=descent.rate / (1 - descent.momentum), momentum=0.0)
@@ -134,7 +148,7 @@ class LearnedLayer(Head):
 
 def _cosines(query: Tensor, rows: LearnedRows, labels: Tensor) -> Tensor:
     """Return the cosines [b] of queries with the rows of their own identities."""
-    return (query * rows.slots(labels).centers(query.dtype)).sum(1)
+    return (query * rows.own_centers(labels, query.dtype)).sum(1)
 
 
 def rule_of(settings: LearnedSettings) -> Rule:

@@ -31,6 +31,11 @@ class LearnedSettings(HeadSettings):
     """Both passes over the rows: ``triton`` (CUDA only), ``chunked`` (any device), or on CUDA whichever is measured to be
     faster."""
 
+    @property
+    def is_shared(self) -> bool:
+        """See `HeadSettings.is_shared`."""
+        return True
+
     def rows(self) -> tuple[tuple[str, str], ...]:
         """See `HeadSettings.rows`."""
         return (*super().rows(), ("learned rows", f"{self.storage}, {_buffer(self)}"))

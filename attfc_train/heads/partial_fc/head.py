@@ -18,12 +18,18 @@ from attfc_train.heads.learned.layer import LearnedLayer, passes_for, rule_of
 from attfc_train.heads.partial_fc.class_sample import draw_classes, with_positives
 from attfc_train.heads.partial_fc.settings import PartialFCSettings, num_sampled
 
+RANK_STRIDE = 0x3C6EF372
+"""Between the keys of two processes: far more than a run has steps, and apart from those of neighbouring seeds."""
+
 
 class PartialFCHead(LearnedLayer):
     """Margin softmax over K of the rows, initialised like the full layer.
 
     K is ``round(sample_rate * num_ids)``, but at least the batch size. A step scores every class of its batch, and as many
     others as make it K, drawn uniformly without repetition. The draw is a function of seed and step.
+
+    Of several processes each draws from its own rows, as the released code does: the same share of them, and those of its
+    identities in the joined batch. So the draw depends on the number of processes, and every one scores as many rows.
 
     Args:
         num_ids: rows.
@@ -44,15 +50,20 @@ class PartialFCHead(LearnedLayer):
         weights = super().begin_step(labels, step)
         num_ids = self.values.shape[0]
         count = num_sampled(num_ids, self.sample_rate, len(labels))
+        key = self.seed * STEP_STRIDE + step + self.ranks.rank * RANK_STRIDE
         # The key is the step's, not a generator's: a repeated or resumed step draws the same classes. An odd stride: runs of
         # different seeds draw from places far apart among the 2^32 keys.
-        self.index = with_positives(draw_classes(num_ids, count, self.seed * STEP_STRIDE + step, labels.device), labels)
+        classes = draw_classes(num_ids, count, key, labels.device)
+        if self.ranks.size > 1:
+            places, inside = self.shard.places(labels)
+            labels = torch.where(inside, places, classes[0])  # others count as a class that is drawn already
+        self.index = with_positives(classes, labels)
         return weights
 
 
 def build(settings: PartialFCSettings, site: HeadSite, device: torch.device) -> PartialFCHead:
     """Build the layer for a run: the passes are chosen first, because measuring them needs memory."""
-    num_scored = settings.num_sampled(site.num_ids, site.batch_size)
+    num_scored = settings.num_sampled(site.ranks.shard(site.num_ids).num, site.batch_size)
     return PartialFCHead(
         passes=passes_for(settings, site, num_scored, device),
         num_ids=site.num_ids,
@@ -62,5 +73,6 @@ def build(settings: PartialFCSettings, site: HeadSite, device: torch.device) -> 
         storage=settings.storage,
         has_momentum=settings.momentum,
         rule=rule_of(settings),
+        ranks=site.ranks,
         device=device,
     )

@@ -221,30 +221,6 @@ def test_no_overflow_is_the_step_without_the_flag(storage: StorageType) -> None:
 
 
 @pytest.mark.parametrize("storage", STORAGES)
-def test_other_processes_are_as_good_as_a_larger_batch(storage: StorageType) -> None:
-    """Two processes of 4 queries each make the step of one of 8."""
-    whole, half = (layer_of(30, 8, storage) for _ in range(2))
-    features, labels = torch.randn(8, 8), torch.randint(30, (8,))
-    make_step(whole, features, labels, 0, ARCFACE, DESCENT)
-    pulls = []
-    other = layer_of(30, 8, storage)
-    for layer, part in ((other, slice(4, 8)), (half, slice(4))):
-        weights = layer.begin_step(labels[part], 0)
-        layer(features[part], torch.empty(0), labels[part], weights, ARCFACE)
-        pulls.append(layer._pulls[0])
-    packed = torch.cat([pulls[0].query, pulls[0].offset[:, None], pulls[0].own[:, None]], dim=1)
-
-    def gather(rows: Tensor) -> Tensor:
-        return torch.cat([rows, pulls[0].labels if rows.dtype == torch.int64 else packed])
-
-    for write in half.prepare_learning(Descent(0.02, MOMENTUM, DECAY, gather=gather), 0):
-        write.make()
-    slack = float(quantum_of(whole, rows_of(whole)).max()) if storage != "fp32" else 1e-6
-    torch.testing.assert_close(rows_of(half), rows_of(whole), rtol=1e-5, atol=1.1 * slack)
-    assert (rows_of(half) != rows_of(whole)).double().mean() < 0.1 or storage == "fp32"
-
-
-@pytest.mark.parametrize("storage", STORAGES)
 @pytest.mark.parametrize("settings_of", [FullFCSettings, PartialFCSettings])
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("accumulation", [1, 2])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,13 +11,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from attfc_train.heads.attfc.head import AttFCHead
-from attfc_train.heads.containers.container import IdentityContainer
+from attfc_train.ranks.ranks import Ranks
 from attfc_train.step.build import build
-from attfc_train.step.ranks import Ranks
 from attfc_train.step.step import train_step
 from tests.train.profiles import HEADS, random_batch, small_profile
 from tests.train.run.failing import CPU
@@ -26,11 +25,14 @@ class RecordingRanks(Ranks):
     """One process that writes down what it would exchange."""
 
     calls: list[str] = field(default_factory=list)
-    averaged: list[Tensor] = field(default_factory=list)
+    summed_up: list[Tensor] = field(default_factory=list)
 
-    def average(self, tensors: Sequence[Tensor]) -> None:
+    def sum_in_place(self, tensors: Sequence[Tensor]) -> None:
+        self.calls.append("sum")
+        self.summed_up.extend(tensor.detach().clone() for tensor in tensors)
+
+    def average_in_place(self, tensors: Sequence[Tensor]) -> None:
         self.calls.append("average")
-        self.averaged.extend(tensor.detach().clone() for tensor in tensors)
 
     def gathered(self, rows: Tensor) -> Tensor:
         self.calls.append("gathered")
@@ -39,28 +41,25 @@ class RecordingRanks(Ranks):
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("accumulation", [1, 4])
-def test_a_step_exchanges_once_whatever_its_parts(head: str, accumulation: int) -> None:
-    """Catches an average per micro-batch, and a gradient or selected rows that stay the process's own."""
+def test_a_step_adds_up_once_whatever_its_parts(head: str, accumulation: int) -> None:
+    """Catches a sum per micro-batch, and a gradient that stays the process's own."""
     ranks = RecordingRanks()
     profile = small_profile(head, accumulation=accumulation, batch_size=16)  # a half of a pair in 4 parts has 2 images each
     state = build(profile, CPU, ranks)
     metrics = train_step(state, random_batch(profile))
-    is_learned = bool(list(state.head.parameters())) or "learned" in head  # what the queries ask of rows, and of which
-    has_statistics = state.head.running is not None
-    assert ranks.calls == ["average", *["gathered"] * ((4 if is_learned else 2) + has_statistics)]
-    loss, *gradients = ranks.averaged
+    assert [call for call in ranks.calls if call != "gathered"] == ["sum", "average"]
+    loss, *gradients = ranks.summed_up
     assert torch.equal(loss, metrics.loss)
-    trained = [parameter for parameter in state.optimizer.parameters if parameter.requires_grad]
-    assert len(gradients) == len(trained)
+    assert len(gradients) == len(state.optimizer.parameters)
 
 
-def test_gradients_are_averaged_before_they_are_clipped() -> None:
+def test_gradients_are_added_up_before_they_are_clipped() -> None:
     """Catches clipping by one process's norm: the clipped norm would be 0.01."""
     ranks = RecordingRanks()
     profile = small_profile("full_fc", clip_norm=0.01)
     state = build(profile, CPU, ranks)
     metrics = train_step(state, random_batch(profile))
-    _, *gradients = ranks.averaged
+    _, *gradients = ranks.summed_up
     encoder = {id(parameter) for parameter in state.feature_encoder.parameters()}
     whole = zip(state.optimizer.parameters, gradients, strict=True)
     norm = torch.stack([gradient.norm() for parameter, gradient in whole if id(parameter) in encoder]).norm()
@@ -69,9 +68,9 @@ def test_gradients_are_averaged_before_they_are_clipped() -> None:
 
 
 class OverflowElsewhere(Ranks):
-    """Another process's gradients overflowed, so the mean is infinite."""
+    """Another process's gradients overflowed, so the sum is infinite."""
 
-    def average(self, tensors: Sequence[Tensor]) -> None:
+    def sum_in_place(self, tensors: Sequence[Tensor]) -> None:
         tensors[-1].fill_(torch.inf)
 
 
@@ -85,33 +84,6 @@ def test_an_overflow_of_another_process_skips_the_step_here() -> None:
     train_step(state, random_batch(profile))
     assert state.scaler.scale == 32
     assert all(map(torch.equal, state.feature_encoder.parameters(), before))
-
-
-@dataclass(frozen=True)
-class TwoProcesses(Ranks):
-    """The rows of a second process come behind those of this one."""
-
-    centers: Tensor = field(default_factory=lambda: normalize(torch.ones(2, 32), dim=1))
-    labels: Tensor = field(default_factory=lambda: torch.tensor([38, 39]))
-
-    def gathered(self, rows: Tensor) -> Tensor:
-        return torch.cat([rows, self.labels if rows.dtype == torch.int64 else self.centers])
-
-
-def test_the_centers_of_all_processes_are_enqueued() -> None:
-    """Catches a container that knows its own process's identities only."""
-    profile = small_profile("identity")
-    batch = random_batch(profile)
-    batch.labels.remainder_(38)
-    state = build(profile, CPU, TwoProcesses())
-    train_step(state, batch)
-    assert isinstance(state.head, AttFCHead)
-    container = state.head.container
-    assert isinstance(container, IdentityContainer)
-    held = set(container.slot_labels[container.slot_labels >= 0].tolist())
-    assert held == set(batch.labels.tolist()) | {38, 39}
-    slots, _ = container.find(torch.tensor([38, 39]))
-    torch.testing.assert_close(container.centers.read(slots), TwoProcesses().centers)
 
 
 class CountedOperators(TorchDispatchMode):
@@ -128,15 +100,25 @@ def test_one_process_dispatches_no_operator() -> None:
     """Catches a copy, or a division by one, that every step of every run would pay for."""
     rows = torch.randn(3, 4)
     before = rows.clone()
+    ranks = Ranks()
     with CountedOperators() as counted:
-        Ranks().average([rows])
-        same = Ranks().gathered(rows)
+        ranks.sum_in_place([rows])
+        ranks.average_in_place([rows])
+        exchanged = [
+            ranks.gathered(rows),
+            ranks.own(rows),
+            ranks.share_of_sum(rows),
+            ranks.summed(rows),
+            ranks.largest(rows),
+            ranks.collected(rows, ranks.shard(3)),
+        ]
     assert counted.count == 0
-    assert same is rows
+    assert all(same is rows for same in exchanged)
     assert torch.equal(rows, before)
 
 
-@pytest.mark.parametrize(("rank", "size"), [(0, 2), (1, 2), (1, 1)])
-def test_several_processes_are_refused_until_they_can_train(rank: int, size: int) -> None:
-    with pytest.raises(AssertionError, match="several processes"):
-        Ranks(rank, size)
+def test_one_process_does_not_load_torch_distributed() -> None:
+    """Catches an import that every run and every command would pay for; torch itself loads some of the package's modules."""
+    code = "import sys, attfc_train.step.build, attfc_train.run.run; print('attfc_train.ranks.group' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

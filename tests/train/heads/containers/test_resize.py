@@ -73,7 +73,7 @@ def test_queues_keep_their_newest_centers(history: History, old_length: int, new
     refill(new, old.state_dict())
     for label, (_, center, _) in oracle.held.items():
         slot = new.find(torch.tensor([label]))[0]
-        queue, present = new._queue_of(slot, torch.tensor([True]))
+        queue, present = new._queue_of(slot, torch.tensor([True]), new.queue.read)
         expected = oracle.queues[label][-min(old_length, new_length) :]
         actual = queue[present].numpy()
         assert len(actual) == len(expected)
@@ -83,7 +83,7 @@ def test_queues_keep_their_newest_centers(history: History, old_length: int, new
         fresh = normalize(torch.ones(1, DIM), dim=1)
         new.enqueue(fresh, torch.tensor([label]), 50)
         if len(expected) == new_length and new_length > 1:
-            queue, _ = new._queue_of(slot, torch.tensor([True]))
+            queue, _ = new._queue_of(slot, torch.tensor([True]), new.queue.read)
             oldest = torch.tensor(expected[0], dtype=torch.float32)
             assert not torch.isclose(queue[:, 0], oldest, atol=1e-5).all(1).any(), "the oldest made way"
 
@@ -98,7 +98,7 @@ def test_queue_modes_become_each_other() -> None:
     for label, (_, center, _) in oracle.held.items():
         slot = back.find(torch.tensor([label]))[0]
         np.testing.assert_allclose(back.centers.read(slot)[0], center, atol=2e-6)
-        queue, present = stored._queue_of(stored.find(torch.tensor([label]))[0], torch.tensor([True]))
+        queue, present = stored._queue_of(stored.find(torch.tensor([label]))[0], torch.tensor([True]), stored.queue.read)
         assert present.sum() == 1
         np.testing.assert_allclose(queue[0, 0], center, atol=2e-6)
 

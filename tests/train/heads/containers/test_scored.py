@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from attfc_train.heads.attfc.head import AttFCHead
 from attfc_train.heads.containers.container import IdentityContainer
-from attfc_train.heads.containers.scored import STAGES, ScoredSlots, piece_of
+from attfc_train.heads.containers.scored import STAGES, ScoredSlots
 from attfc_train.losses.container_loss import IMPLEMENTATIONS
 from attfc_train.losses.margin import Margin
 from attfc_train.losses.slots import Slots
@@ -86,8 +86,9 @@ def test_against_logits_written_out(dcc_size: int, batch_negatives: bool) -> Non
 
 def test_a_piece_is_a_view() -> None:
     """Catches a copy of the container at every step."""
-    slots = Slots(torch.randn(10, 4), torch.rand(10), torch.arange(10))
-    piece = piece_of(slots, range(3, 7))
+    container = IdentityContainer(10, 10, 4, 1, "int8")
+    slots = Slots(container.centers.values, container.centers.scales, container.slot_labels.copy_(torch.arange(10)))
+    piece = container.slots_within(range(3, 7))
     assert piece.values.data_ptr() == slots.values[3].data_ptr()
     assert piece.size == 4
     assert piece.labels is not None

@@ -1,0 +1,131 @@
+"""Several processes that exchange tensors by torch.distributed: NCCL between GPUs, gloo between CPUs.
+
+Each method is a collective: all processes call the same ones in the same order, with tensors of the same shape.
+
+Legend: B rows of the joined batch, b = B / K of one process, K processes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from attfc_train.ranks.ranks import Ranks
+from attfc_train.ranks.shard import Shard
+
+BUCKET_BYTES = 64 * 2**20
+"""Tensors that are summed at a time: the scratch memory of an exchange, and large enough for the links' full speed."""
+
+
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessRanks(Ranks):
+    """A process of the default process group, which exists.
+
+    Args:
+        hosts: a group of the same processes that exchanges what the hosts must know, by gloo; None: the default one.
+    """
+
+    hosts: dist.ProcessGroup | None = None
+
+    def told(self, value: _Value) -> _Value:
+        """See `Ranks.told`."""
+        values = [value if self.is_first else None]
+        dist.broadcast_object_list(values, 0, self.hosts)
+        result: _Value = values[0]  # type: ignore[assignment]  # rank 0's is no None
+        return result
+
+    def agreed(self, number: int) -> int:
+        """See `Ranks.agreed`."""
+        value = torch.tensor(number)
+        dist.all_reduce(value, dist.ReduceOp.MAX, self.hosts)
+        return int(value)
+
+    def sum_in_place(self, tensors: Sequence[Tensor]) -> None:
+        """See `Ranks.sum_in_place`."""
+        with torch.no_grad():
+            for bucket in _buckets(tensors):
+                flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
+                dist.all_reduce(flat)
+                parts = flat.split([tensor.numel() for tensor in bucket])
+                for tensor, part in zip(bucket, parts, strict=True):
+                    tensor.copy_(part.view_as(tensor))
+
+    def average_in_place(self, tensors: Sequence[Tensor]) -> None:
+        """See `Ranks.average_in_place`."""
+        self.sum_in_place(tensors)
+        for tensor in tensors:
+            tensor.mul_(1 / self.size)
+
+    def gathered(self, rows: Tensor) -> Tensor:
+        """See `Ranks.gathered`."""
+        if rows.numel() == 0:  # a head that remembers nothing: all processes have as many
+            return rows
+        parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(self.size)]
+        dist.all_gather(parts, rows.contiguous())
+        # Row i of rank r is row i K + r of the joined batch.
+        return torch.stack(parts, dim=1).flatten(0, 1)
+
+    def own(self, joined: Tensor) -> Tensor:
+        """See `Ranks.own`."""
+        return joined[self.rank :: self.size].contiguous()
+
+    def share_of_sum(self, summands: Tensor) -> Tensor:
+        """See `Ranks.share_of_sum`."""
+        by_rank = summands.view(-1, self.size, *summands.shape[1:]).transpose(0, 1).contiguous()
+        if dist.get_backend() == "gloo":  # which has no reduce-scatter of its own
+            dist.all_reduce(by_rank)
+            return by_rank[self.rank]
+        share = torch.empty_like(by_rank[0])
+        dist.reduce_scatter_tensor(share, by_rank)
+        return share
+
+    def summed(self, summand: Tensor) -> Tensor:
+        """See `Ranks.summed`."""
+        total = summand.clone()
+        dist.all_reduce(total)
+        return total
+
+    def largest(self, value: Tensor) -> Tensor:
+        """See `Ranks.largest`."""
+        largest = value.clone()
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        return largest
+
+    def collected(self, rows: Tensor, shard: Shard) -> Tensor | None:
+        """See `Ranks.collected`; some rows at a time, so that a device needs no second copy."""
+        row_bytes = max(1, rows[:1].nbytes)
+        at_a_time = max(1, BUCKET_BYTES // row_bytes)
+        if self.rank != 0:
+            for piece in rows.split(at_a_time):
+                dist.send(piece.contiguous().view(torch.uint8), 0)
+            return None
+        table = torch.empty(shard.total, *rows.shape[1:], dtype=rows.dtype)
+        table[: shard.num].copy_(rows)
+        for rank in range(1, self.size):
+            other = shard.of_rank(rank, self.size)
+            for piece in table[other.first : other.stop].split(at_a_time):
+                received = torch.empty(piece.shape, dtype=piece.dtype, device=rows.device)
+                dist.recv(received.view(torch.uint8), rank)
+                piece.copy_(received)
+        return table
+
+
+def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Yield the tensors in order, several at a time: each bucket of one dtype and, unless it is one tensor, of bounded size."""
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        fits = sum(other.nbytes for other in bucket) + tensor.nbytes <= BUCKET_BYTES
+        if bucket and (not fits or bucket[0].dtype != tensor.dtype):
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket

@@ -1,0 +1,169 @@
+"""How the processes of a run meet: ``torchrun`` starts them, and says in the environment who each of them is.
+
+``RANK``, ``WORLD_SIZE`` and ``LOCAL_RANK`` are the place of a process, ``MASTER_ADDR`` and ``MASTER_PORT`` where all meet.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+
+from attfc_train.errors import AttfcError, UsageError
+from attfc_train.ranks.ranks import ALONE, Ranks
+from attfc_train.ranks.watch import Peer, Watch
+
+MEET_TIMEOUT = timedelta(minutes=10)
+"""For slow starts: every process loads torch and looks for its data."""
+EXCHANGE_TIMEOUT = timedelta(days=7)
+"""An exchange is not what finds a process that is gone (`attfc_train.ranks.watch`); rank 0 may verify for hours meanwhile."""
+VERDICT_SECONDS = 10.0
+"""For the news of a loss, once an exchange has failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """The place of a process among those that torchrun started."""
+
+    rank: int
+    size: int
+    local_rank: int
+    """Number of the process on its machine, and of its GPU."""
+    address: str
+    """Of rank 0's machine."""
+
+
+def place(environment: Mapping[str, str]) -> Place | None:
+    """Return this process's place; None: it trains alone.
+
+    Raises:
+        UsageError: the environment says half of it, or nonsense.
+    """
+    if environment.get("WORLD_SIZE", "1") == "1":
+        return None
+    try:
+        rank, size, local_rank = (int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+        address = environment["MASTER_ADDR"]
+        if not 0 <= rank < size or local_rank < 0 or not environment["MASTER_PORT"].isdecimal():
+            raise ValueError
+    except (KeyError, ValueError) as error:
+        given = {name: environment.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")}
+        raise UsageError(
+            "RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT must be set together",
+            ", ".join(f"{name}={value}" for name, value in given.items()),
+            "Start with torchrun --nproc-per-node K -m attfc_train ..., or unset WORLD_SIZE.",
+        ) from error
+    return Place(rank, size, local_rank, address)
+
+
+def device_for(name: str, here: Place | None) -> str:
+    """Return the device of a process: of several on one machine each has the GPU of its local rank.
+
+    Raises:
+        UsageError: all of them would have the same GPU.
+    """
+    if here is None or name.startswith("cpu"):
+        return name
+    if ":" in name:
+        got = f"'{name}' for {here.size} processes"
+        raise UsageError("--device must leave the GPU to torchrun", got, "Leave it out; CUDA_VISIBLE_DEVICES chooses GPUs.")
+    import torch
+
+    return f"cuda:{here.local_rank}" if name == "cuda" or torch.cuda.is_available() else "cpu"
+
+
+@contextmanager
+def together(here: Place | None, device: str, how_to_go_on: str) -> Iterator[Ranks]:
+    """Meet the other processes, and leave with them: with the first error, which one of them tells.
+
+    Args:
+        device: value of ``--device``, the same on all.
+        how_to_go_on: a sentence for the user who has lost a process.
+
+    Raises:
+        AttfcError: on the process that tells it. The others raise a `SystemExit` with its exit code.
+    """
+    if here is None:
+        yield ALONE
+        return
+    import torch.distributed as dist
+
+    from attfc_train.ranks.group import ProcessRanks
+
+    backend = "nccl" if device_for(device, here).startswith("cuda") else "gloo"
+    with _silent_warnings():
+        dist.init_process_group(backend, rank=here.rank, world_size=here.size, timeout=MEET_TIMEOUT)
+        hosts = dist.new_group(backend="gloo", timeout=EXCHANGE_TIMEOUT)
+    ranks = ProcessRanks(here.rank, here.size, hosts)
+    watch = Watch(here.rank, _connected(here, ranks), how_to_go_on)
+    try:
+        yield ranks
+    except AttfcError as error:
+        _tell(watch, error)
+    except RuntimeError as error:  # such as an exchange with a process that is gone
+        verdict = watch.verdict(VERDICT_SECONDS)
+        if verdict is None:
+            raise
+        _tell(watch, verdict, error)
+    watch.leave()
+    dist.destroy_process_group()
+
+
+def _tell(watch: Watch, error: AttfcError, cause: BaseException | None = None) -> None:
+    """Leave with an error: rank 0 raises it, the others send it there and leave silently."""
+    speaks = watch.rank == 0 or (watch.verdict(0) is not None and watch.speaks)
+    watch.leave(error)
+    if speaks:
+        raise error from cause
+    sys.stdout.flush()
+    raise SystemExit(error.exit_code)
+
+
+@contextmanager
+def _silent_warnings() -> Iterator[None]:
+    """Leave out what torch says of NCCL's device, which is set already."""
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def _connected(here: Place, ranks: Ranks) -> list[Peer]:
+    """Return connections between rank 0 and all others."""
+    if here.rank == 0:
+        with socket.create_server(("", 0), backlog=here.size) as server:
+            server.settimeout(MEET_TIMEOUT.total_seconds())
+            ranks.told(server.getsockname()[1])
+            peers = []
+            for _ in range(here.size - 1):
+                connection, _ = server.accept()
+                peers.append(Peer(int.from_bytes(_read(connection, 4), "big"), _kept(connection)))
+        return peers
+    connection = socket.create_connection((here.address, ranks.told(0)), MEET_TIMEOUT.total_seconds())
+    connection.sendall(here.rank.to_bytes(4, "big"))
+    return [Peer(0, _kept(connection))]
+
+
+def _read(connection: socket.socket, count: int) -> bytes:
+    content = b""
+    while len(content) < count:
+        more = connection.recv(count - len(content))
+        if not more:
+            break
+        content += more
+    return content
+
+
+def _kept(connection: socket.socket) -> socket.socket:
+    """Return a connection that is never given up, and notices within half a minute when the other machine is gone."""
+    connection.settimeout(None)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
+        with contextlib.suppress(OSError, AttributeError):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    return connection

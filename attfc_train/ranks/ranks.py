@@ -1,0 +1,94 @@
+"""The processes of a run as a train step sees them; here the one process that trains alone.
+
+Everything that processes exchange goes through a `Ranks`. For one process each method returns what it got: it dispatches no
+operator, and torch.distributed is not loaded (`attfc_train.ranks.group` is the other implementation).
+
+A step's *joined batch* is what one process alone would train on. Of K processes, rank r has its rows r, r + K, r + 2 K ... So a
+part of the joined batch is made of the same part of every process's share, whatever their number.
+
+Legend: B rows of the joined batch, b = B / K of one process, D dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from attfc_train.ranks.shard import Shard
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_Value = TypeVar("_Value")
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """A process among equal ones.
+
+    Args:
+        rank: number of this process, from 0 on.
+        size: K, number of processes.
+    """
+
+    rank: int = 0
+    size: int = 1
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this process speaks for all: it writes, evaluates and prints."""
+        return self.rank == 0
+
+    def told(self, value: _Value) -> _Value:
+        """Return rank 0's value, which must pickle; on the host, and all processes wait for each other."""
+        return value
+
+    def agreed(self, number: int) -> int:
+        """Return the largest number that a process gives; on the host, and all processes wait for each other."""
+        return number
+
+    def shard(self, total: int, unit: int = 1) -> Shard:
+        """Return which of `total` rows of a table this process holds; `unit` rows are not torn apart."""
+        return Shard.of(total, self.rank, self.size, unit)
+
+    def sum_in_place(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each floating-point tensor by its sum over all processes."""
+        del tensors
+
+    def average_in_place(self, tensors: Sequence[Tensor]) -> None:
+        """Replace each floating-point tensor by its mean over all processes."""
+        del tensors
+
+    def gathered(self, rows: Tensor) -> Tensor:
+        """Return the rows [B, ...] of the joined batch, of which this process gives [b, ...]."""
+        return rows
+
+    def own(self, joined: Tensor) -> Tensor:
+        """Return this process's rows [b, ...] of the joined batch's [B, ...]."""
+        return joined
+
+    def share_of_sum(self, summands: Tensor) -> Tensor:
+        """Return this process's rows [b, ...] of the sum over all processes of summands [B, ...]."""
+        return summands
+
+    def summed(self, summand: Tensor) -> Tensor:
+        """Return the sum over all processes."""
+        return summand
+
+    def largest(self, value: Tensor) -> Tensor:
+        """Return the largest of all processes' values, element by element."""
+        return value
+
+    def collected(self, rows: Tensor, shard: Shard) -> Tensor | None:
+        """Return the whole table [total, ...] on rank 0, on the CPU; None on the others.
+
+        Args:
+            rows: this process's [shard.num, ...], of any dtype.
+        """
+        del shard
+        return rows
+
+
+ALONE = Ranks()
+"""The one process of a run."""

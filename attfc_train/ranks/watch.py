@@ -1,0 +1,146 @@
+"""The end of a run of several processes: whoever fails or is killed, all leave within seconds, and one message says why.
+
+Every process keeps a connection to rank 0. The system closes the connections of a process that ends, however it ends, so
+nobody waits for a time-out: rank 0 sees who is gone, tells the others, and speaks for all; where rank 0 itself is gone, rank 1
+does. A thread watches, because a process may be waiting for another one in an exchange that never ends. It gives its process
+`GRACE` seconds to leave by itself, and then ends it.
+
+A line is JSON: ``{"failed": [rule, got, remedy], "code": N}`` from a process that cannot go on, ``{"done": 1}`` from one that
+has no more to do, ``{"leave": N}`` from rank 0 to all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import socket
+import sys
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+from attfc_train.errors import AttfcError, LostProcessError
+
+GRACE = 3.0
+"""Seconds for what a process still does: to tell its error, to end the write of a file."""
+_LONGEST_LINE = 65536
+
+
+class OtherProcessError(AttfcError):
+    """An error of another process, as that one would have told it.
+
+    Args:
+        code: the exit code.
+    """
+
+    def __init__(self, rule: str, got: str, remedy: str, code: int) -> None:
+        super().__init__(rule, got, remedy)
+        self.exit_code = code  # type: ignore[misc]  # that of whatever happened there
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Another process at the other end of a connection."""
+
+    rank: int
+    connection: socket.socket
+
+    def send(self, **line: Any) -> None:
+        """Send a line, if anybody is there."""
+        with contextlib.suppress(OSError):
+            self.connection.sendall(json.dumps(line).encode() + b"\n")
+
+
+class Watch:
+    """A thread that ends this process when another one of the run is gone.
+
+    Args:
+        rank: of this process.
+        peers: of rank 0 all others, of the others rank 0.
+        how_to_go_on: what the user does after a loss, a sentence.
+    """
+
+    def __init__(self, rank: int, peers: list[Peer], how_to_go_on: str = "Continue the run with --resume.") -> None:
+        self.rank = rank
+        self.how_to_go_on = how_to_go_on
+        self._peers = peers
+        self._verdict: AttfcError | None = None
+        self._has_verdict = threading.Event()
+        self._is_leaving = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="ranks-watch", daemon=True)
+        self._thread.start()
+
+    def verdict(self, seconds: float) -> AttfcError | None:
+        """Return why all must leave, waiting for it; None: nobody is gone."""
+        self._has_verdict.wait(seconds)
+        return self._verdict
+
+    def leave(self, error: AttfcError | None = None) -> None:
+        """Say that this process leaves by itself, without an error or because of one."""
+        self._is_leaving.set()
+        for peer in self._peers:
+            if error is None:
+                peer.send(done=1)
+            elif self.rank == 0:
+                peer.send(leave=error.exit_code)
+            else:
+                peer.send(failed=[error.rule, error.got, error.remedy], code=error.exit_code)
+                peer.send(done=1)
+
+    def _watch(self) -> None:
+        """Read lines until all others are done; decide at the first that tells of a failure, or at a lost connection."""
+        with selectors.DefaultSelector() as selector:
+            for peer in self._peers:
+                selector.register(peer.connection, selectors.EVENT_READ, peer)
+            while selector.get_map() and self._verdict is None:
+                for key, _ in selector.select():
+                    if not self._hear(key.data):
+                        selector.unregister(key.fileobj)
+        if self._verdict is not None:
+            self._end(self._verdict)
+
+    def _hear(self, peer: Peer) -> bool:
+        """Take note of what a peer says; return whether it may say more."""
+        try:
+            text = peer.connection.recv(_LONGEST_LINE).decode(errors="replace")
+        except OSError:
+            text = ""
+        lines = [json.loads(line) for line in text.splitlines()]  # a line is short: it comes in one piece
+        for line in lines:
+            if "failed" in line:
+                rule, got, remedy = line["failed"]
+                self._decide(OtherProcessError(rule, got, remedy, line["code"]))
+            elif "leave" in line:
+                self._decide(OtherProcessError("all processes leave together", "an error of another one", "", line["leave"]))
+        is_done = any("done" in line for line in lines)
+        if not lines:
+            self._decide(self._lost(peer.rank))
+        return bool(lines) and not is_done
+
+    def _lost(self, rank: int) -> LostProcessError:
+        rule = "all processes of a run must stay to its end"
+        return LostProcessError(rule, f"the loss of rank {rank}, which was killed or whose machine is gone", self.how_to_go_on)
+
+    def _decide(self, verdict: AttfcError) -> None:
+        if self._verdict is not None:
+            return
+        self._verdict = verdict
+        if self.rank == 0:
+            for peer in self._peers:
+                peer.send(leave=verdict.exit_code)
+        self._has_verdict.set()
+
+    @property
+    def speaks(self) -> bool:
+        """Whether this process tells the user of the verdict."""
+        return self.rank == 0 or (self.rank == 1 and isinstance(self._verdict, LostProcessError))
+
+    def _end(self, verdict: AttfcError) -> None:
+        """End this process, unless it leaves by itself."""
+        if self._is_leaving.wait(GRACE):
+            return
+        if self.speaks:
+            print(f"error: {verdict}", file=sys.stderr, flush=True)
+        os._exit(verdict.exit_code)  # its main thread may wait in an exchange for ever

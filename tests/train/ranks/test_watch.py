@@ -1,0 +1,201 @@
+"""Whoever fails or is killed, all leave, and one message says why."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from attfc_train.errors import DataError, LostProcessError, UsageError
+from attfc_train.profile.file import save_profile
+from attfc_train.ranks import watch
+from attfc_train.ranks.launch import Place, device_for, place
+from attfc_train.ranks.watch import Peer, Watch
+from attfc_train.run.checkpoint import load_checkpoint
+from tests.train.ranks.test_runs import profile_of
+
+SECONDS = 90
+
+
+Connected = Callable[[], tuple[socket.socket, socket.socket]]
+
+
+@pytest.fixture
+def connected() -> Iterator[Connected]:
+    """Makes two ends of a connection, which are closed after the test."""
+    with contextlib.ExitStack() as stack:
+
+        def pair() -> tuple[socket.socket, socket.socket]:
+            here, there = socket.socketpair()
+            return stack.enter_context(here), stack.enter_context(there)
+
+        yield pair
+
+
+@pytest.fixture
+def ended(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Codes with which the watch would have ended the process, at once."""
+    codes: list[int] = []
+    monkeypatch.setattr(watch, "GRACE", 0.05)
+    monkeypatch.setattr(watch.os, "_exit", codes.append)
+    return codes
+
+
+# Catches a loss that nobody notices, and one that is taken for the end of another process's work.
+def test_a_lost_process_ends_the_others(ended: list[int], connected: Connected, capfd: pytest.CaptureFixture[str]) -> None:
+    here, there = connected()
+    other, kept = connected()
+    Watch(0, [Peer(1, here), Peer(2, other)], "Go on so.")
+    there.close()
+    assert kept.recv(1000) == b'{"leave": 13}\n'
+    deadline = time.monotonic() + 5
+    while not ended and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert ended == [LostProcessError.exit_code]
+    assert capfd.readouterr().err == (
+        "error: all processes of a run must stay to its end, but got the loss of rank 1, which was killed or whose machine is "
+        "gone. Go on so.\n"
+    )
+
+
+def test_who_is_done_is_not_lost(ended: list[int], connected: Connected) -> None:
+    here, there = connected()
+    first = Watch(0, [Peer(1, here)])
+    other = Watch(1, [Peer(0, there)])
+    other.leave()
+    first.leave()
+    assert first.verdict(0.2) is None
+    assert other.verdict(0.2) is None
+    assert ended == []
+
+
+def test_an_error_is_told_by_rank_0_with_its_code(ended: list[int], connected: Connected) -> None:
+    here, there = connected()
+    first = Watch(0, [Peer(1, here)])
+    other = Watch(1, [Peer(0, there)])
+    other.leave(DataError("a rule", "a value", "A remedy."))
+    verdict = first.verdict(5)
+    assert str(verdict) == "a rule, but got a value. A remedy."
+    assert verdict is not None
+    assert verdict.exit_code == DataError.exit_code
+    first.leave(verdict)  # it raises the error itself: the watch does not end the process
+    time.sleep(0.2)
+    assert ended == []
+
+
+def test_the_place_is_what_torchrun_says() -> None:
+    given = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "node0", "MASTER_PORT": "29500"}
+    assert place(given) == Place(3, 8, 1, "node0")
+    assert place({}) is None
+    assert place({**given, "WORLD_SIZE": "1"}) is None
+    for name, value in (("RANK", "8"), ("RANK", "x"), ("LOCAL_RANK", "-1"), ("MASTER_PORT", "")):
+        with pytest.raises(UsageError, match=f"{name}={value}"):
+            place({**given, name: value})
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        with pytest.raises(UsageError, match="torchrun --nproc-per-node"):
+            place({key: value for key, value in given.items() if key != name})
+
+
+def test_processes_do_not_share_a_gpu() -> None:
+    here = Place(3, 8, 1, "node0")
+    assert device_for("cuda", here) == "cuda:1"
+    assert device_for("cpu", here) == "cpu"
+    assert device_for("cuda:2", None) == "cuda:2"
+    with pytest.raises(UsageError, match="'cuda:2' for 8 processes"):
+        device_for("cuda:2", here)
+
+
+CHILD = """
+import os, signal, sys, torch
+from attfc_train.run import loop
+from attfc_train.cli import main
+torch.set_num_threads(1)
+step, who, what = loop.train_step, sys.argv.pop(1), sys.argv.pop(1)
+def train_step(state, batch):
+    if os.environ["RANK"] == who and state.step == 4:
+        if what == "memory":
+            raise torch.OutOfMemoryError("no room. At all.")
+        os.kill(os.getpid(), signal.SIGKILL if what == "kill" else signal.SIGTERM)
+    return step(state, batch)
+loop.train_step = train_step
+main()
+"""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def run_of_two(folder: Path, who: int, what: str, *arguments: str) -> list[tuple[int, str]]:
+    """Exit code and stderr of two processes, one of which fails before its fifth step."""
+    common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    command = [sys.executable, "-c", CHILD, str(who), what, *arguments, "--device", "cpu"]
+    children = [
+        subprocess.Popen(
+            command,
+            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=folder,
+        )
+        for rank in range(2)
+    ]
+    try:
+        return [(child.wait(SECONDS), child.communicate()[1]) for child in children]
+    finally:
+        for child in children:
+            child.kill()
+
+
+# Catches processes that wait for the killed one for ever, a traceback, and two messages or none.
+@pytest.mark.parametrize("who", [0, 1])
+def test_a_killed_process_ends_the_run_with_one_message(who: int, tmp_path: Path) -> None:
+    save_profile(profile_of("identity-30%"), tmp_path / "best.json")
+    results = run_of_two(tmp_path, who, "kill", "--profile", "best.json", "--output", "run")
+    assert results[who] == (-signal.SIGKILL, "")
+    code, text = results[1 - who]
+    assert code == LostProcessError.exit_code
+    assert text.startswith(f"error: all processes of a run must stay to its end, but got the loss of rank {who},")
+    assert "--resume run" in text
+    assert text.count("\n") == 1
+    assert load_checkpoint(tmp_path / "run" / "checkpoint.pt").step == 3
+
+
+# Catches a step that is repeated by one process alone, and a message of each process.
+def test_out_of_memory_on_one_process_stops_all(tmp_path: Path) -> None:
+    save_profile(profile_of("full_fc"), tmp_path / "best.json")
+    (first, text), (other, silence) = run_of_two(tmp_path, 1, "memory", "--profile", "best.json", "--output", "run")
+    assert (first, other, silence) == (10, 10, "")
+    assert text.startswith(
+        "error: step 4 must fit into the memory of cpu, but got no room with 6 queries at a time. --resume run"
+    )
+    assert "--set optim.accumulation=4" in text
+    assert text.count("\n") == 1
+
+
+# Catches a process that goes on alone, and one that saves at another step.
+def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path: Path) -> None:
+    save_profile(profile_of("partial_fc"), tmp_path / "best.json")
+    (first, text), (other, silence) = run_of_two(tmp_path, 1, "stop", "--profile", "best.json", "--output", "run")
+    assert (first, other, silence) == (143, 143, "")
+    assert text == "Stopped at step 5 of 9, saved. Continue: torchrun --nproc-per-node 2 -m attfc_train --resume run\n"
+    assert load_checkpoint(tmp_path / "run" / "checkpoint.pt").step == 5
+
+
+# Catches the same line from every process.
+def test_a_wrong_option_is_told_once(tmp_path: Path) -> None:
+    (first, text), (other, silence) = run_of_two(tmp_path, 0, "kill", "--profile", "nowhere.json")
+    assert (first, other, silence) == (3, 3, "")
+    assert text.startswith("error: ")
+    assert "nowhere.json" in text
+    assert text.count("\n") == 1

@@ -27,10 +27,11 @@ from attfc_train.errors import DataError
 Int64s = NDArray[np.int64]
 
 _ENDINGS: Final = frozenset((".txt", ".lst", ".list", ".tsv"))
-_INDEX: Final = "list-1"
+_INDEX: Final = "list-2"
 _TOLD_EVERY: Final = 2**14
 """Lines."""
 _BACKSLASH: Final = b"\\"
+_QUOTE: Final = b'"'
 
 NOT_THERE: Final = "lines passed over whose file is not there, or is no regular file"
 _TWICE: Final = "lines passed over because a later one names the same file with the same label"
@@ -101,7 +102,9 @@ class ListFaces:
 
 
 def _path_of(listed_in: Path, name: bytes) -> Path:
-    """Return the path that a name in a list stands for; backslashes of a list from Windows separate folders."""
+    """Return the path that a name in a list stands for: without the quotes around it; Windows' backslashes separate folders."""
+    if len(name) > 2 and name[:1] == name[-1:] == _QUOTE:
+        name = name[1:-1]
     if _BACKSLASH in name and b"/" not in name:
         name = name.replace(_BACKSLASH, b"/")
     return listed_in.parent / os.fsdecode(name)

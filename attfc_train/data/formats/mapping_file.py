@@ -131,7 +131,7 @@ def _sources(path: Path, lines: Iterator[tuple[int, str]], bad: BadLines) -> dic
             break
         if match[1] in sources:
             bad.add(number, f"a second source of the name {match[1]}")
-        sources[match[1]] = seen_from(os.path.abspath(path.parent), match[2])
+        sources[match[1]] = seen_from(str(path.parent), match[2])
         if len(sources) > MOST_SOURCES:
             bad.add(number, f"more than {MOST_SOURCES} sources")
             break

@@ -62,7 +62,8 @@ class LabelLines:
 def label_lines(files: DataFiles, number: int, report: DataReport) -> LabelLines:
     """Read a list: ``NAME LABEL``, separated by blanks or tabs, or im2rec's ``NUMBER LABEL ... NAME`` in a ``.lst`` file.
 
-    Blanks within a name are part of it. Empty lines and those that begin with ``#`` are no entries.
+    Blanks within a name are part of it, and of a label that stands behind a tab. Empty lines and those that begin with ``#``
+    are no entries.
 
     Args:
         report: receives the lines that are passed over.
@@ -90,9 +91,9 @@ def label_lines(files: DataFiles, number: int, report: DataReport) -> LabelLines
 
 
 def _split(line: bytes) -> tuple[bytes, bytes]:
-    """Return name and label of a line: what is before the last blanks, and what is behind them."""
-    parts = line.rsplit(None, 1)
-    return (parts[0], parts[1]) if len(parts) == 2 else (b"", b"")
+    """Return name and label of a line: what is before the last tab, or else the last blanks, and what is behind."""
+    parts = line.rsplit(b"\t", 1) if b"\t" in line else line.rsplit(None, 1)
+    return (parts[0].rstrip(), parts[1].strip()) if len(parts) == 2 else (b"", b"")
 
 
 def _split_im2rec(line: bytes) -> tuple[bytes, bytes]:

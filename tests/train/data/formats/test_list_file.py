@@ -136,3 +136,22 @@ def test_lines_across_blocks(tmp_path, monkeypatch):
     blocks = label_lines(DataFiles([path]), 0, DataReport())
     assert [blocks.name_of(line) for line in range(200)] == [whole.name_of(line) for line in range(200)]
     assert blocks.labels.tolist() == whole.labels.tolist() == [line % 5 for line in range(200)]
+
+
+def test_nested_paths_with_blanks_and_quotes(tmp_path, face_file):
+    """Catches a split at a blank within a name, and within a label behind a tab."""
+    names = ["deep/er folder/a b.jpg", 'one"quote.jpg', "it's.jpg", "comma, x.jpg", "été.jpg"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(face_file(len(name), 0))
+    listings = {
+        "plain": [f"{name} {place % 2}" for place, name in enumerate(names)],
+        "quoted": [f'"{name}"  {place % 2}' for place, name in enumerate(names)],
+        "tabs": [f'"{name}" \t {place % 2}' for place, name in enumerate(names)],
+        "people": [f"{name}\tPerson No {place % 2}" for place, name in enumerate(names)],
+    }
+    for kind, lines in listings.items():
+        (tmp_path / f"{kind}.txt").write_text("\n".join(lines))
+        dataset = open_dataset(str(tmp_path / f"{kind}.txt"))
+        assert [dataset.locate(place) for place in range(5)] == [str(tmp_path / name) for name in names], kind
+        assert dataset.index.labels.tolist() == [0, 1, 0, 1, 0], kind

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from attfc_train.data.formats import twins
+from attfc_train.data.formats import mapping, twins
 from attfc_train.data.formats.below import specs_below
+from attfc_train.data.formats.joined import JoinedFaces
 from attfc_train.data.formats.mapping import MappedFaces
 from attfc_train.data.formats.mapping_file import mapped_sources
 from attfc_train.data.formats.recordio_writer import write_recordio
 from attfc_train.data.formats.subset import write_subset
+from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.overlap import may_share_identities
 from attfc_train.data.source import open_dataset
 from attfc_train.errors import DataError, UsageError
@@ -184,3 +186,25 @@ def test_people_that_were_made_one_share_images_no_more(tmp_path, face_folder, f
     assert lines("r:3 f:b\n")[0].startswith(f"{twins.TWINS}: 1,")
     assert lines("r:3 f:b\nr:7 f:c\n") == []
     assert lines("r:3 f:b\nf:c -\n") == []
+
+
+@pytest.mark.parametrize("block", [1, 3, 100])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_index_is_the_one_that_sorting_makes(block, seed, colours, monkeypatch, tmp_path):
+    """The slow oracle: labels one by one, then `IdentityIndex.from_labels`."""
+    monkeypatch.setattr(mapping, "_BLOCK", block)
+    random = np.random.default_rng(seed)
+    sources = [
+        colours(np.concatenate([random.permutation(np.repeat(np.arange(9), 2)), random.integers(0, 9, 9)])) for _ in "ab"
+    ]
+    whole = JoinedFaces(sources)
+    become = np.arange(18)
+    become[random.choice(9, 5, replace=False)] = random.integers(9, 18, 5)
+    become[random.integers(0, 9)] = -1 if seed % 2 else 12
+    mapped = MappedFaces(tmp_path / "x", whole, become).index
+    labels = become[whole.index.labels]
+    expected = IdentityIndex.from_labels(whole.index.original_labels[labels[labels >= 0]])
+    for name in ("labels", "offsets", "members", "original_labels"):
+        assert np.array_equal(getattr(mapped, name), getattr(expected, name)), name
+        assert getattr(mapped, name).dtype == getattr(expected, name).dtype
+        assert not getattr(mapped, name).flags.writeable

@@ -35,6 +35,7 @@ from attfc_train.data.pool import DecodePool, num_cores
 from attfc_train.data.sampling.sampler import AttentionSampler, Order
 from attfc_train.data.source import open_dataset
 from benchmarks.loader_cold import cold_rates, ratios
+from benchmarks.loader_processes import process_batches
 from benchmarks.loader_released import released_batches
 from benchmarks.provenance import provenance, quantiles, save
 
@@ -53,6 +54,7 @@ def decoding(contents: list[bytes], plain_codec: bool) -> Iterator[int]:
     in_task = 2 * BLOCK
     tasks = [contents[start : start + in_task] for start in range(0, len(contents) - in_task + 1, in_task)]
 
+    assert tasks, f"the benchmark needs {in_task} images"
     own = threading.local()  # every thread's memory, which it uses again and again
 
     def by_codec(task: list[bytes]) -> int:
@@ -113,6 +115,11 @@ def cases(dataset: FaceDataset, contents: list[bytes], folder: Path) -> dict[str
             name = f"loader, {order}, R = {references}"
             found[name] = (lambda r=references, o=order: loading(dataset, r, o), PREFETCH + 1)  # type: ignore[misc]
     workers = num_cores()
+    by_processes = AttentionSampler(dataset.index, 1, BATCH, 1)
+    found["loader's work in processes, permutation, R = 1"] = (
+        lambda: process_batches(dataset, by_processes, SIZE, workers),
+        2 * workers + 1,
+    )
     for references in (0, 1):
         name = f"{RELEASED}, R = {references}"
         found[name] = (lambda r=references: released_batches(folder, BATCH, r, workers), 2 * workers + 1)  # type: ignore[misc]
@@ -133,11 +140,12 @@ def measured(all_cases: dict[str, tuple[Source, int]], rounds: int, seconds: flo
     figures = {}
     for name in all_cases:
         of_released = f"{RELEASED}, R = {name[-1]}" if name[-1].isdigit() else f"{RELEASED}, R = 0"
+        in_processes = RELEASED in name or "processes" in name
         figures[name] = {
             "images_per_second": quantiles(rates[name]),
             "of_pure": quantiles(ratios(rates[name], rates[PURE])),
             "times_released": quantiles(ratios(rates[name], rates[of_released])),
-            "processor_us": None if RELEASED in name else {k: v * 1e6 for k, v in quantiles(processor[name]).items()},
+            "processor_us": None if in_processes else {k: v * 1e6 for k, v in quantiles(processor[name]).items()},
         }
         print(_row(name, figures[name]), flush=True)
     return figures

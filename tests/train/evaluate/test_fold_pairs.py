@@ -81,11 +81,17 @@ def test_every_pair_there_is_can_be_had():
 
 
 def test_rare_impostor_pairs_are_found_too():
-    """Catches a draw that gives up: of 2 + 40 + 2 images almost all pairs have one of the 40."""
-    index = people_of(2, 2, 21)
-    pairs = drawn_folds(index, np.arange(3), 160, 0, all_good)
-    checked(index, np.arange(3), pairs)
-    assert pairs.same.size == 160, "80 of 88 impostor pairs"
+    """Catches a draw that gives up: two of twenty people have most of the pairs, and are drawn together once in 190 times."""
+    index = people_of(130, 130, *[2] * 18)
+    pairs = drawn_folds(index, np.arange(20), 32_000, 0, all_good)
+    checked(index, np.arange(20), pairs)
+    assert pairs.same.size == 32_000
+
+
+def test_small_people_stand_beside_large_ones():
+    """Catches people that are dealt by size alone: 11 and 2 images in a fold make 22 impostor pairs, 20 and 2 make 40."""
+    index = people_of(*range(11, 21), *range(2, 12))
+    assert drawn_folds(index, np.arange(20), None, 0, all_good).same.size == 20 * 40
 
 
 def test_images_that_cannot_be_decoded_are_replaced():

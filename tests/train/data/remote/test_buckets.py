@@ -10,7 +10,8 @@ import pytest
 
 from attfc_train.data.remote import mirror
 from attfc_train.data.source import open_dataset
-from attfc_train.errors import DataError, LostError
+from attfc_train.data.unreadable import LostError
+from attfc_train.errors import DataError
 from tests.train.data.formats.small_faces import IMAGES
 from tests.train.data.remote.test_formats import FORMATS, facts, write_all
 

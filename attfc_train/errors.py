@@ -45,14 +45,6 @@ class DataError(AttfcError):
     exit_code = 4
 
 
-class UnreadableError(DataError):
-    """A read failed: the data may be whole."""
-
-
-class LostError(UnreadableError):
-    """A read failed that need not be repeated: it has been, or another attempt would fail alike."""
-
-
 class CheckpointError(AttfcError):
     """A checkpoint is missing, damaged, or belongs to another run."""
 

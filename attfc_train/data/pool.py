@@ -17,7 +17,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar
 
-from attfc_train.errors import UnreadableError
+from attfc_train.data.unreadable import UnreadableError
 from attfc_train.profile.profile import MAX_DEFAULT_WORKERS
 from attfc_train.units import Seconds
 

@@ -18,8 +18,8 @@ from attfc_train.data.foreign import foreign_content
 from attfc_train.data.remote.mirror import are_there, mirrored
 from attfc_train.data.remote.objects import RemoteFile
 from attfc_train.data.remote.places import is_place, stands_for_object
-from attfc_train.data.report import shown
-from attfc_train.errors import DataError, LostError, UnreadableError
+from attfc_train.data.unreadable import LostError, UnreadableError, unreadable
+from attfc_train.errors import DataError
 from attfc_train.units import Bytes, Seconds
 from attfc_train.urls import is_url
 
@@ -63,13 +63,6 @@ def persistently(read: Callable[[], Read], wait: Callable[[Seconds], object] = t
             if wait(pause):
                 raise
     return read()
-
-
-def unreadable(path: Path, error: OSError) -> UnreadableError:
-    """Return the error for a file that the system does not give."""
-    return UnreadableError(
-        f"'{shown(str(path))}' must be readable", error.strerror or "a read error", "Check the path and the disk."
-    )
 
 
 def open_regular(path: Path) -> int:

@@ -23,6 +23,7 @@ SHORTER = {
     "attfc_train.backbones.squeeze_excite": "two backbones have it",
     "attfc_train.data.formats.packages": "readers and writers of several formats need optional packages, and say so alike",
     "attfc_train.data.sampling.shares": "every sampler can be shared",
+    "attfc_train.data.unreadable": "errors that reading, its threads and remote data share",
     "attfc_train.heads.attention": "the head and the stored queue attend alike",
     "attfc_train.heads.dcq.head": "a head beside its settings, which AttFC's does the work of",
     "attfc_train.heads.full_fc.head": "a learned layer and nothing more",

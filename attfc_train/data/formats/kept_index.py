@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfc_train.cache_folder import cache_folder, make_private
+from attfc_train.data.remote.places import is_place
 from attfc_train.data.report import DataReport, Remark, shown
 from attfc_train.errors import StorageError
 from attfc_train.files import open_file, write_atomically
@@ -150,7 +151,8 @@ def _written(indexed: Indexed, arrays: Arrays, report: DataReport) -> str:
         except StorageError as error:
             reason = error.got
         else:
-            return f"an index has been made, and kept as '{shown(str(place))}'"
+            where = "in the cache folder" if is_place(place) else f"as '{shown(str(place))}'"
+            return f"an index has been made, and kept {where}"
     return f"an index has been made, but not kept ({reason})"
 
 

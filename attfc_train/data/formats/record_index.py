@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from attfc_train.data.formats.record_frames import FIRST, FRAME_BYTES, MAGIC, MAX_LENGTH, WHOLE, RecordFile, damaged
 from attfc_train.data.progress import tell
 from attfc_train.data.reading import read_blocks, read_file, refuse_foreign
+from attfc_train.data.remote.places import is_place
 from attfc_train.data.report import DataReport
 from attfc_train.errors import DataError, StorageError
 from attfc_train.files import write_atomically
@@ -67,7 +68,8 @@ def read_or_make_index(file: RecordFile, report: DataReport, now: DataReport) ->
     keys, offsets = made_index(file)
     try:
         write_idx(path, keys, offsets)
-        now.say(f"'{path}' was missing: it has been made from the {keys.size:,} records, and written")
+        where = "kept in the cache folder" if is_place(path) else "written"
+        now.say(f"'{path}' was missing: it has been made from the {keys.size:,} records, and {where}")
     except StorageError as error:
         now.say(f"'{path}' was missing: it has been made from the {keys.size:,} records, but not written ({error.got})")
     return by_key(keys, offsets, report)

@@ -47,7 +47,7 @@ def say_twins(
     if len(whole.sources) < 2:
         return nobody
     if _cost(whole) > (MOST_AT_ONCE if most is None else most):
-        report.say(f"{NOT_COMPARED}, as there are {num_images:,}: attfc-train data check --sample 0 looks")
+        report.say(f"{NOT_COMPARED}, as there are {num_images:,}: attfc-train data check looks")
         return nobody
     pairs = _pairs(whole)
     people = whole.index.labels_of(pairs).astype(np.int64)

@@ -86,7 +86,7 @@ class ObjectStore:
         return self.info(url).version
 
     def _path(self, url: str) -> str:
-        path: str = self._fs._strip_protocol(with_secrets(url))
+        path: str = self._fs._strip_protocol(url)  # a user's name and password are in the file system, where it takes any
         return path
 
 

@@ -20,7 +20,8 @@ from attfc_train.data.progress import tell
 from attfc_train.data.remote.objects import store_of
 from attfc_train.data.remote.places import NO_RIGHTS, clean_url, mark_of, place_of, remote_folder, stands_for_object, url_of
 from attfc_train.data.remote.stores import Info, RefusedError, attempted
-from attfc_train.errors import DataError, LostError
+from attfc_train.data.unreadable import LostError
+from attfc_train.errors import DataError
 from attfc_train.units import Seconds
 
 FRESH: Final[Seconds] = 20.0

@@ -24,7 +24,8 @@ from attfc_train.data.remote.block_cache import BlockCache
 from attfc_train.data.remote.file_systems import open_store
 from attfc_train.data.remote.places import mark_of, remote_folder, url_of
 from attfc_train.data.remote.stores import Store, WithoutPartsError, attempted
-from attfc_train.errors import LostError, UsageError
+from attfc_train.data.unreadable import LostError
+from attfc_train.errors import UsageError
 from attfc_train.units import GIB, KIB, MIB, Bytes
 
 BLOCK: Final[Bytes] = 4 * MIB

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
-from attfc_train.errors import AttfcError, LostError
+from attfc_train.data.progress import tell
+from attfc_train.data.unreadable import LostError
+from attfc_train.errors import AttfcError
 from attfc_train.units import Bytes, Seconds
 from attfc_train.urls import hidden
 
@@ -86,6 +88,7 @@ def attempted(url: str, call: Callable[[], Answer], wait: Callable[[Seconds], ob
                 raise _refused(url, error) from None  # the cause may hold a password
             if pause is None or time.monotonic() > until:
                 raise _lost(url, error, attempt) from None
+            tell(f"waiting for an answer from {url.split('/')[2]}", attempt, len(PAUSES))
             wait(pause)
     raise AssertionError("the last attempt answers or raises")
 
@@ -105,7 +108,7 @@ def _status(error: Exception) -> int:
 
 
 def _refused(url: str, error: Exception) -> RefusedError:
-    remedy = "Check the URL, and the credentials: see 'Beyond one machine's disk' in docs/data.md."
+    remedy = "Check the URL and who may read it. A password or token in a URL is not kept: give --data with it each time."
     return RefusedError(f"'{url}' must be readable", words_of(error), remedy)
 
 

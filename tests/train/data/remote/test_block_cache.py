@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from attfc_train.data.remote.block_cache import BlockCache
@@ -47,6 +47,11 @@ class SlowCache:
 CALLS = st.lists(st.tuples(st.sampled_from("rw"), st.integers(0, 7), st.sampled_from([1, 100, 4092, 4093, 9000])), max_size=40)
 
 
+READ_AGAIN = [("w", 0, 1), ("w", 1, 1), ("w", 2, 1), ("r", 0, 1), ("w", 3, 1), ("w", 4, 1), ("r", 0, 1), ("r", 1, 1)]
+"""Block 0 was written first, and used last but one."""
+
+
+@example(calls=READ_AGAIN, pages=4)
 @settings(max_examples=60, deadline=None)
 @given(calls=CALLS, pages=st.integers(1, 8))
 def test_it_holds_what_the_slow_cache_holds(tmp_path_factory, calls, pages) -> None:

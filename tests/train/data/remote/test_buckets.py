@@ -10,7 +10,8 @@ import pytest
 
 from attfc_train.data.remote import mirror
 from attfc_train.data.source import open_dataset
-from attfc_train.errors import DataError, LostError
+from attfc_train.data.unreadable import LostError
+from attfc_train.errors import DataError
 from tests.train.data.formats.small_faces import IMAGES
 from tests.train.data.remote.test_formats import FORMATS, facts, write_all
 
@@ -44,19 +45,44 @@ def test_a_set_is_the_same_in_memory(memory, local, name) -> None:
     assert facts(f"{memory}/{name}")[:3] == facts(str(local / name))[:3]
 
 
-def test_a_changed_object_is_noticed_without_a_version_in_the_answer(memory, small_blocks) -> None:
-    """It is asked for after the bytes. Catches one that is asked for before."""
+def remove_blocks() -> None:
+    for block in mirror.remote_folder().glob(".blocks/*/*-*"):
+        block.unlink()
+
+
+def test_an_object_that_changes_while_it_is_read_is_noticed(memory, monkeypatch) -> None:
+    """Its version is asked for after the bytes. Catches one that is asked for before, which would be the former one."""
     import fsspec
 
-    url = f"{memory}/headerless/train.rec"
-    dataset = open_dataset(url)
-    fs = fsspec.filesystem("memory")
-    path = url.removeprefix("memory:/")
-    fs.pipe_file(path, fs.cat_file(path)[::-1])
-    for block in (Path(p) for p in mirror.remote_folder().glob(".blocks/*/*")):
-        block.unlink()
+    dataset = open_dataset(f"{memory}/headerless/train.rec")
+    memory_files = type(fsspec.filesystem("memory"))
+    cat_file = memory_files.cat_file
+
+    def changing(files, path, **limits):
+        content = cat_file(files, path)
+        files.pipe_file(path, content[::-1])
+        return cat_file(files, path, **limits)
+
+    remove_blocks()
+    monkeypatch.setattr(memory_files, "cat_file", changing)
     with pytest.raises(LostError, match="must not change while it is open"):
         dataset.encoded(0)
+
+
+def test_an_answer_that_is_too_short_is_asked_for_again(memory, small_blocks, monkeypatch) -> None:
+    import fsspec
+
+    dataset = open_dataset(f"{memory}/headerless/train.rec")
+    memory_files = type(fsspec.filesystem("memory"))
+    cat_file = memory_files.cat_file
+    cuts = iter([5, 700])
+
+    def cut(files, path, **limits):
+        return cat_file(files, path, **limits)[next(cuts, 0) :]
+
+    remove_blocks()
+    monkeypatch.setattr(memory_files, "cat_file", cut)
+    assert dataset.encoded(0) == IMAGES[0]
 
 
 @pytest.fixture(scope="module")
@@ -89,8 +115,7 @@ def test_a_changed_object_in_a_bucket_is_noticed(bucket, local, small_blocks) ->
     put_all(fs, local, "faces/changing")
     dataset = open_dataset(f"{url}/changing/faces/train.rec")
     fs.pipe_file("faces/changing/faces/train.rec", bytes(10))
-    for block in (Path(p) for p in mirror.remote_folder().glob(".blocks/*/*")):
-        block.unlink()
+    remove_blocks()
     with pytest.raises(LostError, match="must not change while it is open"):
         dataset.encoded(0)
     with pytest.raises(DataError, match="not exist"):

@@ -17,7 +17,8 @@ from attfc_train.data.overlap import may_share_identities
 from attfc_train.data.progress import listening
 from attfc_train.data.remote import mirror
 from attfc_train.data.source import open_dataset
-from attfc_train.errors import DataError, LostError, UsageError, VerificationSetError
+from attfc_train.data.unreadable import LostError
+from attfc_train.errors import DataError, UsageError, VerificationSetError
 from attfc_train.evaluate.bins import write_bin
 from attfc_train.evaluate.load import load_verification, open_verification, with_folders
 from tests.train.data.formats.small_faces import IMAGES, LABELS

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from attfc_train.data.reading import existing_path, persistently, read_blocks, read_file, remote_file
 from attfc_train.data.remote import mirror, objects
 from attfc_train.data.remote.objects import cache_limit
-from attfc_train.errors import LostError, UsageError
+from attfc_train.data.unreadable import LostError
+from attfc_train.errors import UsageError
 from attfc_train.units import GIB, MIB
 
 CONTENT = np.random.default_rng(7).integers(0, 256, 12_345, dtype=np.uint8).tobytes()
@@ -107,7 +108,7 @@ def test_after_all_attempts_it_is_lost_and_not_repeated_once_more(served, fault)
 def test_a_refusal_is_not_repeated(served) -> None:
     remote = opened(served)
     served.always = "403"
-    with pytest.raises(LostError, match=r"must be readable, but got '403 Forbidden'. Check the URL, and the credentials"):
+    with pytest.raises(LostError, match=r"must be readable, but got '403 Forbidden'. Check the URL and who may read it"):
         remote.read(0, 10)
     assert len(served.requests("GET")) == 1
 

@@ -2,6 +2,7 @@
 
     python -m benchmarks.capacity [--fresh]         # under 6 minutes on an H200; needs a CUDA device
     python -m benchmarks.capacity --cpu-smoke       # tiny sizes on the CPU: shows that the script works, measures nothing
+    python -m benchmarks.capacity --plan            # what the planner foresees, needs no GPU: benchmarks/capacity_plan.py
 
 The rate of a large bf16 matrix product is measured first, in the same run; a case's share is 4 B C D operations (logits and
 gradient, forward and backward together) over its time, over that rate. Every case is written as soon as it is measured;
@@ -31,6 +32,7 @@ from attfc_train.files import write_text_atomically
 from attfc_train.losses.container_loss import IMPLEMENTATIONS
 from attfc_train.losses.margin import Margin
 from attfc_train.losses.slots import Slots
+from benchmarks import capacity_plan
 from benchmarks.provenance import RESULTS, provenance, quantiles
 
 MARGIN = Margin("arcface", 0.5)
@@ -228,8 +230,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cpu-smoke", action="store_true", help="tiny sizes on the CPU")
     parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
-    parser.add_argument("--output", type=Path, default=RESULTS / "capacity_gpu.json")
+    parser.add_argument("--plan", action="store_true", help="predict a table of cards and identities instead of measuring")
+    parser.add_argument("--cards", default=",".join(capacity_plan.CARDS), help="those of --plan, with commas")
+    parser.add_argument("--output", type=Path, help="default: results/capacity_gpu.json; of --plan: results/capacity_plan.json")
     options = parser.parse_args()
+    if options.plan:
+        capacity_plan.run(options.cards.split(","), options.output or RESULTS / "capacity_plan.json")
+        return
+    options.output = options.output or RESULTS / "capacity_gpu.json"
     if not options.cpu_smoke and not torch.cuda.is_available():
         print("benchmarks.capacity needs a CUDA device, but torch sees none; --cpu-smoke tries the script", file=sys.stderr)
         sys.exit(NO_DEVICE)

@@ -19,7 +19,7 @@ from attfc_planner.report.figures import Point, Row, bars, intervals, scatter
 from attfc_planner.report.study_history import LEAST_TRIALS, Objective, Trial, read_objectives
 from attfc_train.errors import ProfileError, StorageError
 from attfc_train.profile.file import save_profile
-from attfc_train.profile.prediction import Interval
+from attfc_train.profile.prediction import Interval, Loading
 from tests.planner.report.conftest import planned_profile, write_study
 
 VOID = {"meta", "line", "circle", "path", "text"} - {"text"}
@@ -154,6 +154,27 @@ def test_no_column_needs_a_wide_window(planned: Path) -> None:
     classes = [attributes.get("class") for tag, attributes in elements.found if tag == "table"]
     assert set(classes) <= {"few", "some", "many", "bars", "pairs"}
     assert html.count('<div class="scroll"><table') == sum(name != "pairs" for name in classes)
+
+
+def test_data_loading_is_on_the_page_as_on_the_screen(tmp_path: Path) -> None:
+    """Catches a page that says nothing of a training that waits for images."""
+    profile = planned_profile()
+    assert profile.prediction is not None
+    loading = Loading(
+        images_per_core_second=Interval(low=2500, high=7000, source="stated: somewhere"),
+        image_size=112,
+        host_cores=2,
+        most_threads=16,
+        images_per_second=Interval(low=2500, high=7000, source="2 cores"),
+        step_images_per_second=Interval(low=9000, high=21000, source="without decoding"),
+        needed_cores=7,
+        is_limit=True,
+    )
+    prediction = profile.prediction.model_copy(update={"loading": loading})
+    save_profile(profile.model_copy(update={"prediction": prediction}), tmp_path / "best.json")
+    text = " ".join(parsed(report_html(tmp_path / "best.json", None, None)).text)
+    assert "2 cores decode about 4,750 images/s with 1 reference each (2,500 to 7,000); 7 cores would keep up" in text
+    assert "2,500 to 7,000 images a second of a core; stated: somewhere" in text
 
 
 def test_every_command_has_a_button(planned: Path) -> None:

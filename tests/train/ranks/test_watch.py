@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,10 +17,9 @@ from attfc_train.ranks import watch
 from attfc_train.ranks.launch import Place, device_for, place
 from attfc_train.ranks.watch import Peer, Watch
 from attfc_train.run.checkpoint import load_checkpoint
+from tests.train.ranks.commands import Ended, Failing, processes
+from tests.train.ranks.commands import ended as ended_processes
 from tests.train.ranks.test_runs import profile_of
-
-SECONDS = 90
-
 
 Connected = Callable[[], tuple[socket.socket, socket.socket]]
 
@@ -113,55 +109,17 @@ def test_processes_do_not_share_a_gpu() -> None:
         device_for("cuda:2", here)
 
 
-CHILD = """
-import os, signal, sys, torch
-from attfc_train.run import loop
-from attfc_train.cli import main
-torch.set_num_threads(1)
-step, who, what = loop.train_step, sys.argv.pop(1), sys.argv.pop(1)
-def train_step(state, batch):
-    if os.environ["RANK"] == who and state.step == 4:
-        if what == "memory":
-            raise torch.OutOfMemoryError("no room. At all.")
-        os.kill(os.getpid(), signal.SIGKILL if what == "kill" else signal.SIGTERM)
-    return step(state, batch)
-loop.train_step = train_step
-main()
-"""
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
-def run_of_two(folder: Path, who: int, what: str, *arguments: str) -> list[tuple[int, str]]:
-    """Exit code and stderr of two processes, one of which fails before its fifth step."""
-    common = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    command = [sys.executable, "-c", CHILD, str(who), what, *arguments, "--device", "cpu"]
-    children = [
-        subprocess.Popen(
-            command,
-            env={**common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=folder,
-        )
-        for rank in range(2)
-    ]
-    try:
-        return [(child.wait(SECONDS), child.communicate()[1]) for child in children]
-    finally:
-        for child in children:
-            child.kill()
+def run_of_two(folder: Path, failing: Failing, *arguments: str) -> list[Ended]:
+    """How two processes end, one of which fails before its fifth step."""
+    with processes(2, folder, arguments, failing) as children:
+        return ended_processes(children, folder)
 
 
 # Catches processes that wait for the killed one for ever, a traceback, and two messages or none.
 @pytest.mark.parametrize("who", [0, 1])
 def test_a_killed_process_ends_the_run_with_one_message(who: int, tmp_path: Path) -> None:
     save_profile(profile_of("identity-30%"), tmp_path / "best.json")
-    results = run_of_two(tmp_path, who, "kill", "--profile", "best.json", "--output", "run")
+    results = run_of_two(tmp_path, Failing(who, "kill"), "--profile", "best.json", "--output", "run")
     assert results[who] == (-signal.SIGKILL, "")
     code, text = results[1 - who]
     assert code == LostProcessError.exit_code
@@ -174,7 +132,7 @@ def test_a_killed_process_ends_the_run_with_one_message(who: int, tmp_path: Path
 # Catches a step that is repeated by one process alone, and a message of each process.
 def test_out_of_memory_on_one_process_stops_all(tmp_path: Path) -> None:
     save_profile(profile_of("full_fc"), tmp_path / "best.json")
-    (first, text), (other, silence) = run_of_two(tmp_path, 1, "memory", "--profile", "best.json", "--output", "run")
+    (first, text), (other, silence) = run_of_two(tmp_path, Failing(1, "memory"), "--profile", "best.json", "--output", "run")
     assert (first, other, silence) == (10, 10, "")
     assert text.startswith(
         "error: step 4 must fit into the memory of cpu, but got no room with 6 queries at a time. --resume run"
@@ -186,7 +144,7 @@ def test_out_of_memory_on_one_process_stops_all(tmp_path: Path) -> None:
 # Catches a process that goes on alone, and one that saves at another step.
 def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path: Path) -> None:
     save_profile(profile_of("partial_fc"), tmp_path / "best.json")
-    (first, text), (other, silence) = run_of_two(tmp_path, 1, "stop", "--profile", "best.json", "--output", "run")
+    (first, text), (other, silence) = run_of_two(tmp_path, Failing(1, "stop"), "--profile", "best.json", "--output", "run")
     assert (first, other, silence) == (143, 143, "")
     assert text == "Stopped at step 5 of 9, saved. Continue: torchrun --nproc-per-node 2 -m attfc_train --resume run\n"
     assert load_checkpoint(tmp_path / "run" / "checkpoint.pt").step == 5
@@ -194,7 +152,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(tmp_path: Path) -
 
 # Catches the same line from every process.
 def test_a_wrong_option_is_told_once(tmp_path: Path) -> None:
-    (first, text), (other, silence) = run_of_two(tmp_path, 0, "kill", "--profile", "nowhere.json")
+    (first, text), (other, silence) = run_of_two(tmp_path, Failing(0, "kill"), "--profile", "nowhere.json")
     assert (first, other, silence) == (3, 3, "")
     assert text.startswith("error: ")
     assert "nowhere.json" in text

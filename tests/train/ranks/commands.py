@@ -1,0 +1,98 @@
+"""``attfc-train`` in several processes as torchrun starts them, forked from a server that has torch loaded already."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+MOST_SECONDS = 90
+
+
+class Ended(NamedTuple):
+    """How a process ended."""
+
+    code: int
+    """Below 0: the signal that killed it."""
+    stderr: str
+
+
+class Failing(NamedTuple):
+    """What happens to a process before its fifth step."""
+
+    rank: int
+    how: str
+    """``kill``, ``stop`` (SIGTERM) or ``memory``."""
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+@contextmanager
+def processes(size: int, folder: Path, arguments: Sequence[str], failing: Failing | None = None) -> Iterator[list[BaseProcess]]:
+    """Start ``attfc-train ARGUMENTS --device cpu`` in so many processes in a folder; none outlives the block."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.train.ranks.gloo_child"])
+    port = free_port()
+    children = [
+        context.Process(target=_command, args=(rank, size, port, str(folder), [*arguments, "--device", "cpu"], failing))
+        for rank in range(size)
+    ]
+    try:
+        for child in children:
+            child.start()
+        yield list(children)
+    finally:
+        for child in children:
+            child.kill()
+            child.join()
+
+
+def ended(children: list[BaseProcess], folder: Path) -> list[Ended]:
+    """Wait for the processes of a block."""
+    results = []
+    for rank, child in enumerate(children):
+        child.join(MOST_SECONDS)
+        assert child.exitcode is not None, f"rank {rank} goes on"
+        results.append(Ended(child.exitcode, (folder / f"stderr.{rank}").read_text()))
+    return results
+
+
+def _command(rank: int, size: int, port: int, folder: str, arguments: list[str], failing: Failing | None) -> None:
+    """Be a process of torchrun's."""
+    torch.set_num_threads(1)
+    os.chdir(folder)
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in place.items()})
+    for stream, path in ((2, f"stderr.{rank}"), (1, os.devnull)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    sys.argv = ["attfc-train", *arguments]
+    from attfc_train.cli import main
+    from attfc_train.run import loop
+
+    step = loop.train_step
+
+    def train_step(state: Any, batch: Any) -> Any:
+        if failing is not None and failing.rank == rank and state.step == 4:
+            _fail(failing.how)
+        return step(state, batch)
+
+    loop.train_step = train_step
+    main()
+
+
+def _fail(how: str) -> None:
+    if how == "memory":
+        raise torch.OutOfMemoryError("no room. At all.")
+    os.kill(os.getpid(), signal.SIGKILL if how == "kill" else signal.SIGTERM)

@@ -89,7 +89,7 @@ ONLY_IN = {
     },
     "pynvml": {"attfc_planner.gpu.nvml"},
     "triton": {"attfc_train.losses.triton", "attfc_train.losses.learning_triton"},
-    "simplejpeg": {"attfc_train.data.decode"},
+    "simplejpeg": {"attfc_train.data.decode", "attfc_train.data.jpeg"},
     "PIL": {"attfc_train.data.decode", "attfc_train.data.encode"},
     "onnx": {"attfc_train.export"},
     "onnxruntime": {"attfc_train.export"},

@@ -1,4 +1,7 @@
-"""Memory for batches that is used again once nobody holds the batch any more."""
+"""Memory for batches that is used again once nobody holds the batch any more.
+
+For a GPU torch does the same with page-locked memory, and waits for the copies from it besides.
+"""
 
 from __future__ import annotations
 

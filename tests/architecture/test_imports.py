@@ -94,7 +94,7 @@ ONLY_IN = {
     "fsspec": {"attfc_train.data.remote.web"},
     "aiohttp": {"attfc_train.data.remote.web"},
     "triton": {"attfc_train.losses.triton", "attfc_train.losses.learning_triton"},
-    "simplejpeg": {"attfc_train.data.decode"},
+    "simplejpeg": {"attfc_train.data.decode", "attfc_train.data.jpeg"},
     "PIL": {"attfc_train.data.decode", "attfc_train.data.encode"},
     "onnx": {"attfc_train.export"},
     "onnxruntime": {"attfc_train.export"},

@@ -20,6 +20,7 @@ from typing import BinaryIO
 from attfc_train.errors import StorageError
 
 _REMEDY = "Free disk space or choose another --output."
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)")
 _TEMPORARY = re.compile(r"\..+\.\d+\.tmp")
 """The name of a temporary file: that of its target, and the process that writes it."""
 
@@ -61,6 +62,7 @@ def write_folder_atomically(path: Path, fill: Callable[[Path], object]) -> None:
     Raises:
         StorageError: the disk is full, or the folder above not writable; nothing is left behind.
     """
+    _refuse_url(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         temporary.mkdir(parents=True)
@@ -87,6 +89,7 @@ def written_file(path: Path) -> Path:
     Raises:
         StorageError: there is something that is no regular file, such as a device, or links lead in a circle.
     """
+    _refuse_url(path)
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:  # nothing, or a link to nothing
@@ -97,6 +100,16 @@ def written_file(path: Path) -> Path:
         kind = "a folder" if stat.S_ISDIR(mode) else "a device, pipe or socket"
         raise StorageError(f"'{path}' must be a file", kind, "Choose another --output.")
     return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def _refuse_url(path: Path) -> None:
+    """Refuse what was written as a URL, of which a path has one slash less: a folder ``s3:`` would be made here.
+
+    Raises:
+        StorageError: it is one.
+    """
+    if _URL.match(str(path)):
+        raise StorageError("--output must be a path on this machine", f"'{path}', a URL", "Write it here, and copy it then.")
 
 
 def open_file(path: Path) -> BinaryIO:

@@ -11,7 +11,15 @@ from pathlib import Path
 import pytest
 
 from attfc_train.errors import ProfileError, StorageError
-from attfc_train.files import keep_under, leftovers, open_file, sync_folder, write_atomically, write_text_atomically
+from attfc_train.files import (
+    keep_under,
+    leftovers,
+    open_file,
+    sync_folder,
+    write_atomically,
+    write_folder_atomically,
+    write_text_atomically,
+)
 from attfc_train.profile.file import load_profile
 
 
@@ -101,3 +109,14 @@ def test_a_link_to_a_file_is_read(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("file")
     with open_file(tmp_path / "link") as file:
         assert file.read() == b"content"
+
+
+@pytest.mark.parametrize(
+    "write", [lambda path: write_text_atomically(path, "x"), lambda path: write_folder_atomically(path, Path.mkdir)]
+)
+def test_a_url_is_no_place_to_write_to(tmp_path, monkeypatch, write):
+    """Catches a folder ``s3:`` in the current one."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StorageError, match=r"--output must be a path on this machine, but got 's3:/bucket/faces', a URL"):
+        write(Path("s3://bucket/faces"))
+    assert list(tmp_path.iterdir()) == []

@@ -37,6 +37,8 @@ def show_cards(console: Console, choices: Sequence[CardChoice], request: PlanReq
     console.print(_table(fitting, wide=console.width >= _WIDE))
     for each in others:
         console.print(f"{each.gpu.slug} ({format_bytes(each.gpu.capacity_bytes)}): {each.short}", soft_wrap=True)
+    for line in _loading_lines(fitting):
+        console.print(line, highlight=False, soft_wrap=True)
     for line in _answers(fitting, request):
         console.print(Text(line, style="bold"), soft_wrap=True)
 
@@ -116,7 +118,6 @@ def _answers(fitting: Sequence[CardChoice], request: PlanRequest) -> list[str]:
     priced = [each for each in in_order(fitting, "cost") if each.cost is not None]
     if priced:
         lines.append(f"Cheapest of {len(priced)} with a price: {priced[0].gpu.slug}, {_about(priced[0])}.")
-    lines += _loading_lines(fitting)
     limit = request.max_hours
     near = [] if limit is None else [each.gpu.slug for each in fitting if _may_miss(each, limit)]
     if near:

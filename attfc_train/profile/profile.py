@@ -131,7 +131,7 @@ MAX_ACCUMULATION = 1024
 
 
 class OptimSettings(Frozen):
-    """SGD with momentum; one optimiser step sees `batch_size` queries on a device, in `accumulation` equal parts."""
+    """SGD with momentum; one optimiser step sees `batch_size` queries on all devices, in `accumulation` equal parts."""
 
     batch_size: int = Field(128, ge=2, le=2**16)
     accumulation: int = Field(1, ge=1, le=MAX_ACCUMULATION)

@@ -137,7 +137,7 @@ def check(monkeypatch: pytest.MonkeyPatch, profile: TrainProfile, size: int) -> 
     assert_near(results[0][1], expected)
 
 
-# Catches, tried one by one: labels that are not counted from the part's first row; a merge without the largest maximum (scale
+# Catches: labels that are not counted from the part's first row; a merge without the largest maximum (scale
 # 64 keeps none: see the next test); an own row of another process that counts as 0; weights that sum to 1 on every process;
 # noise by the row of the part; a center that is read where it lies on another process; fresh centers of this process alone.
 @pytest.mark.parametrize("head", SHARED)

@@ -72,7 +72,7 @@ def train(source: Source, given: Sequence[str], process: ProcessOptions) -> None
     here = place(os.environ)
     folder = source.resume or source.output
     go_on = f"Continue from its last checkpoint with the same torchrun and --resume {folder}; without one start again."
-    with together(here, process.device, go_on) as ranks:  # of several processes one tells what is wrong
+    with together(here, go_on) as ranks:  # of several processes one tells what is wrong
         _train(source, given, process, _Crew(ranks, here))
 
 
@@ -142,13 +142,9 @@ def _run_options(folder: Path, process: ProcessOptions, crew: _Crew) -> RunOptio
     from attfc_train.screen import Screen
 
     device = device_of(device_for(process.device, crew.here))
-    if crew.here is not None and device.type == "cuda":
-        import torch
-
-        torch.cuda.set_device(device)
     policies = cast("OnOom", process.on_oom), cast("OnCollapse", process.on_collapse)
     screen = Screen(quiet=not crew.ranks.is_first)
-    return RunOptions(folder, device, screen, process.trackers, *policies, crew.ranks)
+    return RunOptions(folder, device, screen, process.trackers, *policies, crew.ranks.on(device))
 
 
 def _initialiser(init: Path | None) -> Initialise | None:

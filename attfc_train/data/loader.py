@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,17 +44,12 @@ class CorruptImages:
     examples: tuple[str, ...]
     """The first 20 different ones, each with its reason."""
 
-
-@dataclass(frozen=True, slots=True)
-class ImageNews:
-    """What happened to images, and to those who decode them, since this was last asked."""
-
-    drawn: int
-    """Images drawn in all."""
-    replaced: int
-    """Of these, those that cannot be decoded and were replaced, in all."""
-    lines: tuple[str, ...]
-    """What is to be said, once each."""
+    @staticmethod
+    def joined(parts: Sequence[CorruptImages]) -> CorruptImages:
+        """Return those of several processes, each of which draws a share of the images."""
+        examples = dict.fromkeys(example for part in parts for example in part.examples)
+        drawn = sum(part.drawn for part in parts)
+        return CorruptImages(drawn, sum(part.replaced for part in parts), tuple(examples)[:_MAX_EXAMPLES])
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,14 +116,17 @@ class AttentionLoader:
         return CorruptImages(self._drawn, self._replaced, tuple(self._examples.values()))
 
     def go_on(self, steps: int, replaced: int) -> None:
-        """Count on after so many steps of a run, in which so many images were replaced."""
+        """Count on after so many steps of a run, in which so many images that this sampler drew were replaced."""
         if steps:
             self._drawn = steps * self._sampler.draw_step(steps - 1).flips.size  # every step draws as many
             self._replaced = replaced
             self._told = self.corrupt
 
-    def news(self) -> ImageNews | None:
-        """Return what was not reported yet of images that were replaced, stretched or scaled; None: nothing."""
+    def news(self) -> tuple[str, ...] | None:
+        """Return what is to be said, once each, of images that were replaced, stretched or scaled; None: nothing has happened.
+
+        Empty where images were replaced, but nothing is to be said.
+        """
         corrupt = self.corrupt
         lines = []
         if len(corrupt.examples) > len(self._told.examples):
@@ -143,7 +141,7 @@ class AttentionLoader:
         if corrupt.replaced == self._told.replaced and not lines:
             return None
         self._told = corrupt
-        return ImageNews(corrupt.drawn, corrupt.replaced, tuple(lines))
+        return tuple(lines)
 
     @property
     def notes(self) -> dict[str, int]:

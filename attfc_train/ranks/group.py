@@ -8,7 +8,8 @@ Legend: B rows of the joined batch, b = B / K of one process, K processes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -20,27 +21,43 @@ from attfc_train.ranks.shard import Shard
 
 BUCKET_BYTES = 64 * 2**20
 """Tensors that are summed at a time: the scratch memory of an exchange, and large enough for the links' full speed."""
-
+EXCHANGE_TIMEOUT = timedelta(days=7)
+"""An exchange is not what finds a process that is gone (`attfc_train.ranks.watch`); one may wait for data for hours."""
 
 _Value = TypeVar("_Value")
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessRanks(Ranks):
-    """A process of the default process group, which exists.
+    """A process of groups that exist.
 
     Args:
         hosts: a group of the same processes that exchanges what the hosts must know, by gloo; None: the default one.
+        devices: one that exchanges tensors where they are; None: the default one.
     """
 
     hosts: dist.ProcessGroup | None = None
+    devices: dist.ProcessGroup | None = None
+
+    def on(self, device: torch.device) -> Ranks:
+        """See `Ranks.on`."""
+        if device.type == "cpu":
+            return replace(self, devices=self.hosts)
+        torch.cuda.set_device(device)  # before NCCL takes the one that is set
+        return replace(self, devices=dist.new_group(backend="nccl", timeout=EXCHANGE_TIMEOUT))
 
     def told(self, value: _Value) -> _Value:
         """See `Ranks.told`."""
         values = [value if self.is_first else None]
         dist.broadcast_object_list(values, 0, self.hosts)
-        result: _Value = values[0]  # type: ignore[assignment]  # rank 0's is no None
+        result: _Value = values[0]  # type: ignore[assignment]  # rank 0's
         return result
+
+    def everyones(self, value: _Value) -> list[_Value]:
+        """See `Ranks.everyones`."""
+        values: list[_Value] = [value] * self.size
+        dist.all_gather_object(values, value, self.hosts)
+        return values
 
     def agreed(self, number: int) -> int:
         """See `Ranks.agreed`."""
@@ -53,7 +70,7 @@ class ProcessRanks(Ranks):
         with torch.no_grad():
             for bucket in _buckets(tensors):
                 flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
-                dist.all_reduce(flat)
+                dist.all_reduce(flat, group=self.devices)
                 parts = flat.split([tensor.numel() for tensor in bucket])
                 for tensor, part in zip(bucket, parts, strict=True):
                     tensor.copy_(part.view_as(tensor))
@@ -69,7 +86,7 @@ class ProcessRanks(Ranks):
         if rows.numel() == 0:  # a head that remembers nothing: all processes have as many
             return rows
         parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(self.size)]
-        dist.all_gather(parts, rows.contiguous())
+        dist.all_gather(parts, rows.contiguous(), self.devices)
         # Row i of rank r is row i K + r of the joined batch.
         return torch.stack(parts, dim=1).flatten(0, 1)
 
@@ -80,23 +97,23 @@ class ProcessRanks(Ranks):
     def share_of_sum(self, summands: Tensor) -> Tensor:
         """See `Ranks.share_of_sum`."""
         by_rank = summands.view(-1, self.size, *summands.shape[1:]).transpose(0, 1).contiguous()
-        if dist.get_backend() == "gloo":  # which has no reduce-scatter of its own
-            dist.all_reduce(by_rank)
+        if dist.get_backend(self.devices) == "gloo":  # which has no reduce-scatter of its own
+            dist.all_reduce(by_rank, group=self.devices)
             return by_rank[self.rank]
         share = torch.empty_like(by_rank[0])
-        dist.reduce_scatter_tensor(share, by_rank)
+        dist.reduce_scatter_tensor(share, by_rank, group=self.devices)
         return share
 
     def summed(self, summand: Tensor) -> Tensor:
         """See `Ranks.summed`."""
         total = summand.clone()
-        dist.all_reduce(total)
+        dist.all_reduce(total, group=self.devices)
         return total
 
     def largest(self, value: Tensor) -> Tensor:
         """See `Ranks.largest`."""
         largest = value.clone()
-        dist.all_reduce(largest, dist.ReduceOp.MAX)
+        dist.all_reduce(largest, dist.ReduceOp.MAX, self.devices)
         return largest
 
     def collected(self, rows: Tensor, shard: Shard) -> Tensor | None:
@@ -105,7 +122,7 @@ class ProcessRanks(Ranks):
         at_a_time = max(1, BUCKET_BYTES // row_bytes)
         if self.rank != 0:
             for piece in rows.split(at_a_time):
-                dist.send(piece.contiguous().view(torch.uint8), 0)
+                dist.send(piece.contiguous().view(torch.uint8), 0, self.devices)
             return None
         table = torch.empty(shard.total, *rows.shape[1:], dtype=rows.dtype)
         table[: shard.num].copy_(rows)
@@ -113,7 +130,7 @@ class ProcessRanks(Ranks):
             other = shard.of_rank(rank, self.size)
             for piece in table[other.first : other.stop].split(at_a_time):
                 received = torch.empty(piece.shape, dtype=piece.dtype, device=rows.device)
-                dist.recv(received.view(torch.uint8), rank)
+                dist.recv(received.view(torch.uint8), rank, self.devices)
                 piece.copy_(received)
         return table
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import signal
 import socket
 import sys
 from collections.abc import Iterator, Mapping
@@ -13,14 +14,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 
-from attfc_train.errors import AttfcError, UsageError
+from attfc_train.errors import AttfcError, Interrupted, LostProcessError, UsageError
+from attfc_train.faults import scarcity, unexpected
 from attfc_train.ranks.ranks import ALONE, Ranks
 from attfc_train.ranks.watch import Peer, Watch
 
 MEET_TIMEOUT = timedelta(minutes=10)
-"""For slow starts: every process loads torch and looks for its data."""
-EXCHANGE_TIMEOUT = timedelta(days=7)
-"""An exchange is not what finds a process that is gone (`attfc_train.ranks.watch`); rank 0 may verify for hours meanwhile."""
+"""For slow starts: every process loads torch."""
 VERDICT_SECONDS = 10.0
 """For the news of a loss, once an exchange has failed."""
 
@@ -35,6 +35,8 @@ class Place:
     """Number of the process on its machine, and of its GPU."""
     address: str
     """Of rank 0's machine."""
+    port: int
+    """Where all meet there."""
 
 
 def place(environment: Mapping[str, str]) -> Place | None:
@@ -47,8 +49,8 @@ def place(environment: Mapping[str, str]) -> Place | None:
         return None
     try:
         rank, size, local_rank = (int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
-        address = environment["MASTER_ADDR"]
-        if not 0 <= rank < size or local_rank < 0 or not environment["MASTER_PORT"].isdecimal():
+        address, port = environment["MASTER_ADDR"], int(environment["MASTER_PORT"])
+        if not 0 <= rank < size or local_rank < 0 or not address or not 0 < port < 2**16:
             raise ValueError
     except (KeyError, ValueError) as error:
         given = {name: environment.get(name) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")}
@@ -57,7 +59,7 @@ def place(environment: Mapping[str, str]) -> Place | None:
             ", ".join(f"{name}={value}" for name, value in given.items()),
             "Start with torchrun --nproc-per-node K -m attfc_train ..., or unset WORLD_SIZE.",
         ) from error
-    return Place(rank, size, local_rank, address)
+    return Place(rank, size, local_rank, address, port)
 
 
 def device_for(name: str, here: Place | None) -> str:
@@ -77,11 +79,10 @@ def device_for(name: str, here: Place | None) -> str:
 
 
 @contextmanager
-def together(here: Place | None, device: str, how_to_go_on: str) -> Iterator[Ranks]:
+def together(here: Place | None, how_to_go_on: str) -> Iterator[Ranks]:
     """Meet the other processes, and leave with them: with the first error, which one of them tells.
 
     Args:
-        device: value of ``--device``, the same on all.
         how_to_go_on: a sentence for the user who has lost a process.
 
     Raises:
@@ -92,25 +93,44 @@ def together(here: Place | None, device: str, how_to_go_on: str) -> Iterator[Ran
         return
     import torch.distributed as dist
 
-    from attfc_train.ranks.group import ProcessRanks
-
-    backend = "nccl" if device_for(device, here).startswith("cuda") else "gloo"
-    with _silent_warnings():
-        dist.init_process_group(backend, rank=here.rank, world_size=here.size, timeout=MEET_TIMEOUT)
-        hosts = dist.new_group(backend="gloo", timeout=EXCHANGE_TIMEOUT)
-    ranks = ProcessRanks(here.rank, here.size, hosts)
-    watch = Watch(here.rank, _connected(here, ranks), how_to_go_on)
+    ranks, watch = _met(here, how_to_go_on)
     try:
         yield ranks
+        ranks.told(True)  # nobody leaves before rank 0, which still writes
     except AttfcError as error:
         _tell(watch, error)
-    except RuntimeError as error:  # such as an exchange with a process that is gone
-        verdict = watch.verdict(VERDICT_SECONDS)
-        if verdict is None:
-            raise
-        _tell(watch, verdict, error)
+    except KeyboardInterrupt:
+        watch.leave(Interrupted(signal.SIGINT, "Stopped", "What had been saved before is intact."))
+        raise
+    except Exception as error:
+        # A RuntimeError may be that of an exchange with a process that is gone.
+        verdict = watch.verdict(VERDICT_SECONDS if isinstance(error, RuntimeError) else 0)
+        _tell(watch, verdict or scarcity(error) or unexpected(error), error)
     watch.leave()
     dist.destroy_process_group()
+
+
+def _met(here: Place, how_to_go_on: str) -> tuple[Ranks, Watch]:
+    """Meet the other processes.
+
+    Raises:
+        LostProcessError: not all came, or they do not reach each other.
+    """
+    import torch.distributed as dist
+
+    from attfc_train.ranks.group import EXCHANGE_TIMEOUT, ProcessRanks
+
+    try:
+        dist.init_process_group("gloo", rank=here.rank, world_size=here.size, timeout=MEET_TIMEOUT)
+        ranks = ProcessRanks(here.rank, here.size, dist.new_group(backend="gloo", timeout=EXCHANGE_TIMEOUT))
+        return ranks, Watch(here.rank, _connected(here, ranks), how_to_go_on)
+    except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise LostProcessError(
+            f"all {here.size} processes must meet at {here.address}, port {here.port}",
+            f"on rank {here.rank} '{reason}'",
+            "Look whether torchrun started all of them, and whether the machines reach each other.",
+        ) from error
 
 
 def _tell(watch: Watch, error: AttfcError, cause: BaseException | None = None) -> None:
@@ -121,16 +141,6 @@ def _tell(watch: Watch, error: AttfcError, cause: BaseException | None = None) -
         raise error from cause
     sys.stdout.flush()
     raise SystemExit(error.exit_code)
-
-
-@contextmanager
-def _silent_warnings() -> Iterator[None]:
-    """Leave out what torch says of NCCL's device, which is set already."""
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _connected(here: Place, ranks: Ranks) -> list[Peer]:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, TypeVar
 from attfc_train.ranks.shard import Shard
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 _Value = TypeVar("_Value")
@@ -40,9 +41,18 @@ class Ranks:
         """Whether this process speaks for all: it writes, evaluates and prints."""
         return self.rank == 0
 
+    def on(self, device: torch.device) -> Ranks:
+        """Return the same process, which exchanges tensors on its own `device` from now on; all processes must call it."""
+        del device
+        return self
+
     def told(self, value: _Value) -> _Value:
         """Return rank 0's value, which must pickle; on the host, and all processes wait for each other."""
         return value
+
+    def everyones(self, value: _Value) -> list[_Value]:
+        """Return what each process gives, which must pickle, by rank; on the host, and all processes wait for each other."""
+        return [value]
 
     def agreed(self, number: int) -> int:
         """Return the largest number that a process gives; on the host, and all processes wait for each other."""

@@ -25,7 +25,8 @@ from attfc_train.errors import AttfcError, LostProcessError
 
 GRACE = 3.0
 """Seconds for what a process still does: to tell its error, to end the write of a file."""
-_LONGEST_LINE = 65536
+_MOST_BYTES = 65536
+"""That are read at a time."""
 
 
 class OtherProcessError(AttfcError):
@@ -66,6 +67,8 @@ class Watch:
         self.rank = rank
         self.how_to_go_on = how_to_go_on
         self._peers = peers
+        self._begun = dict.fromkeys((peer.rank for peer in peers), b"")
+        """What came of a line whose end has not come yet: a network may tear it."""
         self._verdict: AttfcError | None = None
         self._has_verdict = threading.Event()
         self._is_leaving = threading.Event()
@@ -104,10 +107,11 @@ class Watch:
     def _hear(self, peer: Peer) -> bool:
         """Take note of what a peer says; return whether it may say more."""
         try:
-            text = peer.connection.recv(_LONGEST_LINE).decode(errors="replace")
+            content = peer.connection.recv(_MOST_BYTES)
         except OSError:
-            text = ""
-        lines = [json.loads(line) for line in text.splitlines()]  # a line is short: it comes in one piece
+            content = b""
+        *texts, self._begun[peer.rank] = (self._begun[peer.rank] + content).split(b"\n")
+        lines = [json.loads(text) for text in texts]
         for line in lines:
             if "failed" in line:
                 rule, got, remedy = line["failed"]
@@ -115,9 +119,9 @@ class Watch:
             elif "leave" in line:
                 self._decide(OtherProcessError("all processes leave together", "an error of another one", "", line["leave"]))
         is_done = any("done" in line for line in lines)
-        if not lines:
+        if not content:
             self._decide(self._lost(peer.rank))
-        return bool(lines) and not is_done
+        return bool(content) and not is_done
 
     def _lost(self, rank: int) -> LostProcessError:
         rule = "all processes of a run must stay to its end"

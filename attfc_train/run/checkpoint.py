@@ -97,7 +97,8 @@ class Checkpoints:
     def save(self, state: TrainState, best_accuracy: float | None) -> None:
         """Write `state` atomically, and keep what was the last checkpoint; one of the same step is replaced.
 
-        All processes of a run must call it: rank 0 collects their parts of the head, and writes.
+        All processes of a run must call it: rank 0 collects their parts of the head, and writes. The others wait until it is
+        written: one that left before, as after a signal, would end rank 0 in the midst of it (`attfc_train.ranks.watch`).
 
         Raises:
             StorageError: the disk is full or not writable; the former checkpoints are intact.
@@ -113,12 +114,10 @@ class Checkpoints:
             "best_accuracy": best_accuracy,
         }
         is_kept = self.step is not None and self.step != state.step
-        if not state.ranks.is_first:
-            self.step = state.step
-            return
-        path = self.folder / FILE_NAME
-        write_atomically(path, lambda file: torch.save(content, file), self._make_room if is_kept else None)
-        self.step = state.step
+        if state.ranks.is_first:
+            path = self.folder / FILE_NAME
+            write_atomically(path, lambda file: torch.save(content, file), self._make_room if is_kept else None)
+        self.step = state.ranks.told(state.step)
 
     def _make_room(self) -> None:
         """Let every checkpoint be one save older; those that are too many go."""

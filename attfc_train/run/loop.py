@@ -11,17 +11,16 @@ the summary comes after, because it is made of the record (`attfc_train.run.summ
 
 from __future__ import annotations
 
-import time
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import nn
 
 from attfc_train.data.batch import Batch
-from attfc_train.data.loader import AttentionLoader
-from attfc_train.data.waiting import Waiting
+from attfc_train.data.loader import AttentionLoader, CorruptImages
 from attfc_train.errors import CollapseError, DataError, Interrupted, NonFiniteLossError
 from attfc_train.evaluate.pairs import Verification
 from attfc_train.interrupt import StopFlag
@@ -29,6 +28,7 @@ from attfc_train.losses.distillation import cosine_of
 from attfc_train.optim import schedule
 from attfc_train.profile.file import save_profile
 from attfc_train.run.checkpoint import FILE_NAME, Checkpoints, has_checkpoint, save_model
+from attfc_train.run.clock import Clock
 from attfc_train.run.collapse import REMEDY, CollapseWatch, Look, OnCollapse
 from attfc_train.run.device_memory import forget_peak, memory_use
 from attfc_train.run.log import RunLog
@@ -37,7 +37,7 @@ from attfc_train.run.preflight import prediction_for
 from attfc_train.step.state import TrainState
 from attfc_train.step.step import StepMetrics, train_step
 from attfc_train.streams import typed
-from attfc_train.units import Bytes, Seconds, format_bytes
+from attfc_train.units import Bytes, format_bytes
 
 
 class Evaluator(Protocol):
@@ -76,7 +76,7 @@ class Loop:
     on_collapse: OnCollapse = "warn"
     _is_settled: bool = field(default=False, init=False)
     """Whether a step of the present size was made, and its start-up is forgotten (`_settle`)."""
-    _clock: _Clock = field(init=False)
+    _clock: Clock = field(init=False)
     _collapse: CollapseWatch = field(init=False)
 
     def run(self) -> None:
@@ -88,7 +88,7 @@ class Loop:
             NonFiniteLossError, DataError, StorageError, DeviceMemoryError: see `attfc_train.errors`.
         """
         state = self.state
-        self._clock = _Clock(self.loader, state.step)
+        self._clock = Clock(self.loader, state.step)
         self._collapse = CollapseWatch(state.head, lambda step: schedule.margin(state.profile.head.margin, step))
         with StopFlag() as stop:
             for batch in self._batches():
@@ -113,8 +113,10 @@ class Loop:
         try:
             yield from self.loader.batches(first, self.state.profile.total_steps)
         except DataError as error:
+            if self.state.ranks.size > 1:  # the other processes are in the midst of a step
+                raise
             self._report_images()
-            if self.state.step == first or self.state.ranks.size > 1:  # the other processes are in the midst of a step
+            if self.state.step == first:
                 raise
             self._save()
             self.log.event("stop", self.state.step, message=str(error))
@@ -187,9 +189,10 @@ class Loop:
         if self._is_logged(step):
             self._log(metrics, look)
             self._report_images()
-        # Each process looks at its own queries; rank 0's count.
-        if look is not None and self.state.ranks.told(self._collapse.has_just_collapsed()):
-            self._report_collapse()
+        if look is not None:  # each process looks at its own queries; rank 0's count
+            finding = self.state.ranks.told(self._collapse.finding if self._collapse.has_just_collapsed() else None)
+            if finding is not None:
+                self._report_collapse(finding)
         if step % run.eval_every == 0 and step != last:
             self._evaluate()
         if step % run.save_every == 0 and step != last:
@@ -204,14 +207,13 @@ class Loop:
             return None
         return self._collapse.look(self.state.step, metrics.loss.item(), metrics.observed)
 
-    def _report_collapse(self) -> None:
+    def _report_collapse(self, finding: str) -> None:
         """Say and record that the run has collapsed.
 
         Raises:
             CollapseError: ``--on-collapse fail``; the state is saved first.
         """
         step = self.state.step
-        finding = self._collapse.finding
         self.log.event("collapse", step, message=finding)
         if self.on_collapse == "warn":
             self.log.say(f"warning: training has collapsed at step {step}: {finding}. {REMEDY}.")
@@ -248,12 +250,15 @@ class Loop:
         )
 
     def _report_images(self) -> None:
-        """Record how many images were replaced, and say what happened to images for the first time."""
-        news = self.loader.news()
-        if news is None:
+        """Record how many images were replaced, and say what happened to images for the first time; all processes call it."""
+        everyones = self.state.ranks.everyones((self.loader.news(), self.loader.corrupt))
+        reported = [news for news, _ in everyones if news is not None]
+        if not reported:
             return
-        self.log.event("images", self.state.step, drawn=news.drawn, replaced=news.replaced, messages=list(news.lines))
-        for line in news.lines:
+        counts = CorruptImages.joined([corrupt for _, corrupt in everyones])
+        lines = list(dict.fromkeys(line for news in reported for line in news))
+        self.log.event("images", self.state.step, drawn=counts.drawn, replaced=counts.replaced, messages=lines)
+        for line in lines:
             self.log.say(f"step {self.state.step}: {line}")
 
     def _check_finite(self) -> None:
@@ -303,7 +308,8 @@ class Loop:
         ranks = self.state.ranks
         results = {}
         if ranks.is_first:
-            results = dict(self.evaluate(self.state.exported_encoder, batch_size=self.state.profile.optim.micro_batch_size))
+            own_size = self.state.profile.optim.micro_batch_size // ranks.size  # as many as this device has in a step
+            results = dict(self.evaluate(self.state.exported_encoder, batch_size=own_size))
         return ranks.told(results)
 
     def _save_model(self, name: str) -> None:
@@ -337,7 +343,6 @@ class Loop:
         if self._evaluate():
             self._save()
         self._save_model(MODEL_FILE)
-        corrupt = self.loader.corrupt
         memory = memory_use(self.state.device)
         predicted = self._predicted_peak()
         self.log.event(
@@ -349,9 +354,7 @@ class Loop:
             peak_tensor_bytes=memory.peak_in_tensors,
             predicted_peak_bytes=predicted,
             accuracy=self.best_accuracy,
-            corrupt_images=corrupt.replaced,
-            corrupt_examples=list(corrupt.examples),
-            image_notes=self.loader.notes,
+            **self._image_counts(),
         )
         self.log.sync()
         if predicted is not None:
@@ -360,38 +363,15 @@ class Loop:
         if advice is not None:
             self.log.say(advice)
 
-
-class _Clock:
-    """Wall time and data wait between log lines; a lap that an evaluation cut short is not counted."""
-
-    def __init__(self, loader: AttentionLoader, step: int) -> None:
-        self._loader = loader
-        self._steps = 0
-        self.seconds: Seconds = 0.0
-        """Of all laps."""
-        self.waited = Waiting()
-        """In all laps."""
-        self.restart(step)
-
-    def restart(self, step: int) -> None:
-        """Start a new lap now."""
-        self._step = step
-        self._time = time.perf_counter()
-        self._waited_before = self._loader.waiting
-
-    def lap(self, step: int) -> tuple[int, Seconds, Waiting]:
-        """Return steps, seconds and what data was waited for since the last lap, and start a new one."""
-        seconds = max(time.perf_counter() - self._time, 1e-9)
-        steps = max(1, step - self._step)
-        waited = self._loader.waiting - self._waited_before
-        self.seconds += seconds
-        self.waited += waited
-        self._steps += steps
-        self.restart(step)
-        return steps, seconds, waited
-
-    def overall(self, state: TrainState) -> float | None:
-        """Return the images per second of this process's steps; None: it made none that were timed."""
-        if not self._steps:
-            return None
-        return self._steps * state.profile.optim.batch_size / max(self.seconds, 1e-9)
+    def _image_counts(self) -> dict[str, Any]:
+        """Return what the ``end`` has of the images of all processes."""
+        everyones = self.state.ranks.everyones((self.loader.corrupt, self.loader.notes))
+        corrupt = CorruptImages.joined([corrupt for corrupt, _ in everyones])
+        notes: Counter[str] = Counter()
+        for _, counts in everyones:
+            notes.update(counts)
+        return {
+            "corrupt_images": corrupt.replaced,
+            "corrupt_examples": list(corrupt.examples),
+            "image_notes": dict(notes),
+        }

@@ -255,7 +255,8 @@ def _train(
         _record_start(log, state, dataset, options)
         _introduce(log, state, dataset, evaluator, options)
         loader = _loader(profile, dataset, options, card)
-        loader.go_on(state.step, replaced_before(read_log(options.folder)) if first else 0)
+        replaced = options.ranks.told(replaced_before(read_log(options.folder)) if first else 0)
+        loader.go_on(state.step, options.ranks.shard(replaced).num)
         policies = options.on_oom, best_accuracy, options.on_collapse
         Loop(state, loader, evaluator, log, options.folder, checkpoints, *policies).run()
     if not first:

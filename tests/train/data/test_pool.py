@@ -140,7 +140,7 @@ def test_a_dead_worker_changes_no_batch_and_is_said(colours):
     mortal.encoded = read
     loader, found = batches(mortal)
     assert all(same(*pair) for pair in zip(found, expected, strict=True))
-    (line,) = loader.news().lines
+    (line,) = loader.news()
     assert line.startswith("worker attfc-decode_")
     assert loader.news() is None
 

@@ -129,16 +129,15 @@ def test_news_are_told_once_and_counted(colours):
     batches = loader.batches(0, 3)
     assert loader.news() is None
     next(batches)
-    news = loader.news()
+    (line,) = loader.news()
     reason = "8 bytes that cannot be decoded (cannot identify image file)"
-    assert (news.drawn, news.replaced) == (16, 2)
-    (line,) = news.lines
+    assert (loader.corrupt.drawn, loader.corrupt.replaced) == (16, 2)
     assert line.startswith("2 of 16 images drawn replaced by others of their identity: colour ")
     assert line.count(reason) == 2
     assert loader.news() is None
     next(batches)
-    news = loader.news()
-    assert (news.drawn, news.replaced, news.lines) == (32, 4, ()), "counted again, but not said again"
+    assert loader.news() == ()
+    assert (loader.corrupt.drawn, loader.corrupt.replaced) == (32, 4), "counted again, but not said again"
 
 
 def test_stretched_images_are_said_once_and_counted_by_image(colours):
@@ -148,7 +147,7 @@ def test_stretched_images_are_said_once_and_counted_by_image(colours):
     loader = loader_of(dataset, num_references=0, batch_size=16, num_workers=1)
     batches = loader.batches(0, 3)
     next(batches)
-    assert loader.news().lines == (f"{STRETCHED}: 2, e.g. colour 3",)
+    assert loader.news() == (f"{STRETCHED}: 2, e.g. colour 3",)
     next(batches)
     assert loader.news() is None
     assert loader.notes == {STRETCHED: 2}
@@ -158,7 +157,7 @@ def test_an_identity_without_a_decodable_image_is_said(colours):
     """Where a set is too large to try every identity when it is opened."""
     loader = loader_of(colours(LABELS, broken=(15,)), num_references=0, batch_size=16)
     next(loader.batches(0, 1))
-    assert loader.news().lines[1] == "images made grey, because none of their identity can be decoded: 1, e.g. colour 15"
+    assert loader.news()[1] == "images made grey, because none of their identity can be decoded: 1, e.g. colour 15"
 
 
 def test_any_other_image_of_the_identity_stands_in(colours):

@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.process import BaseProcess
@@ -31,7 +32,7 @@ class Failing(NamedTuple):
 
     rank: int
     how: str
-    """``kill``, ``stop`` (SIGTERM) or ``memory``."""
+    """``kill``, ``stop`` (SIGTERM), ``memory``, ``fault``, or ``stop slowly``: rank 0 saves for longer than the watch waits."""
 
 
 def free_port() -> int:
@@ -41,14 +42,12 @@ def free_port() -> int:
 
 @contextmanager
 def processes(size: int, folder: Path, arguments: Sequence[str], failing: Failing | None = None) -> Iterator[list[BaseProcess]]:
-    """Start ``attfc-train ARGUMENTS --device cpu`` in so many processes in a folder; none outlives the block."""
+    """Start ``attfc-train ARGUMENTS``, on the CPU unless they say otherwise, in so many processes; none outlives the block."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.train.ranks.gloo_child"])
     port = free_port()
-    children = [
-        context.Process(target=_command, args=(rank, size, port, str(folder), [*arguments, "--device", "cpu"], failing))
-        for rank in range(size)
-    ]
+    given = [*arguments] if "--device" in arguments else [*arguments, "--device", "cpu"]
+    children = [context.Process(target=_command, args=(rank, size, port, str(folder), given, failing)) for rank in range(size)]
     try:
         for child in children:
             child.start()
@@ -89,10 +88,27 @@ def _command(rank: int, size: int, port: int, folder: str, arguments: list[str],
         return step(state, batch)
 
     loop.train_step = train_step
+    if failing is not None and failing.how == "stop slowly":
+        _save_slowly()
     main()
+
+
+def _save_slowly() -> None:
+    from attfc_train.ranks import watch
+
+    save = torch.save
+
+    def slow_save(*arguments: Any) -> None:
+        time.sleep(2.5)
+        save(*arguments)
+
+    torch.save = slow_save
+    watch.GRACE = 1.0
 
 
 def _fail(how: str) -> None:
     if how == "memory":
         raise torch.OutOfMemoryError("no room. At all.")
+    if how == "fault":
+        raise KeyError("a key")
     os.kill(os.getpid(), signal.SIGKILL if how == "kill" else signal.SIGTERM)

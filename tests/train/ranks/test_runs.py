@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from rich.console import Console
 
+from attfc_train.data.encode import jpeg
 from attfc_train.errors import ProfileError
 from attfc_train.profile.profile import DataSettings, ModelSettings, OptimSettings, RunSettings, TrainProfile
 from attfc_train.ranks.ranks import ALONE, Ranks
@@ -159,3 +161,62 @@ def test_what_cannot_be_shared_is_refused(head: str, optim: dict[str, int], word
 def test_fewer_slots_than_processes_are_refused() -> None:
     with pytest.raises(ProfileError, match="at least as many centers"):
         shared_profile(small_profile("full_fc", num_ids=2), Ranks(0, 3))
+
+
+def broken_profile(folder: Path) -> TrainProfile:
+    """A profile of a folder of 12 people with 4 images each; the last image of every third person cannot be decoded."""
+    pixels = np.random.default_rng(0)
+    for person in range(12):
+        (folder / f"{person:02d}").mkdir(parents=True)
+        for image in range(4):
+            content = b"no image" if person % 3 == 0 and image == 3 else jpeg(pixels.integers(0, 256, (32, 32, 3), np.uint8))
+            (folder / f"{person:02d}" / f"{image}.jpg").write_bytes(content)
+    profile = profile_of("full_fc")
+    data = profile.data.model_copy(update={"path": str(folder), "max_corrupt_share": 1.0})
+    run_settings = profile.run.model_copy(update={"val": ()})
+    return profile.model_copy(update={"data": data, "run": run_settings})
+
+
+def train_on(ranks: Ranks, profile: TrainProfile, folder: Path, killed_at: int = STEPS) -> None:
+    globals()["profile_of"] = lambda _: profile  # in this process alone
+    start(ranks, "", folder, killed_at)
+
+
+def image_counts(folder: Path) -> list[Any]:
+    """What a run's record says of images last, and at its end."""
+    records = read_log(folder)
+    images = [record for record in records if record["event"] == "images"][-1]
+    end = records[-1]
+    assert end["event"] == "end"
+    return [images["drawn"], images["replaced"], end["corrupt_images"], sorted(end["corrupt_examples"])]
+
+
+# Catches counts of rank 0's share; and a share that is held against the replaced images of all, in a resumed run.
+def test_images_are_counted_over_all_processes(tmp_path: Path) -> None:
+    profile = broken_profile(tmp_path / "faces")
+    in_processes(1, train_on, profile, tmp_path / "one")
+    expected = image_counts(tmp_path / "one")
+    assert expected[1] == expected[2] > 0
+    in_processes(3, train_on, profile, tmp_path / "three")
+    assert image_counts(tmp_path / "three") == expected
+    in_processes(2, train_on, profile, tmp_path / "resumed", 7)
+    in_processes(3, resume, tmp_path / "resumed")
+    assert image_counts(tmp_path / "resumed")[:3] == expected[:3]
+
+
+def verified_with(ranks: Ranks, folder: Path) -> list[int]:
+    """Most images in a forward pass of each verification."""
+    sizes: list[int] = []
+
+    def verified(encoder: Any, batch_size: int) -> dict[str, Any]:
+        sizes.append(batch_size)
+        return {}
+
+    run._evaluator = lambda profile, device: verified  # type: ignore[assignment]  # in this process alone
+    run.start(profile_of("full_fc"), options(folder, ranks))
+    return sizes
+
+
+# Catches a forward pass that has as many images as those of all processes together.
+def test_verification_takes_what_a_step_takes_on_one_device(tmp_path: Path) -> None:
+    assert in_processes(3, verified_with, tmp_path / "run") == [[4, 4], [], []]

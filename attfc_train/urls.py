@@ -58,7 +58,8 @@ def without_secrets(text: str) -> str:
     except (ValueError, RecursionError):
         return _URL.sub(_clean, text)
     cleaned = _value_without_secrets(value)
-    return text if cleaned == value else json.dumps(cleaned, ensure_ascii=False) + _URL.sub(_clean, text[end:])
+    written = text[:end] if cleaned == value else json.dumps(cleaned, ensure_ascii=False)
+    return written + _URL.sub(_clean, text[end:])
 
 
 def _value_without_secrets(value: Any) -> Any:

@@ -29,6 +29,7 @@ CLEAN = [
     ('["https://a:b@host/x.bin", "faces@0:9"]', '["https://host/x.bin", "faces@0:9"]'),
     ('["https://me:pa\\"s\'s <w>@host/x?a=\\"", "https:\\/\\/me:pass@host/y"]@0:5', '["https://host/x", "https://host/y"]@0:5'),
     ('--set=data.path=["https://me:pa ss@host/x"]', '--set=data.path=["https://host/x"]'),
+    ("7 of https://me:pass@host/x", "7 of https://host/x"),
     ("--data=https://me:pa ss@host/x?a b", "--data=https://host/x"),
     ("https://me:pass@host/two words", "https://host/two words"),
     ("https://host/a#token", "https://host/a"),

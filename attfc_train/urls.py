@@ -9,12 +9,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 SECRETS: Final = "ATTFC_URL_SECRETS"
 """Environment variable: JSON list of [URL without secrets, user's name and password, query]."""
 _URL: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^\s\"'<>]+)")
 _WHOLE: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.+)", re.DOTALL)
+_ASSIGNED: Final = re.compile(r"--?[\w-]+=|[\w.]+=", re.ASCII)
+"""Stands in front of a URL: ``--data=``, ``data.path=``."""
 _PART: Final = re.compile(r"@\d{1,12}:\d{1,12}$", re.ASCII)
 _DATABASES: Final = re.compile(r"postgres|mysql|mariadb|sqlite|oracle|mssql|cockroach|redis|journal", re.IGNORECASE)
 """Schemes of ``--storage``, whose passwords `attfc_planner.tune.studies.address` hides."""
@@ -46,7 +48,27 @@ def is_url(spec: str) -> bool:
 def without_secrets(text: str) -> str:
     """Return a URL, or a text with URLs in it, without their secrets, which are kept for `with_secrets`."""
     whole = _WHOLE.fullmatch(text)
-    return _clean(whole) if whole is not None else _URL.sub(_clean, text)
+    if whole is not None:
+        return _clean(whole)
+    assigned = _ASSIGNED.match(text)
+    if assigned is not None:
+        return assigned[0] + without_secrets(text[assigned.end() :])
+    try:  # a list of data sets, perhaps with a part behind it, or a quoted text
+        value, end = json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return _URL.sub(_clean, text)
+    cleaned = _value_without_secrets(value)
+    written = text[:end] if cleaned == value else json.dumps(cleaned, ensure_ascii=False)
+    return written + _URL.sub(_clean, text[end:])
+
+
+def _value_without_secrets(value: Any) -> Any:
+    """Return a value of JSON, every text in it without secrets: there a URL ends where the text ends, whatever is in it."""
+    if isinstance(value, list):
+        return [_value_without_secrets(each) for each in value]
+    if isinstance(value, dict):
+        return {key: _value_without_secrets(each) for key, each in value.items()}
+    return without_secrets(value) if isinstance(value, str) else value
 
 
 def with_secrets(url: str) -> str:

@@ -21,7 +21,7 @@ from attfc_train.data.formats.salvaged import salvaged
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.reading import UnreadableError
 from attfc_train.data.source import open_dataset
-from attfc_train.data.survey.findings import OTHER_SIZE, REPEATED, SHARED, TRUNCATED, UNDECODABLE
+from attfc_train.data.survey.findings import OTHER_SIZE, REPEATED, SHARED, TRUNCATED, TWINS, UNDECODABLE
 from attfc_train.data.survey.look import Look, shown_side
 from attfc_train.data.survey.problems import MISSING, Problem, notes_of_look, problems_of_counts, problems_of_look
 from attfc_train.errors import DataError, UsageError
@@ -29,7 +29,7 @@ from attfc_train.files import write_text_atomically, written_file
 from attfc_train.run.live_line import busy
 from attfc_train.screen import Screen
 
-_MENDED: Final = {TRUNCATED, UNDECODABLE, SHARED, REPEATED, *MISSING}
+_MENDED: Final = {TRUNCATED, UNDECODABLE, SHARED, TWINS, REPEATED, *MISSING}
 """What a clean copy does not have; other sizes are left out only where one was asked for."""
 
 
@@ -72,7 +72,8 @@ def check(path: str, options: CheckOptions, console: Screen) -> None:
     with busy(console, "Opening the data set"):
         dataset = _opened(path, options)
     seen = survey(dataset, options.survey, console)
-    for line in twins_unseen(dataset) if not options.survey.sample else ():
+    in_two = seen.repeats.are_in_two_sources(dataset)
+    for line in twins_unseen(dataset, np.stack([seen.repeats.firsts[in_two], seen.repeats.others[in_two]], axis=1)):
         say(console, "found", line)
     console.print()
     copy = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Final, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +92,20 @@ def original_label(dataset: FaceDataset, name: str) -> int | None:
         return naming.label_of_name(name)
     is_label = name.isascii() and name.isdigit() and len(name) <= _MOST_DIGITS
     return int(name) if is_label else None
+
+
+@runtime_checkable
+class HasSources(Protocol):
+    """A `FaceDataset` of images that may lie in several data sets which the user has put together."""
+
+    def sources_of(self, positions: NDArray[np.signedinteger[Any]]) -> NDArray[np.int64]:
+        """Return numbers, int64 [n], that are equal for images of one of these data sets."""
+        ...
+
+
+def sources_of(dataset: FaceDataset, positions: NDArray[np.signedinteger[Any]]) -> NDArray[np.int64]:
+    """Return what `HasSources` says; of any other data set all images are of one."""
+    return dataset.sources_of(positions) if isinstance(dataset, HasSources) else np.zeros(positions.shape, np.int64)
 
 
 @runtime_checkable

@@ -15,8 +15,10 @@ from attfc_train.data.formats.recordio import is_record_folder, record_file
 from attfc_train.data.formats.subset_file import is_subset
 from attfc_train.data.part import part_of_spec
 from attfc_train.data.reading import existing_path
+from attfc_train.data.remote.places import clean_url
 from attfc_train.data.specs import whole_of, with_paths
 from attfc_train.errors import DataError, UsageError
+from attfc_train.urls import is_url
 
 Places = tuple[int, int]
 Named = tuple[str, Places | None]
@@ -77,13 +79,15 @@ def _named(spec: str) -> list[Named]:
     """
     whole = whole_of(spec)
     places = None if whole == spec else part_of_spec(spec)[1]
-    named = [(with_paths(whole, _real), places)]
+    named = [(with_paths(whole, _real, and_urls=True), places)]
     return [*named, (_real(folder_of_pattern(whole)), None)] if is_folder_pattern(whole) else named
 
 
 def _real(path: str) -> str:
-    """Return the file or folder that a path leads to; RecordIO's folder by its file."""
+    """Return the file or folder that a path or a URL leads to; RecordIO's folder by its file."""
     place = existing_path(path)
+    if place is None and is_url(path):
+        return clean_url(path)
     return os.path.realpath(path if place is None else _content(place))
 
 

@@ -8,11 +8,12 @@ is copied.
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attfc_train.data.dataset import Encoded, FaceDataset, ReadsAhead, together
+from attfc_train.data.dataset import Encoded, FaceDataset, ReadsAhead, sources_of, together
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.sampling.hashing import hashed
 from attfc_train.data.sampling.permutation import permuted
@@ -84,6 +85,10 @@ class PartOfFaces:
     def encoded(self, position: int) -> bytes | NDArray[np.uint8]:
         """Return the image as the whole has it; see `FaceDataset.encoded`."""
         return self._whole.encoded(int(self._positions[position]))
+
+    def sources_of(self, positions: NDArray[np.signedinteger[Any]]) -> NDArray[np.int64]:
+        """Return of which data set each image is; see `HasSources`."""
+        return sources_of(self._whole, np.asarray(self._positions[positions], np.int64))
 
     def encoded_together(self, positions: NDArray[np.int64]) -> list[Encoded | DataError]:
         """Return the images as the whole has them; see `ReadsTogether`."""

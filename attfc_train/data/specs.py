@@ -20,7 +20,8 @@ _PATTERN: Final = re.compile(r"[*{]")
 
 def whole_of(spec: str) -> str:
     """Return a spec without its part; a file may have the very name of one with a part."""
-    return spec if existing_path(spec) is not None else part_of_spec(spec)[0]
+    whole, places = part_of_spec(spec)
+    return spec if places is None or existing_path(spec) is not None else whole
 
 
 def is_joined(spec: str) -> bool:
@@ -28,13 +29,18 @@ def is_joined(spec: str) -> bool:
     return joined_sources(spec) is not None and existing_path(spec) is None
 
 
-def with_paths(spec: str, change: Callable[[str], str]) -> str:
-    """Return a spec in which every path is changed: one, or those of all data sets that it lists; the part stays."""
+def with_paths(spec: str, change: Callable[[str], str], and_urls: bool = False) -> str:
+    """Return a spec in which every path is changed: one, or those of all data sets that it lists; the part stays.
+
+    Args:
+        and_urls: change these, too.
+    """
     whole = whole_of(spec)
     part = spec[len(whole) :]
     if is_joined(whole):
-        return joined_spec([with_paths(each, change) for each in joined_sources(whole) or ()]) + part
-    return (change(os.path.expanduser(whole)) if has_path(whole) else whole) + part
+        return joined_spec([with_paths(each, change, and_urls) for each in joined_sources(whole) or ()]) + part
+    is_changed = has_path(whole) or (and_urls and is_url(whole))
+    return (change(os.path.expanduser(whole)) if is_changed else whole) + part
 
 
 def has_path(whole: str) -> bool:

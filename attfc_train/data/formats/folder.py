@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,7 +122,7 @@ class FolderFaces:
     def _take(self, arrays: Arrays, report: DataReport) -> None:
         self._folders = Names.of_arrays(arrays, _FOLDERS)
         self._files = Names.of_arrays(arrays, _FILES)
-        self._index = IdentityIndex.of_arrays(arrays, report, ())
+        self._index = IdentityIndex.of_arrays(arrays, report, _marks(self._folders, self._files))
 
     @property
     def name(self) -> str:
@@ -180,9 +180,13 @@ def read_image(path: Path) -> bytes:
 
 def _arrays(folders: Names, files: Names, counts: NDArray[np.int64], report: DataReport) -> Arrays:
     """Return the arrays of an index; names and the identities that they give are its digest."""
-    marks = (folders.block, folders.ends, files.block, files.ends)
-    index = IdentityIndex.from_labels(np.repeat(np.arange(counts.size), counts), report, marks)
+    index = IdentityIndex.from_labels(np.repeat(np.arange(counts.size), counts), report, _marks(folders, files))
     return {**index.arrays(), **folders.arrays(_FOLDERS), **files.arrays(_FILES)}
+
+
+def _marks(folders: Names, files: Names) -> tuple[NDArray[Any], ...]:
+    """Return what tells a folder, and a part of it, from another one with the same labels."""
+    return folders.block, folders.ends, files.block, files.ends
 
 
 def _check_layout(root: Path, listing: Listing, report: DataReport, levels: int) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from bisect import bisect_right
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attfc_train.data.dataset import FaceDataset, ReadsAhead, identity_name
+from attfc_train.data.dataset import Encoded, FaceDataset, ReadsAhead, identity_name, together
 from attfc_train.data.identity_index import IdentityIndex, Ints, smallest_type
 from attfc_train.data.report import DataReport
 from attfc_train.errors import DataError
@@ -40,15 +40,18 @@ class JoinedFaces:
         """Position of the first image of each source, and the number of images."""
         self.id_starts = _starts([index.num_ids for index in indices])
         """The same of identities."""
+        self._together = [together(source) for source in self.sources]
         self._name = _name_of(self.sources)
         original = _original_labels(self.sources)
+        digest = _digest(indices)
         self._index = IdentityIndex(
             labels=_shifted([index.labels for index in indices], self.id_starts),
             offsets=_offsets(indices, self.starts),
             members=_shifted([index.members for index in indices], self.starts),
             original_labels=original,
             report=self._reported(original),
-            known_digest=_digest(indices),
+            marks=(bytes.fromhex(digest),),  # for parts, whose digest is not known
+            known_digest=digest,
         )
 
     @property
@@ -65,6 +68,20 @@ class JoinedFaces:
         """Return the image as its source has it; see `FaceDataset.encoded`."""
         source, own = self.place(int(position))
         return self.sources[source].encoded(own)
+
+    def encoded_together(self, positions: NDArray[np.int64]) -> list[Encoded | DataError]:
+        """Return the images as their sources have them; see `ReadsTogether`."""
+        contents: list[Encoded | DataError] = [b""] * positions.size
+        for source, places in self._by_source(positions):
+            read = self._together[source].encoded_together(positions[places] - self.starts[source])
+            for place, content in zip(places.tolist(), read, strict=True):
+                contents[place] = content
+        return contents
+
+    def ask_for(self, positions: NDArray[np.int64]) -> None:
+        """Let the system read these images of every source soon; see `ReadsTogether`."""
+        for source, places in self._by_source(positions):
+            self._together[source].ask_for(positions[places] - self.starts[source])
 
     def read_ahead(self, first: int, stop: int) -> None:
         """Let the system read these images in every source that they lie in; see `ReadsAhead`."""
@@ -83,6 +100,16 @@ class JoinedFaces:
         """Return the number of an image's source, and its position there."""
         source = bisect_right(self.starts, position) - 1
         return source, position - self.starts[source]
+
+    def sources_of(self, positions: NDArray[np.signedinteger[Any]]) -> NDArray[np.int64]:
+        """Return the number of each image's source, int64 [n]."""
+        return np.asarray(np.searchsorted(self.starts, positions, side="right") - 1, dtype=np.int64)
+
+    def _by_source(self, positions: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Yield the numbers of the sources that positions are of, each with the places of its positions among them."""
+        sources = self.sources_of(positions)
+        for source in np.unique(sources).tolist():
+            yield source, np.flatnonzero(sources == source)
 
     def source_of_identity(self, identity: int) -> int:
         """Return the number of the source that an identity is of."""

@@ -6,16 +6,16 @@ import hashlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attfc_train.data.dataset import FaceDataset, original_label
+from attfc_train.data.dataset import Encoded, FaceDataset, original_label
 from attfc_train.data.formats.below import check_below
 from attfc_train.data.formats.joined import JoinedFaces
 from attfc_train.data.formats.mapping_file import NOTHING, BadLines, Line, read_mapping
-from attfc_train.data.formats.twins import NOT_COMPARED, say_twins
+from attfc_train.data.formats.twins import NOT_COMPARED, say_pairs, say_twins
 from attfc_train.data.identity_index import IdentityIndex, smallest_type
 from attfc_train.data.overlap import refuse_twice
 from attfc_train.data.report import DataReport, shown
@@ -25,7 +25,6 @@ from attfc_train.sources import joined_sources
 _DROPPED: Final = -1
 _BLOCK: Final = 2**16
 """Identities whose images are put in order at once."""
-_EVERYTHING: Final = 2**62
 
 
 class MappedFaces:
@@ -64,6 +63,14 @@ class MappedFaces:
         """Return the image as its source has it; see `FaceDataset.encoded`."""
         return self._whole.encoded(self._place(position))
 
+    def encoded_together(self, positions: NDArray[np.int64]) -> list[Encoded | DataError]:
+        """Return the images as their sources have them; see `ReadsTogether`."""
+        return self._whole.encoded_together(self._places(positions))
+
+    def ask_for(self, positions: NDArray[np.int64]) -> None:
+        """Let the system read these images soon; see `ReadsTogether`."""
+        self._whole.ask_for(self._places(positions))
+
     def read_ahead(self, first: int, stop: int) -> None:
         """Let the system read what lies between the first and the last of these images; see `ReadsAhead`."""
         self._whole.read_ahead(self._place(first), self._place(stop - 1) + 1)
@@ -72,12 +79,23 @@ class MappedFaces:
         """Return where the image is in its source."""
         return self._whole.locate(self._place(position))
 
-    def say_twins(self, report: DataReport, most: int | None = None) -> None:
+    def say_twins(self) -> None:
         """Say which images of different people lie in two of the data sets; see `attfc_train.data.formats.twins`."""
-        say_twins(self._whole, self._become, report, most)
+        say_twins(self._whole, self._become, self.index.report)
+
+    def say_pairs(self, pairs: NDArray[np.int64], report: DataReport) -> None:
+        """Say the same of images that are known, int64 [n, 2]."""
+        say_pairs(self._whole, self._places(pairs), self._become, report)
+
+    def sources_of(self, positions: NDArray[np.signedinteger[Any]]) -> NDArray[np.int64]:
+        """Return the number of each image's source, int64 [n]."""
+        return self._whole.sources_of(self._places(positions))
 
     def _place(self, position: int) -> int:
         return int(position if self._positions is None else self._positions[position])
+
+    def _places(self, positions: NDArray[np.signedinteger[Any]]) -> NDArray[np.int64]:
+        return np.asarray(positions if self._positions is None else self._positions[positions], np.int64)
 
 
 def open_joined(spec: str, open_dataset: Callable[[str], FaceDataset]) -> JoinedFaces:
@@ -106,23 +124,23 @@ def open_mapping(spec: str, open_dataset: Callable[[str], FaceDataset]) -> Mappe
     whole = _opened(list(specs.values()), open_dataset)
     become = _Become(whole, dict(zip(specs, range(len(specs)), strict=True)), bad).after(lines)
     mapped = MappedFaces(path, whole, become)
-    mapped.say_twins(mapped.index.report)
+    mapped.say_twins()
     return mapped
 
 
-def twins_unseen(dataset: FaceDataset) -> list[str]:
-    """Return who is in two of several data sets by the bytes of all images, as lines, where opening did not look.
+def twins_unseen(dataset: FaceDataset, pairs: NDArray[np.int64]) -> list[str]:
+    """Return who is in two of several data sets, as lines, where opening did not look.
 
-    Raises:
-        UnreadableError: an image cannot be read.
+    Args:
+        pairs: int64 [n, 2]: positions of images with equal bytes in two of them, the earlier one first.
     """
     report = DataReport()
     if not any(line.startswith(NOT_COMPARED) for line in dataset.index.report.said):
         return []
     if isinstance(dataset, MappedFaces):
-        dataset.say_twins(report, _EVERYTHING)
+        dataset.say_pairs(pairs, report)
     elif isinstance(dataset, JoinedFaces):
-        say_twins(dataset, None, report, _EVERYTHING)
+        say_pairs(dataset, pairs, None, report)
     return report.lines()
 
 
@@ -222,7 +240,8 @@ def _index(
     original = whole.original_labels[left]
     for array in (labels, offsets, members, original):
         array.flags.writeable = False
-    return IdentityIndex(labels, offsets, members, original, report, known_digest=state.hexdigest())
+    marks = (state.digest(),)  # for parts, whose digest is not known
+    return IdentityIndex(labels, offsets, members, original, report, marks, known_digest=state.hexdigest())
 
 
 def _members(whole: IdentityIndex, new: NDArray[np.signedinteger], offsets: NDArray[np.int64]) -> NDArray[np.signedinteger]:

@@ -25,6 +25,7 @@ from attfc_train.data.specs import seen_from
 from attfc_train.errors import DataError
 from attfc_train.sources import MOST_SOURCES
 from attfc_train.units import Bytes
+from attfc_train.urls import without_secrets
 
 ENDING: Final = ".mapping"
 NOTHING: Final = "-"
@@ -57,7 +58,7 @@ class BadLines:
         """Note what is wrong with a line."""
         self._count += 1
         if self._count <= _MOST_SHOWN:
-            self._shown.append((number, shown(what)))
+            self._shown.append((number, shown(without_secrets(what))))
 
     def refuse(self) -> None:
         """Raise an error if there is any.
@@ -131,7 +132,7 @@ def _sources(path: Path, lines: Iterator[tuple[int, str]], bad: BadLines) -> dic
             break
         if match[1] in sources:
             bad.add(number, f"a second source of the name {match[1]}")
-        sources[match[1]] = seen_from(str(path.parent), match[2])
+        sources[match[1]] = seen_from(str(path.parent), without_secrets(match[2]))
         if len(sources) > MOST_SOURCES:
             bad.add(number, f"more than {MOST_SOURCES} sources")
             break
@@ -151,7 +152,9 @@ def _mapped(lines: Iterator[tuple[int, str]], bad: BadLines) -> Iterator[Line]:
         elif _SOURCE.fullmatch(text):
             bad.add(number, "a source behind the first identity")
         else:
-            bad.add(number, f"{len(words)} words in place of 2: '{text[:60]}' (a tab separates names with blanks)")
+            bad.add(
+                number, f"{len(words)} words in place of 2: '{without_secrets(text)[:60]}' (a tab separates names with blanks)"
+            )
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

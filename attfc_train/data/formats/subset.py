@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from attfc_train.data.dataset import Encoded, FaceDataset, together
+from attfc_train.data.dataset import Encoded, FaceDataset, ReadsAhead, sources_of, together
 from attfc_train.data.formats.below import check_below, specs_below
 from attfc_train.data.formats.subset_file import (
     ENDING,
@@ -78,6 +79,10 @@ class SubsetFaces:
         """Return the image as the source has it; see `FaceDataset.encoded`."""
         return self._whole.encoded(int(self._positions[position]))
 
+    def sources_of(self, positions: NDArray[np.signedinteger[Any]]) -> NDArray[np.int64]:
+        """Return of which data set each image is; see `HasSources`."""
+        return sources_of(self._whole, np.asarray(self._positions[positions], np.int64))
+
     def encoded_together(self, positions: NDArray[np.int64]) -> list[Encoded | DataError]:
         """Return the images as the source has them; see `ReadsTogether`."""
         return self._together.encoded_together(np.asarray(self._positions[positions], np.int64))
@@ -85,6 +90,11 @@ class SubsetFaces:
     def ask_for(self, positions: NDArray[np.int64]) -> None:
         """Let the system read these images of the source soon; see `ReadsTogether`."""
         self._together.ask_for(np.asarray(self._positions[positions], np.int64))
+
+    def read_ahead(self, first: int, stop: int) -> None:
+        """Let the system read what lies between the first and the last of these images; see `ReadsAhead`."""
+        if isinstance(self._whole, ReadsAhead):
+            self._whole.read_ahead(int(self._positions[first]), int(self._positions[stop - 1]) + 1)
 
     def locate(self, position: int) -> str:
         """Return where the image is in the source."""

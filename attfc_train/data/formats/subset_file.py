@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
@@ -27,6 +27,7 @@ from attfc_train.data.specs import is_there, seen_from
 from attfc_train.document import MOST
 from attfc_train.errors import DataError
 from attfc_train.units import Bytes
+from attfc_train.urls import without_secrets
 
 ENDING: Final = ".subset"
 _FIRST_LINE: Final = b"attfc subset 1\n"
@@ -164,7 +165,8 @@ def _parsed(path: Path, start: bytes) -> tuple[Header, int]:
         raise _damaged(path, "a second line that is not the JSON of an index") from error
     if not _is_possible(header):
         raise _damaged(path, "impossible values in its second line")
-    return header, end
+    source, beside, made = map(without_secrets, (header.source, header.beside, header.made))
+    return replace(header, source=source, beside=beside, made=made), end
 
 
 def _is_possible(header: Header) -> bool:

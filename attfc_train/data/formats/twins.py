@@ -26,42 +26,42 @@ TWINS: Final = "images with the very bytes of an image in another of the data se
 NOT_COMPARED: Final = "whether the data sets share images was not looked at"
 
 
-def say_twins(
-    whole: JoinedFaces, become: NDArray[np.int64] | None, report: DataReport, most: int | None = None
-) -> NDArray[np.int64]:
-    """Say how many images of two identities lie in two sources, and whose; return the pairs of identities.
+def say_twins(whole: JoinedFaces, become: NDArray[np.int64] | None, report: DataReport) -> None:
+    """Say how many images of two identities lie in two sources, and whose, where a second or two is enough to look.
 
     Args:
         become: int64 [num_ids]: what identities become; None: they stay. Images of those that are left out do not matter.
         report: receives it.
-        most: images up to which they are read and compared; None: so many as take a second or two.
-
-    Returns:
-        int64 [n, 2]: identities that share images, each pair once, ascending.
 
     Raises:
         UnreadableError: an image cannot be read.
     """
-    num_images = whole.index.num_images
-    nobody = np.zeros((0, 2), dtype=np.int64)
     if len(whole.sources) < 2:
-        return nobody
-    if _cost(whole) > (MOST_AT_ONCE if most is None else most):
-        report.say(f"{NOT_COMPARED}, as there are {num_images:,}: attfc-train data check looks")
-        return nobody
-    pairs = _pairs(whole)
-    people = whole.index.labels_of(pairs).astype(np.int64)
+        return
+    if _cost(whole) > MOST_AT_ONCE:
+        report.say(f"{NOT_COMPARED}, as there are {whole.index.num_images:,}: attfc-train data check looks")
+        return
+    say_pairs(whole, _pairs(whole), become, report)
+
+
+def say_pairs(whole: JoinedFaces, pairs: NDArray[np.int64], become: NDArray[np.int64] | None, report: DataReport) -> None:
+    """Say the same of images with equal bytes that are known.
+
+    Args:
+        pairs: int64 [n, 2]: positions of images in two sources, the earlier one first.
+    """
+    people = whole.index.labels_of(pairs)
     if become is not None:
         known = become[people]
         matters = (known >= 0).all(axis=1) & (known[:, 0] != known[:, 1])
-        pairs, people = pairs[matters], people[matters]
+        pairs = pairs[matters]
+        people = people[matters]
     if not len(pairs):
-        return nobody
+        return
     first, second = (whole.locate(int(place)) for place in pairs[0])
     report.count(TWINS, len(np.unique(pairs[:, 1])), f"{second} and {first}")
     shared, counts = np.unique(people, axis=0, return_counts=True)
     report.say(_people_said(whole, shared, counts))
-    return shared
 
 
 def _cost(whole: JoinedFaces) -> int:
@@ -99,7 +99,7 @@ def _pairs(whole: JoinedFaces) -> NDArray[np.int64]:
     ordered = digests[order]
     begins = np.concatenate([[True], ordered[1:] != ordered[:-1]])
     first = order[np.maximum.accumulate(np.where(begins, np.arange(order.size), 0))]
-    sources = np.searchsorted(whole.starts, np.arange(order.size), side="right")
+    sources = whole.sources_of(np.arange(order.size))
     is_pair = (sources[first] != sources[order]) & (ordered != 0)
     return np.stack([first[is_pair], order[is_pair]], axis=1)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from attfc_train.data.formats import twins
 from attfc_train.data.report import DataReport, Remark
 
 TRUNCATED: Final = "images that are cut off"
 UNDECODABLE: Final = "images that cannot be decoded"
 OTHER_SIZE: Final = "images of another size"
 SHARED: Final = "images with the very bytes of another person's image"
+TWINS: Final = twins.TWINS
 REPEATED: Final = "images with the very bytes of another image of the person"
 GAPS: Final = "labels without an image"
 

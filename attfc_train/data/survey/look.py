@@ -27,6 +27,7 @@ from attfc_train.data.survey.findings import (
     REPEATED,
     SHARED,
     TRUNCATED,
+    TWINS,
     UNDECODABLE,
     Findings,
     is_cut_off,
@@ -223,7 +224,8 @@ class _Gathered:
         """Count images whose bytes another image has, each once, beside the first of them."""
         labels = self._dataset.index.labels
         are_shared = labels[repeats.others] != labels[repeats.firsts]
-        for kind, chosen in ((REPEATED, ~are_shared), (SHARED, are_shared)):
+        are_twins = are_shared & repeats.are_in_two_sources(self._dataset)
+        for kind, chosen in ((REPEATED, ~are_shared), (SHARED, are_shared & ~are_twins), (TWINS, are_twins)):
             others, firsts = (column[chosen] for column in (repeats.others, repeats.firsts))
             pairs = zip(others[:MOST_EXAMPLES].tolist(), firsts[:MOST_EXAMPLES].tolist(), strict=True)
             examples = [f"{self._dataset.locate(other)} and {self._dataset.locate(first)}" for other, first in pairs]

@@ -12,7 +12,7 @@ from attfc_train.data.formats.readable import LEFT_OUT
 from attfc_train.data.formats.salvaged import CUT_OFF
 from attfc_train.data.formats.tar_members import NO_END
 from attfc_train.data.identity_index import IdentityIndex
-from attfc_train.data.survey.findings import GAPS, OTHER_SIZE, REPEATED, SHARED, TRUNCATED, UNDECODABLE
+from attfc_train.data.survey.findings import GAPS, OTHER_SIZE, REPEATED, SHARED, TRUNCATED, TWINS, UNDECODABLE
 from attfc_train.data.survey.look import Look
 
 FEWEST_IDENTITIES: Final = 10
@@ -93,5 +93,6 @@ _REMEDIES: Final = {
     UNDECODABLE: "replace them, or leave them out: --repair",
     OTHER_SIZE: "make them alike, or leave them out: --size with --repair",
     SHARED: "one of the two labels is wrong: remove one, or leave them out: --repair",
+    TWINS: "two labels of one person: merge them in a .mapping file, or leave the images out: --repair",
     REPEATED: "leave all but one out: --repair",
 }

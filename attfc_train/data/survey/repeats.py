@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from attfc_train.data.dataset import FaceDataset, sources_of
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.survey.sample import Positions
 
@@ -22,6 +23,10 @@ class Repeats:
     """[R], ascending."""
     firsts: Positions
     """[R]: the first image with the same bytes."""
+
+    def are_in_two_sources(self, dataset: FaceDataset) -> NDArray[np.bool_]:
+        """Return which of them lie in another of several data sets than the image before them, bool [R]."""
+        return np.not_equal(sources_of(dataset, self.others), sources_of(dataset, self.firsts))
 
     def left_out(self, index: IdentityIndex, is_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return which images are to be left out so that no bytes are there twice, bool [N].

@@ -11,6 +11,7 @@ from attfc_train.data.formats.synthetic import SyntheticFaces
 from attfc_train.data.part import PartOfFaces, part_of_spec
 from attfc_train.data.source import open_dataset
 from attfc_train.errors import DataError, UsageError
+from attfc_train.sources import joined_spec
 from tests.contracts.dataset_contract import DatasetContract
 
 
@@ -120,3 +121,14 @@ def test_a_part_keeps_report_and_digest_of_its_whole(face_folder):
     digests = {open_dataset(f"{face_folder}{places}").index.digest() for places in ("", "@0:2", "@1:3", "@0:3")}
     assert len(digests) == 3, "@0:3 is the whole"
     assert part.index.digest() == open_dataset(f"{face_folder}@0:2").index.digest()
+
+
+def test_a_part_tells_the_images_of_its_whole_apart(face_folder, tmp_path):
+    """Catches a part of a kept index, of several or of a mapping that has the digest of the same labels of other images."""
+    mapping = tmp_path / "people.mapping"
+    mapping.write_text("f = faces\ns = synthetic:2x2\ns:0 f:a\n")
+    specs = [f"{whole}@0:2" for whole in (face_folder, joined_spec([str(face_folder), "synthetic:2x2"]), mapping)]
+    before = [open_dataset(spec).index.digest() for spec in specs]
+    assert [open_dataset(spec).index.digest() for spec in specs] == before
+    (face_folder / "a" / "0.jpg").rename(face_folder / "a" / "1.jpg")
+    assert all(open_dataset(spec).index.digest() != digest for spec, digest in zip(specs, before, strict=True))

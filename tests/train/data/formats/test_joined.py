@@ -13,9 +13,11 @@ from attfc_planner.tune.holdout import split
 from attfc_train import cli
 from attfc_train.data.formats import twins
 from attfc_train.data.formats.joined import JoinedFaces
+from attfc_train.data.formats.mapping import MappedFaces
 from attfc_train.data.formats.recordio_writer import write_recordio
 from attfc_train.data.formats.subset import write_subset
 from attfc_train.data.overlap import may_share_identities
+from attfc_train.data.part import PartOfFaces
 from attfc_train.data.source import open_dataset
 from attfc_train.errors import DataError, UsageError
 from attfc_train.sources import MOST_SOURCES, joined_spec
@@ -50,6 +52,25 @@ class TestJoinedFaces(DatasetContract):
         for first, stop in ((0, 8), (7, 10), (9, 17), (11, 17)):
             dataset.read_ahead(first, stop)
         assert asked == [(0, 2), (1, 3)]
+
+    def test_neighbours_are_read_at_once_whatever_lies_above(self, dataset, tmp_path, monkeypatch):
+        """Catches a set over records that reads its images one by one."""
+        asked = []
+        read = []
+        records = dataset.sources[1]
+        monkeypatch.setattr(records, "ask_for", lambda positions: asked.append(positions.tolist()))
+        read_records = records.encoded_together
+        monkeypatch.setattr(
+            records, "encoded_together", lambda positions: read.append(positions.tolist()) or read_records(positions)
+        )
+        index = dataset.index
+        above = PartOfFaces(MappedFaces(tmp_path / "m", dataset, np.arange(index.num_ids)), np.arange(1, index.num_ids))
+        wanted = np.array([9, 0, 8, 7])
+        contents = above.encoded_together(wanted)
+        above.ask_for(np.sort(wanted))
+        assert read == [[2, 1, 0]]
+        assert asked == [[0, 1, 2]]
+        assert all(np.array_equal(content, above.encoded(place)) for content, place in zip(contents, wanted, strict=True))
 
 
 def test_the_digest_is_of_all_sources_in_their_order(face_folder):
@@ -198,7 +219,16 @@ class TestTwins:
             said = checked(monkeypatch, capsys, *names, "--sample", "0")
             assert f"found {twins.TWINS}: {count}, e.g." in said
             assert f"c of {specs[0]} and 7 of {specs[1]}: 2" in said
-            assert twins.TWINS not in checked(monkeypatch, capsys, *names, "--sample", "3")
+
+    def test_a_check_advises_to_merge_people_and_not_to_remove_images(self, specs, monkeypatch, capsys, tmp_path):
+        """Catches the advice for a wrong label within a set, and sources that a part or an index above them hides."""
+        whole = open_dataset(joined_spec(specs))
+        write_subset(tmp_path / "all.subset", joined_spec(specs), whole, range(whole.index.num_images))
+        for names in (specs, [f"{joined_spec(specs)}@0:{whole.index.num_ids}"], [str(tmp_path / "all.subset")]):
+            said = checked(monkeypatch, capsys, *names)
+            assert f"problem {twins.TWINS}: 3 of 12, e.g." in said
+            assert "two labels of one person: merge them in a .mapping file, or" in said
+            assert "one of the two labels is wrong" not in said
 
     def test_damaged_images_are_not_alike(self, face_folder, tmp_path):
         (tmp_path / "list.txt").write_text("big.jpg 1\nbig2.jpg 2\nfaces/a/0.jpg 1\nfaces/b/0.jpg 2\n")
@@ -222,7 +252,7 @@ def test_verification_people_are_found_among_several():
 
 def test_plans_and_tunings_take_several():
     spec = joined_spec(["synthetic:50x3", "synthetic:40x2+50"])
-    assert size_of_data(spec, None, None) == (90, 230)
+    assert size_of_data(open_dataset(spec), None, None) == (90, 230)
     made = split(spec, 90)
     held_out, training = (open_dataset(each).index.original_labels for each in (made.val[0], made.training_part(40)))
     assert set(held_out.tolist()).isdisjoint(training.tolist())

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import os
 
+import numpy as np
 import pytest
 
+from attfc_train.data.formats.mapping_file import mapped_sources
+from attfc_train.data.formats.subset_file import Header, read_header, write_content
 from attfc_train.data.remote.places import place_of, url_of, with_urls
-from attfc_train.errors import UsageError
+from attfc_train.data.source import open_dataset
+from attfc_train.errors import DataError, UsageError
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.urls import SECRETS, hidden, is_url, with_secrets, without_secrets
 from tests.cli.conftest import changed
@@ -23,6 +27,10 @@ CLEAN = [
     ("--data=https://me:pass@host/faces", "--data=https://host/faces"),
     ('data.path="https://me:pass@host/faces?sig=x"', 'data.path="https://host/faces"'),
     ('["https://a:b@host/x.bin", "faces@0:9"]', '["https://host/x.bin", "faces@0:9"]'),
+    ('["https://me:pa\\"s\'s <w>@host/x?a=\\"", "https:\\/\\/me:pass@host/y"]@0:5', '["https://host/x", "https://host/y"]@0:5'),
+    ('--set=data.path=["https://me:pa ss@host/x"]', '--set=data.path=["https://host/x"]'),
+    ("7 of https://me:pass@host/x", "7 of https://host/x"),
+    ("--data=https://me:pa ss@host/x?a b", "--data=https://host/x"),
     ("https://me:pass@host/two words", "https://host/two words"),
     ("https://host/a#token", "https://host/a"),
 ]
@@ -35,7 +43,19 @@ def test_secrets_are_taken_out(text, clean) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["faces@0:9", "s3://bucket/faces.rec", "https://host:8000/a@2x/b.jpg", "synthetic:5x2", "a?b", ""]
+    "text",
+    [
+        '["A","b\\u00e4"]@0:9',
+        "[" * 70_000,
+        "a=b",
+        "3",
+        "faces@0:9",
+        "s3://bucket/faces.rec",
+        "https://host:8000/a@2x/b.jpg",
+        "synthetic:5x2",
+        "a?b",
+        "",
+    ],
 )
 def test_what_has_none_stays(text) -> None:
     assert without_secrets(text) == text
@@ -89,3 +109,22 @@ def test_every_url_has_one_place(url) -> None:
 def test_no_place_is_outside(url) -> None:
     with pytest.raises(UsageError):
         place_of(url)
+
+
+def test_a_mapping_file_and_an_index_may_hold_them(tmp_path) -> None:
+    """Catches secrets in the names of what is opened, and in what is said of a bad line."""
+    mapping = tmp_path / "people.mapping"
+    mapping.write_text("a = memory://me:pass word@host/x?sig=y\nb = synthetic:2x2\n1c = https://me:pass@host/x?sig=y q\n")
+    assert mapped_sources(mapping) == ["memory://host/x", "synthetic:2x2"]
+    mapping.write_text(
+        "b = synthetic:2x2\n" + "1" * 40 + " = https://me:password@host/x?sig=y q\n1 https://me:pass@h/x?sig=y\n"
+    )
+    with pytest.raises(DataError, match=r"line 2: 4 words.*line 3") as refused:
+        open_dataset(str(mapping))
+    assert "pass" not in str(refused.value)
+    assert "sig" not in str(refused.value)
+    header = Header("https://me:pass@host/x?sig=y", "", "0" * 32, 4, 2, 4, 0, "made of https://me:pass@host/x")
+    with open(tmp_path / "some.subset", "wb") as file:
+        write_content(file, header, np.arange(2), None)
+    parsed = read_header(tmp_path / "some.subset")
+    assert (parsed.source, parsed.made) == ("https://host/x", "made of https://host/x")

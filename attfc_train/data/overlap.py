@@ -7,12 +7,16 @@ import itertools
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from attfc_train.data.formats.below import Chain, chains_below
-from attfc_train.data.formats.folder import folder_of_pattern, is_folder_pattern
+from attfc_train.data.formats.folder import folder_of_pattern, is_folder_pattern, is_image_folder
+from attfc_train.data.formats.lmdb_faces import database_of, is_lmdb
 from attfc_train.data.formats.mapping_file import is_mapping
+from attfc_train.data.formats.parquet import files_of, is_parquet
 from attfc_train.data.formats.recordio import is_record_folder, record_file
 from attfc_train.data.formats.subset_file import is_subset
+from attfc_train.data.formats.tar_shards import is_shard_pattern, is_tar, place_of_pattern, shards_of
 from attfc_train.data.part import part_of_spec
 from attfc_train.data.reading import existing_path
 from attfc_train.data.remote.places import clean_url
@@ -21,8 +25,16 @@ from attfc_train.errors import DataError, UsageError
 from attfc_train.urls import is_url
 
 Places = tuple[int, int]
-Named = tuple[str, Places | None]
-"""A data set by one name, however it is written, and the part of it; None: all of it."""
+
+
+class Named(NamedTuple):
+    """A data set by one name, however it is written."""
+
+    name: str
+    places: Places | None
+    """The part of it; None: all of it."""
+    files: frozenset[str] = frozenset()
+    """Files of many images that it is read from, of the formats in which one of them is a data set, too."""
 
 
 def may_share_identities(spec: str, other_spec: str) -> bool:
@@ -51,16 +63,29 @@ def refuse_twice(specs: Sequence[str]) -> None:
 
 def _choose_both(chain: list[Named], other: list[Named]) -> bool:
     """Return whether files choose images of the data set that two ways have in common, on each of them another file."""
-    names = {name for name, _ in other}
-    common = next(name for name, _ in chain if name in names)
-    above = [itertools.takewhile(lambda named: named[0] != common, each) for each in (chain, other)]
-    return all(any(is_subset(name) or is_mapping(name) for name, _ in each) for each in above)
+    names = {named.name for named in other}
+    common = next((named.name for named in chain if named.name in names), None)
+    above = [itertools.takewhile(lambda named: named.name != common, each) for each in (chain, other)]
+    return all(any(is_subset(named.name) or is_mapping(named.name) for named in each) for each in above)
 
 
 def _meet(chain: list[Named], other: list[Named]) -> bool:
-    """Return whether two ways down to images go through one data set, and nowhere through parts of one that do not overlap."""
-    pairs = [(one, two) for one in chain for two in other if one[0] == two[0]]
-    return bool(pairs) and all(_overlap(one[1], two[1]) for one, two in pairs)
+    """Return whether two ways down to images go through one data set, and nowhere through parts of one that do not overlap.
+
+    Of two data sets of which one lies in the other, such as shards and one of them, parts are other identities: they meet.
+    """
+    pairs = [(one, two) for one in chain for two in other if one.name == two.name]
+    if pairs:
+        return all(_overlap(one.places, two.places) for one, two in pairs)
+    one, two = chain[-1], other[-1]
+    return not one.files.isdisjoint(two.files) or _lies_in(one.name, two.name) or _lies_in(two.name, one.name)
+
+
+def _lies_in(folder: str, outer: str) -> bool:
+    """Return whether a folder of images lies in another one, whose identities it then is one of, or some of."""
+    return folder.startswith(f"{outer.rstrip(os.sep)}{os.sep}") and all(
+        Path(each).is_dir() and is_image_folder(Path(each)) for each in (folder, outer)
+    )
 
 
 def _below(spec: str) -> list[list[Named]]:
@@ -79,8 +104,20 @@ def _named(spec: str) -> list[Named]:
     """
     whole = whole_of(spec)
     places = None if whole == spec else part_of_spec(spec)[1]
-    named = [(with_paths(whole, _real, and_urls=True), places)]
-    return [*named, (_real(folder_of_pattern(whole)), None)] if is_folder_pattern(whole) else named
+    named = [Named(with_paths(whole, _real, and_urls=True), places, _files(whole))]
+    return [*named, Named(_real(folder_of_pattern(whole)), None)] if is_folder_pattern(whole) else named
+
+
+def _files(whole: str) -> frozenset[str]:
+    """Return the files that tar shards, Parquet and LMDB are read from; none of other formats, or where there is nothing."""
+    path = existing_path(whole)
+    if path is None:
+        files = shards_of(place_of_pattern(whole)) if is_shard_pattern(whole) else []
+    elif is_lmdb(path):
+        files = [database_of(path)]
+    else:
+        files = shards_of(path) if is_tar(path) else files_of(path) if is_parquet(path) else []
+    return frozenset(map(os.path.realpath, files))
 
 
 def _real(path: str) -> str:

@@ -56,6 +56,11 @@ def is_lmdb(path: Path) -> bool:
     return os.path.exists(path / DATA_FILE) if path.is_dir() else path.suffix.lower() in _ENDINGS
 
 
+def database_of(path: Path) -> Path:
+    """Return the file of a database that is named by its folder or its file."""
+    return path / DATA_FILE if path.is_dir() else path
+
+
 class LmdbFaces(PlacedFaces):
     """A `FaceDataset` over an LMDB database; images are in the order of their places in the file."""
 
@@ -67,7 +72,7 @@ class LmdbFaces(PlacedFaces):
             DataError: the database is damaged, or there are no images with labels of at least two identities.
         """
         path = path.parent if path.name == DATA_FILE else path
-        file = path / DATA_FILE if path.is_dir() else path
+        file = database_of(path)
         listed = _list_of(path)
         files = DataFiles([file, *listed])
         refuse_foreign(file, "must be an LMDB database", files.read(0, 0, 512))

@@ -61,7 +61,7 @@ class ParquetFaces:
         """
         self._path = path
         report = DataReport(self.name)
-        paths = _files(path)
+        paths = files_of(path)
         self._files = [ParquetFile(file) for file in paths]
         self._columns = [columns_of(file) for file in self._files]
         for file in self._files:
@@ -170,7 +170,7 @@ class ParquetFaces:
             return b""
 
 
-def _files(path: Path) -> list[Path]:
+def files_of(path: Path) -> list[Path]:
     """Return the files of a folder in the order of their names.
 
     Raises:

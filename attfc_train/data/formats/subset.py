@@ -133,13 +133,17 @@ def open_subset(spec: str, open_source: OpenDataset) -> SubsetFaces:
 
 
 def check_subset_output(path: Path, source: str) -> None:
-    """Refuse an output that is no `.subset` file, or that the data set itself is read from; for before the work.
+    """Refuse an output that is no `.subset` file, cannot name the data set, or is what that is read from; for before the work.
 
     Raises:
         UsageError: it is.
     """
     if path.suffix.lower() != ENDING:
         raise UsageError("--output must be a .subset file", f"'{path}'", f"Example: -o {path.stem or 'some'}{ENDING}.")
+    longest = max(map(len, _both_ways(path, source)))
+    if longest > MOST_TEXT:
+        rule = f"what a .subset file is an index over must be named, from the root on, in at most {MOST_TEXT:,} characters"
+        raise UsageError(rule, f"{longest:,}", "Name these data sets in a .mapping file, and give that.")
     if path.exists():
         for spec in specs_below(source):
             whole = existing_path(whole_of(spec))

@@ -65,7 +65,7 @@ class TarFaces(PlacedFaces):
             DataError: a shard is damaged, or there are no images with labels of at least two identities.
             UsageError: the range is written otherwise.
         """
-        paths = _shards(path)
+        paths = shards_of(path)
         are_files(paths)  # those behind URLs are looked up
         files = DataFiles(paths)
         report = DataReport(shown(str(path)))
@@ -86,11 +86,16 @@ class TarFaces(PlacedFaces):
         Raises:
             UnreadableError, DataError, UsageError: see `__init__`.
         """
-        return cls(place_of(clean_url(spec)) if is_url(spec) else Path(spec).expanduser())
+        return cls(place_of_pattern(spec))
 
 
-def _shards(path: Path) -> list[Path]:
-    """Return the shards in the order of their names."""
+def place_of_pattern(spec: str) -> Path:
+    """Return the path of a spec with a range of numbers, that which stands for it where it is a URL."""
+    return place_of(clean_url(spec)) if is_url(spec) else Path(spec).expanduser()
+
+
+def shards_of(path: Path) -> list[Path]:
+    """Return the shards that a file, a folder or a range of names stands for, in the order of their names."""
     if is_shard_pattern(str(path)):
         return shards_of_pattern(str(path))
     return [path] if not path.is_dir() else sorted((entry for entry in path.iterdir() if _is_tar_file(entry)), key=os.fsencode)

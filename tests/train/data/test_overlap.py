@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from attfc_train.data.formats.recordio_writer import write_recordio
 from attfc_train.data.formats.subset import write_subset
-from attfc_train.data.overlap import may_share_identities
+from attfc_train.data.overlap import may_share_identities, refuse_twice
 from attfc_train.data.source import open_dataset
+from attfc_train.errors import UsageError
+from attfc_train.sources import joined_spec
 
 
 @pytest.mark.parametrize(
@@ -54,3 +58,42 @@ def test_an_index_is_looked_through(tmp_path):
     assert not may_share_identities(f"{some}@0:2", f"{some}@2:3")
     (tmp_path / "some.subset").write_text("damaged")
     assert not may_share_identities(some, "synthetic:9x3"), "what opens it says so"
+
+
+def test_a_file_among_others_and_a_folder_in_another(face_folder, tmp_path, monkeypatch):
+    """Catches verification on a shard that is trained on, which has another name than the folder with all of them."""
+    monkeypatch.chdir(tmp_path)
+    sites = tmp_path / "sites"
+    shutil.copytree(face_folder, sites / "one")
+    shutil.copytree(face_folder, sites / "two")
+    for folder, names in (
+        ("shards", ("f-0.tar", "f-1.tar", "f-2.tar")),
+        ("base.lmdb", ("data.mdb",)),
+        ("rows", ("a.parquet", "b.parquet")),
+    ):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / name).write_bytes(b"some")
+    for one, other in (
+        ("shards", "shards/f-1.tar"),
+        ("shards@0:2", "./shards/f-1.tar@2:4"),
+        ("shards/f-{0..1}.tar", "shards/f-{1..2}.tar"),
+        ("base.lmdb", "base.lmdb/data.mdb"),
+        ("rows", "rows/b.parquet"),
+        ("sites/*", "sites/one"),
+        (joined_spec(["shards", "faces"]), joined_spec(["shards/f-2.tar", "sites"])),
+    ):
+        assert may_share_identities(one, other), (one, other)
+        assert may_share_identities(other, one), (other, one)
+        with pytest.raises(UsageError, match="share images"):
+            refuse_twice([one, other])
+    for one, other in (
+        ("shards/f-0.tar", "shards/f-1.tar"),
+        ("shards/f-{0..0}.tar", "shards/f-{1..2}.tar"),
+        ("shards@0:2", "shards@2:4"),
+        ("sites/one", "sites/two"),
+        ("sites", "sites/one/a.bin"),
+        ("faces", "shards"),
+    ):
+        assert not may_share_identities(one, other), (one, other)
+        refuse_twice([one, other])

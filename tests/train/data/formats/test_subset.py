@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from attfc_planner.commands.option_checks import opened, size_of_data
 from attfc_train.data.formats.below import specs_below
-from attfc_train.data.formats.subset import SubsetFaces, write_subset
+from attfc_train.data.formats.subset import SubsetFaces, check_subset_output, write_subset
 from attfc_train.data.formats.subset_file import read_header
 from attfc_train.data.formats.synthetic import SyntheticFaces
 from attfc_train.data.source import open_dataset
 from attfc_train.errors import DataError, UsageError
+from attfc_train.sources import joined_spec
 from tests.contracts.dataset_contract import DatasetContract
 
 SOURCE = "synthetic:9x3+10"
@@ -264,3 +265,10 @@ def test_other_files_of_that_ending(path):
     os.mkfifo(path)
     with pytest.raises(DataError, match="regular file"):
         open_dataset(str(path))
+
+
+def test_what_its_header_cannot_name_is_refused_before_the_work(tmp_path):
+    """Catches a file that is written and cannot be opened."""
+    specs = [str(tmp_path / f"{number:0150}") for number in range(60)]
+    with pytest.raises(UsageError, match=r"at most 8,192 characters.*Name these data sets in a \.mapping file"):
+        check_subset_output(tmp_path / "some.subset", joined_spec(specs))

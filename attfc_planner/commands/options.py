@@ -36,7 +36,7 @@ Cores = Annotated[
     typer.Option(
         help="Cores of the GPU's host, which decode the images; without it those that are here, else unknown.",
         metavar="NUMBER",
-        parser=whole("--cores", 1),
+        parser=whole("--cores", 1, 65_536),
     ),
 ]
 Backbones = Annotated[

@@ -31,7 +31,6 @@ from attfc_planner.memory.run import Run, run_of
 from attfc_planner.trace.history import CATEGORIES, CUBLAS_WORKSPACE, OpCost, Trace
 from attfc_planner.trace.store import Traces
 from attfc_train.cuda_environment import NATIVE_ALLOCATOR, PLANNED_ALLOCATOR
-from attfc_train.errors import UsageError
 from attfc_train.profile.prediction import FRAGMENTATION, MemoryPrediction, MemoryTerm
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.units import Bytes
@@ -68,15 +67,9 @@ class MemoryModel:
         gpu: the device.
         budget_bytes: what may be used; it is only reported beside the prediction.
         cache_dir: where traces are kept; None: ``$ATTFC_CACHE_DIR`` or the user's cache folder.
-
-    Raises:
-        UsageError: images are decoded on the GPU.
     """
 
     def __init__(self, base: TrainProfile, gpu: GpuProfile, budget_bytes: Bytes, cache_dir: Path | None = None) -> None:
-        if base.data.device != "cpu":
-            rule = "a plan's memory needs data.device = cpu: what a GPU's decoder takes was never measured"
-            raise UsageError(rule, base.data.device, "Plan without it, and leave some GB for it in the training.")
         self.base = base
         self.gpu = gpu
         self.budget_bytes = budget_bytes

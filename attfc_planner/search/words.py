@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from attfc_planner.speed.loading import cores_words, decoding_words
 from attfc_train.profile.prediction import Interval, Loading
+from attfc_train.profile.profile import MAX_WORKERS
 from attfc_train.units import DAY, YEAR, format_seconds
 
 _HOUR = 3600
@@ -41,6 +42,8 @@ def rate_words(rate: Interval) -> str:
 
 def loading_words(loading: Loading, num_references: int) -> str:
     """Return what decoding gives beside the step, or the cores that it takes."""
+    if loading.device == "cuda":
+        return "by the GPU (data.device=cuda); its rate and memory for that are unknown and not counted"
     images = "images/s" if not num_references else f"images/s with {num_references} reference{'s' * (num_references > 1)} each"
     fed = loading.images_per_second
     if fed is not None:
@@ -67,6 +70,8 @@ def core_rate_words(loading: Loading) -> str:
 def feeding_words(loading: Loading) -> str:
     """Return the remedy of a training that waits for images: more cores, and more threads where the loader starts too few."""
     needed = loading.needed_cores or 1
+    if needed > MAX_WORKERS:
+        return f"{cores_words(needed)} would feed it, more than the loader has threads for ({MAX_WORKERS}): use smaller files"
     threads = f"data.num_workers={needed}" if needed > loading.most_threads else ""
     if (loading.host_cores or 0) >= needed:
         return f"{cores_words(needed)} would feed it: attfc-train --set {threads}"

@@ -17,10 +17,10 @@ from attfc_train.profile.prediction import Interval, Loading
 from attfc_train.profile.profile import MAX_DEFAULT_WORKERS, TrainProfile
 from attfc_train.units import Bytes
 
-LOADER_SHARE = Range(0.45, 0.9)
-"""Images/s of the loader over (cores x images/s of a core that only decodes). Its own work takes 10 to 16 % of a core's time
-(7,700 to 7,900 images per second of processor time alone, 6,500 to 7,100 in the loader: LFW at 112 pixels, an Xeon, one thread
-and two); two cores that were not alone made 6,957 images/s (docs/data.md), 0.45 of what two such cores decode."""
+LOADER_SHARE = Range(0.55, 0.95)
+"""Images/s of the loader over (cores x images/s of a core that only decodes). Its own work takes 5 to 18 % of a core's time
+(LFW at 112 pixels, an Xeon: 91 us an image alone, 96 to 112 in the loader); by the clock it made 0.57 to 1.0 of pure decoding
+on two cores that were not alone (docs/data.md, p20 and p80)."""
 _OTHER_HOST = 1.3
 """Factor by which the cores of another machine may be slower or faster; an EPYC's decoded 0.8 of what the Xeon's do."""
 _ELSEWHERE = ", and for the cores of another machine"
@@ -70,12 +70,12 @@ class DecodeRate:
 
 
 STATED = DecodeRate(
-    Range(2500.0, 7000.0),
+    Range(3500.0, 10000.0),
     112,
     "stated: JPEG of 112 x 112 pixels, as measured with LFW (docs/planning.md); --data measures yours",
 )
-"""Two cores of the loader made 6,957 images/s; simplejpeg alone made 6,200 on an EPYC's core and 7,800 on an Xeon's, of which
-`LOADER_SHARE` leaves 2,800 to 7,000. Older cores may be slower."""
+"""The loader's reader alone makes 11,000 on an Xeon's core. Of that `LOADER_SHARE`, the low end of 0.8 of it, as an EPYC's core
+decodes, over `_OTHER_HOST`: 3,700 to 10,450."""
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,8 @@ class LoadingSpeed:
     """Whether all decoded images stay in memory, so that an epoch's is the last that decodes."""
     is_shared: bool = False
     """Whether the step runs on the same cores."""
+    on_card: bool = False
+    """Whether the GPU decodes (``data.device``): how fast was never measured, and the host's cores limit nothing."""
 
     @property
     def cores(self) -> int | None:
@@ -103,7 +105,7 @@ class LoadingSpeed:
     @property
     def fed(self) -> Range | None:
         """Return the queries a second that are decoded; None where that is not known, or nothing needs to be."""
-        if self.cores is None or self.is_kept:
+        if self.cores is None or self.is_kept or self.on_card:
             return None
         return Range(self.cores * self.queries_per_core.low, self.cores * self.queries_per_core.high)
 
@@ -115,7 +117,7 @@ class LoadingSpeed:
     @property
     def needed_cores(self) -> int | None:
         """Return the fewest cores that do not limit; None where more would not help decoding alone."""
-        if self.is_kept or self.is_shared:
+        if self.is_kept or self.is_shared or self.on_card:
             return None
         return max(1, math.ceil(_middle(self.unfed) / _middle(self.queries_per_core) * (1 - _ROUNDING)))
 
@@ -133,6 +135,10 @@ class LoadingSpeed:
         """Return decoding beside another step."""
         return replace(self, unfed=unfed)
 
+    def trained(self, unfed: float, decoded: float) -> float:
+        """Return the rate of step and decoding: beside a GPU the host works in parallel, a CPU does one after the other."""
+        return 1 / (1 / unfed + 1 / decoded) if self.is_shared else min(unfed, decoded)
+
     def to_save(self) -> Loading:
         """Return what a profile keeps of it."""
         rate = self.rate.per_core
@@ -148,6 +154,7 @@ class LoadingSpeed:
             ),
             needed_cores=self.needed_cores,
             is_limit=self.is_limit,
+            device="cuda" if self.on_card else "cpu",
         )
 
 
@@ -158,14 +165,16 @@ def loading_speed(profile: TrainProfile, gpu: GpuProfile, rate: DecodeRate, unfe
         unfed: queries a second of the step and the copy.
     """
     data = profile.data
+    on_card = data.device == "cuda"
     return LoadingSpeed(
         rate=rate.on(gpu),
         queries_per_core=rate.on(gpu).queries(profile),
         unfed=unfed,
         host_cores=gpu.num_cores,
         most_threads=data.num_workers or MAX_DEFAULT_WORKERS,
-        is_kept=stays_decoded(data.num_images, profile.model.image_size, data.cache_bytes),
+        is_kept=not on_card and stays_decoded(data.num_images, profile.model.image_size, data.cache_bytes),
         is_shared=gpu.kind == "cpu",
+        on_card=on_card,
     )
 
 

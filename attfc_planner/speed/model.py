@@ -61,10 +61,10 @@ class SpeedPrediction:
     """What the host decodes; `images_per_second` is never more."""
 
     def with_steps(self, rate: float, source: str) -> SpeedPrediction:
-        """Return the speed with steps that were measured without loading data: a training waits for the slower of both."""
+        """Return the speed with steps that were measured without loading data, which a training does too."""
         loading = self.loading.beside(Range(rate, rate))
-        trained = min(rate, loading.ceiling)
-        limit = self.loading.words if trained < rate else "train step" if self.loading.is_limit else self.limited_by
+        trained = loading.trained(rate, loading.ceiling)
+        limit = loading.words if loading.is_limit else "train step" if self.loading.is_limit else self.limited_by
         return replace(
             self,
             images_per_second=Interval(low=_rounded(trained), high=_rounded(trained), source=source),
@@ -95,7 +95,7 @@ def predict_speed(
     transfer = _transfer(profile, gpu)
     unfed = Range(batch_size / max(step.slow, transfer.slow), batch_size / max(step.fast, transfer.fast))
     loading = loading_speed(profile, gpu, decoding, unfed)
-    low, high = (_fed(*ends, gpu) for ends in _ends(unfed, loading.fed))
+    low, high = (loading.trained(*ends) for ends in _ends(unfed, loading.fed))
     source = _source(gpu, calibration, table) + (
         f"; at most what {decoding_words(loading.cores or 0)}" if loading.is_limit else ""
     )
@@ -205,11 +205,6 @@ def _ends(unfed: Range, fed: Range | None) -> tuple[tuple[float, float], tuple[f
     """Return the rates of step and decoding at the slow end and at the fast one; decoding that limits nothing is infinite."""
     decoded = Range(math.inf, math.inf) if fed is None else fed
     return (unfed.low, decoded.low), (unfed.high, decoded.high)
-
-
-def _fed(unfed: float, decoded: float, gpu: GpuProfile) -> float:
-    """Return the rate of both: beside a GPU the host works in parallel, a CPU does one after the other."""
-    return 1 / (1 / unfed + 1 / decoded) if gpu.kind == "cpu" else min(unfed, decoded)
 
 
 def _transfer(profile: TrainProfile, gpu: GpuProfile) -> SpeedTerm:

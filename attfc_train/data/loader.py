@@ -160,7 +160,9 @@ class AttentionLoader:
 
     def advice(self, waited: Waiting, seconds: Seconds) -> str | None:
         """Return what a training waited for in `seconds`, and the remedy; None where it hardly waited."""
-        means = Means(num_threads(self._num_workers), num_cores(), self._reader.decoded_bytes, self._reader.is_cached)
+        reader = self._reader
+        threads = num_threads(self._num_workers)
+        means = Means(threads, num_cores(), reader.decoded_bytes, reader.is_cached, on_card=self._card is not None)
         return means.advice(waited, seconds)
 
     def records_of_step(self, step: int) -> list[str]:

@@ -12,6 +12,7 @@ from typing import Final
 
 import torch
 
+from attfc_train.profile.profile import MAX_WORKERS
 from attfc_train.units import Bytes, Seconds, format_bytes
 
 WORTH_SAYING: Final = 0.05
@@ -38,7 +39,11 @@ class Waiting:
         return Waiting(self.read - other.read, self.decode - other.decode, self.transfer - other.transfer)
 
     def shares(self, seconds: Seconds) -> dict[str, float]:
-        """Return the shares of a time that was longer, by their names in ``log.jsonl``; the first is the sum of the others."""
+        """Return the shares of a time, by their names in ``log.jsonl``; the first is the sum of the others, and at most 1.
+
+        A GPU copies a batch while the host waits for the next one already, so the parts together may take longer than both did.
+        """
+        seconds = max(seconds, self.total)
         return {
             "data_wait_share": self.total / seconds,
             "read_wait_share": self.read / seconds,
@@ -63,6 +68,8 @@ class Means:
     """Of all images, decoded."""
     is_cached: bool
     """Whether decoded images are kept."""
+    on_card: bool = False
+    """Whether the GPU decodes, and nothing is kept."""
 
     def advice(self, waited: Waiting, seconds: Seconds) -> str | None:
         """Return in one line what a training has waited for, and the remedy; None where it hardly waited."""
@@ -72,7 +79,8 @@ class Means:
         ranked = sorted(parts, key=lambda name: -parts[name])
         shares = [f"{parts[name] / waited.total:.0%}{' of it' if name == ranked[0] else ''} for {name}" for name in ranked]
         said = ", ".join(share for share in shares if not share.startswith("0%"))
-        return f"waited {waited.total / seconds:.0%} of the time for data: {said}; {self._remedy(ranked[0])}"
+        share = waited.shares(seconds)["data_wait_share"]
+        return f"waited {share:.0%} of the time for data: {said}; {self._remedy(ranked[0])}"
 
     def _remedy(self, largest: str) -> str:
         if largest == "the disk":
@@ -84,11 +92,19 @@ class Means:
             return "look whether the card has all its PCIe lanes (nvidia-smi -q), and whether others use them"
         if self.is_cached:
             return "decoded images are kept, so this was the first epoch's alone"
-        if self.threads < self.cores:
-            return f"--set data.num_workers=0 decodes with all {self.cores} cores in place of {self.threads}"
+        if self.on_card:
+            return f"the GPU decodes; --set data.device=cpu decodes with {_cores_words(self.cores)} of the host"
+        if self.threads < min(self.cores, MAX_WORKERS):
+            # A number: 0, one thread a core, ends at `MAX_DEFAULT_WORKERS`.
+            workers = min(self.cores, MAX_WORKERS)
+            return f"--set data.num_workers={workers} decodes with {_cores_words(workers)} in place of {self.threads}"
         kept = f", or --set data.cache_bytes={self.decoded_bytes}, which keeps all images decoded"
         fits = self.decoded_bytes <= _memory_bytes() // 2
         return f"more cores than {self.cores}{f'{kept} ({format_bytes(self.decoded_bytes)})' if fits else ''}"
+
+
+def _cores_words(cores: int) -> str:
+    return f"{cores} core{'' if cores == 1 else 's'}"
 
 
 def _memory_bytes() -> Bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -99,9 +99,11 @@ class Loading(Frozen):
     step_images_per_second: Interval
     """Queries that would be trained if decoding took no time."""
     needed_cores: int | None = Field(None, ge=1)
-    """Cores that keep up with that; None: all decoded images stay in memory, or a CPU does both."""
+    """Cores that keep up with that; None: all decoded images stay in memory, a CPU does both, or the GPU decodes."""
     is_limit: bool = False
     """Whether training waits for images."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """What decodes; of ``cuda`` nothing is known, and it limits nothing."""
 
 
 class Prediction(Frozen):

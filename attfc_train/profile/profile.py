@@ -46,6 +46,10 @@ DataSpec = Annotated[
 """Names data sets: one as text, several as a list of texts in a document."""
 
 
+MAX_WORKERS = 256
+"""Decoding threads that can be asked for."""
+
+
 class DataSettings(Frozen):
     """What is read, and how images are drawn."""
 
@@ -69,7 +73,7 @@ class DataSettings(Frozen):
     flip_probability: float = Field(0.5, ge=0, le=1)
     augment: AugmentSettings = AugmentSettings()
     """Probability of each augmentation; a document leaves the section out where nothing is switched on."""
-    num_workers: int = Field(0, ge=0, le=256)
+    num_workers: int = Field(0, ge=0, le=MAX_WORKERS)
     """Decoding threads; 0 = one per core, at most 16."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where JPEGs are decoded: ``cuda`` needs torchvision with nvJPEG; a document leaves out ``cpu``."""

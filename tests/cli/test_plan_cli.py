@@ -231,6 +231,14 @@ def test_the_hosts_cores_reach_the_profile_and_its_explanation(call: Call, monke
     assert again.loading.to_save() == profile.prediction.loading
 
 
+@pytest.mark.parametrize("cores", ["0", "1M", "two"])
+def test_cores_that_no_host_has_are_refused(cores: str, call: Call) -> None:
+    """Catches a traceback from the profile, which holds no more than 10^12."""
+    code, _, err = call("--gpu", "h200", "--ids", "1000", "--cores", cores)
+    assert code == UsageError.exit_code
+    assert "--cores must be a whole number from 1 to 65,536" in err
+
+
 def test_cores_of_a_cpu_are_refused(call: Call) -> None:
     code, _, err = call("--gpu", "cpu", "--ids", "1000", "--cores", "64")
     assert code == UsageError.exit_code

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from attfc_planner.speed import decode_probe
-from attfc_planner.speed.decode_probe import measured_decoding, probe
+from attfc_planner.speed.decode_probe import Probed, measured_decoding, probe
 from attfc_planner.speed.loading import LOADER_SHARE
+from attfc_train.data.formats.joined import JoinedFaces
 from attfc_train.data.formats.synthetic import SyntheticFaces
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.reading import UnreadableError
@@ -69,7 +70,36 @@ def test_processor_time_counts_and_not_the_clock(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(decode_probe.time, "thread_time", lambda: 0.001 * next(now))
     probed = probe(Faces(32), 32)
     assert probed is not None
-    assert probed.images_per_second == pytest.approx(1000, rel=0.05)
+    assert probed.images_per_second == pytest.approx(20 * 1000, rel=0.05), "20 images each time that it is looked at"
+
+
+def test_the_decoder_is_the_loaders(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a probe of the decoder for any image, where the loader has a faster one for plain JPEGs."""
+
+    def general(*_: object) -> None:
+        raise AssertionError("not for a plain JPEG")
+
+    monkeypatch.setattr("attfc_train.data.reader.decode", general)
+    assert probe(Faces(64), 64) is not None
+    with pytest.raises(AssertionError):
+        probe(Faces(64), 32)
+
+
+def test_a_slow_disk_leaves_images_of_every_source(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches images in the order of the data set, of which the time leaves those of the first source alone."""
+    first = Faces(64, name="first")
+    second = Faces(64, name="second")
+    both = JoinedFaces([first, second])
+    read = []
+    for source in (first, second):
+        monkeypatch.setattr(source, "encoded", lambda position, source=source: read.append(source.name) or jpeg(64))
+    clock = iter(range(10**6))
+    monkeypatch.setattr(decode_probe.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr(decode_probe, "READ_SECONDS", 10)
+    monkeypatch.setattr(decode_probe, "_timed", lambda *_: Probed(1.0, 1, "2026-01-01"))
+    assert probe(both, 64) is not None
+    assert len(read) == 11
+    assert 2 < read.count("second") < 9
 
 
 def test_images_that_nobody_encoded_are_measured_too() -> None:

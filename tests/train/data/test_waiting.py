@@ -37,7 +37,14 @@ def test_shares_add_up():
             "waited 35% of the time for data: 86% of it for decoding, 14% for the disk; more cores",
         ),
         (Waiting(1.0, 6.0, 0.0), MEANS, "data.cache_bytes=1000000, which keeps"),
-        (Waiting(0.0, 6.0, 0.0), Means(2, 8, 10**18, False), "data.num_workers=0 decodes with all 8 cores in place of 2"),
+        (Waiting(0.0, 6.0, 0.0), Means(2, 8, 10**18, False), "data.num_workers=8 decodes with 8 cores in place of 2"),
+        (Waiting(0.0, 6.0, 0.0), Means(16, 64, 10**18, False), "data.num_workers=64 decodes with 64 cores in place of 16"),
+        (Waiting(0.0, 6.0, 0.0), Means(256, 300, 10**18, False), "more cores than 300"),
+        (
+            Waiting(0.0, 6.0, 0.0),
+            Means(2, 8, 10**6, False, on_card=True),
+            "--set data.device=cpu decodes with 8 cores of the host",
+        ),
         (Waiting(0.0, 6.0, 0.0), Means(8, 8, 10**6, True), "the first epoch's alone"),
         (Waiting(6.0, 1.0, 0.0), MEANS, "data group"),
         (Waiting(0.0, 1.0, 6.0), MEANS, "86% of it for the copy to the device, 14% for decoding; look whether the card"),
@@ -52,6 +59,14 @@ def test_advice_is_about_what_takes_longest(waited, means, expected):
 def test_no_advice_where_nothing_is_to_gain():
     assert MEANS.advice(Waiting(0.1, 0.8, 0.0), 20.0) is None
     assert "cache_bytes" not in Means(8, 8, 10**18, False).advice(Waiting(0.0, 6.0, 0.0), 20.0)
+
+
+def test_parts_that_overlap_are_no_more_than_all_the_time():
+    """Catches 140 % of the time: a GPU copies one batch while the host waits for the next."""
+    shares = Waiting(2.0, 7.0, 5.0).shares(10.0)
+    assert shares["data_wait_share"] == 1
+    assert sum(shares.values()) == pytest.approx(2)
+    assert MEANS.advice(Waiting(2.0, 7.0, 5.0), 10.0).startswith("waited 100% of the time for data: 50% of it for decoding")
 
 
 @pytest.mark.parametrize("slow", ["read", "decode"])

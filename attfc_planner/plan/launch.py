@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.plan.plan import Plan
+from attfc_train.document import MOST_BYTES
 from attfc_train.interrupt import stop_signals
 from attfc_train.processes import command
 from attfc_train.profile.prediction import Prediction
@@ -95,4 +96,5 @@ def comparison(prediction: Prediction, end: dict[str, Any], kind: Literal["cuda"
 
 def _shown(value: object, show: Callable[[Any], str], otherwise: str = "-") -> str:
     """Return a figure of the record as text; `otherwise` where the record lacks it."""
-    return show(value) if isinstance(value, int | float) else otherwise
+    is_number = isinstance(value, int | float) and abs(value) <= MOST_BYTES  # of a record that anybody may have written
+    return show(value) if is_number else otherwise

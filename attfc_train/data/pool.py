@@ -44,7 +44,7 @@ class _Worker(threading.Thread):
 
     def __init__(self, pool: DecodePool, place: int, first: Call[Any] | None = None) -> None:
         # A daemon, and neither it nor a thread that hangs is waited for when the program ends.
-        super().__init__(name=f"attfc-decode_{place}", daemon=True)
+        super().__init__(name=f"{pool.name}_{place}", daemon=True)
         self.pool = pool
         self.place = place
         self.call = first
@@ -92,9 +92,11 @@ class DecodePool:
 
     Args:
         num_workers: threads; 0 is one per core, at most 16.
+        name: begins the threads' names.
     """
 
-    def __init__(self, num_workers: int = 0) -> None:
+    def __init__(self, num_workers: int = 0, name: str = "attfc-decode") -> None:
+        self.name = name
         self._calls: queue.SimpleQueue[Call[Any] | None] = queue.SimpleQueue()
         self._workers = [_Worker(self, place) for place in range(num_threads(num_workers))]
         self._deaths: list[str] = []

@@ -98,7 +98,7 @@ class Loading(Frozen):
     """Queries that these cores decode, with their references; None: not known, or all decoded images stay in memory."""
     step_images_per_second: Interval
     """Queries that would be trained if decoding took no time."""
-    needed_cores: int | None = Field(None, ge=1)
+    needed_cores: int | None = Field(None, ge=1, le=MOST)
     """Cores that keep up with that; None: all decoded images stay in memory, a CPU does both, or the GPU decodes."""
     is_limit: bool = False
     """Whether training waits for images."""

@@ -154,7 +154,7 @@ class _Reader:
 
     def __init__(self, cache: BlockCache) -> None:
         self.cache = cache
-        self._pool = DecodePool(AT_ONCE)
+        self._pool = DecodePool(AT_ONCE, "attfc-fetch")  # as long as the process: its threads wait for whoever asks next
         self._stores: dict[str, Store] = {}
         self._lock = threading.Lock()
         self._whole = threading.Lock()

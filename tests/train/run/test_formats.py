@@ -108,7 +108,7 @@ def test_a_run_on_several_sets_resumes_to_the_same_bits(
 ) -> None:
     """Catches labels that are not behind each other, and a profile that loses one of the sets."""
     data = of_several(kind, tmp_path)
-    assert size_of_data(data, None, None) == (20, 80)
+    assert size_of_data(opened(data), None, None) == (20, 80)
     _interrupt_and_resume(profile_on(data), tmp_path / "run", monkeypatch)
     assert_same_end(on_records, tmp_path / "run")
 

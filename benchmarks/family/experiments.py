@@ -11,6 +11,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from attfc_planner.knobs.recipe import with_schedule
+from attfc_train.heads.pace import Pace
+from attfc_train.profile.profile import OptimSettings
+from benchmarks.family.base import RATE
 from benchmarks.family.workshop import Workshop
 
 Prepare = Callable[[Workshop, int], tuple[str, ...]]
@@ -71,6 +75,32 @@ def _thinned(name: str, by: str) -> Arm:
     return Arm(name, share=KEEP, prepare=prepare, prepared=f"{KEEP:g} of the images, {by}")
 
 
+def _sized(batch_size: int) -> Arm:
+    """Return the base with another batch, the rate and warm-up that the planner's rule gives it, and as many images."""
+
+    def prepare(workshop: Workshop, seed: int) -> tuple[str, ...]:
+        del seed
+        data = workshop.data
+        recipe = OptimSettings(
+            batch_size=data.batch_size, learning_rate=RATE, warmup_steps=None, warmup_images=WARMUP_STEPS * data.batch_size
+        )
+        pace = Pace(batch_size, data.steps * data.batch_size / batch_size)
+        optim = with_schedule(recipe.model_copy(update={"batch_size": batch_size}), recipe, pace)
+        return (
+            f"optim.batch_size={batch_size}",
+            f"optim.learning_rate={optim.learning_rate}",
+            f"optim.warmup_steps={optim.warmup_steps}",
+            f"head.margin.ramp_images={RAMP_STEPS * data.batch_size}",
+        )
+
+    share = REAL_BATCH / batch_size
+    return Arm(f"batch {batch_size}", share=share, prepare=prepare, prepared=f"batch {batch_size} by the rule")
+
+
+REAL_BATCH: Final = 128
+"""The batch on real faces, with the steps of its warm-up and of its margin's ramp: other batches see as many images."""
+WARMUP_STEPS: Final = 20
+RAMP_STEPS: Final = 200
 TEACHER: Final = "model.backbone=mbf"
 KEEP: Final = 0.6
 """The share that Face-NMS's paper keeps of WebFace42M."""
@@ -106,6 +136,10 @@ EXPERIMENTS: Final[dict[str, Experiment]] = {
             Arm("masks on three tenths", ("data.augment.mask=0.3",)),
         ),
         figures=("accuracy", "auc", "masked accuracy", "masked auc"),
+    ),
+    "batches": Experiment(
+        "Does the rule for learning rate, warm-up and ramps keep the accuracy when the batch changes, with as many images?",
+        (_sized(32), _sized(REAL_BATCH), _sized(512)),
     ),
     "coreset": Experiment(
         "Is Face-NMS's choice of 60 % of the images better than one at random?",

@@ -210,7 +210,7 @@ def _kept(index: IdentityIndex, become: NDArray[np.int64]) -> NDArray[np.signedi
     """Return the ascending positions of images of identities that are not left out; None: all."""
     if become.min() >= 0:
         return None
-    kept = (become >= 0)[index.labels]
+    kept = (become >= 0)[np.asarray(index.labels)]
     return np.flatnonzero(kept).astype(smallest_type(index.num_images))
 
 
@@ -228,7 +228,7 @@ def _index(
     rank = np.zeros(whole.num_ids, dtype=smallest_type(left.size))
     rank[left] = np.arange(left.size)
     new = np.where(become >= 0, rank[become], _DROPPED).astype(rank.dtype)
-    labels = new[whole.labels if positions is None else whole.labels[positions]]
+    labels = new[np.asarray(whole.labels) if positions is None else whole.labels[positions]]
     offsets = np.concatenate([[0], np.cumsum(np.bincount(new[new >= 0], whole.counts[new >= 0]).astype(np.int64))])
     members = _members(whole, new, offsets)
     if positions is not None:  # they were places in the whole

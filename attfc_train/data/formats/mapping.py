@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,8 @@ from attfc_train.data.formats.twins import NOT_COMPARED, say_pairs, say_twins
 from attfc_train.data.identity_index import IdentityIndex, smallest_type
 from attfc_train.data.overlap import refuse_twice
 from attfc_train.data.report import DataReport, shown
-from attfc_train.errors import DataError
+from attfc_train.data.unreadable import UnreadableError
+from attfc_train.errors import DataError, UsageError
 from attfc_train.sources import joined_sources
 
 _DROPPED: Final = -1
@@ -121,11 +123,24 @@ def open_mapping(spec: str, open_dataset: Callable[[str], FaceDataset]) -> Mappe
     path = Path(spec).expanduser()
     bad = BadLines(path)
     specs, lines = read_mapping(path, bad)
-    whole = _opened(list(specs.values()), open_dataset)
+    with _of_mapping(path):
+        whole = _opened(list(specs.values()), open_dataset)
     become = _Become(whole, dict(zip(specs, range(len(specs)), strict=True)), bad).after(lines)
     mapped = MappedFaces(path, whole, become)
     mapped.say_twins()
     return mapped
+
+
+@contextmanager
+def _of_mapping(path: Path) -> Iterator[None]:
+    """Name the mapping file in what is said of its data sets, which nobody has typed."""
+    try:
+        yield
+    except UnreadableError:
+        raise
+    except (DataError, UsageError) as error:
+        remedy = f"{error.remedy} (It stands in the mapping file '{shown(str(path))}'.)"
+        raise type(error)(error.rule, error.got, remedy) from error
 
 
 def twins_unseen(dataset: FaceDataset, pairs: NDArray[np.int64]) -> list[str]:

@@ -227,6 +227,7 @@ class TestTwins:
         for names in (specs, [f"{joined_spec(specs)}@0:{whole.index.num_ids}"], [str(tmp_path / "all.subset")]):
             said = checked(monkeypatch, capsys, *names)
             assert f"problem {twins.TWINS}: 3 of 12, e.g." in said
+            assert said.count(twins.TWINS) == 1
             assert "two labels of one person: merge them in a .mapping file, or" in said
             assert "one of the two labels is wrong" not in said
 

@@ -76,7 +76,7 @@ def train(
     data: Annotated[
         list[str] | None,
         typer.Option(
-            help="RecordIO, folder per identity, .subset, ..., synthetic:IDSxIMAGES; @FIRST:STOP: a part. Repeatable.",
+            help="RecordIO, folder per identity, ..., synthetic:IDSxIMAGES, or a URL of one; @FIRST:STOP: a part. Repeatable.",
             metavar="SET",
         ),
     ] = None,

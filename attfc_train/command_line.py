@@ -152,7 +152,17 @@ def _in_our_words(problem: Any, command: str) -> UsageError:
     if isinstance(problem, typer.BadParameter) and problem.param is not None:
         return UsageError(f"{_label(problem.param)} must be a value that it can take", f"this: {problem.message}", see)
     message = problem.format_message().removeprefix("Got ").rstrip(".")
-    return UsageError(f"{command} must be called as its help says", message[:1].lower() + message[1:], see)
+    several = _several_words(problem) if "extra argument" in message else ""
+    return UsageError(f"{command} must be called as its help says", message[:1].lower() + message[1:], f"{several}{see}")
+
+
+def _several_words(problem: Any) -> str:
+    """Return how a command that takes data sets takes several; nothing for another one."""
+    params = problem.ctx.command.params if problem.ctx is not None else []
+    if any("--data" in param.opts for param in params):
+        return "Several data sets: --data A --data B. "
+    is_set = any(param.param_type_name == "argument" and _placeholder(param) in ("SET", "DATA") for param in params)
+    return """Several data sets are one argument: '["A", "B"]'. """ if is_set else ""
 
 
 def _nearest_words(names: list[str]) -> str:

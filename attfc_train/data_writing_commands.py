@@ -10,7 +10,7 @@ import typer
 from attfc_train.command_line import count
 
 DataPath = Annotated[
-    str, typer.Argument(help="As --data of a training: a folder, a .rec or .subset file, a part of either.", metavar="SET")
+    str, typer.Argument(help="As --data of a training: a folder, a .rec or .subset file, a URL, a part of one.", metavar="SET")
 ]
 NewRecords = Annotated[Path, typer.Option("--output", "-o", help="A new .rec file, such as faces/train.rec.", metavar="FILE")]
 NewFolder = Annotated[

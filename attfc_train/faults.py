@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from attfc_train.errors import AttfcError, DeviceMemoryError, StorageError, UnexpectedError, UsageError
+from attfc_train.urls import hidden
 
 _FOLDER = "attfc_folder"
 _MOST_CHARACTERS = 200
@@ -116,4 +117,5 @@ def _details(error: BaseException) -> str:
 
 
 def _without_passwords(text: str) -> str:
-    return _PASSWORD.sub(r"\1:***@", text)
+    """Return a text without passwords and tokens of URLs, also of those of databases."""
+    return hidden(_PASSWORD.sub(r"\1:***@", text))

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
-from attfc_train.errors import StorageError
+from attfc_train.errors import StorageError, UsageError
 
 _REMEDY = "Free disk space or choose another --output."
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/(?!/)")
@@ -100,6 +100,19 @@ def written_file(path: Path) -> Path:
         kind = "a folder" if stat.S_ISDIR(mode) else "a device, pipe or socket"
         raise StorageError(f"'{path}' must be a file", kind, "Choose another --output.")
     return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
+def refuse_url_of(argument: str, path: Path, remedy: str) -> None:
+    """Refuse a URL where a command reads files of this machine only.
+
+    Args:
+        argument: what it is called in the command's help.
+
+    Raises:
+        UsageError: `path` was written as a URL.
+    """
+    if _URL.match(str(path)):
+        raise UsageError(f"{argument} must be a path on this machine", f"'{path}', a URL", remedy)
 
 
 def _refuse_url(path: Path) -> None:

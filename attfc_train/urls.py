@@ -10,6 +10,7 @@ import json
 import os
 import re
 from typing import Any, Final, NamedTuple
+from urllib.parse import unquote, unquote_plus
 
 SECRETS: Final = "ATTFC_URL_SECRETS"
 """Environment variable: JSON list of [URL without secrets, user's name and password, query]."""
@@ -18,6 +19,8 @@ _WHOLE: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.+)", re.DOTALL)
 _ASSIGNED: Final = re.compile(r"--?[\w-]+=|[\w.]+=", re.ASCII)
 """Stands in front of a URL: ``--data=``, ``data.path=``."""
 _PART: Final = re.compile(r"@\d{1,12}:\d{1,12}$", re.ASCII)
+_SHORTEST: Final = 6
+"""Characters of a value in a query that is taken for a secret by itself: ``a=1`` says nothing of the ``1`` in other texts."""
 _DATABASES: Final = re.compile(r"postgres|mysql|mariadb|sqlite|oracle|mssql|cockroach|redis|journal", re.IGNORECASE)
 """Schemes of ``--storage``, whose passwords `attfc_planner.tune.studies.address` hides."""
 
@@ -93,12 +96,19 @@ def _common(one: str, other: str) -> int:
 
 
 def hidden(text: str) -> str:
-    """Return a foreign text without any secret of a URL, however it is quoted in it."""
+    """Return a foreign text without any secret of a URL, however it is quoted or decoded in it."""
     for _, user, query in _kept():
-        for secret in (user, user.partition(":")[2], query):
-            if secret:
-                text = text.replace(secret, "***")
+        for secret in _written_forms(user, query):
+            text = text.replace(secret, "***")
     return _URL.sub(lambda found: _pieces(found[1], found[2]).clean, text)
+
+
+def _written_forms(user: str, query: str) -> list[str]:
+    """Return all that may stand for a URL's secrets in a text, the longest first, so that no rest of one is left."""
+    values = [value for word in query.split("&") if len(value := word.partition("=")[2]) >= _SHORTEST]
+    words = [user, user.partition(":")[2], query, *values]
+    forms = {form for word in words for form in (word, unquote(word), unquote_plus(word)) if form}
+    return sorted(forms, key=len, reverse=True)
 
 
 def _clean(found: re.Match[str]) -> str:

@@ -165,7 +165,9 @@ def _row(name: str, figures: dict[str, Any]) -> str:
 def write_folder(dataset: FaceDataset, folder: Path) -> None:
     """Write the images as a folder for each identity, which the released way reads."""
     index = dataset.index
-    images = Images(index.original_labels[index.labels[index.members]], encoded_images(dataset, index.members, lambda _: None))
+    images = Images(
+        index.original_labels[index.labels[index.members]], encoded_images(dataset, np.asarray(index.members), lambda _: None)
+    )
     target_of(folder).write(folder, images, WriteOptions())
 
 

@@ -27,7 +27,7 @@ Images = Annotated[
 Data = Annotated[
     list[str] | None,
     typer.Option(
-        help="RecordIO, folder per identity, .subset, ..., synthetic:IDSxIMAGES; @FIRST:STOP: a part. Repeatable.",
+        help="RecordIO, folder per identity, ..., synthetic:IDSxIMAGES, or a URL of one; @FIRST:STOP: a part. Repeatable.",
         metavar="SET",
     ),
 ]

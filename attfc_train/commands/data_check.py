@@ -173,7 +173,8 @@ def _selected(
         out[seen.other_size] = True
     before = int(out.sum())
     out = seen.repeats.left_out(index, out)
-    order = index.members[~out[index.members]]
+    members = np.asarray(index.members)
+    order = members[~out[members]]
     identities = index.labels[order]
     if not order.size or identities[0] == identities[-1]:
         got = f"{order.size:,} good images of {int(order.size > 0)} identity"

@@ -81,7 +81,7 @@ def convert(spec: str, options: ConvertOptions, console: Screen) -> None:
     with busy(console, "Opening the data set"):
         dataset = open_dataset(spec)
     index = dataset.index
-    order = index.members
+    order = np.asarray(index.members)
     write_images(dataset, order, index.original_labels[index.labels[order]], options, console)
     for line in index.report.lines():
         console.print(line, soft_wrap=True)

@@ -58,9 +58,9 @@ def group(spec: str, options: GroupOptions, console: Screen) -> None:
 def grouped_order(index: IdentityIndex, seed: int | None) -> NDArray[np.signedinteger[Any]]:
     """Return positions, an identity's together and in their order; the identities by label, or at random by a seed."""
     if seed is None:
-        return index.members
+        return np.asarray(index.members)
     people = np.random.default_rng(seed).permutation(index.num_ids)
-    order = np.empty_like(index.members)
+    order = np.empty(index.members.size, dtype=index.members.dtype)
     start = 0
     for block in range(0, people.size, _BLOCK):
         places = _places(index, people[block : block + _BLOCK])

@@ -11,7 +11,7 @@ from attfc_train.data.formats.record_frames import RecordFile
 from attfc_train.data.formats.record_index import index_path, made_index, read_idx, write_idx
 from attfc_train.data.formats.recordio import record_file
 from attfc_train.errors import DataError, StorageError
-from attfc_train.files import keep_under
+from attfc_train.files import keep_under, refuse_url_of
 from attfc_train.run.live_line import busy
 from attfc_train.screen import Screen
 
@@ -20,10 +20,15 @@ def make_index(records: Path, console: Screen) -> None:
     """Write ``X.idx`` beside ``X.rec``, and keep a former one that differs as ``X.idx.former``.
 
     Raises:
+        UsageError: they are behind a URL.
         DataError: the records cannot be read.
         StorageError: the index cannot be written; the former one is still there.
         Interrupted: a signal came; nothing has been written.
     """
+    remedy = (
+        "Behind a URL a missing index is made when the set is opened, and kept in the cache folder: attfc-train data info URL."
+    )
+    refuse_url_of("RECORDS", records, remedy)
     file = RecordFile(record_file(records.expanduser()))
     with stopped_by_signals(), busy(console, "Making the index"):
         keys, offsets = made_index(file)

@@ -176,7 +176,8 @@ def _write_bin(path: Path, pairs: FoldPairs, read: _Read) -> None:
 def _write_rest(spec: str, dataset: FaceDataset, people: NDArray[np.int64], options: SplitOptions, console: Screen) -> int:
     """Write all images of the people who are not held out; return their number."""
     index = dataset.index
-    order = index.members[~_among(people, index)[index.labels[index.members]]]
+    members = np.asarray(index.members)
+    order = members[~_among(people, index)[index.labels[members]]]
     target = ConvertOptions(options.output)
     identities = index.labels[order]
     if is_index(target):  # it keeps the labels of the data set, as any index that does not need others

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.encode import check_picture, write_picture
 from attfc_train.data.source import open_dataset
+from attfc_train.data.survey.findings import TWINS
 from attfc_train.data.survey.look import Look, look, looked_at, shown_side
 from attfc_train.data.survey.montage import montage
 from attfc_train.run.live_line import busy
@@ -70,8 +71,9 @@ def survey(dataset: FaceDataset, options: SurveyOptions, console: Console, names
     Args:
         names_found: also print what was found among the images, which `check` says as problems.
     """
-    _show_counts(dataset, console)
-    with progress(console, looked_at(dataset, options.sample).size) as advance:
+    num_looked_at = looked_at(dataset, options.sample).size
+    _show_counts(dataset, console, num_looked_at == dataset.index.num_images)
+    with progress(console, num_looked_at) as advance:
         seen = look(dataset, options.sample, advance, options.size)
     _show_look(dataset, seen, console, seen.findings.lines() if names_found else [])
     if options.output is not None:
@@ -89,7 +91,8 @@ def progress(console: Console, images: int, what: str = "looking at images") -> 
         yield lambda count: bar.advance(task, count)
 
 
-def _show_counts(dataset: FaceDataset, console: Console) -> None:
+def _show_counts(dataset: FaceDataset, console: Console, finds_twins: bool) -> None:
+    """Print what is known before the look, without the images in two data sets where that will find them."""
     index = dataset.index
     counts = index.counts
     say(console, "data set", dataset.name)
@@ -99,7 +102,7 @@ def _show_counts(dataset: FaceDataset, console: Console) -> None:
     say(console, "images an identity", f"{low:,} to {high:,}, median {middle:g}, mean {counts.mean():.1f}")
     for line in histogram(counts):
         console.print(line, soft_wrap=True)
-    lines = index.report.lines()
+    lines = [line for line in index.report.lines() if not (finds_twins and line.startswith(f"{TWINS}: "))]
     for place, line in enumerate(lines or ["nothing"]):
         say(console, "" if place else "passed over", line)
 

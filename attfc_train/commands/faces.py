@@ -18,7 +18,7 @@ from attfc_train.errors import DataError, UsageError
 from attfc_train.evaluate.embed import evaluate
 from attfc_train.evaluate.load import load_verification_sets
 from attfc_train.export.model_file import Encoder
-from attfc_train.files import write_atomically
+from attfc_train.files import refuse_url_of, write_atomically, written_file
 
 _BATCH = 64
 _MOST_NAMED = 5
@@ -33,11 +33,14 @@ def embed_images(encoder: Encoder, paths: Sequence[Path], output: Path, say: Cal
 
     Raises:
         DataError: there is no image that can be read.
-        UsageError: `output` is no .npz file.
+        UsageError: `output` is no .npz file, or a path is a URL.
         StorageError: it cannot be written.
     """
     if output.suffix.lower() != ".npz":
         raise UsageError("--output must be an .npz file", f"'{output}'", "Example: -o features.npz.")
+    written_file(output)  # before the work
+    for path in paths:
+        refuse_url_of("IMAGE", path, "Copy the images here before: attfc-train data unpack URL -o photos.")
     files = list(_listed(paths))
     if not files:
         raise DataError("there must be images to embed", f"none in {', '.join(map(str, paths))}", "Check the paths.")

@@ -45,7 +45,7 @@ class PartOfFaces:
             raise UsageError(rule, f"{outside[0]}", "Give ranks of its index.")
         kept = np.zeros(num_ids, bool)
         kept[identities] = True
-        labels = whole.index.labels
+        labels = np.asarray(whole.index.labels)
         self._positions = np.flatnonzero(kept[labels])
         original = whole.index.original_labels[labels[self._positions]]
         self._index = IdentityIndex.from_labels(original, whole.index.report, whole.index.marks)

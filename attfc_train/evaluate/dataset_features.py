@@ -63,11 +63,12 @@ def features_of(dataset: FaceDataset, proxy: Proxy, folder: Path, report: DataRe
     index = dataset.index
     _check_space(folder, 4 * index.num_images * proxy.embedding_size)
     is_there = np.ones(index.num_images, dtype=np.bool_)
+    members = np.asarray(index.members)
     path = folder / "features.f32"
     size = 0
     try:
         # Written, not mapped: on a full disk a write fails, but a mapped page that cannot be stored ends the process.
-        batches = decoded(dataset, index.members, proxy.batch_size, proxy.image_size, proxy.num_workers)
+        batches = decoded(dataset, members, proxy.batch_size, proxy.image_size, proxy.num_workers)
         with path.open("wb") as file, closing(batches):
             for part, images, replaced in batches:
                 is_there[list(replaced)] = False
@@ -81,7 +82,7 @@ def features_of(dataset: FaceDataset, proxy: Proxy, folder: Path, report: DataRe
         raise _too_small(folder, error.strerror or "a write that failed") from error
     if not is_there.any():
         raise DataError(f"'{dataset.name}' must hold images that can be decoded", "none", "Check the images.")
-    positions = index.members[is_there[index.members]].astype(np.int64)
+    positions = members[is_there[members]].astype(np.int64)
     labels = index.labels[positions]  # ascending: members are grouped by identity
     starts = np.flatnonzero(np.diff(labels, prepend=-1))
     values = np.memmap(path, np.float32, "r", shape=(positions.size, size))

@@ -82,6 +82,15 @@ def test_cuda_where_there_is_none(refusal: Refusal, monkeypatch: pytest.MonkeyPa
         (["evaluate", "run", "--data", "x"], "attfc-train evaluate must have the option, but got '--data'"),
         (["presets", "show"], "NAME must be given, but got none. See .*attfc-train presets show --help"),
         (["presets", "show", "a", "b"], r"attfc-train presets show must be called .*unexpected extra argument\S* \(b\)"),
+        (
+            ["data", "convert", "a", "b", "-o", "c"],
+            r"""extra .* \(b\)\. Several .* one argument: '\["A", "B"\]'\. S""",
+        ),
+        (
+            ["data", "make-index", "s3://b/x.rec"],
+            "RECORDS must be a path on this machine, .* a URL. Behind a URL a missing",
+        ),
+        (["data", "convert", "synthetic:9x3", "-o", "x.lst"], "but got 'x.lst'. A list only names images .*: write these, -o"),
         (["export", "a", "--precision", "fp8"], "--precision must be fp32 or fp16 or int8, but got 'fp8'"),
         (["--preset", "tiny", "--extend", "0"], "--extend must be a number from 1e-06 to 10000, but got '0'"),
     ],

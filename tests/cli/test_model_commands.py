@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from attfc_train import cli
-from attfc_train.errors import CheckpointError, DataError, UsageError
+from attfc_train.errors import CheckpointError, DataError, StorageError, UsageError
 from attfc_train.evaluate.embed import evaluate
 from attfc_train.evaluate.load import load_verification_sets
 from attfc_train.export.model_file import open_encoder
@@ -125,6 +125,9 @@ def test_embed_without_images(trained_run: Path, tmp_path: Path, refusal: Refusa
     (tmp_path / "b.jpg").write_bytes(b"no picture")
     refusal(DataError, "there must be images", "embed", tmp_path / "empty", "--model", trained_run)
     refusal(UsageError, "must be an .npz file", "embed", tmp_path / "b.jpg", "--model", trained_run, "-o", "f.csv")
+    refusal(UsageError, "IMAGE must be a path on this machine", "embed", "s3://b/x", "--model", trained_run)
+    words = ("embed", tmp_path / "empty", "--model", trained_run, "-o", "s3://b/f.npz")
+    refusal(StorageError, "--output must be a path on this machine", *words)
 
 
 def test_compare_gives_a_cosine_and_a_verdict(trained_run: Path, images: Path, call: Call) -> None:

@@ -26,8 +26,8 @@ class DatasetContract:
     def test_index_is_consistent(self, dataset):
         index = dataset.index
         assert index.num_images == len(index.labels) == len(index.members) == index.offsets[-1]
-        assert sorted(index.members.tolist()) == list(range(index.num_images))
-        assert set(index.labels.tolist()) == set(range(index.num_ids))
+        assert sorted(np.asarray(index.members).tolist()) == list(range(index.num_images))
+        assert set(np.asarray(index.labels).tolist()) == set(range(index.num_ids))
         for identity in range(min(index.num_ids, 50)):
             members = index.members_of(identity)
             assert (index.labels[members] == identity).all()

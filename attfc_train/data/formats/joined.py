@@ -1,7 +1,7 @@
 """Several data sets as one: images one source behind the other, identities of each with labels behind those of the former.
 
-An image is found by a look among the few sources and then within its own; nothing is kept for an image but its label and its
-place among its identity's, as in every index. The digest is that of the sources' digests, so it costs nothing.
+An image, its label and its place among its identity's are found by a look among the few sources, and then within its own. So
+nothing is kept for an image. The digest is that of the sources' digests, so it costs nothing.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfc_train.data.dataset import Encoded, FaceDataset, ReadsAhead, identity_name, together
-from attfc_train.data.identity_index import IdentityIndex, Ints, smallest_type
+from attfc_train.data.identity_index import IdentityIndex, smallest_type
+from attfc_train.data.joined_numbers import joined_numbers
 from attfc_train.data.report import DataReport
 from attfc_train.errors import DataError
 
@@ -45,9 +46,9 @@ class JoinedFaces:
         original = _original_labels(self.sources)
         digest = _digest(indices)
         self._index = IdentityIndex(
-            labels=_shifted([index.labels for index in indices], self.id_starts),
+            labels=joined_numbers([index.labels for index in indices], self.id_starts[:-1], smallest_type(self.id_starts[-1])),
             offsets=_offsets(indices, self.starts),
-            members=_shifted([index.members for index in indices], self.starts),
+            members=joined_numbers([index.members for index in indices], self.starts[:-1], smallest_type(self.starts[-1])),
             original_labels=original,
             report=self._reported(original),
             marks=(bytes.fromhex(digest),),  # for parts, whose digest is not known
@@ -146,19 +147,6 @@ def _name_of(sources: Sequence[FaceDataset]) -> str:
     names = [source.name for source in sources[:_MOST_NAMED]]
     others = len(sources) - len(names)
     return " + ".join(names) + (f" + {others} others" if others else "")
-
-
-def _shifted(parts: list[Ints], starts: list[int]) -> Ints:
-    """Return numbers of each source behind those of the ones before, read-only; those of a single one are not copied."""
-    if len(parts) == 1:
-        return parts[0]
-    whole: Ints = np.empty(sum(part.size for part in parts), dtype=smallest_type(starts[-1]))
-    begin = 0
-    for part, start in zip(parts, starts, strict=False):
-        np.add(part, start, out=whole[begin : begin + part.size], casting="same_kind")
-        begin += part.size
-    whole.flags.writeable = False
-    return whole
 
 
 def _offsets(indices: list[IdentityIndex], starts: list[int]) -> NDArray[np.int64]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,8 @@ from attfc_train.data.formats.twins import NOT_COMPARED, say_pairs, say_twins
 from attfc_train.data.identity_index import IdentityIndex, smallest_type
 from attfc_train.data.overlap import refuse_twice
 from attfc_train.data.report import DataReport, shown
-from attfc_train.errors import DataError
+from attfc_train.data.unreadable import UnreadableError
+from attfc_train.errors import DataError, UsageError
 from attfc_train.sources import joined_sources
 
 _DROPPED: Final = -1
@@ -121,11 +123,24 @@ def open_mapping(spec: str, open_dataset: Callable[[str], FaceDataset]) -> Mappe
     path = Path(spec).expanduser()
     bad = BadLines(path)
     specs, lines = read_mapping(path, bad)
-    whole = _opened(list(specs.values()), open_dataset)
+    with _of_mapping(path):
+        whole = _opened(list(specs.values()), open_dataset)
     become = _Become(whole, dict(zip(specs, range(len(specs)), strict=True)), bad).after(lines)
     mapped = MappedFaces(path, whole, become)
     mapped.say_twins()
     return mapped
+
+
+@contextmanager
+def _of_mapping(path: Path) -> Iterator[None]:
+    """Name the mapping file in what is said of its data sets, which nobody has typed."""
+    try:
+        yield
+    except UnreadableError:
+        raise
+    except (DataError, UsageError) as error:
+        remedy = f"{error.remedy} (It stands in the mapping file '{shown(str(path))}'.)"
+        raise type(error)(error.rule, error.got, remedy) from error
 
 
 def twins_unseen(dataset: FaceDataset, pairs: NDArray[np.int64]) -> list[str]:
@@ -210,7 +225,7 @@ def _kept(index: IdentityIndex, become: NDArray[np.int64]) -> NDArray[np.signedi
     """Return the ascending positions of images of identities that are not left out; None: all."""
     if become.min() >= 0:
         return None
-    kept = (become >= 0)[index.labels]
+    kept = (become >= 0)[np.asarray(index.labels)]
     return np.flatnonzero(kept).astype(smallest_type(index.num_images))
 
 
@@ -228,7 +243,7 @@ def _index(
     rank = np.zeros(whole.num_ids, dtype=smallest_type(left.size))
     rank[left] = np.arange(left.size)
     new = np.where(become >= 0, rank[become], _DROPPED).astype(rank.dtype)
-    labels = new[whole.labels if positions is None else whole.labels[positions]]
+    labels = new[np.asarray(whole.labels) if positions is None else whole.labels[positions]]
     offsets = np.concatenate([[0], np.cumsum(np.bincount(new[new >= 0], whole.counts[new >= 0]).astype(np.int64))])
     members = _members(whole, new, offsets)
     if positions is not None:  # they were places in the whole

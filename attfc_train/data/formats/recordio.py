@@ -23,6 +23,7 @@ from attfc_train.data.formats.record_index import index_path, make_index_command
 from attfc_train.data.formats.record_labels import Images, Int64s, labelled_images
 from attfc_train.data.identity_index import IdentityIndex, check_arrays
 from attfc_train.data.report import DataReport, shown
+from attfc_train.data.unreadable import UnreadableError
 from attfc_train.errors import DataError
 from attfc_train.units import Bytes
 
@@ -184,10 +185,20 @@ def _listed(file: RecordFile, report: DataReport, now: DataReport) -> tuple[Int6
     if outside.any():
         example = f"key {keys[outside][0]} at byte {offsets[outside][0]} of {file.size}"
         rule = f"'{file.path}' must hold every record of its .idx file"
-        raise DataError(rule, f"{outside.sum()} behind its end ({example})", remedy)
+        raise DataError(rule, f"{outside.sum()} behind its end ({example})", f"{remedy} {_rest(file)}")
     last = int(np.argmax(offsets))
-    file.read(int(offsets[last]), f"{file.path.name} key {keys[last]}")
+    try:
+        file.read(int(offsets[last]), f"{file.path.name} key {keys[last]}")
+    except UnreadableError:
+        raise
+    except DataError as error:
+        raise DataError(error.rule, error.got, f"{error.remedy} {_rest(file)}") from error
     return keys, offsets
+
+
+def _rest(file: RecordFile) -> str:
+    """Return what keeps the whole records of a file that was cut off."""
+    return f"Or keep what is whole: attfc-train data check '{file.path}' --repair clean/train.rec"
 
 
 def index_arrays(images: Images, report: DataReport) -> Arrays:

@@ -186,4 +186,6 @@ def target_of(path: Path) -> Target:
             return target
     *others, last = (target.help for target in TARGETS)
     rule = f"--output must be {', '.join(others)} or {last} (a name without an ending)"
-    raise UsageError(rule, f"'{path}'", "Choose one of them.")
+    is_list = path.suffix.lower() in (".txt", ".lst")
+    remedy = "A list only names images that lie in a folder: write these, -o faces, which is a data set without a list."
+    raise UsageError(rule, f"'{path}'", remedy if is_list else "Choose one of them.")

@@ -179,6 +179,10 @@ class _Reader:
     def _fetch(self, wanted: _Object, number: int) -> bytes:
         """Return a block from the store, once it is in the cache."""
         try:
+            length = wanted.length(number)
+            kept = self.cache.read(wanted.key, number, 0, length, length)
+            if kept is not None:  # it has come since whoever asks looked for it
+                return kept
             content = attempted(wanted.url, partial(self._get, wanted, number))
             self._keep(wanted, number, content)
             return content

@@ -19,8 +19,11 @@ LABELS = [0] * 6 + [1] * 5 + [2] * 4 + [3]
 
 @pytest.fixture(autouse=True)
 def no_thread_is_left():
+    """Those that were there before, of other tests, count for nothing."""
+    before = set(threading.enumerate())
     yield
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("attfc-decode")]
+    own = set(threading.enumerate()) - before
+    assert not [thread for thread in own if thread.name.startswith("attfc-decode")]
 
 
 def loader_of(dataset, batch_size=7, num_references=2, seed=3, **options) -> AttentionLoader:
@@ -153,10 +156,14 @@ def test_no_corrupt_image_is_tolerated_at_share_zero(colours):
 
 
 def test_closing_early_ends_the_threads(colours):
+    """Of the threads that the loader itself began: those of other tests, which live on, count for nothing."""
+    before = set(threading.enumerate())
     batches = loader_of(colours(LABELS), prefetch_batches=8).batches(0, 10**6)
     next(batches)
-    assert [thread for thread in threading.enumerate() if thread.name.startswith("attfc-decode")]
+    own = set(threading.enumerate()) - before
+    assert own
     batches.close()
+    assert not [thread for thread in own if thread.is_alive()]
 
 
 @pytest.mark.parametrize("interruption", [KeyboardInterrupt, RuntimeError])

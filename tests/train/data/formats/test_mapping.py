@@ -208,3 +208,12 @@ def test_the_index_is_the_one_that_sorting_makes(block, seed, colours, monkeypat
         assert np.array_equal(getattr(mapped, name), getattr(expected, name)), name
         assert getattr(mapped, name).dtype == getattr(expected, name).dtype
         assert not getattr(mapped, name).flags.writeable
+
+
+@pytest.mark.parametrize("line", ["b = nowhere", "b = synthetic:4x3", "b = synthetic:0x0"])
+def test_what_is_wrong_with_a_data_set_names_the_mapping(tmp_path, line):
+    """Catches a message of a path that nobody has typed."""
+    path = tmp_path / "people.mapping"
+    path.write_text(f"a = synthetic:4x3\n{line}\n")
+    with pytest.raises((DataError, UsageError), match=r"mapping file '.*/people\.mapping'"):
+        open_dataset(str(path))

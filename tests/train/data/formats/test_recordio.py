@@ -280,3 +280,13 @@ def test_the_writer_reports_a_folder_it_cannot_make(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError):
         write_recordio(tmp_path / "file" / "a.rec", [0, 1], [b"x", b"y"])
+
+
+@pytest.mark.parametrize("lost", [4, 3000])
+def test_a_file_that_was_cut_off_says_how_to_keep_the_rest(tmp_path, face_file, lost):
+    """In its last record, and before it: catches advice to copy again, and no other."""
+    path = tmp_path / "train.rec"
+    write_recordio(path, [0, 0, 1, 1], [face_file(each, 0) for each in range(4)])
+    os.truncate(path, path.stat().st_size - lost)
+    with pytest.raises(DataError, match=r"keep what is whole: attfc-train data check '.*train\.rec' --repair clean/train\.rec"):
+        RecordIOFaces(path)

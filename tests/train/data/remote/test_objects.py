@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ from hypothesis import strategies as st
 
 from attfc_train.data.reading import existing_path, persistently, read_blocks, read_file, remote_file
 from attfc_train.data.remote import mirror, objects
+from attfc_train.data.remote.block_cache import BlockCache
 from attfc_train.data.remote.objects import cache_limit
+from attfc_train.data.remote.places import remote_folder
 from attfc_train.data.unreadable import LostError
 from attfc_train.errors import UsageError
 from attfc_train.units import GIB, MIB
@@ -74,6 +78,67 @@ def test_an_image_costs_one_request(served) -> None:
     for offset in (9_100, 4_100, 7_100):
         remote.read(offset, 100)
     assert len(served.requests("GET")) == 3
+
+
+def test_a_block_that_comes_between_look_and_question_is_fetched_once(served, monkeypatch) -> None:
+    """One thread finds no block; before it asks, another one has fetched it."""
+    remote = opened(served)
+    read = BlockCache.read
+    looks = []
+
+    def late(*arguments):
+        content = read(*arguments)
+        looks.append(content)
+        if len(looks) == 1:
+            other = threading.Thread(target=remote.read, args=(4_100, 100))
+            other.start()
+            other.join()
+        return content
+
+    monkeypatch.setattr(BlockCache, "read", late)
+    assert remote.read(4_100, 100) == CONTENT[4_100:4_200]
+    assert looks[0] is None
+    assert len(served.requests("GET")) == 1
+
+
+def test_threads_that_want_one_block_at_once_fetch_it_once(served, monkeypatch) -> None:
+    """All eight have looked in vain before the first of them asks."""
+    remote = opened(served)
+    read = BlockCache.read
+    looked = threading.Barrier(8)
+
+    def together(*arguments):
+        content = read(*arguments)
+        if threading.current_thread().name.startswith("wants"):
+            looked.wait(10)
+        return content
+
+    monkeypatch.setattr(BlockCache, "read", together)
+    contents = []
+    threads = [
+        threading.Thread(target=lambda: contents.append(remote.read(4_100, 100)), name=f"wants {each}") for each in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert contents == [CONTENT[4_100:4_200]] * 8
+    assert len(served.requests("GET")) == 1
+
+
+def test_a_block_that_a_dead_process_left_half_written_is_fetched_again(served, monkeypatch) -> None:
+    """Beside its temporary file a block of the right length, whose last pages a power cut took: catches a look at lengths."""
+    opened(served).read(4_100, 100)
+    (block,) = [path for path in remote_folder().glob(".blocks/*/*") if not path.name.startswith(".")]
+    whole = block.read_bytes()
+    block.with_name(f".{block.name}.1.1.tmp").write_bytes(whole[:300])
+    block.unlink()
+    block.write_bytes(whole[:300] + bytes(len(whole) - 300))
+    served.log.clear()
+    monkeypatch.setattr(objects, "_readers", {})  # as in a process that begins now
+    assert opened(served).read(4_000, 1_000) == CONTENT[4_000:5_000]
+    assert len(served.requests("GET")) == 1
+    assert block.read_bytes() == whole
 
 
 def test_the_bound_holds(served, tmp_path) -> None:
@@ -178,6 +243,9 @@ def test_files_read_whole_or_in_blocks(served) -> None:
 def test_read_ahead_fetches(served) -> None:
     remote = opened(served)
     remote.read_ahead(2000, 3000)
+    deadline = time.monotonic() + 10
+    while len(list(remote_folder().glob(".blocks/*/[!.]*"))) < 3 and time.monotonic() < deadline:
+        time.sleep(0.01)  # a reader that comes earlier would ask for the blocks behind these, too
     assert remote.read(2000, 3000) == CONTENT[2000:5000]
     assert len(served.requests("GET")) == 3
 

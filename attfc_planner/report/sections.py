@@ -123,6 +123,7 @@ def plan_section(profile: TrainProfile) -> Section:
     rows.append(("learning rate", f"{profile.optim.learning_rate:g}"))
     if profile.prediction is not None:
         rows += [*head_keeps(profile), *_expected_rows(profile.prediction, profile.num_references)]
+        rows += [(name, words) for name, words, _ in several_rows(profile)]
     return Section("Plan", pairs(rows))
 
 

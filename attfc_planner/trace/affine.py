@@ -234,7 +234,22 @@ def _cost_terms(knobs: Knobs) -> tuple[float, ...]:
     n = knobs.identities
     chunks = c / knobs.chunk if knobs.chunk else 0.0
     k = knobs.chunk
-    return 1, b, knobs.references * b, c, b * c, chunks, b * chunks, k, b * k, n, b * n, b * b, *_draw_terms(knobs), knobs.table or c
+    return (
+        1,
+        b,
+        knobs.references * b,
+        c,
+        b * c,
+        chunks,
+        b * chunks,
+        k,
+        b * k,
+        n,
+        b * n,
+        b * b,
+        *_draw_terms(knobs),
+        knobs.table or c,
+    )
 
 
 def _fitted_sizes(knobs: Sequence[Knobs], sizes: Integers) -> Integers:

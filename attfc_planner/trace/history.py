@@ -12,7 +12,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-OpKind: TypeAlias = Literal["conv", "grouped", "depthwise", "matmul", "norm", "elementwise", "optimizer", "loss", "other", "exchange"]
+OpKind: TypeAlias = Literal[
+    "conv", "grouped", "depthwise", "matmul", "norm", "elementwise", "optimizer", "loss", "other", "exchange"
+]
 
 CUBLAS_WORKSPACE = "workspace"
 

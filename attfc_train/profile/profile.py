@@ -132,12 +132,13 @@ else:  # which kinds there are is known when `HEADS` is read; to a type checker 
 
 
 MAX_ACCUMULATION = 1024
+MAX_BATCH_SIZE = 2**16
 
 
 class OptimSettings(Frozen):
     """SGD with momentum; one optimiser step sees `batch_size` queries on all devices, in `accumulation` equal parts."""
 
-    batch_size: int = Field(128, ge=2, le=2**16)
+    batch_size: int = Field(128, ge=2, le=MAX_BATCH_SIZE)
     accumulation: int = Field(1, ge=1, le=MAX_ACCUMULATION)
     learning_rate: float = Field(0.1, gt=0, le=100)
     momentum: float = Field(0.9, ge=0, lt=1)

@@ -15,6 +15,7 @@ from attfc_planner.speed.loading import STATED, DecodeRate
 from attfc_train.document import Precision
 from attfc_train.errors import UsageError
 from attfc_train.heads.kinds import BASELINE, HEADS
+from attfc_train.heads.settings import MarginSettings
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.profile.teacher import NO_TEACHER, TeacherSettings
 from attfc_train.run.several import SHARED_HEADS
@@ -127,7 +128,7 @@ def kinds_of(request: PlanRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 def is_shared(kind: str) -> bool:
     """Return whether several GPUs can share a kind of head."""
-    return HEADS[kind].settings().is_shared
+    return HEADS[kind].settings.recommended(MarginSettings()).is_shared
 
 
 def _check_shared(kind: str, gpus: int) -> None:

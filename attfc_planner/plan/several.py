@@ -135,9 +135,7 @@ def _more_gpus(profile: TrainProfile, gpu: GpuProfile, model: MemoryEstimator) -
 def _up_to(last: _Crew, gpus: int) -> str:
     """Return the number of GPUs beyond which another one is no help."""
     number = last.profile.run.gpus
-    return (
-        f"Beyond these {number}, another GPU stops helping" if number == gpus else f"Beyond {number}, another GPU stops helping"
-    )
+    return f"Beyond {'these ' if number == gpus else ''}{number}, another GPU stops helping"
 
 
 def _seconds(profile: TrainProfile, gpu: GpuProfile, model: MemoryEstimator) -> float:

@@ -16,7 +16,7 @@ from attfc_planner.report.page import Section, command, pairs, table
 from attfc_planner.report.study_history import LEAST_TRIALS, Objective
 from attfc_planner.screens.comparison import batch_words, fits_word, head_words
 from attfc_planner.screens.front_table import ALIKE
-from attfc_planner.screens.plan import head_keeps, loading_row
+from attfc_planner.screens.plan import head_keeps, loading_row, several_rows
 from attfc_planner.search.words import TimeUnit, about_hours, points_words, rate_words, time_words, unit_for
 from attfc_train.document import Value
 from attfc_train.profile.prediction import Interval, MemoryPrediction, Prediction

@@ -228,7 +228,10 @@ def several_table(profile: TrainProfile) -> Table:
 def _memory_title(prediction: Prediction) -> str:
     memory = prediction.memory
     free = memory.budget_bytes - memory.total_bytes
-    return f"Memory{' of each GPU' if prediction.several else ''}: {format_bytes(memory.total_bytes)} of {format_bytes(memory.budget_bytes)}, {format_bytes(free)} left"
+    where = " of each GPU" if prediction.several else ""
+    return (
+        f"Memory{where}: {format_bytes(memory.total_bytes)} of {format_bytes(memory.budget_bytes)}, {format_bytes(free)} left"
+    )
 
 
 def _expectations(prediction: Prediction, search: SearchSummary, num_references: int) -> Table:

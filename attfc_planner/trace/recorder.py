@@ -23,7 +23,7 @@ from attfc_planner.trace.fake_results import FakeResults
 from attfc_planner.trace.history import Trace
 from attfc_planner.trace.no_gc import no_collection
 from attfc_planner.trace.op_costs import CostTally, is_own_kernel
-from attfc_planner.trace.ranks import traced_ranks
+from attfc_planner.trace.ranks import silent, traced_ranks
 from attfc_planner.trace.torch_internals import (
     DispatchMode,
     Operator,
@@ -315,7 +315,7 @@ def head_bytes(profile: TrainProfile, device: torch.device | None = None) -> int
     """Return the bytes of a head's buffers, parameters and momentum: see `attfc_planner.trace.record.record_head`."""
     fake = device is None
     with _tensors(fake):
-        state = build(profile, device or torch.device("cpu"), traced_ranks(profile.run.gpus, lambda name, num_bytes: None))
+        state = build(profile, device or torch.device("cpu"), traced_ranks(profile.run.gpus, silent))
         own = {id(weight) for weight in state.head.parameters()}
         pairs = zip(state.optimizer.parameters, state.optimizer.buffers, strict=True)
         momentum = [buffer for weight, buffer in pairs if id(weight) in own]

@@ -44,8 +44,8 @@ def plan_words(profile: TrainProfile, ranks: Ranks) -> str | None:
     started = f"{ranks.size} process{'es' * (ranks.size > 1)}"
     command = f"torchrun --nproc-per-node {planned}" if planned > 1 else "attfc-train"
     return (
-        f"The plan is for {planned} GPU{'s' * (planned > 1)} and {started} train: its memory and speed do not hold, the batch of "
-        f"{profile.optim.batch_size} is that of all together. {command} starts what was planned."
+        f"The plan is for {planned} GPU{'s' * (planned > 1)} and {started} train: its memory and speed do not hold, and the "
+        f"batch of {profile.optim.batch_size} is that of all together. {command} starts what was planned."
     )
 
 

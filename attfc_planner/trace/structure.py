@@ -362,7 +362,7 @@ def _base_of(structure: HeadStructure[Any], base: Knobs, gpus: int) -> Knobs:
     """Return the knobs at which several GPUs are traced: as many slots on each, and more identities than slots at any point."""
     if gpus == 1 or not structure.has_container:
         return base
-    return replace(base, table=gpus * base.slots, identities=base.identities + (gpus - 1) * 2 * _OTHER_CHUNK)
+    return replace(base, table=gpus * base.slots, identities=base.identities + (gpus - 1) * 3 * _OTHER_CHUNK)
 
 
 def head_structure(structure: TrainProfile) -> TrainProfile:

@@ -1,4 +1,4 @@
-"""One of several GPUs, traced alone: what it holds and what it exchanges, against the trainer's own processes and slow formulas."""
+"""One of several GPUs, traced alone: what it holds and what it exchanges, against slow formulas and its exact trace."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def exchanges(profile: TrainProfile, model: MemoryModel) -> dict[tuple[str, str]
     return {(each.name, each.phase): (each.bytes_read_written, each.count) for each in costs if each.kind == "exchange"}
 
 
-# Catches an exchange that is not counted, one that is counted for a part of the batch alone, and rows of one GPU for those of all.
+# Catches an exchange that is not counted, one of a part of the batch alone, and rows of one GPU for those of all.
 @pytest.mark.parametrize(("gpus", "parts"), [(2, 1), (3, 2), (8, 4)])
 def test_bytes_of_a_full_layer_are_those_of_a_slow_formula(gpus: int, parts: int, model: MemoryModel) -> None:
     share, dim = 32, 64

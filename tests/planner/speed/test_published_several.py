@@ -1,7 +1,8 @@
 """Trainings on eight V100 that others published, against plans for eight: an r50 in fp16, 512 images in all (InsightFace).
 
 The speeds lie inside. The memory does not: that code keeps the layer's gradient, and logits of the whole batch in several
-copies, 42 kB a row of a GPU, where attfc keeps 4 kB and no logits. What is left without identities is compared (docs/how-true.md).
+copies, 42 kB a row of a GPU, where attfc keeps 4 kB and no logits. What is left without identities is compared
+(docs/how-true.md).
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ from attfc_planner.commands.option_checks import (
     check_preference,
     check_values,
     checked_head,
+    checked_link,
     checked_teacher,
     checked_word,
     opened,
@@ -32,13 +33,14 @@ from attfc_train.exits import run_and_exit
 from attfc_train.sources import joined_spec, named_by_options
 
 if TYPE_CHECKING:
+    from attfc_planner.gpu.links import LinkName
     from attfc_planner.search.choose import Preference
     from attfc_train.document import Precision, StorageName
 
 app = typer.Typer(
     **STYLE,
     cls=Group,
-    help="Plan the training of face recognition with millions of identities on one GPU.",
+    help="Plan the training of face recognition with millions of identities on one GPU, or on several.",
     add_completion=False,
     epilog=examples(
         "attfc-plan --gpu rtx-4090 --ids 2059906 --images 42474557",
@@ -55,6 +57,9 @@ compare_gpus.add_to(app)
 def plan(
     context: typer.Context,
     gpu: Annotated[str, typer.Option(help="auto, cpu, a card ('attfc-plan gpus' lists them) or a GPU profile file.")] = "auto",
+    gpus: options.Gpus = 1,
+    nodes: options.Nodes = 1,
+    link: options.Link = None,
     ids: options.Ids = None,
     images: options.Images = None,
     data: options.Data = None,
@@ -112,6 +117,7 @@ def plan(
     kind = checked_head(head)
     check_preference(prefer)
     check_output(output)
+    checked_link(link, gpus, nodes, train)
     taught_by, embedding_size = checked_teacher(teacher, image_size)
     if train and taught_by.is_missing:
         raise UsageError("--train needs a trained --teacher", f"the network '{teacher}'", "Give its file or run.")
@@ -142,6 +148,9 @@ def plan(
         val=tuple(val or ()),
         teacher=taught_by,
         cores=cores,
+        gpus=gpus,
+        nodes=nodes,
+        link=cast("LinkName | None", link),
         embedding_size=embedding_size,
         decoding=decoding_of(dataset, image_size),
         num_trials=trials,

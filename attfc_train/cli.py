@@ -19,7 +19,7 @@ from attfc_train.sources import named_by_options
 app = typer.Typer(
     **STYLE,
     cls=Group,
-    help="Train face recognition with the AttFC container: one GPU, millions of identities.",
+    help="Train face recognition with the AttFC container: millions of identities on one GPU, or on several with torchrun.",
     epilog=examples(
         "attfc-train --preset tiny --data synthetic:500x20 --output runs/first",
         "attfc-train --profile best.json --data faces --val lfw.bin --output runs/a",

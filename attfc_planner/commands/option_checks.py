@@ -209,6 +209,25 @@ def checked_teacher(word: str | None, image_size: int) -> tuple[TeacherSettings,
     return described_teacher(Path(word))
 
 
+def checked_link(link: str | None, gpus: int, nodes: int, train: bool) -> None:
+    """Check what was said of several GPUs.
+
+    Raises:
+        UsageError: no such link, machines or a link without several GPUs, or machines that cannot be trained on from here.
+    """
+    from attfc_planner.gpu.links import LINKS
+    from attfc_train.errors import UsageError
+
+    if link is not None:
+        checked_word("--link", ", ".join(LINKS), link, LINKS)
+    if gpus == 1 and (nodes > 1 or link is not None):
+        given = f"--nodes {nodes}" if nodes > 1 else f"--link {link}"
+        raise UsageError("--nodes and --link need --gpus, those of all machines together", given, "Example: --gpus 8.")
+    if train and nodes > 1:
+        remedy = "Leave --train out, and start the command that the plan names on each of them."
+        raise UsageError("--train starts on this machine alone", f"--nodes {nodes}", remedy)
+
+
 def check_preference(prefer: str) -> None:
     """Check ``--prefer``.
 

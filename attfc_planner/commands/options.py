@@ -39,6 +39,23 @@ Cores = Annotated[
         parser=whole("--cores", 1, 65_536),
     ),
 ]
+Gpus = Annotated[
+    int,
+    typer.Option(
+        help="GPUs that train together, of all machines; the batch is that of all.",
+        metavar="NUMBER",
+        parser=whole("--gpus", 1, 512),
+    ),
+]
+Nodes = Annotated[
+    int, typer.Option(help="Machines with as many of --gpus each.", metavar="NUMBER", parser=whole("--nodes", 1, 512))
+]
+Link = Annotated[
+    str | None,
+    typer.Option(
+        help="Slowest link between --gpus: nvlink, pcie or eth100. Without it eth100 between machines, else the card's best."
+    ),
+]
 Backbones = Annotated[
     list[str] | None,
     typer.Option(

@@ -43,10 +43,11 @@ def plan_and_train(request: PlanRequest, gpu_word: str, output: Path, train: boo
     console = Screen()
     device = device_for(console, gpu_word, must_be_here=train)
     planned = _plan_and_show(console, request, device, output)
-    if request.data_path is None or request.teacher.is_missing or not (train or (detect.is_here(device) and wanted())):
+    may_ask = detect.is_here(device) and request.gpus == 1  # nobody has looked for other GPUs
+    if request.data_path is None or request.teacher.is_missing or not (train or (may_ask and wanted())):
         return 0
     planned = _still_fitting(console, request, planned, output)
-    code = launch.launch(launch.train_arguments(planned.plan, output, request.data_path, planned.folder))
+    code = launch.launch(launch.train_arguments(planned.plan, output, request.data_path, planned.folder), request.gpus)
     _compare(console, planned)
     return code
 
@@ -59,7 +60,7 @@ def _plan_and_show(console: Console, request: PlanRequest, device: GpuProfile, o
         made.search.record.save(output.with_name(f"{output.stem}.study.jsonl"))
     planned = PlannedRun(made, launch.new_run_folder(made.profile.name))
     arguments = launch.train_arguments(made, output, request.data_path or "DATA", planned.folder)
-    show_plan(console, made, typed(["attfc-train", *arguments]), f"{output}{former_words(former)}")
+    show_plan(console, made, typed(launch.train_command(made, arguments)), f"{output}{former_words(former)}")
     return planned
 
 

@@ -42,7 +42,7 @@ def _batch(profile: TrainProfile) -> Iterator[Variation]:
     """Yield the next smaller batch size of the search, and the same batch in twice as many parts."""
     size = profile.optim.batch_size
     parts = profile.optim.accumulation
-    passes = profile.num_passes
+    passes = profile.num_passes * profile.run.gpus
     sizes = cast("tuple[int, ...]", BATCH_SIZE.values)
     smaller = [other for other in sizes if other < size and other % passes == 0 and other >= 2 * passes]
     if smaller:

@@ -12,6 +12,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from attfc_planner.gpu.calibration import Calibration
+from attfc_planner.gpu.links import LinkName, Links, links_between
 from attfc_train.document import MOST, MOST_BYTES, Frozen, Precision
 from attfc_train.errors import UsageError
 from attfc_train.units import Bytes, format_bytes
@@ -65,6 +66,8 @@ class GpuProfile(Frozen):
     measured: dict[str, float] | None = None
     """What was measured on this very device, by name: the probes' rates replace the ceilings (see `ceiling`), the figures of
     a calibration replace tables (`attfc_planner.memory.overheads`) and stated ranges (`attfc_planner.speed.efficiency`)."""
+    links: Links | None = None
+    """Between this device and others like it that train with it; None: nothing was said."""
     calibration: Calibration | None = None
     """Where the calibrated figures in `measured` are from, and how well they agree."""
     sources: dict[str, str]
@@ -106,6 +109,28 @@ class GpuProfile(Frozen):
         instead = f", in place of {self.sources['num_cores']}" if "num_cores" in self.sources else ""
         sources = {**self.sources, "num_cores": f"--cores{instead}"}
         return self.model_copy(update={"num_cores": cores, "sources": sources})
+
+    def beside_others(self, gpus: int, nodes: int = 1, link: LinkName | None = None) -> GpuProfile:
+        """Return this device as one of so many that train together; of one: unchanged.
+
+        Raises:
+            UsageError: it is a CPU, or `links_between` refuses.
+        """
+        if self.kind == "cpu" and gpus > 1:
+            raise UsageError("--gpus must be about a GPU", f"{gpus} for {self.name}", "Give --gpu CARD: a CPU has one memory.")
+        if nodes > 1 and gpus == 1:
+            raise UsageError("--nodes needs --gpus, those of all machines together", f"{nodes} and one GPU", "Give --gpus.")
+        if gpus == 1:
+            return self
+        return self.model_copy(update={"links": self._links(gpus, nodes, link)})
+
+    def links_among(self, gpus: int) -> Links:
+        """Return what lies between so many of this device: `links` where that is about them, else by the defaults."""
+        return self.links if self.links is not None and self.links.gpus == gpus else self._links(gpus, 1, None)
+
+    def _links(self, gpus: int, nodes: int, link: LinkName | None) -> Links:
+        rate = self.ceiling("pcie_bytes_per_second")
+        return links_between(self.slug, self.architecture, rate, gpus, nodes, link)
 
     @property
     def host_is_here(self) -> bool:

@@ -21,7 +21,7 @@ from attfc_train.errors import ProfileError
 from attfc_train.heads.kinds import HEADS
 from attfc_train.heads.knob import Knob
 from attfc_train.heads.settings import HeadSettings, MarginSettings
-from attfc_train.profile.profile import OptimSettings, TrainProfile
+from attfc_train.profile.profile import MAX_BATCH_SIZE, OptimSettings, TrainProfile
 
 LEAST_PART = 32
 """Images in a part of an accumulated batch: BatchNorm sees no more at a time, and with fewer its error grows (Wu and He 2018,
@@ -105,15 +105,21 @@ class Setting:
         return cast("str | None", self.get(HEAD.name))
 
     @property
+    def gpus(self) -> int:
+        """GPUs that share a batch."""
+        return cast("int", self.get(GPUS.name) or 1)
+
+    @property
     def part_size(self) -> float:
-        """Queries in one forward pass; not whole where the batch cannot be divided so."""
-        return self.batch_size / self.accumulation
+        """Queries of one GPU in one forward pass; not whole where the batch cannot be divided so."""
+        return self.batch_size / (self.accumulation * self.gpus)
 
     @property
     def divides(self) -> bool:
         """Whether the batch has so many equal parts of at least `LEAST_PART`; a whole batch may be smaller."""
         parts = self.accumulation
-        return parts == 1 or (self.batch_size % parts == 0 and self.part_size >= LEAST_PART)
+        divides = self.batch_size % (parts * self.gpus) == 0
+        return (divides or self.gpus == 1) and (parts == 1 or (divides and self.part_size >= LEAST_PART))
 
     def applied_to(self, base: TrainProfile) -> TrainProfile:
         """Return `base` with this setting, and with the learning rate and ramps that belong to its batch size.
@@ -209,6 +215,9 @@ BACKBONE = Knob(
     phrase=lambda model: str(model.backbone),
 )
 
+GPUS = Knob("gpus", (1,), "run", place=95, affects=frozenset({"memory", "speed"}), ordered=False)
+"""GPUs that share a batch. A space of one GPU does not have it, one of several has their number alone."""
+
 COMMON = (HEAD, BATCH_SIZE, GRADIENT_CHECKPOINTING, ACCUMULATION, PRECISION, BACKBONE)
 """The knobs that every training has, whatever its head."""
 
@@ -245,7 +254,7 @@ def knobs_of(head: type[HeadSettings]) -> tuple[Knob, ...]:
 @cache
 def _sections(head: type[HeadSettings]) -> dict[str, str]:
     """Return knob -> the section of the profile that holds it."""
-    return {knob.name: knob.section for knob in knobs_of(head)}
+    return {knob.name: knob.section for knob in (*knobs_of(head), GPUS)}
 
 
 def shown(knobs: Sequence[Knob]) -> list[Knob]:
@@ -318,15 +327,18 @@ def space_for(
     named: bool = False,
     precision: tuple[Precision | None, ...] = (None,),
     backbone: tuple[str | None, ...] = (None,),
+    gpus: int = 1,
 ) -> SearchSpace:
     """Return the space for a data set: no share of under two identities, no batch that leaves a run fewer than `LEAST_STEPS`.
 
     Args:
         kind: of head. named: whether its settings name it, because others are searched beside it.
         precision, backbone: those to choose from; None: the recipe's.
+        gpus: that share a batch: each has the share that one GPU's batch could be.
     """
-    full = SearchSpace(knobs_of(HEADS[kind].settings))
-    sizes = cast("tuple[int, ...]", BATCH_SIZE.values)
+    several = (GPUS.with_values((gpus,)),) if gpus > 1 else ()
+    full = SearchSpace((*knobs_of(HEADS[kind].settings), *several))
+    sizes = [gpus * size for size in cast("tuple[int, ...]", BATCH_SIZE.values) if gpus * size <= MAX_BATCH_SIZE]
     # steps = epochs x images / B >= LEAST_STEPS; the smallest batch is searched in any case.
     largest = max(sizes[0], epochs * num_images / LEAST_STEPS) if num_images else sizes[-1]
     shares = {

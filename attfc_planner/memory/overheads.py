@@ -13,7 +13,7 @@ from attfc_planner.gpu.calibration import CONTEXT, CONVOLUTION_FACTOR, CUBLAS, H
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.gpu.versions import installed_version
 from attfc_planner.memory.run import CUBLAS_HANDLES
-from attfc_train.profile.prediction import MemoryTerm
+from attfc_train.profile.prediction import NCCL_BUFFERS, MemoryTerm
 from attfc_train.profile.profile import NUM_DRAWN_PAIRS, TrainProfile
 from attfc_train.units import KIB, MIB, Bytes
 
@@ -96,7 +96,7 @@ def unseen_terms(profile: TrainProfile, gpu: GpuProfile, passing: Bytes) -> list
         passing: bytes of the tensors that come and go within a step, at its peak.
     """
     if gpu.kind == "cuda":
-        terms = [context(gpu)]
+        terms = [context(gpu), *_exchange_buffers(profile, gpu)]
     else:
         terms = [_process(profile, gpu), _cpu_workspace(passing, gpu), _host_data(profile)]
     if gpu.foreign_bytes:
@@ -140,6 +140,14 @@ def context(gpu: GpuProfile) -> MemoryTerm:
     if measured is not None:
         return MemoryTerm(name="context", bytes=int(measured), source=_source(gpu))
     return MemoryTerm(name="context", bytes=CUDA_CONTEXT, source="table: CUDA context, upper default of published figures")
+
+
+def _exchange_buffers(profile: TrainProfile, gpu: GpuProfile) -> list[MemoryTerm]:
+    """Return what NCCL holds beside torch's allocator; nothing on one GPU."""
+    if profile.run.gpus == 1:
+        return []
+    links = gpu.links_among(profile.run.gpus)
+    return [MemoryTerm(name=NCCL_BUFFERS, bytes=links.nccl_bytes, source=f"table: NCCL's buffers for {links.name}")]
 
 
 def _process(profile: TrainProfile, gpu: GpuProfile) -> MemoryTerm:

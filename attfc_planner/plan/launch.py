@@ -6,7 +6,7 @@ import contextlib
 import itertools
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,24 @@ def train_arguments(plan: Plan, profile_path: Path, data: str, run_folder: Path)
     """Return ``attfc-train``'s options; the device is named, so that a plan for a GPU does not quietly train on the CPU."""
     arguments = ["--profile", str(profile_path), "--data", data, "--output", str(run_folder), "--device", plan.gpu.kind]
     return [*arguments, "--teacher", "MODEL"] if plan.profile.teacher.is_missing else arguments
+
+
+def torchrun_arguments(gpus: int, nodes: int = 1) -> list[str]:
+    """Return torchrun's options for a plan of several GPUs, which stand before ``-m attfc_train``.
+
+    On several machines each starts the same command; HOST is the name of one of them.
+    """
+    meeting = ["--nnodes", str(nodes), "--rdzv-backend", "c10d", "--rdzv-endpoint", "HOST:29400"] if nodes > 1 else []
+    return [*meeting, "--nproc-per-node", str(gpus // nodes)]
+
+
+def train_command(plan: Plan, arguments: Sequence[str]) -> list[str]:
+    """Return the command that trains a plan: attfc-train, or torchrun where it is for several GPUs."""
+    prediction = plan.profile.prediction
+    if prediction is None or prediction.several is None:
+        return ["attfc-train", *arguments]
+    started = torchrun_arguments(plan.profile.run.gpus, prediction.several.nodes)
+    return ["torchrun", *started, "-m", "attfc_train", *arguments]
 
 
 def missing_bytes(plan: Plan, foreign_bytes: Bytes) -> Bytes:
@@ -45,13 +63,19 @@ def new_run_folder(name: str, parent: Path = Path("runs")) -> Path:
     return next(folder for folder in folders if not folder.exists())
 
 
-def launch(arguments: list[str]) -> int:
+def launch(arguments: list[str], gpus: int = 1) -> int:
     """Run the trainer as a child with its own memory, and return its exit code; 128 + n after signal n.
+
+    Args:
+        gpus: of this machine, a process each.
 
     The trainer saves its state when it is told to stop, and this process waits for that; should this process be killed, the
     trainer saves and stops too.
     """
-    with subprocess.Popen(command("attfc_train.cli", *arguments)) as child, _stopping(child):
+    module = ["attfc_train.cli"]
+    if gpus > 1:  # what the program torchrun is
+        module = ["torch.distributed.run", *torchrun_arguments(gpus), "-m", "attfc_train"]
+    with subprocess.Popen(command(*module, *arguments)) as child, _stopping(child):
         code = child.wait()
     return code if code >= 0 else 128 - code
 

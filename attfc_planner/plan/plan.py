@@ -13,6 +13,7 @@ from attfc_planner.knobs.space import Setting
 from attfc_planner.plan.notes import notes_of
 from attfc_planner.plan.problem import Problem, structures
 from attfc_planner.plan.request import PlanRequest
+from attfc_planner.plan.several import several_gpus
 from attfc_planner.search.candidates import Candidate, MemoryEstimator
 from attfc_planner.search.choose import choose, pick, runners_up
 from attfc_planner.search.comparison import PlainLayers, stand_in_rule
@@ -23,7 +24,7 @@ from attfc_planner.search.study import SearchResult, common_front, pareto_front,
 from attfc_planner.search.summary import figures, summarised
 from attfc_planner.search.verdict import verdict
 from attfc_planner.speed.model import hours_per_epoch
-from attfc_train.profile.prediction import Interval, Prediction, Provenance
+from attfc_train.profile.prediction import Interval, Prediction, Provenance, SeveralGpus
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.profile.search_summary import SearchSummary
 from attfc_train.units import Bytes
@@ -167,10 +168,13 @@ def finished_profile(
     request = problem.request
     gpu = problem.gpu
     backbone = winner.profile.model.backbone
+    several = several_gpus(winner, gpu, problem.model)
+    rate = winner.speed.images_per_second
+    cards = f"{request.gpus} x {gpu.name}" if request.gpus > 1 else gpu.name
     document = {
         "name": f"{backbone}-{request.num_ids}",
-        "description": f"Planned for {gpu.name}: {request.num_ids:,} identities, {backbone}.",
-        "prediction": expected(winner, request, winner.speed.images_per_second, winner.accuracy, bytes_per_identity),
+        "description": f"Planned for {cards}: {request.num_ids:,} identities, {backbone}.",
+        "prediction": expected(winner, request, rate, winner.accuracy, bytes_per_identity, several),
         "provenance": provenance_of(request, gpu, result.num_trials),
         "search": summary,
     }
@@ -178,7 +182,12 @@ def finished_profile(
 
 
 def expected(
-    chosen: Candidate, request: PlanRequest, images_per_second: Interval, accuracy: Interval, bytes_per_identity: float
+    chosen: Candidate,
+    request: PlanRequest,
+    images_per_second: Interval,
+    accuracy: Interval,
+    bytes_per_identity: float,
+    several: SeveralGpus | None = None,
 ) -> Prediction:
     """Return what a profile says of its run: the candidate's memory, and a rate and an accuracy from anywhere."""
     num_seen = request.num_images and round(request.epochs * request.num_images)
@@ -191,6 +200,7 @@ def expected(
         loading=chosen.speed.loading.to_save(),
         accuracy=accuracy,
         bytes_per_identity=bytes_per_identity,
+        several=several,
     )
 
 

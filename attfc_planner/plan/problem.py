@@ -73,7 +73,8 @@ def pose(
     Raises:
         UsageError: the device cannot train in the precision, or options contradict each other.
     """
-    gpu = gpu.in_host(request.cores)
+    gpu = gpu.in_host(request.cores).beside_others(request.gpus, request.nodes, request.link)
+    _check_rows(request)
     base = base_profile(request, gpu)
     limits = limits_of(request, gpu)
     accuracy = predict_accuracy(request)
@@ -84,6 +85,12 @@ def pose(
     is_measured = request.tuned is not None
     evaluate = Evaluator(base, gpu, model, accuracy, is_measured=is_measured, known=known, decoding=request.decoding)
     return Problem(request, gpu, base, spaces, limits, model, evaluate, left_out, plain_spaces)
+
+
+def _check_rows(request: PlanRequest) -> None:
+    if request.num_ids < request.gpus:
+        got = f"{request.gpus} for {request.num_ids} identities"
+        raise UsageError("--gpus need a center each to share", got, "Use fewer GPUs.")
 
 
 def _spaces(
@@ -114,6 +121,7 @@ def _space(request: PlanRequest, gpu: GpuProfile, base: TrainProfile, kind: str,
         named=named,
         precision=precisions(request.precision, gpu)[0],
         backbone=request.compared or (None,),
+        gpus=request.gpus,
     )
     return space.fixed(with_head(base, kind).head.fixed_knobs())
 
@@ -195,6 +203,7 @@ def base_profile(request: PlanRequest, gpu: GpuProfile) -> TrainProfile:
         "steps": None,
         "precision": choose_precision(request.precision, gpu),
         "val": request.val,
+        "gpus": request.gpus,
     }
     planned = recipe.model_copy(
         update={

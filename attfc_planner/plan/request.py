@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from attfc_planner.accuracy.prior_features import PRIORS
+from attfc_planner.gpu.links import LinkName
 from attfc_planner.gpu.profile import TENSOR_FIELD, GpuProfile
 from attfc_planner.search.choose import Preference
 from attfc_planner.search.comparison import OURS, PLAIN_KINDS
@@ -14,8 +15,10 @@ from attfc_planner.speed.loading import STATED, DecodeRate
 from attfc_train.document import Precision
 from attfc_train.errors import UsageError
 from attfc_train.heads.kinds import BASELINE, HEADS
+from attfc_train.heads.settings import MarginSettings
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.profile.teacher import NO_TEACHER, TeacherSettings
+from attfc_train.run.several import SHARED_HEADS
 from attfc_train.units import Bytes, format_bytes
 
 BEST_FIRST: tuple[Precision, ...] = ("bf16", "fp16", "fp32")
@@ -65,6 +68,12 @@ class PlanRequest:
     """What a core of the host decodes a second; measured where the data are here."""
     cores: int | None = None
     """Of the host of a GPU; None: those that are here, or unknown."""
+    gpus: int = 1
+    """That train together, on all machines."""
+    nodes: int = 1
+    """Machines with as many of them each."""
+    link: LinkName | None = None
+    """The slowest between them; None: see `attfc_planner.gpu.links.links_between`."""
     num_trials: int = 40
     seed: int = 0
     command: str = "attfc-plan"
@@ -95,19 +104,37 @@ def kinds_of(request: PlanRequest) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the kinds of heads to search, and why others are not.
 
     A kind without an accuracy prior counts as level with a full FC layer, so it would win by speed alone.
+
+    Raises:
+        UsageError: the kind that was asked for cannot be shared by several GPUs.
     """
     if not request.is_free:
+        _check_shared(request.head, request.gpus)
         return (request.head,), ()
     known = tuple(kind for kind in HEADS if kind in PRIORS or request.tries_heads)
     unknown = [kind for kind in HEADS if kind not in known]
     left_out = tuple(
         f"head {kind}: nothing is known of its accuracy; 'attfc-plan tune --head any' tries it" for kind in unknown
     )
+    if request.gpus > 1:
+        left_out += tuple(f"head {kind}: {SHARED_HEADS}" for kind in known if not is_shared(kind))
+        known = tuple(kind for kind in known if is_shared(kind))
     if request.head == ANY_HEAD or request.tries_heads:
         return known, left_out
     tried = tried_kinds(request.tuned) if request.tuned else ()
     usual = {*(tried or (OURS, *PLAIN_KINDS)), BASELINE}
     return tuple(kind for kind in known if kind in usual), left_out
+
+
+def is_shared(kind: str) -> bool:
+    """Return whether several GPUs can share a kind of head."""
+    return HEADS[kind].settings.recommended(MarginSettings()).is_shared
+
+
+def _check_shared(kind: str, gpus: int) -> None:
+    if gpus > 1 and not is_shared(kind):
+        sharing = ", ".join(other for other in HEADS if is_shared(other))
+        raise UsageError(SHARED_HEADS, f"--head {kind} and --gpus {gpus}", f"Use --head {sharing}, or leave --gpus out.")
 
 
 def precisions(wanted: Precision | None, gpu: GpuProfile) -> tuple[tuple[Precision, ...], tuple[str, ...]]:

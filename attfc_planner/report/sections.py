@@ -16,7 +16,7 @@ from attfc_planner.report.page import Section, command, pairs, table
 from attfc_planner.report.study_history import LEAST_TRIALS, Objective
 from attfc_planner.screens.comparison import batch_words, fits_word, head_words
 from attfc_planner.screens.front_table import ALIKE
-from attfc_planner.screens.plan import head_keeps, loading_row
+from attfc_planner.screens.plan import head_keeps, loading_row, several_rows
 from attfc_planner.search.words import TimeUnit, about_hours, points_words, rate_words, time_words, unit_for
 from attfc_train.document import Value
 from attfc_train.profile.prediction import Interval, MemoryPrediction, Prediction
@@ -123,6 +123,7 @@ def plan_section(profile: TrainProfile) -> Section:
     rows.append(("learning rate", f"{profile.optim.learning_rate:g}"))
     if profile.prediction is not None:
         rows += [*head_keeps(profile), *_expected_rows(profile.prediction, profile.num_references)]
+        rows += [(name, words) for name, words, _ in several_rows(profile)]
     return Section("Plan", pairs(rows))
 
 

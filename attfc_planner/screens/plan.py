@@ -60,6 +60,8 @@ def show_plan(console: Console, plan: Plan, next_command: str, written: str) -> 
         console.print(Panel(heads, title="Kinds of heads, each by its best setting; bold: chosen", title_align="left"))
     console.print(Panel(memory_view(prediction.memory, console.width - 4), title=_memory_title(prediction), title_align="left"))
     console.print(Panel(_expectations(prediction, search, plan.profile.num_references), title="Expected", title_align="left"))
+    if prediction.several is not None:
+        console.print(Panel(several_table(plan.profile), title="Several GPUs", title_align="left"))
     table = front_table(plan.search.front, plan.chosen, plan.runners_up, plan.bytes_per_identity)
     console.print(Panel(table, title="Pareto front and runners-up", title_align="left"))
     console.print(_searched_line(plan), highlight=False)
@@ -143,7 +145,8 @@ def head_keeps(profile: TrainProfile) -> tuple[tuple[str, str], ...]:
     if per_identity is None or profile.data.num_ids is None:
         return ()
     total = format_bytes(round(per_identity * profile.num_ids))
-    return (("head keeps", f"{per_identity:,.0f} bytes per identity, {total} in all"),)
+    where = "on each GPU" if profile.run.gpus > 1 else "in all"
+    return (("head keeps", f"{per_identity:,.0f} bytes per identity, {total} {where}"),)
 
 
 def teacher_row(profile: TrainProfile) -> tuple[tuple[str, str], ...]:
@@ -184,10 +187,51 @@ def _setting_table(plan: Plan) -> Table:
     return table
 
 
+def several_rows(profile: TrainProfile) -> list[tuple[str, str, str]]:
+    """Return name, figure and source of what a plan says of its GPUs; none where it is for one."""
+    prediction = profile.prediction
+    several = None if prediction is None else prediction.several
+    if prediction is None or several is None:
+        return []
+    exchanged = several.communication_ms
+    middle = (exchanged.low * exchanged.high) ** 0.5
+    sends = f"{several.sent_bytes / MIB:,.1f} MiB sent by each in {several.exchanges} exchanges"
+    alone = interval(several.one_gpu_images_per_second, _digits(several.one_gpu_images_per_second.high))
+    return [
+        ("GPUs", several.links, ""),
+        ("each trains", f"{profile.gpu_batch_size:,} images of a batch of {profile.optim.batch_size:,}", ""),
+        ("memory of each", format_bytes(prediction.memory.total_bytes), ""),
+        (
+            "communication",
+            f"{middle:.3g} ms a step ({exchanged.low:.3g} to {exchanged.high:.3g}), {several.share_of_step:.0%} of it; {sends}",
+            exchanged.source,
+        ),
+        (
+            "hidden of it",
+            f"none; {several.hideable_ms:.3g} ms could be",
+            "gradients are added up after the backward pass, while which they could be",
+        ),
+        (
+            "efficiency",
+            f"{several.efficiency:.0%} of {profile.run.gpus} times one GPU ({alone} images/s)",
+            "one with as many images a step and the whole head, in memory or not",
+        ),
+        ("more GPUs", several.more_gpus, ""),
+    ]
+
+
+def several_table(profile: TrainProfile) -> Table:
+    """Return a table of `several_rows`."""
+    return _with_sources(several_rows(profile))
+
+
 def _memory_title(prediction: Prediction) -> str:
     memory = prediction.memory
     free = memory.budget_bytes - memory.total_bytes
-    return f"Memory: {format_bytes(memory.total_bytes)} of {format_bytes(memory.budget_bytes)}, {format_bytes(free)} left"
+    where = " of each GPU" if prediction.several else ""
+    return (
+        f"Memory{where}: {format_bytes(memory.total_bytes)} of {format_bytes(memory.budget_bytes)}, {format_bytes(free)} left"
+    )
 
 
 def _expectations(prediction: Prediction, search: SearchSummary, num_references: int) -> Table:
@@ -203,6 +247,11 @@ def _expectations(prediction: Prediction, search: SearchSummary, num_references:
         ("time to train", time_words(whole) + limit_words(search, "hours") if whole else "unknown likewise", ""),
         (_accuracy_name(prediction), accuracy, prediction.accuracy.source),
     )
+    return _with_sources(rows)
+
+
+def _with_sources(rows: Iterable[tuple[str, str, str]]) -> Table:
+    """Return a table of names and figures, each with its source below."""
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

@@ -11,7 +11,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from attfc_planner.knobs.space import COMMON, HEAD, SearchSpace, Setting
+from attfc_planner.knobs.space import COMMON, GPUS, HEAD, SearchSpace, Setting
 from attfc_planner.search.candidates import Candidate, Evaluate
 from attfc_planner.search.choose import EQUAL_SPEED, TOLERANCE, Preference, pick
 from attfc_planner.search.constraints import Limits, is_feasible
@@ -114,7 +114,7 @@ class PlainLayers:
         """Return a layer by its defaults with what it can share with the choice; None where the search knows no such batch."""
         shared = {
             knob.name: choice.setting[knob.name]
-            for knob in COMMON
+            for knob in (*COMMON, GPUS)
             if knob is not HEAD and choice.setting.get(knob.name) is not None
         }
         if any(value not in space[name].values for name, value in shared.items()):

@@ -59,7 +59,7 @@ def missing_hours(candidate: Candidate, limits: Limits) -> float:
 
 def indivisible(setting: Setting) -> float:
     """Return by what share the parts of an accumulated batch are too small; 1 where they are not equal."""
-    if setting.batch_size % setting.accumulation:
+    if setting.batch_size % (setting.accumulation * setting.gpus):
         return 1.0
     return 0.0 if setting.divides else 1 - setting.part_size / LEAST_PART
 

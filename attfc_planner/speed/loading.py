@@ -171,11 +171,17 @@ def loading_speed(profile: TrainProfile, gpu: GpuProfile, rate: DecodeRate, unfe
         queries_per_core=rate.on(gpu).queries(profile),
         unfed=unfed,
         host_cores=gpu.num_cores,
-        most_threads=data.num_workers or MAX_DEFAULT_WORKERS,
+        most_threads=(data.num_workers or MAX_DEFAULT_WORKERS) * _processes_here(profile, gpu),
         is_kept=not on_card and stays_decoded(data.num_images, profile.model.image_size, data.cache_bytes),
         is_shared=gpu.kind == "cpu",
         on_card=on_card,
     )
+
+
+def _processes_here(profile: TrainProfile, gpu: GpuProfile) -> int:
+    """Return the processes of one machine, each of which decodes for its own GPU."""
+    gpus = profile.run.gpus
+    return 1 if gpus == 1 else gpus // gpu.links_among(gpus).nodes
 
 
 def stays_decoded(num_images: int | None, image_size: int, cache_bytes: Bytes) -> bool:

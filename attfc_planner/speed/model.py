@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from attfc_planner.gpu.calibration import Calibration
+from attfc_planner.gpu.links import Links
 from attfc_planner.gpu.profile import TENSOR_FIELD, GpuProfile
+from attfc_planner.speed.communication import communication
 from attfc_planner.speed.efficiency import Efficiencies, Range, calibrated_efficiencies, efficiencies
 from attfc_planner.speed.loading import STATED, DecodeRate, LoadingSpeed, decoding_words, loading_speed
 from attfc_planner.trace.history import OpCost
@@ -84,18 +86,20 @@ def predict_speed(
         decoding: what a core decodes.
     """
     calibration = calibration_for(gpu, profile.run.precision)
-    table = (
-        calibrated_efficiencies(calibration.speed, calibration.speed_error)
-        if calibration
-        else efficiencies(gpu, profile.run.precision)
-    )
+    table = efficiencies_of(gpu, profile.run.precision)
+    costs = tuple(costs)
     step, terms = step_seconds(costs, gpu, profile.run.precision, table)
+    machines = 1
+    if profile.run.gpus > 1:
+        links = gpu.links_among(profile.run.gpus)
+        step, terms = _exchanging(step, terms, costs, links)
+        machines = links.nodes
     # images/s = B / max(step, copy, decoding), at the slow ends and at the fast ends; on a CPU the sum takes max's place.
-    batch_size = profile.optim.batch_size
+    batch_size = profile.optim.batch_size / machines  # each machine decodes for its own GPUs
     transfer = _transfer(profile, gpu)
     unfed = Range(batch_size / max(step.slow, transfer.slow), batch_size / max(step.fast, transfer.fast))
     loading = loading_speed(profile, gpu, decoding, unfed)
-    low, high = (loading.trained(*ends) for ends in _ends(unfed, loading.fed))
+    low, high = (machines * loading.trained(*ends) for ends in _ends(unfed, loading.fed))
     source = _source(gpu, calibration, table) + (
         f"; at most what {decoding_words(loading.cores or 0)}" if loading.is_limit else ""
     )
@@ -109,12 +113,30 @@ def calibration_for(gpu: GpuProfile, precision: Precision) -> Calibration | None
     return gpu.calibration if gpu.calibration is not None and gpu.calibration.precision == precision else None
 
 
+def efficiencies_of(gpu: GpuProfile, precision: Precision) -> Efficiencies:
+    """Return the calibrated shares of a device's ceilings in a precision, or else the stated ones."""
+    calibration = calibration_for(gpu, precision)
+    if calibration is None:
+        return efficiencies(gpu, precision)
+    return calibrated_efficiencies(calibration.speed, calibration.speed_error)
+
+
 def step_seconds(
     costs: Iterable[OpCost], gpu: GpuProfile, precision: Precision, table: Efficiencies
 ) -> tuple[SpeedTerm, tuple[SpeedTerm, ...]]:
     """Return the time of one train step on a batch that is on the device already, and the parts that it consists of."""
     terms, launches = _step_terms(costs, gpu, precision, table)
     return _whole_step(terms, launches, gpu, table), terms
+
+
+def _exchanging(
+    step: SpeedTerm, terms: tuple[SpeedTerm, ...], costs: Iterable[OpCost], links: Links
+) -> tuple[SpeedTerm, tuple[SpeedTerm, ...]]:
+    """Return a step and its parts with the exchanges, for which it waits."""
+    seconds = communication(costs, links).seconds
+    exchanges = SpeedTerm("communication", links.name, seconds.low, seconds.high)
+    whole = replace(step, slow=step.slow + exchanges.slow, fast=step.fast + exchanges.fast)
+    return whole, (*terms, exchanges)
 
 
 def hours_per_epoch(images_per_second: Interval, num_images: int | None) -> Interval | None:
@@ -131,7 +153,7 @@ def _step_terms(
     """Return device seconds by part of the step and bound, and the number of operators."""
     # Roofline: an operator takes max(FLOPs / (ceiling * share), bytes / (bandwidth * share)) seconds, at the slow end and at
     # the fast one. All operators at once: rows are operators, columns the two ends.
-    costs = tuple(costs)
+    costs = tuple(cost for cost in costs if cost.kind != "exchange")
     if not costs:
         return (), 0
     by_kind = _rates(costs, gpu, precision, table)
@@ -215,8 +237,8 @@ def _transfer(profile: TrainProfile, gpu: GpuProfile) -> SpeedTerm:
 
 
 def input_bytes(profile: TrainProfile) -> Bytes:
-    """Return the bytes of one batch of uint8 RGB images, references included."""
-    return profile.optim.batch_size * (1 + profile.num_references) * 3 * profile.model.image_size**2
+    """Return the bytes of one GPU's batch of uint8 RGB images, references included."""
+    return profile.gpu_batch_size * (1 + profile.num_references) * 3 * profile.model.image_size**2
 
 
 def _limit(step: SpeedTerm, transfer: SpeedTerm, terms: tuple[SpeedTerm, ...]) -> str:

@@ -5,7 +5,8 @@ With B samples in a pass, R references, C slots scored K at a time and N identit
     size_i = a_i 1 + b_i B + c_i RB + d_i C + e_i K + f_i N + g_i BK + h_i BN + j_i BB    bytes,
 
 with whole coefficients, most of them zero, and for a draw of classes three terms more: columns and rows of a grid of N cells,
-and the cells that are looked at. The head's storages depend on all knobs; they are learned on the smallest backbone,
+and the cells that are looked at. Of several GPUs each has B samples and C of T slots; how many there are is part of the
+structure, and T one term more. The head's storages depend on all knobs; they are learned on the smallest backbone,
 where a trace is cheap, from enough points to fit every term. A network is built once and makes two steps that differ in batch
 size and references: each of its storages is a multiple of 1, B, RB or (1 + R) B, and two sizes say which; those of the head are
 recognised by operator, phase and sizes. Every size must come out exact, or the caller traces the profile itself (`NotAffine`).
@@ -35,8 +36,8 @@ BASE = Knobs(SMALL, slots=2 * 521, chunk=521, identities=4001)
 """Two chunks of 521 slots, more slots than a batch has samples, more identities than slots."""
 
 _DRAW_TERMS = ("columns", "rows", "cells")
-SIZE_TERMS = ("1", "B", "RB", "C", "K", "N", "BK", "BN", "BB", *_DRAW_TERMS)
-COST_TERMS = ("1", "B", "RB", "C", "BC", "chunks", "B chunks", "K", "BK", "N", "BN", "BB", *_DRAW_TERMS)
+SIZE_TERMS = ("1", "B", "RB", "C", "K", "N", "BK", "BN", "BB", *_DRAW_TERMS, "T")
+COST_TERMS = ("1", "B", "RB", "C", "BC", "chunks", "B chunks", "K", "BK", "N", "BN", "BB", *_DRAW_TERMS, "T")
 """The terms that have coefficients; "chunks" is C / K, how often slots are scored in a pass."""
 _NUM_NETWORK_TERMS = 3
 """The first terms, 1, B and RB, are those of the encoders."""
@@ -217,7 +218,7 @@ def _size_terms(knobs: Knobs) -> tuple[int, ...]:
     c = knobs.slots
     k = knobs.chunk
     n = knobs.identities
-    return 1, b, knobs.references * b, c, k, n, b * k, b * n, b * b, *_draw_terms(knobs)
+    return 1, b, knobs.references * b, c, k, n, b * k, b * n, b * b, *_draw_terms(knobs), knobs.table or c
 
 
 def _draw_terms(knobs: Knobs) -> tuple[int, int, int]:
@@ -233,7 +234,22 @@ def _cost_terms(knobs: Knobs) -> tuple[float, ...]:
     n = knobs.identities
     chunks = c / knobs.chunk if knobs.chunk else 0.0
     k = knobs.chunk
-    return 1, b, knobs.references * b, c, b * c, chunks, b * chunks, k, b * k, n, b * n, b * b, *_draw_terms(knobs)
+    return (
+        1,
+        b,
+        knobs.references * b,
+        c,
+        b * c,
+        chunks,
+        b * chunks,
+        k,
+        b * k,
+        n,
+        b * n,
+        b * b,
+        *_draw_terms(knobs),
+        knobs.table or c,
+    )
 
 
 def _fitted_sizes(knobs: Sequence[Knobs], sizes: Integers) -> Integers:

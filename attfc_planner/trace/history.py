@@ -12,7 +12,9 @@ from typing import Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-OpKind: TypeAlias = Literal["conv", "grouped", "depthwise", "matmul", "norm", "elementwise", "optimizer", "loss", "other"]
+OpKind: TypeAlias = Literal[
+    "conv", "grouped", "depthwise", "matmul", "norm", "elementwise", "optimizer", "loss", "other", "exchange"
+]
 
 CUBLAS_WORKSPACE = "workspace"
 
@@ -45,7 +47,7 @@ class OpCost:
     flops: int
     """Multiply-adds count twice; only those of convolutions and matrix products."""
     bytes_read_written: int
-    """Every tensor that goes in or comes out, once."""
+    """Every tensor that goes in or comes out, once; of an ``exchange`` between processes its whole buffer."""
     count: int
 
 

@@ -60,6 +60,14 @@ class CostTally:
         sums[1] += _bytes_moved(name, args, kwargs, result)
         sums[2] += 1
 
+    def add_exchange(self, name: str, num_bytes: int) -> None:
+        """Count one exchange between processes, of a buffer of so many bytes."""
+        key = (name, current_phase() or "input")
+        sums = self._sums.setdefault(key, [0, 0, 0])
+        self._kinds[key] = "exchange"
+        sums[1] += num_bytes
+        sums[2] += 1
+
     def costs(self) -> tuple[OpCost, ...]:
         """Return what was counted, in the order of first appearance."""
         return tuple(OpCost(name, self._kinds[name, phase], phase, *sums) for (name, phase), sums in self._sums.items())

@@ -23,6 +23,7 @@ from attfc_planner.trace.fake_results import FakeResults
 from attfc_planner.trace.history import Trace
 from attfc_planner.trace.no_gc import no_collection
 from attfc_planner.trace.op_costs import CostTally, is_own_kernel
+from attfc_planner.trace.ranks import silent, traced_ranks
 from attfc_planner.trace.torch_internals import (
     DispatchMode,
     Operator,
@@ -156,6 +157,11 @@ class Recorder(DispatchMode):
         self.steps.append(len(self.events))
         self.tallies.append(CostTally())
 
+    def exchanged(self, name: str, num_bytes: int) -> None:
+        """Count what a process of several would exchange now."""
+        if self.tallies:
+            self.tallies[-1].add_exchange(name, num_bytes)
+
     def tag(self, category: str, tensor: Tensor) -> None:
         """Say whose bytes a living tensor holds."""
         entry = self._alive.get(storage_key(tensor.untyped_storage()))
@@ -269,7 +275,8 @@ def record_steps(profile: TrainProfile, batches: Sequence[TrainProfile], device:
 
 
 def _built(profile: TrainProfile, recorder: Recorder, device: torch.device) -> TrainState:
-    state = build(profile, device, teacher=_foreign_teacher(profile, device))
+    ranks = traced_ranks(profile.run.gpus, recorder.exchanged)
+    state = build(profile, device, ranks, teacher=_foreign_teacher(profile, device))
     _tag_state(recorder, state)
     return state
 
@@ -308,7 +315,7 @@ def head_bytes(profile: TrainProfile, device: torch.device | None = None) -> int
     """Return the bytes of a head's buffers, parameters and momentum: see `attfc_planner.trace.record.record_head`."""
     fake = device is None
     with _tensors(fake):
-        state = build(profile, device or torch.device("cpu"))
+        state = build(profile, device or torch.device("cpu"), traced_ranks(profile.run.gpus, silent))
         own = {id(weight) for weight in state.head.parameters()}
         pairs = zip(state.optimizer.parameters, state.optimizer.buffers, strict=True)
         momentum = [buffer for weight, buffer in pairs if id(weight) in own]

@@ -27,6 +27,7 @@ _WHOLE = ("input", "momentum", "update", "enqueue")
 """Phases of the step that happen once, whatever the parts."""
 _FIRST_GRADIENT = ("new_empty_strided", "copy_")
 """Operators of the backward pass that give a weight its first gradient."""
+_ONE = SIZE_TERMS.index("1")
 _SLOTS = SIZE_TERMS.index("C")
 _CHUNK = SIZE_TERMS.index("K")
 _FP32_BYTES = 4
@@ -69,7 +70,10 @@ def _narrowed(affine: AffineTrace, profile: TrainProfile) -> AffineTrace:
     scale_bytes = _FP32_BYTES if scaled else 0
     coefficients = affine.coefficients.copy()
     # A slot: D fp32 numbers -> D numbers of `width` bytes, and a scale.
-    coefficients[_rows(affine, "zeros", "container", _SLOTS, _FP32_BYTES * dim), _SLOTS] = width * dim + scale_bytes
+    centers = _rows(affine, "zeros", "container", _SLOTS, _FP32_BYTES * dim)
+    spare = coefficients[centers, _ONE] // (_FP32_BYTES * dim)  # of several GPUs each has a row that is nobody's
+    coefficients[centers, _SLOTS] = width * dim + scale_bytes
+    coefficients[centers, _ONE] = spare * (width * dim + scale_bytes)
     # Scoring makes an fp32 copy of a chunk (`attfc_train.losses.chunked`). No storage of the trace is it, but the mask of
     # empty slots (4 bytes a slot) is made for the same chunk: the copy's bytes, D fp32 numbers a slot, are added to it.
     coefficients[_rows(affine, "new_zeros", "loss", _CHUNK, _FP32_BYTES), _CHUNK] += _FP32_BYTES * dim

@@ -53,7 +53,7 @@ class Traces:
         if not self._has(self._evaluations, EvaluationModel, structure):
             self._run([("evaluation", structure, None)])
         model = self._evaluations[structure]
-        batch_size = profile.optim.micro_batch_size
+        batch_size = profile.gpu_part_size
         return traced_evaluation(structure, batch_size) if model is None else model.at(batch_size)
 
     def costs(self, profile: TrainProfile) -> tuple[OpCost, ...]:
@@ -170,5 +170,5 @@ def _head_alone(profile: TrainProfile) -> TrainProfile:
         model=ModelSettings(backbone="tiny", embedding_size=profile.model.embedding_size, image_size=32),
         head=profile.head,
         optim=optim,
-        run=RunSettings(precision=profile.run.precision, steps=1000),
+        run=RunSettings(precision=profile.run.precision, steps=1000, gpus=profile.run.gpus),
     )

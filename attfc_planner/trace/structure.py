@@ -37,15 +37,17 @@ class Knobs:
     """The numbers that scale storages."""
 
     batch: int
-    """B: queries in one forward pass (the micro-batch, or half of a paired one)."""
+    """B: queries in one forward pass of a GPU (the micro-batch, or half of a paired one)."""
     slots: int
-    """C: the slots, or learned rows, that a step scores; 0 where there are none."""
+    """C: the slots, or learned rows, that a GPU scores in a step; 0 where there are none."""
     chunk: int
     """K: slots scored at a time, at most C; 0 where there are none."""
     identities: int
-    """N."""
+    """N; where several GPUs share the learned rows of all identities, those of one."""
     references: int = 0
     """R; 0 for a head that has none, or always as many."""
+    table: int = 0
+    """T: the slots of all GPUs together, of which each keeps labels and ages; 0: C are all."""
 
 
 class HeadStructure(Generic[Settings]):
@@ -60,6 +62,8 @@ class HeadStructure(Generic[Settings]):
 
     scores_all = False
     """Whether every identity has a row that is scored: N follows C."""
+    has_container = True
+    """Whether the slots are a container's, and not rows of identities."""
 
     def scored(self, head: Settings, num_ids: int, batch_size: int) -> tuple[int, int]:
         """Return the slots, or learned rows, that a step of so many queries scores, and how many at a time."""
@@ -142,7 +146,7 @@ class _AttFCStructure(HeadStructure[AttFCSettings]):
         return min(head.chunk_slots, head.num_slots)
 
     def with_knobs(self, head: AttFCSettings, knobs: Knobs) -> AttFCSettings:
-        update = {"dcc_size": knobs.slots, "chunk_slots": knobs.chunk, "num_references": knobs.references}
+        update = {"dcc_size": knobs.table or knobs.slots, "chunk_slots": knobs.chunk, "num_references": knobs.references}
         return head.model_copy(update=update)
 
     def is_direct(self, head: AttFCSettings, num_ids: int) -> bool:
@@ -150,9 +154,9 @@ class _AttFCStructure(HeadStructure[AttFCSettings]):
 
     def points(self, head: AttFCSettings, base: Knobs) -> Sequence[Knobs]:
         """Return other numbers of slots, other chunks, and other identities where these are not the slots."""
-        direct = base.slots == base.identities
+        direct = (base.table or base.slots) == base.identities
         shapes = _slots_and_chunks(base, learns=head.slot_rate > 0)
-        points = [replace(point, identities=point.slots) if direct else point for point in shapes]
+        points = [replace(point, identities=point.table or point.slots) if direct else point for point in shapes]
         has_map = head.policy == "identity" and not direct  # of identities to slots, as long as there are identities
         return [*points, replace(base, identities=base.identities + _MORE_IDENTITIES)] if has_map else points
 
@@ -182,7 +186,7 @@ class _DCQStructure(HeadStructure[DCQSettings]):
         return 0  # always one
 
     def with_knobs(self, head: DCQSettings, knobs: Knobs) -> DCQSettings:
-        return head.model_copy(update={"dcc_size": knobs.slots, "chunk_slots": knobs.chunk})
+        return head.model_copy(update={"dcc_size": knobs.table or knobs.slots, "chunk_slots": knobs.chunk})
 
     def points(self, head: DCQSettings, base: Knobs) -> Sequence[Knobs]:
         """Return other numbers of slots and other chunks."""
@@ -214,7 +218,7 @@ class _F2CStructure(HeadStructure[F2CSettings]):
         return min(head.chunk_slots, head.num_slots)
 
     def with_knobs(self, head: F2CSettings, knobs: Knobs) -> F2CSettings:
-        return head.model_copy(update={"dcc_size": knobs.slots, "chunk_slots": knobs.chunk})
+        return head.model_copy(update={"dcc_size": knobs.table or knobs.slots, "chunk_slots": knobs.chunk})
 
     def points(self, head: F2CSettings, base: Knobs) -> Sequence[Knobs]:
         """Return other numbers of slots, other chunks and other identities."""
@@ -235,6 +239,7 @@ columns, and other rests."""
 class _LearnedStructure(HeadStructure[Learned], ABC):
     """Rows of which some or all are scored; parts of the batch are computed."""
 
+    has_container = False
     knobs: tuple[str, ...] | None = ("storage", "momentum")
 
     def plain(self, head: Learned) -> Learned:
@@ -305,16 +310,29 @@ def head_structure_of(head: HeadSettings) -> HeadStructure[Any]:
 def knobs_of(profile: TrainProfile) -> Knobs:
     """Return the knobs of a resolved profile."""
     structure = head_structure_of(profile.head)
-    slots, chunk = structure.scored(profile.head, profile.num_ids, profile.optim.batch_size)
+    gpus = profile.run.gpus
+    identities = profile.num_ids if structure.has_container else most_rows(profile.num_ids, gpus)
+    slots, chunk = structure.scored(profile.head, identities, profile.optim.batch_size)
+    table = slots if gpus > 1 and structure.has_container else 0
+    slots = most_rows(slots, gpus) if table else slots
     references = structure.references(profile.head)
-    return Knobs(profile.optim.batch_size // profile.num_passes, slots, chunk, profile.num_ids, references)
+    batch = profile.gpu_batch_size // profile.num_passes
+    return Knobs(batch, slots, min(chunk, slots), identities, references, table)
+
+
+def most_rows(total: int, gpus: int) -> int:
+    """Return the rows of a table that one of several GPUs holds at most (`attfc_train.ranks.shard`)."""
+    return -(-total // gpus)
 
 
 def with_knobs(profile: TrainProfile, knobs: Knobs) -> TrainProfile:
     """Return the same structure at other knobs; `chunk` is taken as ``chunk_slots``."""
-    head = head_structure_of(profile.head).with_knobs(profile.head, knobs)
-    optim = profile.optim.model_copy(update={"batch_size": knobs.batch * profile.num_passes})
-    data = DataSettings(num_ids=knobs.identities, augment=profile.data.augment)
+    structure = head_structure_of(profile.head)
+    gpus = profile.run.gpus
+    identities = knobs.identities if structure.has_container else gpus * knobs.identities
+    head = structure.with_knobs(profile.head, knobs)
+    optim = profile.optim.model_copy(update={"batch_size": knobs.batch * profile.num_passes * gpus})
+    data = DataSettings(num_ids=identities, augment=profile.data.augment)
     return profile.model_copy(update={"head": head, "optim": optim, "data": data})
 
 
@@ -327,15 +345,24 @@ def structure_of(profile: TrainProfile, base: Knobs) -> TrainProfile:
     """
     structure = head_structure_of(profile.head)
     direct = structure.scores_all or structure.is_direct(profile.head, profile.num_ids)
+    base = _base_of(structure, base, profile.run.gpus)
+    num_ids = (base.table or base.slots) if direct else base.identities
     plain = TrainProfile(
-        data=DataSettings(num_ids=base.slots if direct else base.identities, augment=profile.data.augment.in_full()),
+        data=DataSettings(num_ids=num_ids, augment=profile.data.augment.in_full()),
         model=profile.model,
         head=structure.plain(profile.head),
         optim=_optim(profile.optim),
-        run=RunSettings(precision=profile.run.precision, steps=1000),
+        run=RunSettings(precision=profile.run.precision, steps=1000, gpus=profile.run.gpus),
         teacher=_plain_teacher(profile.teacher),
     )
     return with_knobs(plain, replace(base, identities=plain.num_ids, references=min(1, structure.references(profile.head))))
+
+
+def _base_of(structure: HeadStructure[Any], base: Knobs, gpus: int) -> Knobs:
+    """Return the knobs at which several GPUs are traced: as many slots on each, and more identities than slots at any point."""
+    if gpus == 1 or not structure.has_container:
+        return base
+    return replace(base, table=gpus * base.slots, identities=base.identities + (gpus - 1) * 3 * _OTHER_CHUNK)
 
 
 def head_structure(structure: TrainProfile) -> TrainProfile:
@@ -352,7 +379,8 @@ def is_direct(structure: TrainProfile) -> bool:
 
 def with_map(direct: TrainProfile, base: Knobs) -> TrainProfile:
     """Return the structure of the same head with fewer slots than identities: it allocates the same and a little more."""
-    return with_knobs(direct, replace(knobs_of(direct), identities=base.identities))
+    mapped = _base_of(head_structure_of(direct.head), base, direct.run.gpus)
+    return with_knobs(direct, replace(knobs_of(direct), identities=mapped.identities))
 
 
 def _slots_and_chunks(base: Knobs, learns: bool = False) -> list[Knobs]:
@@ -364,7 +392,10 @@ def _slots_and_chunks(base: Knobs, learns: bool = False) -> list[Knobs]:
     shapes = [(base.slots, base.chunk), (3 * base.chunk, base.chunk), (2 * _OTHER_CHUNK, _OTHER_CHUNK)]
     if learns:
         shapes.append((3 * _OTHER_CHUNK, _OTHER_CHUNK))
-    return [replace(base, slots=slots, chunk=chunk) for slots, chunk in shapes]
+    gpus = base.table // base.slots
+    points = [replace(base, slots=slots, chunk=chunk, table=gpus * slots) for slots, chunk in shapes]
+    # ceil((K C - (K - 1)) / K) = C: as many slots on each GPU of a shorter table, which tells T from C.
+    return [*points, replace(base, table=base.table - (gpus - 1))] if gpus > 1 else points
 
 
 def _plain_margin(margin: MarginSettings) -> MarginSettings:

@@ -35,8 +35,8 @@ class Batch:
 
     @classmethod
     def example(cls, profile: TrainProfile, device: torch.device) -> Batch:
-        """Return a batch of the right shapes and dtypes without data, for traces and benchmarks."""
-        batch_size = profile.optim.batch_size
+        """Return one GPU's batch of the right shapes and dtypes without data, for traces and benchmarks."""
+        batch_size = profile.gpu_batch_size
         num_references = profile.num_references
         size = profile.model.image_size
         return cls(

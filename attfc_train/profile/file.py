@@ -244,7 +244,7 @@ def _predicted_settings(profile: TrainProfile) -> tuple[object, ...]:
     optim = profile.optim
     augment = profile.data.augment.in_full()  # what is switched on runs for all images, however probable it is
     network = profile.model, profile.head, profile.run.precision, profile.teacher.architecture
-    return *network, optim.batch_size, optim.accumulation, augment
+    return *network, optim.batch_size, optim.accumulation, augment, profile.run.gpus
 
 
 def _json_or_text(text: str) -> Any:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from attfc_train.cuda_environment import NATIVE_ALLOCATOR, expands
 from attfc_train.document import MOST, MOST_BYTES, MOST_SEED, Frozen
@@ -12,6 +12,9 @@ from attfc_train.units import Bytes
 
 FRAGMENTATION = "fragmentation"
 """Name of the memory term for what the allocator reserves beyond the bytes alive at the peak."""
+
+NCCL_BUFFERS = "nccl"
+"""Name of the memory term for what NCCL holds of a device, which torch's allocator does not see."""
 
 
 class Interval(Frozen):
@@ -65,7 +68,7 @@ class MemoryPrediction(Frozen):
         On a CPU that is the resident set, on a GPU what the allocator reserved, so not the context. Neither holds other
         processes or headroom.
         """
-        return self.without("foreign", "headroom", *(["context"] if self.allocator else []))
+        return self.without("foreign", "headroom", *(["context", NCCL_BUFFERS] if self.allocator else []))
 
     def under(self, setting: str) -> MemoryPrediction:
         """Return the prediction for an allocator setting in force: where it has native segments, with what these reserve."""
@@ -106,6 +109,31 @@ class Loading(Frozen):
     """What decodes; of ``cuda`` nothing is known, and it limits nothing."""
 
 
+class SeveralGpus(Frozen):
+    """What a plan for several GPUs says beside the memory of each and the speed of all."""
+
+    links: str
+    """How many GPUs there are, on how many machines, and what lies between them."""
+    nodes: int = Field(ge=1, le=MOST)
+    """Machines, with as many GPUs each."""
+    sent_bytes: float = Field(ge=0)
+    """That each GPU sends in a step, and receives."""
+    exchanges: int = Field(ge=0, le=MOST)
+    """Of a step."""
+    communication_ms: Interval
+    """Of a step, which waits for them: nothing of it is hidden behind arithmetic."""
+    share_of_step: float = Field(ge=0, le=1)
+    """Of the exchanges, at the middle."""
+    hideable_ms: float = Field(ge=0)
+    """The part of it that could run beside the backward pass: gradients, which are added up after it."""
+    one_gpu_images_per_second: Interval
+    """Of one GPU alone with as large a share of a batch and the whole head, in memory or not."""
+    efficiency: float = Field(ge=0)
+    """Images per second of all over those of as many GPUs alone, without waiting for images."""
+    more_gpus: str
+    """Where more GPUs stop helping, in a line."""
+
+
 class Prediction(Frozen):
     """What the planner expects of the run."""
 
@@ -123,6 +151,16 @@ class Prediction(Frozen):
     bytes_per_identity: float | None = Field(None, ge=0)
     """Bytes that the head keeps on the device between steps (buffers, parameters and their momentum), over the identities; None
     where an older attfc did not say."""
+    several: SeveralGpus | None = None
+    """None: for one GPU. `memory` is that of each of several, `images_per_second` that of all together."""
+
+    @model_serializer(mode="wrap")
+    def _without_several_that_are_none(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # So a plan for one GPU is the document that it was before there were plans for several.
+        document: dict[str, Any] = dump(self)
+        if self.several is None:
+            document.pop("several", None)
+        return document
 
 
 class Provenance(Frozen):

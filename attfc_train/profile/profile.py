@@ -132,12 +132,13 @@ else:  # which kinds there are is known when `HEADS` is read; to a type checker 
 
 
 MAX_ACCUMULATION = 1024
+MAX_BATCH_SIZE = 2**16
 
 
 class OptimSettings(Frozen):
     """SGD with momentum; one optimiser step sees `batch_size` queries on all devices, in `accumulation` equal parts."""
 
-    batch_size: int = Field(128, ge=2, le=2**16)
+    batch_size: int = Field(128, ge=2, le=MAX_BATCH_SIZE)
     accumulation: int = Field(1, ge=1, le=MAX_ACCUMULATION)
     learning_rate: float = Field(0.1, gt=0, le=100)
     momentum: float = Field(0.9, ge=0, lt=1)
@@ -186,6 +187,9 @@ class OptimSettings(Frozen):
         return self.model_copy(update={"warmup_steps": steps, "warmup_images": 0})
 
 
+MAX_GPUS = 512
+
+
 class RunSettings(Frozen):
     """Length, precision, seeds and habits of a run."""
 
@@ -201,6 +205,16 @@ class RunSettings(Frozen):
     """Checkpoints that a run keeps: the last one, and those before it."""
     val: tuple[Spec, ...] = ()
     """Verification sets: ``.bin`` files, or a data set spec from which pairs are drawn."""
+    gpus: int = Field(1, ge=1, le=MAX_GPUS)
+    """GPUs that share a batch, a process each: what was planned for, and in a run what ``torchrun`` started."""
+
+    @model_serializer(mode="wrap")
+    def _without_one_gpu(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # So a run on one GPU has the document, and the checkpoint, that it had before there were plans for several.
+        document: dict[str, Any] = dump(self)
+        if self.gpus == 1:
+            document.pop("gpus", None)
+        return document
 
     def with_steps(self, steps: int) -> RunSettings:
         """Return the settings of a run of so many steps."""
@@ -287,6 +301,16 @@ class TrainProfile(Frozen):
     def num_passes(self) -> int:
         """Forward passes of the feature encoder in a step: one a part of the batch, or of either half of a paired one."""
         return self.optim.accumulation * (2 if self.head.is_paired else 1)
+
+    @property
+    def gpu_batch_size(self) -> int:
+        """Queries of an optimiser step on one of the GPUs."""
+        return self.optim.batch_size // self.run.gpus
+
+    @property
+    def gpu_part_size(self) -> int:
+        """Queries of one of the GPUs in a part of the batch."""
+        return self.optim.micro_batch_size // self.run.gpus
 
     @property
     def num_ids(self) -> int:

@@ -70,7 +70,7 @@ class ProcessRanks(Ranks):
         with torch.no_grad():
             for bucket in _buckets(tensors):
                 flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
-                dist.all_reduce(flat, group=self.devices)
+                self._add_up(flat)
                 parts = flat.split([tensor.numel() for tensor in bucket])
                 for tensor, part in zip(bucket, parts, strict=True):
                     tensor.copy_(part.view_as(tensor))
@@ -85,10 +85,10 @@ class ProcessRanks(Ranks):
         """See `Ranks.gathered`."""
         if rows.numel() == 0:  # a head that remembers nothing: all processes have as many
             return rows
-        parts = [torch.empty_like(rows, memory_format=torch.contiguous_format) for _ in range(self.size)]
-        dist.all_gather(parts, rows.contiguous(), self.devices)
+        parts = torch.empty(self.size, *rows.shape, dtype=rows.dtype, device=rows.device)
+        self._gather(parts, rows.contiguous())
         # Row i of rank r is row i K + r of the joined batch.
-        return torch.stack(parts, dim=1).flatten(0, 1)
+        return parts.transpose(0, 1).flatten(0, 1)
 
     def own(self, joined: Tensor) -> Tensor:
         """See `Ranks.own`."""
@@ -97,23 +97,18 @@ class ProcessRanks(Ranks):
     def share_of_sum(self, summands: Tensor) -> Tensor:
         """See `Ranks.share_of_sum`."""
         by_rank = summands.view(-1, self.size, *summands.shape[1:]).transpose(0, 1).contiguous()
-        if dist.get_backend(self.devices) == "gloo":  # which has no reduce-scatter of its own
-            dist.all_reduce(by_rank, group=self.devices)
-            return by_rank[self.rank]
-        share = torch.empty_like(by_rank[0])
-        dist.reduce_scatter_tensor(share, by_rank, group=self.devices)
-        return share
+        return self._share_of_sum(by_rank)
 
     def summed(self, summand: Tensor) -> Tensor:
         """See `Ranks.summed`."""
         total = summand.clone()
-        dist.all_reduce(total, group=self.devices)
+        self._add_up(total)
         return total
 
     def largest(self, value: Tensor) -> Tensor:
         """See `Ranks.largest`."""
         largest = value.clone()
-        dist.all_reduce(largest, dist.ReduceOp.MAX, self.devices)
+        self._maximise(largest)
         return largest
 
     def collected(self, rows: Tensor, shard: Shard) -> Tensor | None:
@@ -133,6 +128,30 @@ class ProcessRanks(Ranks):
                 dist.recv(received.view(torch.uint8), rank, self.devices)
                 piece.copy_(received)
         return table
+
+    # What goes over the links of the devices. All else above is memory and arithmetic of one process: a trace of a step
+    # (`attfc_planner.trace.ranks`) runs it as it is, with these four in which nothing is sent.
+
+    def _add_up(self, values: Tensor) -> None:
+        """Replace `values` by their sum over all processes."""
+        dist.all_reduce(values, group=self.devices)
+
+    def _maximise(self, values: Tensor) -> None:
+        """Replace `values` by the largest of all processes', element by element."""
+        dist.all_reduce(values, dist.ReduceOp.MAX, self.devices)
+
+    def _gather(self, parts: Tensor, own: Tensor) -> None:
+        """Fill `parts` [K, ...] with what every process gives as `own` [...]."""
+        dist.all_gather_into_tensor(parts.flatten(0, 1), own, self.devices)
+
+    def _share_of_sum(self, by_rank: Tensor) -> Tensor:
+        """Return row `rank` of the sum over all processes of `by_rank` [K, ...], which may be written to."""
+        if dist.get_backend(self.devices) == "gloo":  # which has no reduce-scatter of its own
+            self._add_up(by_rank)
+            return by_rank[self.rank]
+        share = torch.empty_like(by_rank[0])
+        dist.reduce_scatter_tensor(share, by_rank, group=self.devices)
+        return share
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:

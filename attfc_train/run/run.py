@@ -43,7 +43,7 @@ from attfc_train.run.longer import begin_with, check_resumable, extended, not_ha
 from attfc_train.run.loop import BEST_FILE, MODEL_FILE, MODELS, PROFILE_FILE, Evaluator, Loop
 from attfc_train.run.out_of_memory import OnOom, memory_is_enough
 from attfc_train.run.preflight import check_start, planned_memory, prediction_for
-from attfc_train.run.several import device_words, held_by_first, in_turn, shared_profile
+from attfc_train.run.several import device_words, held_by_first, in_turn, plan_words, shared_profile
 from attfc_train.run.summary import is_summarised, last_words, write_summary
 from attfc_train.run.teacher import OpenTeacher, new_teacher, opened_teacher, same_teacher, teacher_lines
 from attfc_train.run.trackers import TrackedRun, Trackers
@@ -111,6 +111,9 @@ def _run(
         teacher: that of `profile`.
     """
     ranks = options.ranks
+    differs = plan_words(profile, ranks)
+    if differs is not None and ranks.is_first and checkpoint is None:
+        options.say(differs)
     profile = shared_profile(profile, ranks)
     with busy(options.console, "Reading the verification sets"):  # which rank 0 alone verifies with
         mine = profile if ranks.is_first else profile.model_copy(update={"run": profile.run.model_copy(update={"val": ()})})

@@ -18,21 +18,44 @@ if TYPE_CHECKING:
 
 _Value = TypeVar("_Value")
 
+SHARED_HEADS = "several processes need a head whose centers they can share"
+"""The rule that `HeadSettings.is_shared` tells."""
+
 
 def shared_profile(profile: TrainProfile, ranks: Ranks) -> TrainProfile:
-    """Return a resolved profile as several processes train it: without the prediction, which was made for one.
+    """Return a resolved profile as so many processes train it: without a prediction that was made for another number.
 
     Raises:
         ProfileError: its head cannot be shared, or has fewer rows than there are processes; or its batch has no equal shares.
     """
-    if ranks.size == 1:
+    if ranks.size > 1:
+        _check_shares(profile, ranks)
+    if ranks.size == profile.run.gpus:
         return profile
+    run = profile.run.model_copy(update={"gpus": ranks.size})
+    return profile.model_copy(update={"run": run, "prediction": None})
+
+
+def plan_words(profile: TrainProfile, ranks: Ranks) -> str | None:
+    """Return how a plan's number of GPUs differs from that of the processes, in a line; None: it does not."""
+    planned = profile.run.gpus
+    if not profile.is_planned or planned == ranks.size:
+        return None
+    started = f"{ranks.size} process{'es' * (ranks.size > 1)}"
+    command = f"torchrun --nproc-per-node {planned}" if planned > 1 else "attfc-train"
+    return (
+        f"The plan is for {planned} GPU{'s' * (planned > 1)} and {started} train: its memory and speed do not hold, and the "
+        f"batch of {profile.optim.batch_size} is that of all together. {command} starts what was planned."
+    )
+
+
+def _check_shares(profile: TrainProfile, ranks: Ranks) -> None:
+    """Check that several processes can share the head's rows and the batch."""
     head = profile.head
     optim = profile.optim
     processes = f"{ranks.size} processes"
     if not head.is_shared:
-        got = f"head '{head.kind}' and {processes}"
-        raise ProfileError("several processes need a head whose centers they can share", got, "Start one process.")
+        raise ProfileError(SHARED_HEADS, f"head '{head.kind}' and {processes}", "Start one process.")
     rows = head.num_slots or profile.num_ids
     if rows < ranks.size:
         raise ProfileError(f"{processes} need at least as many centers to share", f"{rows}", "Start fewer processes.")
@@ -44,7 +67,6 @@ def shared_profile(profile: TrainProfile, ranks: Ranks) -> TrainProfile:
             f"{optim.batch_size}",
             f"Use a multiple of {shares} from {2 * shares} on: --set optim.batch_size={2 * shares}.",
         )
-    return profile.model_copy(update={"prediction": None})
 
 
 @contextmanager

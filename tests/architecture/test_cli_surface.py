@@ -55,6 +55,9 @@ TRAIN = {
 PLAN: dict[str, set[str]] = {
     "": {
         "--gpu",
+        "--gpus",
+        "--nodes",
+        "--link",
         "--ids",
         "--images",
         "--data",

@@ -111,6 +111,7 @@ ONLY_IN = {
         "attfc_train.profile.search_summary",
         "attfc_planner.gpu.calibration",
         "attfc_planner.gpu.catalog",
+        "attfc_planner.gpu.links",
         "attfc_planner.gpu.profile",
         "attfc_planner.tune.studies.notes",
     },

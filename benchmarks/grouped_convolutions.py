@@ -24,10 +24,10 @@ from attfc_planner.gpu.catalog import get_card
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.speed.efficiency import efficiencies
 from attfc_planner.speed.model import step_seconds
-from attfc_planner.trace.history import OpCost
-from attfc_planner.trace.op_costs import CostTally
 from attfc_planner.trace.torch_internals import DispatchMode, fake_tensors, name_of
 from attfc_train.document import Precision
+from attfc_train.timing.op_cost import OpCost
+from attfc_train.timing.op_costs import CostTally
 
 PUBLISHED: tuple[tuple[str, Precision, str, float, str, int, float], ...] = (
     ("v100-16", "fp32", "v100-16", 367.0, "v100-16", 64, 150.05),

@@ -5,10 +5,10 @@ import pytest
 from attfc_planner.speed.efficiency import efficiencies
 from attfc_planner.speed.loading import STATED
 from attfc_planner.speed.model import hours_per_epoch, input_bytes, predict_speed
-from attfc_planner.trace.history import OpCost
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.profile.prediction import Interval
 from attfc_train.profile.profile import OptimSettings, RunSettings, TrainProfile
+from attfc_train.timing.op_cost import OpCost
 from tests.planner.fakes import make_gpu
 
 CONV = OpCost("convolution", "conv", "forward", 10**13, 10**9, 100)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from attfc_planner.trace.history import OpCost
 from attfc_train.backbones.mixfacenet import MixedConv
+from attfc_train.timing.op_cost import OpCost
 from benchmarks.grouped_convolutions import Tallied
 
 

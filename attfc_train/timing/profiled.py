@@ -77,13 +77,21 @@ def profile_step(
         times = timed_steps(state, batches, options.steps)
         if options.trace is not None:
             traced_steps(state, batches, options.trace)
-    return step_report(state, options.steps, times, costs, ceilings)
+    del state
+    forget_peak(device)
+    ceilings = ceilings.or_better(measured_ceilings(device, precision))
+    return step_report(resolved, device, options.steps, times, costs, ceilings)
 
 
-def step_report(state: TrainState, steps: int, times: StepTimes, costs: tuple[OpCost, ...], ceilings: Ceilings) -> StepReport:
-    """Return the report of what was measured and counted."""
-    profile = state.profile
-    device = state.device
+def step_report(
+    profile: TrainProfile, device: torch.device, steps: int, times: StepTimes, costs: tuple[OpCost, ...], ceilings: Ceilings
+) -> StepReport:
+    """Return the report of what was measured and counted.
+
+    Args:
+        profile: resolved.
+        steps: that were timed with marks.
+    """
     seconds = times.phases if profile.data.path is None else {WAITING: times.waiting, **times.phases}
     planned = profile.prediction if profile.prediction and _is_for(profile, device) else None
     copied = _copied_bytes(profile) if device.type == "cuda" else 0

@@ -17,6 +17,8 @@ from attfc_train.sources import named_by_options
 
 _STEPS: Final = 20
 _MOST_STEPS: Final = 10_000
+_QUIET: Final = "99"
+"""Above all levels of the profiler's log, which goes to stderr."""
 
 
 def add_to(app: typer.Typer) -> None:
@@ -66,6 +68,8 @@ def profile_step(
     if place(os.environ) is not None:
         got = f"WORLD_SIZE={os.environ['WORLD_SIZE']}"
         raise UsageError("profile-step profiles the step of one process", got, "Start it without torchrun.")
+    if trace is not None:
+        os.environ.setdefault("KINETO_LOG_LEVEL", _QUIET)  # torch's profiler reads it when torch is imported
     chosen = loaded(Source(profile, preset, None, Path(), named_by_options(data), (), override or (), None, None, teacher))
 
     from attfc_train.commands.profile_step_screen import show_profiled_step

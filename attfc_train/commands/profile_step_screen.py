@@ -22,6 +22,8 @@ from attfc_train.units import Seconds, format_bytes
 
 _LEAST_SHARE = 0.0005
 """Below it a share is shown as 0.0 %."""
+_ROUND_SHARE = 0.0995
+"""From here on a share has no decimals."""
 _UNITS = ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -64,9 +66,9 @@ def show_report(report: StepReport, console: Console) -> None:
 
 def phase_table(report: StepReport) -> Table:
     """Return the table of phases; the plan's times have a column where there is a plan for these settings."""
-    table = Table(box=None, padding=(0, 1), pad_edge=False)
-    table.add_column("phase", no_wrap=True)
     is_predicted = report.predicted_for is not None
+    table = Table(box=None, padding=(0, 1, 0, 0) if is_predicted else (0, 1), pad_edge=False)  # either fits 80 columns
+    table.add_column("phase", no_wrap=True)
     names = ["ms", "share", *(["plan ms"] if is_predicted else []), "least", "FLOP", "moved", "matrix", "memory"]
     for name in names:
         table.add_column(name, justify="right", no_wrap=True)
@@ -100,7 +102,7 @@ def prediction_line(report: StepReport) -> str:
     """Return where the predicted times are from, in words."""
     least = "least: counted FLOPs and bytes at the ceilings"
     if report.predicted_for is None:
-        return f"{least}; attfc-plan predicts times for a profile's own settings, and this one has none"
+        return f"{least}; a plan of attfc-plan for these settings adds its times"
     return f"{least}; plan: predicted for {report.predicted_for}"
 
 
@@ -110,7 +112,7 @@ def _cells(label: str, row: PhaseTimes, predicted: PhaseSeconds | None, is_predi
     return [
         label,
         _milliseconds(row.seconds),
-        f"{row.share:.1%}",
+        f"{row.share:.0%}" if row.share >= _ROUND_SHARE else f"{row.share:.1%}",
         *planned,
         _milliseconds(row.least_seconds) if worked else "",
         _short(row.flops) if row.flops else "",

@@ -29,7 +29,7 @@ ORDER: Final = (
 """Rows of a report; a phase that takes no time has none."""
 LABELS: Final = {
     WAITING: "waiting for data",
-    "input": "copy of the batch",
+    "input": "batch copy",
     "momentum": "momentum",
     "references": "references",
     "teacher": "teacher",

@@ -45,6 +45,7 @@ LONG_FUNCTIONS = {
     "attfc_planner.cli.tune": "a command's options, each with its help",
     "attfc_train.cli.evaluate": "a command's options, each with its help",
     "attfc_train.cli.train": "a command's options, each with its help",
+    "attfc_train.commands.profile_step.profile_step": "a command's options, each with its help",
     "attfc_train.data_commands.check": "a command's options, each with its help",
     "attfc_train.data_commands.cluster": "a command's options, each with its help",
     "attfc_train.data_commands.coreset": "a command's options, each with its help",

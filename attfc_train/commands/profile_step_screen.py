@@ -18,8 +18,9 @@ from attfc_train.timing.marks import WAITING
 from attfc_train.timing.profiled import StepOptions, profile_step
 from attfc_train.timing.report import PhaseTimes, StepReport
 from attfc_train.timing.steps import for_trace
-from attfc_train.units import Seconds, format_bytes
+from attfc_train.units import GIB, KIB, MIB, Bytes, Seconds
 
+_BINARY = ((GIB, "GiB"), (MIB, "MiB"), (KIB, "KiB"))
 _LEAST_SHARE = 0.0005
 """Below it a share is shown as 0.0 %."""
 _ROUND_SHARE = 0.0995
@@ -92,9 +93,12 @@ def ceilings_line(report: StepReport) -> str:
 
 def marks_line(report: StepReport) -> str:
     """Return what the marks cost, in words."""
+    own = _milliseconds(report.marks * report.mark_seconds)
+    with_marks = _milliseconds(report.step_seconds)
+    without = _milliseconds(report.unmarked_step_seconds)
     return (
-        f"marks: {report.marks} a step; {report.steps} steps with them took {_milliseconds(report.step_seconds)} ms each, "
-        f"{report.steps} without, in turns, {_milliseconds(report.unmarked_step_seconds)} ms ({report.marking_overhead:+.1%})"
+        f"marks: {report.marks} a step, {own} ms in all; in turns {report.steps} steps with them took {with_marks} ms each, "
+        f"{report.steps} without {without} ms ({report.marking_overhead:+.1%})"
     )
 
 
@@ -116,7 +120,7 @@ def _cells(label: str, row: PhaseTimes, predicted: PhaseSeconds | None, is_predi
         *planned,
         _milliseconds(row.least_seconds) if worked else "",
         _short(row.flops) if row.flops else "",
-        format_bytes(row.bytes + row.copied_bytes) if worked else "",
+        _moved(row.bytes + row.copied_bytes) if worked else "",
         f"{row.matrix_share:.0%}" if row.flops else "",
         f"{row.memory_share:.0%}" if worked else "",
     ]
@@ -162,8 +166,16 @@ def _range(predicted: PhaseSeconds | None) -> str:
 
 
 def _milliseconds(seconds: Seconds) -> str:
-    """Return three significant digits, but no decimals from 100 ms on."""
-    value = 1000 * seconds
+    return _digits(1000 * seconds)
+
+
+def _moved(num_bytes: Bytes) -> str:
+    unit, name = next(((unit, name) for unit, name in _BINARY if num_bytes >= unit), (1, "B"))
+    return f"{_digits(num_bytes / unit) if unit > 1 else num_bytes} {name}"
+
+
+def _digits(value: float) -> str:
+    """Return three significant digits, but no decimals from 100 on: a column of a narrow table."""
     return f"{value:,.0f}" if value >= 99.95 else f"{value:.1f}" if value >= 9.995 else f"{value:.2f}"
 
 

@@ -42,7 +42,7 @@ LABELS: Final = {
 }
 _GROUPS: Final = {
     WAITING: (WAITING,),
-    "copy of the batch": ("input",),
+    "batch copy": ("input",),
     "references": ("references",),
     "teacher": ("teacher",),
     "query forward and backward": ("forward", "backward"),

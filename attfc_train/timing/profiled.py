@@ -112,6 +112,7 @@ def step_report(
         step_seconds=times.marked,
         unmarked_step_seconds=times.unmarked,
         marks=times.marks,
+        mark_seconds=times.mark,
         images_per_second=profile.optim.batch_size / sum(seconds.values()),
         ceilings=CeilingRates(
             flops_per_second=ceilings.flops,

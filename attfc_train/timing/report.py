@@ -72,6 +72,8 @@ class StepReport(Frozen):
     """Of the steps without marks, which took turns with the others."""
     marks: int
     """Moments that were taken in a step."""
+    mark_seconds: float
+    """What one of them takes of the host's time."""
     images_per_second: float
     """Queries over step and waiting."""
     ceilings: CeilingRates

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from attfc_train.data.batch import Batch
 from attfc_train.errors import StorageError
 from attfc_train.files import write_atomically
-from attfc_train.phase import observed_by
+from attfc_train.phase import observed_by, phase
 from attfc_train.run.device_memory import forget_peak
 from attfc_train.run.out_of_memory import observed, too_large
 from attfc_train.scratch import scratch
@@ -30,6 +31,8 @@ UNTIMED = 3
 """First steps: kernels are chosen, momentum is born, and the loader's first batches have been waited for."""
 TRACED = 3
 """Steps in a Chrome trace."""
+_PHASES = 500
+"""Empty ones, by which the cost of a mark is measured."""
 
 
 def num_steps(timed: int, is_traced: bool) -> int:
@@ -50,6 +53,8 @@ class StepTimes:
     """Between two steps: until the next batch was there. On a GPU only what it stood still for."""
     marks: int
     """In a step."""
+    mark: Seconds
+    """What one mark takes of the host's time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +92,7 @@ def timed_steps(state: TrainState, batches: Iterator[Batch], steps: int) -> Step
         made.append(_Step(before, begin, end, marks))
         before = end
     _synchronize(state.device)
-    return _means(made)
+    return _means(made, mark_seconds(now))
 
 
 def warm_up(state: TrainState, batches: Iterator[Batch]) -> None:
@@ -140,7 +145,20 @@ def for_trace() -> Iterator[None]:
         raise StorageError(error.rule, error.got, "Free disk space, or choose another --trace FILE.") from error
 
 
-def _means(steps: Sequence[_Step]) -> StepTimes:
+def mark_seconds(now: Callable[[], Stamp]) -> Seconds:
+    """Return what one mark takes of the host's time: of many in empty phases, less as many phases that nobody observes."""
+    taken = []
+    for observer in (nullcontext(), observed_by(PhaseMarks(now))):
+        with observer:
+            since = time.perf_counter()
+            for _ in range(_PHASES):
+                with phase("loss"):
+                    pass
+            taken.append(time.perf_counter() - since)
+    return max(0.0, taken[1] - taken[0]) / (2 * _PHASES)
+
+
+def _means(steps: Sequence[_Step], mark: Seconds) -> StepTimes:
     marked = _usual([(step, step.marks) for step in steps if step.marks is not None], lambda pair: pair[0].seconds)
     unmarked = _usual([step for step in steps if step.marks is None], lambda step: step.seconds)
     phases: dict[str, Seconds] = {}
@@ -153,6 +171,7 @@ def _means(steps: Sequence[_Step]) -> StepTimes:
         unmarked=statistics.fmean(step.seconds for step in unmarked),
         waiting=statistics.fmean(step.before.until(step.begin) for step in steps),  # of all: waits come in bursts
         marks=len(marked[0][1]),
+        mark=mark,
     )
 
 

@@ -93,11 +93,11 @@ def ceilings_line(report: StepReport) -> str:
 
 def marks_line(report: StepReport) -> str:
     """Return what the marks cost, in words."""
-    own = _milliseconds(report.marks * report.mark_seconds)
+    own = _digits(1e6 * report.marks * report.mark_seconds)
     with_marks = _milliseconds(report.step_seconds)
     without = _milliseconds(report.unmarked_step_seconds)
     return (
-        f"marks: {report.marks} a step, {own} ms in all; in turns {report.steps} steps with them took {with_marks} ms each, "
+        f"marks: {report.marks} a step, {own} us in all; in turns {report.steps} steps with them took {with_marks} ms each, "
         f"{report.steps} without {without} ms ({report.marking_overhead:+.1%})"
     )
 

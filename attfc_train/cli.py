@@ -10,7 +10,7 @@ import typer
 
 from attfc_train import data_commands
 from attfc_train.command_line import STYLE, Command, Group, Version, choice, examples, number
-from attfc_train.commands import models, presets, training
+from attfc_train.commands import models, presets, profile_step, training
 from attfc_train.cuda_environment import prepare
 from attfc_train.errors import UsageError
 from attfc_train.exits import known_device, run_and_exit
@@ -30,6 +30,7 @@ app = typer.Typer(
 app.add_typer(data_commands.app, name="data")
 models.add_to(app)
 presets.add_to(app)
+profile_step.add_to(app)
 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.", metavar="DEVICE", parser=known_device)]
 Val = Annotated[

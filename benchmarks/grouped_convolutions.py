@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from math import sqrt
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,10 +23,10 @@ from attfc_planner.gpu.catalog import get_card
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.speed.efficiency import efficiencies
 from attfc_planner.speed.model import step_seconds
-from attfc_planner.trace.history import OpCost
-from attfc_planner.trace.op_costs import CostTally
-from attfc_planner.trace.torch_internals import DispatchMode, fake_tensors, name_of
 from attfc_train.document import Precision
+from attfc_train.timing.counting import Counter
+from attfc_train.timing.op_cost import OpCost
+from attfc_train.timing.torch_internals import fake_tensors
 
 PUBLISHED: tuple[tuple[str, Precision, str, float, str, int, float], ...] = (
     ("v100-16", "fp32", "v100-16", 367.0, "v100-16", 64, 150.05),
@@ -91,24 +90,12 @@ def step_costs(blocks: Sequence[int], width: int, groups: int, batch_size: int, 
         with fake_tensors():
             network = _network(blocks, width, groups)
             images = torch.empty(batch_size, 3, 224, 224)
-            with Tallied() as tallied:
+            tallied = Counter()
+            with tallied:
                 network(images).sum().backward()
     finally:
         torch.set_default_dtype(former)
     return [cost for cost in tallied.tally.costs() if cost.kind != "other"]
-
-
-class Tallied(DispatchMode):
-    """Tallies every operator."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.tally = CostTally()
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        self.tally.add(func, name_of(func), args, kwargs or {}, result)
-        return result
 
 
 def _network(blocks: Sequence[int], width: int, groups: int) -> nn.Sequential:

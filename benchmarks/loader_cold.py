@@ -79,7 +79,7 @@ def load_rate(dataset: FaceDataset, num_references: int, first_step: int, second
         if time.perf_counter() - since > seconds:
             break
     elapsed = time.perf_counter() - since
-    batches.close()  # type: ignore[attr-defined]  # a generator
+    batches.close()
     return images / elapsed
 
 

@@ -23,11 +23,11 @@ from attfc_planner.memory.model import MemoryModel
 from attfc_planner.plan.request import choose_precision
 from attfc_planner.speed.efficiency import calibrated_efficiencies
 from attfc_planner.speed.model import step_seconds
-from attfc_planner.trace.history import OpCost
 from attfc_train.document import Precision
 from attfc_train.errors import DeviceMemoryError, UsageError
 from attfc_train.profile.prediction import MemoryPrediction
 from attfc_train.profile.profile import TrainProfile
+from attfc_train.timing.op_cost import OpCost
 from attfc_train.units import Bytes, format_bytes
 
 LEAST_RUNS = 3

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.speed.efficiency import Range, calibrated_efficiencies, efficiencies
 from attfc_planner.speed.model import step_seconds
-from attfc_planner.trace.history import OpCost
 from attfc_train.document import Precision
+from attfc_train.timing.op_cost import OpCost
 
 NOISE = 0.1
 """Relative error of a measured step time, the model's own included: less would trust few runs too much."""

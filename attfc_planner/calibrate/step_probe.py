@@ -43,7 +43,7 @@ def measure(profile: TrainProfile, device: torch.device, *, steps: int, evaluate
     claim_segments(device)
     prepare_device(device, profile.run.precision)
     state = build(profile, device)
-    batch = _batch(profile, device)
+    batch = Batch.random(profile, device)
     seconds = []
     for step in range(steps + UNTIMED):
         if step == 1:
@@ -55,15 +55,6 @@ def measure(profile: TrainProfile, device: torch.device, *, steps: int, evaluate
         _evaluate(state, batch)
         train_step(state, batch)  # as after every evaluation but the last
     return {"seconds": seconds[UNTIMED:], **_memory(device, base, held_before)}
-
-
-def _batch(profile: TrainProfile, device: torch.device) -> Batch:
-    """Return random images in the host's memory, as the loader does: every step copies them to the device."""
-    batch = Batch.example(profile, torch.device("cpu"))
-    batch.query.random_(0, 256)
-    batch.references.random_(0, 256)
-    tensors = (batch.query, batch.references, batch.flips, batch.labels)
-    return Batch(*(tensor.pin_memory() for tensor in tensors)) if device.type == "cuda" else batch
 
 
 def _evaluate(state: TrainState, batch: Batch) -> None:

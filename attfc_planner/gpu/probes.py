@@ -12,21 +12,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
-from collections.abc import Callable
 
 import torch
 
 from attfc_planner.gpu.measurement_cache import EXPANDABLE
 from attfc_train.document import Precision
 from attfc_train.run.segments import claim_segments, has_expandable_segments
+from attfc_train.timing.ceilings import copy_rate, matmul_rate
 
 DTYPES: dict[str, tuple[Precision, torch.dtype]] = {
     "fp32_flops": ("fp32", torch.float32),
     "bf16_flops": ("bf16", torch.bfloat16),
     "fp16_flops": ("fp16", torch.float16),
 }
-SECONDS_PER_PROBE = 0.3
 
 
 def probe(device: torch.device, precisions: tuple[Precision, ...]) -> dict[str, float]:
@@ -37,10 +35,10 @@ def probe(device: torch.device, precisions: tuple[Precision, ...]) -> dict[str, 
         precisions: those whose matrix-product rate is wanted.
     """
     claim_segments(device)  # where the driver has no expandable segments, nothing else could be measured
-    rates = {field: _matmul_rate(device, dtype) for field, (name, dtype) in DTYPES.items() if name in precisions}
-    rates["memory_bandwidth_bytes_per_second"] = _copy_rate(device, device)
+    rates = {field: matmul_rate(device, dtype) for field, (name, dtype) in DTYPES.items() if name in precisions}
+    rates["memory_bandwidth_bytes_per_second"] = copy_rate(device, device)
     if device.type == "cuda":
-        rates["pcie_bytes_per_second"] = _copy_rate(torch.device("cpu"), device)
+        rates["pcie_bytes_per_second"] = copy_rate(torch.device("cpu"), device)
         rates["capacity_bytes"] = torch.cuda.mem_get_info(device)[1]
         rates[EXPANDABLE] = float(_is_expandable(device))
     return rates
@@ -49,42 +47,6 @@ def probe(device: torch.device, precisions: tuple[Precision, ...]) -> dict[str, 
 def _is_expandable(device: torch.device) -> bool:
     held = torch.empty(1, device=device)  # something must be allocated
     return held.is_cuda and has_expandable_segments()
-
-
-def _matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Return FLOP/s of a square matrix product that is large enough to fill the device: 2 n^3 FLOP, n^2 sums of n products."""
-    size = 8192 if device.type == "cuda" else 1024
-    left = torch.randn(size, size, device=device).to(dtype)
-    out = torch.empty_like(left)
-    return 2 * size**3 / _best_seconds(lambda: torch.mm(left, left, out=out), device)
-
-
-def _copy_rate(source: torch.device, target: torch.device) -> float:
-    """Return bytes/s of a 128 MiB copy; a copy inside one device counts twice, once read and once written."""
-    num_bytes = 128 * 1024**2
-    pinned = source != target
-    data = torch.empty(num_bytes, dtype=torch.uint8, device=source, pin_memory=pinned).fill_(1)
-    out = torch.empty(num_bytes, dtype=torch.uint8, device=target)
-    return (1 if pinned else 2) * num_bytes / _best_seconds(lambda: out.copy_(data, non_blocking=True), target)
-
-
-def _best_seconds(work: Callable[[], object], device: torch.device) -> float:
-    """Return the shortest of the repetitions that fit into `SECONDS_PER_PROBE`, after two that do not count."""
-    best = float("inf")
-    end = 0.0
-    for repetition in range(10_000):
-        start = time.perf_counter()
-        work()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        now = time.perf_counter()
-        if repetition < 2:
-            end = now + SECONDS_PER_PROBE
-            continue
-        best = min(best, now - start)
-        if now > end:
-            break
-    return best
 
 
 def main() -> None:

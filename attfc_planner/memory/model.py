@@ -28,11 +28,12 @@ from attfc_planner.memory.overheads import (
     unseen_terms,
 )
 from attfc_planner.memory.run import Run, run_of
-from attfc_planner.trace.history import CATEGORIES, CUBLAS_WORKSPACE, OpCost, Trace
+from attfc_planner.trace.history import CATEGORIES, CUBLAS_WORKSPACE, Trace
 from attfc_planner.trace.store import Traces
 from attfc_train.cuda_environment import NATIVE_ALLOCATOR, PLANNED_ALLOCATOR
 from attfc_train.profile.prediction import FRAGMENTATION, MemoryPrediction, MemoryTerm
 from attfc_train.profile.profile import TrainProfile
+from attfc_train.timing.op_cost import OpCost
 from attfc_train.units import Bytes
 
 WORKSPACE = "convolution workspace"

@@ -13,9 +13,9 @@ from typing import TypeAlias
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.memory.model import MemoryModel
 from attfc_planner.memory.overheads import cublas_workspace
-from attfc_planner.trace.history import OpCost
 from attfc_train.profile.prediction import FRAGMENTATION, MemoryPrediction
 from attfc_train.profile.profile import TrainProfile
+from attfc_train.timing.op_cost import OpCost
 from attfc_train.units import Bytes
 
 _ENDLESS: Bytes = 1 << 56

@@ -24,7 +24,7 @@ from attfc_planner.search.study import SearchResult, common_front, pareto_front,
 from attfc_planner.search.summary import figures, summarised
 from attfc_planner.search.verdict import verdict
 from attfc_planner.speed.model import hours_per_epoch
-from attfc_train.profile.prediction import Interval, Prediction, Provenance, SeveralGpus
+from attfc_train.profile.prediction import Interval, PhaseSeconds, Prediction, Provenance, SeveralGpus
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.profile.search_summary import SearchSummary
 from attfc_train.units import Bytes
@@ -197,6 +197,7 @@ def expected(
         hours_per_epoch=hours_per_epoch(images_per_second, request.num_images),
         hours=hours_per_epoch(images_per_second, num_seen),
         limited_by=chosen.speed.limited_by,
+        phases=tuple(PhaseSeconds(phase=term.name, low=term.fast, high=term.slow) for term in chosen.speed.phases),
         loading=chosen.speed.loading.to_save(),
         accuracy=accuracy,
         bytes_per_identity=bytes_per_identity,

@@ -12,9 +12,9 @@ from attfc_planner.search.candidates import Candidate, MemoryEstimator
 from attfc_planner.speed.communication import communication
 from attfc_planner.speed.efficiency import Range
 from attfc_planner.speed.model import efficiencies_of, predict_speed, step_seconds
-from attfc_planner.trace.history import OpCost
 from attfc_train.profile.prediction import Interval, SeveralGpus
 from attfc_train.profile.profile import MAX_ACCUMULATION, MAX_GPUS, TrainProfile
+from attfc_train.timing.op_cost import OpCost
 
 GPUS_PER_MACHINE = 8
 """Beyond as many, further GPUs are taken to be in another machine."""

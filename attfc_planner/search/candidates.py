@@ -12,11 +12,11 @@ from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.knobs.space import Setting, knobs_of, with_head
 from attfc_planner.speed.loading import STATED, DecodeRate
 from attfc_planner.speed.model import SpeedPrediction, hours_per_epoch, predict_speed
-from attfc_planner.trace.history import OpCost
 from attfc_train.document import Value
 from attfc_train.heads.settings import HeadSettings
 from attfc_train.profile.prediction import Interval, MemoryPrediction
 from attfc_train.profile.profile import TrainProfile
+from attfc_train.timing.op_cost import OpCost
 from attfc_train.units import Bytes
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from attfc_planner.gpu.links import LEAST_SECONDS, Links
 from attfc_planner.speed.efficiency import Range
-from attfc_planner.trace.history import OpCost
+from attfc_train.timing.op_cost import OpCost
 
 _GRADIENT_PHASE = "update"
 

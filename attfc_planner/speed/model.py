@@ -9,10 +9,12 @@ calibration on the device found with the error that it had, so the result is an 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from attfc_planner.gpu.calibration import Calibration
 from attfc_planner.gpu.links import Links
@@ -20,10 +22,10 @@ from attfc_planner.gpu.profile import TENSOR_FIELD, GpuProfile
 from attfc_planner.speed.communication import communication
 from attfc_planner.speed.efficiency import Efficiencies, Range, calibrated_efficiencies, efficiencies
 from attfc_planner.speed.loading import STATED, DecodeRate, LoadingSpeed, decoding_words, loading_speed
-from attfc_planner.trace.history import OpCost
 from attfc_train.document import Precision
 from attfc_train.profile.prediction import Interval
 from attfc_train.profile.profile import TrainProfile
+from attfc_train.timing.op_cost import OpCost
 from attfc_train.units import Bytes
 
 _GROUP_OF_PHASE = {
@@ -61,6 +63,8 @@ class SpeedPrediction:
     limited_by: str
     loading: LoadingSpeed
     """What the host decodes; `images_per_second` is never more."""
+    phases: tuple[SpeedTerm, ...] = ()
+    """The step's phases (`attfc_train.phase`), the copy of the batch in ``input``, and of several GPUs the exchanges."""
 
     def with_steps(self, rate: float, source: str) -> SpeedPrediction:
         """Return the speed with steps that were measured without loading data, which a training does too."""
@@ -88,15 +92,18 @@ def predict_speed(
     calibration = calibration_for(gpu, profile.run.precision)
     table = efficiencies_of(gpu, profile.run.precision)
     costs = tuple(costs)
-    step, terms = step_seconds(costs, gpu, profile.run.precision, table)
+    priced = _priced(costs, gpu, profile.run.precision, table)
+    step, terms = _step(priced, gpu, table)
+    transfer = _transfer(profile, gpu)
+    phases = _phase_terms(priced, gpu, table, transfer)
     machines = 1
     if profile.run.gpus > 1:
         links = gpu.links_among(profile.run.gpus)
         step, terms = _exchanging(step, terms, costs, links)
+        phases = (*phases, terms[-1])
         machines = links.nodes
     # images/s = B / max(step, copy, decoding), at the slow ends and at the fast ends; on a CPU the sum takes max's place.
     batch_size = profile.optim.batch_size / machines  # each machine decodes for its own GPUs
-    transfer = _transfer(profile, gpu)
     unfed = Range(batch_size / max(step.slow, transfer.slow), batch_size / max(step.fast, transfer.fast))
     loading = loading_speed(profile, gpu, decoding, unfed)
     low, high = (machines * loading.trained(*ends) for ends in _ends(unfed, loading.fed))
@@ -105,7 +112,7 @@ def predict_speed(
     )
     rate = Interval(low=_rounded(low), high=_rounded(high), source=source)
     limit = loading.words if loading.is_limit else _limit(step, transfer, terms)
-    return SpeedPrediction(rate, limit, loading)
+    return SpeedPrediction(rate, limit, loading, phases)
 
 
 def calibration_for(gpu: GpuProfile, precision: Precision) -> Calibration | None:
@@ -125,8 +132,12 @@ def step_seconds(
     costs: Iterable[OpCost], gpu: GpuProfile, precision: Precision, table: Efficiencies
 ) -> tuple[SpeedTerm, tuple[SpeedTerm, ...]]:
     """Return the time of one train step on a batch that is on the device already, and the parts that it consists of."""
-    terms, launches = _step_terms(costs, gpu, precision, table)
-    return _whole_step(terms, launches, gpu, table), terms
+    return _step(_priced(tuple(costs), gpu, precision, table), gpu, table)
+
+
+def _step(priced: _Priced, gpu: GpuProfile, table: Efficiencies) -> tuple[SpeedTerm, tuple[SpeedTerm, ...]]:
+    terms = _terms([_GROUP_OF_PHASE.get(phase, "input") for phase in priced.phases], priced)
+    return _whole_step(terms, int(priced.launches.sum()), gpu, table), terms
 
 
 def _exchanging(
@@ -147,28 +158,68 @@ def hours_per_epoch(images_per_second: Interval, num_images: int | None) -> Inte
     return Interval(low=low, high=high, source=f"{num_images:,} images / images per second")
 
 
-def _step_terms(
-    costs: Iterable[OpCost], gpu: GpuProfile, precision: Precision, table: Efficiencies
-) -> tuple[tuple[SpeedTerm, ...], int]:
-    """Return device seconds by part of the step and bound, and the number of operators."""
+class _Priced(NamedTuple):
+    """N operators with the time that each takes on the device."""
+
+    phases: list[str]
+    seconds: NDArray[np.float64]
+    """[N, 2], at the slow end and at the fast one."""
+    is_arithmetic: list[bool]
+    """Whether it takes longer to compute than to read and write."""
+    launches: NDArray[np.int64]
+    """[N], its calls."""
+
+
+def _priced(costs: tuple[OpCost, ...], gpu: GpuProfile, precision: Precision, table: Efficiencies) -> _Priced:
+    """Return the operators' device seconds."""
     # Roofline: an operator takes max(FLOPs / (ceiling * share), bytes / (bandwidth * share)) seconds, at the slow end and at
     # the fast one. All operators at once: rows are operators, columns the two ends.
     costs = tuple(cost for cost in costs if cost.kind != "exchange")
     if not costs:
-        return (), 0
+        return _Priced([], np.zeros((0, 2)), [], np.zeros(0, np.int64))
     by_kind = _rates(costs, gpu, precision, table)
     rates = np.array([by_kind[cost.kind] for cost in costs])
     flops, moved, launches = (np.array(column) for column in zip(*map(_counted, costs), strict=True))
     work = flops[:, None] / rates[:, :2]
     traffic = moved[:, None] / rates[:, 2:]
-    seconds = np.maximum(work, traffic)
     is_arithmetic = work.sum(axis=1) > traffic.sum(axis=1)
-    names = [_GROUP_OF_PHASE.get(cost.phase, "input") for cost in costs]
-    bounds = ("arithmetic" if each else "memory bandwidth" for each in is_arithmetic.tolist())
+    return _Priced([cost.phase for cost in costs], np.maximum(work, traffic), is_arithmetic.tolist(), launches)
+
+
+def _terms(names: Sequence[str], priced: _Priced) -> tuple[SpeedTerm, ...]:
+    """Return device seconds by name and bound.
+
+    Args:
+        names: [N], the part that each operator belongs to.
+    """
+    bounds = ("arithmetic" if each else "memory bandwidth" for each in priced.is_arithmetic)
     place: dict[tuple[str, str], int] = {}
     places = [place.setdefault(part, len(place)) for part in zip(names, bounds, strict=True)]
-    slow, fast = (np.bincount(places, weights=seconds[:, end]).tolist() for end in (0, 1))
-    return tuple(SpeedTerm(*part, slow[i], fast[i]) for part, i in place.items()), int(launches.sum())
+    if not place:
+        return ()
+    slow, fast = (np.bincount(places, weights=priced.seconds[:, end]).tolist() for end in (0, 1))
+    return tuple(SpeedTerm(*part, slow[i], fast[i]) for part, i in place.items())
+
+
+def _phase_terms(priced: _Priced, gpu: GpuProfile, table: Efficiencies, transfer: SpeedTerm) -> tuple[SpeedTerm, ...]:
+    """Return the seconds of each phase; all together they are the step's, and the copy's of the batch."""
+    names = list(dict.fromkeys(priced.phases))
+    place = {name: number for number, name in enumerate(names)}
+    places = [place[name] for name in priced.phases]
+    calls = np.bincount(places, weights=priced.launches) if places else np.zeros(0)
+    ends = []
+    for end, launch in enumerate((table.launch_seconds.low, table.launch_seconds.high)):
+        device = np.bincount(places, weights=priced.seconds[:, end]) if places else np.zeros(0)
+        host = calls * launch
+        # As the whole step: on a CPU both add up; on a GPU the longer of the two decides, for all phases alike.
+        whole = device + host if gpu.kind == "cpu" else max(device, host, key=lambda each: float(each.sum()))
+        ends.append(whole.tolist())
+    copied = {"input": transfer}
+    none = SpeedTerm("", "", 0.0, 0.0)
+    return tuple(
+        SpeedTerm(name, "", slow + copied.get(name, none).slow, fast + copied.get(name, none).fast)
+        for name, slow, fast in zip(names, *ends, strict=True)
+    )
 
 
 def _counted(cost: OpCost) -> tuple[float, float, int]:

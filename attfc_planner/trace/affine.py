@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 
 from attfc_planner.trace import align
 from attfc_planner.trace.align import Floats, Integers, NotAffine
-from attfc_planner.trace.history import OpCost, Trace
+from attfc_planner.trace.history import Trace
 from attfc_planner.trace.record import record
 from attfc_planner.trace.structure import Knobs, head_structure_of, knobs_of, with_knobs
 from attfc_train.heads.partial_fc.settings import grid
 from attfc_train.profile.profile import TrainProfile
+from attfc_train.timing.op_cost import OpCost
 
 SMALL = 22
 LARGE = 34

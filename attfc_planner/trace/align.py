@@ -12,7 +12,8 @@ from difflib import SequenceMatcher
 import numpy as np
 from numpy.typing import NDArray
 
-from attfc_planner.trace.history import OpCost, Trace
+from attfc_planner.trace.history import Trace
+from attfc_train.timing.op_cost import OpCost
 
 Integers = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -22,10 +22,11 @@ import attfc_train
 from attfc_planner.gpu.versions import installed_version
 from attfc_planner.trace.affine import AffineTrace, HeadModel
 from attfc_planner.trace.evaluation import EvaluationModel
-from attfc_planner.trace.history import HeadBytes, OpCost, Trace
+from attfc_planner.trace.history import HeadBytes, Trace
 from attfc_train.cache_folder import read_kept, write_kept
 from attfc_train.errors import StorageError
 from attfc_train.profile.profile import TrainProfile
+from attfc_train.timing.op_cost import OpCost
 
 _FORMAT = 1
 

@@ -7,14 +7,11 @@ This module holds the data and imports no torch, so that a plan whose traces are
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-OpKind: TypeAlias = Literal[
-    "conv", "grouped", "depthwise", "matmul", "norm", "elementwise", "optimizer", "loss", "other", "exchange"
-]
+from attfc_train.timing.op_cost import OpCost
 
 CUBLAS_WORKSPACE = "workspace"
 
@@ -35,20 +32,6 @@ CATEGORIES = (
 )
 """Whose bytes a storage holds; ``setup`` is what only the construction needs, ``embeddings`` what an
 evaluation collects until its last batch, ``workspace`` cuBLAS's (`attfc_planner.memory.run`)."""
-
-
-@dataclass(frozen=True, slots=True)
-class OpCost:
-    """One operator in one phase of the step, summed over its calls."""
-
-    name: str
-    kind: OpKind
-    phase: str
-    flops: int
-    """Multiply-adds count twice; only those of convolutions and matrix products."""
-    bytes_read_written: int
-    """Every tensor that goes in or comes out, once; of an ``exchange`` between processes its whole buffer."""
-    count: int
 
 
 @dataclass(frozen=True, slots=True)

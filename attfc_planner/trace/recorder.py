@@ -17,12 +17,11 @@ from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from attfc_planner.trace.fake_results import FakeResults
 from attfc_planner.trace.history import Trace
 from attfc_planner.trace.no_gc import no_collection
-from attfc_planner.trace.op_costs import CostTally, is_own_kernel
 from attfc_planner.trace.ranks import silent, traced_ranks
 from attfc_planner.trace.torch_internals import (
     DispatchMode,
@@ -41,10 +40,11 @@ from attfc_train.data.batch import Batch
 from attfc_train.evaluate.embed import embed_batches
 from attfc_train.phase import current_phase
 from attfc_train.profile.profile import TrainProfile
-from attfc_train.profile.teacher import FOREIGN
 from attfc_train.step.build import build
 from attfc_train.step.state import TrainState
 from attfc_train.step.step import train_step
+from attfc_train.timing.counting import foreign_teacher
+from attfc_train.timing.op_costs import CostTally, has_cost, is_own_kernel
 
 State = TypeVar("State")
 
@@ -86,9 +86,8 @@ class _Traits(NamedTuple):
         makes_storage = fresh or name == "lift_fresh"
         only_new = all(news) and fresh and name != "lift_fresh"
         is_view = func.is_view and not is_composite(func)
-        costs = not question and not func.is_view
         writes = in_place and not makes_storage
-        return cls(name, bool(news), makes_storage, only_new, is_view, writes, fills_out(func), costs)
+        return cls(name, bool(news), makes_storage, only_new, is_view, writes, fills_out(func), has_cost(func))
 
 
 class Recorder(DispatchMode):
@@ -276,18 +275,9 @@ def record_steps(profile: TrainProfile, batches: Sequence[TrainProfile], device:
 
 def _built(profile: TrainProfile, recorder: Recorder, device: torch.device) -> TrainState:
     ranks = traced_ranks(profile.run.gpus, recorder.exchanged)
-    state = build(profile, device, ranks, teacher=_foreign_teacher(profile, device))
+    state = build(profile, device, ranks, teacher=foreign_teacher(profile, device))
     _tag_state(recorder, state)
     return state
-
-
-def _foreign_teacher(profile: TrainProfile, device: torch.device) -> nn.Module | None:
-    """Return the network of a teacher that only its file knows, without values; None for all others, which `build` knows."""
-    if profile.teacher.backbone != FOREIGN:
-        return None
-    from attfc_train.export.teacher import empty_network  # needs the extra 'export'
-
-    return empty_network(profile.teacher, device)
 
 
 def _trained(example: TrainProfile, recorder: Recorder, state: TrainState, device: torch.device) -> None:

@@ -18,10 +18,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attfc_planner.trace.affine import COST_TERMS, SIZE_TERMS, AffineTrace
-from attfc_planner.trace.history import OpCost, Trace
+from attfc_planner.trace.history import Trace
 from attfc_planner.trace.structure import Knobs, head_structure_of, knobs_of
 from attfc_train.document import STORAGES
 from attfc_train.profile.profile import TrainProfile
+from attfc_train.timing.op_cost import OpCost
 
 _WHOLE = ("input", "momentum", "update", "enqueue")
 """Phases of the step that happen once, whatever the parts."""

@@ -10,7 +10,7 @@ from attfc_planner.trace.affine import BASE, AffineTrace, HeadModel, with_other_
 from attfc_planner.trace.align import NotAffine
 from attfc_planner.trace.disk_cache import Stored, TraceCache
 from attfc_planner.trace.evaluation import EvaluationModel, evaluation_structure, traced_evaluation
-from attfc_planner.trace.history import HeadBytes, OpCost, Trace
+from attfc_planner.trace.history import HeadBytes, Trace
 from attfc_planner.trace.jobs import Job, JobKind
 from attfc_planner.trace.progress import expecting
 from attfc_planner.trace.scaled import scaled_costs, scaled_trace, stand_in
@@ -18,6 +18,7 @@ from attfc_planner.trace.structure import head_structure, is_direct, knobs_of, s
 from attfc_planner.trace.workers import results
 from attfc_train.cache_folder import cache_folder
 from attfc_train.profile.profile import DataSettings, ModelSettings, OptimSettings, RunSettings, TrainProfile
+from attfc_train.timing.op_cost import OpCost
 
 
 class Traces:

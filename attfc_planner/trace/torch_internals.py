@@ -9,13 +9,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 import torch._dynamo  # FakeTensorMode imports it when it is first used: seconds, better spent once before workers are forked
-from torch._ops import OpOverload
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, in_kernel_invocation_manager
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from attfc_train.timing.torch_internals import DispatchMode, Operator, fake_tensors, name_of
 
 __all__ = [
     "DispatchMode",
@@ -34,9 +34,6 @@ __all__ = [
     "storage_key",
 ]
 
-Operator: TypeAlias = "OpOverload[Any, Any]"
-"""An operator with its overload chosen, such as ``aten.add.Tensor``; its `namespace`, `tags` and `is_view` are used too."""
-
 storage_key: Callable[[torch.UntypedStorage], int] = attrgetter("_cdata")
 """Address of a storage in C++: the same for all tensors that share it, unlike that of every other living storage."""
 
@@ -49,19 +46,6 @@ constant_of: Callable[[FakeTensor], torch.Tensor | None] = attrgetter("constant"
 
 in_kernel = in_kernel_invocation_manager
 """``with in_kernel(mode)``: operators see fake tensors as the ``meta`` tensors they are, and no mode sees the operators."""
-
-
-def fake_tensors() -> FakeTensorMode:
-    """Return a mode in which all tensors are fake, and an operator without a shape rule is an error.
-
-    With fallback kernels, torch's default, such an operator would really be computed, on zeros.
-    """
-    return FakeTensorMode(allow_fallback_kernels=False)
-
-
-def name_of(func: Operator) -> str:
-    """Return an operator's name without its overload: ``aten::add.Tensor -> add``."""
-    return func._schema.name.removeprefix("aten::")
 
 
 def results_are_new(func: Operator) -> tuple[bool, ...]:
@@ -111,15 +95,3 @@ _OWN_HOLDERS = (4, 3, 2)
 """References to a gradient that only autograd holds while a mode is asked: to the tensor in C++ (autograd, its call, the
 operator's, Python's object), to Python's object (the tensor, the arguments, the count), to the storage (the tensor, Python's
 object)."""
-
-
-class DispatchMode(TorchDispatchMode):
-    """A mode whose ``__torch_dispatch__`` sees every operator below autograd."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch gives it no types
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        """Keep torch from wrapping ``__torch_dispatch__`` in a guard against compilation, as costly as the recorder itself."""
-        return False

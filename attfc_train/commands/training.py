@@ -98,7 +98,7 @@ def _train(source: Source, given: Sequence[str], process: ProcessOptions, crew: 
         return
     if source.extend is not None:
         raise UsageError("--extend needs a run to continue", "no --resume", "Add --resume RUN, or set run.epochs.")
-    profile = _loaded(source)
+    profile = loaded(source)
     if source.init is not None:
         must_exist([source.init], "--init")
 
@@ -126,7 +126,12 @@ def _resume(folder: Path, source: Source, given: Sequence[str], process: Process
     run.resume(_run_options(folder, process, crew), source.assignments, source.extend, open_teacher)
 
 
-def _loaded(source: Source) -> TrainProfile:
+def loaded(source: Source) -> TrainProfile:
+    """Return the checked profile or preset of the options, with their assignments.
+
+    Raises:
+        UsageError, ProfileError: it cannot be read, or breaks a rule.
+    """
     from attfc_train.profile.file import load_preset, load_profile, with_overrides
 
     if source.preset is not None:

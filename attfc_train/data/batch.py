@@ -46,6 +46,15 @@ class Batch:
             labels=torch.arange(batch_size, dtype=torch.int64, device=device) % profile.num_ids,
         )
 
+    @classmethod
+    def random(cls, profile: TrainProfile, device: torch.device) -> Batch:
+        """Return random images in the host's memory, from where every step copies them to `device`, as the loader's."""
+        batch = cls.example(profile, torch.device("cpu"))
+        batch.query.random_(0, 256)
+        batch.references.random_(0, 256)
+        tensors = (batch.query, batch.references, batch.flips, batch.labels)
+        return cls(*(tensor.pin_memory() for tensor in tensors)) if device.type == "cuda" else batch
+
     def to(self, device: torch.device) -> Batch:
         """Return the batch on `device`; the copy overlaps with the host's work where the batch is pinned."""
         tensors = (self.query, self.references, self.flips, self.labels)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -169,7 +169,7 @@ class AttentionLoader:
         """Return where the queries of a step are, for reports."""
         return [self._dataset.locate(position) for position in self._sampler.draw_step(step).query.tolist()]
 
-    def batches(self, first_step: int, last_step: int) -> Iterator[Batch]:
+    def batches(self, first_step: int, last_step: int) -> Generator[Batch, None, None]:
         """Yield the batches of steps `first_step` .. ``last_step - 1``, in order.
 
         Closing the iterator, or an exception in it, ends its threads before it returns, unless one hangs in a read.

@@ -112,7 +112,7 @@ def _validated(document: Any, where: str) -> TrainProfile:
         raise ProfileError(f"'{where}' must hold text that UTF-8 can express", got, "Rename what it names.") from error
 
 
-def resolve_profile(profile: TrainProfile, num_ids: int, num_images: int) -> TrainProfile:
+def resolve_profile(profile: TrainProfile, num_ids: int, num_images: int | None) -> TrainProfile:
     """Return `profile` with the numbers of the data set (see `TrainProfile.resolve`).
 
     Raises:
@@ -121,7 +121,8 @@ def resolve_profile(profile: TrainProfile, num_ids: int, num_images: int) -> Tra
     try:
         return profile.resolve(num_ids, num_images)
     except (ValidationError, OverflowError) as error:
-        rule = f"the profile must fit the data set's {num_ids} identities and {num_images} images"
+        images = "" if num_images is None else f" and {num_images} images"
+        rule = f"the profile must fit the data set's {num_ids} identities{images}"
         problem = _first_problem(error) if isinstance(error, ValidationError) else f"{profile.run.epochs:g} epochs"
         raise ProfileError(rule, problem, "Correct it, or use --set.") from error
 

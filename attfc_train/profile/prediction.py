@@ -134,6 +134,14 @@ class SeveralGpus(Frozen):
     """Where more GPUs stop helping, in a line."""
 
 
+class PhaseSeconds(Frozen):
+    """What one phase of a step (`attfc_train.phase`) takes, for ``attfc-train profile-step`` to compare with."""
+
+    phase: str = Field(max_length=40)
+    low: float = Field(ge=0)
+    high: float = Field(ge=0)
+
+
 class Prediction(Frozen):
     """What the planner expects of the run."""
 
@@ -142,6 +150,8 @@ class Prediction(Frozen):
     hours_per_epoch: Interval | None
     """None where the number of images is not known."""
     limited_by: str
+    phases: tuple[PhaseSeconds, ...] = Field((), max_length=40)
+    """Of a step, in its order; empty where an older attfc did not say."""
     loading: Loading | None = None
     """None where an older attfc did not say."""
     hours: Interval | None = None

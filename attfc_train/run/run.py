@@ -257,7 +257,7 @@ def _train(
     with log:
         _record_start(log, state, dataset, options)
         _introduce(log, state, dataset, evaluator, options)
-        loader = _loader(profile, dataset, options, card)
+        loader = new_loader(profile, dataset, options.device, options.ranks, card)
         replaced = options.ranks.told(replaced_before(read_log(options.folder)) if first else 0)
         loader.go_on(state.step, options.ranks.shard(replaced).num)
         policies = options.on_oom, best_accuracy, options.on_collapse
@@ -299,9 +299,16 @@ def _record_start(log: RunLog, state: TrainState, dataset: FaceDataset, options:
         )
 
 
-def _loader(profile: TrainProfile, dataset: FaceDataset, options: RunOptions, card: Card | None) -> AttentionLoader:
+def new_loader(
+    profile: TrainProfile, dataset: FaceDataset, device: torch.device, ranks: Ranks, card: Card | None
+) -> AttentionLoader:
+    """Return the loader of a resolved profile.
+
+    Args:
+        ranks: of which each loads its share.
+        card: decodes the images where ``data.device`` is ``cuda``.
+    """
     data = profile.data
-    ranks = options.ranks
     sampler = _sampler(profile, dataset.index)
     return AttentionLoader(
         dataset,
@@ -311,7 +318,7 @@ def _loader(profile: TrainProfile, dataset: FaceDataset, options: RunOptions, ca
         prefetch_batches=data.prefetch_batches,
         cache_bytes=data.cache_bytes,
         max_corrupt_share=data.max_corrupt_share,
-        pin_memory=options.device.type == "cuda",
+        pin_memory=device.type == "cuda",
         card=card,
     )
 

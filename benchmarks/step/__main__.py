@@ -6,24 +6,37 @@
 Both ways make the published method's step in fp32 with the same weights, centers and images, and their first losses must agree
 before anything is timed. Each is a process of its own; they take turns, a step each, so that what disturbs the machine disturbs
 both. Memory is what steps add to the process's peak once its libraries are loaded: weights, container, images, activations.
+
+Then the phases of our step are timed beside their FLOPs, their bytes and the machine's ceilings, as
+``attfc-train profile-step`` does.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+from itertools import cycle
+from pathlib import Path
 from typing import Any, Final
 
 import torch
 
+from attfc_train.commands.profile_step_screen import show_report
+from attfc_train.screen import Screen
+from attfc_train.timing.ceilings import measured_ceilings
+from attfc_train.timing.counting import counted_step
+from attfc_train.timing.profiled import step_report
+from attfc_train.timing.report import StepReport
+from attfc_train.timing.steps import timed_steps, traced_steps
 from benchmarks.provenance import provenance, quantiles, save
 from benchmarks.step.served import ended, served
-from benchmarks.step.sides import Case
+from benchmarks.step.sides import Case, our_run
 
 CASES: Final = (Case("tiny", 64, 128, 60_000), Case("mbf", 112, 16, 60_000), Case("r18", 112, 16, 60_000))
 LARGEST_DIFFERENCE: Final = 1e-3
 """Relative, between the first losses: fp32 sums of 60,000 terms in another order, at scale 64."""
 _QUICK: Final = 3
+_CPU: Final = torch.device("cpu")
 
 
 def main() -> None:
@@ -32,11 +45,16 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=9, help="timed steps of each way")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--quick", action="store_true", help=f"one case, {_QUICK} steps, no result file")
+    parser.add_argument("--trace", type=Path, help="Chrome trace of our step, of the last case")
     options = parser.parse_args()
+    steps = _QUICK if options.quick else options.steps
     rows = []
     for case in CASES[:1] if options.quick else CASES:
-        rows.append(compared(case, _QUICK if options.quick else options.steps, options.threads))
-        print(json.dumps(rows[-1], indent=2), flush=True)
+        row = compared(case, steps, options.threads)
+        print(json.dumps(row, indent=2), flush=True)
+        report = profiled(case, steps, options.threads, options.trace)
+        show_report(report, Screen())
+        rows.append({**row, "phases": report.model_dump(mode="json")})
     if not options.quick:
         document = {"rows": rows, "provenance": {**provenance(), "threads": options.threads}}
         print(save("step_cpu.json", json.dumps(document, indent=2) + "\n"))
@@ -68,6 +86,23 @@ def compared(case: Case, steps: int, threads: int) -> dict[str, Any]:
         "memory_bytes": memory,
         "share_of_memory": memory["ours"] / memory["released"],
     }
+
+
+def profiled(case: Case, steps: int, threads: int, trace: Path | None = None) -> StepReport:
+    """Return where the time of our step goes, measured in this process.
+
+    Args:
+        trace: receives a Chrome trace.
+    """
+    torch.set_num_threads(threads)
+    ceilings = measured_ceilings(_CPU, case.profile().run.precision)
+    state, batches = our_run(case)
+    turns = cycle(batches)
+    times = timed_steps(state, turns, steps)
+    if trace is not None:
+        traced_steps(state, turns, trace)
+    ceilings = ceilings.or_better(measured_ceilings(_CPU, case.profile().run.precision))
+    return step_report(case.profile(), _CPU, steps, times, counted_step(case.profile()), ceilings)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from attfc_train.data.batch import Batch, normalised
 from attfc_train.profile.file import load_preset
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.step.build import build
+from attfc_train.step.state import TrainState
 from attfc_train.step.step import train_step
 from benchmarks.step.released import ReleasedStep
 
@@ -58,12 +59,17 @@ Step = Callable[[], Tensor]
 """Makes one step on the next batch; returns the loss."""
 
 
-def ours(case: Case) -> Step:
-    """Return this project's `train_step`."""
+def our_run(case: Case) -> tuple[TrainState, list[Batch]]:
+    """Return the state of a training with this project's `train_step`, and batches that take turns."""
     profile = case.profile()
     state = build(profile, _CPU)
     state.head.container.slots.values.copy_(_centers(profile))  # type: ignore[union-attr, operator]  # AttFC's head has one
-    batches = _batches(profile)
+    return state, _batches(profile)
+
+
+def ours(case: Case) -> Step:
+    """Return this project's `train_step`."""
+    state, batches = our_run(case)
 
     def step() -> Tensor:
         return train_step(state, batches[state.step % NUM_BATCHES]).loss

@@ -50,6 +50,7 @@ TRAIN = {
         "--device",
     },
     "presets": set(),
+    "profile-step": {"--profile", "--preset", "--data", "--teacher", "--set", "--steps", "--device", "--json", "--trace"},
     "data": set(),
 }
 PLAN: dict[str, set[str]] = {

@@ -34,6 +34,7 @@ SHORTER = {
     "attfc_train.heads.f2c.resize": "the pool's own part of taking over a saved one; the rest is the container's",
     "attfc_train.heads.*.settings": "settings stand beside their head, in a file free of torch",
     "attfc_train.optim.torch_internals": "private names of torch, apart from everything else",
+    "attfc_train.timing.op_cost": "plans whose traces are cached load it without torch",
     "attfc_train.screen": "every command's console, apart from the streams, which load without rich",
 }
 """Modules that may be shorter, by name or pattern, each with its reason: several callers, or a contract."""
@@ -48,6 +49,7 @@ LONG_FUNCTIONS = {
     "attfc_planner.cli.tune": "a command's options, each with its help",
     "attfc_train.cli.evaluate": "a command's options, each with its help",
     "attfc_train.cli.train": "a command's options, each with its help",
+    "attfc_train.commands.profile_step.profile_step": "a command's options, each with its help",
     "attfc_train.data_commands.check": "a command's options, each with its help",
     "attfc_train.data_commands.cluster": "a command's options, each with its help",
     "attfc_train.data_commands.coreset": "a command's options, each with its help",

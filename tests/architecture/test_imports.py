@@ -28,6 +28,7 @@ attfc_train.step
 attfc_train.evaluate
 attfc_train.run
 attfc_train.export
+attfc_train.timing
 attfc_train.api
 attfc_train attfc_train.commands
 attfc_train.data_writing_commands
@@ -71,6 +72,7 @@ ONLY_IN = {
         "attfc_train.command_line",
         "attfc_train.commands.models",
         "attfc_train.commands.presets",
+        "attfc_train.commands.profile_step",
         "attfc_train.data_commands",
         "attfc_train.data_writing_commands",
         "attfc_planner.cli",
@@ -86,6 +88,7 @@ ONLY_IN = {
         "attfc_train.commands.evaluate_screen",
         "attfc_train.commands.evaluate_search",
         "attfc_train.commands.data_survey",
+        "attfc_train.commands.profile_step_screen",
         "attfc_train.run.run",
         "attfc_planner.commands",
         "attfc_planner.screens",
@@ -109,6 +112,7 @@ ONLY_IN = {
         "attfc_train.profile.teacher",
         "attfc_train.profile.file",
         "attfc_train.profile.search_summary",
+        "attfc_train.timing.report",
         "attfc_planner.gpu.calibration",
         "attfc_planner.gpu.catalog",
         "attfc_planner.gpu.links",
@@ -127,6 +131,7 @@ WITHOUT_TORCH = {
     "attfc_train.command_line",
     "attfc_train.commands.models",
     "attfc_train.commands.presets",
+    "attfc_train.commands.profile_step",
     "attfc_train.commands.training",
     "attfc_train.data_commands",
     "attfc_train.data_writing_commands",
@@ -144,6 +149,7 @@ WITHOUT_TORCH = {
     "attfc_train.profile.search_summary",
     "attfc_train.screen",
     "attfc_train.streams",
+    "attfc_train.timing.op_cost",
     "attfc_train.units",
     "attfc_planner.calibrate.calibrate",
     "attfc_planner.cli",
@@ -251,6 +257,8 @@ WRONG = (
     "--preset tiny --set optim.lr=1",
     "--preset tiny --set optim.batch_size=x",
     "--profile missing.json",
+    "profile-step --preset tinny",
+    "profile-step --preset tiny --steps 0",
 )
 """Command lines that are refused."""
 

@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from attfc_train.timing import ceilings
+from benchmarks.step.__main__ import profiled
 from benchmarks.step.released import ReleasedStep
 from benchmarks.step.sides import Case, ours, released
 
@@ -44,3 +46,16 @@ def test_both_ways_make_the_same_steps() -> None:
     losses = np.array([[float(step()) for step in sides] for _ in range(3)])
     np.testing.assert_allclose(losses[:, 0], losses[:, 1], rtol=1e-3)
     assert np.ptp(losses[:, 0]) > 0.01
+
+
+def test_the_phases_of_our_step_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a profile of another step than the one that is compared: its marks, its references, its slots."""
+    monkeypatch.setattr(ceilings, "SECONDS_PER_PROBE", 0.01)
+    case = Case("tiny", 32, 8, 64)
+    report = profiled(case, 2, torch.get_num_threads())
+    assert (report.model, report.image_size, report.batch_size) == ("tiny", 32, 8)
+    assert "64 slots" in report.head
+    flops = {row.phase: row.flops for row in report.phases}
+    assert flops["references"] == 2 * flops["forward"] > 0
+    assert report.phases
+    assert sum(row.seconds for row in report.phases) == pytest.approx(report.step_seconds)

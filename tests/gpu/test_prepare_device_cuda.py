@@ -9,9 +9,9 @@ import sys
 import pytest
 import torch
 
-from attfc_planner.calibrate import step_probe
 from attfc_planner.memory.overheads import CUBLAS_WORKSPACE, CUBLAS_WORKSPACE_LARGE
 from attfc_planner.memory.run import CUBLAS_HANDLES
+from attfc_train.data.batch import Batch
 from tests.train.profiles import small_profile
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
@@ -43,7 +43,7 @@ def test_cublas_takes_its_workspaces_before_anything_else() -> None:
 
 
 def test_the_probes_images_lie_in_pinned_memory_of_the_host() -> None:
-    batch = step_probe._batch(small_profile("identity-30%", "bf16"), torch.device("cuda"))
+    batch = Batch.random(small_profile("identity-30%", "bf16"), torch.device("cuda"))
     for tensor in (batch.query, batch.references, batch.flips, batch.labels):
         assert tensor.device.type == "cpu"
         assert tensor.is_pinned()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.trace.history import OpCost
 from attfc_train.profile.prediction import MemoryPrediction, MemoryTerm
 from attfc_train.profile.profile import TrainProfile
+from attfc_train.timing.op_cost import OpCost
 from attfc_train.units import GIB, MIB
 
 NUMBERS = {

@@ -15,8 +15,9 @@ from attfc_planner.gpu.measurement_cache import Measured, read_cached, write_cac
 from attfc_planner.trace.affine import AffineTrace, HeadModel
 from attfc_planner.trace.disk_cache import TraceCache
 from attfc_planner.trace.evaluation import EvaluationModel
-from attfc_planner.trace.history import HeadBytes, OpCost, Trace
+from attfc_planner.trace.history import HeadBytes, Trace
 from attfc_train.profile.profile import TrainProfile
+from attfc_train.timing.op_cost import OpCost
 from benchmarks.attack.documents import changed
 from benchmarks.attack.formats.base import Format
 from benchmarks.attack.formats.records import small_profile

@@ -9,7 +9,7 @@ from attfc_planner.calibrate.speed_regression import NOISE, TimedRun, _Problem, 
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.speed.efficiency import calibrated_efficiencies, efficiencies
 from attfc_planner.speed.model import step_seconds
-from attfc_planner.trace.history import OpCost
+from attfc_train.timing.op_cost import OpCost
 from tests.planner.calibrate.fakes import SPEED
 from tests.planner.fakes import make_gpu
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from attfc_planner.calibrate import step_probe
+from attfc_train.data.batch import Batch
 from attfc_train.profile.profile import TrainProfile
 from tests.train.profiles import small_profile
 
@@ -45,7 +46,7 @@ def test_steps_forgetting_and_evaluation_come_in_the_order_of_the_replay(
 
 
 def test_images_are_random_and_lie_in_the_hosts_memory(profile: TrainProfile) -> None:
-    batch = step_probe._batch(profile, CPU)
+    batch = Batch.random(profile, CPU)
     assert batch.query.shape[0] == profile.optim.batch_size
     for images in (batch.query, batch.references):
         assert images.device == CPU

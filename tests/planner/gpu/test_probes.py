@@ -25,8 +25,8 @@ RATES = {
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> torch.device:
     """A GPU that is not there: its rates are given, and torch says that CUDA offers 23.5 GiB and no expandable segments."""
-    monkeypatch.setattr(probes, "_matmul_rate", lambda device, dtype: 1e13)
-    monkeypatch.setattr(probes, "_copy_rate", lambda source, target: 1e12 if source == target else 2e10)
+    monkeypatch.setattr(probes, "matmul_rate", lambda device, dtype: 1e13)
+    monkeypatch.setattr(probes, "copy_rate", lambda source, target: 1e12 if source == target else 2e10)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (20 * GIB, 23 * GIB + GIB // 2))
     monkeypatch.setattr(probes, "claim_segments", lambda device: False)
     monkeypatch.setattr(probes, "_is_expandable", lambda device: False)

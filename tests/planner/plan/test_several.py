@@ -15,12 +15,12 @@ from attfc_planner.plan.plan import Plan, make_plan
 from attfc_planner.plan.problem import pose
 from attfc_planner.plan.request import PlanRequest
 from attfc_planner.screens.plan import several_rows
-from attfc_planner.trace.history import OpCost
 from attfc_train.errors import UsageError
 from attfc_train.profile.file import load_profile, save_profile
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.ranks.ranks import ALONE, Ranks
 from attfc_train.run.several import plan_words, shared_profile
+from attfc_train.timing.op_cost import OpCost
 from tests.planner.fakes import FakeMemoryModel
 
 

@@ -10,9 +10,9 @@ from attfc_planner.gpu.catalog import get_card
 from attfc_planner.gpu.links import LEAST_SECONDS, NVLINK_BYTES_PER_SECOND, REACHED
 from attfc_planner.speed.communication import communication, sent
 from attfc_planner.speed.model import predict_speed
-from attfc_planner.trace.history import OpCost
 from attfc_train.errors import UsageError
 from attfc_train.profile.profile import TrainProfile
+from attfc_train.timing.op_cost import OpCost
 from tests.planner.trace.profiles import small_profile
 
 

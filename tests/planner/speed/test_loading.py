@@ -14,10 +14,10 @@ from attfc_planner.search.words import core_rate_words, feeding_words, loading_w
 from attfc_planner.speed.efficiency import Range
 from attfc_planner.speed.loading import LOADER_SHARE, STATED, DecodeRate, stays_decoded
 from attfc_planner.speed.model import SpeedPrediction, predict_speed
-from attfc_planner.trace.history import OpCost
 from attfc_train.errors import UsageError
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.profile.profile import DataSettings, ModelSettings, OptimSettings, RunSettings, TrainProfile
+from attfc_train.timing.op_cost import OpCost
 from tests.planner.fakes import make_gpu
 
 FAST = OpCost("add", "elementwise", "backward", 0, 10**6, 1)

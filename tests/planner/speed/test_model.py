@@ -1,15 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from attfc_planner.speed.efficiency import efficiencies
 from attfc_planner.speed.loading import STATED
-from attfc_planner.speed.model import hours_per_epoch, input_bytes, predict_speed
-from attfc_planner.trace.history import OpCost
+from attfc_planner.speed.model import hours_per_epoch, input_bytes, predict_speed, step_seconds
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.profile.prediction import Interval
 from attfc_train.profile.profile import OptimSettings, RunSettings, TrainProfile
+from attfc_train.timing.op_cost import OpCost
 from tests.planner.fakes import make_gpu
+from tests.planner.planned import planned
 
 CONV = OpCost("convolution", "conv", "forward", 10**13, 10**9, 100)
 
@@ -46,6 +49,35 @@ def test_the_loss_is_fp32_whatever_the_precision() -> None:
         slow.images_per_second.low,
         slow.images_per_second.high,
     )
+
+
+ADD = OpCost("add", "elementwise", "loss", 0, 10**9, 7)
+
+
+@pytest.mark.parametrize("launches", [100, 10**6])
+def test_phases_add_up_to_the_step_and_the_copy(launches: int) -> None:
+    """Catches a phase that is left out, and one that waits for its own launches where others hide them."""
+    gpu = make_gpu(num_cores=64)
+    costs = [replace(CONV, count=launches), ADD, replace(CONV, phase="backward", flops=2 * 10**13), replace(ADD, phase="input")]
+    speed = predict_speed(profile(), gpu, costs)
+    assert [term.name for term in speed.phases] == ["forward", "loss", "backward", "input"]
+    step, _ = step_seconds(costs, gpu, "bf16", efficiencies(gpu, "bf16"))
+    copied = input_bytes(profile()) / gpu.ceiling("pcie_bytes_per_second")
+    assert sum(term.slow for term in speed.phases) == pytest.approx(step.slow + copied / 0.5)
+    assert sum(term.fast for term in speed.phases) == pytest.approx(step.fast + copied / 0.9)
+    if launches == 100:
+        assert speed.phases[2].slow > 1.9 * speed.phases[0].slow
+
+
+def test_a_plan_keeps_the_seconds_of_its_phases() -> None:
+    """Catches ends that are turned round."""
+    plan = planned()
+    assert plan.profile.prediction is not None
+    phases = plan.profile.prediction.phases
+    assert 0 < sum(each.low for each in phases) < sum(each.high for each in phases)
+    rate = plan.profile.prediction.images_per_second
+    whole = sum(each.high for each in phases if each.phase != "input")
+    assert whole <= plan.profile.optim.batch_size / rate.low * 1.001
 
 
 def test_references_cost_copying() -> None:

@@ -9,11 +9,11 @@ from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.memory.model import MemoryModel
 from attfc_planner.speed.efficiency import WIDTH_WITHOUT_EVIDENCE, efficiencies
 from attfc_planner.speed.model import predict_speed
-from attfc_planner.trace.history import OpCost
 from attfc_train.document import Precision
 from attfc_train.heads.full_fc.settings import FullFCSettings
 from attfc_train.profile.prediction import Interval
 from attfc_train.profile.profile import ModelSettings, OptimSettings, RunSettings, TrainProfile
+from attfc_train.timing.op_cost import OpCost
 from tests.planner.speed.published import ROWS, Published
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attfc_planner.trace.op_costs import is_own_kernel
 from attfc_planner.trace.recorder import Recorder
 from attfc_planner.trace.torch_internals import fake_tensors
+from attfc_train.timing.op_costs import is_own_kernel
 
 BATCH, CHANNELS, SIDE = 2, 8, 6
 

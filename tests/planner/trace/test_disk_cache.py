@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from attfc_planner.trace.disk_cache import TraceCache
-from attfc_planner.trace.history import HeadBytes, OpCost, Trace
+from attfc_planner.trace.history import HeadBytes, Trace
+from attfc_train.timing.op_cost import OpCost
 from tests.planner.trace.profiles import small_profile
 
 

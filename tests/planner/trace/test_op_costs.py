@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from attfc_planner.trace.history import OpCost
 from attfc_train.backbones.mixfacenet import MixedConv
-from benchmarks.grouped_convolutions import Tallied
+from attfc_train.timing.counting import Counter
+from attfc_train.timing.op_cost import OpCost
 
 
 def convolution(groups: int, channels: int = 8, stride: int = 1) -> torch.Tensor:
@@ -18,7 +18,7 @@ def convolution(groups: int, channels: int = 8, stride: int = 1) -> torch.Tensor
 
 
 def costs(groups: int, **settings: int) -> dict[str, OpCost]:
-    with Tallied() as tallied:
+    with Counter() as tallied:
         convolution(groups, **settings).backward()  # type: ignore[no-untyped-call]
     return {cost.name: cost for cost in tallied.tally.costs() if "convolution" in cost.name}
 
@@ -64,7 +64,7 @@ def test_wide_groups_are_convolutions_like_others() -> None:
 
 
 def test_several_outputs_of_every_channel_alone_are_depthwise() -> None:
-    with Tallied() as tallied:
+    with Counter() as tallied:
         torch.nn.Conv2d(4, 12, 3, groups=4)(torch.ones(1, 4, 6, 6))
         torch.nn.Conv2d(1, 12, 3)(torch.ones(1, 1, 6, 6))
     names = [cost.name for cost in tallied.tally.costs() if "convolution" in cost.name]
@@ -74,7 +74,7 @@ def test_several_outputs_of_every_channel_alone_are_depthwise() -> None:
 def test_a_mixed_convolution_is_its_parts() -> None:
     """Catches kernels of several sizes that are priced as the largest."""
     mixed = MixedConv(8, 8, (3, 5), torch.device("cpu"), depthwise=True)
-    with Tallied() as tallied:
+    with Counter() as tallied:
         mixed(torch.ones(2, 8, 6, 6))
     found = {cost.name: cost for cost in tallied.tally.costs()}
     assert found["depthwise_convolution"].flops == 2 * 2 * 6 * 6 * (4 * 9 + 4 * 25)
@@ -84,12 +84,12 @@ def test_a_mixed_convolution_is_its_parts() -> None:
 
 def test_matrix_products_cost_what_torch_counts() -> None:
     left, right, batch = torch.ones(3, 5), torch.ones(5, 7), torch.ones(2, 3, 5)
-    with Tallied() as tallied, FlopCounterMode(display=False) as counter:
+    with Counter() as tallied, FlopCounterMode(display=False) as counter:
         total = torch.addmm(left @ right, left, right)
         torch.baddbmm(torch.bmm(batch, right.expand(2, 5, 7)), batch, right.expand(2, 5, 7))
     found = {cost.name: cost.flops for cost in tallied.tally.costs() if cost.flops}
     assert set(found) == {"mm", "addmm", "bmm", "baddbmm"}
     assert sum(found.values()) == counter.get_total_flops()
-    with Tallied() as tallied:
+    with Counter() as tallied:
         total.addmm_(left, right)
     assert [cost.flops for cost in tallied.tally.costs()] == [found["addmm"]], "torch does not count what works in place"

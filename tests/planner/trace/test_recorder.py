@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from attfc_planner.memory.model import peak_of
-from attfc_planner.trace.history import CATEGORIES, OpCost, Trace
+from attfc_planner.trace.history import CATEGORIES, Trace
 from attfc_planner.trace.record import record
 from attfc_train.step.build import build
+from attfc_train.timing.op_cost import OpCost
 from tests.planner.trace.profiles import small_profile
 
 CASES: dict[str, dict[str, Any]] = {

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attfc_planner.trace.history import OpCost, OpKind
-from attfc_planner.trace.torch_internals import Operator
 from attfc_train.phase import current_phase
+from attfc_train.timing.op_cost import OpCost, OpKind
+from attfc_train.timing.torch_internals import Operator
 
 _KINDS: dict[str, OpKind] = {
     "convolution": "conv",
@@ -71,6 +71,11 @@ class CostTally:
     def costs(self) -> tuple[OpCost, ...]:
         """Return what was counted, in the order of first appearance."""
         return tuple(OpCost(name, self._kinds[name, phase], phase, *sums) for (name, phase), sums in self._sums.items())
+
+
+def has_cost(func: Operator) -> bool:
+    """Return whether an operator does anything: a view does not, nor does a question such as ``prim::device``."""
+    return func.namespace != "prim" and not func.is_view
 
 
 def _kind(func: Operator, name: str, phase: str) -> OpKind:

@@ -1,0 +1,64 @@
+"""Shares of ceilings, and the line about the limit."""
+
+from __future__ import annotations
+
+import pytest
+
+from attfc_train.profile.prediction import PhaseSeconds
+from attfc_train.timing.ceilings import Ceilings
+from attfc_train.timing.limits import limit_line, phase_times
+from attfc_train.timing.marks import BETWEEN, WAITING
+from attfc_train.timing.op_cost import OpCost
+
+CEILINGS = Ceilings(flops=1e12, bandwidth=1e11, copy_rate=1e10)
+CONV = OpCost("convolution", "conv", "forward", 10**9, 10**7, 4)
+NORM = OpCost("native_batch_norm", "norm", "forward", 0, 10**8, 2)
+COSTS = (CONV, NORM, OpCost("convolution_backward", "conv", "backward", 2 * 10**9, 2 * 10**7, 4))
+SECONDS = {"backward": 0.004, "forward": 0.004, BETWEEN: 0.001, "input": 0.001}
+
+
+def test_a_row_has_its_own_work_and_its_shares() -> None:
+    """Catches a share of the other ceiling, and a least time that adds what overlaps or forgets the copy."""
+    rows = {row.phase: row for row in phase_times(SECONDS, COSTS, CEILINGS, copied_bytes=10**6)}
+    assert list(rows) == ["input", "forward", "backward", BETWEEN]
+    forward = rows["forward"]
+    assert (forward.flops, forward.bytes, forward.operators) == (10**9, 11 * 10**7, 6)
+    assert forward.matrix_share == pytest.approx(1e9 / 0.004 / 1e12)
+    assert forward.memory_share == pytest.approx(1.1e8 / 0.004 / 1e11)
+    assert forward.least_seconds == pytest.approx(1e9 / 1e12 + 1e8 / 1e11), "1 ms of arithmetic, then 1 ms of traffic"
+    assert rows["input"].copied_bytes == 10**6
+    assert rows["input"].least_seconds == pytest.approx(1e6 / 1e10)
+    assert sum(row.share for row in rows.values()) == pytest.approx(1)
+    assert forward.share == pytest.approx(0.4)
+
+
+def test_a_prediction_stands_in_the_row_of_its_phase() -> None:
+    predicted = PhaseSeconds(phase="backward", low=0.001, high=0.002)
+    rows = {row.phase: row for row in phase_times(SECONDS, COSTS, CEILINGS, predicted=[predicted])}
+    assert rows["backward"].predicted == predicted
+    assert rows["forward"].predicted is None
+
+
+def line(seconds: dict[str, float], costs: tuple[OpCost, ...] = COSTS, copied: int = 0) -> str:
+    return limit_line(phase_times(seconds, costs, CEILINGS, copied), costs, CEILINGS)
+
+
+def test_the_largest_part_and_its_ceiling_are_named() -> None:
+    assert line(SECONDS) == "query forward and backward: 80%, at 38% of the matrix rate (most of its work: convolutions)"
+
+
+def test_what_moves_more_than_it_computes_is_bound_by_memory() -> None:
+    update = (OpCost("_foreach_add_", "optimizer", "update", 0, 10**9, 3),)
+    said = line({"update": 0.02, "forward": 0.001}, update)
+    assert said == "momentum, optimiser and enqueue: 95%, at 50% of the memory bandwidth (most of its traffic: updates)"
+
+
+def test_neither_ceiling_is_blamed_where_both_are_far() -> None:
+    said = line({"forward": 1.0})
+    assert said.endswith("; far from both ceilings, with 6 calls of operators")
+
+
+def test_waiting_and_copying_have_no_operators_to_blame() -> None:
+    assert line({WAITING: 0.5, "forward": 0.1}).startswith("waiting for data: 83%")
+    assert line({"input": 0.01, "forward": 0.001}, copied=5 * 10**7) == "batch copy: 91%, at 50% of the copy rate from the host"
+    assert line({BETWEEN: 1.0}) == "the host between phases: 100%, with no operator in it"

@@ -25,7 +25,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the command to the command line."""
     lines = (
         "attfc-train profile-step --profile best.json --data faces",
-        "attfc-train profile-step --preset tiny --data synthetic:500x20 --trace step.json",
+        "attfc-train profile-step --preset tiny --data synthetic:50x20 --trace t.json",
         "attfc-train profile-step --preset attfc --set data.num_ids=2M --json",
     )
     app.command("profile-step", cls=Command, epilog=examples(*lines))(profile_step)

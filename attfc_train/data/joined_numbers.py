@@ -80,7 +80,12 @@ class JoinedNumbers:
             first = max(begin, start)
             last = min(stop, start + part.size)
             if first < last:
-                np.add(part[first - start : last - start], added, out=result[first - begin : last - begin], casting="same_kind")
+                np.add(
+                    part[first - start : last - start],
+                    np.int64(added),
+                    out=result[first - begin : last - begin],
+                    casting="same_kind",
+                )
         return result
 
     def _at(self, places: NDArray[Any]) -> Ints:

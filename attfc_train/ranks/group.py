@@ -26,6 +26,10 @@ EXCHANGE_TIMEOUT = timedelta(days=7)
 
 _Value = TypeVar("_Value")
 
+# torch 2.13 calls them by new names, and warns of the old ones.
+_all_gather = getattr(dist, "all_gather_single", None) or dist.all_gather_into_tensor
+_reduce_scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+
 
 @dataclass(frozen=True, slots=True)
 class ProcessRanks(Ranks):
@@ -142,7 +146,7 @@ class ProcessRanks(Ranks):
 
     def _gather(self, parts: Tensor, own: Tensor) -> None:
         """Fill `parts` [K, ...] with what every process gives as `own` [...]."""
-        dist.all_gather_into_tensor(parts.flatten(0, 1), own, self.devices)
+        _all_gather(parts.flatten(0, 1), own, self.devices)
 
     def _share_of_sum(self, by_rank: Tensor) -> Tensor:
         """Return row `rank` of the sum over all processes of `by_rank` [K, ...], which may be written to."""
@@ -150,7 +154,7 @@ class ProcessRanks(Ranks):
             self._add_up(by_rank)
             return by_rank[self.rank]
         share = torch.empty_like(by_rank[0])
-        dist.reduce_scatter_tensor(share, by_rank, group=self.devices)
+        _reduce_scatter(share, by_rank, group=self.devices)
         return share
 
 

@@ -423,7 +423,8 @@ def test_gpus_lists_all_cards_and_one_with_its_sources(call: Call) -> None:
 def test_train_launches_the_trainer_and_compares(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     from attfc_planner.plan import launch
 
-    def pretend(arguments: list[str]) -> int:
+    def pretend(arguments: list[str], gpus: int) -> int:
+        assert gpus == 1
         assert arguments[-2:] == ["--device", "cpu"]
         folder = Path(arguments[arguments.index("--output") + 1])
         folder.mkdir(parents=True)
@@ -444,7 +445,7 @@ def test_memory_that_others_took_since_is_planned_for(call: Call, monkeypatch: p
     from attfc_planner.plan import launch
 
     launched: list[list[str]] = []
-    monkeypatch.setattr(launch, "launch", lambda arguments: launched.append(arguments) or 0)
+    monkeypatch.setattr(launch, "launch", lambda arguments, gpus: launched.append(arguments) or 0)
     monkeypatch.setattr(detect, "is_here", lambda device: True)
     monkeypatch.setattr(fingerprint, "foreign_bytes", lambda kind: 23 * 1024**3)
     code, out, _ = call("--gpu", "rtx-4090", "--data", "synthetic:50x4", "--train")

@@ -89,6 +89,20 @@ def same(left: dict[str, Any], right: dict[str, Any]) -> bool:
     )
 
 
+def alike(left: dict[str, Any], right: dict[str, Any]) -> bool:
+    """Return whether two states differ by nothing but the order in which sums were rounded: it depends on the processor."""
+
+    def close(value: Any, other: Any) -> bool:
+        if not isinstance(value, Tensor) or not (value.is_floating_point() or value.dtype == torch.int8):
+            return same({"": value}, {"": other})
+        # What is stored in few bits may be rounded to the next number: a step is an eighth of a number in fp8.
+        share = {1: 1 / 8, 2: 2**-7}.get(value.element_size(), 1e-4)
+        value, other = value.double(), other.double()
+        return bool(((value - other).abs() <= share * torch.maximum(value.abs(), value.abs().max() / 8)).all())
+
+    return left.keys() == right.keys() and all(close(left[name], right[name]) for name in left)
+
+
 def learned(head: Head) -> list[Tensor]:
     """What the optimiser trains."""
     return [parameter for parameter in head.parameters() if parameter.requires_grad]
@@ -227,7 +241,7 @@ class HeadContract:
                 head.running.rate = 0.0  # else a micro-batch is scored with its own figures joined to the statistics
         make_step(whole, inputs(settings, 3), 3)
         make_step(divided, inputs(settings, 3), 3, parts=3)
-        assert same(kept(whole), kept(divided))
+        assert alike(kept(whole), kept(divided))
 
     def test_it_runs_on_fake_tensors(self, settings: HeadSettings) -> None:
         """Catches ``.item()``, ``if tensor`` and boolean indexing: values that the host would wait for."""

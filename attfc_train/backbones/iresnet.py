@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from attfc_train.backbones.checkpointing import run_block
 from attfc_train.backbones.full_precision import in_full_precision
-from attfc_train.backbones.layout import laid_out
 
 CHANNELS = (64, 128, 256, 512)
 
@@ -86,7 +85,7 @@ class IResNet(nn.Module):
         Returns:
             float32 [B, D].
         """
-        x = run_block(nn.Sequential(self.conv1, self.bn1, self.prelu), laid_out(x), self.gradient_checkpointing)
+        x = run_block(nn.Sequential(self.conv1, self.bn1, self.prelu), x, self.gradient_checkpointing)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in stage:
                 x = run_block(block, x, self.gradient_checkpointing)

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from attfc_train.backbones.checkpointing import run_block
 from attfc_train.backbones.full_precision import in_full_precision
-from attfc_train.backbones.layout import laid_out
 
 FINAL_CHANNELS = 512
 
@@ -135,7 +134,6 @@ class MobileFaceNet(nn.Module):
         Returns:
             float32 [B, D].
         """
-        x = laid_out(x)
         for layer in self.layers:
             for block in layer.layers if isinstance(layer, Residual) else (layer,):
                 x = run_block(block, x, self.gradient_checkpointing)

@@ -23,7 +23,6 @@ SHORTER = {
     "attfc_planner.tune.stages.watcher": "the protocol between every stage and its screen",
     "attfc_train.augment.*": "one file an augmentation, however little it does",
     "attfc_train.backbones.full_precision": "every backbone ends with it",
-    "attfc_train.backbones.layout": "several backbones begin with it",
     "attfc_train.backbones.squeeze_excite": "two backbones have it",
     "attfc_train.data.formats.packages": "readers and writers of several formats need optional packages, and say so alike",
     "attfc_train.data.sampling.shares": "every sampler can be shared",

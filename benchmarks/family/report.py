@@ -49,9 +49,10 @@ def table(experiment: Experiment, lines: list[Line]) -> str:
 
 
 def runs_of(arm: Arm, lines: list[Line]) -> list[Line]:
-    """Return the runs of an arm: of the lines with its settings those of its share of the most steps."""
+    """Return the runs of an arm: of the lines with its settings those of its share of a full run's steps."""
     same = [line for line in lines if line["sets"] == list(arm.sets) and line["prepared"] == arm.prepared]
-    most = max((line["steps"] for line in lines), default=0)
+    # The longest run of an arm that prepares nothing is a full one; smaller batches, which are prepared, take more steps.
+    most = max((line["steps"] for line in lines if not line["prepared"]), default=0)
     return [line for line in same if line["steps"] == round(arm.share * most)]
 
 

@@ -50,6 +50,16 @@ def test_runs_are_recorded_once_and_shared(workshop: Workshop) -> None:
     assert all(row.count("±") == 2 and " | 2 | " in row for row in rows[2:])
 
 
+def test_a_run_of_more_steps_than_a_full_one_hides_no_other() -> None:
+    """Catches smaller batches, with more steps for as many images, that are taken for the length of a full run."""
+    arms = (Arm("full"), Arm("small batch", share=4, prepared="a batch"))
+    lines = [
+        {"sets": [], "prepared": arm.prepared, "steps": steps, "seed": 0, "accuracy": 0.5, "auc": 0.5}
+        for arm, steps in zip(arms, (8, 32), strict=True)
+    ]
+    assert table(Experiment("?", arms), lines).count("50.00 | 50.00 | 1") == 2
+
+
 def test_what_another_process_makes_is_waited_for(workshop: Workshop) -> None:
     options = options_of(workshop, [0])
     experiment = Experiment("?", (Arm("prepared", prepare=made, prepared="a rate"),))

@@ -11,10 +11,9 @@ from attfc_planner.knobs.space import LEAST_PART
 from attfc_planner.search.candidates import Candidate, MemoryEstimator
 from attfc_planner.speed.communication import communication
 from attfc_planner.speed.efficiency import Range
-from attfc_planner.speed.model import efficiencies_of, predict_speed, step_seconds
+from attfc_planner.speed.model import predict_speed
 from attfc_train.profile.prediction import Interval, SeveralGpus
 from attfc_train.profile.profile import MAX_ACCUMULATION, MAX_GPUS, TrainProfile
-from attfc_train.timing.op_cost import OpCost
 
 GPUS_PER_MACHINE = 8
 """Beyond as many, further GPUs are taken to be in another machine."""
@@ -56,8 +55,7 @@ def several_gpus(chosen: Candidate, gpu: GpuProfile, model: MemoryEstimator) -> 
     links = gpu.links_among(gpus)
     alone = _alone(profile)
     model.prepare([profile, alone, *(crew.profile for crew in _neighbours(profile, gpu))])
-    costs = model.op_costs(profile)
-    exchanged = communication(costs, links)
+    exchanged = communication(model.op_costs(profile), links)
     one = predict_speed(alone, gpu, model.op_costs(alone)).loading.unfed
     step = _seconds(profile, gpu, model)
     seconds = exchanged.seconds
@@ -68,7 +66,7 @@ def several_gpus(chosen: Candidate, gpu: GpuProfile, model: MemoryEstimator) -> 
         exchanges=exchanged.count,
         communication_ms=Interval(low=_ms(seconds.high), high=_ms(seconds.low), source=_source(links)),
         share_of_step=round(min(1.0, seconds.middle / step), 4),
-        hideable_ms=_ms(exchanged.could_hide(_backward_seconds(profile, gpu, costs))),
+        hideable_ms=_ms(exchanged.could_hide(_backward_seconds(chosen))),
         one_gpu_images_per_second=Interval(low=_rounded(one.low), high=_rounded(one.high), source="without waiting for images"),
         efficiency=_rounded(profile.optim.batch_size / step / (gpus * _middle(one))),
         more_gpus=_more_gpus(profile, gpu, model),
@@ -145,11 +143,10 @@ def _seconds(profile: TrainProfile, gpu: GpuProfile, model: MemoryEstimator) -> 
     return profile.optim.batch_size / machines / _middle(unfed)
 
 
-def _backward_seconds(profile: TrainProfile, gpu: GpuProfile, costs: tuple[OpCost, ...]) -> float:
+def _backward_seconds(chosen: Candidate) -> float:
     """Return the middle of the seconds of the last part's backward pass: while earlier ones run, sums are not complete."""
-    table = efficiencies_of(gpu, profile.run.precision)
-    backward = [cost for cost in costs if cost.phase == "backward"]
-    return step_seconds(backward, gpu, profile.run.precision, table)[0].middle / profile.num_passes
+    whole = sum(term.middle for term in chosen.speed.phases if term.name == "backward")
+    return whole / chosen.profile.num_passes
 
 
 def _source(links: Links) -> str:

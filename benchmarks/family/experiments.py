@@ -16,6 +16,7 @@ from attfc_train.heads.pace import Pace
 from attfc_train.profile.profile import OptimSettings
 from benchmarks.family.base import RATE
 from benchmarks.family.workshop import Workshop
+from benchmarks.heads.variants import MARGIN_RAMP_STEPS, WARMUP_STEPS
 
 Prepare = Callable[[Workshop, int], tuple[str, ...]]
 """Makes what a run of a seed needs, once; returns settings as ``--set`` takes them."""
@@ -75,8 +76,8 @@ def _thinned(name: str, by: str) -> Arm:
     return Arm(name, share=KEEP, prepare=prepare, prepared=f"{KEEP:g} of the images, {by}")
 
 
-def _sized(batch_size: int) -> Arm:
-    """Return the base with another batch, the rate and warm-up that the planner's rule gives it, and as many images."""
+def _sized(times: float, words: str) -> Arm:
+    """Return the base with a batch so many times as large, the rate and warm-up of the planner's rule, and as many images."""
 
     def prepare(workshop: Workshop, seed: int) -> tuple[str, ...]:
         del seed
@@ -84,23 +85,19 @@ def _sized(batch_size: int) -> Arm:
         recipe = OptimSettings(
             batch_size=data.batch_size, learning_rate=RATE, warmup_steps=None, warmup_images=WARMUP_STEPS * data.batch_size
         )
-        pace = Pace(batch_size, data.steps * data.batch_size / batch_size)
+        batch_size = round(times * data.batch_size)
+        pace = Pace(batch_size, data.steps / times)
         optim = with_schedule(recipe.model_copy(update={"batch_size": batch_size}), recipe, pace)
         return (
             f"optim.batch_size={batch_size}",
             f"optim.learning_rate={optim.learning_rate}",
             f"optim.warmup_steps={optim.warmup_steps}",
-            f"head.margin.ramp_images={RAMP_STEPS * data.batch_size}",
+            f"head.margin.ramp_images={MARGIN_RAMP_STEPS * data.batch_size}",
         )
 
-    share = REAL_BATCH / batch_size
-    return Arm(f"batch {batch_size}", share=share, prepare=prepare, prepared=f"batch {batch_size} by the rule")
+    return Arm(words, share=1 / times, prepare=prepare, prepared=f"{words}, by the rule")
 
 
-REAL_BATCH: Final = 128
-"""The batch on real faces, with the steps of its warm-up and of its margin's ramp: other batches see as many images."""
-WARMUP_STEPS: Final = 20
-RAMP_STEPS: Final = 200
 TEACHER: Final = "model.backbone=mbf"
 KEEP: Final = 0.6
 """The share that Face-NMS's paper keeps of WebFace42M."""
@@ -139,7 +136,7 @@ EXPERIMENTS: Final[dict[str, Experiment]] = {
     ),
     "batches": Experiment(
         "Does the rule for learning rate, warm-up and ramps keep the accuracy when the batch changes, with as many images?",
-        (_sized(32), _sized(REAL_BATCH), _sized(512)),
+        (_sized(0.25, "a quarter of the batch"), Arm("the batch"), _sized(4, "four times the batch")),
     ),
     "coreset": Experiment(
         "Is Face-NMS's choice of 60 % of the images better than one at random?",

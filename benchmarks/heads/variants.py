@@ -79,6 +79,8 @@ FASTER_ENCODER: Final = tuple(
 )
 """A class encoder that remembers 100 steps instead of 1,000, half of a run."""
 
+WARMUP_STEPS: Final = 20
+MARGIN_RAMP_STEPS: Final = 200
 _RAMP: Final = {"encoder_momentum_ramp_steps": 400, "encoder_momentum_ramp_images": 0}
 """Of the class encoder's momentum; the margin's ramp and the warm-up stand in `profile_of`."""
 DCQ: Final = tuple(learned("dcq", f"DCQ, C {100 * share:g} %", "dcq", dcc_share=share, **_RAMP) for share in (0.3, 0.1))
@@ -139,12 +141,12 @@ def profile_of(variant: Variant, batch_size: int, steps: int, seed: int, rate: f
         rate: learning rate; None is the preset's.
     """
     document = load_preset("tiny").model_dump()
-    margin = document["head"]["margin"] | {"ramp_steps": 200, "ramp_images": 0}
+    margin = document["head"]["margin"] | {"ramp_steps": MARGIN_RAMP_STEPS, "ramp_images": 0}
     head = {} if "kind" in variant.head else document["head"] | _RAMP
     document["head"] = head | {"margin": margin} | variant.head
     document["data"] |= variant.data
     document["model"]["image_size"] = IMAGE_SIZE
-    document["optim"] |= {"batch_size": batch_size, "warmup_steps": min(20, steps // 2), "warmup_images": 0} | (
+    document["optim"] |= {"batch_size": batch_size, "warmup_steps": min(WARMUP_STEPS, steps // 2), "warmup_images": 0} | (
         {} if rate is None else {"learning_rate": rate}
     )
     document["run"] |= {"steps": steps, "seed": seed, "save_every": 500, "eval_every": max(1, steps // 5), "log_every": 50}

@@ -67,8 +67,8 @@ def test_accumulation_is_the_same_step(head: str, parts: int) -> None:
         metrics = [train_step(state, random_batch(profile, seed % 2)) for seed in range(4)]
         results.append((flat(state), torch.stack([each.loss for each in metrics]), *state.head.buffers()))
     for left, right in zip(*results, strict=True):
-        # Of the largest value: small ones are differences of large ones, whose rounding is the processor's.
-        torch.testing.assert_close(left, right, rtol=2e-4, atol=2e-4 * left.abs().max().item())
+        # Small rows are differences of large ones, whose rounding is the processor's: the bound is of the largest beyond 1.
+        torch.testing.assert_close(left, right, rtol=2e-4, atol=2e-5 * max(1.0, left.abs().max().item()))
 
 
 @pytest.mark.parametrize("head", HEADS)

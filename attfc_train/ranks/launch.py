@@ -9,20 +9,28 @@ import contextlib
 import signal
 import socket
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import TYPE_CHECKING
 
 from attfc_train.errors import AttfcError, Interrupted, LostProcessError, UsageError
 from attfc_train.faults import scarcity, unexpected
 from attfc_train.ranks.ranks import ALONE, Ranks
 from attfc_train.ranks.watch import Peer, Watch
 
+if TYPE_CHECKING:
+    from torch.distributed.distributed_c10d import Store
+
 MEET_TIMEOUT = timedelta(minutes=10)
 """For slow starts: every process loads torch."""
 VERDICT_SECONDS = 10.0
 """For the news of a loss, once an exchange has failed."""
+_NOTICED = "attfc/noticed"
+"""The key under which those are counted that notice that not all have met."""
+_POLL_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,23 +122,50 @@ def _met(here: Place, how_to_go_on: str) -> tuple[Ranks, Watch]:
     """Meet the other processes.
 
     Raises:
-        LostProcessError: not all came, or they do not reach each other.
+        LostProcessError: not all came, or they do not reach each other; on the process that tells it. The others raise a
+            `SystemExit` with its exit code.
     """
     import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
 
     from attfc_train.ranks.group import EXCHANGE_TIMEOUT, ProcessRanks
 
+    store: Store | None = None
     try:
-        dist.init_process_group("gloo", rank=here.rank, world_size=here.size, timeout=MEET_TIMEOUT)
+        store, rank, size = next(rendezvous("env://", here.rank, here.size, timeout=MEET_TIMEOUT))
+        dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=MEET_TIMEOUT)
         ranks = ProcessRanks(here.rank, here.size, dist.new_group(backend="gloo", timeout=EXCHANGE_TIMEOUT))
         return ranks, Watch(here.rank, _connected(here, ranks), how_to_go_on)
     except (OSError, RuntimeError, ValueError) as error:
+        if not _tells_of_meeting(store, here):
+            raise SystemExit(LostProcessError.exit_code) from error
         reason = str(error).partition("\n")[0]
         raise LostProcessError(
             f"all {here.size} processes must meet at {here.address}, port {here.port}",
             f"on rank {here.rank} '{reason}'",
             "Look whether torchrun started all of them, and whether the machines reach each other.",
         ) from error
+
+
+def _tells_of_meeting(store: Store | None, here: Place) -> bool:
+    """Return whether this process tells that not all have met: the first of those that notice it.
+
+    Args:
+        store: what all see; torchrun has it, or else rank 0. None: it could not be reached.
+    """
+    try:
+        if store is None:
+            raise RuntimeError
+        store.set_timeout(timedelta(seconds=VERDICT_SECONDS))
+        is_first = store.add(_NOTICED, 1) == 1
+        end = time.monotonic() + VERDICT_SECONDS
+        # The others must still find the store where it is rank 0's; at least one of them is gone.
+        while here.rank == 0 and store.add(_NOTICED, 0) < here.size - 1 and time.monotonic() < end:
+            time.sleep(_POLL_SECONDS)
+    except RuntimeError:
+        # The store is gone, and rank 0 with it, or this machine does not reach it: one of each machine tells.
+        return here.rank <= 1 or here.local_rank == 0
+    return is_first
 
 
 def _tell(watch: Watch, error: AttfcError, cause: BaseException | None = None) -> None:

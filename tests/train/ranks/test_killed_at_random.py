@@ -52,7 +52,7 @@ def test_a_run_survives_kills_at_any_moment(tmp_path: Path) -> None:
             assert time.monotonic() - since < MOST_SECONDS
         left = [result for rank, result in enumerate(results) if rank != killed]
         if was_alive and all(result.code == LostProcessError.exit_code for result in left):
-            assert sum(result.stderr.count("error: ") for result in left) == 1
+            assert sum(result.stderr.count("error: ") for result in left) == 1, left
         if run.is_dir() and has_checkpoint(run):
             load_checkpoint(run / "checkpoint.pt")
     arguments = ["--resume", "run"] if (run / "profile.json").is_file() else [*begin, "run"]

@@ -162,7 +162,8 @@ def settings_digest(profile: TrainProfile) -> str:
     decisive = profile.model_dump(mode="json", include={"model", "head", "optim"})
     neutral = COUNTED_IN_IMAGES | NEUTRAL.get(profile.head.kind, {})
     head = decisive["head"]
-    for section, unchanged in ((head, neutral), (head["margin"], COUNTED_IN_IMAGES), (decisive["optim"], OF_SCHEDULES)):
+    later = ((head, neutral), (head["margin"], OF_MARGINS), (decisive["optim"], OF_SCHEDULES), (decisive["model"], OF_MODELS))
+    for section, unchanged in later:
         for key, value in unchanged.items():
             if section.get(key, ...) == value:
                 del section[key]
@@ -179,6 +180,10 @@ COUNTED_IN_IMAGES: Final[dict[str, Any]] = {
 """Settings that came after the first records, in steps, with the value that leaves it to those."""
 OF_SCHEDULES: Final = COUNTED_IN_IMAGES | {"milestones": [0.5, 0.75, 0.9], "step_factor": 0.1, "patience_share": 0.05}
 """The same of the optimiser: settings of schedules that the comparison does not use."""
+OF_MARGINS: Final = COUNTED_IN_IMAGES | {"concentration": 0.333, "statistics_rate": 0.01}
+"""The same of the margin: settings of AdaFace and CurricularFace."""
+OF_MODELS: Final = {"batchnorm_variance": "unbiased"}
+"""The same of the network."""
 _LEARNED: Final = {"storage": "fp32", "momentum": True, "interclass_filter": 0.0, "chunk_slots": 2048, "loss_kernel": "auto"}
 NEUTRAL: Final[dict[str, dict[str, Any]]] = {
     "attfc": {"exported_encoder": "feature", "slot_rate": 0.0, "first_scored_share": 1.0, "growing_share": 0.5},

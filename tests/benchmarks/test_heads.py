@@ -124,6 +124,17 @@ def test_records_of_other_defaults_are_of_something_else() -> None:
     assert one == other
 
 
+@pytest.mark.parametrize(
+    ("name", "num_ids", "batch_size"), [("lfw", 1000, 128), ("glyphs-5k", 5000, 256), ("glyphs-25k", 25000, 256)]
+)
+def test_records_are_of_what_would_be_run_now(name: str, num_ids: int, batch_size: int) -> None:
+    """Catches a new setting that the digest takes for another training: all runs would be made again."""
+    for line in recorded(file_of(name, RESULTS)):
+        if line["kind"] == "run":
+            profile = profile_of(VARIANTS[line["name"]], batch_size, line["steps"], line["seed"], line["rate"])
+            assert settings_digest(profile.resolve(num_ids)) == line["settings"], line["name"]
+
+
 def test_a_torn_file_is_told(tmp_path: Path) -> None:
     write_text_atomically(tmp_path / "heads.jsonl", '{"kind": "run"')
     with pytest.raises(ValueError, match=r"heads\.jsonl, line 1"):

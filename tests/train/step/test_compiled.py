@@ -23,7 +23,8 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")  #
 
 def compiled_profile(**optim: int) -> TrainProfile:
     profile = small_profile("identity-30%", **optim)
-    return profile.model_copy(update={"run": profile.run.model_copy(update={"compile": True})})
+    model = profile.model.model_copy(update={"gradient_checkpointing": True})  # which compiled blocks do in their own way
+    return profile.model_copy(update={"model": model, "run": profile.run.model_copy(update={"compile": True})})
 
 
 def built(profile: TrainProfile) -> TrainState:

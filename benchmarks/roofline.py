@@ -3,10 +3,11 @@
     python -m benchmarks.roofline                # H200: results/roofline.json, results/roofline.svg, and a table
     python -m benchmarks.roofline --card b200    # another card's table, no file
 
-Nothing is measured. Operators are those of the real `train_step`, counted on tensors without data; ceilings are the catalogue's.
-An operator takes the longer of its arithmetic at the peak rate and its bytes at the full bandwidth, so the images a second under
-the roofline are more than any run can reach; beside them stands what the planner foresees. The loss, and the pass in which slots
-learn, count as the kernels that a GPU has for them: the products' arithmetic, and the slots read once, and written once.
+Nothing is measured. Operators are those of the real `train_step`, counted on tensors without data; ceilings are the
+catalogue's. An operator takes the longer of its arithmetic at the peak rate and its bytes at the full bandwidth, so the images
+a second under the roofline are more than any run can reach; beside them stands what the planner foresees. The loss, and the
+pass in which slots learn, count as the kernels that a GPU has for them: the products' arithmetic, and the slots read once, and
+written once.
 """
 
 from __future__ import annotations
@@ -81,11 +82,6 @@ class Part:
     bytes: int
     seconds: float
     """Under the roofline."""
-
-    @property
-    def intensity(self) -> float:
-        """FLOPs a byte."""
-        return self.flops / max(1, self.bytes)
 
 
 def in_kernels(costs: Iterable[OpCost], slot_bytes: int) -> Iterator[OpCost]:
@@ -194,13 +190,18 @@ def _draw(axes: Any, each: dict[str, Any], card: GpuProfile) -> None:
 
 
 def _points(each: dict[str, Any]) -> Iterator[tuple[dict[str, Any], float, float, float]]:
-    """Yield the parts that take a hundredth of the time or more, with FLOPs a byte, TFLOP/s and share; parts without FLOPs lie
-    at the left edge."""
+    """Yield the parts that take a hundredth of the time or more, with FLOPs a byte, TFLOP/s and share.
+
+    Parts that only move bytes have no place: they stand beside each other at the foot of the slope.
+    """
+    place = 0.1
     for part in each["parts"]:
         share = part["seconds"] / each["step_seconds"]
-        if share >= 0.01:
-            intensity = max(0.1, part["flops"] / max(1, part["bytes"]))
-            yield part, intensity, max(part["flops"], 0.1 * part["bytes"]) / part["seconds"] / 1e12, share
+        if share < 0.01:
+            continue
+        flops = part["flops"] or place * part["bytes"]
+        place *= 1 if part["flops"] else 2
+        yield part, flops / max(1, part["bytes"]), flops / part["seconds"] / 1e12, share
 
 
 def main() -> None:

@@ -88,6 +88,6 @@ def _teacher(winner: Candidate) -> Iterator[str]:
 def _compiled(winner: Candidate) -> Iterator[str]:
     if winner.profile.run.compile:
         yield (
-            "Memory and speed are those of encoders as they are written. Compiled ones take no more memory after the first step "
-            "(docs/how-true.md); how much faster they are here, attfc-train profile-step measures."
+            "Memory and speed are those of encoders as they are written. Compiled ones take no more memory after the first "
+            "step (docs/how-true.md); how much faster they are here, attfc-train profile-step measures."
         )

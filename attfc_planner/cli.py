@@ -87,6 +87,7 @@ def plan(
         typer.Option(help="GiB to use; without it all that the GPU has.", metavar="GIB", parser=real("--max-memory", 0.1, 20)),
     ] = None,
     precision: options.AnyPrecision = None,
+    compiled: Annotated[bool, typer.Option("--compile", help="Have the encoders compiled: run.compile.")] = False,
     image_size: options.ImageSize = 112,
     epochs: options.Epochs = 5.0,
     trials: Annotated[
@@ -139,6 +140,7 @@ def plan(
         compared=tuple(compared) if len(compared) > 1 else (),
         image_size=image_size,
         precision=cast("Precision | None", precision),
+        compile=compiled,
         epochs=epochs,
         max_accuracy_drop=max_accuracy_drop,
         max_hours=max_hours,

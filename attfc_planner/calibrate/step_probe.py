@@ -24,6 +24,7 @@ from attfc_train.run.device_memory import forget_peak, memory_use
 from attfc_train.run.out_of_memory import observed
 from attfc_train.run.segments import claim_segments
 from attfc_train.step.build import build
+from attfc_train.step.compiled import as_written, compile_encoders
 from attfc_train.step.state import TrainState
 from attfc_train.step.step import train_step
 from attfc_train.units import Bytes
@@ -43,6 +44,7 @@ def measure(profile: TrainProfile, device: torch.device, *, steps: int, evaluate
     claim_segments(device)
     prepare_device(device, profile.run.precision)
     state = build(profile, device)
+    compile_encoders(state)
     batch = Batch.random(profile, device)
     seconds = []
     for step in range(steps + UNTIMED):
@@ -61,7 +63,8 @@ def _evaluate(state: TrainState, batch: Batch) -> None:
     device = state.device
     part = batch.query[: state.profile.optim.micro_batch_size]  # as many as the loop evaluates at a time
     images = (part.to(device, non_blocking=True) for _ in range(2))
-    sums, _ = embed_batches(state.exported_encoder, images, device, state.profile.run.precision)
+    with as_written(state):
+        sums, _ = embed_batches(state.exported_encoder, images, device, state.profile.run.precision)
     sums.sum().item()
 
 

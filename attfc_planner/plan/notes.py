@@ -32,6 +32,7 @@ def notes_of(request: PlanRequest, winner: Candidate, constraints: Sequence[Cons
         *_unfed(winner),
         *_missed_hours(winner, constraints),
         *_teacher(winner),
+        *_compiled(winner),
     )
 
 
@@ -82,3 +83,11 @@ def _unfed(winner: Candidate) -> Iterator[str]:
 def _teacher(winner: Candidate) -> Iterator[str]:
     if winner.profile.teacher.is_on:
         yield "Memory and time count the teacher's forward pass. The accuracy does not: nothing is known of what it adds."
+
+
+def _compiled(winner: Candidate) -> Iterator[str]:
+    if winner.profile.run.compile:
+        yield (
+            "Memory and speed are those of encoders as they are written. Compiled ones take no more memory after the first "
+            "step (docs/how-true.md); how much faster they are here, attfc-train profile-step measures."
+        )

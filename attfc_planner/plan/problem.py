@@ -204,6 +204,7 @@ def base_profile(request: PlanRequest, gpu: GpuProfile) -> TrainProfile:
         "precision": choose_precision(request.precision, gpu),
         "val": request.val,
         "gpus": request.gpus,
+        "compile": request.compile,
     }
     planned = recipe.model_copy(
         update={

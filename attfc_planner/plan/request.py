@@ -51,6 +51,8 @@ class PlanRequest:
     image_size: int = 112
     precision: Precision | None = None
     """None: bf16 where the device has it, else fp16, else fp32."""
+    compile: bool = False
+    """Whether the encoders' passes are compiled."""
     epochs: float = 5.0
     max_accuracy_drop: float = 1.0
     max_hours: float | None = None

@@ -24,6 +24,10 @@ def run_block(block: nn.Module, x: Tensor, checkpointing: bool) -> Tensor:
         output: Tensor = block(x)
         return output
 
+    if torch.compiler.is_compiling():  # the compiler repeats what gradients need, and no change of a buffer
+        compiled: Tensor = checkpoint(block, x, use_reentrant=False, preserve_rng_state=False)
+        return compiled
+
     def contexts() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
         return nullcontext(), _still_statistics(block)
 

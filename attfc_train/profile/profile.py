@@ -207,13 +207,16 @@ class RunSettings(Frozen):
     """Verification sets: ``.bin`` files, or a data set spec from which pairs are drawn."""
     gpus: int = Field(1, ge=1, le=MAX_GPUS)
     """GPUs that share a batch, a process each: what was planned for, and in a run what ``torchrun`` started."""
+    compile: bool = False
+    """Whether the encoders' passes are compiled by torch.compile; a document leaves it out where they are not."""
 
     @model_serializer(mode="wrap")
-    def _without_one_gpu(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # So a run on one GPU has the document, and the checkpoint, that it had before there were plans for several.
+    def _without_what_is_off(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # So a run on one GPU, as written, has the document, and the checkpoint, that it had before there was anything else.
         document: dict[str, Any] = dump(self)
-        if self.gpus == 1:
-            document.pop("gpus", None)
+        for name in ("gpus", "compile"):
+            if getattr(self, name) == type(self).model_fields[name].default:
+                document.pop(name, None)
         return document
 
     def with_steps(self, steps: int) -> RunSettings:

@@ -34,6 +34,7 @@ from attfc_train.run.device_memory import forget_peak, memory_use
 from attfc_train.run.log import RunLog
 from attfc_train.run.out_of_memory import OnOom, OutOfMemory, in_smaller_parts, observed, release, too_large
 from attfc_train.run.preflight import prediction_for
+from attfc_train.step.compiled import as_written
 from attfc_train.step.state import TrainState
 from attfc_train.step.step import StepMetrics, train_step
 from attfc_train.streams import typed
@@ -309,7 +310,8 @@ class Loop:
         results = {}
         if ranks.is_first:
             own_size = self.state.profile.optim.micro_batch_size // ranks.size  # as many as this device has in a step
-            results = dict(self.evaluate(self.state.exported_encoder, batch_size=own_size))
+            with as_written(self.state):
+                results = dict(self.evaluate(self.state.exported_encoder, batch_size=own_size))
         return ranks.told(results)
 
     def _save_model(self, name: str) -> None:

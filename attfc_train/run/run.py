@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -48,6 +49,7 @@ from attfc_train.run.summary import is_summarised, last_words, write_summary
 from attfc_train.run.teacher import OpenTeacher, new_teacher, opened_teacher, same_teacher, teacher_lines
 from attfc_train.run.trackers import TrackedRun, Trackers
 from attfc_train.step.build import build
+from attfc_train.step.compiled import compile_encoders
 from attfc_train.step.state import TrainState
 from attfc_train.step.teacher import TrainedTeacher
 
@@ -123,6 +125,8 @@ def _run(
     prepare_device(options.device, profile.run.precision)  # before the loss kernels are timed, while the state is built
     with memory_is_enough(options.device):
         state = build(profile, options.device, ranks, teacher.network if teacher else None)
+        with busy(options.console, "Trying the compiler") if profile.run.compile else nullcontext():
+            compile_encoders(state)  # refuses before anything is written
         checkpoints = Checkpoints(options.folder, profile.run.keep_checkpoints)
         best_accuracy = None
         if checkpoint is not None:

@@ -24,6 +24,7 @@ from attfc_train.run.preflight import check_start
 from attfc_train.run.run import new_loader
 from attfc_train.run.teacher import OpenTeacher, new_teacher
 from attfc_train.step.build import build
+from attfc_train.step.compiled import compile_encoders
 from attfc_train.timing.ceilings import Ceilings, measured_ceilings
 from attfc_train.timing.counting import counted_step
 from attfc_train.timing.limits import limit_line, phase_times
@@ -73,6 +74,7 @@ def profile_step(
         ceilings = measured_ceilings(device, precision)
         forget_peak(device)  # gives back what that took
         state = build(resolved, device, teacher=teacher.network if teacher else None)
+    compile_encoders(state)
     with _batches(resolved, dataset, device) as batches:
         times = timed_steps(state, batches, options.steps)
         if options.trace is not None:

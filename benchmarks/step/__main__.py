@@ -3,9 +3,10 @@
     python -m benchmarks.step            # tiny, MobileFaceNet and r18 with 60,000 slots of 512 dimensions
     python -m benchmarks.step --quick    # the first of them, a few steps
 
-Both ways make the published method's step in fp32 with the same weights, centers and images, and their first losses must agree
-before anything is timed. Each is a process of its own; they take turns, a step each, so that what disturbs the machine disturbs
-both. Memory is what steps add to the process's peak once its libraries are loaded: weights, container, images, activations.
+All ways, ours also with compiled encoders (``run.compile``), make the published method's step in fp32 with the same weights,
+centers and images, and their first losses must agree before anything is timed. Each is a process of its own; they take turns,
+a step each, so that what disturbs the machine disturbs all. Memory is what steps add to the process's peak once its libraries
+are loaded: weights, container, images, activations, and what the compiler takes.
 
 Then the phases of our step are timed beside their FLOPs, their bytes and the machine's ceilings, as
 ``attfc-train profile-step`` does.
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import ExitStack
 from itertools import cycle
 from pathlib import Path
 from typing import Any, Final
@@ -30,7 +32,7 @@ from attfc_train.timing.report import StepReport
 from attfc_train.timing.steps import timed_steps, traced_steps
 from benchmarks.provenance import provenance, quantiles, save
 from benchmarks.step.served import ended, served
-from benchmarks.step.sides import Case, our_run
+from benchmarks.step.sides import RELEASED, SIDES, Case, our_run
 
 CASES: Final = (Case("tiny", 64, 128, 60_000), Case("mbf", 112, 16, 60_000), Case("r18", 112, 16, 60_000))
 LARGEST_DIFFERENCE: Final = 1e-3
@@ -64,27 +66,29 @@ def compared(case: Case, steps: int, threads: int) -> dict[str, Any]:
     """Return times, memory and ratios of one case.
 
     Raises:
-        AssertionError: the two ways do not compute the same.
+        AssertionError: the ways do not compute the same.
     """
-    with served("released", case, threads) as released, served("ours", case, threads) as ours:
-        first = {name: side.recv() for name, side in (("released", released), ("ours", ours))}
-        difference = abs(first["ours"] / first["released"] - 1)
-        assert difference < LARGEST_DIFFERENCE, f"other losses: {first}"
-        seconds: dict[str, list[float]] = {"released": [], "ours": []}
+    with ExitStack() as stack:
+        sides = {name: stack.enter_context(served(name, case, threads)) for name in SIDES}
+        first = {name: side.recv() for name, side in sides.items()}
+        differences = [abs(loss / first[RELEASED] - 1) for loss in first.values()]
+        assert max(differences) < LARGEST_DIFFERENCE, f"other losses: {first}"
+        seconds: dict[str, list[float]] = {name: [] for name in sides}
         for _ in range(steps):
-            for name, side in (("released", released), ("ours", ours)):
+            for name, side in sides.items():
                 side.send(True)
                 seconds[name].append(side.recv())
-        memory = {name: ended(side) for name, side in (("released", released), ("ours", ours))}
-    ratios = [theirs / own for theirs, own in zip(seconds["released"], seconds["ours"], strict=True)]
+        memory = {name: ended(side) for name, side in sides.items()}
+    own = [name for name in sides if name != RELEASED]
+    ratios = {name: [theirs / each for theirs, each in zip(seconds[RELEASED], seconds[name], strict=True)] for name in own}
     return {
         "case": case.label,
         "first_loss": first,
         "seconds": {name: quantiles(each) for name, each in seconds.items()},
         "images_per_second": {name: case.batch_size / quantiles(each)["p50"] for name, each in seconds.items()},
-        "times_as_fast": quantiles(ratios),
+        "times_as_fast": {name: quantiles(each) for name, each in ratios.items()},
         "memory_bytes": memory,
-        "share_of_memory": memory["ours"] / memory["released"],
+        "share_of_memory": {name: memory[name] / memory[RELEASED] for name in own},
     }
 
 

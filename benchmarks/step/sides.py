@@ -15,6 +15,7 @@ from attfc_train.data.batch import Batch, normalised
 from attfc_train.profile.file import load_preset
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.step.build import build
+from attfc_train.step.compiled import compile_encoders
 from attfc_train.step.state import TrainState
 from attfc_train.step.step import train_step
 from benchmarks.step.released import ReleasedStep
@@ -43,14 +44,14 @@ class Case:
         """The case in words."""
         return f"{self.backbone}, {self.image_size} pixels, batch {self.batch_size}, {self.slots:,} slots"
 
-    def profile(self) -> TrainProfile:
+    def profile(self, *, compiled: bool = False) -> TrainProfile:
         """Return the published recipe at this size, fp32, resolved."""
         preset = load_preset(_PRESET)
         ids = round(self.slots / self.share)
         changed = {
             "model": preset.model.model_copy(update={"backbone": self.backbone, "image_size": self.image_size}),
             "optim": preset.optim.model_copy(update={"batch_size": self.batch_size}),
-            "run": preset.run.model_copy(update={"precision": "fp32"}),
+            "run": preset.run.model_copy(update={"precision": "fp32", "compile": compiled}),
         }
         return preset.model_copy(update=changed).resolve(ids, _IMAGES_PER_ID * ids)
 
@@ -59,18 +60,26 @@ Step = Callable[[], Tensor]
 """Makes one step on the next batch; returns the loss."""
 
 
-def our_run(case: Case) -> tuple[TrainState, list[Batch]]:
+def our_run(case: Case, *, compiled: bool = False) -> tuple[TrainState, list[Batch]]:
     """Return the state of a training with this project's `train_step`, and batches that take turns."""
-    profile = case.profile()
+    profile = case.profile(compiled=compiled)
     state = build(profile, _CPU)
+    compile_encoders(state)
     state.head.container.slots.values.copy_(_centers(profile))  # type: ignore[union-attr, operator]  # AttFC's head has one
     return state, _batches(profile)
 
 
 def ours(case: Case) -> Step:
     """Return this project's `train_step`."""
-    state, batches = our_run(case)
+    return _steps(*our_run(case))
 
+
+def compiled(case: Case) -> Step:
+    """Return it with compiled encoders."""
+    return _steps(*our_run(case, compiled=True))
+
+
+def _steps(state: TrainState, batches: list[Batch]) -> Step:
     def step() -> Tensor:
         return train_step(state, batches[state.step % NUM_BATCHES]).loss
 
@@ -96,7 +105,8 @@ def released(case: Case) -> Step:
     return step
 
 
-SIDES: Final[dict[str, Callable[[Case], Step]]] = {"released": released, "ours": ours}
+RELEASED: Final = "released"
+SIDES: Final[dict[str, Callable[[Case], Step]]] = {RELEASED: released, "ours": ours, "compiled": compiled}
 
 
 def _centers(profile: TrainProfile) -> Tensor:

@@ -41,6 +41,19 @@ def test_peaks_are_predicted(bench: Bench, case: AllocatorCase, allocator: str, 
     assert predicted["reserved"] == pytest.approx(real.reserved_bytes, rel=largest)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [CASES[0], CASES[2]], ids=lambda case: case.name)
+def test_compiled_encoders_take_no_more_than_written_ones(bench: Bench, case: AllocatorCase) -> None:
+    """Once the first step is over: kernels are chosen in it, on buffers of their own."""
+    profile = case.profile()
+    compiled = profile.model_copy(update={"run": profile.run.model_copy(update={"compile": True})})
+    real = bench.run(compiled, CARD, PLANNED_ALLOCATOR)
+    assert real.outcome == "ran", real.reason
+    predicted = bench.predict(compiled, CARD, PLANNED_ALLOCATOR)
+    assert 0.5 * predicted["allocated"] < real.allocated_bytes < predicted["allocated"]
+    assert real.reserved_bytes <= predicted["reserved"]
+
+
 def test_a_card_of_the_predicted_size_is_enough_and_one_without_room_for_tensors_is_not(bench: Bench) -> None:
     profile = CASES[0].profile()
     need = bench.predict(profile, CARD, PLANNED_ALLOCATOR)

@@ -53,3 +53,12 @@ def test_a_limit_inside_the_interval_may_be_missed(share: float, missed: bool) -
     expected = [f"Training takes about {free.chosen.hours:.1f} h ({interval.low:.1f} to {interval.high:.1f}); "]
     assert [note.partition("your limit")[0] for note in search.notes] == (expected if missed else [])
     assert all(note.endswith("may be missed.") for note in search.notes)
+
+
+def test_a_plan_with_compiled_encoders_says_what_its_figures_are_of() -> None:
+    written, compiled = (planned(head="full_fc", num_trials=1, compile=on) for on in (False, True))
+    assert (written.profile.run.compile, compiled.profile.run.compile) == (False, True)
+    (note,) = search_of(compiled).notes
+    assert note.startswith("Memory and speed are those of encoders as they are written.")
+    assert search_of(written).notes == ()
+    assert compiled.profile.prediction == written.profile.prediction

@@ -118,9 +118,7 @@ def plan(
     check_preference(prefer)
     check_output(output)
     checked_link(link, gpus, nodes, train)
-    taught_by, embedding_size = checked_teacher(teacher, image_size)
-    if train and taught_by.is_missing:
-        raise UsageError("--train needs a trained --teacher", f"the network '{teacher}'", "Give its file or run.")
+    taught_by, embedding_size = checked_teacher(teacher, image_size, needed_by="--train" if train else None)
     data_path = named_by_options(data)
     dataset = opened(data_path)
     num_ids, num_images = size_of_data(dataset, ids, images)
@@ -289,6 +287,10 @@ def tune(
     precision: options.AnyPrecision = None,
     epochs: options.Epochs = 5.0,
     max_accuracy_drop: options.MaxAccuracyDrop = 1.0,
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="A trained model that every training learns from too; a file or run.", metavar="MODEL"),
+    ] = None,
     prefer: Annotated[
         str, typer.Option(help="speed, balanced or accuracy: what the plan, and a tuning without trainings, chooses.")
     ] = "balanced",
@@ -296,6 +298,7 @@ def tune(
 ) -> None:
     """Plan, then try settings with real train steps and short trainings on --data, and write best.json."""
     check_values(backbone, image_size, epochs, precision)
+    taught_by, embedding_size = checked_teacher(teacher, image_size, needed_by="tune")
     kind = "auto" if checked_head(head) in HEAD_WORDS else head
     check_preference(prefer)
     check_output(output)
@@ -317,6 +320,8 @@ def tune(
         image_size=image_size,
         precision=cast("Precision | None", precision),
         epochs=epochs,
+        teacher=taught_by,
+        embedding_size=embedding_size,
         max_accuracy_drop=max_accuracy_drop,
         prefer=cast("Preference", prefer),
         val=tuple(val or ()),

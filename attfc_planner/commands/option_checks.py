@@ -181,15 +181,16 @@ def checked_word(option: str, what: str, word: str, known: Iterable[str]) -> str
     raise UsageError(f"{option} must be {what}", f"'{word}'", f"{first}Choose one of: {', '.join(words)}.")
 
 
-def checked_teacher(word: str | None, image_size: int) -> tuple[TeacherSettings, int | None]:
+def checked_teacher(word: str | None, image_size: int, needed_by: str | None = None) -> tuple[TeacherSettings, int | None]:
     """Return the settings of a teacher, and the length of its embeddings where a file says it.
 
     Args:
         word: the name of a network, or a file or run that holds a trained one; None: there is no teacher.
         image_size: of the student, which a network by its name shares.
+        needed_by: what trains at once, with which a network's name will not do.
 
     Raises:
-        UsageError: there is no such network or file.
+        UsageError: there is no such network or file, or it must be a trained one and is not.
         CheckpointError: the file is damaged, or holds no encoder.
     """
     from attfc_train.errors import UsageError
@@ -200,6 +201,8 @@ def checked_teacher(word: str | None, image_size: int) -> tuple[TeacherSettings,
         return NO_TEACHER, None
     name = backbone_word(word)
     if name in BACKBONE_NAMES:
+        if needed_by is not None:
+            raise UsageError(f"{needed_by} needs a trained --teacher", f"the network '{word}'", "Give its file or run.")
         return TeacherSettings(backbone=name, image_size=image_size), None
     if not Path(word).exists():
         remedy = f"Give the file or run of a trained model, or one of: {', '.join(BACKBONE_NAMES)}."

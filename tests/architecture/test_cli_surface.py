@@ -122,6 +122,7 @@ PLAN: dict[str, set[str]] = {
         "--max-accuracy-drop",
         "--prefer",
         "--seed",
+        "--teacher",
     },
     "report": {"profile", "--output", "-o", "--run", "--study"},
 }

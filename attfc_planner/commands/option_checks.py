@@ -140,13 +140,13 @@ def check_values(backbone: str, image_size: int, epochs: float, precision: str |
         UsageError: they do not.
     """
     from attfc_train.errors import UsageError
-    from attfc_train.profile.profile import BACKBONE_NAMES
+    from attfc_train.profile.profile import BACKBONE_NAMES, IMAGE_STEP
 
     checked_word("--backbone", "a known name", backbone, BACKBONE_NAMES)
     if not epochs <= MAX_EPOCHS:  # nan as well
         raise UsageError(f"--epochs must be at most {MAX_EPOCHS:,}", f"{epochs:g}", "Face data sets take 5 to 40.")
-    if image_size % 16:
-        raise UsageError("--image-size must be a multiple of 16", str(image_size), "Faces are usually 112.")
+    if image_size % IMAGE_STEP:
+        raise UsageError(f"--image-size must be a multiple of {IMAGE_STEP}", str(image_size), "Faces are usually 112.")
     if precision is not None:
         checked_word("--precision", "bf16, fp16 or fp32", precision, ("bf16", "fp16", "fp32"))
 

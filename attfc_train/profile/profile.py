@@ -113,13 +113,17 @@ BACKBONE_NAMES = tuple(BACKBONES)
 """The values of ``model.backbone``."""
 
 
+IMAGE_STEP = 16
+"""Of what ``model.image_size`` is a multiple: the backbones halve a map four times."""
+
+
 class ModelSettings(Frozen):
     """The feature encoder."""
 
     backbone: str = "r50"
     """One of `BACKBONE_NAMES`."""
     embedding_size: int = Field(512, ge=8, le=4096)
-    image_size: int = Field(112, ge=32, le=512, multiple_of=16)
+    image_size: int = Field(112, ge=32, le=512, multiple_of=IMAGE_STEP)
     gradient_checkpointing: bool = False
     batchnorm_variance: BatchNormVariance = "unbiased"
     """Of a batch, as BatchNorm's running variance collects it: torch's, or ``biased`` as MXNet and PaddlePaddle do."""

@@ -119,9 +119,7 @@ def plan(
     check_preference(prefer)
     check_output(output)
     checked_link(link, gpus, nodes, train)
-    taught_by, embedding_size = checked_teacher(teacher, image_size)
-    if train and taught_by.is_missing:
-        raise UsageError("--train needs a trained --teacher", f"the network '{teacher}'", "Give its file or run.")
+    taught_by, embedding_size = checked_teacher(teacher, image_size, needed_by="--train" if train else None)
     data_path = named_by_options(data)
     dataset = opened(data_path)
     num_ids, num_images = size_of_data(dataset, ids, images)
@@ -282,10 +280,7 @@ def tune(
     study: Annotated[str | None, typer.Option(help="Name in the storage; else backbone and identities.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the study that is there.")] = False,
     output: options.Output = Path("best.json"),
-    backbone: Annotated[
-        str,
-        typer.Option(help="Feature encoder: r18, r34, r50, r100, r200, mbf or tiny.", metavar="NAME", parser=backbone_word),
-    ] = "r50",
+    backbone: options.Backbone = "r50",
     head: Annotated[str, typer.Option(help="Head to tune: attfc, another kind, or 'auto' ('any') to try all.")] = "attfc",
     image_size: options.ImageSize = 112,
     precision: options.AnyPrecision = None,
@@ -294,6 +289,10 @@ def tune(
     prefer: Annotated[
         str, typer.Option(help="speed, balanced or accuracy: what the plan, and a tuning without trainings, chooses.")
     ] = "balanced",
+    teacher: Annotated[
+        str | None,
+        typer.Option(help="A trained model that every training learns from too; a file or run.", metavar="MODEL"),
+    ] = None,
     seed: options.Seed = 0,
 ) -> None:
     """Plan, then try settings with real train steps and short trainings on --data, and write best.json."""
@@ -301,6 +300,7 @@ def tune(
     kind = "auto" if checked_head(head) in HEAD_WORDS else head
     check_preference(prefer)
     check_output(output)
+    taught_by, embedding_size = checked_teacher(teacher, image_size, needed_by="tune")
     data_path = joined_spec(data)
     dataset = opened(data_path)
     num_ids, num_images = size_of_data(dataset, None, None)
@@ -322,6 +322,8 @@ def tune(
         max_accuracy_drop=max_accuracy_drop,
         prefer=cast("Preference", prefer),
         val=tuple(val or ()),
+        teacher=taught_by,
+        embedding_size=embedding_size,
         decoding=decoding_of(dataset, image_size),
         num_trials=trials,
         seed=seed,

@@ -206,7 +206,7 @@ def cluster(
     from attfc_train.exits import check_device
     from attfc_train.screen import Screen
 
-    options = ClusterOptions(output, settings, min_images, truth, model)
+    options = ClusterOptions(output, settings, min_images, truth, model, which)
     on = torch.device(check_device(device))
     cluster_data(path, lambda: models.opened(model or Path(), which, device), options, on, Screen())
 

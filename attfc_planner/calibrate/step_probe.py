@@ -12,17 +12,20 @@ import time
 from typing import Any
 
 import torch
+from torch import nn
 
 from attfc_planner.gpu.fingerprint import foreign_bytes
 from attfc_train.data.batch import Batch
 from attfc_train.errors import DeviceMemoryError
 from attfc_train.evaluate.embed import embed_batches
 from attfc_train.exits import run_and_exit
+from attfc_train.export.teacher import open_teacher
 from attfc_train.optim.precision import prepare_device
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.run.device_memory import forget_peak, memory_use
 from attfc_train.run.out_of_memory import observed
 from attfc_train.run.segments import claim_segments
+from attfc_train.run.teacher import opened_teacher
 from attfc_train.step.build import build
 from attfc_train.step.compiled import as_written, compile_encoders
 from attfc_train.step.state import TrainState
@@ -43,7 +46,7 @@ def measure(profile: TrainProfile, device: torch.device, *, steps: int, evaluate
     base = memory_use(device).current if device.type == "cpu" else 0
     claim_segments(device)
     prepare_device(device, profile.run.precision)
-    state = build(profile, device)
+    state = build(profile, device, teacher=_teacher(profile))
     compile_encoders(state)
     batch = Batch.random(profile, device)
     seconds = []
@@ -57,6 +60,14 @@ def measure(profile: TrainProfile, device: torch.device, *, steps: int, evaluate
         _evaluate(state, batch)
         train_step(state, batch)  # as after every evaluation but the last
     return {"seconds": seconds[UNTIMED:], **_memory(device, base, held_before)}
+
+
+def _teacher(profile: TrainProfile) -> nn.Module | None:
+    """Return the network of a teacher that has a file, as a training opens it; None: `build` makes one, or there is none."""
+    if profile.teacher.path is None:
+        return None
+    teacher = opened_teacher(profile, open_teacher)
+    return teacher.network if teacher else None
 
 
 def _evaluate(state: TrainState, batch: Batch) -> None:

@@ -140,13 +140,13 @@ def check_values(backbone: str, image_size: int, epochs: float, precision: str |
         UsageError: they do not.
     """
     from attfc_train.errors import UsageError
-    from attfc_train.profile.profile import BACKBONE_NAMES
+    from attfc_train.profile.profile import BACKBONE_NAMES, IMAGE_STEP
 
     checked_word("--backbone", "a known name", backbone, BACKBONE_NAMES)
     if not epochs <= MAX_EPOCHS:  # nan as well
         raise UsageError(f"--epochs must be at most {MAX_EPOCHS:,}", f"{epochs:g}", "Face data sets take 5 to 40.")
-    if image_size % 16:
-        raise UsageError("--image-size must be a multiple of 16", str(image_size), "Faces are usually 112.")
+    if image_size % IMAGE_STEP:
+        raise UsageError(f"--image-size must be a multiple of {IMAGE_STEP}", str(image_size), "Faces are usually 112.")
     if precision is not None:
         checked_word("--precision", "bf16, fp16 or fp32", precision, ("bf16", "fp16", "fp32"))
 
@@ -181,15 +181,16 @@ def checked_word(option: str, what: str, word: str, known: Iterable[str]) -> str
     raise UsageError(f"{option} must be {what}", f"'{word}'", f"{first}Choose one of: {', '.join(words)}.")
 
 
-def checked_teacher(word: str | None, image_size: int) -> tuple[TeacherSettings, int | None]:
+def checked_teacher(word: str | None, image_size: int, needed_by: str | None = None) -> tuple[TeacherSettings, int | None]:
     """Return the settings of a teacher, and the length of its embeddings where a file says it.
 
     Args:
         word: the name of a network, or a file or run that holds a trained one; None: there is no teacher.
         image_size: of the student, which a network by its name shares.
+        needed_by: what trains at once, with which a network's name will not do.
 
     Raises:
-        UsageError: there is no such network or file.
+        UsageError: there is no such network or file, or it must be a trained one and is not.
         CheckpointError: the file is damaged, or holds no encoder.
     """
     from attfc_train.errors import UsageError
@@ -200,6 +201,8 @@ def checked_teacher(word: str | None, image_size: int) -> tuple[TeacherSettings,
         return NO_TEACHER, None
     name = backbone_word(word)
     if name in BACKBONE_NAMES:
+        if needed_by is not None:
+            raise UsageError(f"{needed_by} needs a trained --teacher", f"the network '{word}'", "Give its file or run.")
         return TeacherSettings(backbone=name, image_size=image_size), None
     if not Path(word).exists():
         remedy = f"Give the file or run of a trained model, or one of: {', '.join(BACKBONE_NAMES)}."

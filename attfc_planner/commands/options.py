@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from attfc_planner.commands.option_checks import backbone_word, real, whole
+from attfc_train.backbones.kinds import BACKBONES
 
 Head = Annotated[
     str,
@@ -56,10 +57,11 @@ Link = Annotated[
         help="Slowest link between --gpus: nvlink, pcie or eth100. Without it eth100 between machines, else the card's best."
     ),
 ]
+Backbone = Annotated[str, typer.Option(help=f"Feature encoder: {', '.join(BACKBONES)}.", metavar="NAME", parser=backbone_word)]
 Backbones = Annotated[
     list[str] | None,
     typer.Option(
-        help="Feature encoder: r18, r34, r50 (default), r100, r200, mbf, tiny. Repeat it, or 'any', to choose.",
+        help=f"Feature encoder: {', '.join(BACKBONES)}; without it r50. Repeat it, or 'any', to choose.",
         metavar="NAME",
         parser=backbone_word,
     ),

@@ -170,16 +170,17 @@ def _check_question(study: SharedStudy, name: str, question: Question) -> None:
         study.note(question=question.facts)
         return
     known = recorded if isinstance(recorded, dict) else {}  # a shared storage may hold anything
-    different = [key for key, value in question.facts.items() if known.get(key) != value]
+    facts = question.facts
+    different = [key for key in {**facts, **known} if known.get(key) != facts.get(key)]
     if different:
         key = different[0]
-        got = f"{key} {_brief(question.facts[key])}, where the study has {_brief(known.get(key))}"
+        got = f"{key} {_brief(facts.get(key))}, where the study has {_brief(known.get(key))}"
         remedy = "Give the same options as before, or another --study or --output."
         raise UsageError(f"the study '{name}' must be about the same data, plan and device", got, remedy)
 
 
 def _brief(value: object) -> str:
-    text = repr(value)
+    text = "none" if value is None else repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

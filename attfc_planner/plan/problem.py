@@ -30,6 +30,7 @@ from attfc_planner.trace.structure import head_structure_of
 from attfc_train.errors import ProfileError, UsageError
 from attfc_train.profile.file import load_preset
 from attfc_train.profile.profile import TrainProfile
+from attfc_train.profile.teacher import TeacherSettings
 from attfc_train.units import Bytes
 
 RECIPES = {"tiny": "tiny"}
@@ -154,11 +155,17 @@ def _check_same_question(tuned: TrainProfile, request: PlanRequest) -> None:
         "--images": (tuned.data.num_images, request.num_images or tuned.data.num_images),
         "--backbone": (tuned.model.backbone, ", ".join(request.compared) or request.backbone),
         "--image-size": (tuned.model.image_size, request.image_size),
+        "--teacher": (_known_by(tuned.teacher), _known_by(request.teacher)),
     }
     for option, (there, here) in by_option.items():
         if there != here:
             rule = f"--tuned must be about the same {option}"
             raise UsageError(rule, f"{there} there and {here} here", "Tune for this, or leave --tuned out for the prior.")
+
+
+def _known_by(teacher: TeacherSettings) -> str:
+    """Return what tells a teacher from another one."""
+    return teacher.digest or teacher.backbone or "none"
 
 
 def traced_model(

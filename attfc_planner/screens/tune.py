@@ -101,6 +101,9 @@ def show_start(console: Console, question: Question, study: str, storage: str, n
     )
     console.print(Text(f"Tuning on {gpu.name}: {format_bytes(gpu.capacity_bytes)} ({gpu.source})", style="bold"))
     console.print(f"{question.request.num_ids:,} identities, {held_out}", highlight=False, soft_wrap=True)
+    teacher = question.base.teacher
+    if teacher.is_on:
+        console.print(f"Teacher of every training: {teacher.describe()}, from {teacher.path}", highlight=False, soft_wrap=True)
     console.print(f"Study '{study}' in {storage}{so_far}; optuna-dashboard opens it.", highlight=False, soft_wrap=True)
     console.print(f"The plan's choice: {words(question.plan.chosen.setting)}", highlight=False, soft_wrap=True)
 

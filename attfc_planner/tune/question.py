@@ -81,6 +81,7 @@ class Question:
             "gpu": self.gpu.name,
             "space": {name: list(values) for name, values in self.spaces.parameters.items()},
             **({} if request.head == "attfc" else {"head": request.head}),  # studies of the first release do not name it
+            **({"teacher": request.teacher.digest} if request.teacher.is_on else {}),
         }
 
     @property

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
-from pydantic import Field, create_model
+from pydantic import Field, create_model, model_validator
 
 from attfc_train.augment.kinds import AUGMENTATIONS
 from attfc_train.document import Frozen
@@ -16,6 +16,15 @@ class Augmentations(Frozen):
     references: bool = False
     """Whether references are changed too, each by draws of its own; queries always are."""
 
+    @model_validator(mode="after")
+    def _something_to_change_them(self) -> Self:
+        if self.references and not self.probabilities:
+            raise ValueError(
+                f"references needs an augmentation that is switched on, but got none; "
+                f"give the probability of one ({', '.join(AUGMENTATIONS)}), or leave it false"
+            )
+        return self
+
     @property
     def probabilities(self) -> dict[str, float]:
         """The augmentations that are switched on, in the order in which they are made."""
@@ -24,7 +33,7 @@ class Augmentations(Frozen):
 
     def in_full(self) -> Augmentations:
         """Return settings that stand for all with the same augmentations, however probable."""
-        return self.model_copy(update=dict.fromkeys(self.probabilities, 1.0)) if self.probabilities else type(self)()
+        return self.model_copy(update=dict.fromkeys(self.probabilities, 1.0))
 
 
 def _with_a_field_each() -> Any:

@@ -13,6 +13,8 @@ CONNECT_WEAK: Final = 1.12
 """The distances that the one public implementation of arXiv 2103.17272 has: as cosines of unit vectors 0.755, 0.510, 0.373."""
 FARTHEST: Final = 2.0
 """Of two unit vectors."""
+_LARGEST_FUSE: Final = FARTHEST * FUSE / CONNECT_WEAK
+"""From which on what goes with it is too far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +40,15 @@ class ClusterSettings:
         if not 0 < self.fuse <= self.connect <= self.connect_weak < FARTHEST:
             rule = f"distances must be 0 < --threshold <= --connect <= --connect-weak < {FARTHEST:g}"
             got = f"{self.fuse:g}, {self.connect:g}, {self.connect_weak:g}"
-            raise UsageError(rule, got, "Leave --connect and --connect-weak out, and they go with --threshold.")
+            raise UsageError(rule, got, self._remedy())
         if min(self.robust, self.connections) < 1:
             got = f"{self.robust} and {self.connections}"
             raise UsageError("--robust and --connections must be at least 1", got, "Leave them out.")
+
+    def _remedy(self) -> str:
+        if 0 < self.fuse < _LARGEST_FUSE:
+            return "Leave --connect and --connect-weak out, and they go with --threshold."
+        return f"Give a --threshold above 0 and below {_LARGEST_FUSE:g}: the other two go with it."
 
     @classmethod
     def scaled(

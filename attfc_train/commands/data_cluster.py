@@ -19,7 +19,7 @@ from attfc_train.cluster.settings import ClusterSettings
 from attfc_train.cluster.state import AnotherClusteringError, Key, Progress, load_progress, save_progress
 from attfc_train.commands.cluster_streams import FeatureStream, ImageStream, Stream
 from attfc_train.commands.data_survey import progress, say
-from attfc_train.data.formats.subset import check_subset_output, write_subset
+from attfc_train.data.formats.subset import check_new_subset, write_subset
 from attfc_train.data.source import open_source
 from attfc_train.errors import DataError, Interrupted, UsageError
 from attfc_train.export.model_file import Encoder
@@ -43,7 +43,8 @@ class ClusterOptions:
     min_images: int = 2
     truth: bool = False
     model: Path | None = None
-    """For the record of how the index was made."""
+    which: str = "best"
+    """These two for the record of how the index was made."""
 
 
 def cluster(spec: str, encoder: Callable[[], Encoder], options: ClusterOptions, device: torch.device, console: Screen) -> None:
@@ -83,11 +84,11 @@ def _stream(spec: str, encoder: Callable[[], Encoder], options: ClusterOptions) 
     """Return the embeddings, once the output and --truth are known to make sense."""
     stream: Stream
     if Path(spec).suffix.lower() == FEATURES:
-        check_subset_output(options.output, "")
+        check_new_subset(options.output, "")
         stream = FeatureStream(Path(spec).expanduser())
         _check_truth(stream.dataset.index.num_ids, stream.dataset.index.num_images, options)
         return stream
-    check_subset_output(options.output, spec)
+    check_new_subset(options.output, spec)
     dataset = open_source(spec)
     _check_truth(dataset.index.num_ids, dataset.index.num_images, options)
     return ImageStream(spec, dataset, encoder())
@@ -206,6 +207,7 @@ def _command(spec: str, options: ClusterOptions) -> str:
     settings = options.settings
     distances = {"threshold": settings.fuse, "connect": settings.connect, "connect-weak": settings.connect_weak}
     sizes = {"robust": settings.robust, "connections": settings.connections, "min-images": options.min_images}
-    values = [word for name, value in {**distances, **sizes}.items() for word in (f"--{name}", f"{value:g}")]
-    model = [] if options.model is None else ["--model", str(options.model)]
+    # As many digits as a number has: faces just as near would else be taken otherwise.
+    values = [word for name, value in {**distances, **sizes}.items() for word in (f"--{name}", repr(value))]
+    model = [] if options.model is None else ["--model", str(options.model), "--which", options.which]
     return shlex.join(["attfc-train", "data", "cluster", spec, "-o", str(options.output), *model, *values])

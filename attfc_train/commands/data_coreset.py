@@ -26,7 +26,7 @@ from attfc_train.data.coreset import (
     kept_by_face_nms,
 )
 from attfc_train.data.dataset import FaceDataset
-from attfc_train.data.formats.subset import check_subset_output, write_subset
+from attfc_train.data.formats.subset import check_new_subset, write_subset
 from attfc_train.data.report import DataReport
 from attfc_train.data.source import open_dataset
 from attfc_train.errors import UsageError
@@ -66,7 +66,8 @@ class CoresetOptions:
         """Return the command line that makes the same index of a data set."""
         parts = ["attfc-train", "data", "coreset", spec, "--by", self.by, "--least", str(self.least), "-o", str(self.output)]
         parts += ["--seed", str(self.seed or 0)] if self.by == "random" else ["--model", str(self.model), "--which", self.which]
-        parts += ["--keep", f"{self.share:g}"] if self.threshold is None else ["--threshold", f"{self.threshold:g}"]
+        # As many digits as the number has: another threshold may keep other images.
+        parts += ["--keep", repr(self.share)] if self.threshold is None else ["--threshold", repr(self.threshold)]
         return shlex.join(parts)
 
     @property
@@ -113,9 +114,7 @@ def _check(spec: str, options: CoresetOptions) -> None:
     elif options.model is None:
         remedy = "Give a run's folder, or a .pt, .safetensors or .onnx file: --model runs/faces."
         raise UsageError("--model must name the network whose features tell faces apart", "none", remedy)
-    check_subset_output(options.output, spec)
-    if options.output.exists():
-        raise UsageError("--output must be a new file", f"'{options.output}', which exists", "Choose another name.")
+    check_new_subset(options.output, spec)
 
 
 def _at_random(dataset: FaceDataset, options: CoresetOptions, _report: DataReport, console: Screen) -> Int64s:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from attfc_train.commands.data_convert import ConvertOptions, check_output, remove_left, stopped_by_signals, write_images
 from attfc_train.data.dataset import FaceDataset
-from attfc_train.data.formats.subset import check_subset_output, write_subset
+from attfc_train.data.formats.subset import check_new_subset, write_subset
 from attfc_train.data.formats.subset_file import ENDING
 from attfc_train.errors import UsageError
 from attfc_train.screen import Screen
@@ -34,9 +34,7 @@ def check_selection_output(source: str, options: ConvertOptions, option: str = "
             check_output(options)
             return
         path = options.output.expanduser()
-        check_subset_output(path, source)
-        if path.exists() or path.is_symlink():
-            raise UsageError("--output must be a new file", f"'{path}', which exists", "Choose another name, or remove it.")
+        check_new_subset(path, source)
         remove_left(path)
     except UsageError as error:
         raise UsageError(error.rule.replace("--output", option), error.got, error.remedy) from error

@@ -15,7 +15,7 @@ averages, with figures that are shares of the run; ``mhlr_released`` is the rele
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 MOST_HALVINGS: Final = 8
@@ -41,7 +41,7 @@ class Decrease(Protocol):
         ...
 
     def state(self) -> dict[str, float]:
-        """Return the numbers that it remembers."""
+        """Return the numbers that it remembers of the losses; its rate is the run's, which may have become longer."""
         ...
 
 
@@ -67,7 +67,7 @@ class TwoAverages:
 
     def state(self) -> dict[str, float]:
         """See `Decrease.state`."""
-        return asdict(self)
+        return {"first": self.first, "second": self.second, "count": self.count}
 
 
 @dataclass
@@ -94,7 +94,7 @@ class Recurrence:
 
     def state(self) -> dict[str, float]:
         """See `Decrease.state`."""
-        return asdict(self)
+        return {"last": self.last, "before": self.before, "count": self.count}
 
 
 class Plateaus:
@@ -144,8 +144,8 @@ class Plateaus:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Restore `state`."""
-        for name, value in state["decrease"].items():
-            setattr(self.decrease, name, value)
+        for name in self.decrease.state():
+            setattr(self.decrease, name, state["decrease"][name])
         self.stationary = state["stationary"]
         self.halvings = state["halvings"]
         self._previous = state.get("previous")

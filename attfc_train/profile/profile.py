@@ -113,13 +113,17 @@ BACKBONE_NAMES = tuple(BACKBONES)
 """The values of ``model.backbone``."""
 
 
+IMAGE_STEP = 16
+"""Of what ``model.image_size`` is a multiple: the backbones halve a map four times."""
+
+
 class ModelSettings(Frozen):
     """The feature encoder."""
 
     backbone: str = "r50"
     """One of `BACKBONE_NAMES`."""
     embedding_size: int = Field(512, ge=8, le=4096)
-    image_size: int = Field(112, ge=32, le=512, multiple_of=16)
+    image_size: int = Field(112, ge=32, le=512, multiple_of=IMAGE_STEP)
     gradient_checkpointing: bool = False
     batchnorm_variance: BatchNormVariance = "unbiased"
     """Of a batch, as BatchNorm's running variance collects it: torch's, or ``biased`` as MXNet and PaddlePaddle do."""
@@ -131,6 +135,13 @@ else:  # which kinds there are is known when `HEADS` is read; to a type checker 
     AnyHead = Annotated[Union[tuple(kind.settings for kind in HEADS.values())], Field(discriminator="kind")]  # noqa: UP007  # made of a dict
 
 
+_SCHEDULES_WITH = {
+    "polynomial_power": ("polynomial",),
+    "milestones": ("step",),
+    "step_factor": ("step",),
+    "patience_share": ("mhlr", "mhlr_released"),
+}
+"""Setting -> the schedules that read it."""
 MAX_ACCUMULATION = 1024
 MAX_BATCH_SIZE = 2**16
 
@@ -158,6 +169,18 @@ class OptimSettings(Frozen):
     """The learning rate grows linearly from 0 over this many steps. None: over `warmup_images`."""
     warmup_images: int = Field(0, ge=0, le=MOST)
     """Queries over which the learning rate grows, at most a tenth of the run."""
+
+    @model_validator(mode="after")
+    def _settings_belong_to_their_schedules(self) -> Self:
+        for name, kinds in _SCHEDULES_WITH.items():
+            value, default = getattr(self, name), type(self).model_fields[name].default
+            if value != default and self.schedule not in kinds:
+                words = " or ".join(map(repr, kinds))
+                raise ValueError(
+                    f"{name} needs schedule {words}, but got schedule {self.schedule!r} and {value}; "
+                    f"use schedule {words} or leave it at {default}"
+                )
+        return self
 
     @model_validator(mode="after")
     def _equal_parts(self) -> Self:

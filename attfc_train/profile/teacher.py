@@ -35,6 +35,15 @@ class TeacherSettings(Frozen):
             raise ValueError(f"teacher.backbone '{FOREIGN}' needs its file as teacher.path, but got none")
         return self
 
+    @model_validator(mode="after")
+    def _weight_of_a_teacher(self) -> Self:
+        default = type(self).model_fields["weight"].default
+        if not self.is_on and self.weight != default:
+            raise ValueError(
+                f"weight needs a teacher, but got {self.weight:g} and none; give --teacher MODEL, or leave it at {default:g}"
+            )
+        return self
+
     @property
     def is_on(self) -> bool:
         """Whether there is a teacher."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import TypeAlias
 
 from attfc_train.errors import CheckpointError, ProfileError, UsageError
-from attfc_train.profile.profile import TrainProfile
+from attfc_train.profile.profile import IMAGE_STEP, TrainProfile
 from attfc_train.step.teacher import TrainedTeacher
 
 OpenTeacher: TypeAlias = Callable[[TrainProfile], TrainedTeacher]
@@ -82,7 +82,7 @@ def teacher_lines(profile: TrainProfile) -> Iterator[str]:
     yield f"teacher: {settings.describe()}, from {settings.path}"
     size = profile.model.image_size
     if settings.image_size not in (None, size):
-        yield (
-            f"It was trained with {settings.image_size} pixels: the student's images of {size} are resized for it. "
-            f"To give both the same: --set model.image_size={settings.image_size}"
-        )
+        resized = f"It was trained with {settings.image_size} pixels: the student's images of {size} are resized for it."
+        # A network that only its file knows may have another size than our backbones can.
+        fits = settings.image_size % IMAGE_STEP == 0
+        yield f"{resized} To give both the same: --set model.image_size={settings.image_size}" if fits else resized

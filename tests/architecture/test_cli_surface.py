@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import typer.main
 
 import attfc_planner.cli
 import attfc_train.cli
+from attfc_train.backbones.kinds import BACKBONES
 
 COMPLETION = {"--install-completion", "--show-completion"}
 TRAIN = {
@@ -122,6 +124,7 @@ PLAN: dict[str, set[str]] = {
         "--max-accuracy-drop",
         "--prefer",
         "--seed",
+        "--teacher",
     },
     "report": {"profile", "--output", "-o", "--run", "--study"},
 }
@@ -151,3 +154,12 @@ def test_every_option_says_what_it_does(app: Any) -> None:
     for command in (group, *group.commands.values()):  # type: ignore[attr-defined]  # a group, by its app
         assert command.help
         assert [parameter.name for parameter in command.params if not parameter.help] == []
+
+
+@pytest.mark.parametrize("command", ["", "tune", "compare-gpus"])
+def test_the_help_names_every_backbone(command: str) -> None:
+    """Catches a list that somebody typed: eight networks were missing in it."""
+    group: Any = typer.main.get_command(attfc_planner.cli.app)
+    parameters = (group.commands[command] if command else group).params
+    (option,) = (parameter for parameter in parameters if parameter.name == "backbone")
+    assert set(BACKBONES) <= set(re.findall(r"\w+", option.help))

@@ -129,6 +129,12 @@ def test_unknown_preset(name: str, refusal: Refusal) -> None:
         ("run.steps=1.5", ProfileError, "--set run.steps must be a whole number of at least 1 or null, but got '1.5'"),
         ("run.val=lfw.bin", ProfileError, "--set run.val must be a list such as .*lfw.bin"),
         ("optim.milestones=[2]", ProfileError, "--set optim.milestones must be a list of numbers"),
+        ("optim.milestones=[0.3]", ProfileError, "milestones needs schedule 'step', but got schedule 'cosine' and .0.3"),
+        ("optim.step_factor=0.3", ProfileError, "step_factor needs schedule 'step', but got schedule 'cosine' and 0.3"),
+        ("optim.polynomial_power=2", ProfileError, "polynomial_power needs schedule 'polynomial', .* leave it at 1.0"),
+        ("optim.patience_share=0.1", ProfileError, "patience_share needs schedule 'mhlr' or 'mhlr_released', but got"),
+        ("teacher.weight=3", ProfileError, "in teacher: weight needs a teacher, but got 3 and none; give --teacher MODEL"),
+        ("data.augment.references=true", ProfileError, "references needs an augmentation that is switched on, .*mask, "),
         ("model.backbone=resnet", ProfileError, "--set model.backbone must be a known name, but got 'resnet'. .*r50"),
         (
             "model.gradient_checkpointing=1",

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import shlex
 import shutil
 import signal
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from attfc_train import cli
 from attfc_train.cluster.online import OnlineClustering
+from attfc_train.cluster.settings import ClusterSettings
 from attfc_train.commands import cluster_streams
+from attfc_train.data.formats.subset_file import read_header
 from attfc_train.data.source import open_dataset
 from tests.architecture.modules import ROOT
 from tests.cli.conftest import DOCUMENT, face
@@ -99,13 +103,26 @@ def test_features(photos, call):
     assert partition("a.subset") == kept - {frozenset()}
 
 
+def test_the_index_says_how_it_was_made(photos, call, trained_run):
+    """Catches distances of six digits, which make another index, and the run's other model."""
+    near = ["--threshold", "0.0012345678", "--connections", "4"]
+    call("data", "cluster", "photos", "--model", trained_run, "--which", "last", *near, "-o", "a.subset")
+    made = shlex.split(read_header(Path("a.subset")).made)
+    given = dict(itertools.pairwise(made))
+    assert (given["--threshold"], given["--which"]) == ("0.0012345678", "last")
+    settings = ClusterSettings.scaled(0.0012345678)
+    assert (float(given["--connect"]), float(given["--connect-weak"])) == (settings.connect, settings.connect_weak)
+    call(*["b.subset" if word == "a.subset" else word for word in made[1:]])
+    assert partition("b.subset") == partition("a.subset")
+
+
 def test_truth(people, call):
     files = sorted(people.glob("*/*"))
     features("f.npz", files, [int(file.parent.name) for file in files])
     shown = call("data", "cluster", "f.npz", "-o", "a.subset", "--truth")
     assert "true identities 6 pairwise F 1.0000 (precision 1.0000, recall 1.0000) BCubed F 1.0000" in shown
     features("f.npz", files, [int(file.parent.name) // 2 for file in files])
-    assert "precision 1.0000, recall 1.0000" not in call("data", "cluster", "f.npz", "-o", "a.subset", "--truth")
+    assert "precision 1.0000, recall 1.0000" not in call("data", "cluster", "f.npz", "-o", "b.subset", "--truth")
 
 
 @pytest.mark.parametrize("source", ["images", "features"])
@@ -158,9 +175,10 @@ def test_too_few_identities_keep_the_work(photos, call, monkeypatch):
         (["f.npz", "-o", "a.subset", "--model", "x"], 2, "but got both"),
         (["photos", "-o", "a.subset", "--model", "x"], 5, "--model must exist, but got 'x'"),
         (["f.npz", "-o", "a.npz"], 2, "--output must be a .subset file"),
+        (["f.npz", "-o", "there.subset"], 2, "--output must be a new file, but got 'there.subset', which exists"),
         (["f.npz", "-o", "a.subset", "--threshold", "3"], 2, "--threshold must be a number from 0 to 2"),
-        (["f.npz", "-o", "a.subset", "--threshold", "1.9"], 2, "distances must be"),
-        (["f.npz", "-o", "a.subset", "--connect", "0.5"], 2, "--threshold <= --connect <= --connect-weak"),
+        (["f.npz", "-o", "a.subset", "--threshold", "1.9"], 2, "distances must be .* a --threshold above 0 and below 1.25"),
+        (["f.npz", "-o", "a.subset", "--connect", "0.5"], 2, "--threshold <= --connect <= .* Leave --connect"),
         (["f.npz", "-o", "a.subset", "--robust", "0"], 2, "--robust must be a whole number of at least 1"),
         (["f.npz", "-o", "a.subset", "--truth"], 2, "--truth needs a data set that knows who is who, but got 18 images"),
         (["g.npz", "-o", "a.subset"], 4, "must be in .*, but got 1 that are not, e.g. .*missing.jpg"),
@@ -174,7 +192,9 @@ def test_refusals(photos, call, arguments, code, words):
     features("f.npz", files)
     features("g.npz", [*files[:-1], photos / "missing.jpg"])
     features("twice.npz", [*files[:-1], files[0]])
+    Path("there.subset").write_bytes(b"somebody's")
     assert re.search(words, call("data", "cluster", *arguments, code=code))
+    assert Path("there.subset").read_bytes() == b"somebody's"
 
 
 SECTION = "## From faces without labels to a training"

@@ -59,13 +59,14 @@ def test_a_threshold(trained_run, coreset, tmp_path):
     """Catches another network, another view of the images, and images of other rows."""
     path = tmp_path / "some.subset"
     rows = features(trained_run).reshape(12, 9, -1)
-    threshold = f"{np.quantile(rows @ rows.transpose(0, 2, 1), 0.6):.6f}"
+    threshold = f"{np.quantile(rows @ rows.transpose(0, 2, 1), 0.6):.9f}"
     shown = coreset(FACES, "--model", trained_run, "--threshold", threshold, "-o", path, "--batch-size", 7)
     expected = np.concatenate([face_nms_oracle.kept_faces(each, float(threshold)) for each in rows])
     assert 30 < expected.sum() < 100, "the threshold must do something"
     assert kept(path) == np.flatnonzero(expected).tolist()
     assert f"kept                    {expected.sum()} of 108 images" in shown
     assert f"threshold               cosine {float(threshold):.6g} (--threshold)" in shown
+    assert shlex.split(read_header(path).made)[-1] == repr(float(threshold)), "all its digits: another may keep others"
 
 
 def test_a_share_and_the_next_command(trained_run, coreset, tmp_path):

@@ -20,9 +20,13 @@ from attfc_planner.gpu import detect
 from attfc_planner.plan import problem
 from attfc_planner.tune.stages.short_training import ShortTraining
 from attfc_train.errors import AttfcError, DataError, StorageError, UsageError, VerificationSetError
+from attfc_train.export.teacher import described_teacher
 from attfc_train.profile.file import load_profile
+from attfc_train.profile.profile import TrainProfile
+from attfc_train.run.checkpoint import save_model
 from attfc_train.units import GIB
 from tests.planner.fakes import FakeMemoryModel
+from tests.train.export.networks import TINY, trained
 
 Call = Callable[..., tuple[int, str, str]]
 BASE = ("--gpu", "cpu", "--data", "synthetic:80x6", "--backbone", "tiny", "--image-size", "32", "--trials", "3")
@@ -105,6 +109,33 @@ def test_a_second_tuning_needs_resume_and_resume_a_first(call: Call) -> None:
     code, out, err = call(*BASE, "--resume")
     assert (code, err) == (0, "")
     assert "3 trials so far" in out
+
+
+def test_all_trials_learn_from_the_teacher(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a teacher that only the plan knows, and a study that goes on with another one or without any."""
+    save_model(Path("model.pt"), trained(TINY))
+    tried: list[TrainProfile] = []
+
+    def seen(run: Callable[..., Any]) -> Callable[..., Any]:
+        def call_it(profile: TrainProfile, kind: str, **options: Any) -> Any:
+            tried.append(profile)
+            return run(profile, kind, **options)
+
+        return call_it
+
+    monkeypatch.setattr(session, "run_real_steps", seen(steps))
+    monkeypatch.setattr(session, "run_short_training", seen(training))
+    code, out, err = call(*BASE, "--teacher", "model.pt")
+    assert (code, err) == (0, "")
+    assert "Teacher of every training: tiny at 32 pixels, weight 7, from model.pt" in out
+    teacher, width = described_teacher(Path("model.pt"))
+    assert {(each.teacher, each.model.embedding_size) for each in tried} == {(teacher, width)}
+    assert {each.head.kind for each in tried} == {"attfc", "full_fc"}, "what the accuracies are measured against has it too"
+    assert load_profile(Path("best.json")).teacher == teacher
+    assert call(*BASE, "--teacher", "model.pt", "--resume")[0] == 0
+    code, _, err = call(*BASE, "--resume")
+    assert code == UsageError.exit_code
+    assert f"but got teacher none, where the study has '{teacher.digest}'" in err
 
 
 def test_a_study_of_something_else_is_refused(call: Call) -> None:

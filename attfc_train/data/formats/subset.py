@@ -151,6 +151,17 @@ def check_subset_output(path: Path, source: str) -> None:
                 raise UsageError("--output must be another file than the data set's", f"'{path}'", "Choose another name.")
 
 
+def check_new_subset(path: Path, source: str) -> None:
+    """Refuse an output as `check_subset_output` does, and one that exists: what a training may need is not overwritten.
+
+    Raises:
+        UsageError: it is.
+    """
+    check_subset_output(path, source)
+    if path.exists() or path.is_symlink():
+        raise UsageError("--output must be a new file", f"'{path}', which exists", "Choose another name, or remove it.")
+
+
 def write_subset(
     path: Path, source: str, whole: FaceDataset, positions: ArrayLike, labels: ArrayLike | None = None, made: str = ""
 ) -> None:

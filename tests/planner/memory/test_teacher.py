@@ -93,7 +93,9 @@ def test_what_is_typed_next_names_a_teacher_that_is_missing(tmp_path: Path) -> N
         assert (arguments[-2:] == ["--teacher", "MODEL"]) == (teacher.is_on and teacher.path is None)
 
 
-def test_a_plan_does_not_train_without_its_teacher() -> None:
-    result = CliRunner().invoke(app, ["--data", "synthetic:40x4", "--backbone", "tiny", "--teacher", "r18", "--train"])
+@pytest.mark.parametrize(("first", "last"), [([], ["--train"]), (["tune"], [])])
+def test_what_trains_at_once_needs_a_trained_teacher(first: list[str], last: list[str]) -> None:
+    options = ["--data", "synthetic:40x4", "--backbone", "tiny", "--teacher", "r18"]
+    result = CliRunner().invoke(app, [*first, *options, *last])
     assert isinstance(result.exception, UsageError)
-    assert "--train needs a trained --teacher" in str(result.exception)
+    assert f"{'tune' if first else '--train'} needs a trained --teacher, but got the network 'r18'" in str(result.exception)

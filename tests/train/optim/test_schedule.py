@@ -138,6 +138,31 @@ def test_a_state_goes_on_as_if_it_had_not_been_saved() -> None:
         assert run(place) == undisturbed
 
 
+@pytest.mark.parametrize("schedule", ["mhlr", "mhlr_released"])
+def test_a_run_that_becomes_longer_takes_the_shares_of_its_new_length(schedule: str) -> None:
+    """Catches averages that remember a share of the former length beside a bound and a patience of the new one."""
+
+    def rates(steps: int) -> ListeningRate:
+        profile = TrainProfile(optim=OptimSettings.model_validate({"schedule": schedule}))
+        made = rate_controller(profile.model_copy(update={"run": profile.run.model_copy(update={"steps": steps})}))
+        assert isinstance(made, ListeningRate)
+        return made
+
+    before, longer = rates(1000), rates(4000)
+    for step in range(100):
+        before.rate(step)
+        before.observe(torch.tensor(10.0 - 0.01 * step))
+    saved = before.state_dict()
+    saved["plateaus"]["decrease"]["rate"] = 0.5  # checkpoints of before hold it
+    longer.load_state_dict(saved)
+    fresh = rates(4000)._plateaus
+    now = longer._plateaus
+    assert now.decrease.rate == fresh.decrease.rate  # type: ignore[attr-defined]
+    assert (now.bound, now.patience) == (fresh.bound, fresh.patience)
+    assert now.decrease.state() == before._plateaus.decrease.state()
+    assert now.decrease.state()["count"] > 50
+
+
 def optim(**changes: Any) -> OptimSettings:
     return OptimSettings(learning_rate=0.4, warmup_steps=10, **changes)
 

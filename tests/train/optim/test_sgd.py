@@ -70,7 +70,8 @@ def test_loss_scaler_follows_grad_scaler() -> None:
 
 @pytest.mark.parametrize(("kind", "middle"), [("cosine", 0.5), ("polynomial", 0.25)])
 def test_learning_rate(kind: str, middle: float) -> None:
-    optim = OptimSettings(learning_rate=2.0, schedule=kind, polynomial_power=2, warmup_steps=10)  # type: ignore[arg-type]
+    power = {"polynomial_power": 2} if kind == "polynomial" else {}
+    optim = OptimSettings.model_validate({"learning_rate": 2.0, "schedule": kind, "warmup_steps": 10, **power})
     rates = [schedule.learning_rate(optim, step, 110) for step in range(111)]
     assert rates[0] == pytest.approx(2.0 / 11)
     assert rates[10] == 2.0

@@ -109,6 +109,16 @@ def test_a_plan_that_counts_on_a_teacher_needs_one(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(("size", "tip"), [(48, True), (33, False), (32, None)])
+def test_what_is_said_of_images_of_another_size_can_be_done(size: int, tip: bool | None) -> None:
+    """Catches the advice of an image size that no backbone takes; `profile_of` has 32 pixels."""
+    teacher = TeacherSettings(path="t.onnx", backbone="onnx", image_size=size)
+    lines = list(teacher_lines(profile_of().model_copy(update={"teacher": teacher})))
+    assert lines[0] == f"teacher: onnx at {size} pixels, weight 7, from t.onnx"
+    assert len(lines) == (1 if tip is None else 2)
+    assert lines[-1].endswith(f"--set model.image_size={size}") is bool(tip)
+
+
 def predicted(profile: TrainProfile) -> TrainProfile:
     memory = MemoryPrediction(terms=(), budget_bytes=1, peak_phase="loss", peak_operator="mm")
     band = Interval(low=0, high=1, source="test")

@@ -21,6 +21,7 @@ from attfc_train.errors import ProfileError, UsageError
 from attfc_train.heads.full_fc.settings import FullFCSettings
 from attfc_train.profile.file import load_profile, save_profile
 from attfc_train.profile.profile import TrainProfile
+from attfc_train.profile.teacher import TeacherSettings
 from tests.planner.planned import planned
 from tests.planner.tune.tuning import Tuning, by_queue
 
@@ -159,6 +160,7 @@ def test_a_plan_takes_them_in_the_priors_place(tuned: TrainProfile) -> None:
         ({"backbone": "r100"}, "same --backbone, but got r50 there and r100 here"),
         ({"compared": ("r50", "r100")}, "same --backbone, but got r50 there and r50, r100 here"),
         ({"image_size": 128}, "same --image-size, but got 112 there and 128 here"),
+        ({"teacher": TeacherSettings(backbone="r18", image_size=112)}, "same --teacher, but got none there and r18 here"),
     ],
 )
 def test_a_tuning_of_something_else_is_refused(tuned: TrainProfile, changes: dict[str, object], said: str) -> None:

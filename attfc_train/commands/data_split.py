@@ -18,6 +18,7 @@ from attfc_train.commands.data_select import check_selection_output, is_index, w
 from attfc_train.commands.data_survey import progress, say
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.decode import decode_whole
+from attfc_train.data.formats.twins import is_of_opening
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.in_order import results_in_order
 from attfc_train.data.reading import UnreadableError
@@ -208,7 +209,7 @@ def _say_end(
 ) -> None:
     index = dataset.index
     say(console, "data set", dataset.name)
-    for place, line in enumerate(index.report.lines()):
+    for place, line in enumerate(line for line in index.report.lines() if not is_of_opening(line)):
         say(console, "" if place else "passed over", line)
     images = int(index.counts[people].sum())
     held = (

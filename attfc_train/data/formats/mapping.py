@@ -144,7 +144,7 @@ def _of_mapping(path: Path) -> Iterator[None]:
 
 
 def twins_unseen(dataset: FaceDataset, pairs: NDArray[np.int64]) -> list[str]:
-    """Return who is in two of several data sets, as lines, where opening did not look.
+    """Return who is in two of several data sets, as lines, where opening did not look; not how many images show it.
 
     Args:
         pairs: int64 [n, 2]: positions of images with equal bytes in two of them, the earlier one first.
@@ -156,7 +156,7 @@ def twins_unseen(dataset: FaceDataset, pairs: NDArray[np.int64]) -> list[str]:
         dataset.say_pairs(pairs, report)
     elif isinstance(dataset, JoinedFaces):
         say_pairs(dataset, pairs, None, report)
-    return report.lines()
+    return [shown(line) for line in report.said]
 
 
 def _opened(specs: list[str], open_dataset: Callable[[str], FaceDataset]) -> JoinedFaces:

@@ -23,6 +23,11 @@ TWINS: Final = "images with the very bytes of an image in another of the data se
 NOT_COMPARED: Final = "whether the data sets share images was not looked at"
 
 
+def is_of_opening(line: str) -> bool:
+    """Return whether a line of a report says what opening found of equal images, which a look at all of them says better."""
+    return line.startswith((f"{TWINS}: ", NOT_COMPARED))
+
+
 def say_twins(whole: JoinedFaces, become: NDArray[np.int64] | None, report: DataReport) -> None:
     """Say how many images of two identities lie in two sources, and whose, where a second or two is enough to look.
 

@@ -56,7 +56,7 @@ class _Url(NamedTuple):
 
 
 def shorn(url: str) -> str:
-    """Return a URL, or a text with URLs in it, without secrets; these are not kept, as they are of an answer, not the user's."""
+    """Return a URL, or a text with URLs in it, without secrets; these are an answer's, not the user's, and are not kept."""
     return _URL.sub(lambda found: _pieces(found[1], found[2]).clean, url)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -42,13 +44,11 @@ def test_it_reads_as_the_array_of_what_is_chosen(are_chosen, data) -> None:
         assert np.array_equal(numbers.ranks(places), np.cumsum(are_chosen) - are_chosen)
 
 
-def test_it_takes_a_bit_for_each_place() -> None:
-    import tracemalloc
-
+def test_it_takes_little_more_than_a_bit_for_each_place() -> None:
     are_chosen = np.arange(2**22) % 3 == 0
     tracemalloc.start()
     numbers = chosen(are_chosen)
     kept, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert numbers.size == are_chosen.sum()
-    assert kept < are_chosen.size / 8 * 1.2
+    assert kept < are_chosen.size / 8 * 1.5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -20,6 +21,7 @@ from attfc_train.data.report import DataReport
 from attfc_train.data.source import open_dataset
 from attfc_train.errors import DataError
 from attfc_train.sources import joined_spec
+from tests.train.data.test_joined_numbers import Source
 
 
 def assert_same(found: IdentityIndex, truth: IdentityIndex) -> None:
@@ -122,6 +124,21 @@ def test_an_index_with_labels_of_its_own_keeps_them(monkeypatch, tmp_path) -> No
     monkeypatch.setattr(regrouped, "FEWEST", 0)
     index = open_dataset(str(tmp_path / "some.subset")).index
     assert_same(index, IdentityIndex.from_labels(labels))
+
+
+def test_a_part_keeps_a_bit_an_image(monkeypatch) -> None:
+    """400,000 images, for which arrays take 6.4 MB."""
+    monkeypatch.setattr(regrouped, "FEWEST", 0)
+    source = Source("a", 400_000, 500)
+    tracemalloc.start()
+    try:
+        part = PartOfFaces(source, np.arange(0, 500, 2))
+        part.index.members[np.arange(50)]
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert part.index.num_images == 200_000
+    assert kept < 130_000
 
 
 def test_one_identity_is_refused(monkeypatch) -> None:

@@ -10,7 +10,7 @@ import json
 import os
 import re
 from typing import Any, Final, NamedTuple
-from urllib.parse import unquote, unquote_plus
+from urllib.parse import quote, unquote, unquote_plus
 
 SECRETS: Final = "ATTFC_URL_SECRETS"
 """Environment variable: JSON list of [URL without secrets, user's name and password, query]."""
@@ -19,6 +19,18 @@ _WHOLE: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://(.+)", re.DOTALL)
 _ASSIGNED: Final = re.compile(r"--?[\w-]+=|[\w.]+=", re.ASCII)
 """Stands in front of a URL: ``--data=``, ``data.path=``."""
 _PART: Final = re.compile(r"@\d{1,12}:\d{1,12}$", re.ASCII)
+_HOST: Final = re.compile(
+    r"(?:(?P<sure>\[[0-9A-Fa-f:.]+\]|localhost|(?:\d{1,3}\.){3}\d{1,3}|[A-Za-z][\w-]*(?:\.[\w-]+)+)|[A-Za-z][\w-]*)(?::\d{1,5})?(?=[/?#]|$)",
+    re.ASCII,
+)
+"""A host and its port; `sure`: an address, or a name with a point in it."""
+_SURE: Final = 2
+_FILE: Final = re.compile(
+    r"\.(?:rec|tar|parquet|lmdb|mdb|subset|mapping|txt|lst|bin|jpe?g|png|webp|bmp|json|onnx)$", re.IGNORECASE
+)
+"""Ends what looks like a name with a point in it, and is a file: ``faces@v2.tar``."""
+_TO_ENCODE: Final = re.compile(r"[/?#@\[\]\\\s]")
+"""What a name or password holds in its encoded form only, so that every library reads the URL alike."""
 _SHORTEST: Final = 6
 """Characters of a value in a query that is taken for a secret by itself: ``a=1`` says nothing of the ``1`` in other texts."""
 _DATABASES: Final = re.compile(r"postgres|mysql|mariadb|sqlite|oracle|mssql|cockroach|redis|journal", re.IGNORECASE)
@@ -41,6 +53,11 @@ class _Url(NamedTuple):
     def clean(self) -> str:
         """The URL without secrets."""
         return f"{self.scheme}://{self.place}{self.part}"
+
+
+def shorn(url: str) -> str:
+    """Return a URL, or a text with URLs in it, without secrets; these are an answer's, not the user's, and are not kept."""
+    return _URL.sub(lambda found: _pieces(found[1], found[2]).clean, url)
 
 
 def is_url(spec: str) -> bool:
@@ -87,7 +104,13 @@ def with_secrets(url: str) -> str:
     if not of_host:
         return url
     _, user, query = max(of_host)
+    user = _encoded(user)
     return f"{wanted.scheme}://{f'{user}@' if user else ''}{wanted.place}{wanted.part}{f'?{query}' if query else ''}"
+
+
+def _encoded(user: str) -> str:
+    """Return a name and password as they may stand in a URL."""
+    return _TO_ENCODE.sub(lambda found: quote(found[0], safe=""), user)
 
 
 def _common(one: str, other: str) -> int:
@@ -100,14 +123,14 @@ def hidden(text: str) -> str:
     for _, user, query in _kept():
         for secret in _written_forms(user, query):
             text = text.replace(secret, "***")
-    return _URL.sub(lambda found: _pieces(found[1], found[2]).clean, text)
+    return shorn(text)
 
 
 def _written_forms(user: str, query: str) -> list[str]:
     """Return all that may stand for a URL's secrets in a text, the longest first, so that no rest of one is left."""
     values = [value for word in query.split("&") if len(value := word.partition("=")[2]) >= _SHORTEST]
     words = [user, user.partition(":")[2], query, *values]
-    forms = {form for word in words for form in (word, unquote(word), unquote_plus(word)) if form}
+    forms = {form for word in words for form in (word, unquote(word), unquote_plus(word), _encoded(word)) if form}
     return sorted(forms, key=len, reverse=True)
 
 
@@ -128,15 +151,40 @@ def _pieces(scheme: str, rest: str) -> _Url:
     if part is not None and "/" not in rest[: part.start()]:
         part = None
     rest = rest if part is None else rest[: part.start()]
-    authority, slash, path = rest.partition("/")
-    port = authority.rpartition(":")[2]
-    if "@" not in authority and ":" in authority and not port.isdigit() and "@" in path:
-        authority, path = rest, ""  # a password with a slash in it
-        slash = ""
-    user, _, host = authority.rpartition("@")
-    place, mark, query = f"{host}{slash}{path}".partition("?")
+    end = _end_of_user(rest)
+    user = rest[: max(end, 0)]
+    place, mark, query = rest[end + 1 :].partition("?")
     place, hash_mark, fragment = place.partition("#") if scheme.startswith("http") else (place, "", "")
     return _Url(scheme, user, place, query if mark else fragment if hash_mark else "", "" if part is None else part[0])
+
+
+def _end_of_user(rest: str) -> int:
+    """Return where the ``@`` behind a user's name and password is; -1: there are none.
+
+    By the standard it is the last one in front of the first slash. Where a password holds a slash or an ``@``, a later one is:
+    of all that may be it, those count that are followed by what looks most like a host, and of these the last.
+    """
+    authority = rest.partition("/")[0]
+    own = authority.rfind("@")
+    likeness = _likeness(rest, own + 1)
+    if ":" not in (authority if own < 0 else authority[:own]) and likeness:
+        return own  # no password
+    if own < 0 and likeness == _SURE:  # HOST:PORT
+        return own
+    query = rest.find("?")
+    places = [place for place in range(own + 1, len(rest)) if rest[place] == "@"]
+    if likeness and query >= 0:  # what stands in NAME=VALUE of a query is none of them
+        places = [place for place in places if "=" not in rest[query:place]]
+    later = max(places, key=lambda place: (_likeness(rest, place + 1), place), default=own)
+    return later if _likeness(rest, later + 1) >= likeness else own
+
+
+def _likeness(rest: str, begin: int) -> int:
+    """Return how much the text from a place on looks like a host, with a port or without, and a path behind it: 0, 1 or 2."""
+    found = _HOST.match(rest, begin)
+    if found is None or (found.end() == len(rest) and _FILE.search(found[0])):
+        return 0
+    return _SURE if found["sure"] else 1
 
 
 def _kept() -> list[list[str]]:

@@ -18,10 +18,12 @@ from attfc_train.commands.data_select import check_selection_output, is_index, w
 from attfc_train.commands.data_survey import progress, say
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.decode import decode_whole
+from attfc_train.data.formats.twins import is_of_opening
 from attfc_train.data.identity_index import IdentityIndex
 from attfc_train.data.in_order import results_in_order
 from attfc_train.data.reading import UnreadableError
 from attfc_train.data.source import open_dataset
+from attfc_train.data.survey.shared import shared_images
 from attfc_train.errors import DataError, UsageError
 from attfc_train.evaluate.bins import MAX_FILE_BYTES, write_bin
 from attfc_train.evaluate.fold_pairs import DEFAULT_PAIRS, FoldPairs, drawn_folds, held_out
@@ -70,12 +72,17 @@ def split(spec: str, options: SplitOptions, console: Screen) -> None:
     with busy(console, "Opening the data set"):
         dataset = open_dataset(spec)
     index = dataset.index
-    people = held_out(index, num_held_out(options.ids, index.num_ids), options.seed)
+    num = num_held_out(options.ids, index.num_ids)
+    held_out(index, num, options.seed)  # refuses what cannot be before all images are read
     with stopped_by_signals():
+        with progress(console, index.num_images, "comparing images") as advance:
+            shared = shared_images(dataset, advance)
+        repeated = shared.repeats.others.astype(np.int64)
+        people = held_out(index, num, options.seed, repeated, shared.people(index))
         read = _Read(dataset)
         with progress(console, options.pairs or DEFAULT_PAIRS, "reading pairs") as advance:
             read.advance = advance
-            pairs = drawn_folds(index, people, options.pairs, options.seed, read.are_good)
+            pairs = drawn_folds(index, people, options.pairs, options.seed, read.are_good, repeated)
         _write_bin(options.val.expanduser(), pairs, read)
         try:
             num_images = _write_rest(spec, dataset, people, options, console)
@@ -84,6 +91,8 @@ def split(spec: str, options: SplitOptions, console: Screen) -> None:
                 options.val.expanduser().unlink(missing_ok=True)
             raise
     _say_end(dataset, people, pairs, read, options, console)
+    if shared.others.size:
+        say(console, "kept together", f"{shared.line(dataset)}; all of them stay for training")
     what = "an index; no image is copied" if is_index(ConvertOptions(options.output)) else "a copy, labels numbered from 0"
     num_left = index.num_ids - people.size
     say(console, "for training", f"{options.output}: {num_images:,} images of {num_left:,} identities, {what}")
@@ -200,7 +209,7 @@ def _say_end(
 ) -> None:
     index = dataset.index
     say(console, "data set", dataset.name)
-    for place, line in enumerate(index.report.lines()):
+    for place, line in enumerate(line for line in index.report.lines() if not is_of_opening(line)):
         say(console, "" if place else "passed over", line)
     images = int(index.counts[people].sum())
     held = (

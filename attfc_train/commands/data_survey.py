@@ -16,8 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.encode import check_picture, write_picture
+from attfc_train.data.formats.twins import is_of_opening
 from attfc_train.data.source import open_dataset
-from attfc_train.data.survey.findings import TWINS
 from attfc_train.data.survey.look import Look, look, looked_at, shown_side
 from attfc_train.data.survey.montage import montage
 from attfc_train.run.live_line import busy
@@ -102,7 +102,7 @@ def _show_counts(dataset: FaceDataset, console: Console, finds_twins: bool) -> N
     say(console, "images an identity", f"{low:,} to {high:,}, median {middle:g}, mean {counts.mean():.1f}")
     for line in histogram(counts):
         console.print(line, soft_wrap=True)
-    lines = [line for line in index.report.lines() if not (finds_twins and line.startswith(f"{TWINS}: "))]
+    lines = [line for line in index.report.lines() if not (finds_twins and is_of_opening(line))]
     for place, line in enumerate(lines or ["nothing"]):
         say(console, "" if place else "passed over", line)
 

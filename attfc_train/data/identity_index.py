@@ -61,10 +61,7 @@ class IdentityIndex:
         if given.size == 0:
             raise DataError("a data set needs at least 1 image", "none", "Check that the path points to the images.")
         original, compact, counts = _compacted(given)
-        if original.size < 2:
-            raise DataError(
-                "a data set needs at least 2 identities", f"{original.size}", "Check that the path points to all identities."
-            )
+        refuse_few(original.size)
         offsets = np.zeros(original.size + 1, dtype=np.int64)
         np.cumsum(counts, out=offsets[1:])
         members = _grouped(compact)
@@ -121,6 +118,16 @@ class IdentityIndex:
     def members_of(self, identity: int) -> Ints:
         """Return the ascending image positions of one identity, as a view."""
         return self.members[self.offsets[identity] : self.offsets[identity + 1]]
+
+
+def refuse_few(num_ids: int) -> None:
+    """Refuse a data set of so few identities that there is nobody to tell from anybody.
+
+    Raises:
+        DataError: there are fewer than two.
+    """
+    if num_ids < 2:
+        raise DataError("a data set needs at least 2 identities", f"{num_ids}", "Check that the path points to all identities.")
 
 
 def check_arrays(arrays: Mapping[str, NDArray[Any]]) -> None:

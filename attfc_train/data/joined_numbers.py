@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast, overload
+from typing import Any, cast
 
 import numpy as np
-from numpy.typing import ArrayLike, DTypeLike, NDArray
+from numpy.typing import ArrayLike, NDArray
 
-Ints = NDArray[np.signedinteger[Any]]
+from attfc_train.data.looked_up import Ints, LookedUp
 
 
-class JoinedNumbers:
-    """Reads as a one-dimensional read-only array: parts behind each other, to each of which a number is added.
+class JoinedNumbers(LookedUp):
+    """Parts behind each other, to each of which a number is added.
 
-    A look-up is a search among the few parts, for all places of an array at once. What asks for all numbers (``np.asarray``, a
-    slice over everything) gets a copy of its own.
+    A look-up is a search among the few parts, for all places of an array at once.
     """
 
     def __init__(self, parts: Sequence[Ints], added: Sequence[int], dtype: np.dtype[np.signedinteger[Any]]) -> None:
@@ -36,43 +35,6 @@ class JoinedNumbers:
         """Numbers in all parts."""
         return int(self._starts[-1])
 
-    @property
-    def shape(self) -> tuple[int]:
-        """As of an array."""
-        return (self.size,)
-
-    @property
-    def ndim(self) -> int:
-        """As of an array."""
-        return 1
-
-    def __len__(self) -> int:
-        return self.size
-
-    @overload
-    def __getitem__(self, wanted: int | np.integer[Any]) -> np.signedinteger[Any]: ...
-    @overload
-    def __getitem__(self, wanted: slice | NDArray[Any] | list[int]) -> Ints: ...
-    def __getitem__(self, wanted: int | np.integer[Any] | slice | NDArray[Any] | list[int]) -> Any:
-        """Return numbers as an array would: of a place, a slice, places in any shape, or a mask."""
-        if isinstance(wanted, slice):
-            begin, stop, step = wanted.indices(self.size)
-            if step == 1:
-                return self._stretch(begin, max(begin, stop))
-            return self._at(np.arange(begin, stop, step))
-        places = np.asarray(wanted)
-        if places.dtype == np.bool_:
-            if places.shape != self.shape:
-                raise IndexError(f"a mask of {places.shape} for {self.shape}")
-            return self._at(np.flatnonzero(places))
-        return self._at(places)[()]
-
-    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
-        """Return all numbers as an array of the caller's own."""
-        if copy is False:
-            raise ValueError("all numbers of joined parts are always a copy")
-        return self._stretch(0, self.size).astype(dtype or self.dtype, copy=False)
-
     def _stretch(self, begin: int, stop: int) -> Ints:
         """Return the numbers at ``begin .. stop - 1``."""
         result: Ints = np.empty(stop - begin, dtype=self.dtype)
@@ -88,27 +50,15 @@ class JoinedNumbers:
                 )
         return result
 
-    def _at(self, places: NDArray[Any]) -> Ints:
-        """Return the numbers at places; negative ones count from the end.
-
-        Raises:
-            IndexError: a place is not there.
-        """
-        if not places.size:
-            return np.empty(places.shape, dtype=self.dtype)
-        if places.dtype.kind not in "iu":
-            raise IndexError("places must be whole numbers")
-        flat = places.astype(np.int64).reshape(-1)
-        flat[flat < 0] += self.size
-        if flat.min() < 0 or flat.max() >= self.size:
-            raise IndexError(f"a place outside of {self.size:,} numbers")
-        part_of = np.searchsorted(self._starts, flat, side="right") - 1  # the last of equal starts: no part of nothing
-        result: Ints = np.empty(flat.size, dtype=self.dtype)
+    def _found(self, places: NDArray[np.int64]) -> Ints:
+        """Return the numbers at places."""
+        part_of = np.searchsorted(self._starts, places, side="right") - 1  # the last of equal starts: no part of nothing
+        result: Ints = np.empty(places.size, dtype=self.dtype)
         for number in np.flatnonzero(np.bincount(part_of)).tolist():
             here = part_of == number
-            own = flat[here] - self._starts[number]
+            own = places[here] - self._starts[number]
             result[here] = self._parts[number][own] + self._added[number]
-        return result.reshape(places.shape)
+        return result
 
 
 def joined_numbers(parts: Sequence[ArrayLike], added: Sequence[int], dtype: np.dtype[np.signedinteger[Any]]) -> Ints:

@@ -8,13 +8,15 @@ is copied.
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from attfc_train.data import regrouped
+from attfc_train.data.chosen_places import ChosenPlaces
 from attfc_train.data.dataset import Encoded, FaceDataset, ReadsAhead, sources_of, together
-from attfc_train.data.identity_index import IdentityIndex
+from attfc_train.data.identity_index import IdentityIndex, smallest_type
 from attfc_train.data.sampling.hashing import hashed
 from attfc_train.data.sampling.permutation import permuted
 from attfc_train.errors import DataError, UsageError
@@ -27,7 +29,7 @@ class PartOfFaces:
     """A `FaceDataset` of some identities of another; images and identities keep their order."""
 
     def __init__(self, whole: FaceDataset, identities: NDArray[np.int64], name: str | None = None) -> None:
-        """Keep `identities`, at the price of one int64 per image that is left.
+        """Keep `identities`; of a large data set at the price of a bit per image.
 
         Args:
             whole: where the images come from.
@@ -45,10 +47,7 @@ class PartOfFaces:
             raise UsageError(rule, f"{outside[0]}", "Give ranks of its index.")
         kept = np.zeros(num_ids, bool)
         kept[identities] = True
-        labels = np.asarray(whole.index.labels)
-        self._positions = np.flatnonzero(kept[labels])
-        original = whole.index.original_labels[labels[self._positions]]
-        self._index = IdentityIndex.from_labels(original, whole.index.report, whole.index.marks)
+        self._positions, self._index = _chosen(whole.index, kept)
         self._whole = whole
         self._together = together(whole)
         self._name = name or f"{self._index.num_ids} identities of {whole.name}"
@@ -106,6 +105,27 @@ class PartOfFaces:
     def locate(self, position: int) -> str:
         """Return where the image is in the whole."""
         return self._whole.locate(int(self._positions[position]))
+
+
+def _chosen(whole: IdentityIndex, kept: NDArray[np.bool_]) -> tuple[NDArray[np.signedinteger[Any]], IdentityIndex]:
+    """Return the positions of the images of some identities, and their index.
+
+    Args:
+        kept: bool [num_ids].
+
+    Raises:
+        DataError: fewer than two identities.
+    """
+    if whole.num_images < regrouped.FEWEST:
+        labels = np.asarray(whole.labels)
+        positions = np.flatnonzero(kept[labels])
+        original = whole.original_labels[labels[positions]]
+        return positions, IdentityIndex.from_labels(original, whole.report, whole.marks)
+    chosen = ChosenPlaces(lambda begin, stop: kept[whole.labels[begin:stop]], whole.num_images)
+    num_ids = int(np.count_nonzero(kept))
+    new = np.where(kept, np.cumsum(kept) - 1, regrouped.NOBODY).astype(smallest_type(max(num_ids, 1)))
+    index = regrouped.regrouped(whole, new, whole.original_labels[kept], whole.counts, chosen, whole.report, whole.marks)
+    return cast(NDArray[np.signedinteger[Any]], chosen), index
 
 
 def part_of_spec(spec: str) -> tuple[str, tuple[int, int] | None]:

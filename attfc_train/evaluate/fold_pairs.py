@@ -27,6 +27,7 @@ DEFAULT_PAIRS: Final = 6000
 """As many as LFW's list has."""
 _LEAST_IN_FOLD: Final = 1
 """Pairs of each kind."""
+_NOBODY: Final = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,23 +44,34 @@ class FoldPairs:
     """Positions of images that were drawn first and cannot be decoded."""
 
 
-def held_out(index: IdentityIndex, num: int, seed: int) -> Int64s:
+def held_out(index: IdentityIndex, num: int, seed: int, repeated: Int64s = _NOBODY, in_training: Int64s = _NOBODY) -> Int64s:
     """Return `num` random identities with at least two images, int64, ascending; at least two others are left.
+
+    Args:
+        repeated: int64, positions of images that are there before: they do not count.
+        in_training: int64, identities that must not be held out.
 
     Raises:
         UsageError: there are not as many.
     """
-    able = np.flatnonzero(index.counts >= 2)
+    counts = index.counts - np.bincount(index.labels_of(repeated), minlength=index.num_ids)
+    is_able = counts >= 2
+    is_able[in_training] = False
+    able = np.flatnonzero(is_able)
     most = min(able.size, index.num_ids - 2)
     if not 2 <= num <= most:
         rule = "--ids must be at least 2 identities with two images each, and leave 2 for training"
-        got = f"{num:,} of {index.num_ids:,}, of which {able.size:,} have two images"
+        alone = f" and share none with the {in_training.size:,} that stay together" if in_training.size else ""
+        got = f"{num:,} of {index.num_ids:,}, of which {able.size:,} have two images{alone}"
         remedy = f"Give --ids {most}, or fewer." if most >= 2 and num > most else "Give more --ids, or more images."
-        raise UsageError(rule, got, remedy)
+        merge = " Who is one person under two labels becomes one in a .mapping file." if in_training.size else ""
+        raise UsageError(rule, got, f"{remedy}{merge}")
     return np.sort(np.random.default_rng(seed).permutation(able)[:num])
 
 
-def drawn_folds(index: IdentityIndex, people: Int64s, wanted: int | None, seed: int, are_good: AreGood) -> FoldPairs:
+def drawn_folds(
+    index: IdentityIndex, people: Int64s, wanted: int | None, seed: int, are_good: AreGood, repeated: Int64s = _NOBODY
+) -> FoldPairs:
     """Draw pairs of some people: ten equal folds, each half genuine; the same arguments give the same pairs.
 
     Args:
@@ -67,6 +79,7 @@ def drawn_folds(index: IdentityIndex, people: Int64s, wanted: int | None, seed: 
         wanted: pairs, a multiple of 20; None: 6,000, or as many as there are.
         seed: of the draw.
         are_good: is asked for every image once; pairs with others are drawn again.
+        repeated: int64, positions of images that are there before, which are drawn for no pair.
 
     Raises:
         DataError: there are not as many distinct pairs.
@@ -74,7 +87,7 @@ def drawn_folds(index: IdentityIndex, people: Int64s, wanted: int | None, seed: 
     good = np.zeros(0, dtype=np.int64)
     bad = np.zeros(0, dtype=np.int64)
     while True:
-        folds, shares_people = _folds(index, people, bad, wanted)
+        folds, shares_people = _folds(index, people, np.union1d(repeated, bad), wanted)
         genuine, impostor = _drawn(folds, _in_each(folds, wanted), seed)
         new = np.setdiff1d(np.concatenate([*genuine, *impostor]), good)
         decodable = are_good(new)

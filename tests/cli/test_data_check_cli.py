@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -206,6 +207,43 @@ def test_a_record_file_that_was_cut_off(index, end, records, data, tmp_path):
     assert [dataset.encoded(place) for place in range(32)] == [png(place // 3, place % 3) for place in range(32)]
     shown = data("check", records, "--repair", tmp_path / "clean.subset", code=2)
     assert "--repair of a record file that was cut off must be a copy" in shown
+
+
+COMMANDS = (["data", "info"], ["data", "make-index"], ["data", "pack", "-o", "new.rec"], ["--preset", "attfc", "--data"])
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+@pytest.mark.parametrize("end", ["cut", "zeros"])
+def test_a_cut_file_without_an_index_names_what_keeps_the_rest(command, end, records, data, tmp_path, monkeypatch, capsys):
+    """Catches the advice to copy the file again, and no other: whoever has no other copy is left with nothing."""
+    path = records / "train.rec"
+    size = path.stat().st_size
+    os.truncate(path, size * 9 // 10 // 4 * 4 + 4)
+    if end == "zeros":
+        os.truncate(path, size)
+    path.with_suffix(".idx").unlink()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["attfc-train", *command, str(path)])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert left.value.code == 4
+    assert "which was cut off. Copy the .rec and .idx files again. Or keep what is whole: attfc-train data check" in line
+    words = shlex.split(line.partition("Or keep what is whole: attfc-train data ")[2])
+    data(*words)
+    assert 30 <= open_dataset("clean").index.num_images < 36
+
+
+@pytest.mark.parametrize("left", [3, 20, 1000])
+def test_where_no_record_is_whole_nothing_is_promised(left, records, data):
+    path = records / "train.rec"
+    starts = read_idx(path.with_suffix(".idx"))[1]
+    with path.open("rb") as file:
+        file.seek(int(starts[1]))
+        content = file.read(left)
+    path.write_bytes(content)
+    path.with_suffix(".idx").unlink()
+    assert "--repair" not in data("info", records, code=4)
 
 
 def test_damage_in_the_middle_without_an_index(records, data, tmp_path):

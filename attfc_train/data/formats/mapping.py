@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from attfc_train.data import regrouped
+from attfc_train.data.chosen_places import ChosenPlaces
 from attfc_train.data.dataset import Encoded, FaceDataset, original_label
 from attfc_train.data.formats.below import check_below
 from attfc_train.data.formats.joined import JoinedFaces
@@ -144,7 +146,7 @@ def _of_mapping(path: Path) -> Iterator[None]:
 
 
 def twins_unseen(dataset: FaceDataset, pairs: NDArray[np.int64]) -> list[str]:
-    """Return who is in two of several data sets, as lines, where opening did not look.
+    """Return who is in two of several data sets, as lines, where opening did not look; not how many images show it.
 
     Args:
         pairs: int64 [n, 2]: positions of images with equal bytes in two of them, the earlier one first.
@@ -156,7 +158,7 @@ def twins_unseen(dataset: FaceDataset, pairs: NDArray[np.int64]) -> list[str]:
         dataset.say_pairs(pairs, report)
     elif isinstance(dataset, JoinedFaces):
         say_pairs(dataset, pairs, None, report)
-    return report.lines()
+    return [shown(line) for line in report.said]
 
 
 def _opened(specs: list[str], open_dataset: Callable[[str], FaceDataset]) -> JoinedFaces:
@@ -225,7 +227,11 @@ def _kept(index: IdentityIndex, become: NDArray[np.int64]) -> NDArray[np.signedi
     """Return the ascending positions of images of identities that are not left out; None: all."""
     if become.min() >= 0:
         return None
-    kept = (become >= 0)[np.asarray(index.labels)]
+    stays = become >= 0
+    if index.num_images >= regrouped.FEWEST:
+        chosen = ChosenPlaces(lambda begin, stop: stays[index.labels[begin:stop]], index.num_images)
+        return cast(NDArray[np.signedinteger], chosen)
+    kept = stays[np.asarray(index.labels)]
     return np.flatnonzero(kept).astype(smallest_type(index.num_images))
 
 
@@ -243,6 +249,14 @@ def _index(
     rank = np.zeros(whole.num_ids, dtype=smallest_type(left.size))
     rank[left] = np.arange(left.size)
     new = np.where(become >= 0, rank[become], _DROPPED).astype(rank.dtype)
+    state = hashlib.blake2b(bytes.fromhex(whole.digest()), digest_size=16)
+    state.update(np.ascontiguousarray(become, dtype="<i8").data)
+    marks = (state.digest(),)  # for parts, whose digest is not known
+    if whole.num_images >= regrouped.FEWEST:
+        chosen = positions if isinstance(positions, ChosenPlaces) else None
+        return regrouped.regrouped(
+            whole, new, whole.original_labels[left], whole.counts, chosen, report, marks, state.hexdigest()
+        )
     labels = new[np.asarray(whole.labels) if positions is None else whole.labels[positions]]
     offsets = np.concatenate([[0], np.cumsum(np.bincount(new[new >= 0], whole.counts[new >= 0]).astype(np.int64))])
     members = _members(whole, new, offsets)
@@ -250,12 +264,9 @@ def _index(
         places = np.zeros(whole.num_images, dtype=members.dtype)
         places[positions] = np.arange(positions.size)
         members = places[members]
-    state = hashlib.blake2b(bytes.fromhex(whole.digest()), digest_size=16)
-    state.update(np.ascontiguousarray(become, dtype="<i8").data)
     original = whole.original_labels[left]
     for array in (labels, offsets, members, original):
         array.flags.writeable = False
-    marks = (state.digest(),)  # for parts, whose digest is not known
     return IdentityIndex(labels, offsets, members, original, report, marks, known_digest=state.hexdigest())
 
 

@@ -52,6 +52,11 @@ def make_index_command(record_path: Path) -> str:
     return f"attfc-train data make-index '{record_path}'"
 
 
+def rest_remedy(file: RecordFile) -> str:
+    """Return what keeps the whole records of a file that was cut off, as the end of a remedy."""
+    return f"Or keep what is whole: attfc-train data check '{file.path}' --repair clean/train.rec"
+
+
 def read_or_make_index(file: RecordFile, report: DataReport, now: DataReport) -> tuple[Int64s, Int64s]:
     """Return what `read_idx` does; where there is no index it is made, and written beside the records if that can be done.
 
@@ -187,7 +192,7 @@ def record_offsets(file: RecordFile) -> Int64s:
     if not heads.size or heads[0] != 0:
         raise damaged(f"'{file.path}' byte 0", "no record magic" if file.size else "an empty file")
     ends = heads + FRAME_BYTES + (words & MAX_LENGTH)
-    if not np.array_equal(np.append(heads[1:], _padded(file.size)), _padded(ends)) or ends[-1] > file.size:
+    if not np.array_equal(_nexts(file, heads), _padded(ends)) or ends[-1] > file.size:
         kept = _chain(file, heads, ends)
         heads = heads[kept]
         words = words[kept]
@@ -206,13 +211,22 @@ def whole_records(file: RecordFile) -> tuple[Int64s, int]:
     """Return where whole records start in a damaged file, int64 [n], ascending, and in how many places something is lost."""
     heads, words = _magics(file, 0, file.size)
     ends = heads + FRAME_BYTES + (words & MAX_LENGTH)
-    # A frame is whole where it ends before the next one begins; what lies between the two is lost.
-    nexts = np.append(heads[1:], _padded(file.size))
-    fine = (_padded(ends) <= nexts) & (ends <= file.size)
-    are_gaps = fine & (_padded(ends) < nexts)
+    fine = _are_whole(file, heads, ends)
+    are_gaps = fine & (_padded(ends) < _nexts(file, heads))
     kinds = words >> 29
     starts: Int64s = heads[fine & ((kinds == WHOLE) | (kinds == FIRST))]
     return starts, int(np.count_nonzero(~fine)) + int(np.count_nonzero(are_gaps))
+
+
+def _are_whole(file: RecordFile, heads: Int64s, ends: Int64s) -> NDArray[np.bool_]:
+    """Return which frames end before the next one begins, bool [n]; what lies between the two is lost."""
+    fine: NDArray[np.bool_] = (_padded(ends) <= _nexts(file, heads)) & (ends <= file.size)
+    return fine
+
+
+def _nexts(file: RecordFile, heads: Int64s) -> Int64s:
+    """Return where the frame behind each begins, behind the last the file's end."""
+    return np.append(heads[1:], _padded(file.size))
 
 
 def count_records(file: RecordFile, begin: int, end: int) -> int:
@@ -251,7 +265,10 @@ def _chain(file: RecordFile, heads: Int64s, ends: Int64s) -> Int64s:
         candidate = int(np.searchsorted(heads, place))
         if candidate == heads.size or heads[candidate] != place or ends[candidate] > file.size:
             got = f"damage, or the end of the file at byte {file.size}, which was cut off"
-            raise damaged(f"'{file.path}' byte {heads[kept[-1]] if kept else 0} and what follows it", got)
+            error = damaged(f"'{file.path}' byte {heads[kept[-1]] if kept else 0} and what follows it", got)
+            # Where nothing is whole, nothing can be kept.
+            rest = f" {rest_remedy(file)}" if _are_whole(file, heads, ends).any() else ""
+            raise DataError(error.rule, error.got, f"{error.remedy}{rest}")
         kept.append(candidate)
         place = int(_padded(ends[candidate]))
     return np.array(kept, dtype=np.int64)

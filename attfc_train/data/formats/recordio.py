@@ -19,7 +19,7 @@ from attfc_train.data.dataset import Encoded, encoded_or_damage
 from attfc_train.data.formats.kept_index import Arrays, Indexed, kept_or_made
 from attfc_train.data.formats.readable import readable_images
 from attfc_train.data.formats.record_frames import FIRST_READ, FRAME_BYTES, HEADER_BYTES, RecordFile, damaged, stretches
-from attfc_train.data.formats.record_index import index_path, make_index_command, read_or_make_index
+from attfc_train.data.formats.record_index import index_path, make_index_command, read_or_make_index, rest_remedy
 from attfc_train.data.formats.record_labels import Images, Int64s, labelled_images
 from attfc_train.data.identity_index import IdentityIndex, check_arrays
 from attfc_train.data.report import DataReport, shown
@@ -185,20 +185,15 @@ def _listed(file: RecordFile, report: DataReport, now: DataReport) -> tuple[Int6
     if outside.any():
         example = f"key {keys[outside][0]} at byte {offsets[outside][0]} of {file.size}"
         rule = f"'{file.path}' must hold every record of its .idx file"
-        raise DataError(rule, f"{outside.sum()} behind its end ({example})", f"{remedy} {_rest(file)}")
+        raise DataError(rule, f"{outside.sum()} behind its end ({example})", f"{remedy} {rest_remedy(file)}")
     last = int(np.argmax(offsets))
     try:
         file.read(int(offsets[last]), f"{file.path.name} key {keys[last]}")
     except UnreadableError:
         raise
     except DataError as error:
-        raise DataError(error.rule, error.got, f"{error.remedy} {_rest(file)}") from error
+        raise DataError(error.rule, error.got, f"{error.remedy} {rest_remedy(file)}") from error
     return keys, offsets
-
-
-def _rest(file: RecordFile) -> str:
-    """Return what keeps the whole records of a file that was cut off."""
-    return f"Or keep what is whole: attfc-train data check '{file.path}' --repair clean/train.rec"
 
 
 def index_arrays(images: Images, report: DataReport) -> Arrays:

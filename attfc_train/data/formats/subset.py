@@ -1,19 +1,22 @@
 """Data sets that are an index over another one: some of its images, under its labels or under others, and nothing copied.
 
-`attfc-train data coreset` writes one, and whatever else chooses or relabels images can: `write_subset`. In memory it takes as
-much as the file, beside the source's index and that of what is left.
+`attfc-train data coreset` writes one, and whatever else chooses or relabels images can: `write_subset`. A large file is mapped.
+Beside it a large index under the source's labels takes a bit an image, and one under others 8 bytes.
 """
 
 from __future__ import annotations
 
 import os
+from bisect import bisect_left
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from attfc_train.data import regrouped
+from attfc_train.data.chosen_places import ChosenPlaces
 from attfc_train.data.dataset import Encoded, FaceDataset, ReadsAhead, sources_of, together
 from attfc_train.data.formats.below import check_below, specs_below
 from attfc_train.data.formats.subset_file import (
@@ -28,13 +31,16 @@ from attfc_train.data.formats.subset_file import (
     source_of,
     write_content,
 )
-from attfc_train.data.identity_index import IdentityIndex
+from attfc_train.data.identity_index import IdentityIndex, smallest_type
 from attfc_train.data.reading import existing_path
 from attfc_train.data.report import DataReport, shown
 from attfc_train.data.specs import whole_of, with_paths
 from attfc_train.errors import DataError, UsageError
 from attfc_train.files import write_atomically
 from attfc_train.urls import without_secrets
+
+_BLOCK: Final = 2**20
+"""Images that are counted at once."""
 
 OpenDataset = Callable[[str], FaceDataset]
 
@@ -58,7 +64,12 @@ class SubsetFaces:
         file = read_subset(path)
         self._positions: Numbers = file.positions
         self._keeps_labels = file.labels is None
-        self._index = _index(self.name, file, self._whole)
+        report = _report(self.name, file, self._whole)
+        source = self._whole.index
+        if self._keeps_labels and source.num_images >= regrouped.FEWEST:
+            self._index = _looked_up(source, file, report)
+        else:
+            self._index = _index(source, file, report)
 
     @property
     def name(self) -> str:
@@ -110,21 +121,48 @@ def _check_source(path: Path, header: Header, index: IdentityIndex) -> None:
     raise DataError(rule, shown(got), f"Restore the data set.{remake(header)}")
 
 
-def _index(name: str, file: SubsetFile, whole: FaceDataset) -> IdentityIndex:
+def _report(name: str, file: SubsetFile, whole: FaceDataset) -> DataReport:
+    """Return what the data set has passed over, and how many of its images are not in the file."""
+    report = DataReport(name)
+    report.merge(whole.index.report)
+    num_left_out = whole.index.num_images - file.positions.size
+    if num_left_out:
+        # Positions ascend: up to the first image that is left out they are 0, 1, 2, ..., and from there on they are larger.
+        first = bisect_left(range(file.positions.size), 1, key=lambda place: int(file.positions[place]) - place)
+        report.count(f"images of {whole.name} that are not in this index", num_left_out, whole.locate(first))
+    return report
+
+
+def _index(source: IdentityIndex, file: SubsetFile, report: DataReport) -> IdentityIndex:
     """Return the index of what is kept of a data set that was recognised by its digest."""
-    source = whole.index
     if file.labels is None:
         labels: NDArray[np.int64] = source.original_labels[source.labels[file.positions]]
     else:
         labels = file.labels.astype(np.int64)
-    report = DataReport(name)
-    report.merge(source.report)
-    kept = np.zeros(source.num_images, dtype=np.bool_)
-    kept[file.positions] = True
-    if not kept.all():
-        first = whole.locate(int(np.argmin(kept)))
-        report.count(f"images of {whole.name} that are not in this index", int(np.count_nonzero(~kept)), first)
-    return IdentityIndex.from_labels(labels, report, (bytes.fromhex(file.header.digest), file.positions))
+    return IdentityIndex.from_labels(labels, report, _marks(file))
+
+
+def _looked_up(source: IdentityIndex, file: SubsetFile, report: DataReport) -> IdentityIndex:
+    """Return the same where labels are kept, without numbers of its own for each image."""
+    counts = np.zeros(source.num_ids, dtype=np.int64)
+    for start in range(0, file.positions.size, _BLOCK):
+        counts += np.bincount(source.labels[file.positions[start : start + _BLOCK]], minlength=counts.size)
+    is_left = counts > 0
+    new = np.where(is_left, np.cumsum(is_left) - 1, regrouped.NOBODY).astype(smallest_type(source.num_ids))
+    chosen = ChosenPlaces(lambda begin, stop: _are_among(file.positions, begin, stop), source.num_images)
+    return regrouped.regrouped(source, new, source.original_labels[is_left], counts, chosen, report, _marks(file))
+
+
+def _are_among(positions: Numbers, begin: int, stop: int) -> NDArray[np.bool_]:
+    """Return which of the places ``begin .. stop - 1`` are among `positions`, which ascend, bool [stop - begin]."""
+    first, last = np.searchsorted(positions, np.array([begin, stop], dtype=positions.dtype))
+    are_among = np.zeros(stop - begin, dtype=np.bool_)
+    are_among[positions[first:last] - positions.dtype.type(begin)] = True
+    return are_among
+
+
+def _marks(file: SubsetFile) -> tuple[bytes | NDArray[Any], ...]:
+    return bytes.fromhex(file.header.digest), file.positions
 
 
 def open_subset(spec: str, open_source: OpenDataset) -> SubsetFaces:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from attfc_train.data.reading import existing_path, open_binary, read_file, refuse_foreign, unreadable
+from attfc_train.data.reading import existing_path, open_binary, read_file, refuse_foreign, remote_file, unreadable
 from attfc_train.data.report import shown
 from attfc_train.data.specs import is_there, seen_from
 from attfc_train.document import MOST
@@ -36,6 +37,8 @@ _MOST_HEADER: Final[Bytes] = 2**19
 _CHECKSUM: Final[Bytes] = 16
 MOST_TEXT: Final = 8192
 """Characters of a text in the header."""
+_LARGE: Final[Bytes] = 2**22
+"""From which on a file is mapped."""
 _RULE: Final = "must be a whole .subset file"
 _POSITION_TYPES: Final = {4: "<u4", 8: "<i8"}
 _LABEL_TYPES: Final = {0: "", 4: "<i4", 8: "<i8"}
@@ -112,7 +115,7 @@ def read_header(path: Path) -> Header:
 
 
 def read_subset(path: Path) -> SubsetFile:
-    """Return the content of a file, checked: it takes as much memory as the file is large.
+    """Return the content of a file, checked; a large one is mapped, so that all processes share its memory.
 
     Raises:
         UnreadableError: it cannot be read.
@@ -126,8 +129,7 @@ def read_subset(path: Path) -> SubsetFile:
             expected = begin + header.num_kept * (header.position_bytes + header.label_bytes) + _CHECKSUM
             if size != expected:
                 raise _damaged(path, f"{size:,} bytes in place of {expected:,}")
-            file.seek(0)
-            content = file.read(size)
+            content = _content(file, path, size)
     except OSError as error:
         raise unreadable(path, error) from error
     if hashlib.blake2b(memoryview(content)[:-_CHECKSUM], digest_size=_CHECKSUM).digest() != content[-_CHECKSUM:]:
@@ -135,7 +137,15 @@ def read_subset(path: Path) -> SubsetFile:
     return _checked(path, header, content, begin)
 
 
-def _checked(path: Path, header: Header, content: bytes, begin: int) -> SubsetFile:
+def _content(file: BinaryIO, path: Path, size: Bytes) -> bytes | mmap.mmap:
+    """Return all bytes of a file."""
+    if size >= _LARGE and remote_file(path) is None:
+        return mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+    file.seek(0)
+    return file.read(size)
+
+
+def _checked(path: Path, header: Header, content: bytes | mmap.mmap, begin: int) -> SubsetFile:
     """Return the arrays; a file with a right checksum may still have been written by anybody."""
     count = header.num_kept
     positions = np.frombuffer(content, _POSITION_TYPES[header.position_bytes], count, begin)
@@ -147,6 +157,8 @@ def _checked(path: Path, header: Header, content: bytes, begin: int) -> SubsetFi
         raise _damaged(path, f"positions that do not ascend from 0 to {header.num_images - 1:,}")
     if labels is not None and labels.min() < 0:
         raise _damaged(path, "a label below 0")
+    if isinstance(content, mmap.mmap):  # the checks have touched all of it, which need not stay in this process
+        content.madvise(mmap.MADV_DONTNEED)
     return SubsetFile(header, positions, labels)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
 from typing import Final
 
 import numpy as np
@@ -11,7 +9,7 @@ from numpy.typing import NDArray
 
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.formats.joined import JoinedFaces
-from attfc_train.data.pool import DecodePool
+from attfc_train.data.image_digest import digests_of
 from attfc_train.data.reading import UnreadableError, persistently
 from attfc_train.data.report import DataReport
 from attfc_train.errors import DataError
@@ -20,10 +18,14 @@ MOST_AT_ONCE: Final = 20_000
 """Images that are compared when data sets are opened: one or two seconds from a disk."""
 _COST_OF_COMPUTED: Final = 20
 """Of a computed image, in images that are read."""
-_BLOCK: Final = 4096
 _MOST_NAMED: Final = 3
 TWINS: Final = "images with the very bytes of an image in another of the data sets"
 NOT_COMPARED: Final = "whether the data sets share images was not looked at"
+
+
+def is_of_opening(line: str) -> bool:
+    """Return whether a line of a report says what opening found of equal images, which a look at all of them says better."""
+    return line.startswith((f"{TWINS}: ", NOT_COMPARED))
 
 
 def say_twins(whole: JoinedFaces, become: NDArray[np.int64] | None, report: DataReport) -> None:
@@ -93,7 +95,7 @@ def _people_said(whole: JoinedFaces, shared: NDArray[np.int64], counts: NDArray[
 
 def _pairs(whole: JoinedFaces) -> NDArray[np.int64]:
     """Return the positions of images with equal bytes in two sources, int64 [n, 2], the earlier source first."""
-    digests = np.concatenate([np.zeros(0, np.uint64), *_digests(whole)])
+    digests = digests_of(whole)
     # Within a group of equal digests every image that lies in a later source than the first one is a pair with it.
     order = np.argsort(digests, kind="stable")
     ordered = digests[order]
@@ -102,22 +104,3 @@ def _pairs(whole: JoinedFaces) -> NDArray[np.int64]:
     sources = whole.sources_of(np.arange(order.size))
     is_pair = (sources[first] != sources[order]) & (ordered != 0)
     return np.stack([first[is_pair], order[is_pair]], axis=1)
-
-
-def _digests(whole: JoinedFaces) -> Iterator[NDArray[np.uint64]]:
-    """Yield 64 bits of a hash of every image's bytes; 0 where it is damaged."""
-
-    def digest(position: int) -> int:
-        try:
-            content = persistently(lambda: whole.encoded(position))
-        except UnreadableError:
-            raise
-        except DataError:
-            return 0
-        encoded = content.tobytes() if isinstance(content, np.ndarray) else content
-        return int.from_bytes(hashlib.blake2b(encoded, digest_size=8).digest(), "little")
-
-    with DecodePool() as pool:
-        for start in range(0, whole.index.num_images, _BLOCK):
-            block = range(start, min(start + _BLOCK, whole.index.num_images))
-            yield np.array(pool.map(digest, list(block)), dtype=np.uint64)

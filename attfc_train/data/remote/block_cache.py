@@ -3,11 +3,16 @@
 A block is a file of its own, which appears in one step and never changes: whoever has opened it reads it to its end, also when
 another process removes it meanwhile. Behind the content stand four bytes with its CRC-32, checked when a process first reads
 the file. Blocks are counted and written under a lock, and room is made before, so that the bound always holds.
+
+Who fetches a block has locked its byte, of some 2**62, in a file without any. The system gives these locks back when a process
+ends, however it does.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
+import hashlib
 import os
 import threading
 import time
@@ -31,6 +36,11 @@ _MOST_CHECKED: Final = 2**16
 """Files that a process remembers to have looked at."""
 _USED: Final = "used"
 _LOCK: Final = "lock"
+_TURNS: Final = "turns"
+_PATIENCE: Final[Seconds] = 60.0
+"""Of one process with another that fetches: one that was stopped, or waits for its server, keeps nobody longer."""
+_LOOK: Final[Seconds] = 0.02
+"""Between two looks whether the other one has done."""
 
 
 class BlockCache:
@@ -50,6 +60,7 @@ class BlockCache:
         self._exact_to = exact_to
         self._checked: dict[str, tuple[int, int]] = {}
         self._lock = threading.Lock()
+        self._turns = -1
         make_private(folder)
 
     def read(self, key: str, number: int, begin: int, end: int, length: Bytes) -> bytes | None:
@@ -100,6 +111,29 @@ class BlockCache:
             except OSError:
                 self._set_used(used)
                 raise
+
+    @contextmanager
+    def turn(self, key: str, number: int, wait: Callable[[Seconds], object] = time.sleep) -> Iterator[None]:
+        """Keep other processes from fetching a block, once those that are at it have done; threads are not kept.
+
+        After `_PATIENCE` it is fetched twice rather than not at all, and also where the folder takes no locks.
+
+        Args:
+            wait: waits for so many seconds.
+        """
+        digest = hashlib.blake2b(f"{key}-{number}".encode(), digest_size=8).digest()
+        place = int.from_bytes(digest, "little") >> 2  # files have at most 2**63 bytes
+        descriptor = self._open_turns()
+        waited = 0.0
+        # Not by a lock that waits: threads of two processes that wait for each other's blocks look like a deadlock.
+        while not _try_lock(descriptor, place) and waited < _PATIENCE:
+            wait(_LOOK)
+            waited += _LOOK
+        try:
+            yield
+        finally:
+            with suppress(OSError, ValueError):  # one that another process has is not given back by this one
+                fcntl.lockf(descriptor, fcntl.LOCK_UN, 1, place)
 
     def used(self) -> Bytes:
         """Return how many bytes all blocks take on the disk."""
@@ -202,6 +236,17 @@ class BlockCache:
         finally:
             os.close(descriptor)
 
+    def _open_turns(self) -> int:
+        """Return the descriptor of the file of turns, which stays open: closing one gives back all turns of the process.
+
+        One that cannot be opened is -1, which nothing can be locked in: what writes the block says what is wrong.
+        """
+        with self._lock:
+            if self._turns < 0:
+                with suppress(OSError):
+                    self._turns = os.open(self._folder / _TURNS, os.O_RDWR | os.O_CREAT, 0o600)
+            return self._turns
+
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Keep the other threads and processes out."""
@@ -212,6 +257,18 @@ class BlockCache:
                 yield
             finally:
                 os.close(descriptor)  # which gives the lock back
+
+
+def _try_lock(descriptor: int, place: int) -> bool:
+    """Lock a byte of a file for this process; return False where another one has it locked.
+
+    True, too, where nothing can be locked: then nobody can be waited for.
+    """
+    try:
+        fcntl.lockf(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, place)
+    except (OSError, ValueError) as error:
+        return getattr(error, "errno", None) not in (errno.EACCES, errno.EAGAIN)
+    return True
 
 
 def _on_disk(size: Bytes) -> Bytes:

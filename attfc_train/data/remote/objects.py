@@ -34,6 +34,8 @@ AT_ONCE: Final = 8
 """Requests that wait for answers at the same time."""
 LIMIT: Final = "ATTFC_REMOTE_CACHE"
 """Environment variable: bytes that blocks may take on the disk, such as ``200GiB``."""
+_ALL: Final = -1
+"""In the place of a block's number: all of them, from a server that gives no parts."""
 _LEAST: Final[Bytes] = 2 * AT_ONCE * BLOCK
 _MOST: Final[Bytes] = 100 * GIB
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
@@ -180,12 +182,13 @@ class _Reader:
         """Return a block from the store, once it is in the cache."""
         try:
             length = wanted.length(number)
-            kept = self.cache.read(wanted.key, number, 0, length, length)
-            if kept is not None:  # it has come since whoever asks looked for it
-                return kept
-            content = attempted(wanted.url, partial(self._get, wanted, number))
-            self._keep(wanted, number, content)
-            return content
+            with self.cache.turn(wanted.key, number):
+                kept = self.cache.read(wanted.key, number, 0, length, length)
+                if kept is not None:  # it has come since whoever asks looked for it
+                    return kept
+                content = attempted(wanted.url, partial(self._get, wanted, number))
+                self._keep(wanted, number, content)
+                return content
         except WithoutPartsError:
             return self._fetch_all(wanted, number)
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -217,9 +220,9 @@ class _Reader:
             rule = f"the server of '{wanted.url}' gives whole files only, which must fit into the cache ({LIMIT})"
             got = f"{wanted.size:,} bytes, and room for {self.cache.limit:,}"
             raise LostError(rule, got, "Raise the bound, use a server that answers Range requests, or copy the file here.")
-        with self._whole:
+        with self._whole, self.cache.turn(wanted.key, _ALL):
             kept = self.cache.read(wanted.key, number, 0, wanted.length(number), wanted.length(number))
-            if kept is not None:  # another thread has fetched it meanwhile
+            if kept is not None:  # another thread or process has fetched it meanwhile
                 return kept
             return attempted(wanted.url, partial(self._get_all, wanted, number))
 

@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 from attfc_train.data.remote.stores import Answer, Info, WithoutPartsError
 from attfc_train.errors import DataError
 from attfc_train.units import Bytes, Seconds
-from attfc_train.urls import with_secrets, without_secrets
+from attfc_train.urls import shorn, with_secrets
 
 _LINK: Final = re.compile(r"<a\s[^>]*?href\s*=\s*[\"']([^\"'#?]+)[\"']", re.IGNORECASE)
 _CONNECT: Final[Seconds] = 20.0
@@ -98,7 +98,7 @@ class WebStore:
                 content = await answer.content.read(_MOST_PAGE) if _is_page(answer.headers) else b""
                 while content and (more := await answer.content.read(_MOST_PAGE)):
                     content += more
-                return without_secrets(str(answer.url)), content.decode(errors="replace")
+                return shorn(str(answer.url)), content.decode(errors="replace")
 
         at, text = self._sync(get)
         base = _canonical(page)

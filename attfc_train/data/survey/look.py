@@ -5,7 +5,6 @@ Memory: some 25 bytes an image that is looked at, and nothing else that grows.
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,9 +13,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from attfc_train.data.dataset import FaceDataset, ReadsAhead
+from attfc_train.data.dataset import FaceDataset
 from attfc_train.data.decode import decode, decode_whole
 from attfc_train.data.identity_index import IdentityIndex
+from attfc_train.data.image_digest import AskingAhead, digest_of
 from attfc_train.data.in_order import results_in_order
 from attfc_train.data.reading import UnreadableError, persistently
 from attfc_train.data.survey.alignment import SIDE, AlignmentGuess, guess_alignment
@@ -37,8 +37,6 @@ from attfc_train.data.survey.sample import Positions, one_a_person, sampled
 from attfc_train.errors import DataError
 
 _FOR_MEAN_FACE: Final = 400
-_AHEAD: Final = 4096
-"""Images that the system is asked to read before they are wanted."""
 _BLOCK: Final = 2**20
 """Images that are counted at once."""
 
@@ -52,9 +50,7 @@ class _Seen:
     """What is kept of one image."""
 
     digest: int = 0
-    """64 bits of a hash of its bytes: among 42 million images two different ones agree with probability 5e-5.
-
-    0: it cannot be decoded."""
+    """See `digest_of`; 0: it cannot be decoded."""
     side: Side = _NO_SIDE
     """`_NO_SIDE`: it cannot be decoded."""
     is_file: bool = True
@@ -97,14 +93,14 @@ def look(dataset: FaceDataset, most: int, advance: Callable[[int], object], side
     positions = looked_at(dataset, most)
     for_mean = set(one_a_person(dataset.index, _FOR_MEAN_FACE).tolist())
     gathered = _Gathered(dataset, positions)
-    hint = _Hint(dataset, positions)
+    ahead = AskingAhead(dataset, positions)
 
     def seen(block: list[int]) -> list[_Seen]:
         return [_seen(dataset, position, position in for_mean) for position in block]
 
     for place, images in results_in_order(positions, seen):
         gathered.add(place, images)
-        hint.reached(place.stop)
+        ahead.reached(place.stop)
         advance(len(images))
     return gathered.look(None if side is None else (side, side))
 
@@ -117,31 +113,11 @@ def looked_at(dataset: FaceDataset, most: int) -> Positions:
     return np.union1d(sampled(index, most), one_a_person(index, _FOR_MEAN_FACE))
 
 
-class _Hint:
-    """Lets the system read ahead where all images are looked at, in the order of the files."""
-
-    def __init__(self, dataset: FaceDataset, positions: Positions) -> None:
-        is_whole = positions.size == dataset.index.num_images
-        self._dataset = dataset if isinstance(dataset, ReadsAhead) and is_whole else None
-        self._size = positions.size
-        self._asked = 0
-        self.reached(0)
-
-    def reached(self, place: int) -> None:
-        """Ask for the next images once half of what was asked for is done."""
-        if self._dataset is None or place + _AHEAD // 2 < self._asked or self._asked == self._size:
-            return
-        stop = min(self._asked + _AHEAD, self._size)
-        self._dataset.read_ahead(self._asked, stop)
-        self._asked = stop
-
-
 def _seen(dataset: FaceDataset, position: int, keep_small: bool) -> _Seen:
     encoded: bytes | NDArray[np.uint8] = b""
     try:
         encoded = persistently(lambda: dataset.encoded(position))
-        content = encoded.tobytes() if isinstance(encoded, np.ndarray) else encoded
-        digest = int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little")
+        digest = digest_of(encoded)
         pixels = encoded if isinstance(encoded, np.ndarray) else decode_whole(encoded)
         small = decode(pixels, SIDE) if keep_small else None
         return _Seen(digest, (pixels.shape[1], pixels.shape[0]), isinstance(encoded, bytes), small)
@@ -222,8 +198,7 @@ class _Gathered:
 
     def _name_repeats(self, repeats: Repeats) -> None:
         """Count images whose bytes another image has, each once, beside the first of them."""
-        labels = self._dataset.index.labels
-        are_shared = labels[repeats.others] != labels[repeats.firsts]
+        are_shared = repeats.are_of_two_people(self._dataset.index)
         are_twins = are_shared & repeats.are_in_two_sources(self._dataset)
         for kind, chosen in ((REPEATED, ~are_shared), (SHARED, are_shared & ~are_twins), (TWINS, are_twins)):
             others, firsts = (column[chosen] for column in (repeats.others, repeats.firsts))

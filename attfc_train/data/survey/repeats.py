@@ -28,6 +28,10 @@ class Repeats:
         """Return which of them lie in another of several data sets than the image before them, bool [R]."""
         return np.not_equal(sources_of(dataset, self.others), sources_of(dataset, self.firsts))
 
+    def are_of_two_people(self, index: IdentityIndex) -> NDArray[np.bool_]:
+        """Return which of them are another person's than the image before them, bool [R]."""
+        return np.not_equal(index.labels[self.others], index.labels[self.firsts])
+
     def left_out(self, index: IdentityIndex, is_out: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return which images are to be left out so that no bytes are there twice, bool [N].
 
@@ -39,7 +43,7 @@ class Repeats:
         """
         out = is_out.copy()
         out[self.others] = True
-        shared = np.unique(self.firsts[index.labels[self.others] != index.labels[self.firsts]])
+        shared = np.unique(self.firsts[self.are_of_two_people(index)])
         shared = shared[~out[shared]]
         out[shared] = True
         left = np.bincount(index.labels[~out], minlength=index.num_ids)

@@ -136,3 +136,17 @@ def test_who_is_held_out():
 def test_too_few_people(counts, num, remedy):
     with pytest.raises(UsageError, match=remedy):
         held_out(people_of(*counts), num, 0)
+
+
+def test_an_image_that_is_there_twice_counts_once():
+    """Catches a person of two equal images who is held out and gives no pair, or one of an image with itself."""
+    index = IdentityIndex.from_labels([0, 0, 1, 1, 1, 2, 2, 3, 3, 4, 4])
+    repeated = np.array([1, 4])
+    with pytest.raises(UsageError, match=r"but got 4 of 5, of which 4 have two images. Give --ids 3"):
+        held_out(index, 4, 0, repeated)
+    assert 0 not in np.concatenate([held_out(index, 3, seed, repeated) for seed in range(20)])
+    with pytest.raises(UsageError, match=r"which 2 have two images and share none with the 2 that stay together. Give --ids 2"):
+        held_out(index, 3, 0, repeated, np.array([1, 2]))
+    pairs = drawn_folds(people_of(*[6] * 40), np.arange(40), 200, 0, all_good, np.arange(0, 240, 2))
+    assert (pairs.positions % 2 == 1).all()
+    assert pairs.undecodable.size == 0

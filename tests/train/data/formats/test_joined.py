@@ -217,8 +217,16 @@ class TestTwins:
         mapping.write_text(f"f = faces\nr = {specs[1]}\nr:3 f:b\n")
         for names, count in ((specs, 3), ([str(mapping)], 2)):
             said = checked(monkeypatch, capsys, *names, "--sample", "0")
-            assert f"found {twins.TWINS}: {count}, e.g." in said
-            assert f"c of {specs[0]} and 7 of {specs[1]}: 2" in said
+            assert f"problem {twins.TWINS}: {count} of 12, e.g." in said
+            assert said.count(twins.TWINS) == 1, "once is enough"
+            assert said.count(f"c of {specs[0]} and 7 of {specs[1]}: 2") == 1
+            assert twins.NOT_COMPARED not in said
+
+    def test_a_check_of_some_images_says_that_the_others_were_not_compared(self, specs, monkeypatch, capsys):
+        monkeypatch.setattr(twins, "MOST_AT_ONCE", 11)
+        monkeypatch.setattr("attfc_train.data.survey.look._FOR_MEAN_FACE", 2)
+        said = checked(monkeypatch, capsys, *specs, "--sample", "2")
+        assert said.count(twins.NOT_COMPARED) == 1
 
     def test_a_check_advises_to_merge_people_and_not_to_remove_images(self, specs, monkeypatch, capsys, tmp_path):
         """Catches the advice for a wrong label within a set, and sources that a part or an index above them hides."""

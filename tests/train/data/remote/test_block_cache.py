@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from attfc_train.data.remote import block_cache
 from attfc_train.data.remote.block_cache import BlockCache
 
 PAGE = 4096
@@ -141,3 +144,67 @@ def test_processes_share_it(tmp_path) -> None:
     for child in [subprocess.Popen(command) for _ in range(4)]:
         assert child.wait() == 0
     assert BlockCache(tmp_path, 20 * PAGE).used() == len(list((tmp_path / KEY[:2]).iterdir())) * PAGE
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from attfc_train.data.remote.block_cache import BlockCache
+with BlockCache(Path(sys.argv[1]), 2**20).turn("ab" * 16, int(sys.argv[2])):
+    print("mine", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """A process that fetches block 3, and does not come to an end."""
+    command = [sys.executable, "-W", "error", "-c", HOLDER, str(tmp_path), "3"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "mine\n"
+        yield child
+        child.kill()
+
+
+def test_a_turn_is_waited_for_and_given_back_by_who_dies(tmp_path, holder) -> None:
+    """Catches a lock that outlives its process: the block could never be fetched again."""
+    cache = BlockCache(tmp_path, 2**20)
+    waited: list[float] = []
+
+    def wait(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 5:
+            holder.kill()
+            holder.wait()
+
+    with cache.turn(KEY, 4, wait), cache.turn("cd" * 16, 3, wait):
+        assert waited == [], "another block"
+    with cache.turn(KEY, 3, wait):
+        assert len(waited) == 5
+    with cache.turn(KEY, 3, wait):
+        assert len(waited) == 5, "it was given back"
+
+
+def test_a_process_that_hangs_keeps_nobody_for_ever(tmp_path, holder) -> None:
+    waited: list[float] = []
+    cache = BlockCache(tmp_path, 2**20)
+    with cache.turn(KEY, 3, waited.append):
+        assert sum(waited) == pytest.approx(block_cache._PATIENCE, abs=0.1)
+    waited.clear()
+    with cache.turn(KEY, 3, waited.append):
+        assert waited, "a turn that was not had is not given back"
+
+
+def test_a_folder_without_locks_keeps_nobody(tmp_path, holder, monkeypatch) -> None:
+    def refused(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "lockf", refused)
+    with BlockCache(tmp_path, 2**20).turn(KEY, 3, pytest.fail):
+        pass
+    monkeypatch.undo()
+    (tmp_path / "turns").unlink()
+    (tmp_path / "turns").mkdir()
+    with BlockCache(tmp_path, 2**20).turn(KEY, 3, pytest.fail):
+        pass

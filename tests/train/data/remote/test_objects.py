@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import subprocess
+import sys
 import threading
 import time
 
@@ -19,6 +22,7 @@ from attfc_train.data.remote.places import remote_folder
 from attfc_train.data.unreadable import LostError
 from attfc_train.errors import UsageError
 from attfc_train.units import GIB, MIB
+from tests.train.data.remote import conftest
 
 CONTENT = np.random.default_rng(7).integers(0, 256, 12_345, dtype=np.uint8).tobytes()
 
@@ -124,6 +128,54 @@ def test_threads_that_want_one_block_at_once_fetch_it_once(served, monkeypatch) 
         thread.join()
     assert contents == [CONTENT[4_100:4_200]] * 8
     assert len(served.requests("GET")) == 1
+
+
+READER = """
+import hashlib, sys
+from attfc_train.data.reading import existing_path, remote_file
+remote = remote_file(existing_path(sys.argv[1]))
+print("ready", flush=True)
+sys.stdin.readline()
+print(hashlib.sha256(remote.read(0, remote.size)).hexdigest(), flush=True)
+"""
+
+
+def readers(url, number):
+    """Processes that have opened an object and wait for a line."""
+    command = [sys.executable, "-W", "error", "-c", READER, url]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    children = [subprocess.Popen(command, **pipes) for _ in range(number)]
+    assert [child.stdout.readline() for child in children] == ["ready\n"] * number
+    return children
+
+
+def let_go(children):
+    for child in children:
+        child.stdin.write("\n")
+        child.stdin.flush()
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_processes_that_want_the_same_blocks_at_once_fetch_them_once(served, ranges, monkeypatch) -> None:
+    """Three blocks of 4 MiB, from a server that takes its time. Catches two processes that have both looked in vain."""
+    content = np.random.default_rng(1).integers(0, 256, 9 * MIB, dtype=np.uint8).tobytes()
+    (served.folder / "large.bin").write_bytes(content)
+    served.ranges = ranges
+    monkeypatch.setenv(objects.LIMIT, "64MiB")
+    send = conftest.Handler._send
+
+    def slow(*arguments, **named):
+        time.sleep(0.5)
+        send(*arguments, **named)
+
+    monkeypatch.setattr(conftest.Handler, "_send", slow)
+    children = readers(f"{served.url}/large.bin", 2)
+    served.log.clear()
+    let_go(children)
+    digest = hashlib.sha256(content).hexdigest()
+    assert [child.communicate(timeout=60)[0] for child in children] == [f"{digest}\n"] * 2
+    asked = served.requests("GET")
+    assert (len(asked) if ranges else asked.count(None)) == (3 if ranges else 1)
 
 
 def test_a_block_that_a_dead_process_left_half_written_is_fetched_again(served, monkeypatch) -> None:

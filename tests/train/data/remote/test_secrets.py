@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from attfc_train.data.formats.mapping_file import mapped_sources
 from attfc_train.data.formats.subset_file import Header, read_header, write_content
@@ -33,6 +36,19 @@ CLEAN = [
     ("--data=https://me:pa ss@host/x?a b", "--data=https://host/x"),
     ("https://me:pass@host/two words", "https://host/two words"),
     ("https://host/a#token", "https://host/a"),
+    ("https://me:123/456@host/faces", "https://host/faces"),
+    ("https://me:123/456@host", "https://host"),
+    ("s3://key:12/34@bucket/faces@0:9", "s3://bucket/faces@0:9"),
+    ("https://me:p@ss/word@host/faces", "https://host/faces"),
+    ("https://me:p@12/3@host:8000/faces", "https://host:8000/faces"),
+    ("https://me@mail.org:pa/ss@host/faces", "https://host/faces"),
+    ("https://me:1/2@3/4@example.com:80/faces?sig=abc", "https://example.com:80/faces"),
+    ("https://me:123/4?5@host/faces", "https://host/faces"),
+    ("https://me:12#3/4@[::1]:80/faces", "https://[::1]:80/faces"),
+    ("https://token@host/me@home/x", "https://host/me@home/x"),
+    ("https://me:pass@data.example.com/faces@v2/train.rec", "https://data.example.com/faces@v2/train.rec"),
+    ("https://nas:80/x?sig=a@b/c", "https://nas:80/x"),
+    ('no luck with "https://me:123/456@host/faces": 404', 'no luck with "https://host/faces": 404'),
 ]
 
 
@@ -52,6 +68,9 @@ def test_secrets_are_taken_out(text, clean) -> None:
         "faces@0:9",
         "s3://bucket/faces.rec",
         "https://host:8000/a@2x/b.jpg",
+        "http://127.0.0.1:8765/lfw@home/train.rec",
+        "https://data.example.com:8765/lfw@home/train.rec",
+        "http://nas:8080/faces@v2.tar",
         "synthetic:5x2",
         "a?b",
         "",
@@ -60,6 +79,45 @@ def test_secrets_are_taken_out(text, clean) -> None:
 def test_what_has_none_stays(text) -> None:
     assert without_secrets(text) == text
     assert json.loads(os.environ[SECRETS]) == []
+
+
+PIECES = st.sampled_from([*"ab12/@:?#%+&~!$,;*", "/1", "@2", "%2F", "%zz"])
+PASSWORDS = st.lists(PIECES, max_size=8).map("".join)
+NAMES = st.sampled_from(["me", "m-e", "Me2", "me%40org"])
+HOSTS = ["host", "nas:8000", "data.example.com", "data.example.com:80", "10.0.0.1:8080", "localhost", "[::1]:80"]
+WAYS = [str, '"{}"'.format, '["faces", "{}"]'.format, "--data={}".format, 'data.path="{}"'.format, "cannot get {} now".format]
+
+
+@given(
+    NAMES,
+    PASSWORDS,
+    st.sampled_from(HOSTS),
+    st.sampled_from(["", "@0:9"]),
+    st.sampled_from(["", "?sig=abc"]),
+    st.sampled_from(WAYS),
+)
+@settings(max_examples=500, deadline=None)
+def test_no_password_is_left_however_it_is_written(name, password, host, part, query, way) -> None:
+    """Catches one whose first piece looks like a port, and one with an ``@`` or a question mark in it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(SECRETS, "[]")
+        url = f"https://{name}:{password}@{host}/faces/train.rec{query}{part}"
+        assert without_secrets(way(url)) == way(f"https://{host}/faces/train.rec{part}")
+        ((clean, user, kept),) = json.loads(os.environ[SECRETS])
+        assert (clean, user, kept) == (f"https://{host}/faces/train.rec", f"{name}:{password}", query[1:])
+        # What is sent is read as it was meant, by rules that others follow too.
+        sent = urlsplit(with_secrets(f"https://{host}/faces/train.rec"))
+        assert sent.netloc.rpartition("@")[2] == host
+        assert (sent.username, unquote(sent.password or "")) == (name, unquote(password))
+
+
+def test_a_password_is_hidden_in_the_form_in_which_it_is_sent() -> None:
+    """Catches a library's text with the encoded password in it, or with what a wrong reading takes for the host."""
+    without_secrets("https://me:123/4@56@host/faces")
+    sent = with_secrets("https://host/faces/a")
+    assert sent == "https://me:123%2F4%4056@host/faces/a"
+    text = hidden(f"no luck with {sent}, password 123/4@56 or 123%2F4%4056, user me:123/4@56")
+    assert not any(piece in text for piece in ("123", "4@", "56", "me:"))
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgresql+psycopg", "mysql"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -86,6 +87,16 @@ def test_no_secret_leaves_a_command(said, server, faces, tmp_path, words, fault)
     assert code or not fault
     assert "Traceback" not in text
     assert_no_secret(tmp_path, text)
+
+
+def test_a_password_with_a_slash_is_of_use_and_not_seen(said, server, faces, tmp_path) -> None:
+    """Catches one whose beginning is taken for a port: the data are then asked of another host, which is named."""
+    url = faces.replace("hunt%65r2@", "12345/hunter2@me:@")
+    server.authorization = f"Basic {b64encode(b'me:12345/hunter2@me:').decode()}"
+    code, text = said("data", "info", url)
+    assert code == 0, text
+    assert_no_secret(tmp_path, text)
+    assert "12345" not in text
 
 
 def test_nor_one_that_fails_unexpectedly(said, faces, tmp_path, monkeypatch) -> None:

@@ -79,7 +79,7 @@ def test_a_folder_or_an_endless_device_is_no_profile(tmp_path: Path, refusal: Re
         ),
         ({"head__queue_mode": "stored"}, "got head.* needs a whole queue_length, but got 3.3; use 3 or queue_mode 'averaged'"),
         ({"head__storage": "fp16"}, "got head.storage with value 'fp16'"),
-        ({"head__dcc_size": 100}, "8 identities and 24 images: head.dcc_size must be at most data.num_ids, but got 100 and 8. "),
+        ({"head__dcc_size": 100}, "24 images: head.dcc_size must be at most data.num_ids, but got 100 and 8. "),
         ({"head__dcc_size": 100, "data__num_ids": 8}, "must be a valid profile, but got .*head.dcc_size must be at most"),
         ({"run__precision": "fp8"}, "got run.precision with value 'fp8'"),
         ({"run__val": "lfw.bin"}, "got run.val"),

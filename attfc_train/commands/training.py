@@ -15,7 +15,6 @@ from attfc_train.errors import CheckpointError, UsageError
 from attfc_train.exits import check_device
 from attfc_train.ranks.launch import Place, device_for, place, together
 from attfc_train.ranks.ranks import Ranks
-from attfc_train.streams import typed
 
 if TYPE_CHECKING:
     import torch
@@ -169,8 +168,3 @@ def device_of(name: str) -> torch.device:
     import torch
 
     return torch.device(check_device(name))
-
-
-def command_to_resume(folder: Path) -> str:
-    """Return the command that continues a run."""
-    return typed(["attfc-train", "--resume", str(folder)])

@@ -149,11 +149,6 @@ class AttentionLoader:
         return {remark.kind: remark.count for remark in self._reader.notes.remarks}
 
     @property
-    def wait_seconds(self) -> Seconds:
-        """Seconds that the consumer has waited for batches."""
-        return self._waited.total
-
-    @property
     def waiting(self) -> Waiting:
         """What the consumer has waited for, the copies of batches to its device included."""
         return self._waited + Waiting(transfer=self._transfers.seconds)

@@ -65,8 +65,10 @@ def _difference(name: str, wanted: Tensor, given: State) -> str | None:
     tensor = given[name]
     if tensor.shape != wanted.shape:
         return f"{name} is {list(tensor.shape)}, not {list(wanted.shape)}"
-    if tensor.is_floating_point() != wanted.is_floating_point():
+    if tensor.is_floating_point() != wanted.is_floating_point() or tensor.is_complex():
         return f"{name} is {str(tensor.dtype).removeprefix('torch.')}"
+    if tensor.is_meta or tensor.layout != torch.strided:  # saved on no device, or of few values in a sea of zeros
+        return f"{name} is {'without values' if tensor.is_meta else 'sparse'}"
     return None if bool(torch.isfinite(tensor.float()).all()) else f"{name} is not finite"
 
 
@@ -86,9 +88,8 @@ def _shortened(texts: list[str]) -> Iterator[str]:
 
 
 def _counted(encoder: nn.Module, state: State) -> dict[str, Tensor]:
-    """Return the parameters with the counters that are missing."""
-    counters = {name: tensor for name, tensor in encoder.state_dict().items() if name.endswith(_COUNTER)}
-    return {**counters, **state}
+    """Return the parameters with the counters that are missing, without those that are left over."""
+    return {name: state.get(name, own) for name, own in encoder.state_dict().items()}
 
 
 def recognised(state: State) -> ModelSettings | None:

@@ -20,6 +20,8 @@ from attfc_train.units import parse_count
 
 MAX_PROFILE_BYTES = 4 * 1024**2
 _OVERRIDES = "profile with --set"
+_OPTIONS = ("data.path", "run.val", "teacher.path")
+"""Settings that have options of their own, which become assignments too."""
 
 
 def profiles_folder() -> Path:
@@ -124,7 +126,8 @@ def resolve_profile(profile: TrainProfile, num_ids: int, num_images: int | None)
         images = "" if num_images is None else f" and {num_images} images"
         rule = f"the profile must fit the data set's {num_ids} identities{images}"
         problem = _first_problem(error) if isinstance(error, ValidationError) else f"{profile.run.epochs:g} epochs"
-        raise ProfileError(rule, problem, "Correct it, or use --set.") from error
+        broken, has_value, got = problem.rpartition(", but got ")
+        raise ProfileError(f"{rule}: {broken}" if has_value else rule, got, "Correct it, or use --set.") from error
 
 
 def save_profile(profile: TrainProfile, path: Path) -> None:
@@ -203,7 +206,7 @@ def _parsed_overrides(document: dict[str, Any], assignments: list[str], known: M
         try:
             return _validated(changed, _OVERRIDES)
         except ValidationError as error:
-            raise _refused_value(error, assignments, known) from error
+            raise _refused_value(error, assignments, known, changed["head"]["kind"]) from error
 
     keys = [assignment.partition("=")[0] for assignment in assignments]
     steps = document["run"].get("steps")
@@ -214,8 +217,12 @@ def _parsed_overrides(document: dict[str, Any], assignments: list[str], known: M
     return parsed(open_ended.lasting(steps).model_dump(mode="json") if open_ended.is_planned else document)
 
 
-def _refused_value(error: ValidationError, assignments: list[str], known: Mapping[str, Values]) -> ProfileError:
-    """Return what is wrong with the assignments, in the words of who made them."""
+def _refused_value(error: ValidationError, assignments: list[str], known: Mapping[str, Values], kind: object) -> ProfileError:
+    """Return what is wrong with the assignments, in the words of who made them.
+
+    Args:
+        kind: of the head that they ask for.
+    """
     problem = error.errors(include_url=False)[0]
     place = ".".join(str(part) for part in problem["loc"] if part not in HEADS)
     given = {key: text for key, _, text in (assignment.partition("=") for assignment in assignments)}
@@ -224,11 +231,21 @@ def _refused_value(error: ValidationError, assignments: list[str], known: Mappin
         key = "head.kind"
     if key is not None:
         rule = f"--set {key} must be {known[key].rule}"
-        return ProfileError(rule, f"'{given[key][:60]}'", "See 'attfc-train presets show attfc' for what every setting can be.")
+        remedy = f"See 'attfc-train presets show {_preset_of(kind)}' for what every setting can be."
+        return ProfileError(rule, f"'{given[key][:60]}'", remedy)
     rule, found, got = problem["msg"].removeprefix("Value error, ").partition(", but got ")
     where = f" in {place}" if place else ""
-    sets = ", ".join(f"--set {name}" for name in given)
+    # Those of the section that does not fit; data come from an option of their own, and are right.
+    blamed = [name for name in given if place and name.startswith(f"{place}.")]
+    blamed = blamed or [name for name in given if name not in _OPTIONS] or list(given)
+    sets = ", ".join(f"--set {name}" for name in blamed)
     return ProfileError(f"settings must fit each other{where}: {rule}", got if found else "others", f"Correct {sets}.")
+
+
+def _preset_of(kind: object) -> str:
+    """Return the preset that shows the settings of a kind of head."""
+    name = str(kind).replace("_", "-")
+    return name if name in preset_names() else "attfc"
 
 
 def _change_head(document: dict[str, Any], assignments: list[str]) -> None:
@@ -261,4 +278,5 @@ def _first_problem(error: ValidationError) -> str:
     place = ".".join(str(part) for part in first["loc"] if part not in HEADS)
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     value = "" if isinstance(first["input"], dict) else f" with value {str(first['input'])[:60]!r}"
-    return f"{place or 'profile'}{value}: {first['msg']}{more}"
+    where = f"{place}{value}: " if place or value else ""
+    return f"{where}{first['msg'].removeprefix('Value error, ')}{more}"

@@ -211,29 +211,3 @@ def _problem(content: Any) -> str | None:
 def save_model(path: Path, encoder: nn.Module) -> None:
     """Write the bare state dict of an encoder, which loads where InsightFace's ``model.pt`` does."""
     save_tensors(path, encoder.state_dict())
-
-
-def load_model(path: Path, encoder: nn.Module, remedy: str = "Use another model.") -> None:
-    """Load a file of `save_model` in place.
-
-    Args:
-        remedy: what to do where it is damaged.
-
-    Raises:
-        CheckpointError: the file is damaged, or of another architecture.
-    """
-    load_encoder(encoder, load_tensors(path, remedy), path)
-
-
-def load_encoder(encoder: nn.Module, state: Any, path: Path) -> None:
-    """Load the state dict of an encoder, which came from `path`, in place.
-
-    Raises:
-        CheckpointError: it is of another architecture.
-    """
-    try:
-        if any(value.is_complex() for value in state.values()):
-            raise TypeError("complex numbers, of which torch would drop the imaginary parts")
-        encoder.load_state_dict(state)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"'{path}' must fit the profile's backbone", short(error), "Check the folder.") from error

@@ -10,12 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attfc_train.backbones.kinds import build_encoder
 from attfc_train.data.decode import decode
 from attfc_train.evaluate.embed import embed
-from attfc_train.profile.file import load_profile
-from attfc_train.run.checkpoint import load_model
-from attfc_train.run.loop import MODEL_FILE, PROFILE_FILE
+from attfc_train.export.model_file import open_encoder
 from benchmarks.glyphs.pairs import Pair, image_pairs
 from benchmarks.glyphs.render import Polarity, encoded_all
 from benchmarks.glyphs.survey import Identity
@@ -57,14 +54,11 @@ def mutual_nearest(centers: Floats) -> list[tuple[int, int]]:
 
 def _centers(run: Path, identities: Sequence[Identity], polarity: Polarity) -> Floats:
     """Return the mean embedding of some images of each identity, float32 [N, D] of length 1."""
-    profile = load_profile(run / PROFILE_FILE)
-    device = torch.device("cpu")
-    encoder = build_encoder(profile.model, device)
-    load_model(run / MODEL_FILE, encoder)
+    encoder = open_encoder(run, "last")
     chosen = [(identity.character, identity.faces[:: -(-len(identity.faces) // _IMAGES)]) for identity in identities]
-    pixels = [decode(file, profile.model.image_size) for file in encoded_all(chosen, polarity)]
+    pixels = [decode(file, encoder.image_size) for file in encoded_all(chosen, polarity)]
     images = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
-    embeddings = embed(encoder, images, batch_size=_BATCH, device=device).embeddings
+    embeddings = embed(encoder.network, images, batch_size=_BATCH, device=encoder.device).embeddings
     embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
     starts = np.cumsum([0, *(len(faces) for _, faces in chosen)])[:-1]
     sums: Floats = np.add.reduceat(embeddings, starts, axis=0)

@@ -9,14 +9,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attfc_train.backbones.kinds import build_encoder
 from attfc_train.data.decode import decode
 from attfc_train.data.source import open_dataset
 from attfc_train.evaluate.embed import embed, evaluate
 from attfc_train.evaluate.load import load_verification_sets
+from attfc_train.export.model_file import open_encoder
 from attfc_train.profile.profile import TrainProfile
-from attfc_train.run.checkpoint import load_model
-from attfc_train.run.loop import MODEL_FILE
 from benchmarks.heads.data_sets import DataSet
 
 IMAGES_PER_IDENTITY = 4
@@ -34,8 +32,7 @@ def measured(run: Path, profile: TrainProfile, data: DataSet, *, masked: bool = 
         masked: whether to verify with a mask on one image of each pair too: ``masked accuracy`` and ``masked auc``.
     """
     cpu = torch.device("cpu")
-    encoder = build_encoder(profile.model, cpu)
-    load_model(run / MODEL_FILE, encoder)
+    encoder = open_encoder(run, "last", cpu).network
     sets = load_verification_sets(data.test, profile.model.image_size)
     results = evaluate(encoder, sets, image_size=profile.model.image_size, batch_size=256, device=cpu, masked=masked)
     figures: dict[str, float] = {}

@@ -24,8 +24,8 @@ from attfc_train.data.decode import decode
 from attfc_train.data.formats.kept_index import Indexed, kept_or_made
 from attfc_train.data.report import DataReport
 from attfc_train.errors import CheckpointError, DataError, ProfileError, StorageError
+from attfc_train.export.weights import fill
 from attfc_train.profile.file import load_profile, profiles_folder
-from attfc_train.run.checkpoint import load_encoder
 from attfc_train.run.log import RunLog
 from attfc_train.run.tensor_file import load_tensors
 from benchmarks.attack.formats.records import DamagedIndex, read_all, small_profile
@@ -148,8 +148,35 @@ def test_complex_numbers_are_no_weights(tmp_path: Path) -> None:
     """Torch dropped the imaginary parts."""
     encoder = torch.nn.Linear(2, 2)
     state = {**encoder.state_dict(), "bias": torch.tensor([1j, 2j])}
-    with pytest.raises(CheckpointError, match="complex numbers"):
-        load_encoder(encoder, state, tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match="bias is complex64"):
+        fill(encoder, state, tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("name", ["bias", "num_batches_tracked"])
+def test_counts_are_no_complex_numbers_either(name: str, tmp_path: Path) -> None:
+    """Of a count, which is whole, torch dropped the imaginary part with a warning on the screen."""
+    encoder = torch.nn.BatchNorm1d(2)
+    state = {key: value.to(torch.complex64) if key == name else value for key, value in encoder.state_dict().items()}
+    with pytest.raises(CheckpointError, match=f"{name} is complex64"):
+        fill(encoder, state, tmp_path / "model.pt")
+
+
+def test_weights_without_values_are_refused(tmp_path: Path) -> None:
+    """A model that was saved from the device ``meta`` ended in a traceback, like one with sparse weights."""
+    encoder = torch.nn.Linear(2, 2)
+    torch.save({"weight": torch.empty(2, 2, device="meta"), "bias": torch.zeros(2).to_sparse()}, tmp_path / "model.pt")
+    state = load_tensors(tmp_path / "model.pt")
+    with pytest.raises(CheckpointError, match="weight is without values; bias is sparse"):
+        fill(encoder, state, tmp_path / "model.pt")
+
+
+def test_a_count_that_is_left_over_is_left_out(tmp_path: Path) -> None:
+    """It passed the look at the names, and ended in torch's traceback."""
+    encoder = torch.nn.BatchNorm1d(2)
+    state = {**encoder.state_dict(), "other.num_batches_tracked": torch.tensor(3), "weight": torch.full((2,), 7.0)}
+    del state["num_batches_tracked"]
+    fill(encoder, state, tmp_path / "model.pt")
+    assert encoder.weight.tolist() == [7.0, 7.0]
 
 
 def test_a_damaged_pickle_is_refused_and_nothing_else_is_said(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,14 +72,14 @@ def test_a_folder_or_an_endless_device_is_no_profile(tmp_path: Path, refusal: Re
         ),
         ({"head__dcc_share": 0}, "got head.dcc_share"),
         ({"head__queue_length": 0.5}, "got head.queue_length"),
-        ({"head__policy": "fifo"}, "got head.* policy 'fifo' needs queue_length 1"),
+        ({"head__policy": "fifo"}, "got head: policy 'fifo' needs queue_length 1, but got 3.3; use 1 or policy 'identity'"),
         (
             {"head__queue_length": 1, "head__policy": "fifo", "head__queue_mode": "stored"},
             "got head.* queue_mode 'stored' needs policy 'identity', but got 'fifo'; use queue_mode 'averaged'",
         ),
         ({"head__queue_mode": "stored"}, "got head.* needs a whole queue_length, but got 3.3; use 3 or queue_mode 'averaged'"),
         ({"head__storage": "fp16"}, "got head.storage with value 'fp16'"),
-        ({"head__dcc_size": 100}, "8 identities and 24 images, but got .*head.dcc_size must be at most data.num_ids"),
+        ({"head__dcc_size": 100}, "24 images: head.dcc_size must be at most data.num_ids, but got 100 and 8. "),
         ({"head__dcc_size": 100, "data__num_ids": 8}, "must be a valid profile, but got .*head.dcc_size must be at most"),
         ({"run__precision": "fp8"}, "got run.precision with value 'fp8'"),
         ({"run__val": "lfw.bin"}, "got run.val"),
@@ -167,6 +168,24 @@ def test_nonsense_overrides(
     output = tmp_path / "run"
     refusal(error, expected, "--profile", profile_file(), "--set", assignment, "--output", output, "--device", "cpu")
     assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("assignments", "remedy"),
+    [
+        (["head.kind=partial_fc", "head.sample_rate=0"], "See 'attfc-train presets show partial-fc' for"),
+        (["head.kind=softmax"], "See 'attfc-train presets show attfc' for"),
+        (["run.steps=3", "head.policy=fifo"], "Correct --set head.policy."),
+        (["head.kind=f2c", "optim.batch_size=7"], "Correct --set head.kind, --set optim.batch_size."),
+    ],
+)
+def test_a_remedy_names_what_shows_or_breaks_the_rule(
+    assignments: list[str], remedy: str, profile_file: ProfileFile, refusal: Refusal
+) -> None:
+    """Catches a preset without the setting, settings that have nothing to do with it, and a --set that was an option."""
+    sets = [word for each in assignments for word in ("--set", each)]
+    data = ("--data", "synthetic:8x3", "--val", "synthetic:6x3+500")
+    refusal(ProfileError, re.escape(remedy) + ".*", "--profile", profile_file(), *sets, *data, "--device", "cpu")
 
 
 def test_paths_that_are_no_text(profile_file: ProfileFile, tmp_path: Path, refusal: Refusal) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -71,14 +71,6 @@ def are_there(paths: Sequence[Path]) -> list[bool]:
     with DecodePool(_AT_ONCE) as pool:
         pool.map(_place_file, unknown)
     return [path.is_file() for path in paths]
-
-
-def mirrored_names(specs: Iterable[str]) -> list[Path]:
-    """Return the paths that stand for files given by URL, whether they are there or not."""
-    paths = [place_of(clean_url(spec)) for spec in specs]
-    with DecodePool(_AT_ONCE) as pool:
-        pool.map(_place_file, paths)
-    return paths
 
 
 def _looked_up(url: str) -> Path | None:

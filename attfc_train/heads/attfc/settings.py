@@ -41,9 +41,9 @@ class AttFCSettings(ContainerSettings):
     @model_validator(mode="after")
     def _policy_rules(self) -> Self:
         if self.policy == "fifo" and self.queue_length != 1:
-            raise ValueError(f"policy 'fifo' needs queue_length 1, but got {self.queue_length:g}; use policy 'identity'")
+            raise ValueError(f"policy 'fifo' needs queue_length 1, but got {self.queue_length:g}; use 1 or policy 'identity'")
         if self.policy == "fifo" and self.num_references == 0:
-            raise ValueError("policy 'fifo' needs num_references >= 1, but got 0; use policy 'identity'")
+            raise ValueError("policy 'fifo' needs num_references >= 1, but got 0; use 1 or policy 'identity'")
         return self
 
     @model_validator(mode="after")

@@ -13,7 +13,6 @@ from typing import Any, Final
 from attfc_planner import cli as planner
 from attfc_planner.plan import launch
 from attfc_planner.report.build import report_html
-from attfc_train.profile.file import load_profile
 from attfc_train.profile.prediction import Interval, MemoryPrediction, MemoryTerm, Prediction, Provenance
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.profile.search_summary import ConstraintSlack, FrontPoint, SearchSummary
@@ -210,11 +209,3 @@ def planned_profile() -> TrainProfile:
     )
     whole = {**small_profile(), "prediction": prediction, "provenance": provenance, "search": search}
     return TrainProfile.model_validate(whole)
-
-
-def planned_file(folder: Path) -> Path:
-    """Write `planned_profile`; return the file."""
-    path = folder / "best.json"
-    path.write_text(planned_profile().model_dump_json())
-    load_profile(path)
-    return path

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from attfc_train.errors import UsageError
-from attfc_train.profile.file import load_profile
+from attfc_train.profile.file import load_profile, with_overrides
 from attfc_train.profile.profile import TrainProfile
 
 if TYPE_CHECKING:
@@ -67,6 +67,21 @@ def check_resumable(assignments: Sequence[str]) -> None:
         if key not in RESUMABLE:
             remedy = f"These can change: {', '.join(RESUMABLE)}. For others start a new run."
             raise UsageError("--resume keeps what decides the run", f"--set {key}", remedy)
+
+
+def changed(profile: TrainProfile, assignments: Sequence[str]) -> TrainProfile:
+    """Return the profile of a run with settings of `RESUMABLE` changed.
+
+    Raises:
+        UsageError: a head without a container would have another form, which nothing that it has learned fits.
+    """
+    result = with_overrides(profile, assignments)
+    head = result.head
+    if head != profile.head and not head.container_form:
+        given = ", ".join(f"--set {each}" for each in assignments if each.startswith("head."))
+        rule = f"--resume keeps the form of head '{head.kind}': only a container's centers can be taken over in another"
+        raise UsageError(rule, given, "Leave it out, or start a new run.")
+    return result
 
 
 def begin_with(state: TrainState, initialise: Initialise, checkpoints: Checkpoints) -> None:

@@ -29,7 +29,7 @@ from attfc_train.evaluate.embed import evaluate
 from attfc_train.evaluate.load import load_verification_sets
 from attfc_train.evaluate.masks import MASK
 from attfc_train.optim.precision import prepare_device
-from attfc_train.profile.file import load_profile, save_profile, with_overrides
+from attfc_train.profile.file import load_profile, save_profile
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.ranks.ranks import ALONE, Ranks
 from attfc_train.run.best_model import still_best
@@ -40,7 +40,7 @@ from attfc_train.run.dataset import opened_data, resolved_for, same_data
 from attfc_train.run.folder import run_folder
 from attfc_train.run.live_line import busy
 from attfc_train.run.log import NoLog, RunLog, read_log, replaced_before
-from attfc_train.run.longer import begin_with, check_resumable, extended, not_half_extended
+from attfc_train.run.longer import begin_with, changed, check_resumable, extended, not_half_extended
 from attfc_train.run.loop import BEST_FILE, MODEL_FILE, MODELS, PROFILE_FILE, Evaluator, Loop
 from attfc_train.run.out_of_memory import OnOom, memory_is_enough
 from attfc_train.run.preflight import check_start, planned_memory, prediction_for
@@ -179,7 +179,7 @@ def resume(
             profile = checkpoint.profile
         if extend is not None:
             profile = not_half_extended(profile, folder / PROFILE_FILE)
-        profile = extended(same_teacher(profile, with_overrides(profile, assignments)), extend)
+        profile = extended(same_teacher(profile, changed(profile, assignments)), extend)
         with busy(options.console, f"Reading the teacher {profile.teacher.path}"):
             teacher = opened_teacher(profile, open_teacher)
         with busy(options.console, f"Reading the index of {profile.data.path}"):

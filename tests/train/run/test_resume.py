@@ -196,7 +196,7 @@ def test_a_finished_run_is_left_alone(uninterrupted: Path) -> None:
     assert (uninterrupted / "log.jsonl").read_text() == before
 
 
-def stopped_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def stopped_run(folder: Path, monkeypatch: pytest.MonkeyPatch, head: str = "identity-30%") -> Path:
     def interrupted_step(state: TrainState, batch: Any) -> Any:
         if state.step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
@@ -204,7 +204,7 @@ def stopped_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     monkeypatch.setattr(loop, "train_step", interrupted_step)
     with pytest.raises(Interrupted):
-        run.start(profile_of(steps=6, eval_every=100), options(folder))
+        run.start(profile_of(head, steps=6, eval_every=100), options(folder))
     monkeypatch.setattr(loop, "train_step", train_step)
     return folder
 
@@ -241,6 +241,16 @@ def test_a_resumed_run_may_change_its_container(setting: str, tmp_path: Path, mo
     assert (after["container.last_update"] >= 0).sum() >= (before["container.last_update"] >= 0).sum() // 2
     assert checkpoint.step == 6
     assert all(record["loss"] is not None for record in read_log(folder) if record["event"] == "step")
+
+
+@pytest.mark.parametrize("storage", ["bf16", "int8"])
+def test_learned_rows_keep_their_storage(storage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In int8 the checkpoint was called another architecture's; to bf16 the rows were rounded without a word."""
+    folder = stopped_run(tmp_path / "run", monkeypatch, "full_fc")
+    with pytest.raises(UsageError, match=rf"keeps the form of head 'full_fc'.*, but got --set head.storage={storage}\. Leave"):
+        run.resume(options(folder), [f"head.storage={storage}"])
+    run.resume(options(folder), ["head.storage=fp32", "optim.learning_rate=0.01"])
+    assert load_checkpoint(folder / "checkpoint.pt").step == 6
 
 
 def test_the_log_tells_the_containers_health(uninterrupted: Path) -> None:

@@ -20,7 +20,8 @@ _ASSIGNED: Final = re.compile(r"--?[\w-]+=|[\w.]+=", re.ASCII)
 """Stands in front of a URL: ``--data=``, ``data.path=``."""
 _PART: Final = re.compile(r"@\d{1,12}:\d{1,12}$", re.ASCII)
 _HOST: Final = re.compile(
-    r"(?:(?P<sure>\[[0-9A-Fa-f:.]+\]|localhost|(?:\d{1,3}\.){3}\d{1,3}|[A-Za-z][\w-]*(?:\.[\w-]+)+)|[A-Za-z][\w-]*)(?::\d{1,5})?(?=[/?#]|$)",
+    r"(?:(?P<sure>\[[0-9A-Fa-f:.]+\]|localhost|(?:\d{1,3}\.){3}\d{1,3}|\w[\w-]*(?:\.[\w-]+)*\.[A-Za-z][\w-]*)|[A-Za-z][\w-]*)"
+    r"(?::\d{1,5})?(?=[/?#]|$)",
     re.ASCII,
 )
 """A host and its port; `sure`: an address, or a name with a point in it."""
@@ -167,7 +168,7 @@ def _end_of_user(rest: str) -> int:
     authority = rest.partition("/")[0]
     own = authority.rfind("@")
     likeness = _likeness(rest, own + 1)
-    if ":" not in (authority if own < 0 else authority[:own]) and likeness:
+    if ":" not in authority or (own >= 0 and likeness and ":" not in authority[:own]):
         return own  # no password
     if own < 0 and likeness == _SURE:  # HOST:PORT
         return own

@@ -47,6 +47,8 @@ CLEAN = [
     ("https://me:12#3/4@[::1]:80/faces", "https://[::1]:80/faces"),
     ("https://token@host/me@home/x", "https://host/me@home/x"),
     ("https://me:pass@data.example.com/faces@v2/train.rec", "https://data.example.com/faces@v2/train.rec"),
+    ("https://me:pass@nas/faces@v1.2/x", "https://nas/faces@v1.2/x"),
+    ("https://token@3com.com:80/me@home/x", "https://3com.com:80/me@home/x"),
     ("https://nas:80/x?sig=a@b/c", "https://nas:80/x"),
     ('no luck with "https://me:123/456@host/faces": 404', 'no luck with "https://host/faces": 404'),
 ]
@@ -71,6 +73,8 @@ def test_secrets_are_taken_out(text, clean) -> None:
         "http://127.0.0.1:8765/lfw@home/train.rec",
         "https://data.example.com:8765/lfw@home/train.rec",
         "http://nas:8080/faces@v2.tar",
+        "https://3com.com/photos@home/x",
+        "s3://2023-faces/me@home/x",
         "synthetic:5x2",
         "a?b",
         "",

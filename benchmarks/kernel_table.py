@@ -40,7 +40,9 @@ def occupancy(row: Row, card: Card, warps: int) -> float:
     registers = -(-row["registers"] * _WARP // _REGISTERS_AT_A_TIME) * _REGISTERS_AT_A_TIME * warps
     most = _THREADS[card.capability] // _WARP
     # A processor has as much shared memory as one block may ask for, and what is reserved for it.
-    blocks = min(_REGISTERS // registers, (card.shared_memory + reserved) // (row["shared_bytes"] + reserved), most // warps)
+    blocks: int = min(
+        _REGISTERS // registers, (card.shared_memory + reserved) // (row["shared_bytes"] + reserved), most // warps
+    )
     return blocks * warps / most
 
 

@@ -13,9 +13,9 @@ apart,
 
     stranger_cosine >= LEAST_COSINE   and   gain <= LARGEST_GAIN
 
-docs/training.md says how runs on both sides did. One kind recovers by itself: a class encoder that remembers 1,000 steps from
-the first one on holds features together for as long. A run that learns nothing with features that are not alike cannot be told
-early from one that needs more time; its record has both losses.
+docs/training.md says how runs on both sides did (``python -m benchmarks.collapse``). At the full rate from the first step, in
+small batches, a run may be in that state for a while and recover. A run that learns nothing with features that are not alike
+cannot be told early from one that needs more time; its record has both losses.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ LARGEST_GAIN = 0.5
 SAMPLE = 64
 """Queries of a micro-batch that are compared: 2,016 pairs give the mean to about 0.01."""
 REMEDY = (
-    "What helps: a lower optim.learning_rate, a longer optim.warmup_images, with references a longer "
-    "head.encoder_momentum_ramp_images, and images that differ less in what is not the identity"
+    "What helps: a lower optim.learning_rate, a larger optim.batch_size, a longer optim.warmup_images, with references a "
+    "longer head.encoder_momentum_ramp_images, and images that differ less in what is not the identity"
 )
 
 

@@ -70,7 +70,7 @@ def test_every_case_is_a_profile() -> None:
 
 
 def test_the_record_has_every_case_and_collapses_are_recognised() -> None:
-    """Heads on images that cannot be seen through collapse, and are found out; with the usual recipe the others are not accused."""
+    """Heads on images that cannot be seen through collapse, and are found out; most others are not accused."""
     assert sum(len(lines(data)) for data in MORE) == sum(len(cases(data)) for data in MORE)
     collapsed = [line for line in lines(INVERTED) if "64 images" not in line["name"] and "0.02" not in line["name"]]
     assert len(collapsed) == 10

@@ -21,9 +21,9 @@ from torch.nn.functional import normalize
 from attfc_train.errors import ProfileError
 from attfc_train.losses.container_loss import IMPLEMENTATIONS, ContainerLoss
 from attfc_train.losses.learned_layers import PASSES, LearnedPasses
-from attfc_train.losses.learning import Descent, LearnedRows, Rule, learned_loss
+from attfc_train.losses.learning import Descent, LearnedRows, Learner, Pull, Rule, learned_loss
 from attfc_train.losses.margin import Margin
-from attfc_train.losses.slots import Slots
+from attfc_train.losses.slots import EMPTY, Slots
 from attfc_train.rounding import LARGEST
 
 LossKernel = Literal["auto", "chunked", "triton"]
@@ -34,6 +34,9 @@ REPEATS = 3
 TOLERANCE = 0.03
 """Relative difference of a result: five times what bf16 queries cost; a kernel that is wrong is wrong by more."""
 
+
+_MILD = 8.0
+"""A scale at which random queries ask something of all slots; the time is the same at any."""
 
 Inputs: TypeAlias = dict[str, Any]
 
@@ -145,6 +148,43 @@ class LearnedWorkload:
         return loss.detach(), gradient, after - before
 
 
+@dataclass(frozen=True, slots=True)
+class SlotsWorkload:
+    """The figures of a run with slots that learn which decide which implementation of their pass is faster."""
+
+    batch_size: int
+    """Queries of a step."""
+    dcc_size: int
+    embedding_size: int
+    slot_type: torch.dtype
+    rule: Rule
+
+    def problem(self, device: torch.device) -> Inputs:
+        """Return slots, every eighth of them empty, and what random queries ask of them."""
+        layer = LearnedWorkload(self.batch_size, self.dcc_size, self.embedding_size, self.slot_type, False, self.rule)
+        drawn = layer.problem(device)
+        rows: LearnedRows = drawn["rows"]
+        identities = torch.arange(len(rows.values), device=device)
+        labels = torch.where(identities % 8 == 7, EMPTY, identities)
+        rows = replace(rows, labels=labels, are_units=True)
+        query = drawn["query"]
+        cosines = query @ rows.slots(None).centers(torch.float32).t()
+        pull = Pull(query, (_MILD * cosines).logsumexp(1), query.new_zeros(len(query)), drawn["labels"])
+        return {"rows": rows, "pull": pull}
+
+    def run(self, name: str, inputs: Inputs) -> tuple[Tensor, ...]:
+        """Return the directions in which slots have turned."""
+        rows: LearnedRows = inputs["rows"]
+        moved = rows.cloned()
+        rule = replace(self.rule, scale=_MILD, chunk=_several(self.rule.chunk, self.dcc_size))
+        # A slot is asked for about sqrt(B) / N: so large a rate turns it by many quanta, and rounding is the least of it.
+        descent = Descent(rate=len(rows.values) / self.batch_size**0.5, momentum=0.0, weight_decay=0.0)
+        with torch.no_grad():
+            PASSES[name].learn(moved, None, inputs["pull"], descent, rule, 0)()
+            before, after = (each.slots(None).centers(torch.float32) for each in (rows, moved))
+        return (after - before,)
+
+
 def _vectors(device: torch.device, dim: int) -> Callable[[int], Tensor]:
     """Return a function that draws unit vectors [n, D]."""
     generator = torch.Generator(device).manual_seed(0)
@@ -168,6 +208,11 @@ def choose(kernel: LossKernel, device: torch.device, work: Workload) -> Containe
 def choose_passes(kernel: LossKernel, device: torch.device, work: LearnedWorkload) -> LearnedPasses:
     """Return the passes over the rows of a learned layer, as `choose` does."""
     return PASSES[_chosen(kernel, device, work)]
+
+
+def choose_learner(kernel: LossKernel, device: torch.device, work: SlotsWorkload) -> Learner:
+    """Return the pass in which the slots of a container learn, as `choose` does."""
+    return PASSES[_chosen(kernel, device, work)].learn
 
 
 def _chosen(kernel: LossKernel, device: torch.device, work: Work) -> str:

@@ -54,9 +54,10 @@ class LearnedRows:
     """The processes that hold the other parts."""
 
     def cloned(self) -> LearnedRows:
-        """Return a copy."""
+        """Return a copy, whose rows may move; labels are the same."""
         scales = None if self.scales is None else self.scales.clone()
-        return LearnedRows(self.values.clone(), scales, None if self.momentum is None else self.momentum.clone())
+        momentum = None if self.momentum is None else self.momentum.clone()
+        return replace(self, values=self.values.clone(), scales=scales, momentum=momentum)
 
     def own_centers(self, labels: Tensor, dtype: torch.dtype) -> Tensor:
         """Return the unit rows of the identities [B] of this process's queries, [B, D], whichever process holds them."""

@@ -51,15 +51,21 @@ class Rates:
     """What decay multiplies a scale with: ``1 - rate decay / (1 - momentum)``."""
     lower_half: Tensor
     """Largest component up to which a row is doubled; below 0: none is."""
+    tolerance: Tensor
+    """How far the length of a row that keeps length 1 may be from it."""
 
     @staticmethod
-    def of(descent: Descent, has_momentum: bool, largest: float, device: torch.device) -> Rates:
+    def of(descent: Descent, rows: LearnedRows) -> Rates:
         """Return a descent's."""
+        has_momentum = rows.momentum is not None
         lasting = descent.weight_decay / (1 - descent.momentum) if has_momentum else descent.weight_decay
-        moved = (descent.rate, descent.momentum, descent.weight_decay, 1 - descent.rate * lasting, largest / 2)
-        still = (0.0, 1.0, 0.0, 1.0, -1.0)
+        lower_half = LARGEST.get(rows.values.dtype, 0.0) / 2
+        # bf16 rows that were divided at every step would be rounded at every step, which is a random walk.
+        tolerance = 2.0**-6 if rows.values.dtype == torch.bfloat16 else 0.0
+        moved = (descent.rate, descent.momentum, descent.weight_decay, 1 - descent.rate * lasting, lower_half, tolerance)
+        still = (0.0, 1.0, 0.0, 1.0, -1.0, torch.inf)
         # Filled on the device: a copy from the host would wait for it.
-        numbers = [torch.full((), number, device=device) for number in moved]
+        numbers = [torch.full((), number, device=rows.values.device) for number in moved]
         if descent.overflow is not None:
             over = descent.overflow > 0
             numbers = [number.masked_fill(over, kept) for number, kept in zip(numbers, still, strict=True)]
@@ -157,18 +163,13 @@ class _Pass:
         self.step = step
         self.size = len(rows.values if index is None else index)
         self.largest = LARGEST.get(rows.values.dtype)
-        has_momentum = rows.momentum is not None
-        self.rates = Rates.of(descent, has_momentum, self.largest or 0.0, rows.values.device)
+        self.rates = Rates.of(descent, rows)
         self.scratch = _Scratch.like(rows, index, pull, min(rule.chunk, self.size))
         self.queries = pull.query.t().contiguous()
         self.offset = pull.offset.neg()
         self.ones = torch.ones_like(pull.own)
         self.one = self.ones.new_ones(())
         self.half = self.ones.new_full((), 0.5)
-        # Of a length of 1: bf16 rows that were divided at every step would be rounded at every step, which is a random walk.
-        self.tolerance = self.ones.new_full((), 2.0**-6 if rows.values.dtype == torch.bfloat16 else 0.0)
-        if descent.overflow is not None:
-            self.tolerance = self.tolerance.masked_fill(descent.overflow > 0, torch.inf)
 
     @torch.no_grad()
     def run(self, chunk: int) -> None:
@@ -287,7 +288,7 @@ class _Pass:
         excess, within = self.scratch.columns[3, : len(lengths)], self.scratch.bounds[1, : len(lengths)]
         torch.linalg.vector_norm(values, dim=1, out=lengths).clamp_min_(LEAST_NORM)
         torch.sub(lengths, self.one, out=excess).abs_()
-        lengths.masked_fill_(torch.le(excess, self.tolerance, out=within), 1.0)
+        lengths.masked_fill_(torch.le(excess, self.rates.tolerance, out=within), 1.0)
         values.div_(lengths[:, None])
 
     def _store(

@@ -26,7 +26,7 @@ from attfc_train.losses import learning_chunked
 from attfc_train.losses.configurations import LEAST, Card, operand_type
 from attfc_train.losses.learning import Descent, LearnedRows, Pull, Rule
 from attfc_train.losses.learning_chunked import FILLED, LEAST_SCALE, MOMENTUM_STREAM, Rates
-from attfc_train.losses.slots import LEAST_NORM
+from attfc_train.losses.slots import EMPTY, LEAST_NORM
 from attfc_train.losses.triton import _TRITON_TYPE, MAX_DIM, _operand, _rows, _squares, card_of
 from attfc_train.rounding import EXPONENT_MASK, LARGEST, LEAST_QUANTUM, MANTISSA_BITS
 
@@ -41,6 +41,8 @@ _EXPONENT_MASK = tl.constexpr(EXPONENT_MASK)
 _LEAST_SQUARE = tl.constexpr(LEAST_NORM**2)
 _LEAST_SCALE = tl.constexpr(LEAST_SCALE)
 _FILLED = tl.constexpr(FILLED)
+_LEAST_NORM = tl.constexpr(LEAST_NORM)
+_EMPTY = tl.constexpr(EMPTY)
 
 
 class Blocks(NamedTuple):
@@ -83,8 +85,8 @@ def learner(rows: LearnedRows, index: Tensor | None, pull: Pull, descent: Descen
     if not supports(dim, rows.values.dtype, card):
         return learning_chunked.learner(rows, index, pull, descent, rule, step)
     pull = pull.unless(descent.overflow)
-    rates = Rates.of(descent, rows.momentum is not None, LARGEST.get(rows.values.dtype, 0.0), rows.values.device)
-    numbers = torch.stack([rates.rate, rates.momentum, rates.decay, rates.shrink, rates.lower_half])
+    rates = Rates.of(descent, rows)
+    numbers = torch.stack([rates.rate, rates.momentum, rates.decay, rates.shrink, rates.lower_half, rates.tolerance])
     fixed = constants(dim, rows, index is not None, rule.ceiling < 1, card, pull.hard is not None)
     query = pull.query.to(operand_type(rows.values.dtype, card)).contiguous()
     asked = Pull(query, pull.offset / math.log(2), pull.own.contiguous(), pull.labels, pull.hard)
@@ -105,6 +107,7 @@ def _launch(
             rates if rows.scales is None else rows.scales,
             rates if rows.momentum is None else rows.momentum,
             pull.labels if index is None else index,
+            pull.labels if rows.labels is None else rows.labels,
             pull.query,
             pull.offset,
             pull.own,
@@ -139,6 +142,8 @@ def constants(dim: int, rows: LearnedRows, indexed: bool, capped: bool, card: Ca
         "PRECISION": "tf32x3" if operand == torch.float32 and card.has_tensor_cores else "ieee",
         "BITS": row_type == torch.float8_e4m3fn,
         "INDEXED": indexed,
+        "LABELLED": rows.labels is not None,
+        "UNITS": rows.are_units,
         "CAPPED": capped,
         "HARD": has_hard,
         "LARGEST": LARGEST.get(row_type, 0.0),
@@ -202,6 +207,7 @@ def _e4m3(vectors: tl.tensor) -> Any:
 def _gradient(
     values: tl.tensor,
     numbers: tl.tensor,
+    identities: tl.tensor,
     present: tl.tensor,
     inverse: tl.tensor,
     query: tl.tensor,
@@ -221,6 +227,7 @@ def _gradient(
     TYPE: tl.constexpr,
     PRECISION: tl.constexpr,
     BITS: tl.constexpr,
+    LABELLED: tl.constexpr,
     CAPPED: tl.constexpr,
     HARD: tl.constexpr,
 ) -> Any:
@@ -252,7 +259,9 @@ def _gradient(
             pulls = tl.where(cosines > ceiling, 0.0, pulls)
         owners = tl.load(labels + columns, mask=inside, other=-1)
         owned = tl.load(own + columns, mask=inside, other=0.0)
-        pulls = tl.where(numbers[:, None] == owners[None, :], owned[None, :], pulls)
+        pulls = tl.where(identities[:, None] == owners[None, :], owned[None, :], pulls)
+        if LABELLED:
+            pulls = tl.where((identities == _EMPTY)[:, None], 0.0, pulls)
         along += tl.sum(pulls * cosines, 1)
         tile = _rows(query, columns, inside, dims, DIM, TYPE, False)
         gathered = tl.dot(_operand(pulls, TYPE, False), tile, gathered, input_precision=PRECISION)
@@ -260,11 +269,19 @@ def _gradient(
 
 
 @triton.jit
-def _learn(
+def _excess(rows: tl.tensor, tolerance: tl.tensor) -> Any:
+    """Return the lengths of rows that are to be of length 1, with 1 for those that are near enough."""
+    lengths = tl.sqrt(tl.maximum(tl.sum(rows * rows, 1), _LEAST_SQUARE))
+    return tl.where(tl.abs(lengths - 1.0) <= tolerance, 1.0, lengths)
+
+
+@triton.jit
+def _learn(  # noqa: C901  # a kernel's branches are taken when it is compiled
     values: tl.tensor,
     scales: tl.tensor,
     momentum: tl.tensor,
     index: tl.tensor,
+    row_labels: tl.tensor,
     query: tl.tensor,
     offset: tl.tensor,
     own: tl.tensor,
@@ -287,6 +304,8 @@ def _learn(
     PRECISION: tl.constexpr,
     BITS: tl.constexpr,
     INDEXED: tl.constexpr,
+    LABELLED: tl.constexpr,
+    UNITS: tl.constexpr,
     CAPPED: tl.constexpr,
     HARD: tl.constexpr,
     LARGEST: tl.constexpr,
@@ -300,20 +319,23 @@ def _learn(
     places = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     present = places < size
     numbers = tl.load(index + places, mask=present, other=0) if INDEXED else places
+    identities = tl.load(row_labels + numbers, mask=present, other=_EMPTY) if LABELLED else numbers
     dims = tl.arange(0, PADDED)
     squares = tl.zeros([BLOCK], tl.float32)
     for at in range(0, PADDED, CHUNK):
         squares += _squares(_rows(values, numbers, present, at + tl.arange(0, CHUNK), DIM, TYPE, BITS))
-    inverse = 1.0 / tl.sqrt(tl.maximum(squares, _LEAST_SQUARE))
+    lengths = tl.sqrt(tl.maximum(squares, _LEAST_SQUARE))
+    inverse = 1.0 / lengths
     gradient, along = _gradient(
-        values, numbers, present, inverse, query, offset, own, labels, thresholds, hardnesses, num, factor, ceiling, dims,
-        DIM, PADDED, TILE, CHUNK, TYPE, PRECISION, BITS, CAPPED, HARD,
+        values, numbers, identities, present, inverse, query, offset, own, labels, thresholds, hardnesses, num, factor,
+        ceiling, dims, DIM, PADDED, TILE, CHUNK, TYPE, PRECISION, BITS, LABELLED, CAPPED, HARD,
     )  # fmt: skip
     wide = _rows(values, numbers, present, dims, DIM, TYPE, BITS).to(tl.float32)
     rate, lasting, decay = tl.load(rates), tl.load(rates + 1), tl.load(rates + 2)
-    scale = tl.load(scales + numbers, mask=present, other=1.0) if LARGEST > 0 else 1.0
-    # d row = (G - (unit . G) unit) / |row|, |row| = |x| r.
-    gradient = (gradient - (along * inverse)[:, None] * wide) * (inverse / scale)[:, None]
+    stored = tl.load(scales + numbers, mask=present, other=1.0) if LARGEST > 0 else 1.0
+    scale = stored
+    # d row = (G - (unit . G) unit) / |row|, |row| = |x| r; an empty slot has no scale.
+    gradient = (gradient - (along * inverse)[:, None] * wide) / tl.maximum(lengths * scale, _LEAST_NORM)[:, None]
     if LARGEST == 0:
         gradient += decay * wide
     elements = numbers[:, None] * DIM + dims[None, :]
@@ -332,11 +354,17 @@ def _learn(
         stretch = tl.where(highest > LARGEST, highest / (_FILLED * LARGEST), 1.0)
         stretch = tl.where(highest <= tl.load(rates + 4), 0.5, stretch)
         wide = wide / stretch[:, None]
-        tl.store(scales + numbers, scale * stretch, mask=present)
+        if not UNITS:
+            tl.store(scales + numbers, scale * stretch, mask=present)
     else:
         wide = wide - rate * gradient
+        if UNITS:
+            wide = wide / _excess(wide, tl.load(rates + 5))[:, None]
     if MANTISSA >= 0:
         wide = _rounded(wide, numbers, key, dims, MANTISSA, LEAST_QUANTUM, LARGEST)
+    if LARGEST > 0 and UNITS:  # of what was rounded; a step that changes nothing (its rate is 0) leaves the scale, too
+        length = tl.sqrt(tl.maximum(tl.sum(wide * wide, 1), _LEAST_SQUARE))
+        tl.store(scales + numbers, tl.where(rate == 0.0, stored, 1.0 / length), mask=present)
     if BITS:
         tl.store(values + elements, _e4m3(wide), mask=mask)
     else:

@@ -23,9 +23,9 @@ from attfc_train.heads.containers.stored_queue import StoredQueueContainer
 from attfc_train.heads.containers.writes import Learning, Writes
 from attfc_train.heads.head import Enqueue, Head, HeadOutput, Health, unit_vectors
 from attfc_train.heads.kinds import HeadSite
-from attfc_train.losses.choose import Workload, choose
+from attfc_train.losses.choose import SlotsWorkload, Workload, choose, choose_learner
 from attfc_train.losses.container_loss import ContainerLoss
-from attfc_train.losses.learning import Descent, LearnedRows, Pull, Rule
+from attfc_train.losses.learning import Descent, LearnedRows, Learner, Pull, Rule
 from attfc_train.losses.learning_chunked import learner
 from attfc_train.losses.margin import Margin
 from attfc_train.losses.reference import chance_loss
@@ -66,6 +66,7 @@ class AttFCHead(Head):
         batch_negatives: whether new centers are negatives too.
         scored: the slots that a step scores; None: all.
         slot_rate: learning rate of the slots over that of the network; 0: slots are generated alone.
+        learn: the pass in which they learn.
         watch: warns of stale centers; None: nothing does.
         ranks: the processes that share the container.
     """
@@ -82,6 +83,7 @@ class AttFCHead(Head):
         batch_negatives: bool,
         scored: ScoredSlots | None = None,
         slot_rate: float = 0.0,
+        learn: Learner = learner,
         watch: StalenessWatch | None = None,
         ranks: Ranks = ALONE,
     ) -> None:
@@ -96,6 +98,7 @@ class AttFCHead(Head):
         self.scored = scored
         self._scored_now: range | None = None
         self.slot_rate = slot_rate
+        self.learn = learn
         self._pulls: list[Pull] = []
         self.watch = watch
         self._num_queries = 0
@@ -153,7 +156,7 @@ class AttFCHead(Head):
         rate = self.slot_rate * descent.rate / (1 - descent.momentum)
         descent = replace(descent, rate=rate, momentum=0.0, weight_decay=0.0)
         rule = Rule(self.scale, torch.inf, self.chunk)
-        return [*statistics, Learning(learner(self._learned_rows(), None, pull, descent, rule, step))]
+        return [*statistics, Learning(self.learn(self._learned_rows(), None, pull, descent, rule, step))]
 
     def _learned_rows(self) -> LearnedRows:
         slots = self._slots()
@@ -232,6 +235,7 @@ def build(settings: AttFCSettings, site: HeadSite, device: torch.device) -> AttF
         batch_negatives=settings.batch_negatives,
         scored=_scored(settings, site),
         slot_rate=settings.slot_rate,
+        learn=_chosen_learner(settings, site, device) if settings.slot_rate else learner,
         watch=StalenessWatch(site.batch_size, partial(stale_text, settings)),
         ranks=site.ranks,
     )
@@ -250,6 +254,17 @@ def chosen_loss(settings: ContainerSettings, site: HeadSite, device: torch.devic
         chunk=settings.chunk_slots,
     )
     return choose(settings.loss_kernel, device, work)
+
+
+def _chosen_learner(settings: AttFCSettings, site: HeadSite, device: torch.device) -> Learner:
+    work = SlotsWorkload(
+        batch_size=site.batch_size,
+        dcc_size=site.ranks.shard(settings.num_slots).num,
+        embedding_size=site.embedding_size,
+        slot_type=DTYPES[settings.storage],
+        rule=Rule(settings.margin.scale, torch.inf, settings.chunk_slots),
+    )
+    return choose_learner(settings.loss_kernel, device, work)
 
 
 def _scored(settings: AttFCSettings, site: HeadSite) -> ScoredSlots | None:

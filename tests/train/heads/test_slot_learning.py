@@ -10,8 +10,11 @@ from torch.nn.functional import normalize
 from attfc_train.heads.attfc.head import AttFCHead
 from attfc_train.heads.containers.container import DynamicClassContainer, FifoContainer, IdentityContainer
 from attfc_train.heads.containers.writes import commit
+from attfc_train.losses.configurations import Card
 from attfc_train.losses.container_loss import IMPLEMENTATIONS
-from attfc_train.losses.learning import Descent
+from attfc_train.losses.learned_layers import PASSES
+from attfc_train.losses.learning import Descent, Learner
+from attfc_train.losses.learning_chunked import learner
 from attfc_train.losses.margin import Margin
 from attfc_train.losses.reference import container_loss
 from attfc_train.losses.slots import Slots
@@ -24,7 +27,20 @@ LABELS = torch.tensor([1, 7, 3, 7, 11])
 DIM = 16
 
 
-def head_of(container: DynamicClassContainer) -> AttFCHead:
+@pytest.fixture(params=["chunked", "triton"])
+def learn(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Learner:
+    """Both passes; the kernel multiplies in fp32, as on a card without tensor cores."""
+    if request.param == "triton":
+        pytest.importorskip("triton", reason="needs triton, which CUDA builds of torch bring")
+        from attfc_train.losses import learning_triton, triton
+
+        if not triton.INTERPRETED:
+            pytest.skip("needs triton's interpreter, which is not used beside a CUDA device")
+        monkeypatch.setattr(learning_triton, "card_of", lambda _: Card(75, 64 * 1024))
+    return PASSES[request.param].learn
+
+
+def head_of(container: DynamicClassContainer, learn: Learner = learner) -> AttFCHead:
     return AttFCHead(
         container,
         loss=IMPLEMENTATIONS["chunked"],
@@ -34,6 +50,7 @@ def head_of(container: DynamicClassContainer) -> AttFCHead:
         chunk=3,
         batch_negatives=True,
         slot_rate=SLOT_RATE,
+        learn=learn,
     )
 
 
@@ -74,10 +91,10 @@ def expected(container: DynamicClassContainer, query: Tensor, fresh: Tensor, mar
 
 @pytest.mark.parametrize("kind", ["direct", "mapped", "fifo"])
 @pytest.mark.parametrize(("storage", "tolerance"), [("fp32", 1e-6), ("bf16", 0.015), ("fp8", 0.08), ("int8", 0.01)])
-def test_slots_descend_on_the_sphere(kind: str, storage: StorageType, tolerance: float) -> None:
+def test_slots_descend_on_the_sphere(kind: str, storage: StorageType, tolerance: float, learn: Learner) -> None:
     """Catches labels taken for slots, empty slots that learn, a lost factor of momentum, and rows that grow."""
     container = container_of(kind, storage)
-    head = head_of(container)
+    head = head_of(container, learn)
     query, fresh = scored(head)
     wanted = expected(container, query, fresh)
     every = torch.arange(len(container.slot_labels))
@@ -95,10 +112,10 @@ def test_slots_descend_on_the_sphere(kind: str, storage: StorageType, tolerance:
 
 
 @pytest.mark.parametrize("storage", ["fp32", "bf16", "int8"])
-def test_an_overflow_leaves_every_bit(storage: StorageType) -> None:
+def test_an_overflow_leaves_every_bit(storage: StorageType, learn: Learner) -> None:
     """Catches rows that are brought back to length 1 although nothing moved, and NaNs that reach them."""
     container = container_of("mapped", storage)
-    head = head_of(container)
+    head = head_of(container, learn)
     scored(head)
     head._pulls[0].query.fill_(torch.nan)
     before = {name: tensor.clone() for name, tensor in container.state_dict().items() if isinstance(tensor, Tensor)}
@@ -110,11 +127,11 @@ def test_an_overflow_leaves_every_bit(storage: StorageType) -> None:
 
 
 @pytest.mark.parametrize("kind", ["direct", "fifo"])
-def test_hard_negatives_are_pushed_by_what_they_count_for(kind: str) -> None:
+def test_hard_negatives_are_pushed_by_what_they_count_for(kind: str, learn: Learner) -> None:
     """Catches CurricularFace in the first pass alone."""
     margin = Margin("curricularface", 0.3, "exact", hardness=torch.tensor(0.4))
     container = container_of(kind, "fp32")
-    head = head_of(container)
+    head = head_of(container, learn)
     wanted = expected(container, *scored(head, margin=margin), margin)
     plain = expected(container, *scored(head))
     head.forget_step()

@@ -47,11 +47,11 @@ def occupancy(row: Row, card: Card, warps: int) -> float:
 
 
 def learning_rows() -> Iterator[Row]:
-    """Compile the learning kernel for every card and storage; yield a row each."""
-    for card, storage in product(CARDS, STORAGES):
+    """Compile the learning kernel for every card, storage and use; yield a row each."""
+    for of_slots, card, storage in product((True, False), CARDS, STORAGES):
         if supports(DIM, STORAGES[storage], card):
-            setting = {"capability": card.capability, "storage": storage, "dim": DIM, "warps": WARPS}
-            yield {**setting, **compiled_learning(card, storage, DIM)}
+            setting = {"capability": card.capability, "storage": storage, "dim": DIM, "warps": WARPS, "of_slots": of_slots}
+            yield {**setting, **compiled_learning(card, storage, DIM, of_slots=of_slots)}
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -78,11 +78,14 @@ def _span(values: Iterable[int], unit: str = "") -> str:
 
 def page(scoring: Sequence[Row], learning: Sequence[Row]) -> str:
     """Return the whole page."""
+    slots, layers = ([row for row in learning if row["of_slots"] == of_slots] for of_slots in (True, False))
     return (
         f"# The Triton kernels as compiled, D = {DIM}\n\n"
         "Compiled for each card without one; registers are of a thread, shared memory of a program of eight warps. "
         "`python -m benchmarks.kernel_table` makes this page.\n\n"
-        f"## The loss, forward and gradient\n\n{table(scoring)}\n\n## The pass in which rows learn\n\n{table(learning)}\n"
+        f"## The loss, forward and gradient\n\n{table(scoring)}\n\n"
+        f"## The pass in which a container's slots learn\n\n{table(slots)}\n\n"
+        f"## The pass in which a layer's rows learn: momentum, sampled, CurricularFace\n\n{table(layers)}\n"
     )
 
 

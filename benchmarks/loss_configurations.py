@@ -107,8 +107,12 @@ def compiled(card: Card, storage: str, dim: int, tiles: Tiles, scale: float = SC
     return {"shared_bytes": result.metadata.shared, **_resources(result.asm["cubin"]), "product": _product(result.asm["ptx"])}
 
 
-def compiled_learning(card: Card, storage: str, dim: int) -> dict[str, Any]:
-    """Compile a learned layer's second pass with all that it can have; return what `compiled` does, and the limit."""
+def compiled_learning(card: Card, storage: str, dim: int, *, of_slots: bool = False) -> dict[str, Any]:
+    """Compile the pass in which rows learn; return what `compiled` does, and the limit.
+
+    Args:
+        of_slots: a container's, whose rows have labels and keep length 1; else a learned layer's, with all that it can have.
+    """
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -117,15 +121,26 @@ def compiled_learning(card: Card, storage: str, dim: int) -> dict[str, Any]:
 
     row_type = STORAGES[storage]
     wide = torch.float32 if row_type == torch.float32 else torch.bfloat16
-    rows = LearnedRows(torch.empty(0, dim, dtype=row_type), None, torch.empty(0, dtype=wide))
-    constants = kernel.constants(dim, rows, indexed=True, capped=True, card=card, has_hard=True)
+    values, nothing = torch.empty(0, dim, dtype=row_type), torch.empty(0, dtype=wide)
+    layer, slots = LearnedRows(values, None, nothing), LearnedRows(values, None, None, nothing.long(), are_units=True)
+    whole = not of_slots
+    rows = layer if whole else slots
+    constants = kernel.constants(dim, rows, indexed=whole, capped=whole, card=card, has_hard=whole)
     types = dict.fromkeys(kernel._learn.arg_names, "*fp32") | dict.fromkeys(constants, "constexpr")
     types |= {
         "values": _POINTERS[torch.uint8 if constants["BITS"] else row_type],
         "momentum": _POINTERS[wide],
         "query": _POINTERS[operand_type(row_type, card)],
     }
-    types |= {"index": "*i64", "labels": "*i64", "size": "i32", "num": "i32", "factor": "fp32", "ceiling": "fp32"}
+    types |= {
+        "row_labels": "*i64",
+        "index": "*i64",
+        "labels": "*i64",
+        "size": "i32",
+        "num": "i32",
+        "factor": "fp32",
+        "ceiling": "fp32",
+    }
     types |= {"key": "i32", "buffer_key": "i32"}
     aligned = {(at,): [["tt.divisibility", 16]] for at, kind in enumerate(types.values()) if kind[0] == "*"}
     places = {(list(types).index(name),): value for name, value in constants.items()}

@@ -227,6 +227,7 @@ def build(settings: AttFCSettings, site: HeadSite, device: torch.device) -> AttF
     """Build the head for a run."""
     return AttFCHead(
         loss=chosen_loss(settings, site, device),
+        learn=_chosen_learner(settings, site, device) if settings.slot_rate else learner,
         container=_build_container(settings, site, device),
         num_references=settings.num_references,
         scale=settings.margin.scale,
@@ -235,7 +236,6 @@ def build(settings: AttFCSettings, site: HeadSite, device: torch.device) -> AttF
         batch_negatives=settings.batch_negatives,
         scored=_scored(settings, site),
         slot_rate=settings.slot_rate,
-        learn=_chosen_learner(settings, site, device) if settings.slot_rate else learner,
         watch=StalenessWatch(site.batch_size, partial(stale_text, settings)),
         ranks=site.ranks,
     )
@@ -257,6 +257,7 @@ def chosen_loss(settings: ContainerSettings, site: HeadSite, device: torch.devic
 
 
 def _chosen_learner(settings: AttFCSettings, site: HeadSite, device: torch.device) -> Learner:
+    """Choose the pass in which slots learn; before the container is built, because measuring needs memory."""
     work = SlotsWorkload(
         batch_size=site.batch_size,
         dcc_size=site.ranks.shard(settings.num_slots).num,

@@ -61,6 +61,7 @@ PLAN: dict[str, set[str]] = {
         "--gpus",
         "--nodes",
         "--link",
+        "--compile",
         "--ids",
         "--images",
         "--data",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -46,6 +48,10 @@ def flat(state: TrainState) -> torch.Tensor:
     return torch.cat([value.detach().flatten().float() for value in state.feature_encoder.state_dict().values()])
 
 
+@pytest.mark.skipif(
+    shutil.which("g++") is None or not (Path(sysconfig.get_path("include")) / "Python.h").exists(),
+    reason="needs g++ and the headers of Python, with which torch compiles for a CPU",
+)
 def test_a_compiled_step_learns_what_a_written_one_does_and_goes_on_bit_for_bit(tmp_path: Path) -> None:
     profile = compiled_profile(accumulation=2)
     written = build(profile, CPU)

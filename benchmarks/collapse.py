@@ -234,16 +234,8 @@ def main() -> None:
     parser.add_argument("--lfw", type=Path, help="folder with lfw_train and lfw_fold8.bin")
     parser.add_argument("--report", action="store_true", help="only write the table")
     options = parser.parse_args()
-    sets = (
-        {data: computed(share) for data, share in ((INVERTED, 0.5), (COMPUTED, 0.0), (USUAL, 0.0))}
-        if not options.report
-        else {}
-    )
-    if options.lfw and not options.report:
-        sets[LFW] = (options.lfw / "lfw_train", options.lfw / "lfw_fold8.bin")
-    for data, (train, test) in sets.items():
-        for case in cases(data):
-            run_once(case, str(train), str(test), RESULTS / RESULT)
+    if not options.report:
+        _run(options.lfw)
     write_text_atomically(PAGE, filled(PAGE.read_text(encoding="utf-8"), RESULTS))
 
 

@@ -107,6 +107,7 @@ class Cell:
     variance: float
     """Of the pairs; the noise factor multiplies it."""
     extra_variance: float = 0.0
+    """Of seeds, or of what is taken for it; no factor."""
 
 
 def cells(results: Path = RESULTS) -> list[Cell]:
@@ -131,11 +132,13 @@ def _grouped(lines: Iterable[Line], *keys: str) -> list[tuple[tuple[Any, ...], l
 
 def _cell(data: str, profile: TrainProfile, name: str, steps: int, lines: Sequence[Line]) -> Cell:
     judged = SETS[data]
-    separations = [_separation(line, judged) for line in lines]
-    log_odds = LOG_ODDS_PER_D * statistics.mean(mean for mean, _ in separations)
-    variance = LOG_ODDS_PER_D**2 * statistics.mean(each for _, each in separations) / len(lines)
+    means, variances = zip(*(_separation(line, judged) for line in lines), strict=True)
+    # All seeds are judged on the same pairs, whose noise does not average out; what seeds scatter beyond it does.
+    of_pairs = statistics.mean(variances)
+    of_seeds = max(0.0, statistics.variance(means) - of_pairs) / len(lines) if len(lines) > 1 else 0.0
+    log_odds, square = LOG_ODDS_PER_D * statistics.mean(means), LOG_ODDS_PER_D**2
     resolved = profile.resolve(judged.num_ids, judged.num_images)
-    return Cell(data, steps, name, resolved.head.kind, _vector(resolved), log_odds, variance)
+    return Cell(data, steps, name, resolved.head.kind, _vector(resolved), log_odds, square * of_pairs, square * of_seeds)
 
 
 def _separation(line: Line, judged: Judged) -> tuple[float, float]:

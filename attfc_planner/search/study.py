@@ -8,6 +8,7 @@ the front's settings are its first trials, multivariate TPE adds others, and all
 from __future__ import annotations
 
 import contextlib
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -113,7 +114,11 @@ def plain_front(
 ) -> list[Candidate]:
     """Return one space's part of `plain_fronts`."""
     front = screen(space, evaluate, limits, starts)
-    return pareto_front([plainest(member, starts, limits, batch_size) for member in front])
+    plain = [plainest(member, starts, limits, batch_size) for member in front]
+    # One that is no more accurate than the faster member before it, as that was found, would be slower for nothing.
+    least = [-math.inf, *(member.accuracy_points for member in front)]
+    kept = zip(front, plain, least, strict=False)
+    return pareto_front([made if made.accuracy_points > points else member for member, made, points in kept])
 
 
 def _is_as_good(member: Candidate, candidate: Candidate) -> bool:

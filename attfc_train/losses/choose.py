@@ -34,8 +34,6 @@ MAX_SLOTS = 65_536
 REPEATS = 3
 TOLERANCE = 0.03
 """Relative difference of a result: five times what bf16 queries cost; a kernel that is wrong is wrong by more."""
-
-
 _SOME = 4096
 """Slots whose logits stand for those of all."""
 _MILD = 8.0
@@ -160,11 +158,15 @@ class SlotsWorkload:
     dcc_size: int
     embedding_size: int
     slot_type: torch.dtype
-    rule: Rule
+    chunk: int
+
+    @property
+    def _rule(self) -> Rule:
+        return Rule(_MILD, torch.inf, _several(self.chunk, self.dcc_size))
 
     def problem(self, device: torch.device) -> Inputs:
         """Return slots, every eighth of them empty, and what random queries ask of them."""
-        layer = LearnedWorkload(self.batch_size, self.dcc_size, self.embedding_size, self.slot_type, False, self.rule)
+        layer = LearnedWorkload(self.batch_size, self.dcc_size, self.embedding_size, self.slot_type, False, self._rule)
         drawn = layer.problem(device)
         rows: LearnedRows = drawn["rows"]
         identities = torch.arange(len(rows.values), device=device)
@@ -180,11 +182,10 @@ class SlotsWorkload:
         """Return the directions in which slots have turned."""
         rows: LearnedRows = inputs["rows"]
         moved = rows.cloned()
-        rule = replace(self.rule, scale=_MILD, chunk=_several(self.rule.chunk, self.dcc_size))
         # A slot is asked for about sqrt(B) / N: so large a rate turns it by many quanta, and rounding is the least of it.
         descent = Descent(rate=len(rows.values) / self.batch_size**0.5, momentum=0.0, weight_decay=0.0)
         with torch.no_grad():
-            PASSES[name].learn(moved, None, inputs["pull"], descent, rule, 0)()
+            PASSES[name].learn(moved, None, inputs["pull"], descent, self._rule, 0)()
             before, after = (each.slots(None).centers(torch.float32) for each in (rows, moved))
         return (after - before,)
 

@@ -2,13 +2,13 @@
 
 Normalisation, activation and sum become one kernel, and what is cheap to compute is computed again in the backward pass rather
 than kept. So a compiled step takes no more memory than the one that is written down, which the planner traces
-(docs/training.md). Compiling takes a minute or more in the first step, and again when parts of a batch change their size.
+(docs/how-true.md). Compiling takes a minute or more in the first step, and again when parts of a batch change their size.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -35,13 +35,7 @@ def compile_encoders(state: TrainState) -> None:
 
 def as_written(state: TrainState) -> AbstractContextManager[None]:
     """Let encoders run as they are written while inside: each size of verification's batches would be compiled anew."""
-    return _uncompiled() if state.profile.run.compile else nullcontext()
-
-
-@contextmanager
-def _uncompiled() -> Iterator[None]:
-    with torch.compiler.set_stance("force_eager"):
-        yield
+    return torch.compiler.set_stance("force_eager") if state.profile.run.compile else nullcontext()
 
 
 def _networks(state: TrainState) -> Iterator[nn.Module]:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from attfc_planner.gpu.catalog import get_card
 from attfc_train.timing.op_cost import OpCost
 from benchmarks import roofline
-from benchmarks.roofline import Target, in_kernels, parts_of, row
+from benchmarks.heads.page import ROOT
+from benchmarks.provenance import RESULTS
+from benchmarks.roofline import TARGETS, Target, in_kernels, parts_of, row, table
 
 
 def test_a_pass_over_the_slots_is_one_kernel() -> None:
@@ -51,3 +55,9 @@ def test_no_plan_is_faster_than_the_roofline(monkeypatch: pytest.MonkeyPatch) ->
     batch, slots, size = profile.optim.batch_size, profile.dcc_size, profile.model.embedding_size
     # Logits and the weighted sum of slots, of the batch's own negatives too.
     assert scored["flops"] == pytest.approx(4 * batch * (slots + batch) * size, rel=0.01)
+
+
+def test_the_page_has_the_table_on_record() -> None:
+    rows = json.loads((RESULTS / "roofline.json").read_text())["rows"]
+    assert [each["target"] for each in rows] == [target.label for target in TARGETS]
+    assert table(rows) in (ROOT / "docs" / "training.md").read_text(encoding="utf-8")

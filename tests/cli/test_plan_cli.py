@@ -177,12 +177,13 @@ def test_every_option_reaches_the_profile(call: Call) -> None:
         "7",
         "--trials",
         "60",
+        "--compile",
     ]
     code, _, err = call("--gpu", "t4", "--ids", "5000", *options, "--max-accuracy-drop", "3")
     assert (code, err) == (0, "")
     profile = load_profile(Path("best.json"))
     assert (profile.model.backbone, profile.model.image_size) == ("r18", 128)
-    assert (profile.run.precision, profile.run.epochs) == ("fp16", 2.5)
+    assert (profile.run.precision, profile.run.epochs, profile.run.compile) == ("fp16", 2.5, True)
     assert profile.provenance is not None
     assert (profile.provenance.seed, profile.provenance.num_trials) == (7, 60)
 

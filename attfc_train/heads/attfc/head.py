@@ -263,7 +263,7 @@ def _chosen_learner(settings: AttFCSettings, site: HeadSite, device: torch.devic
         dcc_size=site.ranks.shard(settings.num_slots).num,
         embedding_size=site.embedding_size,
         slot_type=DTYPES[settings.storage],
-        rule=Rule(settings.margin.scale, torch.inf, settings.chunk_slots),
+        chunk=settings.chunk_slots,
     )
     return choose_learner(settings.loss_kernel, device, work)
 

@@ -103,17 +103,14 @@ def test_the_docs_say_how_many_were_inside() -> None:
 
 
 def test_the_fit_knows_heads_on_data_sets_that_were_left_out() -> None:
-    """Catches a fit that knows nothing: it must beat calling all heads alike.
-
-    By a fifth only: on few people fewer slots are better than a full FC layer, which no larger set foretells.
-    """
+    """Catches a fit that knows nothing: it must beat calling all heads alike."""
     rows = left_out()
 
     def root_mean_square(values: Iterable[float]) -> float:
         return math.sqrt(np.mean(np.square(list(values))))
 
     missed = root_mean_square(row.observed - row.expected for row in rows)
-    assert missed < 0.85 * root_mean_square(row.observed for row in rows)
+    assert missed < 0.75 * root_mean_square(row.observed for row in rows)
 
 
 def test_a_fit_finds_what_was_put_into_cells() -> None:

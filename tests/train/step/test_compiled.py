@@ -70,6 +70,9 @@ def test_a_compiled_step_learns_what_a_written_one_does_and_goes_on_bit_for_bit(
     made(resumed, 2, 4)
     assert torch.equal(flat(resumed), flat(compiled))
 
+    load_last(tmp_path, print).restore(written)  # a run goes on without being compiled, too
+    assert made(written, 2, 4) == pytest.approx(losses[2:], rel=1e-4)
+
     number = graphs()
     images = torch.zeros(3, 3, 32, 32)  # of another size than a part of the batch
     with as_written(compiled), torch.no_grad():

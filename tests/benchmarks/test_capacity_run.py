@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
 
 from benchmarks.capacity_run import HEADS, STEPS, measured
+from benchmarks.heads.page import ROOT
+from benchmarks.provenance import RESULTS
 
 CPU = torch.device("cpu")
 
@@ -28,3 +31,12 @@ def test_a_run_that_goes_on_otherwise_is_told(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("benchmarks.capacity_run._steps", lambda state, batch: (next(losses), 0.1))
     with pytest.raises(AssertionError, match="restored"):
         measured(next(iter(HEADS)), 100, 32, CPU, tmp_path)
+
+
+def test_the_page_says_what_is_on_record() -> None:
+    rows = json.loads((RESULTS / "capacity_run_cpu.json").read_text())["rows"]
+    assert [(row["head"], row["identities"]) for row in rows] == [(name, 20_000_000) for name in HEADS]
+    text = " ".join((ROOT / "docs" / "planning.md").read_text(encoding="utf-8").split())
+    slots, layer = ((f"{row['bytes_per_identity']:.0f}", f"{row['step_seconds']:.0f} s") for row in rows)
+    assert f"takes {slots[0]} bytes an identity and {slots[1]} a step on one core" in text
+    assert f"a learned layer in 8 bits {layer[0]} and {layer[1]};" in text

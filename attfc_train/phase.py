@@ -31,6 +31,8 @@ _stack: list[Phase] = []
 _observers: list[PhaseObserver] = []
 """Empty, except where somebody profiles a step."""
 _MARK = "attfc_phase"
+_passes: list[None] = []
+"""Passes over the slots that are under way."""
 
 
 @contextmanager
@@ -63,6 +65,21 @@ def observed_by(observer: PhaseObserver) -> Iterator[None]:
 def current_phase() -> Phase | None:
     """Return the innermost phase, or None outside of all."""
     return _stack[-1] if _stack else None
+
+
+@contextmanager
+def pass_over_slots() -> Iterator[None]:
+    """Mark everything inside as one pass over a head's centers in chunks, which a GPU makes in one kernel."""
+    _passes.append(None)
+    try:
+        yield
+    finally:
+        _passes.pop()
+
+
+def is_over_slots() -> bool:
+    """Return whether a pass over the slots is under way."""
+    return bool(_passes)
 
 
 def failed_phase(error: BaseException) -> Phase | None:

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import product
 from typing import Any, Final
 
-from attfc_train.losses.configurations import Card
+from attfc_train.losses.card import Card
 from attfc_train.losses.learning_triton import WARPS, supports
 from benchmarks.loss_configurations import CARDS, KIB, RESULT, STORAGES, compiled_learning
 from benchmarks.provenance import RESULTS, provenance, save

@@ -22,15 +22,13 @@ from typing import Any
 
 import torch
 
-from attfc_train.losses.configurations import Card, Tiles, choices, operand_type, shared_bytes
+from attfc_train.losses.card import Card
+from attfc_train.losses.configurations import Tiles, choices, operand_type, shared_bytes
 from attfc_train.losses.learning import LearnedRows
 from benchmarks.provenance import provenance, save
 
 KIB = 1024
-CARDS = [
-    Card(capability, kib * KIB) for capability, kib in {75: 64, 80: 163, 86: 99, 89: 99, 90: 227, 100: 227, 120: 99}.items()
-]
-"""Shared memory per block: CUDA C++ Programming Guide, technical specifications per compute capability."""
+CARDS = [card for card in map(Card.of_capability, (75, 80, 86, 89, 90, 100, 120)) if card is not None]
 STORAGES = {"fp32": torch.float32, "bf16": torch.bfloat16, "int8": torch.int8, "fp8": torch.float8_e4m3fn}
 DIMS = (128, 256, 512, 1024)
 SCALE = 64.0

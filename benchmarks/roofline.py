@@ -6,8 +6,7 @@
 Nothing is measured. Operators are those of the real `train_step`, counted on tensors without data; ceilings are the
 catalogue's. An operator takes the longer of its arithmetic at the peak rate and its bytes at the full bandwidth, so the images
 a second under the roofline are more than any run can reach; beside them stands what the planner foresees. The loss, and the
-pass in which slots learn, count as the kernels that a GPU has for them: the products' arithmetic, and the slots read once, and
-written once.
+pass in which slots learn, count as the kernels that a GPU has for them (`attfc_train.timing.kernels`).
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from attfc_planner.speed.model import predict_speed
 from attfc_train.profile.file import load_preset
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.timing.counting import counted_step
+from attfc_train.timing.kernels import SlotKernels
 from attfc_train.timing.limits import LABELS
-from attfc_train.timing.op_cost import OpCost
+from attfc_train.timing.op_cost import KERNELS, OpCost
 from benchmarks.provenance import RESULTS, provenance, save
 
 CARD: Final = "h200"
-BYTES: Final = {"fp32": 4, "bf16": 2}
 IDS: Final = 2_059_906
 """WebFace42M's."""
 
@@ -84,34 +83,17 @@ class Part:
     """Under the roofline."""
 
 
-def in_kernels(costs: Iterable[OpCost], slot_bytes: int) -> Iterator[OpCost]:
-    """Yield the operators of a step with those of each pass over the slots as one.
-
-    Counted were the chunks of a CPU, whose logits go through memory at every operator.
-    """
-    passes = {"loss": ("scores", slot_bytes), "update": ("learning", 2 * slot_bytes)}
-    flops = dict.fromkeys(passes, 0)
-    for cost in costs:
-        if cost.phase in passes and not cost.name.startswith("_foreach"):  # which move the encoder's weights
-            flops[cost.phase] += cost.flops
-        else:
-            yield cost
-    for phase, (name, moved) in passes.items():
-        if flops[phase]:
-            yield OpCost(name, "loss", phase, flops[phase], moved, 1)
+def rate_of(kind: str, card: GpuProfile) -> float:
+    """Return the FLOP/s that a card allows a kind of operator."""
+    return card.ceiling("tf32_flops" if kind == "wide kernel" else TENSOR_FIELD["bf16"])
 
 
-def parts_of(costs: Iterable[OpCost], card: GpuProfile, loss_rate: float) -> list[Part]:
-    """Return the parts of a step, the longest first.
-
-    Args:
-        loss_rate: FLOP/s of the loss's products.
-    """
+def parts_of(costs: Iterable[OpCost], card: GpuProfile) -> list[Part]:
+    """Return the parts of a step, the longest first."""
     sums: dict[tuple[str, str], list[float]] = {}
     bandwidth = card.ceiling("memory_bandwidth_bytes_per_second")
     for cost in costs:
-        rate = loss_rate if cost.kind == "loss" else card.ceiling(TENSOR_FIELD["bf16"])
-        seconds = max(cost.flops / rate, cost.bytes_read_written / bandwidth)
+        seconds = max(cost.flops / rate_of(cost.kind, card), cost.bytes_read_written / bandwidth)
         part = sums.setdefault((cost.phase, cost.kind), [0, 0, 0.0])
         for place, value in enumerate((cost.flops, cost.bytes_read_written, seconds)):
             part[place] += value
@@ -123,12 +105,12 @@ def row(target: Target, card: GpuProfile) -> dict[str, Any]:
     """Return the ceiling of one training, its parts, and what the planner foresees."""
     profile = target.profile()
     costs = counted_step(profile)
-    loss_rate = card.ceiling("tf32_flops" if target.storage == "fp32" else TENSOR_FIELD["bf16"])
-    slot_bytes = profile.dcc_size * profile.model.embedding_size * BYTES[target.storage]
-    parts = parts_of(in_kernels(costs, slot_bytes), card, loss_rate)
+    kernels = SlotKernels.of(profile, card.triton_card)
+    assert kernels is not None, f"{card.name} has no kernels for {target.label}"
+    parts = parts_of(kernels.fused(costs), card)
     seconds = sum(part.seconds for part in parts)
-    head = sum(part.seconds for part in parts if part.kind == "loss")
-    arithmetic = sum(part.flops / (loss_rate if part.kind == "loss" else card.ceiling(TENSOR_FIELD["bf16"])) for part in parts)
+    head = sum(part.seconds for part in parts if part.kind in KERNELS or part.kind == "loss")
+    arithmetic = sum(part.flops / rate_of(part.kind, card) for part in parts)
     foreseen = predict_speed(profile, card, costs).loading.unfed
     return {
         "target": target.label,

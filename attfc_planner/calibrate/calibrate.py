@@ -22,7 +22,7 @@ from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.memory.model import MemoryModel
 from attfc_planner.plan.request import choose_precision
 from attfc_planner.speed.efficiency import calibrated_efficiencies
-from attfc_planner.speed.model import step_seconds
+from attfc_planner.speed.model import efficiencies_of, on_device, step_seconds
 from attfc_train.document import Precision
 from attfc_train.errors import DeviceMemoryError, UsageError
 from attfc_train.profile.prediction import MemoryPrediction
@@ -141,7 +141,9 @@ def _measured(
 def _fitted(runs: Sequence[Run], model: MemoryModel, precision: Precision) -> tuple[Calibration, SpeedFit]:
     """Return the fitted figures, with the margin from what they predict for the runs themselves."""
     device = model.gpu
-    fit = fit_speed([TimedRun(run.costs, run.measured_seconds) for run in runs], device, precision)
+    stated = efficiencies_of(device.without_calibration(), precision)
+    timed = [TimedRun(on_device(run.costs, run.profile, device, stated), run.measured_seconds) for run in runs]
+    fit = fit_speed(timed, device, precision)
     memory = (fit_cuda if device.kind == "cuda" else fit_cpu)([run.memory for run in runs])
     draft = Calibration(
         date=datetime.now(UTC).date().isoformat(),
@@ -167,7 +169,8 @@ def _predicted(runs: Sequence[Run], model: MemoryModel, precision: Precision) ->
     """Return the runs with what `model`, whose device is calibrated, predicts for them."""
     assert model.gpu.calibration is not None
     table = calibrated_efficiencies(model.gpu.calibration.speed)
-    times = [step_seconds(run.costs, model.gpu, precision, table)[0].middle for run in runs]
+    made = [on_device(run.costs, run.profile, model.gpu, table) for run in runs]
+    times = [step_seconds(costs, model.gpu, precision, table)[0].middle for costs in made]
     sizes = [without_data(model.exact(run.profile)) for run in runs]
     return tuple(
         replace(run, predicted_bytes=size, predicted_seconds=time) for run, size, time in zip(runs, sizes, times, strict=True)

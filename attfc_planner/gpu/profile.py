@@ -15,6 +15,7 @@ from attfc_planner.gpu.calibration import Calibration
 from attfc_planner.gpu.links import LinkName, Links, links_between
 from attfc_train.document import MOST, MOST_BYTES, Frozen, Precision
 from attfc_train.errors import UsageError
+from attfc_train.losses.card import Card
 from attfc_train.units import Bytes, format_bytes
 
 Architecture = Literal["pascal", "volta", "turing", "ampere", "ada", "hopper", "blackwell", "cpu"]
@@ -146,6 +147,11 @@ class GpuProfile(Frozen):
         if self.calibration:
             measured += f", calibration of {self.calibration.date}"
         return f"this machine's CPU and RAM, {measured}" if self.kind == "cpu" else f"NVML and {measured}"
+
+    @property
+    def triton_card(self) -> Card | None:
+        """What decides how the kernels over the slots work here; None: there are none."""
+        return None if self.compute_capability is None else Card.of_capability(round(10 * self.compute_capability))
 
     def supports(self, precision: Precision) -> bool:
         """Return whether training in `precision` runs in hardware."""

@@ -25,7 +25,8 @@ from attfc_planner.speed.loading import STATED, DecodeRate, LoadingSpeed, decodi
 from attfc_train.document import Precision
 from attfc_train.profile.prediction import Interval
 from attfc_train.profile.profile import TrainProfile
-from attfc_train.timing.op_cost import OpCost
+from attfc_train.timing.kernels import SlotKernels
+from attfc_train.timing.op_cost import KERNELS, OpCost
 from attfc_train.units import Bytes
 
 _GROUP_OF_PHASE = {
@@ -86,12 +87,12 @@ def predict_speed(
 
     Args:
         profile: resolved; its precision must be one that `gpu` supports.
-        costs: FLOPs and bytes of one train step of `profile`.
+        costs: FLOPs and bytes of one train step of `profile`, counted on a CPU.
         decoding: what a core decodes.
     """
     calibration = calibration_for(gpu, profile.run.precision)
     table = efficiencies_of(gpu, profile.run.precision)
-    costs = tuple(costs)
+    costs = on_device(costs, profile, gpu, table)
     priced = _priced(costs, gpu, profile.run.precision, table)
     step, terms = _step(priced, gpu, table)
     transfer = _transfer(profile, gpu)
@@ -128,10 +129,30 @@ def efficiencies_of(gpu: GpuProfile, precision: Precision) -> Efficiencies:
     return calibrated_efficiencies(calibration.speed, calibration.speed_error)
 
 
+def on_device(costs: Iterable[OpCost], profile: TrainProfile, gpu: GpuProfile, table: Efficiencies) -> tuple[OpCost, ...]:
+    """Return the operators of a step as the device makes them: on a GPU with the slots' kernels, where they are faster.
+
+    A run measures both ways and takes the faster one too (`attfc_train.losses.choose`).
+    """
+    counted = tuple(costs)
+    kernels = SlotKernels.of(profile, gpu.triton_card)
+    if kernels is None:
+        return counted
+    fused = kernels.fused(counted)
+    if kernels.kernel.must_be_taken:
+        return fused
+    precision = profile.run.precision
+    return min(fused, counted, key=lambda each: step_seconds(each, gpu, precision, table)[0].middle)
+
+
 def step_seconds(
     costs: Iterable[OpCost], gpu: GpuProfile, precision: Precision, table: Efficiencies
 ) -> tuple[SpeedTerm, tuple[SpeedTerm, ...]]:
-    """Return the time of one train step on a batch that is on the device already, and the parts that it consists of."""
+    """Return the time of one train step on a batch that is on the device already, and the parts that it consists of.
+
+    Args:
+        costs: as the device makes them (`on_device`).
+    """
     return _step(_priced(tuple(costs), gpu, precision, table), gpu, table)
 
 
@@ -230,15 +251,18 @@ def _rates(
     costs: Iterable[OpCost], gpu: GpuProfile, precision: Precision, table: Efficiencies
 ) -> dict[str, tuple[float, float, float, float]]:
     """Return kind -> FLOP/s and bytes/s that its operators reach, each at the slow end and at the fast one."""
-    ceilings = {kind: _ceilings(kind, gpu, precision) for kind in table.arithmetic}
+    ceilings = {
+        kind: _ceilings(kind, gpu, precision) for kind in (*table.arithmetic, *({cost.kind for cost in costs} & KERNELS))
+    }
     if table.calibrated:  # its efficiencies are shares of one ceiling
         ceilings = {kind: Range(ceiling.middle, ceiling.middle) for kind, ceiling in ceilings.items()}
     bandwidth = gpu.ceiling("memory_bandwidth_bytes_per_second")
     rates = {}
     for kind in {cost.kind for cost in costs}:
-        priced = kind if kind in ceilings else "matmul"
-        ceiling, share = ceilings[priced], table.arithmetic[priced]
-        reached = table.bandwidth.get(kind, table.bandwidth["default"])
+        ceiling = ceilings[kind if kind in ceilings else "matmul"]
+        named = "loss" if kind in KERNELS else kind
+        share = table.arithmetic.get(named, table.arithmetic["matmul"])
+        reached = table.bandwidth.get(named, table.bandwidth["default"])
         rates[str(kind)] = (
             ceiling.low * share.low,
             ceiling.high * share.high,
@@ -251,10 +275,14 @@ def _rates(
 def _ceilings(kind: str, gpu: GpuProfile, precision: Precision) -> Range:
     """Return FLOP/s.
 
-    The loss is fp32 in every precision, on the tensor cores (TF32) at best; so are fp32 convolutions by default.
+    The loss is fp32 in every precision, on the tensor cores (TF32) at best; so are fp32 convolutions by default. A kernel's
+    operands are those of its slots, whatever the precision.
     """
     fp32 = gpu.ceiling("fp32_flops")
     best = max(fp32, gpu.ceiling("tf32_flops")) if gpu.tf32_flops else fp32
+    if kind in KERNELS:
+        rate = best if kind == "wide kernel" else gpu.ceiling("bf16_flops")
+        return Range(rate, rate)
     if kind == "loss" or precision == "fp32":
         return Range(best if kind in ("conv", "grouped", "depthwise") else fp32, best)
     rate = gpu.ceiling(TENSOR_FIELD[precision])

@@ -22,7 +22,7 @@ from attfc_planner.trace.history import Trace
 from attfc_planner.trace.structure import Knobs, head_structure_of, knobs_of
 from attfc_train.document import STORAGES
 from attfc_train.profile.profile import TrainProfile
-from attfc_train.timing.op_cost import OpCost
+from attfc_train.timing.op_cost import OVER_SLOTS, OpCost
 
 _WHOLE = ("input", "momentum", "update", "enqueue")
 """Phases of the step that happen once, whatever the parts."""
@@ -81,7 +81,7 @@ def _narrowed(affine: AffineTrace, profile: TrainProfile) -> AffineTrace:
     return replace(
         affine,
         coefficients=coefficients,
-        cost_keys=(*affine.cost_keys, OpCost("widening", "loss", "loss", 0, 0, 0)),
+        cost_keys=(*affine.cost_keys, OpCost(f"{OVER_SLOTS}widening", "loss", "loss", 0, 0, 0)),
         cost_coefficients=np.concatenate([affine.cost_coefficients, _widening(affine, width, scaled, dim)]),
     )
 

@@ -12,9 +12,10 @@ from typing import Literal, NamedTuple, Self, TypeAlias
 
 from pydantic import Field, model_validator
 
-from attfc_train.document import MOST, Frozen, Value
+from attfc_train.document import MOST, Frozen, StorageName, Value
 from attfc_train.heads.knob import Knob
 from attfc_train.heads.pace import MARGIN_SHARE, Pace
+from attfc_train.units import Bytes
 
 BufferPolicy: TypeAlias = Literal["own", "average", "copy"]
 """Running statistics of a class encoder: of its own forward passes (as AttFC's released code does), those averaged with the
@@ -105,6 +106,17 @@ class Refusal(NamedTuple):
     remedy: str
 
 
+class SlotKernel(NamedTuple):
+    """What decides how long a GPU's one kernel takes for a pass over the slots."""
+
+    storage: StorageName
+    """Type of the slots."""
+    momentum_bytes: Bytes = 0
+    """Of a dimension of a center that learns."""
+    must_be_taken: bool = False
+    """Whether it is taken even where the chunked pass is faster."""
+
+
 class HeadSettings(Frozen):
     """The settings of one kind of head, and what they mean for everybody else.
 
@@ -149,6 +161,11 @@ class HeadSettings(Frozen):
     def is_shared(self) -> bool:
         """Whether several processes can share the head: what it keeps, and what a query is scored against."""
         return False
+
+    @property
+    def slot_kernel(self) -> SlotKernel | None:
+        """The kernel in which a GPU passes over the slots; None: it has none for them, or may not take it."""
+        return None
 
     @property
     def container_form(self) -> tuple[object, ...]:

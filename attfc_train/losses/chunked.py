@@ -17,8 +17,10 @@ from torch import Tensor
 from attfc_train.losses.margin import HardNegatives
 from attfc_train.losses.slots import EMPTY, Slots, norms, pieces
 from attfc_train.losses.streaming import Partial, finite, keeps_maximum, streaming_loss
+from attfc_train.phase import pass_over_slots
 
 
+@pass_over_slots()
 def score_slots(
     query: Tensor,
     slots: Slots,

@@ -16,43 +16,10 @@ from dataclasses import dataclass, replace
 
 import torch
 
-MOST_QUERIES = 128
-LEAST = 16
-"""Fewest rows, columns and dimensions of a product on tensor cores."""
+from attfc_train.losses.card import Card, Shape
+
 ROWS_FROM_SHARED_MEMORY = 64
 """Fewest rows of a product that reads them there."""
-
-
-@dataclass(frozen=True, slots=True)
-class Card:
-    """What a GPU has, as far as tiles depend on it."""
-
-    capability: int
-    """Compute capability x 10: 89 is 8.9."""
-    shared_memory: int
-    """Bytes that one block can ask for."""
-
-    @staticmethod
-    def of(device: torch.device) -> Card:
-        """Return a CUDA device's."""
-        properties = torch.cuda.get_device_properties(device)
-        most: int = properties.shared_memory_per_block_optin  # type: ignore[attr-defined]  # missing in torch's stub
-        return Card(10 * properties.major + properties.minor, most)
-
-    @property
-    def has_tensor_cores(self) -> bool:
-        """Whether Triton uses its tensor cores: since 3.3 not those of Volta and Turing (triton-lang/triton#5066)."""
-        return self.capability >= 80
-
-    @property
-    def multiplies_from_shared_memory(self) -> bool:
-        """Whether tensor cores read operands there (wgmma, tcgen05): Hopper and the data centers' Blackwell, not GeForce's."""
-        return self.capability // 10 in (9, 10, 11)
-
-    @property
-    def converts_fp8(self) -> bool:
-        """Whether it has instructions for e4m3, without which Triton refuses the type."""
-        return self.capability >= 89
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,36 +54,16 @@ _FROM_SHARED_MEMORY = (
 through shared memory instead; on other cards it spills up to 30 KiB a thread."""
 
 
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """The part of the work that one program does for all slots of its split."""
-
-    block: int
-    """Queries."""
-    padded: int
-    """D as a power of two, for ``tl.arange``."""
-    width: int
-    """Dimensions of the weighted sum. Where they are fewer than D several programs compute the same logits."""
-
-
 def operand_type(slot_type: torch.dtype, card: Card) -> torch.dtype:
-    """Return the type of both products' operands: 8-bit slots in bf16, which holds them exactly; fp32 without tensor cores."""
-    if not card.has_tensor_cores:
+    """Return the type of both products' operands (`Card.operand_bytes`)."""
+    if card.operand_bytes(slot_type.itemsize) == torch.float32.itemsize:
         return torch.float32
     return torch.bfloat16 if slot_type.itemsize == 1 else slot_type
 
 
 def shape(card: Card, dim: int, slot_type: torch.dtype) -> Shape:
     """Return what one program does."""
-    operand = operand_type(slot_type, card)
-    padded = max(LEAST, 1 << (dim - 1).bit_length())
-    width = padded
-    # The smallest tile of the second product: slots, and as many queries' exponentials.
-    while LEAST * (width + LEAST) * operand.itemsize > card.shared_memory:
-        width //= 2
-    # The [block, width] fp32 accumulator takes half of a processor's 65,536 registers; with fp32 operands a quarter.
-    accumulated = 16384 if operand == torch.float32 else 32768
-    return Shape(max(LEAST, min(MOST_QUERIES, accumulated // width)), padded, width)
+    return Shape.of(card, dim, slot_type.itemsize)
 
 
 def choices(card: Card, dim: int, slot_type: torch.dtype) -> list[Tiles]:

@@ -30,6 +30,7 @@ from torch import Tensor
 from attfc_train.losses.learning import Descent, LearnedRows, Pull, Rule
 from attfc_train.losses.margin import HardNegatives
 from attfc_train.losses.slots import EMPTY, LEAST_NORM
+from attfc_train.phase import pass_over_slots
 from attfc_train.rounding import LARGEST, fill_noise_, fill_row_keys_, indexable, round_
 
 FILLED = 0.75
@@ -172,6 +173,7 @@ class _Pass:
         self.half = self.ones.new_full((), 0.5)
 
     @torch.no_grad()
+    @pass_over_slots()
     def run(self, chunk: int) -> None:
         """Move all rows; allocates nothing."""
         for start in range(0, self.size, chunk):

@@ -23,11 +23,12 @@ from torch import Tensor
 
 from attfc_train.device_hash import LAST_SHIFT, ROUNDS, STEP_STRIDE, signed
 from attfc_train.losses import learning_chunked
-from attfc_train.losses.configurations import LEAST, Card, operand_type
+from attfc_train.losses.card import LEAST, MAX_DIM, Card
+from attfc_train.losses.configurations import operand_type
 from attfc_train.losses.learning import Descent, LearnedRows, Pull, Rule
 from attfc_train.losses.learning_chunked import FILLED, LEAST_SCALE, MOMENTUM_STREAM, Rates
 from attfc_train.losses.slots import EMPTY, LEAST_NORM
-from attfc_train.losses.triton import _TRITON_TYPE, MAX_DIM, _operand, _rows, _squares, card_of
+from attfc_train.losses.triton import _TRITON_TYPE, _operand, _rows, _squares, card_of
 from attfc_train.rounding import EXPONENT_MASK, LARGEST, LEAST_QUANTUM, MANTISSA_BITS
 
 WARPS = 8

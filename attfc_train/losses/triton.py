@@ -26,12 +26,12 @@ import triton.language as tl
 from torch import Tensor
 
 from attfc_train.losses import chunked
-from attfc_train.losses.configurations import Card, Tiles, choices, operand_type, shape
+from attfc_train.losses.card import MAX_DIM, Card
+from attfc_train.losses.configurations import Tiles, choices, operand_type, shape
 from attfc_train.losses.margin import HardNegatives
 from attfc_train.losses.slots import EMPTY, LEAST_NORM, Slots
 from attfc_train.losses.streaming import Partial, keeps_maximum, merge, streaming_loss
 
-MAX_DIM = 1024
 MAX_SPLIT_BYTES = 40 * 1024**2
 """Most that the statistics of all splits take; a single split may take more."""
 

@@ -59,6 +59,8 @@ _KINDS: Final = {
     "elementwise": "element-wise operators",
     "optimizer": "updates",
     "loss": "the loss",
+    "narrow kernel": "the kernels over the slots",
+    "wide kernel": "the kernels over the slots, in fp32",
     "other": "other operators",
 }
 _FAR: Final = 0.25

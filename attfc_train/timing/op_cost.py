@@ -3,11 +3,27 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 OpKind: TypeAlias = Literal[
-    "conv", "grouped", "depthwise", "matmul", "norm", "elementwise", "optimizer", "loss", "other", "exchange"
+    "conv",
+    "grouped",
+    "depthwise",
+    "matmul",
+    "norm",
+    "elementwise",
+    "optimizer",
+    "loss",
+    "narrow kernel",
+    "wide kernel",
+    "other",
+    "exchange",
 ]
+"""A kernel is a whole pass over the slots, with operands of 16 bits or fp32 ones (`attfc_train.timing.kernels`)."""
+
+KERNELS: Final[frozenset[OpKind]] = frozenset({"narrow kernel", "wide kernel"})
+OVER_SLOTS: Final = "slots_"
+"""Begins the names of operators of a pass over the slots in chunks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,3 +38,8 @@ class OpCost:
     bytes_read_written: int
     """Every tensor that goes in or comes out, once; of an ``exchange`` between processes its whole buffer."""
     count: int
+
+    @property
+    def is_over_slots(self) -> bool:
+        """Whether it is a part of a pass over the slots in chunks."""
+        return self.name.startswith(OVER_SLOTS)

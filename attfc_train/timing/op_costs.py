@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from attfc_train.phase import current_phase
-from attfc_train.timing.op_cost import OpCost, OpKind
+from attfc_train.phase import current_phase, is_over_slots
+from attfc_train.timing.op_cost import OVER_SLOTS, OpCost, OpKind
 from attfc_train.timing.torch_internals import Operator
 
 _KINDS: dict[str, OpKind] = {
@@ -50,7 +50,7 @@ class CostTally:
     def add(self, func: Operator, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         """Count one call of the operator `func`, whose `name` the caller knows (`torch_internals.name_of`)."""
         phase = current_phase() or "input"
-        key = (f"{_prefix(name, args)}{name}" if name in _CONVOLUTIONS else name, phase)
+        key = (f"{_prefix(name, args)}{name}", phase)
         sums = self._sums.get(key)
         if sums is None:
             sums = [0, 0, 0]
@@ -111,7 +111,9 @@ def _suits_cudnn(images: Tensor, weight: Tensor, stride: int) -> bool:
 
 
 def _prefix(name: str, args: tuple[Any, ...]) -> str:
-    """Return what is put before a convolution's name where its groups make it another kind of work: few FLOPs for the bytes."""
+    """Return what stands before an operator over the slots, or before a convolution that has few FLOPs for its bytes."""
+    if name not in _CONVOLUTIONS:
+        return OVER_SLOTS if is_over_slots() else ""
     if _is_depthwise(name, args):
         return "depthwise_"
     images, weight, _ = _convolved(name, args)

@@ -13,6 +13,7 @@ from attfc_train.data.batch import Batch
 from attfc_train.data.card import open_card
 from attfc_train.data.dataset import FaceDataset
 from attfc_train.errors import UsageError
+from attfc_train.losses.card import Card
 from attfc_train.optim.precision import prepare_device
 from attfc_train.profile.file import resolve_profile
 from attfc_train.profile.profile import TrainProfile
@@ -27,6 +28,7 @@ from attfc_train.step.build import build
 from attfc_train.step.compiled import compile_encoders
 from attfc_train.timing.ceilings import Ceilings, measured_ceilings
 from attfc_train.timing.counting import counted_step
+from attfc_train.timing.kernels import SlotKernels
 from attfc_train.timing.limits import limit_line, phase_times
 from attfc_train.timing.marks import WAITING
 from attfc_train.timing.op_cost import OpCost
@@ -69,7 +71,7 @@ def profile_step(
     resolved = _long_enough(_resolved(profile, dataset), num_steps(options.steps, options.trace is not None))
     check_start(resolved, device, True, say)
     prepare_device(device, precision)
-    costs = counted_step(resolved)
+    costs = _as_made(counted_step(resolved), resolved, device)
     with memory_is_enough(device):
         ceilings = measured_ceilings(device, precision)
         forget_peak(device)  # gives back what that took
@@ -83,6 +85,12 @@ def profile_step(
     forget_peak(device)
     ceilings = ceilings.or_better(measured_ceilings(device, precision))
     return step_report(resolved, device, options.steps, times, costs, ceilings)
+
+
+def _as_made(costs: tuple[OpCost, ...], profile: TrainProfile, device: torch.device) -> tuple[OpCost, ...]:
+    """Return the operators of a step as a GPU may make them: what the slots' kernels need is the least that any way needs."""
+    kernels = SlotKernels.of(profile, Card.of(device)) if device.type == "cuda" else None
+    return costs if kernels is None else kernels.fused(costs)
 
 
 def step_report(

@@ -15,7 +15,8 @@ from torch.nn.functional import normalize
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.heads.kinds import HeadSite, build_head
 from attfc_train.losses import choose
-from attfc_train.losses.configurations import Card, choices
+from attfc_train.losses.card import Card
+from attfc_train.losses.configurations import choices
 from attfc_train.losses.container_loss import IMPLEMENTATIONS
 from attfc_train.losses.margin import Margin
 from attfc_train.losses.slots import EMPTY, Slots

@@ -10,7 +10,7 @@ from pydantic import Field
 from attfc_train.document import MOST, STORAGES, StorageName, Value
 from attfc_train.heads.knob import Knob
 from attfc_train.heads.pace import MOMENTUM_SHARE, Pace
-from attfc_train.heads.settings import FIRST_MOMENTUM, BufferPolicy, ClassEncoder, HeadSettings, shortest
+from attfc_train.heads.settings import FIRST_MOMENTUM, BufferPolicy, ClassEncoder, HeadSettings, SlotKernel, shortest
 
 FASTEST_FORGETTING = 1 - FIRST_MOMENTUM
 """Largest 1 - m' of a short run: a class encoder that forgets faster is none."""
@@ -58,6 +58,13 @@ class ContainerSettings(HeadSettings):
     def exports_class_encoder(self) -> bool:
         """See `HeadSettings.exports_class_encoder`."""
         return self.exported_encoder == "class"
+
+    @property
+    def slot_kernel(self) -> SlotKernel | None:
+        """See `HeadSettings.slot_kernel`."""
+        if self.loss_kernel == "chunked":
+            return None
+        return SlotKernel(self.storage, must_be_taken=self.loss_kernel == "triton")
 
     @property
     def container_form(self) -> tuple[object, ...]:

@@ -10,7 +10,7 @@ from pydantic import Field
 from attfc_train.document import STORAGES, StorageName
 from attfc_train.heads.containers.settings import STORAGE
 from attfc_train.heads.knob import Knob
-from attfc_train.heads.settings import HeadSettings
+from attfc_train.heads.settings import HeadSettings, SlotKernel
 
 
 class LearnedSettings(HeadSettings):
@@ -35,6 +35,14 @@ class LearnedSettings(HeadSettings):
     def is_shared(self) -> bool:
         """See `HeadSettings.is_shared`."""
         return True
+
+    @property
+    def slot_kernel(self) -> SlotKernel | None:
+        """See `HeadSettings.slot_kernel`."""
+        if self.loss_kernel == "chunked":
+            return None
+        momentum_bytes = (4 if self.storage == "fp32" else 2) if self.momentum else 0
+        return SlotKernel(self.storage, momentum_bytes, self.loss_kernel == "triton")
 
     def rows(self) -> tuple[tuple[str, str], ...]:
         """See `HeadSettings.rows`."""

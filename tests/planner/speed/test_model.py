@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import pytest
 
+from attfc_planner.gpu.catalog import get_card
+from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.speed.efficiency import efficiencies
 from attfc_planner.speed.loading import STATED
-from attfc_planner.speed.model import hours_per_epoch, input_bytes, predict_speed, step_seconds
+from attfc_planner.speed.model import hours_per_epoch, input_bytes, on_device, predict_speed, step_seconds
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.profile.prediction import Interval
 from attfc_train.profile.profile import OptimSettings, RunSettings, TrainProfile
@@ -49,6 +51,45 @@ def test_the_loss_is_fp32_whatever_the_precision() -> None:
         slow.images_per_second.low,
         slow.images_per_second.high,
     )
+
+
+def of_slots(kernel: str, storage: str, traffic: int, gpu: GpuProfile) -> tuple[OpCost, ...]:
+    """Return how a device makes 10^13 FLOPs of a pass in chunks that move so many bytes."""
+    head = AttFCSettings(num_references=0, storage=storage, loss_kernel=kernel)  # type: ignore[arg-type]
+    trained = profile().model_copy(update={"head": head.resolved(1000)})
+    chunks = [OpCost("slots_addmm", "loss", "loss", 10**13, traffic, 1000)]
+    return on_device(chunks, trained, gpu, efficiencies(gpu, "bf16"))
+
+
+@pytest.mark.parametrize(
+    ("kernel", "storage", "traffic", "kind"),
+    [
+        ("auto", "bf16", 10**12, "narrow kernel"),
+        ("auto", "fp32", 10**12, "wide kernel"),
+        ("auto", "fp32", 10**6, "loss"),
+        ("triton", "fp32", 10**6, "wide kernel"),
+        ("chunked", "bf16", 10**12, "loss"),
+    ],
+)
+def test_passes_over_slots_are_made_in_the_faster_way(kernel: str, storage: str, traffic: int, kind: str) -> None:
+    (cost,) = of_slots(kernel, storage, traffic, get_card("rtx-4090"))
+    assert cost.kind == kind
+
+
+def test_a_cpu_and_a_card_that_triton_does_not_know_go_through_chunks() -> None:
+    for gpu in (make_gpu(kind="cpu", architecture="cpu"), get_card("v100-16")):
+        (cost,) = of_slots("auto", "bf16", 10**12, gpu)
+        assert cost.is_over_slots
+
+
+def test_kernels_multiply_in_the_slots_type() -> None:
+    """Catches the rate of the precision in place of the storage's."""
+    gpu = get_card("a100-80")
+    table = efficiencies(gpu, "fp32")
+    for kind, rate in (("narrow kernel", gpu.ceiling("bf16_flops")), ("wide kernel", gpu.ceiling("tf32_flops"))):
+        step, _ = step_seconds([OpCost("scores", kind, "loss", 10**13, 0, 1)], gpu, "fp32", table)  # type: ignore[arg-type]
+        share = table.arithmetic["loss"]
+        assert (step.slow, step.fast) == pytest.approx((1e13 / (rate * share.low), 1e13 / (rate * share.high)))
 
 
 ADD = OpCost("add", "elementwise", "loss", 0, 10**9, 7)

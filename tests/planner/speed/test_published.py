@@ -22,7 +22,7 @@ def predicted(row: Published) -> Interval:
     gpu = get_card(row.card)
     profile = TrainProfile(
         model=ModelSettings(backbone=row.backbone),
-        head=FullFCSettings(),
+        head=FullFCSettings(loss_kernel="chunked"),  # as theirs, the logits go through memory
         optim=OptimSettings(batch_size=row.batch_size),
         run=RunSettings(precision=row.precision, steps=1),
     ).resolve(row.ids_per_gpu)

@@ -153,5 +153,5 @@ def test_costs_count_the_convolutions() -> None:
     assert backward.flops == 2 * expected - 2 * 8 * 9 * before * after * side**2
     assert forward.kind == backward.kind == "conv"
     scored = 100 + 8  # slots, and the batch's own centers
-    assert costs["addmm", "loss"].flops == 2 * 8 * 64 * scored  # logits
-    assert costs["addmm_", "loss"].flops == 2 * 8 * 64 * scored  # gradient
+    assert costs["slots_addmm", "loss"].flops == 2 * 8 * 64 * scored  # logits
+    assert costs["slots_addmm_", "loss"].flops == 2 * 8 * 64 * scored  # gradient

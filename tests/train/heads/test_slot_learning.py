@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 from attfc_train.heads.attfc.head import AttFCHead
 from attfc_train.heads.containers.container import DynamicClassContainer, FifoContainer, IdentityContainer
 from attfc_train.heads.containers.writes import commit
-from attfc_train.losses.configurations import Card
+from attfc_train.losses.card import Card
 from attfc_train.losses.container_loss import IMPLEMENTATIONS
 from attfc_train.losses.learned_layers import PASSES
 from attfc_train.losses.learning import Descent, Learner

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from attfc_train.losses.configurations import LEAST, MOST_QUERIES, Card, choices, operand_type, shape, shared_bytes
+from attfc_train.losses.card import LEAST, MOST_QUERIES, Card
+from attfc_train.losses.configurations import choices, operand_type, shape, shared_bytes
 from benchmarks.loss_configurations import CARDS, DIMS, KIB, RESULT, STORAGES, settings, summary
 from benchmarks.provenance import RESULTS
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from attfc_train.heads.learned.layer import LearnedLayer
-from attfc_train.losses.configurations import Card
+from attfc_train.losses.card import Card
 from attfc_train.losses.learning import Descent
 from attfc_train.losses.margin import Margin
 from attfc_train.rounding import StorageType

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from attfc_train.losses.configurations import Card, Tiles, shape
+from attfc_train.losses.card import Card
+from attfc_train.losses.configurations import Tiles, shape
 from attfc_train.losses.container_loss import IMPLEMENTATIONS
 from attfc_train.losses.margin import Margin
 from attfc_train.losses.slots import EMPTY, Slots

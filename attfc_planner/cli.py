@@ -88,6 +88,9 @@ def plan(
     ] = None,
     precision: options.AnyPrecision = None,
     compiled: Annotated[bool, typer.Option("--compile", help="Have the encoders compiled: run.compile.")] = False,
+    channels_last: Annotated[
+        bool, typer.Option("--channels-last", help="Lay images and filters channels-last: model.channels_last.")
+    ] = False,
     image_size: options.ImageSize = 112,
     epochs: options.Epochs = 5.0,
     trials: Annotated[
@@ -139,6 +142,7 @@ def plan(
         image_size=image_size,
         precision=cast("Precision | None", precision),
         compile=compiled,
+        channels_last=channels_last,
         epochs=epochs,
         max_accuracy_drop=max_accuracy_drop,
         max_hours=max_hours,

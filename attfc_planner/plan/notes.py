@@ -33,6 +33,7 @@ def notes_of(request: PlanRequest, winner: Candidate, constraints: Sequence[Cons
         *_missed_hours(winner, constraints),
         *_teacher(winner),
         *_compiled(winner),
+        *_channels_last(winner),
     )
 
 
@@ -90,4 +91,12 @@ def _compiled(winner: Candidate) -> Iterator[str]:
         yield (
             "Memory and speed are those of encoders as they are written. Compiled ones take no more memory after the first "
             "step (docs/how-true.md); how much faster they are here, attfc-train profile-step measures."
+        )
+
+
+def _channels_last(winner: Candidate) -> Iterator[str]:
+    if winner.profile.model.channels_last:
+        yield (
+            "Speed is that of images and filters with their channels apart. How much faster channels-last ones are here, "
+            "attfc-train profile-step measures."
         )

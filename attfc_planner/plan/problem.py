@@ -204,7 +204,12 @@ def base_profile(request: PlanRequest, gpu: GpuProfile) -> TrainProfile:
     recipe = load_preset(RECIPES.get(request.backbone, DEFAULT_RECIPE))
     data = {"path": request.data_path, "num_ids": request.num_ids, "num_images": request.num_images}
     embedding_size = request.embedding_size or recipe.model.embedding_size
-    model = {"backbone": request.backbone, "image_size": request.image_size, "embedding_size": embedding_size}
+    model = {
+        "backbone": request.backbone,
+        "image_size": request.image_size,
+        "embedding_size": embedding_size,
+        "channels_last": request.channels_last,
+    }
     run = {
         "epochs": request.epochs,
         "steps": None,

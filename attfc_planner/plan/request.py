@@ -53,6 +53,8 @@ class PlanRequest:
     """None: bf16 where the device has it, else fp16, else fp32."""
     compile: bool = False
     """Whether the encoders' passes are compiled."""
+    channels_last: bool = False
+    """Whether images and filters lie in memory with their channels side by side."""
     epochs: float = 5.0
     max_accuracy_drop: float = 1.0
     max_hours: float | None = None

@@ -23,6 +23,7 @@ from attfc_planner.trace.fake_results import FakeResults
 from attfc_planner.trace.history import Trace
 from attfc_planner.trace.no_gc import no_collection
 from attfc_planner.trace.ranks import silent, traced_ranks
+from attfc_planner.trace.sum_scratch import sum_scratch
 from attfc_planner.trace.torch_internals import (
     DispatchMode,
     Operator,
@@ -132,6 +133,8 @@ class Recorder(DispatchMode):
             else:
                 for tensor in tensors_in(result):
                     self._notice(tensor, traits.name)
+                if self._fake and (scratch := sum_scratch(func, args)):
+                    self.events.append(~self._born(traits.name, scratch, "convolution workspace"))
         if traits.costs and self.tallies:
             self.tallies[-1].add(func, traits.name, args, kwargs, result)
         return result

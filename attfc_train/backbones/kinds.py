@@ -100,10 +100,15 @@ class EncoderSettings(Protocol):
         """What BatchNorm's running variance collects."""
         ...
 
+    @property
+    def channels_last(self) -> bool:
+        """Whether images and filters lie in memory with their channels side by side."""
+        ...
+
 
 def build_encoder(model: EncoderSettings, device: torch.device) -> nn.Module:
     """Return the freshly initialised encoder of a profile's ``model``; see `build_backbone`."""
-    return build_backbone(
+    encoder = build_backbone(
         model.backbone,
         embedding_size=model.embedding_size,
         image_size=model.image_size,
@@ -111,6 +116,11 @@ def build_encoder(model: EncoderSettings, device: torch.device) -> nn.Module:
         device=device,
         batchnorm_variance=model.batchnorm_variance,
     )
+    if model.channels_last:
+        from attfc_train.backbones.channels_last import lay_channels_last
+
+        lay_channels_last(encoder)
+    return encoder
 
 
 def build_backbone(

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from attfc_train.backbones.channels_last import is_channels_last
 from attfc_train.backbones.checkpointing import run_block
 from attfc_train.backbones.full_precision import in_full_precision
 from attfc_train.backbones.squeeze_excite import SqueezeExcite
@@ -110,7 +111,8 @@ class MixedConv(nn.Module):
             whole: Tensor = self.convs[0](x)
             return whole
         # The kernels would copy a part of the channels themselves, out of sight and once more for the backward pass.
-        parts = [part.contiguous() for part in x.split(self.sizes, 1)]
+        layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
+        parts = [part.contiguous(memory_format=layout) for part in x.split(self.sizes, 1)]
         return torch.cat([conv(part) for conv, part in zip(self.convs, parts, strict=True)], 1)
 
 
@@ -151,9 +153,16 @@ class MixUnit(nn.Module):
         out: Tensor = self.layers(x)
         if self.residual:
             out = out.add_(x)
-        if self.shuffle:  # even channels first, then odd ones: channel 2 i + j becomes channel j C / 2 + i
-            out = out.unflatten(1, (out.shape[1] // 2, 2)).transpose(1, 2).flatten(1, 2)
-        return out
+        return _shuffled(out) if self.shuffle else out
+
+
+def _shuffled(x: Tensor) -> Tensor:
+    """Return [B, C, H, W] with its even channels first, then the odd ones; laid out as it was."""
+    # Channel 2 i + j becomes channel j C / 2 + i; the copy is made in the order of memory.
+    place = 3 if is_channels_last(x) else 1
+    x = x.movedim(1, place)
+    shuffled: Tensor = x.unflatten(place, (-1, 2)).transpose(place, place + 1).flatten(place, place + 1)
+    return shuffled.movedim(place, 1)
 
 
 class MixFaceNet(nn.Module):

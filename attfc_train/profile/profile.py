@@ -117,6 +117,15 @@ IMAGE_STEP = 16
 """Of what ``model.image_size`` is a multiple: the backbones halve a map four times."""
 
 
+def _without_defaults(settings: Frozen, document: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Return the document without some fields that have their default.
+
+    So a run that uses none of them has the document, and the checkpoint, that it had before they were there.
+    """
+    defaults = {name for name in names if getattr(settings, name) == type(settings).model_fields[name].default}
+    return {name: value for name, value in document.items() if name not in defaults}
+
+
 class ModelSettings(Frozen):
     """The feature encoder."""
 
@@ -127,6 +136,13 @@ class ModelSettings(Frozen):
     gradient_checkpointing: bool = False
     batchnorm_variance: BatchNormVariance = "unbiased"
     """Of a batch, as BatchNorm's running variance collects it: torch's, or ``biased`` as MXNet and PaddlePaddle do."""
+    channels_last: bool = False
+    """Whether images and filters lie in memory with their channels side by side: another order of the same numbers, which most
+    convolutions are faster with. A document leaves it out where they do not."""
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_off(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_defaults(self, dump(self), "channels_last")
 
 
 if TYPE_CHECKING:
@@ -235,12 +251,7 @@ class RunSettings(Frozen):
 
     @model_serializer(mode="wrap")
     def _without_what_is_off(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        # So a run on one GPU, as written, has the document, and the checkpoint, that it had before there was anything else.
-        document: dict[str, Any] = dump(self)
-        for name in ("gpus", "compile"):
-            if getattr(self, name) == type(self).model_fields[name].default:
-                document.pop(name, None)
-        return document
+        return _without_defaults(self, dump(self), "gpus", "compile")
 
     def with_steps(self, steps: int) -> RunSettings:
         """Return the settings of a run of so many steps."""

@@ -32,6 +32,7 @@ RESUMABLE = (
     "data.cache_bytes",
     "data.max_corrupt_share",
     "model.gradient_checkpointing",
+    "model.channels_last",
     "run.compile",
     "head.dcc_size",
     "head.storage",

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from attfc_train.backbones.channels_last import is_channels_last
 from attfc_train.phase import current_phase, is_over_slots
 from attfc_train.timing.op_cost import OVER_SLOTS, OpCost, OpKind
 from attfc_train.timing.torch_internals import Operator
@@ -93,11 +94,13 @@ def _kind(func: Operator, name: str, phase: str) -> OpKind:
 def is_own_kernel(name: str, args: tuple[Any, ...]) -> bool:
     """Return whether torch has a CUDA kernel of its own for a convolution, which takes no workspace: most depthwise ones.
 
-    ``ConvParams::use_cudnn_depthwise`` in ``aten/src/ATen/native/Convolution.cpp``, for images that are not channels-last.
+    ``ConvParams::use_cudnn_depthwise`` in ``aten/src/ATen/native/Convolution.cpp``: channels-last images are cuDNN's.
     """
     if not _is_depthwise(name, args):
         return False
     images, weight, stride = _convolved(name, args)
+    if is_channels_last(images):
+        return False
     return images.dtype != torch.float16 or not _suits_cudnn(images, weight, stride)
 
 

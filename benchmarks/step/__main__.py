@@ -3,10 +3,11 @@
     python -m benchmarks.step            # tiny, MobileFaceNet and r18 with 60,000 slots of 512 dimensions
     python -m benchmarks.step --quick    # the first of them, a few steps
 
-All ways, ours also with compiled encoders (``run.compile``), make the published method's step in fp32 with the same weights,
-centers and images, and their first losses must agree before anything is timed. Each is a process of its own; they take turns,
-a step each, so that what disturbs the machine disturbs all. Memory is what steps add to the process's peak once its libraries
-are loaded: weights, container, images, activations, and what the compiler takes.
+All ways make the published method's step in fp32 with the same weights, centers and images: the released code's, and ours as
+written, channels-last (``model.channels_last``), with compiled encoders (``run.compile``), and with both. Their first losses
+must agree before anything is timed. Each is a process of its own; they take turns, a step each, so that what disturbs the
+machine disturbs all. Memory is what steps add to the process's peak once its libraries are loaded: weights, container, images,
+activations, and what the compiler takes.
 
 Then the phases of our step are timed beside their FLOPs, their bytes and the machine's ceilings, as
 ``attfc-train profile-step`` does.

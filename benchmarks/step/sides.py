@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import torch
@@ -44,12 +45,14 @@ class Case:
         """The case in words."""
         return f"{self.backbone}, {self.image_size} pixels, batch {self.batch_size}, {self.slots:,} slots"
 
-    def profile(self, *, compiled: bool = False) -> TrainProfile:
+    def profile(self, *, compiled: bool = False, channels_last: bool = False) -> TrainProfile:
         """Return the published recipe at this size, fp32, resolved."""
         preset = load_preset(_PRESET)
         ids = round(self.slots / self.share)
         changed = {
-            "model": preset.model.model_copy(update={"backbone": self.backbone, "image_size": self.image_size}),
+            "model": preset.model.model_copy(
+                update={"backbone": self.backbone, "image_size": self.image_size, "channels_last": channels_last}
+            ),
             "optim": preset.optim.model_copy(update={"batch_size": self.batch_size}),
             "run": preset.run.model_copy(update={"precision": "fp32", "compile": compiled}),
         }
@@ -60,23 +63,22 @@ Step = Callable[[], Tensor]
 """Makes one step on the next batch; returns the loss."""
 
 
-def our_run(case: Case, *, compiled: bool = False) -> tuple[TrainState, list[Batch]]:
-    """Return the state of a training with this project's `train_step`, and batches that take turns."""
-    profile = case.profile(compiled=compiled)
+def our_run(case: Case, **changes: bool) -> tuple[TrainState, list[Batch]]:
+    """Return the state of a training with this project's `train_step`, and batches that take turns.
+
+    Args:
+        changes: see `Case.profile`.
+    """
+    profile = case.profile(**changes)
     state = build(profile, _CPU)
     compile_encoders(state)
     state.head.container.slots.values.copy_(_centers(profile))  # type: ignore[union-attr, operator]  # AttFC's head has one
     return state, _batches(profile)
 
 
-def ours(case: Case) -> Step:
+def ours(case: Case, **changes: bool) -> Step:
     """Return this project's `train_step`."""
-    return _steps(*our_run(case))
-
-
-def compiled(case: Case) -> Step:
-    """Return it with compiled encoders."""
-    return _steps(*our_run(case, compiled=True))
+    return _steps(*our_run(case, **changes))
 
 
 def _steps(state: TrainState, batches: list[Batch]) -> Step:
@@ -106,7 +108,13 @@ def released(case: Case) -> Step:
 
 
 RELEASED: Final = "released"
-SIDES: Final[dict[str, Callable[[Case], Step]]] = {RELEASED: released, "ours": ours, "compiled": compiled}
+SIDES: Final[dict[str, Callable[[Case], Step]]] = {
+    RELEASED: released,
+    "ours": ours,
+    "channels last": partial(ours, channels_last=True),
+    "compiled": partial(ours, compiled=True),
+    "both": partial(ours, compiled=True, channels_last=True),
+}
 
 
 def _centers(profile: TrainProfile) -> Tensor:

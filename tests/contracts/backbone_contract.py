@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
+from attfc_train.backbones.channels_last import lay_channels_last
 from attfc_train.backbones.kinds import build_backbone
 
 CPU = torch.device("cpu")
@@ -125,6 +126,26 @@ class BackboneContract:
             torch.testing.assert_close(buffers[f"{name}.running_var"], expected, msg=name)
             torch.testing.assert_close(buffers[f"{name}.running_mean"], 0.1 * given.mean(dims), msg=name)
             assert buffers[f"{name}.num_batches_tracked"] == 1
+
+    @pytest.mark.parametrize("checkpointing", [False, True])
+    def test_channels_last_changes_nothing_but_the_order_in_memory(self, checkpointing: bool) -> None:
+        """Catches a layer that turns images back: from there on nothing would be gained."""
+        apart, last = self.build(), self.build(gradient_checkpointing=checkpointing)
+        lay_channels_last(last)
+        turned: dict[str, bool] = {}
+        for name, module in last.named_modules():
+            if isinstance(module, nn.Conv2d):
+                module.register_forward_pre_hook(
+                    lambda _, given, name=name: turned.__setitem__(name, given[0].stride(1) == 1 or given[0].shape[1] == 1)
+                )
+        outputs = [encoder(self.images()) for encoder in (apart, last)]
+        torch.testing.assert_close(*outputs, rtol=1e-3, atol=1e-4)
+        assert [name for name, is_turned in turned.items() if not is_turned] == []
+        for output in outputs:
+            output.square().mean().backward()
+        for (name, expected), actual in zip(apart.named_parameters(), last.parameters(), strict=True):
+            if expected.requires_grad:
+                torch.testing.assert_close(actual.grad, expected.grad, rtol=1e-2, atol=1e-4, msg=name)
 
     def test_inference_changes_nothing(self) -> None:
         encoder = self.build(gradient_checkpointing=True).eval()

@@ -41,6 +41,25 @@ def test_peaks_are_predicted(bench: Bench, case: AllocatorCase, allocator: str, 
     assert predicted["reserved"] == pytest.approx(real.reserved_bytes, rel=largest)
 
 
+@pytest.mark.parametrize(
+    "case",
+    [
+        AllocatorCase("mbf", 64, "attfc 30 %", "bf16", True, 1),
+        pytest.param(AllocatorCase("r18", 64, "attfc 30 %", "fp16", False, 1), marks=pytest.mark.slow),
+    ],
+    ids=lambda case: case.name,
+)
+def test_channels_last_encoders_take_no_more_than_predicted(bench: Bench, case: AllocatorCase) -> None:
+    """Their scratch for sums is predicted for the largest card and batch: 105 MiB more than there was, at most."""
+    profile = case.profile()
+    last = profile.model_copy(update={"model": profile.model.model_copy(update={"channels_last": True})})
+    real = bench.run(last, CARD, PLANNED_ALLOCATOR)
+    assert real.outcome == "ran", real.reason
+    predicted = bench.predict(last, CARD, PLANNED_ALLOCATOR)
+    assert real.allocated_bytes <= predicted["allocated"] < real.allocated_bytes + 120 * MIB
+    assert real.reserved_bytes <= predicted["reserved"] < real.reserved_bytes + 160 * MIB
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", [CASES[0], CASES[2]], ids=lambda case: case.name)
 def test_compiled_encoders_take_no_more_than_written_ones(bench: Bench, case: AllocatorCase) -> None:

@@ -62,3 +62,10 @@ def test_a_plan_with_compiled_encoders_says_what_its_figures_are_of() -> None:
     assert note.startswith("Memory and speed are those of encoders as they are written.")
     assert search_of(written).notes == ()
     assert compiled.profile.prediction == written.profile.prediction
+
+
+def test_a_plan_with_channels_last_plans_its_memory_and_says_what_its_speed_is_of() -> None:
+    apart, last = (planned(head="full_fc", num_trials=1, channels_last=on) for on in (False, True))
+    assert (apart.profile.model.channels_last, last.profile.model.channels_last) == (False, True)
+    (note,) = search_of(last).notes
+    assert note.startswith("Speed is that of images and filters with their channels apart.")

@@ -168,8 +168,10 @@ def _scaling_table(question: Question, result: Verdict, scale: Scale) -> Rendera
 def _trainings_table(question: Question, result: Verdict) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("setting", overflow="fold")
-    for title in ("accuracy %", "at", "against the best"):
+    for title in ("accuracy %", "at"):
         table.add_column(title, justify="right", no_wrap=True)
+    # Wraps: with 'not tested: too few pairs' in one line, 80 columns leave none for the setting.
+    table.add_column("against the best", justify="right", min_width=18)
     names = _told_apart_by(question, result)
     for comparison in result.comparisons:
         style = "bold" if comparison.trained.setting == result.chosen.setting else None

@@ -106,6 +106,9 @@ def show_start(console: Console, question: Question, study: str, storage: str, n
         console.print(f"Teacher of every training: {teacher.describe()}, from {teacher.path}", highlight=False, soft_wrap=True)
     console.print(f"Study '{study}' in {storage}{so_far}; optuna-dashboard opens it.", highlight=False, soft_wrap=True)
     console.print(f"The plan's choice: {words(question.plan.chosen.setting)}", highlight=False, soft_wrap=True)
+    for kind, missing in question.heads_not_tried.items():
+        line = f"Not tried: head {kind}, of which no setting is predicted to be within the limits: {missing}"
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def show_verdict(

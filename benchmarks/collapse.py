@@ -30,6 +30,7 @@ from attfc_train.data.sampling.hashing import hashed, uniform
 from attfc_train.files import write_text_atomically
 from attfc_train.profile.file import load_preset, with_overrides
 from attfc_train.profile.profile import TrainProfile
+from attfc_train.run.collapse import EVERY
 from attfc_train.run.log import read_log
 from attfc_train.run.run import RunOptions, start
 from benchmarks.heads.data_sets import CACHE, FIRST_STRANGER
@@ -166,7 +167,7 @@ def profile_of(case: Case, train: str, test: str) -> TrainProfile:
         "optim.warmup_steps": 0,
         "head.margin.ramp_steps": 0,
         "run.steps": STEPS,
-        "run.log_every": LOOKED_AT,
+        "run.log_every": EVERY,
         "run.eval_every": STEPS,
         "run.save_every": STEPS,
         "run.val": f'["{test}"]',
@@ -189,10 +190,12 @@ def run_once(case: Case, train: str, test: str, output: Path) -> None:
 
 def seen(log: Sequence[Mapping[str, Any]]) -> Line:
     """Return the figures of a run's record."""
-    step = next(line for line in log if line["event"] == "step" and line["step"] == LOOKED_AT)
+    steps = [line for line in log if line["event"] == "step"]
+    step = next(line for line in steps if line["step"] == LOOKED_AT)
     return {
         "stranger_cosine": step["stranger_cosine"],
         "gain": step["chance_loss"] - step["loss"],
+        "looks": [[line[name] for name in ("stranger_cosine", "chance_loss", "loss")] for line in steps],
         "accuracy": [line["accuracy"] for line in log if line["event"] == "evaluate"][-1],
         "recognised": [line["step"] for line in log if line["event"] == "collapse"],
     }

@@ -22,9 +22,8 @@ from attfc_train.profile.profile import TrainProfile
 
 Features = dict[str, float]
 
-USUAL_EPOCHS: Final = 5.0
 USUAL_IMAGES_PER_ID: Final = 20.0
-"""Taken where nothing is known of a run's length and images."""
+"""Taken where nothing is known of a run's steps and images."""
 FEW_VIEWS: Final = 5.0
 """Times that an identity is seen in a run below which a learned row is far from learned, while a generated center is there at
 once. Of 25,000 characters a container was ahead of a full FC layer up to 40 views, and level from 70 on; of computed faces, at
@@ -112,12 +111,11 @@ def _decades(share: float) -> tuple[float, float]:
 
 
 def _views(profile: TrainProfile) -> float:
-    """Return how often an identity is seen in the run, on average: epochs x images an identity."""
+    """Return how often an identity is seen in the run, on average: steps x batch / identities, or epochs x images of each."""
+    if profile.run.steps is not None:
+        return profile.run.steps * profile.optim.batch_size / profile.num_ids
     images = profile.data.num_images
-    images_per_id = images / profile.num_ids if images else USUAL_IMAGES_PER_ID
-    if profile.run.steps is None:
-        return profile.run.epochs * images_per_id
-    return profile.run.steps * profile.optim.batch_size / profile.num_ids if images else USUAL_EPOCHS * images_per_id
+    return profile.run.epochs * (images / profile.num_ids if images else USUAL_IMAGES_PER_ID)
 
 
 PRIORS: Final[dict[str, Callable[[TrainProfile, Any], Features]]] = {

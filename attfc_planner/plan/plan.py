@@ -128,7 +128,7 @@ def _plan_of(
         "rule": f"{summary.rule} {stand_in_rule(request.prefer)}" if compared and request.is_free else summary.rule,
         "why_head": why_head(heads, winner, request.prefer) if heads else "",
         "comparison": tuple(figures(row, kept) for row in compared),
-        "verdict": verdict(compared, problem.limits.budget_bytes, request.prefer, request.is_free),
+        "verdict": verdict(compared, problem.limits, request.prefer, request.is_free),
         "notes": notes_of(request, winner, summary.constraints),
     }
     summary = _with_trainings(summary.model_copy(update=words), request.tuned)

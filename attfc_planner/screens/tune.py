@@ -106,6 +106,9 @@ def show_start(console: Console, question: Question, study: str, storage: str, n
         console.print(f"Teacher of every training: {teacher.describe()}, from {teacher.path}", highlight=False, soft_wrap=True)
     console.print(f"Study '{study}' in {storage}{so_far}; optuna-dashboard opens it.", highlight=False, soft_wrap=True)
     console.print(f"The plan's choice: {words(question.plan.chosen.setting)}", highlight=False, soft_wrap=True)
+    for kind, missing in question.heads_not_tried.items():
+        line = f"Not tried: head {kind}, of which no setting is predicted to be within the limits: {missing}"
+        console.print(line, highlight=False, soft_wrap=True)
 
 
 def show_verdict(
@@ -168,8 +171,10 @@ def _scaling_table(question: Question, result: Verdict, scale: Scale) -> Rendera
 def _trainings_table(question: Question, result: Verdict) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("setting", overflow="fold")
-    for title in ("accuracy %", "at", "against the best"):
+    for title in ("accuracy %", "at"):
         table.add_column(title, justify="right", no_wrap=True)
+    # Wraps: with 'not tested: too few pairs' in one line, 80 columns leave none for the setting.
+    table.add_column("against the best", justify="right", min_width=18)
     names = _told_apart_by(question, result)
     for comparison in result.comparisons:
         style = "bold" if comparison.trained.setting == result.chosen.setting else None

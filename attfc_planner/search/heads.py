@@ -65,4 +65,5 @@ def _costs(other: Candidate, winner: Candidate) -> str:
     time = winner.images_per_second / other.images_per_second - 1
     points = other.accuracy_points - winner.accuracy_points
     gib = (other.memory_bytes - winner.memory_bytes) / GIB
-    return f"{time:+.0%} time, {points:+.2f} points, {gib:+.1f} GiB"
+    # z: what rounds to nothing has no minus.
+    return f"{time:+z.0%} time, {points:+z.2f} points, {gib:+z.1f} GiB"

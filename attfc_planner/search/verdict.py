@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from attfc_planner.search.candidates import Candidate
 from attfc_planner.search.choose import EQUAL_SPEED, TOLERANCE, Preference
 from attfc_planner.search.comparison import AS_FAST, PLAIN_KINDS, Compared
+from attfc_planner.search.constraints import Limits, accuracy_shortfall, missing_hours
 from attfc_planner.search.words import points_words, rate_words, time_words
 from attfc_train.heads.kinds import BASELINE
 from attfc_train.units import Bytes, format_bytes
@@ -17,7 +18,7 @@ _NO_POINTS = 0.005
 """Points that are written as none."""
 
 
-def verdict(rows: Sequence[Compared], budget_bytes: Bytes, prefer: Preference, is_free: bool) -> str:
+def verdict(rows: Sequence[Compared], limits: Limits, prefer: Preference, is_free: bool) -> str:
     """Return the verdict on a choice.
 
     Args:
@@ -26,8 +27,8 @@ def verdict(rows: Sequence[Compared], budget_bytes: Bytes, prefer: Preference, i
     """
     if len(rows) < 2:
         return ""
-    choice = rows[0]
-    answer = _answer(rows, prefer)
+    choice, budget_bytes = rows[0], limits.budget_bytes
+    answer = _answer(rows, limits, prefer)
     sentences = [_fitting(choice.candidate, budget_bytes)] if choice.kind in PLAIN_KINDS else []
     if choice.kind != BASELINE:
         sentences.append(_full_layer(choice.candidate, [row for row in rows if row.kind == BASELINE], budget_bytes))
@@ -40,21 +41,34 @@ def verdict(rows: Sequence[Compared], budget_bytes: Bytes, prefer: Preference, i
     return " ".join([f"{answer}.", *(sentence[:1].upper() + sentence[1:] for sentence in sentences)])
 
 
-def _answer(rows: Sequence[Compared], prefer: Preference) -> str:
+def _answer(rows: Sequence[Compared], limits: Limits, prefer: Preference) -> str:
     """Return whether the choice is needed, where a full FC layer and Partial FC stand beside it."""
     choice = rows[0].candidate
     if rows[0].kind in PLAIN_KINDS:
         return f"AttFC {_NOT_NEEDED}"
     name = _name(choice)
-    layers = [row.candidate for row in rows if row.kind in PLAIN_KINDS and row.fits]
-    if not layers:
+    fitting = [row.candidate for row in rows if row.kind in PLAIN_KINDS and row.fits]
+    if not fitting:
         return f"{name} is needed here"
+    # A layer that breaks another limit is no substitute, however little it is slower or less accurate.
+    layers = [each for each in fitting if not _broken([each], limits)]
+    if not layers:
+        return f"{name} is not needed to fit, but to keep {' and '.join(_broken(fitting, limits))}"
     fast = [each for each in layers if each.images_per_second >= (1 - AS_FAST[prefer]) * choice.images_per_second]
     accurate = [each for each in layers if each.accuracy_points >= choice.credited_points - TOLERANCE[prefer]]
     if any(each in accurate for each in fast):
         return f"{name} {_NOT_NEEDED}"
     gains = [*([] if fast else ["time"]), *([] if accurate else ["accuracy"])] or ["time or accuracy"]
     return f"{name} is not needed to fit, but saves {' and '.join(gains)}"
+
+
+def _broken(layers: Sequence[Candidate], limits: Limits) -> list[str]:
+    """Return the options of the limits, but for memory, that some of the layers break."""
+    broken = {
+        "--max-hours": any(missing_hours(each, limits) > 0 for each in layers),
+        "--max-accuracy-drop": any(accuracy_shortfall(each, limits) > 0 for each in layers),
+    }
+    return [option for option, is_broken in broken.items() if is_broken]
 
 
 def _full_layer(choice: Candidate, full: Sequence[Compared], budget_bytes: Bytes) -> str:

@@ -95,6 +95,11 @@ class Question:
         rest = [each.chosen for each in self.plan.heads if each.chosen and each.chosen.setting != self.plan.chosen.setting]
         return [candidate.setting for candidate in in_order(rest, self.request.prefer)]
 
+    @property
+    def heads_not_tried(self) -> dict[str, str]:
+        """Return the kinds of heads of which no setting respects the limits by prediction, and what each is short of."""
+        return {each.kind: each.missing for each in self.plan.heads if each.chosen is None}
+
     def steps_key(self, setting: Setting) -> Setting:
         """Return what is equal for settings whose train steps take the same time and memory."""
         return alike_in_cost(self.base, setting)

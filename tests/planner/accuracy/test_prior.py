@@ -226,6 +226,7 @@ def test_the_more_views_the_less_a_container_gains_by_being_generated() -> None:
     assert views(None) == pytest.approx(views(20_000, epochs=5), rel=0.01), "five epochs of 20 images are taken"
     steps = round(4 * 20_000 / OptimSettings().batch_size)
     assert views(20_000, steps=steps) == pytest.approx(views(20_000, epochs=4), rel=0.01)
+    assert views(None, steps=steps) == views(20_000, steps=steps), "steps and batch say it without images"
 
 
 @pytest.mark.parametrize(("name", "distance"), [("r100", 0), ("r50", 2.66), ("r18", 17.56)])

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from attfc_planner.accuracy.prior import midpoint
 from attfc_planner.plan.plan import Plan
 from attfc_planner.search.choose import TOLERANCE
 from attfc_planner.search.comparison import AS_FAST, PLAIN_KINDS
@@ -118,6 +119,17 @@ def test_any_choice_of_the_plan_respects_the_limits_and_a_layer_that_does_not_ta
     limit = (free.chosen.hours + min(attfc.hours, free.chosen.hours)) / 2 - 1e-6
     made = planned(head="auto", num_trials=1, max_hours=limit, **FEW)
     assert made.chosen.hours <= limit
+
+
+def test_a_layer_that_breaks_a_limit_is_no_reason_against_the_choice() -> None:
+    """Catches 'not needed here' where a full layer would take too long, and Partial FC would lose more than is allowed."""
+    some = {"head": "attfc", "num_ids": 600_000, "num_images": 24_000_000, "num_trials": 1}
+    free = planned(**some)
+    full = midpoint(rows(free, BASELINE)[0].images_per_second)
+    limit = free.chosen.hours * (1 + free.chosen.images_per_second / full) / 2
+    made = planned(**some, max_hours=limit, max_accuracy_drop=0.0)
+    start = "AttFC is not needed to fit, but to keep --max-hours and --max-accuracy-drop. A full FC layer fits"
+    assert search_of(made).verdict.startswith(start)
 
 
 @pytest.mark.parametrize("prefer", list(TOLERANCE))

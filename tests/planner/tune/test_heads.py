@@ -17,7 +17,7 @@ from attfc_planner.commands.tune import Studies, _check_question
 from attfc_planner.knobs.space import SearchSpace, space_for
 from attfc_planner.plan import problem
 from attfc_planner.plan.request import PlanRequest
-from attfc_planner.screens.tune import Importances, show_verdict
+from attfc_planner.screens.tune import Importances, show_start, show_verdict
 from attfc_planner.search.tuned import tried_kinds, tuned_accuracy
 from attfc_planner.tune.question import Question, ask
 from attfc_planner.tune.stages.steps import first_settings
@@ -78,6 +78,21 @@ def test_every_kind_is_among_the_first_steps_and_the_contenders(tuning: Tuning) 
     assert kinds(ran) == set(HEADS)
     assert kinds(tuning.contenders) == set(HEADS)
     assert tuning.contenders[0].head is not None
+
+
+def test_a_kind_that_the_prior_puts_beyond_the_limits_is_said(asked: Question) -> None:
+    """Catches a tuning of any head that leaves one out without a word."""
+
+    def start_of(tuned: Question) -> str:
+        console = Console(file=io.StringIO(), width=80, color_system=None)
+        show_start(console, tuned, "name", "storage", 0)
+        return console.file.getvalue()  # type: ignore[attr-defined,no-any-return]
+
+    assert "Not tried" not in start_of(asked)
+    strict = question(max_accuracy_drop=1.0, epochs=400.0)
+    assert strict.heads_not_tried.keys() == {"dcq"}
+    line = "Not tried: head dcq, of which no setting is predicted to be within the limits: -2."
+    assert line in start_of(strict)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in HEADS if kind != "full_fc"])

@@ -98,7 +98,23 @@ def test_a_recovery_ends_it_and_another_collapse_is_said_again() -> None:
     watch = watched(head)
     course = [0.9] * 8 + [0.0] * 5 + [0.9] * 5
     found = [after(watch, head, EVERY * k, cosine, CHANCE) for k, cosine in enumerate(course, 1)]
-    assert [k for k, collapsed in enumerate(found, 1) if collapsed] == [5, 16]
+    assert [k for k, collapsed in enumerate(found, 1) if collapsed] == [5, 17]
+
+
+@pytest.mark.parametrize(("cosine", "gain"), [(LEAST_COSINE - 0.01, 0.0), (0.9, LARGEST_GAIN + 0.01)])
+def test_a_run_that_is_leaving_that_state_is_not_accused(cosine: float, gain: float) -> None:
+    """Catches a rule that asks most looks but not the last, and one good look that makes two collapses of one."""
+
+    def found(*figures: tuple[float, float]) -> list[int]:
+        head = ToldHead()
+        watch = watched(head)
+        return [k for k, figure in enumerate(figures, 1) if after(watch, head, EVERY * k, *figure)]
+
+    bad, good = (0.9, CHANCE), (cosine, CHANCE - gain)
+    assert found(bad, bad, bad, bad, good) == []
+    assert found(bad, bad, bad, bad, good, bad) == [6]
+    assert found(good, good, bad, bad, bad, good) == []
+    assert found(bad, bad, bad, bad, bad, good, bad) == [5]
 
 
 def test_people_are_compared_with_others_only() -> None:

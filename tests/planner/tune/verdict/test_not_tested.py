@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from attfc_planner.screens.tune import Importances, show_verdict
+from attfc_planner.tune.question import varied
 from attfc_planner.tune.stages.scaling import NUM_CHECKS
 from attfc_planner.tune.verdict.result import Verdict, verdict
 from attfc_planner.tune.verdict.ties import Accuracy, mean_accuracy
@@ -36,9 +37,9 @@ def stopped(at: Mapping[int, float]) -> Run:
     return Run({check: mean_accuracy([(value, PAIRS)]) for check, value in at.items()}, finished=False)
 
 
-def shown(tuning: Tuning, result: Verdict, profile: TrainProfile) -> str:
+def shown(tuning: Tuning, result: Verdict, profile: TrainProfile, width: int = 200) -> str:
     """Return the screen that the tuning ends with, in one line."""
-    console = Console(file=io.StringIO(), width=200)
+    console = Console(file=io.StringIO(), width=width)
     nothing = Importances("too few", "too few", "too few")
     show_verdict(console, tuning.asked, result, profile, tuning.steps.study.records(), None, nothing)
     assert isinstance(console.file, io.StringIO)
@@ -65,6 +66,19 @@ def trained(tuning: Tuning, number: int, *runs: Run) -> Trained:
 def front_points(profile: TrainProfile) -> list[float]:
     assert profile.search is not None
     return [member.accuracy for member in profile.search.front]
+
+
+def test_a_narrow_screen_names_every_setting_that_was_trained(tuning: Tuning) -> None:
+    """Catches a column of settings that a long verdict beside it leaves no room."""
+    few = [trained(tuning, number, whole(value, pairs=300)) for number, value in enumerate((0.80, 0.81))]
+    result, profile, _ = ended(tuning, few, full_fc(whole(0.82, pairs=300)))
+    narrow = shown(tuning, result, profile, width=80)
+    table = narrow.partition("Short trainings: accuracy")[2].partition("Which knobs")[0]
+    assert "too few" in table, "what takes the room"
+    assert "setting" in table
+    assert "full FC layer" in table
+    names = varied([tuning.contenders[0], tuning.contenders[1]])
+    assert all(name in table for name in names)
 
 
 def test_without_trainings_accuracy_is_not_tested(tuning: Tuning) -> None:

@@ -30,7 +30,7 @@ from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.memory.model import MemoryModel
 from attfc_planner.plan.request import choose_precision
 from attfc_planner.speed.efficiency import calibrated_efficiencies, efficiencies
-from attfc_planner.speed.model import on_device, step_seconds
+from attfc_planner.speed.model import input_copy, on_device, step_seconds
 from attfc_train.files import write_text_atomically
 from attfc_train.profile.profile import TrainProfile
 from benchmarks.provenance import RESULTS, provenance, quantiles
@@ -116,11 +116,12 @@ def predicted(profile: TrainProfile, model: MemoryModel, gpu: GpuProfile) -> dic
     table = calibrated_efficiencies(known.speed, known.speed_error) if known else efficiencies(gpu, profile.run.precision)
     costs = on_device(model.history(profile).costs[-1], profile, gpu, table)
     step, _ = step_seconds(costs, gpu, profile.run.precision, table)
+    copy = input_copy(profile, gpu)
     return {
         "bytes": without_data(memory),
         "headroom_bytes": next(term.bytes for term in memory.terms if term.name == "headroom"),
-        "step_seconds": step.middle,
-        "step_seconds_interval": [step.fast, step.slow],
+        "step_seconds": step.middle + copy.middle,
+        "step_seconds_interval": [step.fast + copy.fast, step.slow + copy.slow],
     }
 
 

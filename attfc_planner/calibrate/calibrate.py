@@ -22,7 +22,7 @@ from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.memory.model import MemoryModel
 from attfc_planner.plan.request import choose_precision
 from attfc_planner.speed.efficiency import calibrated_efficiencies
-from attfc_planner.speed.model import efficiencies_of, on_device, step_seconds
+from attfc_planner.speed.model import efficiencies_of, input_copy, on_device, step_seconds
 from attfc_train.document import Precision
 from attfc_train.errors import DeviceMemoryError, UsageError
 from attfc_train.profile.prediction import MemoryPrediction
@@ -142,7 +142,12 @@ def _fitted(runs: Sequence[Run], model: MemoryModel, precision: Precision) -> tu
     """Return the fitted figures, with the margin from what they predict for the runs themselves."""
     device = model.gpu
     stated = efficiencies_of(device.without_calibration(), precision)
-    timed = [TimedRun(on_device(run.costs, run.profile, device, stated), run.measured_seconds) for run in runs]
+    timed = [
+        TimedRun(
+            on_device(run.costs, run.profile, device, stated), run.measured_seconds, input_copy(run.profile, device).middle
+        )
+        for run in runs
+    ]
     fit = fit_speed(timed, device, precision)
     memory = (fit_cuda if device.kind == "cuda" else fit_cpu)([run.memory for run in runs])
     draft = Calibration(
@@ -170,7 +175,9 @@ def _predicted(runs: Sequence[Run], model: MemoryModel, precision: Precision) ->
     assert model.gpu.calibration is not None
     table = calibrated_efficiencies(model.gpu.calibration.speed)
     made = [on_device(run.costs, run.profile, model.gpu, table) for run in runs]
-    times = [step_seconds(costs, model.gpu, precision, table)[0].middle for costs in made]
+    copies = [input_copy(run.profile, model.gpu).middle for run in runs]
+    steps = [step_seconds(costs, model.gpu, precision, table)[0].middle for costs in made]
+    times = [step + copy for step, copy in zip(steps, copies, strict=True)]
     sizes = [without_data(model.exact(run.profile)) for run in runs]
     return tuple(
         replace(run, predicted_bytes=size, predicted_seconds=time) for run, size, time in zip(runs, sizes, times, strict=True)

@@ -35,6 +35,8 @@ class TimedRun:
 
     costs: tuple[OpCost, ...]
     seconds: float
+    copy_seconds: float = 0.0
+    """Of them those in which the batch is copied to the device, as predicted."""
 
 
 @dataclass(frozen=True)
@@ -111,7 +113,8 @@ class _Problem:
     def log_seconds(self, runs: Sequence[TimedRun], shifts: Floats) -> Floats:
         """Return the logarithms of the predicted times, [runs]."""
         table = calibrated_efficiencies(self.values(shifts))
-        return np.log([step_seconds(run.costs, self._gpu, self._precision, table)[0].middle for run in runs])
+        steps = [step_seconds(run.costs, self._gpu, self._precision, table)[0].middle for run in runs]
+        return np.log([step + run.copy_seconds for step, run in zip(steps, runs, strict=True)])
 
     def solved(self, runs: Sequence[TimedRun]) -> Floats:
         """Return the best unknowns [7] that Gauss-Newton steps came by."""

@@ -1,8 +1,8 @@
 """Images per second of one train step on a device, from its operators' FLOPs and bytes over the device's ceilings.
 
-Each operator takes the longer of its arithmetic and its memory traffic; the operators of a step run one after another. Copying
-the batch to the device and decoding the next images (`attfc_planner.speed.loading`) run beside the step, so the slowest of the
-three decides. Every ceiling is multiplied by an efficiency (`attfc_planner.speed.efficiency`): a stated range, or what a
+Each operator takes the longer of its arithmetic and its memory traffic; the operators of a step run one after another, and
+before them the copy of the batch to the device. Decoding the next images (`attfc_planner.speed.loading`) runs beside the step,
+so the slower of the two decides. Every ceiling is multiplied by an efficiency (`attfc_planner.speed.efficiency`): a stated range, or what a
 calibration on the device found with the error that it had, so the result is an interval.
 """
 
@@ -95,8 +95,8 @@ def predict_speed(
     costs = on_device(costs, profile, gpu, table)
     priced = _priced(costs, gpu, profile.run.precision, table)
     step, terms = _step(priced, gpu, table)
-    transfer = _transfer(profile, gpu)
-    phases = _phase_terms(priced, gpu, table, transfer)
+    copy = input_copy(profile, gpu)
+    phases = _phase_terms(priced, gpu, table, copy)
     machines = 1
     if profile.run.gpus > 1:
         links = gpu.links_among(profile.run.gpus)
@@ -105,14 +105,14 @@ def predict_speed(
         machines = links.nodes
     # images/s = B / max(step, copy, decoding), at the slow ends and at the fast ends; on a CPU the sum takes max's place.
     batch_size = profile.optim.batch_size / machines  # each machine decodes for its own GPUs
-    unfed = Range(batch_size / max(step.slow, transfer.slow), batch_size / max(step.fast, transfer.fast))
+    unfed = Range(batch_size / (step.slow + copy.slow), batch_size / (step.fast + copy.fast))
     loading = loading_speed(profile, gpu, decoding, unfed)
     low, high = (machines * loading.trained(*ends) for ends in _ends(unfed, loading.fed))
     source = _source(gpu, calibration, table) + (
         f"; at most what {decoding_words(loading.cores or 0)}" if loading.is_limit else ""
     )
     rate = Interval(low=_rounded(low), high=_rounded(high), source=source)
-    limit = loading.words if loading.is_limit else _limit(step, transfer, terms)
+    limit = loading.words if loading.is_limit else _limit(step, copy, terms)
     return SpeedPrediction(rate, limit, loading, phases)
 
 
@@ -222,7 +222,7 @@ def _terms(names: Sequence[str], priced: _Priced) -> tuple[SpeedTerm, ...]:
     return tuple(SpeedTerm(*part, slow[i], fast[i]) for part, i in place.items())
 
 
-def _phase_terms(priced: _Priced, gpu: GpuProfile, table: Efficiencies, transfer: SpeedTerm) -> tuple[SpeedTerm, ...]:
+def _phase_terms(priced: _Priced, gpu: GpuProfile, table: Efficiencies, copy: SpeedTerm) -> tuple[SpeedTerm, ...]:
     """Return the seconds of each phase; all together they are the step's, and the copy's of the batch."""
     names = list(dict.fromkeys(priced.phases))
     place = {name: number for number, name in enumerate(names)}
@@ -235,7 +235,7 @@ def _phase_terms(priced: _Priced, gpu: GpuProfile, table: Efficiencies, transfer
         # As the whole step: on a CPU both add up; on a GPU the longer of the two decides, for all phases alike.
         whole = device + host if gpu.kind == "cpu" else max(device, host, key=lambda each: float(each.sum()))
         ends.append(whole.tolist())
-    copied = {"input": transfer}
+    copied = {"input": copy}
     none = SpeedTerm("", "", 0.0, 0.0)
     return tuple(
         SpeedTerm(name, "", slow + copied.get(name, none).slow, fast + copied.get(name, none).fast)
@@ -308,7 +308,7 @@ def _ends(unfed: Range, fed: Range | None) -> tuple[tuple[float, float], tuple[f
     return (unfed.low, decoded.low), (unfed.high, decoded.high)
 
 
-def _transfer(profile: TrainProfile, gpu: GpuProfile) -> SpeedTerm:
+def input_copy(profile: TrainProfile, gpu: GpuProfile) -> SpeedTerm:
     """Return the time to copy the uint8 images to the device, at 50 to 90 % of the bus's rate; a CPU needs no copy."""
     num_bytes = input_bytes(profile) if gpu.kind == "cuda" else 0
     rate = gpu.ceiling("pcie_bytes_per_second")
@@ -320,8 +320,8 @@ def input_bytes(profile: TrainProfile) -> Bytes:
     return profile.gpu_batch_size * (1 + profile.num_references) * 3 * profile.model.image_size**2
 
 
-def _limit(step: SpeedTerm, transfer: SpeedTerm, terms: tuple[SpeedTerm, ...]) -> str:
-    slowest = max(step, transfer, key=lambda term: term.middle)
+def _limit(step: SpeedTerm, copy: SpeedTerm, terms: tuple[SpeedTerm, ...]) -> str:
+    slowest = max(step, copy, key=lambda term: term.middle)
     if slowest is step and step.name == "step":
         slowest = max(terms, key=lambda term: term.middle)
     return f"{slowest.name} ({slowest.bound})"

@@ -125,6 +125,15 @@ def test_references_cost_copying() -> None:
     assert input_bytes(profile(references=2)) == 3 * input_bytes(profile())
 
 
+def test_a_batch_is_copied_before_its_step() -> None:
+    """Catches a copy that is hidden: it is made on the stream that the step is on."""
+    near, far = make_gpu(num_cores=10_000), make_gpu(num_cores=10_000, pcie_bytes_per_second=1e9)
+    fast, slow = (predict_speed(profile(), gpu, [CONV]).images_per_second for gpu in (near, far))
+    seconds = 128 * 3 * 112**2 * (1 / 1e9 - 1 / 25e9)
+    assert 128 / slow.low - 128 / fast.low == pytest.approx(seconds / 0.5, rel=0.02)
+    assert 128 / slow.high - 128 / fast.high == pytest.approx(seconds / 0.9, rel=0.02)
+
+
 def test_many_small_operators_are_bound_by_launching_them() -> None:
     speed = predict_speed(
         profile(batch_size=2), make_gpu(num_cores=64), [OpCost("add", "elementwise", "backward", 0, 10**6, 10**5)]

@@ -2,8 +2,8 @@
 
 Each operator takes the longer of its arithmetic and its memory traffic; the operators of a step run one after another, and
 before them the copy of the batch to the device. Decoding the next images (`attfc_planner.speed.loading`) runs beside the step,
-so the slower of the two decides. Every ceiling is multiplied by an efficiency (`attfc_planner.speed.efficiency`): a stated range, or what a
-calibration on the device found with the error that it had, so the result is an interval.
+so the slower of the two decides. Every ceiling is multiplied by an efficiency (`attfc_planner.speed.efficiency`): a stated
+range, or what a calibration on the device found with the error that it had, so the result is an interval.
 """
 
 from __future__ import annotations

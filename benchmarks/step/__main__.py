@@ -34,6 +34,7 @@ from attfc_train.timing.steps import timed_steps, traced_steps
 from benchmarks.provenance import provenance, quantiles, save
 from benchmarks.step.served import ended, served
 from benchmarks.step.sides import RELEASED, SIDES, Case, our_run
+from benchmarks.step.table import table
 
 CASES: Final = (Case("tiny", 64, 128, 60_000), Case("mbf", 112, 16, 60_000), Case("r18", 112, 16, 60_000))
 LARGEST_DIFFERENCE: Final = 1e-3
@@ -59,6 +60,7 @@ def main() -> None:
         show_report(report, Screen())
         rows.append({**row, "phases": report.model_dump(mode="json")})
     if not options.quick:
+        print(table(rows))
         document = {"rows": rows, "provenance": {**provenance(), "threads": options.threads}}
         print(save("step_cpu.json", json.dumps(document, indent=2) + "\n"))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from attfc_train.timing import ceilings
-from benchmarks.step.__main__ import profiled
+from benchmarks.heads.page import ROOT
+from benchmarks.provenance import RESULTS
+from benchmarks.step.__main__ import CASES, profiled
 from benchmarks.step.released import ReleasedStep
-from benchmarks.step.sides import Case, ours, released
+from benchmarks.step.sides import RELEASED, SIDES, Case, ours, released
+from benchmarks.step.table import table
 
 
 class Features(nn.Module):
@@ -59,3 +63,10 @@ def test_the_phases_of_our_step_are_shown(monkeypatch: pytest.MonkeyPatch) -> No
     assert flops["references"] == 2 * flops["forward"] > 0
     assert report.phases
     assert sum(row.seconds for row in report.phases) == pytest.approx(report.step_seconds)
+
+
+def test_the_page_has_the_table_on_record() -> None:
+    rows = json.loads((RESULTS / "step_cpu.json").read_text())["rows"]
+    assert [row["case"] for row in rows] == [case.label for case in CASES]
+    assert all([RELEASED, *row["times_as_fast"]] == list(SIDES) for row in rows)
+    assert table(rows) in (ROOT / "docs" / "training.md").read_text(encoding="utf-8")

@@ -160,7 +160,11 @@ def _compacted(given: NDArray[Any]) -> tuple[NDArray[np.int64], Ints, NDArray[np
     present = np.flatnonzero(counts)
     ranks: Ints = np.zeros(counts.size, dtype=smallest_type(present.size))
     ranks[present] = np.arange(present.size)
-    ranked: Ints = np.concatenate([ranks[block - lowest] for block in _blocks(given)])
+    ranked: Ints = np.empty(given.size, dtype=ranks.dtype)
+    done = 0
+    for block in _blocks(given):
+        np.take(ranks, block - lowest, out=ranked[done : done + block.size])
+        done += block.size
     return (present + lowest).astype(np.int64), ranked, counts[present]
 
 

@@ -209,5 +209,5 @@ def _problem(content: Any) -> str | None:
 
 
 def save_model(path: Path, encoder: nn.Module) -> None:
-    """Write the bare state dict of an encoder, which loads where InsightFace's ``model.pt`` does."""
-    save_tensors(path, encoder.state_dict())
+    """Write an encoder's bare state dict, filters in the usual order, which loads where InsightFace's ``model.pt`` does."""
+    save_tensors(path, {name: value.contiguous() for name, value in encoder.state_dict().items()})

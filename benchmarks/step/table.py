@@ -13,5 +13,5 @@ def table(rows: Sequence[Mapping[str, Any]]) -> str:
     lines = [f"| {' | '.join(heads)} |", f"|{'---|' * len(heads)}"]
     for row in rows:
         cells = (f"{row['times_as_fast'][way]['p50']:.2f}, {row['share_of_memory'][way]:.0%}" for way in ways)
-        lines.append(f"| {row['case'].rpartition(',')[0]} | {' | '.join(cells)} |")
+        lines.append(f"| {row['case'].rpartition(', ')[0]} | {' | '.join(cells)} |")
     return "\n".join(lines)

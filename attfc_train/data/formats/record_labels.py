@@ -114,6 +114,7 @@ def labelled_images(file: RecordFile, keys: Int64s, offsets: Int64s, report: Dat
         keys = keys[first]
         offsets = offsets[first]
         order = _file_order(offsets)
+    del first  # of tens of millions of records every array counts
     imageless, looked = _imageless(file, offsets, order)
     has_image = np.ones(keys.size, dtype=np.bool_)
     has_image[imageless] = False
@@ -121,6 +122,7 @@ def labelled_images(file: RecordFile, keys: Int64s, offsets: Int64s, report: Dat
         raise DataError(f"'{file.path}' must hold images", "none", "Check that it is a training set.")
     passed_over = keys[imageless]
     where = _as_slice(has_image)
+    del has_image
     images = _by_ranges(file, keys[where], offsets[where], looked, report)
     if images is None:
         ends = np.empty_like(offsets)

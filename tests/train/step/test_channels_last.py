@@ -7,7 +7,8 @@ from pathlib import Path
 import torch
 
 from attfc_train.profile.profile import TrainProfile
-from attfc_train.run.checkpoint import Checkpoints, load_last
+from attfc_train.run.checkpoint import Checkpoints, load_last, save_model
+from attfc_train.run.tensor_file import load_tensors
 from attfc_train.step.build import build
 from attfc_train.step.state import TrainState
 from attfc_train.step.step import train_step
@@ -53,6 +54,16 @@ def test_both_encoders_lie_so() -> None:
         filters = [weight for weight in encoder.parameters() if weight.dim() == 4 and min(weight.shape[1:]) > 1]
         assert filters
         assert all(weight.stride(1) == 1 for weight in filters)
+
+
+def test_a_saved_model_is_in_the_usual_order(tmp_path: Path) -> None:
+    """Catches filters that another program would read as they lie."""
+    state = build(profile_of(True), CPU)
+    save_model(tmp_path / "model.pt", state.feature_encoder)
+    saved = load_tensors(tmp_path / "model.pt")
+    assert all(value.is_contiguous() for value in saved.values())
+    for name, value in state.feature_encoder.state_dict().items():
+        assert torch.equal(saved[name], value), name
 
 
 def test_a_document_names_it_only_where_it_is_on() -> None:

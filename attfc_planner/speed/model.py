@@ -281,7 +281,7 @@ def _ceilings(kind: str, gpu: GpuProfile, precision: Precision) -> Range:
     fp32 = gpu.ceiling("fp32_flops")
     best = max(fp32, gpu.ceiling("tf32_flops")) if gpu.tf32_flops else fp32
     if kind in KERNELS:
-        rate = best if kind == "wide kernel" else gpu.ceiling("bf16_flops")
+        rate = gpu.ceiling("bf16_flops") if kind == "narrow kernel" and gpu.supports("bf16") else best
         return Range(rate, rate)
     if kind == "loss" or precision == "fp32":
         return Range(best if kind in ("conv", "grouped", "depthwise") else fp32, best)

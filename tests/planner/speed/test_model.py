@@ -17,6 +17,8 @@ from tests.planner.fakes import make_gpu
 from tests.planner.planned import planned
 
 CONV = OpCost("convolution", "conv", "forward", 10**13, 10**9, 100)
+AT_ONCE = 1e15
+"""Bytes/s of a bus over which the copy of a batch takes no time."""
 
 
 def profile(batch_size: int = 128, references: int = 0, precision: str = "bf16") -> TrainProfile:
@@ -29,7 +31,7 @@ def profile(batch_size: int = 128, references: int = 0, precision: str = "bf16")
 
 
 def test_arithmetic_bounds_a_large_convolution() -> None:
-    speed = predict_speed(profile(), make_gpu(num_cores=64), [CONV])
+    speed = predict_speed(profile(), make_gpu(num_cores=64, pcie_bytes_per_second=AT_ONCE), [CONV])
     share = efficiencies(make_gpu(), "bf16").arithmetic["conv"]
     assert speed.images_per_second.low == pytest.approx(128 / (1e13 / (160e12 * share.low)), rel=1e-3)
     assert speed.images_per_second.high == pytest.approx(128 / (1e13 / (160e12 * share.high)), rel=1e-3)
@@ -37,7 +39,8 @@ def test_arithmetic_bounds_a_large_convolution() -> None:
 
 
 def test_memory_traffic_bounds_an_operator_without_flops() -> None:
-    speed = predict_speed(profile(), make_gpu(num_cores=64), [OpCost("add", "elementwise", "backward", 0, 10**11, 10)])
+    gpu = make_gpu(num_cores=64, pcie_bytes_per_second=AT_ONCE)
+    speed = predict_speed(profile(), gpu, [OpCost("add", "elementwise", "backward", 0, 10**11, 10)])
     assert speed.limited_by == "feature encoder (memory bandwidth)"
     assert speed.images_per_second.high == pytest.approx(
         128 / 0.1 * efficiencies(make_gpu(), "bf16").bandwidth["default"].high, rel=1e-3
@@ -90,6 +93,16 @@ def test_kernels_multiply_in_the_slots_type() -> None:
         step, _ = step_seconds([OpCost("scores", kind, "loss", 10**13, 0, 1)], gpu, "fp32", table)  # type: ignore[arg-type]
         share = table.arithmetic["loss"]
         assert (step.slow, step.fast) == pytest.approx((1e13 / (rate * share.low), 1e13 / (rate * share.high)))
+
+
+def test_a_card_without_a_rate_for_bf16_multiplies_at_that_of_fp32() -> None:
+    """Catches a profile of one's own, which may leave out what the card does not support, as a fault of the planner."""
+    card = get_card("rtx-3090")
+    gpu = card.model_copy(update={"bf16_flops": None})
+    (cost,) = of_slots("triton", "bf16", 10**12, gpu)
+    step, _ = step_seconds([cost], gpu, "fp16", efficiencies(gpu, "fp16"))
+    expected, _ = step_seconds([replace(cost, kind="wide kernel")], card, "fp16", efficiencies(card, "fp16"))
+    assert (step.slow, step.fast) == (expected.slow, expected.fast)
 
 
 ADD = OpCost("add", "elementwise", "loss", 0, 10**9, 7)
@@ -152,8 +165,9 @@ def test_a_cpu_does_one_after_the_other() -> None:
 
 
 def test_measured_ceilings_replace_the_datasheets() -> None:
-    half = make_gpu(num_cores=64, measured={"bf16_flops": 80e12})
-    fast, slow = (predict_speed(profile(), gpu, [CONV]).images_per_second for gpu in (make_gpu(num_cores=64), half))
+    whole = make_gpu(num_cores=64, pcie_bytes_per_second=AT_ONCE)
+    half = whole.model_copy(update={"measured": {"bf16_flops": 80e12}})
+    fast, slow = (predict_speed(profile(), gpu, [CONV]).images_per_second for gpu in (whole, half))
     assert slow.high == pytest.approx(fast.high / 2, rel=1e-3)
     assert "measured" in slow.source
 

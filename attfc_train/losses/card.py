@@ -16,6 +16,8 @@ MOST_QUERIES: Final = 128
 LEAST: Final = 16
 """Fewest rows, columns and dimensions of a product on tensor cores."""
 FP32_BYTES: Final = 4
+_MOVED: Final = 16384
+"""fp32 numbers of a block's gradient: with those of the rows themselves half of the registers that 8 warps have."""
 SHARED_MEMORY_KIB: Final = {75: 64, 80: 163, 86: 99, 87: 163, 89: 99, 90: 227, 120: 99}
 """Lowest compute capability x 10 -> shared memory of a block: CUDA C++ Programming Guide, technical specifications."""
 
@@ -90,3 +92,34 @@ class Shape:
         # The [block, width] fp32 accumulator takes half of a processor's 65,536 registers; with fp32 operands a quarter.
         accumulated = 16384 if operand == FP32_BYTES else 32768
         return Shape(max(LEAST, min(MOST_QUERIES, accumulated // width)), padded, width)
+
+
+@dataclass(frozen=True, slots=True)
+class LearningShape:
+    """How one program of the pass in which slots learn cuts its work."""
+
+    rows: int
+    queries: int
+    """At a time."""
+    chunk: int
+    """Dimensions at a time of the first product."""
+    padded: int
+    """D as a power of two."""
+    shared_bytes: Bytes
+    """About what it takes of shared memory."""
+
+    @staticmethod
+    def of(card: Card, dim: int, slot_bytes: Bytes) -> LearningShape:
+        """Return what one program does."""
+        operand = card.operand_bytes(slot_bytes)
+        is_wide = operand == FP32_BYTES
+        padded = max(LEAST, 1 << (dim - 1).bit_length())
+        # Operands of three passes of TF32, or of none, stand in registers too: half of the rows.
+        rows = max(LEAST, min(64, _MOVED // (2 if is_wide else 1) // padded))
+        queries = 16 if is_wide else 32
+        return LearningShape(rows, queries, min(64, padded), padded, queries * (padded + rows) * operand)
+
+
+def can_learn(card: Card, dim: int, slot_bytes: Bytes) -> bool:
+    """Return whether a card has the kernel in which slots learn: all but Turing's with more than 512 dimensions."""
+    return dim <= MAX_DIM and LearningShape.of(card, dim, slot_bytes).shared_bytes <= card.shared_memory

@@ -14,7 +14,7 @@ import contextlib
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import triton
@@ -23,7 +23,7 @@ from torch import Tensor
 
 from attfc_train.device_hash import LAST_SHIFT, ROUNDS, STEP_STRIDE, signed
 from attfc_train.losses import learning_chunked
-from attfc_train.losses.card import LEAST, MAX_DIM, Card
+from attfc_train.losses.card import Card, LearningShape, can_learn
 from attfc_train.losses.configurations import operand_type
 from attfc_train.losses.learning import Descent, LearnedRows, Pull, Rule
 from attfc_train.losses.learning_chunked import FILLED, LEAST_SCALE, MOMENTUM_STREAM, Rates
@@ -32,8 +32,6 @@ from attfc_train.losses.triton import _TRITON_TYPE, _operand, _rows, _squares, c
 from attfc_train.rounding import EXPONENT_MASK, LARGEST, LEAST_QUANTUM, MANTISSA_BITS
 
 WARPS = 8
-_ACCUMULATED = 16384
-"""fp32 numbers of a block's gradient: with those of the rows themselves half of the registers that 8 warps have."""
 
 _SHIFT_0, _SHIFT_1 = (tl.constexpr(shift) for shift, _ in ROUNDS)
 _FACTOR_0, _FACTOR_1 = (tl.constexpr(factor) for _, factor in ROUNDS)
@@ -46,37 +44,14 @@ _LEAST_NORM = tl.constexpr(LEAST_NORM)
 _EMPTY = tl.constexpr(EMPTY)
 
 
-class Blocks(NamedTuple):
-    """How a program cuts its work."""
-
-    rows: int
-    queries: int
-    """At a time."""
-    chunk: int
-    """Dimensions at a time of the first product."""
-    padded: int
-    """D as a power of two."""
-
-
-def blocks(dim: int, row_type: torch.dtype, card: Card) -> Blocks:
-    """Return what a program does."""
-    padded = max(LEAST, 1 << (dim - 1).bit_length())
-    is_wide = operand_type(row_type, card) == torch.float32
-    # Operands of three passes of TF32, or of none, stand in registers too: half of the rows.
-    rows = max(LEAST, min(64, _ACCUMULATED // (2 if is_wide else 1) // padded))
-    return Blocks(rows, 16 if is_wide else 32, min(64, padded), padded)
-
-
 def shared_bytes(dim: int, row_type: torch.dtype, card: Card) -> int:
     """Return about the bytes of shared memory that a program takes."""
-    work = blocks(dim, row_type, card)
-    width = operand_type(row_type, card).itemsize
-    return work.queries * (work.padded + work.rows) * width
+    return LearningShape.of(card, dim, row_type.itemsize).shared_bytes
 
 
 def supports(dim: int, row_type: torch.dtype, card: Card) -> bool:
-    """Return whether a program fits the card: all but fp32 products of 1,024 dimensions on Turing."""
-    return dim <= MAX_DIM and shared_bytes(dim, row_type, card) <= card.shared_memory
+    """Return whether a program fits the card (`can_learn`)."""
+    return can_learn(card, dim, row_type.itemsize)
 
 
 def learner(rows: LearnedRows, index: Tensor | None, pull: Pull, descent: Descent, rule: Rule, step: int) -> Callable[[], None]:
@@ -131,7 +106,7 @@ def _launch(
 def constants(dim: int, rows: LearnedRows, indexed: bool, capped: bool, card: Card, has_hard: bool = False) -> dict[str, Any]:
     """Return the kernel's compile-time arguments."""
     row_type = rows.values.dtype
-    work = blocks(dim, row_type, card)
+    work = LearningShape.of(card, dim, row_type.itemsize)
     operand = operand_type(row_type, card)
     return {
         "DIM": dim,

@@ -15,7 +15,7 @@ from typing import Final
 
 from attfc_train.document import STORAGES
 from attfc_train.heads.settings import SlotKernel
-from attfc_train.losses.card import FP32_BYTES, MAX_DIM, Card, Shape
+from attfc_train.losses.card import FP32_BYTES, MAX_DIM, Card, Shape, can_learn
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.timing.op_cost import OpCost
 
@@ -48,11 +48,11 @@ class SlotKernels:
         return SlotKernels(kernel, card, profile)
 
     def fused(self, costs: Iterable[OpCost]) -> tuple[OpCost, ...]:
-        """Return the operators of a step with those over the slots in one kernel a pass."""
+        """Return the operators of a step with those over the slots in one kernel a pass; a pass that has none stays."""
         others: list[OpCost] = []
         flops: dict[str, int] = {}
         for cost in costs:
-            if cost.is_over_slots:
+            if cost.is_over_slots and (cost.phase != "update" or self._can_learn):
                 flops[cost.phase] = flops.get(cost.phase, 0) + cost.flops
             else:
                 others.append(cost)
@@ -74,7 +74,7 @@ class SlotKernels:
         return self._made("learning", "update", flops, 2 * self._slots(flops, self.profile.optim.batch_size) * row, 1)
 
     def _made(self, name: str, phase: str, flops: float, moved: float, passes: int) -> OpCost:
-        is_wide = self.card.operand_bytes(STORAGES[self.kernel.storage].component_bytes) == FP32_BYTES
+        is_wide = self.card.operand_bytes(self._component_bytes) == FP32_BYTES
         times = _TF32_PASSES if is_wide and self.card.has_tensor_cores else 1
         padded = times * flops * self._shape.padded / self._dim
         return OpCost(name, "wide kernel" if is_wide else "narrow kernel", phase, int(padded), int(moved), _LAUNCHES * passes)
@@ -88,8 +88,16 @@ class SlotKernels:
         return self.profile.model.embedding_size
 
     @property
+    def _component_bytes(self) -> int:
+        return STORAGES[self.kernel.storage].component_bytes
+
+    @property
     def _shape(self) -> Shape:
-        return Shape.of(self.card, self._dim, STORAGES[self.kernel.storage].component_bytes)
+        return Shape.of(self.card, self._dim, self._component_bytes)
+
+    @property
+    def _can_learn(self) -> bool:
+        return can_learn(self.card, self._dim, self._component_bytes)
 
     @property
     def _slot_bytes(self) -> int:

@@ -107,3 +107,14 @@ def test_there_is_none(head: dict[str, Any], card: Card | None, dim: int) -> Non
 def test_turing_multiplies_without_tensor_cores() -> None:
     assert kernels_of({**CONTAINER, "storage": "int8"}, Card.of_capability(75))["scores"].flops == 4 * BATCH * IDS * DIM
     assert kernels_of({**CONTAINER, "storage": "int8"}, Card.of_capability(75))["scores"].kind == "wide kernel"
+
+
+def test_turing_has_no_kernel_in_which_wide_rows_learn() -> None:
+    """Catches a price for a kernel that the run does not take: its pass in chunks stays."""
+    profile = profile_of({"kind": "full_fc"})
+    costs = [OpCost("slots_mm", "loss", phase, 10**9, 10**9, 100) for phase in ("loss", "update")]
+    for dim, names in ((512, {"scores", "learning"}), (768, {"scores", "slots_mm"})):
+        wide = profile.model_copy(update={"model": profile.model.model_copy(update={"embedding_size": dim})})
+        kernels = SlotKernels.of(wide, Card.of_capability(75))
+        assert kernels is not None
+        assert {cost.name for cost in kernels.fused(costs)} == names

@@ -23,8 +23,13 @@ def test_the_largest_tensor_decides() -> None:
 
 
 def test_one_process_collects_the_parts_of_all() -> None:
+    """Catches the largest in place of the sum: every table is whole in the host's memory before the first is written."""
     assert words(8 * GIB) is None
     assert words(8 * GIB, processes=4) is not None
+    assert words(4 * GIB, processes=4) is None
+    said = words(4 * GIB, 4 * GIB, processes=4)
+    assert said is not None
+    assert "the head's parts of 4 processes, 32.00 GiB" in said
 
 
 def test_nothing_is_said_where_nothing_is_known_or_kept() -> None:

@@ -2,8 +2,8 @@
 
     python -m benchmarks.capacity_standin    # a minute; writes results/capacity_standin.json
 
-Needs what `benchmarks.compiled_memory` needs. Real steps are made by the real trainer, with kernels that do nothing: figures are of
-memory alone. A checkpoint is not among them, since the host's memory would have to hold the centers too.
+It needs what `benchmarks.compiled_memory` needs. The steps are the real ones, with kernels that do nothing: figures are of
+memory alone. No checkpoint is written, since the host's memory would have to hold the centers too.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from attfc_train.units import GIB
 from benchmarks.capacity_run import HEADS, STEPS, measured
 from benchmarks.heads.page import ROOT
 from benchmarks.provenance import RESULTS
@@ -40,3 +41,12 @@ def test_the_page_says_what_is_on_record() -> None:
     slots, layer = ((f"{row['bytes_per_identity']:.0f}", f"{row['step_seconds']:.0f} s") for row in rows)
     assert f"takes {slots[0]} bytes an identity and {slots[1]} a step on one core" in text
     assert f"a learned layer in 8 bits {layer[0]} and {layer[1]};" in text
+
+
+def test_the_page_says_what_100_million_take() -> None:
+    rows = json.loads((RESULTS / "capacity_standin.json").read_text())["rows"]
+    assert [(row["head"], row["identities"], row["dim"]) for row in rows] == [(name, 100_000_000, 512) for name in HEADS]
+    text = " ".join((ROOT / "docs" / "planning.md").read_text(encoding="utf-8").split())
+    taken, foreseen = ([f"{row[name] / GIB:.2f}" for row in rows] for name in ("reserved_bytes", "predicted_reserved_bytes"))
+    assert f"take {taken[0]} GiB (a slot each in 8 bits, slots that learn) and {taken[1]} GiB (a learned layer" in text
+    assert f"{foreseen[0]} and {foreseen[1]} GiB were predicted" in text

@@ -61,6 +61,7 @@ PLAN: dict[str, set[str]] = {
         "--gpus",
         "--nodes",
         "--link",
+        "--channels-last",
         "--compile",
         "--ids",
         "--images",

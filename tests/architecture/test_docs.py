@@ -115,6 +115,13 @@ def test_the_readme_is_short() -> None:
 
 
 @documents
+def test_every_heading_stands_once(document: Path) -> None:
+    """Catches a merge that leaves the old sections beside the new ones; a link leads to the first of two in any case."""
+    headings = HEADING.findall(text_of(document))
+    assert [heading for heading in dict.fromkeys(headings) if headings.count(heading) > 1] == []
+
+
+@documents
 def test_nothing_is_left_to_fill_in(document: Path) -> None:
     """Catches a line ``SOME_FIGURE``, and ``TODO``."""
     assert re.findall(r"^[A-Z]+_[A-Z]+$|\bTODO\b|\bTBD\b|\bFIXME\b", text_of(document), re.MULTILINE) == []

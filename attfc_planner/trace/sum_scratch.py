@@ -30,8 +30,10 @@ def sum_scratch(func: object, args: tuple[Any, ...]) -> Bytes:
     if func is not _SUM:
         return 0
     images: Tensor = args[0]
-    if images.dim() != 4 or not is_channels_last(images) or 1 in args[1]:
+    summed = {dim % images.dim() for dim in args[1] or range(images.dim())}
+    if images.dim() != 4 or not is_channels_last(images) or 1 in summed:
         return 0
-    outputs = images.shape[1]
+    # A sum over height and width alone has an output for each image and channel, more than one block's.
+    outputs = images.shape[1] if 0 in summed else _MOST_OUTPUTS
     blocks = _MOST_BLOCKS // ceil(outputs / _MOST_OUTPUTS)
     return _SUM_BYTES * outputs * min(outputs, _MOST_OUTPUTS) * blocks

@@ -37,5 +37,5 @@ def checkpoint_words(
     what = f"the head's parts of {processes} processes" if processes > 1 else "the head's largest tensor"
     return (
         f"A checkpoint copies {what}, {format_bytes(needed)}, through the host's memory, of which {format_bytes(available)} "
-        "are free: the run may be killed when it saves. Take fewer slots, or head.storage=int8, or give the host more memory."
+        "are free: the run may be killed when it saves. Give the host more memory, or the head fewer or narrower centers."
     )

@@ -45,6 +45,8 @@ def test_scratch_is_that_of_a_sum_over_channels_that_lie_side_by_side() -> None:
     assert sum_scratch(SUM, (last, [0, 2, 3])) == sum_scratch(SUM, (half, [0, 2, 3]))
     assert 90 * 2**20 < sum_scratch(SUM, (last, [0, 2, 3])) < 160 * 2**20
     assert [sum_scratch(SUM, each) for each in ((apart, [0, 2, 3]), (last, [1]), (last.flatten(1), [0]))] == [0, 0, 0]
+    assert sum_scratch(SUM, (last, [-1, -2])) == sum_scratch(SUM, (half, [0, 2, 3]))
+    assert sum_scratch(SUM, (last, None)) == 0
     assert sum_scratch(torch.ops.aten.add.Tensor, (last, last)) == 0
 
 

@@ -31,6 +31,9 @@ once. Of 25,000 characters a container was ahead of a full FC layer up to 40 vie
 USUAL_QUEUE_LENGTH: Final = 3.3
 WIDE_SHARE: Final = 0.1
 """Published losses by the share of the identities scored are flat above about this and grow below it: two slopes."""
+ENOUGH_BATCHES: Final = 8.0
+"""A sample of fewer is mostly the batch's own people, who leave few to tell them from: in the comparisons of a few thousand
+people a tenth of them is one or two batches, and lost what the published tables of a million people do not lose."""
 ROUNDING: Final = {"fp32": 0.0, "bf16": 0.25, "int8": 0.5, "fp8": 1.0}
 """Storage -> coarseness of stored centers, 1 for the coarsest."""
 
@@ -44,7 +47,8 @@ def _sampled_features(profile: TrainProfile, head: PartialFCSettings) -> Feature
     """Return the features of Partial FC: a sample is at least the batch."""
     share = max(head.sample_rate, min(1.0, profile.optim.batch_size / profile.num_ids))
     wide, narrow = _decades(share)
-    return {"sampled, to 10 %": wide, "sampled, below 10 %": narrow} | _learned_features(head)
+    few = _shortage(profile, share * profile.num_ids, ENOUGH_BATCHES)
+    return {"sampled, to 10 %": wide, "sampled, below 10 %": narrow, "few rows for a batch": few} | _learned_features(head)
 
 
 def _learned_features(head: LearnedSettings) -> Features:
@@ -95,6 +99,7 @@ def _generated_features(profile: TrainProfile, head: ContainerSettings) -> Featu
     return {
         "slots, to 10 %": wide,
         "slots, below 10 %": narrow,
+        "fewer slots than a batch": _shortage(profile, slots, 1.0),
         "age of centers": math.log2(1 + age),
         "rounded centers": ROUNDING[head.storage],
         "identities seen rarely": math.log2(1 + FEW_VIEWS / max(1.0, _views(profile))),
@@ -108,6 +113,12 @@ def _share(profile: TrainProfile, head: ContainerSettings) -> float:
 def _decades(share: float) -> tuple[float, float]:
     """Return decades from 1 down to `share`: those down to `WIDE_SHARE`, and those below."""
     return -math.log10(max(share, WIDE_SHARE)), max(0.0, math.log10(WIDE_SHARE / share))
+
+
+def _shortage(profile: TrainProfile, scored: float, batches: float) -> float:
+    """Return decades from so many batches, or from all identities where they are fewer, down to what is scored."""
+    enough = min(batches * profile.optim.batch_size, profile.num_ids)
+    return max(0.0, math.log10(enough / scored))
 
 
 def _views(profile: TrainProfile) -> float:
@@ -128,7 +139,14 @@ PRIORS: Final[dict[str, Callable[[TrainProfile, Any], Features]]] = {
 """Kind of head -> its features, from a resolved profile and its head's settings. A new kind may return those of a relative, or
 features of its own once `benchmarks.prior` has fitted them."""
 PARTS: Final[dict[str, tuple[str, ...]]] = {
-    "identities scored": ("sampled, to 10 %", "sampled, below 10 %", "slots, to 10 %", "slots, below 10 %"),
+    "identities scored": (
+        "sampled, to 10 %",
+        "sampled, below 10 %",
+        "slots, to 10 %",
+        "slots, below 10 %",
+        "few rows for a batch",
+        "fewer slots than a batch",
+    ),
     "generated centers": ("one slot an identity", "published ring", "DCQ's queue", "F2C's pool"),
     "learned rows": ("rows without momentum", "rounded rows"),
     "storage": ("rounded centers",),

@@ -12,8 +12,8 @@ from attfc_planner.search.constraints import Limits, is_feasible
 NEGLIGIBLE_SPEED = 0.004
 """Share of the speed that may be given away for a plainer setting: far below what the speed model can tell apart."""
 
-NEGLIGIBLE_POINTS = 0.05
-"""Points that may be given away: a fifth of what a balanced choice gives away for speed."""
+NEGLIGIBLE_POINTS = 0.02
+"""Points that may be given away: as many as the choice for accuracy gives away for speed, so that it loses no fast one."""
 
 
 def plainest(candidate: Candidate, starts: Iterable[Candidate], limits: Limits, batch_size: int) -> Candidate:

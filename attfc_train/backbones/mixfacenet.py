@@ -111,8 +111,8 @@ class MixedConv(nn.Module):
             whole: Tensor = self.convs[0](x)
             return whole
         # The kernels would copy a part of the channels themselves, out of sight and once more for the backward pass.
-        layout = torch.channels_last if is_channels_last(x) else torch.contiguous_format
-        parts = [part.contiguous(memory_format=layout) for part in x.split(self.sizes, 1)]
+        layout = {"memory_format": torch.channels_last} if is_channels_last(x) else {}
+        parts = [part.contiguous(**layout) for part in x.split(self.sizes, 1)]
         return torch.cat([conv(part) for conv, part in zip(self.convs, parts, strict=True)], 1)
 
 
@@ -159,10 +159,12 @@ class MixUnit(nn.Module):
 def _shuffled(x: Tensor) -> Tensor:
     """Return [B, C, H, W] with its even channels first, then the odd ones; laid out as it was."""
     # Channel 2 i + j becomes channel j C / 2 + i; the copy is made in the order of memory.
-    place = 3 if is_channels_last(x) else 1
-    x = x.movedim(1, place)
-    shuffled: Tensor = x.unflatten(place, (-1, 2)).transpose(place, place + 1).flatten(place, place + 1)
-    return shuffled.movedim(place, 1)
+    if is_channels_last(x):
+        turned = x.permute(0, 2, 3, 1)
+        halves: Tensor = turned.unflatten(3, (-1, 2)).transpose(3, 4).flatten(3, 4)
+        return halves.permute(0, 3, 1, 2)
+    shuffled: Tensor = x.unflatten(1, (x.shape[1] // 2, 2)).transpose(1, 2).flatten(1, 2)
+    return shuffled
 
 
 class MixFaceNet(nn.Module):

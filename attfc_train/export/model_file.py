@@ -144,6 +144,7 @@ def initialise(encoder: nn.Module, path: Path) -> None:
 def _encoder(
     state: State, settings: ModelSettings, path: Path, device: torch.device, profile: TrainProfile | None = None
 ) -> Encoder:
+    settings = settings.model_copy(update={"channels_last": False})  # how a training lays images out, which no user of it sees
     network = build_encoder(settings, device)
     fill(network, state, path)
     network.eval().requires_grad_(False)

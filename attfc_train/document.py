@@ -9,6 +9,8 @@ from typing import Annotated, Any, Literal, NamedTuple, TypeAlias, Union, cast, 
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from attfc_train.units import Bytes
+
 MOST = 10**12
 """Largest count in a document: no data set and no run reaches it, and 8 MiB for each are still a 64-bit number of bytes."""
 MOST_BYTES = 2**60
@@ -73,6 +75,10 @@ class StorageKind(NamedTuple):
     """Bytes of one dimension of one center."""
     scaled: bool
     """Whether every slot has an fp32 scale."""
+
+    def row_bytes(self, dim: int) -> Bytes:
+        """Return the bytes of one center of so many dimensions, its scale included."""
+        return self.component_bytes * dim + (4 if self.scaled else 0)
 
 
 STORAGES: dict[StorageName, StorageKind] = {

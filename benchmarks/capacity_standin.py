@@ -12,16 +12,16 @@ import argparse
 import json
 from typing import Any, Final
 
+from attfc_planner.gpu.catalog import get_card
 from attfc_train.cuda_environment import PLANNED_ALLOCATOR
-from attfc_train.units import GIB, MIB, Bytes
+from attfc_train.units import GIB, Bytes
 from benchmarks.capacity_run import HEADS, profile_of
 from benchmarks.provenance import provenance, save
 from benchmarks.real_allocator import Bench
 
 IDS: Final = 100_000_000
 DIM: Final = 512
-CARD: Final[Bytes] = 80_995 * MIB
-"""What CUDA offers of an A100 with 80 GB."""
+CARD: Final[Bytes] = get_card("a100-80").capacity_bytes
 RESULT: Final = "capacity_standin.json"
 
 

@@ -18,7 +18,7 @@ import json
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -127,7 +127,7 @@ def cases(dataset: FaceDataset, contents: list[bytes], folder: Path) -> dict[str
 
 
 def measured(all_cases: dict[str, tuple[Source, int]], rounds: int, seconds: float) -> dict[str, dict[str, Any]]:
-    """Return the figures of every case by name, and print them as rows of a table."""
+    """Return the figures of every case by name."""
     rates: dict[str, list[float]] = {name: [] for name in all_cases}
     processor: dict[str, list[float]] = {name: [] for name in all_cases}
     for _ in range(rounds):
@@ -135,8 +135,6 @@ def measured(all_cases: dict[str, tuple[Source, int]], rounds: int, seconds: flo
             images, used = rate(source, seconds, skipped)
             rates[name].append(images)
             processor[name].append(used)
-    print("| | images/s | of pure decoding | times the released way | processor, us an image |")
-    print("|---|---|---|---|---|")
     figures = {}
     for name in all_cases:
         of_released = f"{RELEASED}, R = {name[-1]}" if name[-1].isdigit() else f"{RELEASED}, R = 0"
@@ -147,8 +145,13 @@ def measured(all_cases: dict[str, tuple[Source, int]], rounds: int, seconds: flo
             "times_released": quantiles(ratios(rates[name], rates[of_released])),
             "processor_us": None if in_processes else {k: v * 1e6 for k, v in quantiles(processor[name]).items()},
         }
-        print(_row(name, figures[name]), flush=True)
     return figures
+
+
+def table(figures: Mapping[str, dict[str, Any]]) -> str:
+    """Return the Markdown table of docs/data.md."""
+    heads = "| | images/s | of pure decoding | times the released way | processor, µs an image |\n|---|---|---|---|---|"
+    return "\n".join([heads, *(_row(name, own) for name, own in figures.items())])
 
 
 def _row(name: str, figures: dict[str, Any]) -> str:
@@ -204,6 +207,7 @@ def main() -> None:
             write_folder(dataset, faces)
         plain = [content for content in contents if isinstance(content, bytes)]
         warm = measured(cases(dataset, plain, faces), arguments.rounds, arguments.seconds)
+        print(table(warm), flush=True)
         cold = cold_rates(dataset, folder, arguments.copies, arguments.rounds, arguments.seconds)
     settings = {"rounds": arguments.rounds, "seconds": arguments.seconds, "copies": arguments.copies}
     document = {"provenance": provenance(), "data": dataset.index.num_images, **settings, "warm": warm, "cold": cold}

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 
 from attfc_planner.knobs.space import Setting
 from attfc_planner.search.candidates import Candidate
+from attfc_planner.search.choose import TOLERANCE
 from attfc_planner.search.constraints import Limits, is_feasible
 
 NEGLIGIBLE_SPEED = 0.004
 """Share of the speed that may be given away for a plainer setting: far below what the speed model can tell apart."""
 
-NEGLIGIBLE_POINTS = 0.02
+NEGLIGIBLE_POINTS = TOLERANCE["accuracy"]
 """Points that may be given away: as many as the choice for accuracy gives away for speed, so that it loses no fast one."""
 
 

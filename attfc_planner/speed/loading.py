@@ -18,9 +18,9 @@ from attfc_train.profile.profile import MAX_DEFAULT_WORKERS, TrainProfile
 from attfc_train.units import Bytes
 
 LOADER_SHARE = Range(0.55, 0.95)
-"""Images/s of the loader over (cores x images/s of a core that only decodes). Its own work takes 5 to 18 % of a core's time
-(LFW at 112 pixels, an Xeon: 91 us an image alone, 96 to 112 in the loader); by the clock it made 0.57 to 1.0 of pure decoding
-on two cores that were not alone (docs/data.md, p20 and p80)."""
+"""Images/s of the loader over (cores x images/s of a core that only decodes). By the clock it made 0.73 to 1.03 of pure
+decoding on two quiet cores (LFW at 112 pixels, docs/data.md, p20 and p80); what lies below is for cores that other programs
+want too."""
 _OTHER_HOST = 1.3
 """Factor by which the cores of another machine may be slower or faster; an EPYC's decoded 0.8 of what the Xeon's do."""
 _ELSEWHERE = ", and for the cores of another machine"

@@ -103,7 +103,7 @@ def predict_speed(
         step, terms = _exchanging(step, terms, costs, links)
         phases = (*phases, terms[-1])
         machines = links.nodes
-    # images/s = B / max(step, copy, decoding), at the slow ends and at the fast ends; on a CPU the sum takes max's place.
+    # images/s = B / max(step + copy, decoding), at the slow ends and at the fast ends; on a CPU the sum takes max's place.
     batch_size = profile.optim.batch_size / machines  # each machine decodes for its own GPUs
     unfed = Range(batch_size / (step.slow + copy.slow), batch_size / (step.fast + copy.fast))
     loading = loading_speed(profile, gpu, decoding, unfed)

@@ -67,14 +67,13 @@ def _narrowed(affine: AffineTrace, profile: TrainProfile) -> AffineTrace:
     storage = head_structure_of(profile.head).storage(profile.head)
     if stand_in(profile) is profile or storage == "fp32":
         return affine
-    width, scaled = STORAGES[storage]
-    scale_bytes = _FP32_BYTES if scaled else 0
+    width, scaled = kind = STORAGES[storage]
     coefficients = affine.coefficients.copy()
     # A slot: D fp32 numbers -> D numbers of `width` bytes, and a scale.
     centers = _rows(affine, "zeros", "container", _SLOTS, _FP32_BYTES * dim)
     spare = coefficients[centers, _ONE] // (_FP32_BYTES * dim)  # of several GPUs each has a row that is nobody's
-    coefficients[centers, _SLOTS] = width * dim + scale_bytes
-    coefficients[centers, _ONE] = spare * (width * dim + scale_bytes)
+    coefficients[centers, _SLOTS] = kind.row_bytes(dim)
+    coefficients[centers, _ONE] = spare * kind.row_bytes(dim)
     # Scoring makes an fp32 copy of a chunk (`attfc_train.losses.chunked`). No storage of the trace is it, but the mask of
     # empty slots (4 bytes a slot) is made for the same chunk: the copy's bytes, D fp32 numbers a slot, are added to it.
     coefficients[_rows(affine, "new_zeros", "loss", _CHUNK, _FP32_BYTES), _CHUNK] += _FP32_BYTES * dim

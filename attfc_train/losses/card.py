@@ -69,6 +69,11 @@ class Card:
         return max(2, slot_bytes) if self.has_tensor_cores else FP32_BYTES
 
 
+def _padded(dim: int) -> int:
+    """Return the power of two that D dimensions are padded to, for ``tl.arange``."""
+    return max(LEAST, 1 << (dim - 1).bit_length())
+
+
 @dataclass(frozen=True, slots=True)
 class Shape:
     """The part of the work that one program does for all slots of its split."""
@@ -76,7 +81,7 @@ class Shape:
     block: int
     """Queries."""
     padded: int
-    """D as a power of two, for ``tl.arange``."""
+    """D as a power of two."""
     width: int
     """Dimensions of the weighted sum. Where they are fewer than D several programs compute the same logits."""
 
@@ -84,8 +89,7 @@ class Shape:
     def of(card: Card, dim: int, slot_bytes: Bytes) -> Shape:
         """Return what one program does."""
         operand = card.operand_bytes(slot_bytes)
-        padded = max(LEAST, 1 << (dim - 1).bit_length())
-        width = padded
+        padded = width = _padded(dim)
         # The smallest tile of the second product: slots, and as many queries' exponentials.
         while LEAST * (width + LEAST) * operand > card.shared_memory:
             width //= 2
@@ -113,7 +117,7 @@ class LearningShape:
         """Return what one program does."""
         operand = card.operand_bytes(slot_bytes)
         is_wide = operand == FP32_BYTES
-        padded = max(LEAST, 1 << (dim - 1).bit_length())
+        padded = _padded(dim)
         # Operands of three passes of TF32, or of none, stand in registers too: half of the rows.
         rows = max(LEAST, min(64, _MOVED // (2 if is_wide else 1) // padded))
         queries = 16 if is_wide else 32

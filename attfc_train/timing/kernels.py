@@ -23,7 +23,6 @@ _TF32_PASSES: Final = 3
 """Products of fp32 numbers on tensor cores: the three of their high and low halves that count."""
 _LAUNCHES: Final = 12
 """Of a pass: its kernel, and what merges its splits or fills its scalars."""
-_SCALE_BYTES: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,5 +100,4 @@ class SlotKernels:
 
     @property
     def _slot_bytes(self) -> int:
-        width, scaled = STORAGES[self.kernel.storage]
-        return width * self._dim + (_SCALE_BYTES if scaled else 0)
+        return STORAGES[self.kernel.storage].row_bytes(self._dim)

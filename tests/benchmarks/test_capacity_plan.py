@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import pytest
 from attfc_train.units import GIB
 from benchmarks import capacity, capacity_plan
 from benchmarks.capacity_plan import HEADS, Row, rows, table
+from benchmarks.heads.page import ROOT
+from benchmarks.provenance import RESULTS
 from tests.planner.fakes import FakeMemoryModel, make_gpu
 
 FULL = "full FC, fp32"
@@ -79,3 +82,19 @@ def test_misfits_are_in_brackets() -> None:
     fitting, misfit = line.split(" | ")[2:]
     assert fitting.endswith("/s")
     assert misfit.startswith("(")
+
+
+def test_the_page_has_the_tables_on_record() -> None:
+    rows = [Row(**row) for row in json.loads((RESULTS / "capacity_plan.json").read_text())["rows"]]
+    text = (ROOT / "docs" / "planning.md").read_text(encoding="utf-8")
+    for card in ("a100-80", "h200"):
+        shown = table([row for row in rows if row.card == card and "fp8" not in row.head]).strip()
+        assert shown in text
+    few, all_of_them = (
+        next(row for row in rows if (row.card, row.head, row.num_ids) == ("a100-80", head, 10**8))
+        for head in ("AttFC, slots for 1 %, int8", INT8)
+    )
+    speeds = [sum(row.images_per_second) / 2 for row in (few, all_of_them) if row.images_per_second]
+    assert round(speeds[0] / speeds[1]) == 6
+    few_are = "slots for one person in a hundred are six times as fast"
+    assert f"takes {1000 / speeds[1]:.1f} ms an image for scoring all of them: {few_are}" in " ".join(text.split())

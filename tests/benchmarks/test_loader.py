@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import sys
 from pathlib import Path
 
@@ -16,9 +17,11 @@ from attfc_train.data.formats.recordio_writer import write_recordio
 from attfc_train.data.sampling.sampler import AttentionSampler
 from attfc_train.data.source import open_dataset
 from benchmarks import loader
+from benchmarks.heads.page import ROOT
 from benchmarks.loader_cold import write_copies
 from benchmarks.loader_processes import Steps
 from benchmarks.loader_released import ReleasedFaces
+from benchmarks.provenance import RESULTS
 
 
 def face(identity: int, image: int) -> bytes:
@@ -79,3 +82,17 @@ def test_copies_are_the_same_images_in_either_order(records: Path, tmp_path: Pat
     assert sorted(copies.encoded(place) for place in range(80)) == sorted(2 * [dataset.encoded(place) for place in range(40)])
     changes = np.count_nonzero(np.diff(copies.index.labels))
     assert (changes > 40) if shuffled else (changes == 19)
+
+
+def test_the_pages_say_what_is_on_record() -> None:
+    record = json.loads((RESULTS / "loader.json").read_text())
+    data, true = (" ".join((ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8").split()) for name in ("data", "how-true"))
+    assert " ".join(loader.table(record["warm"]).split()) in data
+    gains = {name: f"{figures['gain']['p50']:.1f}" for name, figures in record["cold"].items() if "gain" in figures}
+    one, three = (gains[f"reading, one thread, R = {references}"] for references in (1, 3))
+    assert f"reading alone is {one} times as fast with one reference" in data
+    assert f"and {three} times with three" in data
+    shares = [figures["of_pure"] for name, figures in record["warm"].items() if name.startswith("loader, ")]
+    lowest, highest = ({name: find(share[name] for share in shares) for name in ("p20", "p50", "p80")} for find in (min, max))
+    middles = f"{lowest['p50']:.2f} to {highest['p50']:.2f} of pure decoding in median"
+    assert f"{middles}, {lowest['p20']:.2f} to {highest['p80']:.2f} between" in true

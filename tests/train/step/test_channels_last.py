@@ -10,9 +10,8 @@ from attfc_train.profile.profile import TrainProfile
 from attfc_train.run.checkpoint import Checkpoints, load_last, save_model
 from attfc_train.run.tensor_file import load_tensors
 from attfc_train.step.build import build
-from attfc_train.step.state import TrainState
-from attfc_train.step.step import train_step
-from tests.train.profiles import random_batch, small_profile
+from tests.train.profiles import small_profile
+from tests.train.step.states import flat, made
 
 CPU = torch.device("cpu")
 
@@ -20,14 +19,6 @@ CPU = torch.device("cpu")
 def profile_of(channels_last: bool) -> TrainProfile:
     profile = small_profile("identity-30%", accumulation=2)
     return profile.model_copy(update={"model": profile.model.model_copy(update={"channels_last": channels_last})})
-
-
-def made(state: TrainState, first: int, last: int) -> list[float]:
-    return [train_step(state, random_batch(state.profile, seed)).loss.item() for seed in range(first, last)]
-
-
-def flat(state: TrainState) -> torch.Tensor:
-    return torch.cat([value.detach().flatten().float() for value in state.feature_encoder.state_dict().values()])
 
 
 def test_a_step_learns_the_same_and_goes_on_bit_for_bit(tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from attfc_train.run.checkpoint import Checkpoints, load_last
 from attfc_train.step.build import build
 from attfc_train.step.compiled import as_written, compile_encoders
 from attfc_train.step.state import TrainState
-from attfc_train.step.step import train_step
-from tests.train.profiles import random_batch, small_profile
+from tests.train.profiles import small_profile
+from tests.train.step.states import flat, made
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")  # of its own compiler
@@ -38,14 +38,6 @@ def built(profile: TrainProfile) -> TrainState:
 def graphs() -> int:
     """Return how many graphs were compiled in this process."""
     return int(counters["stats"]["unique_graphs"])
-
-
-def made(state: TrainState, first: int, last: int) -> list[float]:
-    return [train_step(state, random_batch(state.profile, seed)).loss.item() for seed in range(first, last)]
-
-
-def flat(state: TrainState) -> torch.Tensor:
-    return torch.cat([value.detach().flatten().float() for value in state.feature_encoder.state_dict().values()])
 
 
 @pytest.mark.skipif(

@@ -50,7 +50,7 @@ def test_phases_add_up_to_the_step_whose_marks_cost_little() -> None:
     assert {row.phase for row in report.phases} >= {"input", "references", "forward", "loss", "backward", "update", BETWEEN}
     assert WAITING not in {row.phase for row in report.phases}, "nobody loads anything"
     assert report.marks >= 20
-    assert 0 <= report.mark_seconds < 1e-3  # the difference of two times, which on a busy machine may be nothing
+    assert 0 < report.mark_seconds < 1e-3
     assert report.images_per_second == pytest.approx(8 / report.step_seconds)
     between = next(row for row in report.phases if row.phase == BETWEEN)
     assert between.seconds < 0.5 * report.step_seconds, "what counts has a phase"

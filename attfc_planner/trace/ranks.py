@@ -39,6 +39,9 @@ class TracedRanks(ProcessRanks):
         del device
         return self
 
+    def all_ready(self) -> None:
+        """See `Ranks.all_ready`."""
+
     def _add_up(self, values: Tensor) -> None:
         self.tell("all_reduce", values.nbytes)
 

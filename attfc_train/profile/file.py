@@ -261,8 +261,14 @@ def _predicted_settings(profile: TrainProfile) -> tuple[object, ...]:
     """Return the settings that a prediction is about: with others it would be wrong."""
     optim = profile.optim
     augment = profile.data.augment.in_full()  # what is switched on runs for all images, however probable it is
-    network = profile.model, profile.head, profile.run.precision, profile.teacher.architecture
+    network = profile.model, _without_ramps(profile.head.model_dump()), profile.run.precision, profile.teacher.architecture
     return *network, optim.batch_size, optim.accumulation, augment, profile.run.gpus
+
+
+def _without_ramps(head: dict[str, Any]) -> dict[str, Any]:
+    """Return a head's settings but the ramps: they follow ``run.steps``, and what a step takes does not follow them."""
+    kept = {key: value for key, value in head.items() if not key.endswith(("ramp_steps", "ramp_images"))}
+    return {key: _without_ramps(value) if isinstance(value, dict) else value for key, value in kept.items()}
 
 
 def _json_or_text(text: str) -> Any:

@@ -8,21 +8,20 @@ Legend: B rows of the joined batch, b = B / K of one process, K processes.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from attfc_train.ranks.ranks import Ranks
+from attfc_train.ranks.ranks import Ranks, StoppedElsewhereError
 from attfc_train.ranks.shard import Shard
+from attfc_train.ranks.tensor_group import TensorGroup
+from attfc_train.ranks.watch import Watch
 
 BUCKET_BYTES = 64 * 2**20
 """Tensors that are summed at a time: the scratch memory of an exchange, and large enough for the links' full speed."""
-EXCHANGE_TIMEOUT = timedelta(days=7)
-"""An exchange is not what finds a process that is gone (`attfc_train.ranks.watch`); one may wait for data for hours."""
 
 _Value = TypeVar("_Value")
 
@@ -37,18 +36,22 @@ class ProcessRanks(Ranks):
 
     Args:
         hosts: a group of the same processes that exchanges what the hosts must know, by gloo; None: the default one.
-        devices: one that exchanges tensors where they are; None: the default one.
+        devices: one that exchanges tensors where they are.
+        watch: by which the others hear that this process gives up a step; None: they do not.
     """
 
     hosts: dist.ProcessGroup | None = None
-    devices: dist.ProcessGroup | None = None
+    devices: TensorGroup = field(default_factory=TensorGroup)
+    watch: Watch | None = None
 
     def on(self, device: torch.device) -> Ranks:
         """See `Ranks.on`."""
-        if device.type == "cpu":
-            return replace(self, devices=self.hosts)
-        torch.cuda.set_device(device)  # before NCCL takes the one that is set
-        return replace(self, devices=dist.new_group(backend="nccl", timeout=EXCHANGE_TIMEOUT))
+        if device.type == "cuda":
+            torch.cuda.set_device(device)  # before NCCL takes the one that is set
+        devices = TensorGroup("gloo" if device.type == "cpu" else "nccl")
+        if self.watch is not None:
+            self.watch.when_broken_off(devices.abort)
+        return replace(self, devices=devices)
 
     def told(self, value: _Value) -> _Value:
         """See `Ranks.told`."""
@@ -68,6 +71,30 @@ class ProcessRanks(Ranks):
         value = torch.tensor(number)
         dist.all_reduce(value, dist.ReduceOp.MAX, self.hosts)
         return int(value)
+
+    def all_ready(self) -> None:
+        """See `Ranks.all_ready`."""
+        reasons = [reason for reason in self.everyones(None) if reason is not None]
+        if reasons:
+            raise StoppedElsewhereError(reasons[0])
+
+    def hears_of_break(self, seconds: float) -> bool:
+        """See `Ranks.hears_of_break`."""
+        return self.watch is not None and self.watch.is_broken_off(seconds)
+
+    def broken_off(self, reason: _Value | None) -> list[_Value | None]:
+        """See `Ranks.broken_off`."""
+        if self.watch is not None and reason is not None:
+            self.watch.break_off()
+        self.devices.drop()
+        return self.everyones(reason)
+
+    def begin_again(self) -> None:
+        """See `Ranks.begin_again`."""
+        self.devices.drop()
+        if self.watch is not None:
+            self.watch.go_on()
+        self.devices.renew()
 
     def sum_in_place(self, tensors: Sequence[Tensor]) -> None:
         """See `Ranks.sum_in_place`."""
@@ -121,7 +148,7 @@ class ProcessRanks(Ranks):
         at_a_time = max(1, BUCKET_BYTES // row_bytes)
         if self.rank != 0:
             for piece in rows.split(at_a_time):
-                dist.send(piece.contiguous().view(torch.uint8), 0, self.devices)
+                dist.send(piece.contiguous().view(torch.uint8), 0, self.devices.group)
             return None
         table = torch.empty(shard.total, *rows.shape[1:], dtype=rows.dtype)
         table[: shard.num].copy_(rows)
@@ -129,7 +156,7 @@ class ProcessRanks(Ranks):
             other = shard.of_rank(rank, self.size)
             for piece in table[other.first : other.stop].split(at_a_time):
                 received = torch.empty(piece.shape, dtype=piece.dtype, device=rows.device)
-                dist.recv(received.view(torch.uint8), rank, self.devices)
+                dist.recv(received.view(torch.uint8), rank, self.devices.group)
                 piece.copy_(received)
         return table
 
@@ -138,23 +165,23 @@ class ProcessRanks(Ranks):
 
     def _add_up(self, values: Tensor) -> None:
         """Replace `values` by their sum over all processes."""
-        dist.all_reduce(values, group=self.devices)
+        dist.all_reduce(values, group=self.devices.group)
 
     def _maximise(self, values: Tensor) -> None:
         """Replace `values` by the largest of all processes', element by element."""
-        dist.all_reduce(values, dist.ReduceOp.MAX, self.devices)
+        dist.all_reduce(values, dist.ReduceOp.MAX, self.devices.group)
 
     def _gather(self, parts: Tensor, own: Tensor) -> None:
         """Fill `parts` [K, ...] with what every process gives as `own` [...]."""
-        _all_gather(parts.flatten(0, 1), own, self.devices)
+        _all_gather(parts.flatten(0, 1), own, self.devices.group)
 
     def _share_of_sum(self, by_rank: Tensor) -> Tensor:
         """Return row `rank` of the sum over all processes of `by_rank` [K, ...], which may be written to."""
-        if dist.get_backend(self.devices) == "gloo":  # which has no reduce-scatter of its own
+        if dist.get_backend(self.devices.group) == "gloo":  # which has no reduce-scatter of its own
             self._add_up(by_rank)
             return by_rank[self.rank]
         share = torch.empty_like(by_rank[0])
-        _reduce_scatter(share, by_rank, group=self.devices)
+        _reduce_scatter(share, by_rank, group=self.devices.group)
         return share
 
 

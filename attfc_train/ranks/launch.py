@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -128,14 +128,16 @@ def _met(here: Place, how_to_go_on: str) -> tuple[Ranks, Watch]:
     import torch.distributed as dist
     from torch.distributed.rendezvous import rendezvous
 
-    from attfc_train.ranks.group import EXCHANGE_TIMEOUT, ProcessRanks
+    from attfc_train.ranks.group import ProcessRanks
+    from attfc_train.ranks.tensor_group import EXCHANGE_TIMEOUT
 
     store: Store | None = None
     try:
         store, rank, size = next(rendezvous("env://", here.rank, here.size, timeout=MEET_TIMEOUT))
         dist.init_process_group("gloo", store=store, rank=rank, world_size=size, timeout=MEET_TIMEOUT)
         ranks = ProcessRanks(here.rank, here.size, dist.new_group(backend="gloo", timeout=EXCHANGE_TIMEOUT))
-        return ranks, Watch(here.rank, _connected(here, ranks), how_to_go_on)
+        watch = Watch(here.rank, _connected(here, ranks), how_to_go_on)
+        return replace(ranks, watch=watch), watch
     except (OSError, RuntimeError, ValueError) as error:
         if not _tells_of_meeting(store, here):
             raise SystemExit(LostProcessError.exit_code) from error

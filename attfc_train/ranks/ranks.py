@@ -24,6 +24,18 @@ if TYPE_CHECKING:
 _Value = TypeVar("_Value")
 
 
+class StoppedElsewhereError(RuntimeError):
+    """A step cannot be ended, because another process gave it up.
+
+    Args:
+        reason: what that one gave for it (`Ranks.broken_off`).
+    """
+
+    def __init__(self, reason: object) -> None:
+        super().__init__("another process gave up the step")
+        self.reason = reason
+
+
 @dataclass(frozen=True, slots=True)
 class Ranks:
     """A process among equal ones.
@@ -57,6 +69,31 @@ class Ranks:
     def agreed(self, number: int) -> int:
         """Return the largest number that a process gives; on the host, and all processes wait for each other."""
         return number
+
+    def all_ready(self) -> None:
+        """Wait, on the host, until every process has computed its step up to what cannot be undone.
+
+        Raises:
+            StoppedElsewhereError: one of them gave it up, so none can go on.
+        """
+
+    def hears_of_break(self, seconds: float) -> bool:
+        """Return whether another process gave up the step under way, waiting for such news; none comes to one process alone."""
+        del seconds
+        return False
+
+    def broken_off(self, reason: _Value | None) -> list[_Value | None]:
+        """Give up the step under way, which ends the exchanges that the others are in; return everyone's reason, by rank.
+
+        Every process must call it that did not get a `StoppedElsewhereError`.
+
+        Args:
+            reason: must pickle. None: another process has one (`hears_of_break`).
+        """
+        return [reason]
+
+    def begin_again(self) -> None:
+        """Be ready for exchanges again after a step that was given up; all processes must call it."""
 
     def shard(self, total: int, unit: int = 1) -> Shard:
         """Return which of `total` rows of a table this process holds; `unit` rows are not torn apart."""

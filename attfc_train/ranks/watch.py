@@ -6,7 +6,8 @@ does. A thread watches, because a process may be waiting for another one in an e
 `GRACE` seconds to leave by itself, and then ends it.
 
 A line is JSON: ``{"failed": [rule, got, remedy], "code": N}`` from a process that cannot go on, ``{"done": 1}`` from one that
-has no more to do, ``{"leave": N}`` from rank 0 to all.
+has no more to do, ``{"leave": N}`` from rank 0 to all. ``{"again": n}`` is from one that gives up a step which all will begin
+again, after n such steps before it; rank 0 passes it on.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import selectors
 import socket
 import sys
 import threading
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,8 +28,12 @@ from attfc_train.errors import AttfcError, LostProcessError
 
 GRACE = 3.0
 """Seconds for what a process still does: to tell its error, to end the write of a file."""
+AGAIN_SECONDS = 600.0
+"""For all to come together after a step that was given up: one may still wait for its data, or hang in a driver's call."""
 _MOST_BYTES = 65536
 """That are read at a time."""
+_LOOK_SECONDS = 1.0
+"""Between two looks at the clock."""
 
 
 class OtherProcessError(AttfcError):
@@ -71,6 +78,14 @@ class Watch:
         """What came of a line whose end has not come yet: a network may tear it."""
         self._verdict: AttfcError | None = None
         self._has_verdict = threading.Event()
+        self._given_up = 0
+        """Steps that were given up, and that all have come together to begin again."""
+        self._told = -1
+        """Number of the last one that a process told of."""
+        self._deadline = float("inf")
+        self._news = threading.Condition()
+        """Of a verdict, or of a step that is given up."""
+        self._when_broken_off: Callable[[], None] = lambda: None
         self._is_leaving = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="ranks-watch", daemon=True)
         self._thread.start()
@@ -79,6 +94,28 @@ class Watch:
         """Return why all must leave, waiting for it; None: nobody is gone."""
         self._has_verdict.wait(seconds)
         return self._verdict
+
+    def when_broken_off(self, call: Callable[[], None]) -> None:
+        """Set what is called, by the watching thread, when another process gives up a step."""
+        self._when_broken_off = call
+
+    def break_off(self) -> None:
+        """Tell the others that the step under way must begin again."""
+        self._begin_to_wait()
+        for peer in self._peers:
+            peer.send(again=self._given_up)
+
+    def is_broken_off(self, seconds: float) -> bool:
+        """Return whether another process gave up the step under way, waiting for such news or for worse."""
+        with self._news:
+            self._news.wait_for(lambda: self._told >= self._given_up or self._verdict is not None, seconds)
+            return self._told >= self._given_up and self._verdict is None
+
+    def go_on(self) -> None:
+        """Take note that all have come together; what was told of this step and comes late means nothing any more."""
+        with self._news:
+            self._given_up += 1
+            self._deadline = float("inf")
 
     def leave(self, error: AttfcError | None = None) -> None:
         """Say that this process leaves by itself, without an error or because of one."""
@@ -98,9 +135,11 @@ class Watch:
             for peer in self._peers:
                 selector.register(peer.connection, selectors.EVENT_READ, peer)
             while selector.get_map() and self._verdict is None:
-                for key, _ in selector.select():
+                for key, _ in selector.select(_LOOK_SECONDS):
                     if not self._hear(key.data):
                         selector.unregister(key.fileobj)
+                if time.monotonic() > self._deadline:
+                    self._decide(self._apart())
         if self._verdict is not None:
             self._end(self._verdict)
 
@@ -118,10 +157,34 @@ class Watch:
                 self._decide(OtherProcessError(rule, got, remedy, line["code"]))
             elif "leave" in line:
                 self._decide(OtherProcessError("all processes leave together", "an error of another one", "", line["leave"]))
+            elif "again" in line:
+                self._hear_of_break(peer, line["again"])
         is_done = any("done" in line for line in lines)
         if not content:
             self._decide(self._lost(peer.rank))
         return bool(content) and not is_done
+
+    def _hear_of_break(self, peer: Peer, number: int) -> None:
+        """Take note of a step that is given up, and let the others know."""
+        with self._news:
+            if number < self._given_up:  # several told of the same one
+                return
+            self._begin_to_wait()
+            self._when_broken_off()  # before `go_on`, which waits: never in the step that is begun again
+            self._told = number
+            self._news.notify_all()
+        for other in self._peers:
+            if self.rank == 0 and other is not peer:
+                other.send(again=number)
+
+    def _begin_to_wait(self) -> None:
+        """Let rank 0, which ends all, look at the clock."""
+        if self.rank == 0:
+            self._deadline = time.monotonic() + AGAIN_SECONDS
+
+    def _apart(self) -> LostProcessError:
+        rule = f"all processes must come together within {AGAIN_SECONDS:.0f} s after one ran out of memory"
+        return LostProcessError(rule, "fewer that did", f"{self.how_to_go_on} More optim.accumulation needs less memory.")
 
     def _lost(self, rank: int) -> LostProcessError:
         rule = "all processes of a run must stay to its end"
@@ -135,6 +198,8 @@ class Watch:
             for peer in self._peers:
                 peer.send(leave=verdict.exit_code)
         self._has_verdict.set()
+        with self._news:
+            self._news.notify_all()
 
     @property
     def speaks(self) -> bool:

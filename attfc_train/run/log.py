@@ -8,8 +8,9 @@ came after that (`_resumed`). A figure that is not finite is null.
 
 ``start``, ``resume``, ``oom`` and ``end`` have ``predicted_peak_bytes``, null without a plan for the settings that train;
 ``peak_memory_bytes`` is what it predicts, measured since those settings train. An ``oom`` is a step that ran out of memory in
-``phase`` with ``accumulation`` parts and was repeated with ``next_accumulation`` (null: the run stopped). An ``allocator``
-follows the start where other segments are in force than the plan assumed: ``predicted_peak_bytes`` is then about these.
+``phase`` on ``rank`` with ``accumulation`` parts and was repeated with ``next_accumulation`` (null: the run stopped). An
+``allocator`` follows the start where other segments are in force than the plan assumed: ``predicted_peak_bytes`` is then about
+these.
 
 A ``step`` has ``stranger_cosine`` (mean over queries of different identities) and ``chance_loss``, the loss if nothing told
 them apart; a ``collapse`` says that features are alike and the loss stays there (`attfc_train.run.collapse`).

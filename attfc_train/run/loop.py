@@ -32,7 +32,7 @@ from attfc_train.run.clock import Clock
 from attfc_train.run.collapse import REMEDY, CollapseWatch, Look, OnCollapse
 from attfc_train.run.device_memory import forget_peak, memory_use
 from attfc_train.run.log import RunLog
-from attfc_train.run.out_of_memory import OnOom, OutOfMemory, in_smaller_parts, observed, release, too_large
+from attfc_train.run.out_of_memory import OnOom, OutOfMemory, failure_among, in_smaller_parts, release, told_to_all, too_large
 from attfc_train.run.preflight import prediction_for
 from attfc_train.step.compiled import as_written
 from attfc_train.step.state import TrainState
@@ -130,24 +130,28 @@ class Loop:
             try:
                 return train_step(self.state, batch)
             except RuntimeError as error:
-                failure = observed(error, self.state.device)
+                failure = failure_among(error, self.state)
             # Outside the ``except`` block: the error is gone, and with it its traceback, whose frames hold the tensors of the
             # failed step. Inside, nothing of it could be freed.
             self._shrink(failure)
 
-    def _shrink(self, failure: OutOfMemory) -> None:
-        """Record the failure, undo the step, and cut the batch into more parts.
+    def _shrink(self, failure: OutOfMemory | None) -> None:
+        """Record the failure, undo the step, and cut the batch into more parts; all processes do, whoever's failure it is.
 
         Raises:
             DeviceMemoryError: ``--on-oom fail``, or the parts cannot be smaller.
         """
         state = self.state
-        # Other processes are in the midst of the step, and wait for this one: all of them stop.
-        may_repeat = self.on_oom == "shrink" and not state.start.is_committing and state.ranks.size == 1
-        smaller = in_smaller_parts(state.profile) if may_repeat else None
+        may_repeat = self.on_oom == "shrink" and not state.start.is_committing
+        smaller = in_smaller_parts(state.profile, state.ranks.size) if may_repeat else None
+        # Only where it can be repeated does a process call the others together: else its error stops them all.
+        if smaller is not None:
+            failure = told_to_all(state.ranks, failure)
+        assert failure is not None, "a step was given up that cannot be repeated"
         self.log.event(
             "oom",
             state.step,
+            rank=failure.rank,
             phase=failure.phase,
             accumulation=state.profile.optim.accumulation,
             next_accumulation=smaller.optim.accumulation if smaller else None,
@@ -161,10 +165,12 @@ class Loop:
         release(state)
         state.profile = smaller
         self._is_settled = False
-        save_profile(smaller, self.folder / PROFILE_FILE)
+        if state.ranks.is_first:
+            save_profile(smaller, self.folder / PROFILE_FILE)
+        where = f"phase '{failure.phase}'" + (f" on rank {failure.rank}" if state.ranks.size > 1 else "")
         self.log.say(
-            f"step {state.step}: out of memory in phase '{failure.phase}' ({failure.message}). It is repeated, and training "
-            f"goes on, with {smaller.optim.micro_batch_size} queries at a time; to begin so: "
+            f"step {state.step}: out of memory in {where} ({failure.message}). It is repeated, and training goes on, with "
+            f"{smaller.optim.micro_batch_size // state.ranks.size} queries at a time; to begin so: "
             f"--set optim.accumulation={smaller.optim.accumulation}"
         )
 

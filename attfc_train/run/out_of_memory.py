@@ -5,10 +5,14 @@ things differ from then on: BatchNorm normalises by smaller parts, and an AttFC 
 
 The order of what happens (`attfc_train.run.loop.Loop._train_step`):
 
-1. `observed`, while the error is handled: its facts, without a reference to it.
+1. `failure_among`, while the error is handled: its facts, without a reference to it.
 2. The ``except`` block ends. The traceback's frames hold the activations of the failed step; only now they can be freed.
-3. `release`: undo the step, collect circular garbage, give back what the allocator caches.
-4. `in_smaller_parts`, and the step is made again with the same batch.
+3. `told_to_all`: of several processes one has run out of memory, and the others are in the midst of the same step. It gives up
+   the exchanges they are in; each then finds an error of its own here, and learns whose step it was.
+4. `release`: undo the step, collect circular garbage, give back what the allocator caches.
+5. `in_smaller_parts`, and all make the step again with the same batch.
+
+No process has changed a weight or a slot by then: before its commit each waits until all others are ready for theirs.
 """
 
 from __future__ import annotations
@@ -24,6 +28,7 @@ import torch
 from attfc_train.errors import DeviceMemoryError
 from attfc_train.phase import failed_phase
 from attfc_train.profile.profile import MAX_ACCUMULATION, TrainProfile
+from attfc_train.ranks.ranks import Ranks, StoppedElsewhereError
 from attfc_train.run.device_memory import memory_use
 from attfc_train.step.state import TrainState
 from attfc_train.units import Bytes
@@ -31,6 +36,8 @@ from attfc_train.units import Bytes
 OnOom: TypeAlias = Literal["fail", "shrink"]
 """Stop at an out-of-memory error, or go on in smaller parts."""
 
+NEWS_SECONDS = 10.0
+"""For the news of why an exchange failed."""
 _SIGNS = (
     "DefaultCPUAllocator",
     "Storage size calculation overflowed",
@@ -46,8 +53,10 @@ cuDNN finds no engine where no workspace has room.
 
 @dataclass(frozen=True, slots=True)
 class OutOfMemory:
-    """The facts of a failure; holds no tensor and no traceback."""
+    """The facts of a failure; holds no tensor and no traceback, and pickles."""
 
+    rank: int
+    """Of the process."""
     phase: str | None
     """The phase of the step in which it happened; None: between two phases."""
     memory_bytes: Bytes
@@ -66,15 +75,42 @@ def reason(error: BaseException) -> str:
     return str(error).partition("\n")[0].rpartition("DefaultCPUAllocator: ")[2].split(". ")[0]
 
 
-def observed(error: RuntimeError, device: torch.device) -> OutOfMemory:
-    """Return the facts of an out-of-memory error; to be called while it is being handled.
+def observed(error: RuntimeError, device: torch.device, rank: int = 0) -> OutOfMemory:
+    """Return the facts of an out-of-memory error on a process's device; to be called while it is being handled.
 
     Raises:
         RuntimeError: `error` itself, where it is another error.
     """
     if not is_out_of_memory(error):
         raise error
-    return OutOfMemory(failed_phase(error), memory_use(device).current, reason(error))
+    return OutOfMemory(rank, failed_phase(error), memory_use(device).current, reason(error))
+
+
+def failure_among(error: RuntimeError, state: TrainState) -> OutOfMemory | None:
+    """Return what `observed` does, also where another process ran out of memory and this one's error only followed.
+
+    Returns:
+        None: the other process's facts are not known yet (`told_to_all`).
+
+    Raises:
+        RuntimeError: `error` itself, where it has nothing to do with memory.
+    """
+    if isinstance(error, StoppedElsewhereError) and isinstance(error.reason, OutOfMemory):
+        return error.reason
+    if not is_out_of_memory(error) and state.ranks.hears_of_break(NEWS_SECONDS):
+        return None
+    return observed(error, state.device, state.ranks.rank)
+
+
+def told_to_all(ranks: Ranks, failure: OutOfMemory | None) -> OutOfMemory:
+    """Give up the step, and return whose memory was not enough; the same on all processes, which all must call it.
+
+    Args:
+        failure: what `failure_among` returned.
+    """
+    if failure is not None and failure.rank != ranks.rank:  # this one was told when it was ready for its commit
+        return failure
+    return next(each for each in ranks.broken_off(failure) if each is not None)
 
 
 def in_smaller_parts(profile: TrainProfile, processes: int = 1) -> TrainProfile | None:
@@ -98,11 +134,12 @@ def in_smaller_parts(profile: TrainProfile, processes: int = 1) -> TrainProfile 
 
 
 def release(state: TrainState) -> None:
-    """Undo the failed step and free what it allocated; to be called when its exception is gone."""
+    """Undo the failed step and free what it allocated; to be called when its exception is gone, by all processes."""
     state.undo_step()
     gc.collect()  # a failed step leaves circles of frames, graph and tensors behind
     if state.device.type == "cuda":
         torch.cuda.empty_cache()
+    state.ranks.begin_again()
 
 
 def too_large(state: TrainState, failure: OutOfMemory, how_to_go_on: str) -> DeviceMemoryError:

@@ -7,7 +7,8 @@ Its events, in this order (docs/methods.md):
 3. For each micro-batch: features of its references, what a teacher makes of its queries, features of its queries, loss,
    backward pass. Gradients add up.
 4. Everything of the update and of the enqueue that needs memory is computed.
-5. The commit: weights, momentum buffers, slots and averaged running statistics change. It allocates nothing.
+5. All processes wait for each other: where one could not compute its part, none changes anything.
+6. The commit: weights, momentum buffers, slots and averaged running statistics change. It allocates nothing.
 
 References come before queries, and without a graph: the class encoder's activations are gone before those of the feature
 encoder are kept for the backward pass. Attention needs no more of a reference than its features, and the loss no more of a
@@ -86,6 +87,7 @@ def train_step(state: TrainState, batch: Batch) -> StepMetrics:
         update = _prepare_update(state, objective)
     with phase("enqueue"):
         enqueue = _prepare_enqueue(state, joined_labels, outputs)
+    state.ranks.all_ready()
     # From here on nothing allocates, so nothing can fail, and weights and slots change together.
     state.start.begin_commit()
     with phase("update"):

@@ -77,7 +77,7 @@ def test_a_training_is_stopped_resumed_and_evaluated(place: Place, small_plan: P
     child.send_signal(signal.SIGTERM)
     output, errors = child.communicate()
     assert child.returncode == 128 + signal.SIGTERM, output + errors
-    assert "Continue with: attfc-train --resume run" in errors
+    assert "Continue: attfc-train --resume run" in errors
 
     resumed, _ = place.run(*TRAIN, "--resume", "run", "--device", "cuda")
     assert "step 400/400" in resumed
@@ -86,7 +86,7 @@ def test_a_training_is_stopped_resumed_and_evaluated(place: Place, small_plan: P
     assert 0 < end["peak_memory_bytes"] <= end["predicted_peak_bytes"]
     evaluated, _ = place.run(*TRAIN, "evaluate", "run", "--device", "cuda")
     assert "720" in evaluated, "pairs of the verification set"
-    assert "has done its 400 steps" in place.run(*TRAIN, "--resume", "run", "--device", "cuda")[0]
+    assert "has done all of its steps" in place.run(*TRAIN, "--resume", "run", "--device", "cuda")[0]
 
 
 def events_of(run: Path) -> list[dict[str, Any]]:

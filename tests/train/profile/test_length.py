@@ -10,6 +10,7 @@ from attfc_train.errors import ProfileError
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.profile.file import load_preset, parse_profile, resolve_profile, with_overrides
 from attfc_train.profile.profile import TrainProfile
+from tests.train.run.test_preflight import planned as with_prediction
 
 PROVENANCE = {
     "attfc_version": "1",
@@ -85,3 +86,13 @@ def test_a_contradiction_of_ones_own_is_refused() -> None:
 def test_a_length_that_is_none_is_refused(value: str) -> None:
     with pytest.raises(ProfileError, match=r"run\.steps"):
         with_overrides(planned(), [f"run.steps={value}"])
+
+
+def test_a_shorter_run_keeps_its_prediction() -> None:
+    """Catches a plan that is dropped because ramps, which must end before the run does, became shorter with it."""
+    plan = with_prediction().prediction
+    long = planned().model_copy(update={"prediction": plan})
+    short = with_overrides(long, ["run.steps=80"])
+    assert short.head != long.head
+    assert short.prediction == plan
+    assert with_overrides(long, ["head.margin.scale=20"]).prediction is None, "what it says of accuracy does not hold"

@@ -16,7 +16,12 @@ from typing import Any, NamedTuple
 
 import torch
 
+from tests.train.run.failing import FailingAllocation
+
 MOST_SECONDS = 90
+
+
+EVERY = -1
 
 
 class Ended(NamedTuple):
@@ -31,8 +36,14 @@ class Failing(NamedTuple):
     """What happens to a process before its fifth step."""
 
     rank: int
+    """`EVERY`: all of them."""
     how: str
-    """``kill``, ``stop`` (SIGTERM), ``memory``, ``fault``, or ``stop slowly``: rank 0 saves for longer than the watch waits."""
+    """``kill``, ``stop`` (SIGTERM), ``memory``, ``memory then kill``, ``fault``, or ``stop slowly``: rank 0 saves for longer
+    than the watch waits."""
+    phase: str | None = None
+    """Of the step, in which an allocation fails; None: ``memory`` fails before it."""
+    times: int = 99
+    """The step fails."""
 
 
 def free_port() -> int:
@@ -81,11 +92,21 @@ def _command(rank: int, size: int, port: int, folder: str, arguments: list[str],
     from attfc_train.run import loop
 
     step = loop.train_step
+    failed = 0
 
     def train_step(state: Any, batch: Any) -> Any:
-        if failing is not None and failing.rank == rank and state.step == 4:
+        nonlocal failed
+        if failing is None or failing.rank not in (rank, EVERY) or state.step != 4:
+            return step(state, batch)
+        if failed == failing.times:
+            if failing.how.endswith("kill"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return step(state, batch)
+        failed += 1
+        if failing.phase is None:
             _fail(failing.how)
-        return step(state, batch)
+        with FailingAllocation(failing.phase):
+            return step(state, batch)
 
     loop.train_step = train_step
     if failing is not None and failing.how == "stop slowly":

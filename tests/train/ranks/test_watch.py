@@ -116,8 +116,9 @@ def seconds_of_exchanges(ranks: Ranks, port: int) -> float:
     with together(Place(ranks.rank, ranks.size, ranks.rank, "127.0.0.1", port), "Go on so.") as met:
         used = met.on(torch.device("cpu"))
         assert isinstance(used, ProcessRanks)
-        assert used.devices is not None
-        return float(used.devices._get_backend(torch.device("cpu")).options._timeout.total_seconds())
+        group = used.devices.group
+        assert group is not None
+        return float(group._get_backend(torch.device("cpu")).options._timeout.total_seconds())
 
 
 # Catches the traceback, or the fault, of processes that do not reach each other.
@@ -181,9 +182,10 @@ def test_a_killed_process_ends_the_run_with_one_message(who: int, tmp_path: Path
 
 
 # Catches a step that is repeated by one process alone, and a message of each process.
-def test_out_of_memory_on_one_process_stops_all(tmp_path: Path) -> None:
+def test_out_of_memory_on_one_process_stops_all_where_it_must(tmp_path: Path) -> None:
     save_profile(profile_of("full_fc"), tmp_path / "best.json")
-    (first, text), (other, silence) = run_of_two(tmp_path, Failing(1, "memory"), "--profile", "best.json", "--output", "run")
+    arguments = ["--profile", "best.json", "--output", "run", "--on-oom", "fail"]
+    (first, text), (other, silence) = run_of_two(tmp_path, Failing(1, "memory"), *arguments)
     assert (first, other, silence) == (10, 10, "")
     assert text.startswith(
         "error: step 4 must fit into the memory of cpu, but got no room with 6 queries at a time. --resume run"

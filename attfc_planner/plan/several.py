@@ -11,7 +11,7 @@ from attfc_planner.knobs.space import LEAST_PART
 from attfc_planner.search.candidates import Candidate, MemoryEstimator
 from attfc_planner.speed.communication import communication
 from attfc_planner.speed.efficiency import Range
-from attfc_planner.speed.model import predict_speed
+from attfc_planner.speed.model import last_backward, predict_speed
 from attfc_train.profile.prediction import Interval, SeveralGpus
 from attfc_train.profile.profile import MAX_ACCUMULATION, MAX_GPUS, TrainProfile
 
@@ -58,6 +58,7 @@ def several_gpus(chosen: Candidate, gpu: GpuProfile, model: MemoryEstimator) -> 
     exchanged = communication(model.op_costs(profile), links)
     one = predict_speed(alone, gpu, model.op_costs(alone)).loading.unfed
     step = _seconds(profile, gpu, model)
+    backward = last_backward(chosen.speed.phases, profile.num_passes)
     seconds = exchanged.seconds
     return SeveralGpus(
         links=links.words,
@@ -65,8 +66,8 @@ def several_gpus(chosen: Candidate, gpu: GpuProfile, model: MemoryEstimator) -> 
         sent_bytes=exchanged.sent_bytes,
         exchanges=exchanged.count,
         communication_ms=Interval(low=_ms(seconds.high), high=_ms(seconds.low), source=_source(links)),
-        share_of_step=round(min(1.0, seconds.middle / step), 4),
-        hideable_ms=_ms(exchanged.could_hide(_backward_seconds(chosen))),
+        share_of_step=round(min(1.0, exchanged.waited(backward).middle / step), 4),
+        hidden_ms=_ms(exchanged.hidden(backward)),
         one_gpu_images_per_second=Interval(low=_rounded(one.low), high=_rounded(one.high), source="without waiting for images"),
         efficiency=_rounded(profile.optim.batch_size / step / (gpus * _middle(one))),
         more_gpus=_more_gpus(profile, gpu, model),
@@ -141,12 +142,6 @@ def _seconds(profile: TrainProfile, gpu: GpuProfile, model: MemoryEstimator) -> 
     unfed = predict_speed(profile, gpu, model.op_costs(profile)).loading.unfed
     machines = gpu.links_among(profile.run.gpus).nodes if profile.run.gpus > 1 else 1
     return profile.optim.batch_size / machines / _middle(unfed)
-
-
-def _backward_seconds(chosen: Candidate) -> float:
-    """Return the middle of the seconds of the last part's backward pass: while earlier ones run, sums are not complete."""
-    whole = sum(term.middle for term in chosen.speed.phases if term.name == "backward")
-    return whole / chosen.profile.num_passes
 
 
 def _source(links: Links) -> str:

@@ -203,13 +203,13 @@ def several_rows(profile: TrainProfile) -> list[tuple[str, str, str]]:
         ("memory of each", format_bytes(prediction.memory.total_bytes), ""),
         (
             "communication",
-            f"{middle:.3g} ms a step ({exchanged.low:.3g} to {exchanged.high:.3g}), {several.share_of_step:.0%} of it; {sends}",
+            f"{middle:.3g} ms a step ({exchanged.low:.3g} to {exchanged.high:.3g}); {sends}",
             exchanged.source,
         ),
         (
             "hidden of it",
-            f"none; {several.hideable_ms:.3g} ms could be",
-            "gradients are added up after the backward pass, while which they could be",
+            f"{several.hidden_ms:.3g} ms; for the rest a step waits, {several.share_of_step:.1%} of it",
+            "gradients are added up while the backward pass computes further ones",
         ),
         (
             "efficiency",

@@ -100,7 +100,8 @@ def predict_speed(
     machines = 1
     if profile.run.gpus > 1:
         links = gpu.links_among(profile.run.gpus)
-        step, terms = _exchanging(step, terms, costs, links)
+        waited = communication(costs, links).waited(last_backward(phases, profile.num_passes))
+        step, terms = _exchanging(step, terms, waited, links)
         phases = (*phases, terms[-1])
         machines = links.nodes
     # images/s = B / max(step + copy, decoding), at the slow ends and at the fast ends; on a CPU the sum takes max's place.
@@ -161,12 +162,17 @@ def _step(priced: _Priced, gpu: GpuProfile, table: Efficiencies) -> tuple[SpeedT
     return _whole_step(terms, int(priced.launches.sum()), gpu, table), terms
 
 
+def last_backward(phases: Iterable[SpeedTerm], passes: int) -> Range:
+    """Return the seconds of the last of a step's backward passes, of phases as `SpeedPrediction` has them."""
+    backward = [term for term in phases if term.name == "backward"]
+    return Range(sum(term.slow for term in backward) / passes, sum(term.fast for term in backward) / passes)
+
+
 def _exchanging(
-    step: SpeedTerm, terms: tuple[SpeedTerm, ...], costs: Iterable[OpCost], links: Links
+    step: SpeedTerm, terms: tuple[SpeedTerm, ...], waited: Range, links: Links
 ) -> tuple[SpeedTerm, tuple[SpeedTerm, ...]]:
-    """Return a step and its parts with the exchanges, for which it waits."""
-    seconds = communication(costs, links).seconds
-    exchanges = SpeedTerm("communication", links.name, seconds.low, seconds.high)
+    """Return a step and its parts with what it waits for exchanges."""
+    exchanges = SpeedTerm("communication", links.name, waited.low, waited.high)
     whole = replace(step, slow=step.slow + exchanges.slow, fast=step.fast + exchanges.fast)
     return whole, (*terms, exchanges)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from attfc_train.ranks.group import ProcessRanks
 from attfc_train.ranks.ranks import ALONE, Ranks
+from attfc_train.timing.op_cost import BESIDE
 
 Tell = Callable[[str, int], None]
 """Takes the name of an exchange, and the bytes of its whole buffer: of the sum, or of the rows of all processes."""
@@ -44,6 +45,10 @@ class TracedRanks(ProcessRanks):
 
     def _add_up(self, values: Tensor) -> None:
         self.tell("all_reduce", values.nbytes)
+
+    def _begin_to_add_up(self, values: Tensor) -> Callable[[], object]:
+        self.tell(BESIDE, values.nbytes)
+        return lambda: None
 
     def _maximise(self, values: Tensor) -> None:
         self.tell("all_reduce", values.nbytes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import AliasChoices, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from attfc_train.cuda_environment import NATIVE_ALLOCATOR, expands
 from attfc_train.document import MOST, MOST_BYTES, MOST_SEED, Frozen
@@ -121,11 +121,11 @@ class SeveralGpus(Frozen):
     exchanges: int = Field(ge=0, le=MOST)
     """Of a step."""
     communication_ms: Interval
-    """Of a step, which waits for them: nothing of it is hidden behind arithmetic."""
+    """Of a step, hidden or not."""
     share_of_step: float = Field(ge=0, le=1)
-    """Of the exchanges, at the middle."""
-    hideable_ms: float = Field(ge=0)
-    """The part of it that could run beside the backward pass: gradients, which are added up after it."""
+    """Of what the step waits for exchanges, at the middle."""
+    hidden_ms: float = Field(ge=0, validation_alias=AliasChoices("hidden_ms", "hideable_ms"))
+    """The part of it that runs beside the backward pass: gradients. Plans from before say what could have run so."""
     one_gpu_images_per_second: Interval
     """Of one GPU alone with as large a share of a batch and the whole head, in memory or not."""
     efficiency: float = Field(ge=0)

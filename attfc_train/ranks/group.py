@@ -7,7 +7,7 @@ Legend: B rows of the joined batch, b = B / K of one process, K processes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -106,6 +106,10 @@ class ProcessRanks(Ranks):
                 for tensor, part in zip(bucket, parts, strict=True):
                     tensor.copy_(part.view_as(tensor))
 
+    def begin_sum(self, values: Tensor) -> Callable[[], object]:
+        """See `Ranks.begin_sum`."""
+        return self._begin_to_add_up(values)
+
     def average_in_place(self, tensors: Sequence[Tensor]) -> None:
         """See `Ranks.average_in_place`."""
         self.sum_in_place(tensors)
@@ -161,11 +165,18 @@ class ProcessRanks(Ranks):
         return table
 
     # What goes over the links of the devices. All else above is memory and arithmetic of one process: a trace of a step
-    # (`attfc_planner.trace.ranks`) runs it as it is, with these four in which nothing is sent.
+    # (`attfc_planner.trace.ranks`) runs it as it is, with these five in which nothing is sent.
 
     def _add_up(self, values: Tensor) -> None:
         """Replace `values` by their sum over all processes."""
         dist.all_reduce(values, group=self.devices.group)
+
+    def _begin_to_add_up(self, values: Tensor) -> Callable[[], object]:
+        """Begin what `_add_up` does beside what this process computes; return what waits for its end."""
+        work = dist.all_reduce(values, group=self.devices.group, async_op=True)
+        assert work is not None, "this process is in the group"
+        wait: Callable[[], object] = work.wait
+        return wait
 
     def _maximise(self, values: Tensor) -> None:
         """Replace `values` by the largest of all processes', element by element."""

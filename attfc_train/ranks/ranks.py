@@ -11,7 +11,7 @@ Legend: B rows of the joined batch, b = B / K of one process, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -52,6 +52,11 @@ class Ranks:
     def is_first(self) -> bool:
         """Whether this process speaks for all: it writes, evaluates and prints."""
         return self.rank == 0
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is nobody to exchange with."""
+        return self.size == 1
 
     def on(self, device: torch.device) -> Ranks:
         """Return the same process, which exchanges tensors on its own `device` from now on; all processes must call it."""
@@ -102,6 +107,11 @@ class Ranks:
     def sum_in_place(self, tensors: Sequence[Tensor]) -> None:
         """Replace each floating-point tensor by its sum over all processes."""
         del tensors
+
+    def begin_sum(self, values: Tensor) -> Callable[[], object]:
+        """Begin to replace floating-point `values` by their sum over all processes; return what waits for it."""
+        del values
+        return lambda: None
 
     def average_in_place(self, tensors: Sequence[Tensor]) -> None:
         """Replace each floating-point tensor by its mean over all processes."""

@@ -19,6 +19,7 @@ from attfc_train.optim.sgd import SGD
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.ranks.ranks import Ranks
 from attfc_train.ranks.tables import load_whole_state, whole_state
+from attfc_train.step.gradient_sums import GradientSums
 from attfc_train.step.rollback import StepStart
 from attfc_train.step.teacher import Teacher
 
@@ -49,6 +50,8 @@ class TrainState:
     """Never changes, so that neither a checkpoint nor an undone step knows it."""
     start: StepStart = field(init=False)
     """The small tensors as the step under way found them."""
+    sums: GradientSums = field(init=False)
+    """Of the gradients of several processes."""
     running_statistics: list[Tensor] = field(init=False)
     """Those of both encoders' BatchNorm layers, which several processes average."""
 
@@ -61,6 +64,7 @@ class TrainState:
 
     def __post_init__(self) -> None:
         self.start = StepStart(self._changed_before_commit())
+        self.sums = GradientSums(self.ranks, self.optimizer.parameters)
         self.running_statistics = [buffer for buffer in self._encoder_buffers() if buffer.is_floating_point()]
 
     def _encoder_buffers(self) -> Iterator[Tensor]:
@@ -76,6 +80,7 @@ class TrainState:
     def undo_step(self) -> None:
         """Undo a step that failed before its commit; the class encoder stays moved (`attfc_train.step.rollback`)."""
         assert not self.start.is_committing, "a commit cannot be undone"
+        self.sums.forget()
         self.optimizer.forget_gradients()
         self.head.forget_step()
         self.start.go_back()

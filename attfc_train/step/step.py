@@ -5,7 +5,7 @@ Its events, in this order (docs/methods.md):
 1. The head begins: the weight of every query in the mean loss, and for Partial FC the step's classes.
 2. The class encoder moves towards the feature encoder, and what can be undone is copied (`attfc_train.step.rollback`).
 3. For each micro-batch: features of its references, what a teacher makes of its queries, features of its queries, loss,
-   backward pass. Gradients add up.
+   backward pass. Gradients add up, in the last backward pass over the processes, too (`attfc_train.step.gradient_sums`).
 4. Everything of the update and of the enqueue that needs memory is computed.
 5. All processes wait for each other: where one could not compute its part, none changes anything.
 6. The commit: weights, momentum buffers, slots and averaged running statistics change. It allocates nothing.
@@ -142,9 +142,11 @@ def _accumulate(state: TrainState, batch: Batch, weights: Tensor) -> tuple[list[
     with phase("input"):
         micro_batches = list(batch.split(parts, state.profile.head.is_paired))
     # The weights are those of the whole batch: losses and gradients of its parts add up to its mean loss and gradient.
-    for part, part_weights in zip(micro_batches, weights.chunk(parts), strict=True):
+    for number, (part, part_weights) in enumerate(zip(micro_batches, weights.chunk(parts), strict=True), 1):
         output, distance = _forward(state, part, part_weights)
         with phase("backward"):
+            if number == parts:
+                state.sums.begin()
             objective = _objective(state, output.loss, distance)
             (state.scaler.scale * objective if state.scaler else objective).backward()
         outputs.append(HeadOutput(output.loss.detach(), output.centers))
@@ -202,8 +204,9 @@ def _join(state: TrainState, losses: list[Tensor]) -> None:
     Before anything is decided by them: a gradient that overflowed on one process then does so on all, and all skip the step.
     """
     # A query's weight is that in the joined batch, so its loss and its gradient are the sums of all shares.
-    state.ranks.sum_in_place([*losses, *state.optimizer.gradients])
+    state.ranks.sum_in_place(losses)
     state.ranks.average_in_place(state.running_statistics)
+    state.sums.finish()
 
 
 def _prepare_update(state: TrainState, loss: Tensor) -> _Update:

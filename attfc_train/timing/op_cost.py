@@ -22,6 +22,8 @@ OpKind: TypeAlias = Literal[
 """A kernel is a whole pass over the slots, with operands of 16 bits or fp32 ones (`attfc_train.timing.kernels`)."""
 
 KERNELS: Final[frozenset[OpKind]] = frozenset({"narrow kernel", "wide kernel"})
+BESIDE: Final = "all_reduce beside"
+"""The name of an ``exchange`` that is under way while the backward pass goes on (`attfc_train.step.gradient_sums`)."""
 OVER_SLOTS: Final = "slots_"
 """Begins the names of operators of a pass over the slots in chunks."""
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attfc_planner.gpu.catalog import get_card
 from attfc_planner.gpu.links import LEAST_SECONDS, NVLINK_BYTES_PER_SECOND, REACHED
-from attfc_planner.speed.communication import communication, sent
+from attfc_planner.speed.communication import Communication, communication, sent
+from attfc_planner.speed.efficiency import Range
 from attfc_planner.speed.model import predict_speed
 from attfc_train.errors import UsageError
 from attfc_train.profile.profile import TrainProfile
-from attfc_train.timing.op_cost import OpCost
+from attfc_train.timing.op_cost import BESIDE, OpCost
 from tests.planner.trace.profiles import small_profile
 
 
@@ -27,11 +28,11 @@ def exchange(name: str, num_bytes: int, phase: str = "update") -> OpCost:
 
 def rings_bytes(name: str, num_bytes: int, gpus: int) -> float:
     """Walk the ring: in every step each process passes one K-th of the buffer on."""
-    steps = {"all_reduce": 2 * (gpus - 1), "all_gather": gpus - 1, "reduce_scatter": gpus - 1}[name]
+    steps = {"all_reduce": 2 * (gpus - 1), BESIDE: 2 * (gpus - 1), "all_gather": gpus - 1, "reduce_scatter": gpus - 1}[name]
     return sum(num_bytes / gpus for _ in range(steps))
 
 
-@given(st.sampled_from(["all_reduce", "all_gather", "reduce_scatter"]), st.integers(1, 10**12), st.integers(2, 64))
+@given(st.sampled_from(["all_reduce", BESIDE, "all_gather", "reduce_scatter"]), st.integers(1, 10**12), st.integers(2, 64))
 def test_bytes_that_are_sent_are_those_of_a_ring(name: str, num_bytes: int, gpus: int) -> None:
     assert sent(exchange(name, num_bytes), gpus) == pytest.approx(rings_bytes(name, num_bytes, gpus))
 
@@ -39,14 +40,50 @@ def test_bytes_that_are_sent_are_those_of_a_ring(name: str, num_bytes: int, gpus
 def test_seconds_are_bytes_over_the_link_and_the_least_of_every_exchange() -> None:
     """Catches bits for bytes, a direction for two, and slow ends for fast ones."""
     links = get_card("h100-sxm").beside_others(8).links_among(8)
-    costs = [exchange("all_reduce", 8 * 10**9), exchange("all_gather", 8, "loss"), OpCost("mm", "matmul", "loss", 9, 9, 1)]
+    costs = [
+        exchange(BESIDE, 8 * 10**9, "backward"),
+        exchange("all_gather", 8, "loss"),
+        OpCost("mm", "matmul", "loss", 9, 9, 1),
+    ]
     made = communication(costs, links)
     assert made.count == 2
     assert made.sent_bytes == 14 * 10**9 + 7
     assert made.seconds.high == pytest.approx(2 * 15e-6 + made.sent_bytes / (0.8 * 450e9))
     assert made.seconds.low == pytest.approx(2 * 30e-6 + made.sent_bytes / (0.6 * 450e9))
-    assert made.gradients.low < made.seconds.low
-    assert made.could_hide(1e-9) == 1e-9
+    assert made.beside.low < made.seconds.low
+
+
+def waited_by_hand(seconds: float, buckets: int, computed: float, at_a_time: float = 1e-4) -> float:
+    """Let time pass: a bucket is sent when the link is free and its part of the pass is done."""
+    time = link_is_free_at = 0.0
+    waiting, sent_buckets = 0, 0
+    while sent_buckets < buckets:
+        if sent_buckets + waiting < buckets and time >= (sent_buckets + waiting + 1) / buckets * computed:
+            waiting += 1
+        elif waiting and time >= link_is_free_at:
+            waiting -= 1
+            sent_buckets += 1
+            link_is_free_at = time + seconds / buckets
+        else:
+            time += at_a_time
+    return max(0.0, link_is_free_at - computed)
+
+
+@settings(max_examples=50)
+@given(st.floats(0.01, 1), st.integers(1, 9), st.floats(0.01, 1))
+def test_a_step_waits_for_what_the_backward_pass_does_not_hide(seconds: float, buckets: int, computed: float) -> None:
+    """Catches a last bucket that is hidden, and buckets that are sent all at once."""
+    exact = Range(seconds, seconds)
+    made = Communication(0.0, buckets + 2, Range(seconds + 0.5, seconds + 0.5), exact, buckets)
+    waited = made.waited(Range(computed, computed))
+    assert waited.low == waited.high == pytest.approx(0.5 + waited_by_hand(seconds, buckets, computed), abs=2e-3)
+    assert made.hidden(Range(computed, computed)) == pytest.approx(seconds + 0.5 - waited.low)
+    assert waited.low >= 0.5 + seconds / buckets - 1e-9
+
+
+def test_without_gradients_a_step_waits_for_all() -> None:
+    made = communication([exchange("all_gather", 10**9)], get_card("h100-sxm").beside_others(8).links_among(8))
+    assert made.waited(Range(1.0, 1.0)) == made.seconds
 
 
 def test_a_step_takes_its_exchanges_besides_and_one_gpu_takes_none() -> None:

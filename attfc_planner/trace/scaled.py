@@ -22,12 +22,14 @@ from attfc_planner.trace.history import Trace
 from attfc_planner.trace.structure import Knobs, head_structure_of, knobs_of
 from attfc_train.document import STORAGES
 from attfc_train.profile.profile import TrainProfile
-from attfc_train.timing.op_cost import OVER_SLOTS, OpCost
+from attfc_train.timing.op_cost import BESIDE, OVER_SLOTS, OpCost
 
 _WHOLE = ("input", "momentum", "update", "enqueue")
 """Phases of the step that happen once, whatever the parts."""
-_FIRST_GRADIENT = ("new_empty_strided", "copy_")
-"""Operators of the backward pass that give a weight its first gradient."""
+_ONCE = ("new_empty_strided", "copy_", BESIDE)
+"""Of the backward passes, what one of them alone does: give a weight its first gradient, and add gradients of GPUs up."""
+_BUCKET = "cat"
+"""The operator that makes a bucket (`attfc_train.step.gradient_sums`); none makes a gradient so."""
 _ONE = SIZE_TERMS.index("1")
 _SLOTS = SIZE_TERMS.index("C")
 _CHUNK = SIZE_TERMS.index("K")
@@ -114,7 +116,7 @@ def _in_parts(trace: Trace, whole: NDArray[np.int64], parts: int) -> Trace:
     # Phases that happen once have the sizes of the whole batch.
     sizes = np.where(np.isin(np.array(trace.phases), _WHOLE), whole, trace.nbytes)
     step = trace.births(1)
-    gradients = [index for index in step if trace.categories[index] == "gradients"]
+    gradients = _gradients(trace)
     # Alive when the last part begins: an accumulated gradient for every gradient of the part, and what each earlier part's loss
     # left. They are new storages behind those of the trace.
     left_bytes = int(sum(sizes[index] for index in _left_over(trace, step)))
@@ -129,6 +131,11 @@ def _in_parts(trace: Trace, whole: NDArray[np.int64], parts: int) -> Trace:
         steps=trace.steps,  # all that is new lies in the second
         costs=(),
     )
+
+
+def _gradients(trace: Trace) -> list[int]:
+    """Return the gradients that a backward pass computes; without the buckets that take their place on several GPUs."""
+    return [index for index in trace.births(1) if trace.categories[index] == "gradients" and trace.ops[index] != _BUCKET]
 
 
 def _events_in_parts(trace: Trace, step: range, accumulated: dict[int, int], left_over: int) -> tuple[int, ...]:
@@ -166,10 +173,10 @@ def _costs_in_parts(affine: AffineTrace, knobs: Knobs, parts: int) -> tuple[OpCo
     whole = [cost for cost in affine.costs_at(replace(knobs, batch=parts * knobs.batch)) if cost.phase in _WHOLE]
     rest = [cost for cost in affine.costs_at(knobs) if cost.phase not in _WHOLE]
     # The first part's gradient is kept as it is; the others are added: two reads and a write each.
-    repeated = [_times(cost, 1 if cost.phase == "backward" and cost.name in _FIRST_GRADIENT else parts) for cost in rest]
+    repeated = [_times(cost, 1 if cost.phase == "backward" and cost.name in _ONCE else parts) for cost in rest]
     trace = affine.skeleton
-    gradients = [int(trace.nbytes[index]) for index in trace.births(1) if trace.categories[index] == "gradients"]
-    added_bytes = (parts - 1) * 3 * sum(gradients)
+    gradients = _gradients(trace)
+    added_bytes = (parts - 1) * 3 * int(sum(trace.nbytes[index] for index in gradients))
     additions = OpCost("add_", "elementwise", "backward", 0, added_bytes, (parts - 1) * len(gradients))
     return (*whole, *repeated, additions)
 

@@ -29,8 +29,9 @@ class Exchanging(FakeMemoryModel):
 
     def op_costs(self, profile: TrainProfile) -> tuple[OpCost, ...]:
         share = profile.model_copy(update={"optim": profile.optim.model_copy(update={"batch_size": profile.gpu_batch_size})})
+        backward = OpCost("convolution_backward", "conv", "backward", 10**12, 10**9, 100)
         exchange = OpCost(BESIDE, "exchange", "backward", 0, 10**8, 4)
-        return (*super().op_costs(share), *([exchange] if profile.run.gpus > 1 else []))
+        return (*super().op_costs(share), backward, *([exchange] if profile.run.gpus > 1 else []))
 
 
 def planned(gpus: int, **given: object) -> Plan:

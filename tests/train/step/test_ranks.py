@@ -69,8 +69,8 @@ def test_gradients_are_added_up_before_they_are_clipped() -> None:
     state = build(profile, CPU, ranks)
     metrics = train_step(state, random_batch(profile))
     gradients, _ = ranks.summed_up
-    assert sum(parameter.numel() for parameter in state.feature_encoder.parameters()) == gradients.numel()
-    torch.testing.assert_close(gradients.norm(), metrics.gradient_norm)
+    assert gradients.numel() == sum(each.numel() for each in state.feature_encoder.parameters() if each.requires_grad)
+    assert gradients.double().norm().item() == pytest.approx(metrics.gradient_norm.item(), rel=1e-4)
     assert gradients.norm() > 0.1
 
 

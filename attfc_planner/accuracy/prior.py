@@ -44,6 +44,8 @@ BACKBONE_BAND = 0.1
 
 UNKNOWN_BAND = 5.0
 """Half width in points for a kind of head that is not in `PRIORS`."""
+_NOTHING = 0.01
+"""Of `RARELY_SEEN`: a run of whole steps sees identities a little less often than its epochs say."""
 _OTHER_DATA = "your data and setting"
 
 
@@ -166,7 +168,7 @@ def _other_parts(profile: TrainProfile, compared_to: str | None) -> Iterator[Par
 
 def _is_held(profile: TrainProfile) -> bool:
     """Return whether a head's identities are seen more rarely than in any comparison, where that matters to it."""
-    return profile.head.kind in PRIORS and RARELY_SEEN in prior_features(profile) and rareness_beyond(profile) > 0
+    return profile.head.kind in PRIORS and RARELY_SEEN in prior_features(profile) and rareness_beyond(profile) > _NOTHING
 
 
 def _batch_size(batch_size: int) -> Part:

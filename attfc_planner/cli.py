@@ -69,12 +69,7 @@ def plan(
     head: options.Head = "auto",
     output: options.Output = Path("best.json"),
     train: Annotated[bool, typer.Option("--train", help="Train with the plan afterwards; needs --data.")] = False,
-    teacher: Annotated[
-        str | None,
-        typer.Option(
-            help="Plan for a teacher: a trained model (file or run), or a network's name until there is one.", metavar="MODEL"
-        ),
-    ] = None,
+    teacher: options.Teacher = None,
     max_accuracy_drop: options.MaxAccuracyDrop = 1.0,
     prefer: options.Prefer = "balanced",
     tuned: options.Tuned = None,

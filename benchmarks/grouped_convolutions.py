@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from attfc_planner.gpu.catalog import get_card
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.speed.efficiency import efficiencies
-from attfc_planner.speed.model import step_seconds
+from attfc_planner.speed.model import rate_of, step_seconds
 from attfc_train.document import Precision
 from attfc_train.timing.counting import Counter
 from attfc_train.timing.op_cost import OpCost
@@ -76,7 +76,7 @@ def grouped_shares(name: str, precision: Precision) -> tuple[float, float, float
     grouped = [cost for cost in costs if cost.kind == "grouped"]
     dense = [cost for cost in costs if cost.kind != "grouped"]
     seconds = batch_size / grouped_rate - dense_error * _middle(dense, gpu, precision)
-    rate = gpu.ceiling("fp16_flops" if precision == "fp16" else "tf32_flops" if gpu.tf32_flops else "fp32_flops")
+    rate = rate_of("grouped", gpu, precision)
     moved = sum(cost.bytes_read_written for cost in grouped)
     flops = sum(cost.flops for cost in grouped)
     return seconds, moved / seconds / gpu.ceiling("memory_bandwidth_bytes_per_second"), flops / seconds / rate

@@ -20,16 +20,17 @@ from typing import Any, Final
 
 from attfc_planner.gpu.catalog import get_card
 from attfc_planner.gpu.profile import TENSOR_FIELD, GpuProfile
-from attfc_planner.speed.model import predict_speed
+from attfc_planner.speed.model import predict_speed, rate_of
 from attfc_train.profile.file import load_preset
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.timing.counting import counted_step
 from attfc_train.timing.kernels import SlotKernels
 from attfc_train.timing.limits import LABELS
-from attfc_train.timing.op_cost import KERNELS, OpCost
+from attfc_train.timing.op_cost import KERNELS, OpCost, OpKind
 from benchmarks.provenance import RESULTS, provenance, save
 
 CARD: Final = "h200"
+PRECISION: Final = "bf16"
 IDS: Final = 2_059_906
 """WebFace42M's."""
 
@@ -57,7 +58,7 @@ class Target:
             "model": preset.model.model_copy(update={"backbone": self.backbone}),
             "head": preset.head.model_copy(update=head),
             "optim": preset.optim.model_copy(update={"batch_size": 1024}),
-            "run": preset.run.model_copy(update={"precision": "bf16"}),
+            "run": preset.run.model_copy(update={"precision": PRECISION}),
         }
         return preset.model_copy(update=changed).resolve(IDS, 20 * IDS)
 
@@ -76,24 +77,19 @@ class Part:
     """The operators of one phase and one kind."""
 
     phase: str
-    kind: str
+    kind: OpKind
     flops: int
     bytes: int
     seconds: float
     """Under the roofline."""
 
 
-def rate_of(kind: str, card: GpuProfile) -> float:
-    """Return the FLOP/s that a card allows a kind of operator."""
-    return card.ceiling("tf32_flops" if kind == "wide kernel" else TENSOR_FIELD["bf16"])
-
-
 def parts_of(costs: Iterable[OpCost], card: GpuProfile) -> list[Part]:
     """Return the parts of a step, the longest first."""
-    sums: dict[tuple[str, str], list[float]] = {}
+    sums: dict[tuple[str, OpKind], list[float]] = {}
     bandwidth = card.ceiling("memory_bandwidth_bytes_per_second")
     for cost in costs:
-        seconds = max(cost.flops / rate_of(cost.kind, card), cost.bytes_read_written / bandwidth)
+        seconds = max(cost.flops / rate_of(cost.kind, card, PRECISION), cost.bytes_read_written / bandwidth)
         part = sums.setdefault((cost.phase, cost.kind), [0, 0, 0.0])
         for place, value in enumerate((cost.flops, cost.bytes_read_written, seconds)):
             part[place] += value
@@ -110,7 +106,7 @@ def row(target: Target, card: GpuProfile) -> dict[str, Any]:
     parts = parts_of(kernels.fused(costs), card)
     seconds = sum(part.seconds for part in parts)
     head = sum(part.seconds for part in parts if part.kind in KERNELS or part.kind == "loss")
-    arithmetic = sum(part.flops / rate_of(part.kind, card) for part in parts)
+    arithmetic = sum(part.flops / rate_of(part.kind, card, PRECISION) for part in parts)
     foreseen = predict_speed(profile, card, costs).loading.unfed
     return {
         "target": target.label,
@@ -157,7 +153,7 @@ def draw(each: dict[str, Any], card: GpuProfile, path: Path) -> None:
 
 
 def _draw(axes: Any, each: dict[str, Any], card: GpuProfile) -> None:
-    peak, bandwidth = card.ceiling(TENSOR_FIELD["bf16"]), card.ceiling("memory_bandwidth_bytes_per_second")
+    peak, bandwidth = card.ceiling(TENSOR_FIELD[PRECISION]), card.ceiling("memory_bandwidth_bytes_per_second")
     edge = peak / bandwidth
     axes.plot([0.1, edge, 10_000], [0.1 * bandwidth / 1e12, peak / 1e12, peak / 1e12], color="black", linewidth=1)
     for part, x, y, share in _points(each):

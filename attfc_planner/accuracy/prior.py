@@ -13,7 +13,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from attfc_planner.accuracy.fitted import fitted
-from attfc_planner.accuracy.prior_features import LEVELS, PARTS, PRIORS, Features, prior_features
+from attfc_planner.accuracy.prior_features import (
+    FEWEST_VIEWS,
+    LEVELS,
+    PARTS,
+    PRIORS,
+    RARELY_SEEN,
+    Features,
+    prior_features,
+    rareness_beyond,
+    views_of,
+)
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.profile.prediction import Interval
 from attfc_train.profile.profile import OptimSettings, TrainProfile
@@ -34,6 +44,8 @@ BACKBONE_BAND = 0.1
 
 UNKNOWN_BAND = 5.0
 """Half width in points for a kind of head that is not in `PRIORS`."""
+_NOTHING = 0.01
+"""Of `RARELY_SEEN`: a run of whole steps sees identities a little less often than its epochs say."""
 _OTHER_DATA = "your data and setting"
 
 
@@ -89,9 +101,15 @@ def source_of(profile: TrainProfile) -> str:
     if not any(prior_features(profile).values()):
         return "prior: a full FC layer is what accuracy is measured against"
     compared = fitted().data_sets
+    held = (
+        f"; taken as at {FEWEST_VIEWS:g} views of an identity, the fewest that were compared, with a wider band for your "
+        f"{views_of(profile):.2g}"
+        if _is_held(profile)
+        else ""
+    )
     return (
         f"prior: regression over {sum(compared.values())} heads compared on {len(compared)} data sets (attfc's own runs, and "
-        f"Partial FC's published tables); not measured on your data"
+        f"Partial FC's published tables); not measured on your data{held}"
     )
 
 
@@ -104,7 +122,8 @@ def assumptions() -> tuple[str, ...]:
         "MFR-ALL); the others are attfc's own runs of a small network on 32 pixels. Bands are 95 % intervals.",
         "Differences are taken in log odds, and given in points of a training with 4 % errors.",
         f"Kinds of heads differ from data set to data set: by {between:.1f} points (standard deviation), in every band.",
-        "Identities seen under about 20 times in a run: generated centers are ahead of learned rows. From short runs.",
+        "Identities seen under about 20 times in a run: generated centers are ahead of learned rows. From short runs. Under "
+        f"{FEWEST_VIEWS:g} times nothing was compared: taken as at {FEWEST_VIEWS:g}, in a band that holds a growing lead, too.",
         "Age: a tenfold age of the centers, over the class encoder's memory, is expected to cost 0.5 points; hardly measured.",
         "Queues shorter than 3.3, and another order or no batch negatives where slots are few: from short runs. Rounded "
         "centers: 0.1 points in fp8, less in int8 and bf16. Assumed.",
@@ -136,11 +155,20 @@ def _other_parts(profile: TrainProfile, compared_to: str | None) -> Iterator[Par
     """Yield what is assumed or published elsewhere."""
     if profile.head.kind not in PRIORS:
         yield Part(f"head {profile.head.kind}, of which nothing is known", 0.0, UNKNOWN_BAND)
+    if _is_held(profile):
+        # The lead may go on to grow as it does from many views to few, or turn into as large a loss: no comparison tells.
+        mean, variance = fitted().moments({RARELY_SEEN: rareness_beyond(profile)})
+        yield _part(f"fewer views than {FEWEST_VIEWS:g}", 0.0, mean**2 + variance)
     if profile.head.num_slots:
         yield _batch_size(profile.optim.batch_size)
     if compared_to is not None:
         points = BACKBONE[profile.model.backbone] - BACKBONE[compared_to]
         yield Part("backbone", points, BACKBONE_BAND * abs(points))
+
+
+def _is_held(profile: TrainProfile) -> bool:
+    """Return whether a head's identities are seen more rarely than in any comparison, where that matters to it."""
+    return profile.head.kind in PRIORS and RARELY_SEEN in prior_features(profile) and rareness_beyond(profile) > _NOTHING
 
 
 def _batch_size(batch_size: int) -> Part:

@@ -28,12 +28,15 @@ FEW_VIEWS: Final = 5.0
 """Times that an identity is seen in a run below which a learned row is far from learned, while a generated center is there at
 once. Of 25,000 characters a container was ahead of a full FC layer up to 40 views, and level from 70 on; of computed faces, at
 4 views, 20 points ahead."""
+FEWEST_VIEWS: Final = 4.0
+"""Views in the comparison that had the fewest, of computed faces: what still fewer do was never seen."""
 USUAL_QUEUE_LENGTH: Final = 3.3
 WIDE_SHARE: Final = 0.1
 """Published losses by the share of the identities scored are flat above about this and grow below it: two slopes."""
 ENOUGH_BATCHES: Final = 8.0
 """A sample of fewer is mostly the batch's own people, who leave few to tell them from: in the comparisons of a few thousand
 people a tenth of them is one or two batches, and lost what the published tables of a million people do not lose."""
+RARELY_SEEN: Final = "identities seen rarely"
 ROUNDING: Final = {"fp32": 0.0, "bf16": 0.25, "int8": 0.5, "fp8": 1.0}
 """Storage -> coarseness of stored centers, 1 for the coarsest."""
 
@@ -102,7 +105,7 @@ def _generated_features(profile: TrainProfile, head: ContainerSettings) -> Featu
         "fewer slots than a batch": _shortage(profile, slots, 1.0),
         "age of centers": math.log2(1 + age),
         "rounded centers": ROUNDING[head.storage],
-        "identities seen rarely": math.log2(1 + FEW_VIEWS / max(1.0, _views(profile))),
+        RARELY_SEEN: _rareness(max(FEWEST_VIEWS, views_of(profile))),
     }
 
 
@@ -121,7 +124,16 @@ def _shortage(profile: TrainProfile, scored: float, batches: float) -> float:
     return max(0.0, math.log10(enough / scored))
 
 
-def _views(profile: TrainProfile) -> float:
+def _rareness(views: float) -> float:
+    return math.log2(1 + FEW_VIEWS / max(1.0, views))
+
+
+def rareness_beyond(profile: TrainProfile) -> float:
+    """Return how far `RARELY_SEEN` would lie beyond its value at `FEWEST_VIEWS`, at which it is held; 0: it is not held."""
+    return _rareness(min(FEWEST_VIEWS, views_of(profile))) - _rareness(FEWEST_VIEWS)
+
+
+def views_of(profile: TrainProfile) -> float:
     """Return how often an identity is seen in the run, on average: steps x batch / identities, or epochs x images of each."""
     if profile.run.steps is not None:
         return profile.run.steps * profile.optim.batch_size / profile.num_ids
@@ -156,7 +168,7 @@ PARTS: Final[dict[str, tuple[str, ...]]] = {
     "batch negatives": ("no batch negatives, where slots are few",),
     "learning slots": ("slots that learn", "slots that are scored late"),
     "age of centers": ("age of centers",),
-    "views of an identity": ("identities seen rarely",),
+    "views of an identity": (RARELY_SEEN,),
 }
 """Part -> its features."""
 LEVELS: Final = frozenset(PARTS["generated centers"])

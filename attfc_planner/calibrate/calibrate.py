@@ -16,7 +16,7 @@ from attfc_planner.calibrate.cases import CASES, Case
 from attfc_planner.calibrate.memory_regression import MemoryRun, fit_cpu, fit_cuda, margin
 from attfc_planner.calibrate.real_steps import RealSteps, run_real_steps
 from attfc_planner.calibrate.speed_regression import SpeedFit, TimedRun, fit_speed
-from attfc_planner.gpu.calibration import Calibration
+from attfc_planner.gpu.calibration import COST_MODEL, Calibration
 from attfc_planner.gpu.holders import who_holds
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.memory.model import MemoryModel
@@ -151,6 +151,7 @@ def _fitted(runs: Sequence[Run], model: MemoryModel, precision: Precision) -> tu
     fit = fit_speed(timed, device, precision)
     memory = (fit_cuda if device.kind == "cuda" else fit_cpu)([run.memory for run in runs])
     draft = Calibration(
+        cost_model=COST_MODEL,
         date=datetime.now(UTC).date().isoformat(),
         precision=precision,
         num_runs=len(runs),

@@ -15,6 +15,7 @@ from attfc_planner.commands.option_checks import (
     check_preference,
     check_values,
     checked_head,
+    checked_teacher,
     checked_word,
     opened,
     real,
@@ -64,6 +65,7 @@ def compare_gpus(
     sort: Annotated[str, typer.Option(help="time or cost: what the table is sorted by.", metavar="WORD")] = "time",
     backbone: options.Backbones = None,
     head: options.Head = "auto",
+    teacher: options.Teacher = None,
     max_accuracy_drop: options.MaxAccuracyDrop = 1.0,
     prefer: options.Prefer = "balanced",
     tuned: options.Tuned = None,
@@ -78,6 +80,7 @@ def compare_gpus(
     kind = checked_head(head)
     check_preference(prefer)
     _check_sort(sort, price)
+    taught_by, embedding_size = checked_teacher(teacher, image_size)
     data_path = named_by_options(data)
     dataset = opened(data_path)
     num_ids, num_images = size_of_data(dataset, ids, images)
@@ -101,6 +104,8 @@ def compare_gpus(
         max_hours=hours,
         prefer=cast("Preference", prefer),
         tuned=None if tuned is None else load_profile(tuned),
+        teacher=taught_by,
+        embedding_size=embedding_size,
         decoding=decoding_of(dataset, image_size),
         cores=cores,
     )

@@ -75,6 +75,12 @@ AnyPrecision = Annotated[str | None, typer.Option(help="bf16, fp16 or fp32; with
 Epochs = Annotated[
     float, typer.Option(help="Passes over the images of the full run.", metavar="NUMBER", parser=real("--epochs", 0.001, 20))
 ]
+Teacher = Annotated[
+    str | None,
+    typer.Option(
+        help="Plan for a teacher: a trained model (file or run), or a network's name until there is one.", metavar="MODEL"
+    ),
+]
 MaxAccuracyDrop = Annotated[
     float,
     typer.Option(

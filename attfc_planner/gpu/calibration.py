@@ -7,8 +7,9 @@ and stated ranges.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import date as calendar_date
-from typing import Self
+from typing import Final, Self
 
 from pydantic import Field, model_validator
 
@@ -27,6 +28,12 @@ HEADROOM = "headroom_bytes"
 HEADROOM_SHARE = "headroom_share"
 """Share of everything else that is needed; the larger of the two headrooms counts."""
 
+COST_MODEL: Final = 2
+"""Version of the model of a step's time (`attfc_planner.speed.model.step_seconds`) that efficiencies are fitted to.
+
+It grows whenever the same operators get another price: efficiencies say nothing about a model that they were not fitted to.
+2 prices a GPU's passes over the slots as kernels, and every operator by the arithmetic that it uses. 1 was not stored."""
+
 MEMORY_FIELDS = frozenset({CONTEXT, CUBLAS, CONVOLUTION_FACTOR, WORKSPACE_SHARE, HEADROOM, HEADROOM_SHARE})
 SPEED_FIELDS = (
     "conv_efficiency",
@@ -44,6 +51,8 @@ SPEED_FIELDS = (
 class Calibration(Frozen):
     """Figures fitted to real runs, and how well they agree with these runs."""
 
+    cost_model: int = Field(1, ge=1, le=MOST)
+    """`COST_MODEL` when they were fitted; any other is refused."""
     date: str
     """ISO 8601."""
     precision: Precision
@@ -62,6 +71,8 @@ class Calibration(Frozen):
 
     @model_validator(mode="after")
     def _sound(self) -> Self:
+        if self.cost_model != COST_MODEL:
+            raise ValueError(_other_model(self.date, self.cost_model))
         calendar_date.fromisoformat(self.date)
         if not set(self.memory) <= MEMORY_FIELDS or any(value < 0 for value in self.memory.values()):
             raise ValueError("'memory' must hold known figures that are not negative")
@@ -92,3 +103,21 @@ class Calibration(Frozen):
     def speed_source(self) -> str:
         """Return the source of the interval of a speed prediction."""
         return f"calibrated by {self.num_runs} real runs on {self.date}, leave-one-out error {self.speed_error:.0%}"
+
+
+def left_aside(stored: object) -> str | None:
+    """Return a line about a stored calibration that was fitted to another model of a step's time; None for any other."""
+    if not isinstance(stored, Mapping):
+        return None
+    version = stored.get("cost_model", 1)
+    date = stored.get("date")
+    if version == COST_MODEL or not isinstance(version, int) or not isinstance(date, str):
+        return None
+    return f"Left aside: {_other_model(date[:10], version)}."
+
+
+def _other_model(date: str, version: int) -> str:
+    return (
+        f"the calibration of {date}, whose efficiencies were fitted to version {version} of the model of a step's time; this "
+        f"attfc has version {COST_MODEL}. Run attfc-plan calibrate on that device again"
+    )

@@ -63,9 +63,9 @@ def find_gpu(word: str) -> tuple[GpuProfile, str | None]:
     cuda = cuda_fingerprint() if word.lower() == "auto" else None
     if cuda is not None:
         device = present_gpu(cuda)
-        return device, _lines(*cuda.notes, _held_note(device), torch_note(device))
+        return device, _lines(*cuda.notes, _held_note(device), torch_note(device), _left_aside(device))
     cpu = present_cpu(cpu_fingerprint())
-    return cpu, _no_gpu_note(cpu) if word.lower() == "auto" else None
+    return cpu, _lines(_no_gpu_note(cpu) if word.lower() == "auto" else None, _left_aside(cpu))
 
 
 def _several_note(count: int, device: GpuProfile) -> str | None:
@@ -121,7 +121,7 @@ def find_planned_gpu(origin: Provenance | None) -> tuple[GpuProfile, str | None]
     if not origin.gpu_source.startswith("catalogue"):
         device, _ = find_gpu("cpu" if "CPU" in origin.gpu_source else "auto")
         if device.name == origin.gpu:
-            return device, None
+            return device, _left_aside(device)
     card = find_card(origin.gpu)
     if card is None:
         rule = "--gpu must be given for a profile that was planned elsewhere"
@@ -259,16 +259,28 @@ def store_calibration(device: GpuProfile, calibration: Calibration) -> Path:
     Raises:
         StorageError: the cache folder cannot be written.
     """
-    kind = device.kind
-    precisions: tuple[Precision, ...] = _precisions(device.compute_capability or 0) if kind == "cuda" else ("fp32",)
-    owner = f"{device.name}|{device.driver if kind == 'cuda' else device.num_cores}"
-    path = cache_path(kind, owner, precisions)
+    path, precisions = _kept_at(device)
     rates = device.without_calibration().measured or {}
     # The rates keep the day on which they were probed: a calibration does not make them younger.
-    former = read_cached(path, kind, precisions)
+    former = read_cached(path, device.kind, precisions)
     probed = former.date if former is not None and former.rates == rates else datetime.now(UTC).date().isoformat()
     write_cached(path, Measured(rates, probed, calibration))
     return path
+
+
+def _kept_at(device: GpuProfile) -> tuple[Path, tuple[Precision, ...]]:
+    """Return the file of the measurements of a device that is here, and the precisions whose rates are in it."""
+    kind = device.kind
+    precisions: tuple[Precision, ...] = _precisions(device.compute_capability or 0) if kind == "cuda" else ("fp32",)
+    owner = f"{device.name}|{device.driver if kind == 'cuda' else device.num_cores}"
+    return cache_path(kind, owner, precisions), precisions
+
+
+def _left_aside(device: GpuProfile) -> str | None:
+    """Return a line about a calibration of a device that is here, where one is kept that does not count any more."""
+    path, precisions = _kept_at(device)
+    kept = read_cached(path, device.kind, precisions)
+    return None if kept is None else kept.left_aside
 
 
 def _measured(kind: Literal["cuda", "cpu"], device_key: str, precisions: tuple[Precision, ...]) -> Measured:

@@ -13,7 +13,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from attfc_planner.gpu.calibration import Calibration
+from attfc_planner.gpu.calibration import Calibration, left_aside
 from attfc_planner.gpu.profile import TENSOR_FIELD
 from attfc_planner.gpu.versions import cudnn_version, installed_version
 from attfc_train.cache_folder import cache_folder, read_kept, write_kept
@@ -35,6 +35,8 @@ class Measured:
     date: str
     """The day on which the rates were probed (ISO 8601)."""
     calibration: Calibration | None = None
+    left_aside: str | None = None
+    """A line about a calibration that is there and does not count (`attfc_planner.gpu.calibration.left_aside`)."""
 
     @property
     def source(self) -> str:
@@ -79,7 +81,8 @@ def _measured(document: Any, needed: set[str]) -> Measured | None:
     sound = needed <= set(rates) and all(0 < rate < math.inf for name, rate in rates.items() if name != EXPANDABLE)
     if not sound or abs(age.days) > MAX_AGE_DAYS:
         return None
-    return Measured(rates, document["date"], _read_calibration(document.get("calibration")))
+    stored = document.get("calibration")
+    return Measured(rates, document["date"], _read_calibration(stored), left_aside(stored))
 
 
 def _read_calibration(node: object) -> Calibration | None:

@@ -16,15 +16,10 @@ import sys
 import torch
 
 from attfc_planner.gpu.measurement_cache import EXPANDABLE
+from attfc_planner.gpu.profile import TENSOR_FIELD
 from attfc_train.document import Precision
 from attfc_train.run.segments import claim_segments, has_expandable_segments
 from attfc_train.timing.ceilings import copy_rate, matmul_rate
-
-DTYPES: dict[str, tuple[Precision, torch.dtype]] = {
-    "fp32_flops": ("fp32", torch.float32),
-    "bf16_flops": ("bf16", torch.bfloat16),
-    "fp16_flops": ("fp16", torch.float16),
-}
 
 
 def probe(device: torch.device, precisions: tuple[Precision, ...]) -> dict[str, float]:
@@ -35,7 +30,7 @@ def probe(device: torch.device, precisions: tuple[Precision, ...]) -> dict[str, 
         precisions: those whose matrix-product rate is wanted.
     """
     claim_segments(device)  # where the driver has no expandable segments, nothing else could be measured
-    rates = {field: matmul_rate(device, dtype) for field, (name, dtype) in DTYPES.items() if name in precisions}
+    rates: dict[str, float] = {TENSOR_FIELD[name]: matmul_rate(device, name) for name in precisions}
     rates["memory_bandwidth_bytes_per_second"] = copy_rate(device, device)
     if device.type == "cuda":
         rates["pcie_bytes_per_second"] = copy_rate(torch.device("cpu"), device)

@@ -65,8 +65,9 @@ def make_plan(problem: Problem) -> Plan:
     if winner is None:
         limits = replace(problem.limits, margin_bytes=margin)
         raise refusal(problem.spaces, problem.evaluate, limits, problem.gpu.name, _held(problem))
-    others = [other for other in _front_within(problem, result, margin) if other.setting != winner.setting]
-    return _plan_of(problem, result, winner, pareto_front([winner, *others]), margin)
+    front = _front_within(problem, result, margin)
+    others = [other for other in front if other.setting != winner.setting]
+    return _plan_of(problem, result, winner, pareto_front([winner, *others]), margin, _replaced(front, winner, request))
 
 
 def select(problem: Problem, result: SearchResult) -> tuple[Candidate | None, Bytes]:
@@ -86,6 +87,12 @@ def select(problem: Problem, result: SearchResult) -> tuple[Candidate | None, By
 def _front_within(problem: Problem, result: SearchResult, margin_bytes: Bytes) -> Sequence[Candidate]:
     """Return the front of what fits with this margin; it is screened again where estimates were too low."""
     return common_front(_fronts_within(problem, result, margin_bytes)) if margin_bytes else result.front
+
+
+def _replaced(front: Sequence[Candidate], winner: Candidate, request: PlanRequest) -> Candidate | None:
+    """Return the rule's choice where the winner, of another kind of head, took its place (`select`)."""
+    picked = pick(front, request.prefer)
+    return picked if picked is not None and picked.setting.head != winner.setting.head else None
 
 
 def _held(problem: Problem) -> Held:
@@ -110,7 +117,12 @@ def _plain_layers(problem: Problem, choice: Candidate, margin_bytes: Bytes) -> P
 
 
 def _plan_of(
-    problem: Problem, result: SearchResult, winner: Candidate, front: Sequence[Candidate], margin_bytes: Bytes
+    problem: Problem,
+    result: SearchResult,
+    winner: Candidate,
+    front: Sequence[Candidate],
+    margin_bytes: Bytes,
+    replaced: Candidate | None,
 ) -> Plan:
     request = problem.request
     limits = replace(problem.limits, margin_bytes=margin_bytes)
@@ -126,7 +138,7 @@ def _plan_of(
     summary = summarised(problem.spaces, front, winner, problem.limits, request.prefer, problem.left_out, kept)
     words = {
         "rule": f"{summary.rule} {stand_in_rule(request.prefer)}" if compared and request.is_free else summary.rule,
-        "why_head": why_head(heads, winner, request.prefer) if heads else "",
+        "why_head": why_head(heads, winner, request.prefer, replaced) if heads else "",
         "comparison": tuple(figures(row, kept) for row in compared),
         "verdict": verdict(compared, problem.limits, request.prefer, request.is_free),
         "notes": notes_of(request, winner, summary.constraints),

@@ -12,6 +12,7 @@ from attfc_planner.search.comparison import OURS, PLAIN_KINDS
 from attfc_planner.search.constraints import Limits
 from attfc_planner.search.tuned import tried_kinds
 from attfc_planner.speed.loading import STATED, DecodeRate
+from attfc_planner.speed.model import rate_of
 from attfc_train.document import Precision
 from attfc_train.errors import UsageError
 from attfc_train.heads.kinds import BASELINE, HEADS
@@ -152,7 +153,7 @@ def precisions(wanted: Precision | None, gpu: GpuProfile) -> tuple[tuple[Precisi
     kept: list[Precision] = []
     left_out = []
     for precision in (each for each in BEST_FIRST if gpu.supports(each)):
-        least_rate = (1 - EQUAL_RATES) * _fastest(precision, gpu)
+        least_rate = (1 - EQUAL_RATES) * rate_of("conv", gpu, precision)
         better = next((other for other in kept if gpu.ceiling(TENSOR_FIELD[other]) >= least_rate), None)
         if better:
             left_out.append(
@@ -161,12 +162,6 @@ def precisions(wanted: Precision | None, gpu: GpuProfile) -> tuple[tuple[Precisi
         else:
             kept.append(precision)
     return tuple(kept), tuple(left_out)
-
-
-def _fastest(precision: Precision, gpu: GpuProfile) -> float:
-    """Return FLOP/s at best; fp32 convolutions may use TF32."""
-    rate = gpu.ceiling(TENSOR_FIELD[precision])
-    return max(rate, gpu.ceiling("tf32_flops")) if precision == "fp32" and gpu.tf32_flops else rate
 
 
 def choose_precision(wanted: Precision | None, gpu: GpuProfile) -> Precision:

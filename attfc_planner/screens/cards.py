@@ -46,7 +46,8 @@ def show_cards(console: Console, choices: Sequence[CardChoice], request: PlanReq
 def _question(request: PlanRequest, num_cards: int) -> str:
     images = f", {request.num_images:,} images, {request.epochs:g} epochs" if request.num_images else ""
     backbone = ", ".join(request.compared) or request.backbone
-    return f"{request.num_ids:,} identities{images}, {backbone}, on each of {num_cards} cards by itself"
+    teacher = f" with teacher {request.teacher.describe()}" if request.teacher.is_on else ""
+    return f"{request.num_ids:,} identities{images}, {backbone}{teacher}, on each of {num_cards} cards by itself"
 
 
 def _table(fitting: Sequence[CardChoice], wide: bool) -> Table:

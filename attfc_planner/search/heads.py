@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from attfc_planner.knobs.spaces import Spaces
 from attfc_planner.search.candidates import Candidate, Evaluate
-from attfc_planner.search.choose import Preference, describe, pick
+from attfc_planner.search.choose import TOLERANCE, Preference, describe, pick
+from attfc_planner.search.comparison import AS_FAST
 from attfc_planner.search.constraints import Limits
 from attfc_planner.search.refusal import miss
 from attfc_train.units import GIB
+
+_NO_SHARE: Final = 0.005
+"""Share that is written as none."""
 
 
 @dataclass(frozen=True)
@@ -46,18 +52,41 @@ def head_choices(
     return tuple(choices)
 
 
-def why_head(choices: Sequence[HeadChoice], winner: Candidate, prefer: Preference) -> str:
-    """Return in one line why the winner's kind was taken, and what the others would cost."""
+def why_head(choices: Sequence[HeadChoice], winner: Candidate, prefer: Preference, replaced: Candidate | None = None) -> str:
+    """Return in one line why the winner's kind was taken, and what the others would cost.
+
+    Args:
+        replaced: the rule's choice, whose place the winner takes (`attfc_planner.search.comparison.PlainLayers.stand_in`).
+    """
     kind = winner.profile.head.kind
-    others = [each for each in choices if each.kind != kind]
+    told = {kind} if replaced is None else {kind, replaced.profile.head.kind}
+    others = [each for each in choices if each.kind not in told]
     fitting = [each.chosen for each in others if each.chosen is not None]
-    second = pick(fitting, prefer)
-    parts = [f"{kind} is the rule's choice among {len(choices)} kinds of heads"]
+    if replaced is None:
+        second = pick(fitting, prefer)
+        parts = [f"{kind} is the rule's choice among {len(choices)} kinds of heads"]
+    else:
+        second = None
+        parts = [_standing_in(winner, replaced, len(choices), prefer)]
     if second is not None:
         parts.append(f"the next best is {describe(second).removeprefix('head ')}: {_costs(second, winner)}")
     parts += [f"{each.profile.head.kind} fits too: {_costs(each, winner)}" for each in fitting if each is not second]
     parts += [f"{each.kind} is not within the limits: {each.missing}" for each in others if each.chosen is None]
     return "; ".join(parts) + "."
+
+
+def _standing_in(winner: Candidate, replaced: Candidate, num_kinds: int, prefer: Preference) -> str:
+    """Return by which figures a layer took the place of the rule's choice."""
+    slower = 1 - winner.images_per_second / replaced.images_per_second
+    speed = f"{slower:.0%} slower" if slower >= _NO_SHARE else "no slower"
+    less = "" if math.isinf(TOLERANCE[prefer]) else f" ({TOLERANCE[prefer]:g} less will do)"
+    choice = describe(replaced).removeprefix("head ")
+    return (
+        f"{winner.profile.head.kind} takes the place of the rule's choice among {num_kinds} kinds of heads, {choice} "
+        f"({_costs(replaced, winner)}): it approximates nothing, is {speed} ({AS_FAST[prefer]:.0%} will do), and its "
+        f"{winner.accuracy_points:+z.2f} points stand against {replaced.credited_points:+z.2f}, what counts of that "
+        f"choice's{less}"
+    )
 
 
 def _costs(other: Candidate, winner: Candidate) -> str:

@@ -18,15 +18,16 @@ from numpy.typing import NDArray
 
 from attfc_planner.gpu.calibration import Calibration
 from attfc_planner.gpu.links import Links
-from attfc_planner.gpu.profile import TENSOR_FIELD, GpuProfile
+from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.speed.communication import communication
 from attfc_planner.speed.efficiency import Efficiencies, Range, calibrated_efficiencies, efficiencies
 from attfc_planner.speed.loading import STATED, DecodeRate, LoadingSpeed, decoding_words, loading_speed
 from attfc_train.document import Precision
 from attfc_train.profile.prediction import Interval
 from attfc_train.profile.profile import TrainProfile
+from attfc_train.timing.arithmetic import arithmetic_of
 from attfc_train.timing.kernels import SlotKernels
-from attfc_train.timing.op_cost import KERNELS, OpCost
+from attfc_train.timing.op_cost import KERNELS, OpCost, OpKind
 from attfc_train.units import Bytes
 
 _GROUP_OF_PHASE = {
@@ -133,17 +134,22 @@ def efficiencies_of(gpu: GpuProfile, precision: Precision) -> Efficiencies:
 def on_device(costs: Iterable[OpCost], profile: TrainProfile, gpu: GpuProfile, table: Efficiencies) -> tuple[OpCost, ...]:
     """Return the operators of a step as the device makes them: on a GPU with the slots' kernels, where they are faster.
 
-    A run measures both ways and takes the faster one too (`attfc_train.losses.choose`).
+    A run measures passes alone, both ways, and takes the faster one too (`attfc_train.losses.choose`): each pass of a container
+    by itself, so that one may be a kernel and the other go through chunks; both of a learned layer together.
     """
     counted = tuple(costs)
     kernels = SlotKernels.of(profile, gpu.triton_card)
     if kernels is None:
         return counted
-    fused = kernels.fused(counted)
     if kernels.kernel.must_be_taken:
-        return fused
-    precision = profile.run.precision
-    return min(fused, counted, key=lambda each: step_seconds(each, gpu, precision, table)[0].middle)
+        return kernels.fused(counted)
+    taken: list[str] = []
+    for phases in kernels.choices:
+        chunks = [cost for cost in counted if cost.is_over_slots and cost.phase in phases]
+        ways = (chunks, kernels.fused(chunks, phases))
+        chunked, fused = (step_seconds(way, gpu, profile.run.precision, table)[0].middle for way in ways)
+        taken += phases if fused < chunked else ()
+    return kernels.fused(counted, taken)
 
 
 def step_seconds(
@@ -257,42 +263,29 @@ def _rates(
     costs: Iterable[OpCost], gpu: GpuProfile, precision: Precision, table: Efficiencies
 ) -> dict[str, tuple[float, float, float, float]]:
     """Return kind -> FLOP/s and bytes/s that its operators reach, each at the slow end and at the fast one."""
-    ceilings = {
-        kind: _ceilings(kind, gpu, precision) for kind in (*table.arithmetic, *({cost.kind for cost in costs} & KERNELS))
-    }
-    if table.calibrated:  # its efficiencies are shares of one ceiling
-        ceilings = {kind: Range(ceiling.middle, ceiling.middle) for kind, ceiling in ceilings.items()}
     bandwidth = gpu.ceiling("memory_bandwidth_bytes_per_second")
     rates = {}
     for kind in {cost.kind for cost in costs}:
-        ceiling = ceilings[kind if kind in ceilings else "matmul"]
+        ceiling = rate_of(kind, gpu, precision)
         named = "loss" if kind in KERNELS else kind
         share = table.arithmetic.get(named, table.arithmetic["matmul"])
         reached = table.bandwidth.get(named, table.bandwidth["default"])
         rates[str(kind)] = (
-            ceiling.low * share.low,
-            ceiling.high * share.high,
+            ceiling * share.low,
+            ceiling * share.high,
             bandwidth * reached.low,
             bandwidth * reached.high,
         )
     return rates
 
 
-def _ceilings(kind: str, gpu: GpuProfile, precision: Precision) -> Range:
-    """Return FLOP/s.
-
-    The loss is fp32 in every precision, on the tensor cores (TF32) at best; so are fp32 convolutions by default. A kernel's
-    operands are those of its slots, whatever the precision.
-    """
-    fp32 = gpu.ceiling("fp32_flops")
-    best = max(fp32, gpu.ceiling("tf32_flops")) if gpu.tf32_flops else fp32
-    if kind in KERNELS:
-        rate = gpu.ceiling("bf16_flops") if kind == "narrow kernel" and gpu.supports("bf16") else best
-        return Range(rate, rate)
-    if kind == "loss" or precision == "fp32":
-        return Range(best if kind in ("conv", "grouped", "depthwise") else fp32, best)
-    rate = gpu.ceiling(TENSOR_FIELD[precision])
-    return Range(rate, rate)
+def rate_of(kind: OpKind, gpu: GpuProfile, precision: Precision) -> float:
+    """Return the FLOP/s that a device allows a kind of operator: those of the arithmetic that it uses."""
+    has_tf32 = gpu.tf32_flops is not None
+    arithmetic = arithmetic_of(kind, precision, has_tf32)
+    if arithmetic == "bf16" and not gpu.supports("bf16"):  # a profile of one's own may leave it out
+        arithmetic = arithmetic_of("wide kernel", precision, has_tf32)
+    return gpu.ceiling(f"{arithmetic}_flops")
 
 
 def _whole_step(terms: tuple[SpeedTerm, ...], launches: int, gpu: GpuProfile, table: Efficiencies) -> SpeedTerm:

@@ -85,8 +85,9 @@ def ceilings_line(report: StepReport) -> str:
     ceilings = report.ceilings
     copy = ceilings.copy_bytes_per_second
     copied = "" if copy is None else f", {_short(copy)}B/s from the host"
+    others = (f"{_short(rate)}FLOP/s ({name}), " for name, rate in ceilings.by_arithmetic.items() if name != report.precision)
     return (
-        f"ceilings: {_short(ceilings.flops_per_second)}FLOP/s ({report.precision} matrix product), "
+        f"ceilings: {_short(ceilings.flops_per_second)}FLOP/s ({report.precision} matrix product), {''.join(others)}"
         f"{_short(ceilings.bytes_per_second)}B/s of memory{copied}"
     )
 
@@ -135,17 +136,16 @@ def _total(report: StepReport) -> PhaseTimes:
     """Return the sum of all rows."""
     rows = report.phases
     seconds = sum(row.seconds for row in rows)
-    flops = sum(row.flops for row in rows)
     moved = sum(row.bytes for row in rows)
     return PhaseTimes(
         phase="all",
         seconds=seconds,
         share=1.0,
-        flops=flops,
+        flops=sum(row.flops for row in rows),
         bytes=moved,
         operators=sum(row.operators for row in rows),
         copied_bytes=sum(row.copied_bytes for row in rows),
-        matrix_share=flops / seconds / report.ceilings.flops_per_second,
+        matrix_share=sum(row.matrix_share * row.seconds for row in rows) / seconds,
         memory_share=moved / seconds / report.ceilings.bytes_per_second,
         least_seconds=sum(row.least_seconds for row in rows),
     )

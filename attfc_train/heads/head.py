@@ -76,6 +76,11 @@ class Head(nn.Module, ABC):
         self.running = None
         self.ranks = ranks
 
+    @property
+    def kernel_phases(self) -> frozenset[str]:
+        """The phases in which this run passes over all rows in one kernel of a GPU (`attfc_train.losses.choose`)."""
+        return frozenset()
+
     def begin_step(self, labels: Tensor, step: int) -> Tensor:
         """Prepare optimiser step `step` on the joined batch's identities [B]; return each query's weight in its mean loss.
 

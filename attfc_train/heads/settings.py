@@ -115,6 +115,8 @@ class SlotKernel(NamedTuple):
     """Of a dimension of a center that learns."""
     must_be_taken: bool = False
     """Whether it is taken even where the chunked pass is faster."""
+    is_joint: bool = False
+    """Whether a run chooses the way of both passes at once, by their time together; else each by its own."""
 
 
 class HeadSettings(Frozen):

@@ -3,48 +3,79 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Final
 
 import torch
 
 from attfc_train.document import Precision
-from attfc_train.optim.precision import AUTOCAST_DTYPE
+from attfc_train.losses.card import Card
+from attfc_train.timing.arithmetic import Arithmetic, arithmetic_of
+from attfc_train.timing.op_cost import OpCost, OpKind
 from attfc_train.units import Seconds
 
 SECONDS_PER_PROBE: Seconds = 0.3
+_DTYPES: Final[dict[Arithmetic, torch.dtype]] = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Ceilings:
-    """The rates that no step can exceed for long."""
+    """The rates that no step in a precision can exceed for long."""
 
-    flops: float
-    """FLOP/s of a matrix product in the run's precision."""
+    precision: Precision
+    has_tf32: bool
+    flops: Mapping[Arithmetic, float]
+    """FLOP/s of a large matrix product, in the precision and in all that the step's operators multiply in."""
     bandwidth: float
     """Bytes/s that the device's memory gives and takes together."""
     copy_rate: float | None
     """Bytes/s from the host's page-locked memory; None on a CPU, which copies nothing."""
 
+    def arithmetic_seconds(self, cost: OpCost) -> Seconds:
+        """Return the least time of an operator's FLOPs, by the rate of the arithmetic that it uses."""
+        return cost.flops / self.flops[arithmetic_of(cost.kind, self.precision, self.has_tf32)] if cost.flops else 0.0
+
     def or_better(self, other: Ceilings) -> Ceilings:
-        """Return the higher of each rate: a machine that others use shows its own at times only."""
+        """Return the higher of each rate, of the same device: a machine that others use shows its own at times only."""
         copied = None if self.copy_rate is None or other.copy_rate is None else max(self.copy_rate, other.copy_rate)
-        return Ceilings(max(self.flops, other.flops), max(self.bandwidth, other.bandwidth), copied)
+        flops = {name: max(rate, other.flops[name]) for name, rate in self.flops.items()}
+        return Ceilings(self.precision, self.has_tf32, flops, max(self.bandwidth, other.bandwidth), copied)
 
 
-def measured_ceilings(device: torch.device, precision: Precision) -> Ceilings:
-    """Measure a device; it must be prepared as for training (`attfc_train.optim.precision.prepare_device`)."""
-    flops = matmul_rate(device, AUTOCAST_DTYPE[precision] or torch.float32)
-    bandwidth = copy_rate(device, device)
-    return Ceilings(flops, bandwidth, copy_rate(torch.device("cpu"), device) if device.type == "cuda" else None)
+def measured_ceilings(device: torch.device, precision: Precision, kinds: Collection[OpKind]) -> Ceilings:
+    """Measure a device for a run whose FLOPs are in operators of these kinds."""
+    has_tf32 = device.type == "cuda" and Card.of(device).has_tensor_cores
+    needed: dict[Arithmetic, None] = {precision: None, **{arithmetic_of(kind, precision, has_tf32): None for kind in kinds}}
+    flops = {arithmetic: matmul_rate(device, arithmetic) for arithmetic in needed}
+    copied = copy_rate(torch.device("cpu"), device) if device.type == "cuda" else None
+    return Ceilings(precision, has_tf32, flops, copy_rate(device, device), copied)
 
 
-def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
+def matmul_rate(device: torch.device, arithmetic: Arithmetic) -> float:
     """Return FLOP/s of a square matrix product that is large enough to fill the device: 2 n^3 FLOP, n^2 sums of n products."""
     size = 8192 if device.type == "cuda" else 1024
-    left = torch.randn(size, size, device=device).to(dtype)
+    left = torch.randn(size, size, device=device).to(_DTYPES[arithmetic])
     out = torch.empty_like(left)
-    return 2 * size**3 / _best_seconds(lambda: torch.mm(left, left, out=out), device)
+    with _shortening(arithmetic == "tf32"):
+        return 2 * size**3 / _best_seconds(lambda: torch.mm(left, left, out=out), device)
+
+
+@contextmanager
+def _shortening(allowed: bool) -> Iterator[None]:
+    """Let products of fp32 operands be of TF32, or not, whatever the run's setting is, which comes back."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def copy_rate(source: torch.device, target: torch.device) -> float:

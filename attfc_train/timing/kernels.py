@@ -9,7 +9,7 @@ Legend: D dimensions, W of them that one program sums.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,6 +19,8 @@ from attfc_train.losses.card import FP32_BYTES, MAX_DIM, Card, Shape, can_learn
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.timing.op_cost import OpCost
 
+PHASES: Final = ("loss", "update")
+"""The phases with a pass over the slots: that which scores them, and that in which they learn."""
 _TF32_PASSES: Final = 3
 """Products of fp32 numbers on tensor cores: the three of their high and low halves that count."""
 _LAUNCHES: Final = 12
@@ -46,12 +48,21 @@ class SlotKernels:
             return None
         return SlotKernels(kernel, card, profile)
 
-    def fused(self, costs: Iterable[OpCost]) -> tuple[OpCost, ...]:
-        """Return the operators of a step with those over the slots in one kernel a pass; a pass that has none stays."""
+    @property
+    def choices(self) -> tuple[tuple[str, ...], ...]:
+        """The phases whose ways are chosen at once, for each choice that a run makes (`attfc_train.losses.choose`)."""
+        return (PHASES,) if self.kernel.is_joint else tuple((phase,) for phase in PHASES)
+
+    def fused(self, costs: Iterable[OpCost], phases: Collection[str] = PHASES) -> tuple[OpCost, ...]:
+        """Return the operators of a step with those over the slots in one kernel a pass; a pass that has none stays.
+
+        Args:
+            phases: those whose passes are kernels.
+        """
         others: list[OpCost] = []
         flops: dict[str, int] = {}
         for cost in costs:
-            if cost.is_over_slots and (cost.phase != "update" or self._can_learn):
+            if cost.is_over_slots and cost.phase in phases and (cost.phase != "update" or self._can_learn):
                 flops[cost.phase] = flops.get(cost.phase, 0) + cost.flops
             else:
                 others.append(cost)

@@ -76,7 +76,7 @@ class _Least:
 
     @classmethod
     def of(cls, cost: OpCost, ceilings: Ceilings) -> _Least:
-        return cls(cost.flops / ceilings.flops, cost.bytes_read_written / ceilings.bandwidth)
+        return cls(ceilings.arithmetic_seconds(cost), cost.bytes_read_written / ceilings.bandwidth)
 
     @property
     def seconds(self) -> Seconds:
@@ -132,7 +132,6 @@ def _row(
     copied: Bytes,
     predicted: PhaseSeconds | None,
 ) -> PhaseTimes:
-    flops = sum(cost.flops for cost in costs)
     moved = sum(cost.bytes_read_written for cost in costs)
     copying = copied / ceilings.copy_rate if ceilings.copy_rate else 0.0
     elapsed = max(seconds, 1e-12)
@@ -140,11 +139,11 @@ def _row(
         phase=name,
         seconds=seconds,
         share=min(1.0, seconds / whole),
-        flops=flops,
+        flops=sum(cost.flops for cost in costs),
         bytes=moved,
         operators=sum(cost.count for cost in costs),
         copied_bytes=copied,
-        matrix_share=flops / elapsed / ceilings.flops,
+        matrix_share=sum(map(ceilings.arithmetic_seconds, costs)) / elapsed,
         memory_share=moved / elapsed / ceilings.bandwidth,
         least_seconds=sum(_Least.of(cost, ceilings).seconds for cost in costs) + copying,
         predicted=predicted,
@@ -180,7 +179,7 @@ def _nearness(group: str, seconds: Seconds, rows: list[PhaseTimes], costs: list[
         return "with no operator in it"
     kind = _KINDS[max(by_kind, key=lambda name: by_kind[name])]
     if by_arithmetic:
-        reached = sum(row.flops for row in rows) / seconds / ceilings.flops
+        reached = sum(row.matrix_share * row.seconds for row in rows) / seconds
         words = f"at {reached:.0%} of the matrix rate (most of its work: {kind})"
     else:
         reached = sum(row.bytes for row in rows) / seconds / ceilings.bandwidth

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +28,10 @@ from attfc_train.step.build import build
 from attfc_train.step.compiled import compile_encoders
 from attfc_train.timing.ceilings import Ceilings, measured_ceilings
 from attfc_train.timing.counting import counted_step
-from attfc_train.timing.kernels import SlotKernels
+from attfc_train.timing.kernels import PHASES, SlotKernels
 from attfc_train.timing.limits import limit_line, phase_times
 from attfc_train.timing.marks import WAITING
-from attfc_train.timing.op_cost import OpCost
+from attfc_train.timing.op_cost import OpCost, OpKind
 from attfc_train.timing.report import CeilingRates, StepReport
 from attfc_train.timing.steps import StepTimes, num_steps, timed_steps, traced_steps
 from attfc_train.units import Bytes
@@ -71,11 +71,13 @@ def profile_step(
     resolved = _long_enough(_resolved(profile, dataset), num_steps(options.steps, options.trace is not None))
     check_start(resolved, device, True, say)
     prepare_device(device, precision)
-    costs = _as_made(counted_step(resolved), resolved, device)
+    counted = counted_step(resolved)
+    kinds = _kinds(counted, resolved, device)
     with memory_is_enough(device):
-        ceilings = measured_ceilings(device, precision)
+        ceilings = measured_ceilings(device, precision, kinds)
         forget_peak(device)  # gives back what that took
         state = build(resolved, device, teacher=teacher.network if teacher else None)
+    costs = as_made(counted, resolved, device, state.head.kernel_phases)
     compile_encoders(state)
     with _batches(resolved, dataset, device) as batches:
         times = timed_steps(state, batches, options.steps)
@@ -83,14 +85,26 @@ def profile_step(
             traced_steps(state, batches, options.trace)
     del state
     forget_peak(device)
-    ceilings = ceilings.or_better(measured_ceilings(device, precision))
+    ceilings = ceilings.or_better(measured_ceilings(device, precision, kinds))
     return step_report(resolved, device, options.steps, times, costs, ceilings)
 
 
-def _as_made(costs: tuple[OpCost, ...], profile: TrainProfile, device: torch.device) -> tuple[OpCost, ...]:
-    """Return the operators of a step as a GPU may make them: what the slots' kernels need is the least that any way needs."""
+def as_made(
+    costs: tuple[OpCost, ...], profile: TrainProfile, device: torch.device, phases: Collection[str] = PHASES
+) -> tuple[OpCost, ...]:
+    """Return the operators of a step as a device makes them.
+
+    Args:
+        costs: counted on a CPU.
+        phases: those in which the run passes over the slots in a kernel, where there is one.
+    """
     kernels = SlotKernels.of(profile, Card.of(device)) if device.type == "cuda" else None
-    return costs if kernels is None else kernels.fused(costs)
+    return costs if kernels is None else kernels.fused(costs, phases)
+
+
+def _kinds(counted: tuple[OpCost, ...], profile: TrainProfile, device: torch.device) -> set[OpKind]:
+    """Return the kinds of operators that have FLOPs, whichever way the run will pass over the slots."""
+    return {cost.kind for cost in (*counted, *as_made(counted, profile, device)) if cost.flops}
 
 
 def step_report(
@@ -125,7 +139,8 @@ def step_report(
         mark_seconds=times.mark,
         images_per_second=profile.optim.batch_size / sum(seconds.values()),
         ceilings=CeilingRates(
-            flops_per_second=ceilings.flops,
+            flops_per_second=ceilings.flops[profile.run.precision],
+            by_arithmetic=dict(ceilings.flops),
             bytes_per_second=ceilings.bandwidth,
             copy_bytes_per_second=ceilings.copy_rate,
         ),

@@ -8,13 +8,16 @@ from pydantic import Field
 
 from attfc_train.document import Frozen, Precision
 from attfc_train.profile.prediction import PhaseSeconds
+from attfc_train.timing.arithmetic import Arithmetic
 
 
 class CeilingRates(Frozen):
     """What the device gave at best, measured just before the steps and just after them."""
 
     flops_per_second: float = Field(gt=0)
-    """Of a large matrix product in the run's precision; of an fp32 loss in a 16-bit run too, whose ceiling is lower."""
+    """Of a large matrix product in the run's precision."""
+    by_arithmetic: dict[Arithmetic, float] = Field(default_factory=dict)
+    """Of such a product in everything that the step's operators multiply in, the precision included."""
     bytes_per_second: float = Field(gt=0)
     """Of the device's memory, reads and writes together."""
     copy_bytes_per_second: float | None = Field(None, gt=0)
@@ -38,7 +41,7 @@ class PhaseTimes(Frozen):
     copied_bytes: int = Field(0, ge=0)
     """From the host to a GPU."""
     matrix_share: float = Field(ge=0)
-    """FLOP/s over the ceiling's."""
+    """Time that the FLOPs take at the ceiling of the arithmetic of each, over the measured one."""
     memory_share: float = Field(ge=0)
     """Bytes/s over the ceiling's; more than 1 where data stay in a cache."""
     least_seconds: float = Field(ge=0)

@@ -102,14 +102,16 @@ def profiled(case: Case, steps: int, threads: int, trace: Path | None = None) ->
         trace: receives a Chrome trace.
     """
     torch.set_num_threads(threads)
-    ceilings = measured_ceilings(_CPU, case.profile().run.precision)
+    costs = counted_step(case.profile())
+    asked = case.profile().run.precision, {cost.kind for cost in costs if cost.flops}
+    ceilings = measured_ceilings(_CPU, *asked)
     state, batches = our_run(case)
     turns = cycle(batches)
     times = timed_steps(state, turns, steps)
     if trace is not None:
         traced_steps(state, turns, trace)
-    ceilings = ceilings.or_better(measured_ceilings(_CPU, case.profile().run.precision))
-    return step_report(case.profile(), _CPU, steps, times, counted_step(case.profile()), ceilings)
+    ceilings = ceilings.or_better(measured_ceilings(_CPU, *asked))
+    return step_report(case.profile(), _CPU, steps, times, costs, ceilings)
 
 
 if __name__ == "__main__":

@@ -98,6 +98,7 @@ PLAN: dict[str, set[str]] = {
         "--sort",
         "--backbone",
         "--head",
+        "--teacher",
         "--max-accuracy-drop",
         "--prefer",
         "--tuned",

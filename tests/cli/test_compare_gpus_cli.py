@@ -10,7 +10,10 @@ import pytest
 
 from attfc_planner import cli
 from attfc_planner.memory.shared import SharedMemory
+from attfc_planner.plan import cards
+from attfc_planner.plan.request import PlanRequest
 from attfc_train.errors import InfeasiblePlanError, UsageError
+from attfc_train.profile.teacher import TeacherSettings
 from tests.planner.fakes import FakeMemoryModel
 
 IDS = ("compare-gpus", "--ids", "2M", "--images", "40M", "--head", "full_fc")
@@ -53,6 +56,21 @@ def test_cards_by_time_and_by_cost(compare: Compare) -> None:
     assert lines[-1].startswith("Cheapest of 2 with a price: rtx-4090, about ")
     by_cost = compare(*IDS, *CARDS, "--price", "4090=0.3", "--price", "h100-sxm=9", "--sort", "cost").splitlines()
     assert [line.split()[0] for line in by_cost[2:4]] == ["rtx-4090", "h100-sxm"]
+
+
+def test_a_teacher_is_planned_for(compare: Compare, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches an option that no card's plan hears of."""
+    asked: list[PlanRequest] = []
+    cards_compared = cards.compare_cards
+
+    def spied(request: PlanRequest, *others: Any) -> Any:
+        asked.append(request)
+        return cards_compared(request, *others)
+
+    monkeypatch.setattr(cards, "compare_cards", spied)
+    shown = compare(*IDS, *CARDS, "--teacher", "r100")
+    assert asked[0].teacher == TeacherSettings(backbone="r100", image_size=112)
+    assert "r50 with teacher r100 at 112 pixels, weight 7, on each of 3 cards" in shown.splitlines()[0]
 
 
 def test_without_images_cards_are_compared_by_their_rate(compare: Compare) -> None:

@@ -117,7 +117,12 @@ def report_of_a_large_step(is_predicted: bool) -> StepReport:
         "marks": 26,
         "mark_seconds": 1e-6,
         "images_per_second": 1024.0,
-        "ceilings": CeilingRates(flops_per_second=7e14, bytes_per_second=4e12, copy_bytes_per_second=5e10),
+        "ceilings": CeilingRates(
+            flops_per_second=7e14,
+            by_arithmetic={"bf16": 7e14, "tf32": 3.5e14},
+            bytes_per_second=4e12,
+            copy_bytes_per_second=5e10,
+        ),
         "phases": tuple(row(name, copied=77 if name == "input" else 0) for name in ORDER),
         "limit": "query forward and backward: 86%, at 62% of the matrix rate (most of its work: convolutions)",
         "predicted_for": "a device of a test" if is_predicted else None,
@@ -139,6 +144,10 @@ def test_the_table_fits_the_width_of_a_terminal(width: int, is_predicted: bool) 
     assert ("plan ms" in text.getvalue()) == is_predicted
     assert ("1,230-6,780" in text.getvalue()) == is_predicted
     assert "888 GiB" in text.getvalue()
+    said = " ".join(text.getvalue().split())
+    assert "ceilings: 700 TFLOP/s (bf16 matrix product), 350 TFLOP/s (tf32), 4 TB/s of memory, 50 GB/s from the host" in said
+    (whole,) = (line for line in lines if line.startswith("all"))
+    assert "111%" in whole, "the share of phases that are at 111 % each"
 
 
 def test_refusals(refusal: Refusal, profile_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

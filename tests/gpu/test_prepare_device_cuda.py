@@ -12,9 +12,26 @@ import torch
 from attfc_planner.memory.overheads import CUBLAS_WORKSPACE, CUBLAS_WORKSPACE_LARGE
 from attfc_planner.memory.run import CUBLAS_HANDLES
 from attfc_train.data.batch import Batch
+from attfc_train.document import Precision
+from attfc_train.optim.precision import prepare_device
+from attfc_train.timing.arithmetic import arithmetic_of
 from tests.train.profiles import small_profile
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_operators_are_held_against_the_arithmetic_that_torch_may_use(precision: Precision) -> None:
+    """Catches TF32 that is assumed and not set, or set and not assumed; the last is torch's default for convolutions."""
+    former = torch.get_float32_matmul_precision()
+    try:
+        prepare_device(torch.device("cuda"), precision)
+        products, convolutions = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    finally:
+        torch.set_float32_matmul_precision(former)
+    assert arithmetic_of("loss", precision, has_tf32=True) == ("tf32" if products else "fp32")
+    assert arithmetic_of("conv", "fp32", has_tf32=True) == ("tf32" if convolutions else "fp32")
+
 
 # cuBLAS makes its workspaces once a process.
 SCRIPT = """

@@ -24,7 +24,8 @@ from attfc_train.heads.containers.writes import Learning, Writes
 from attfc_train.heads.head import Enqueue, Head, HeadOutput, Health, unit_vectors
 from attfc_train.heads.kinds import HeadSite
 from attfc_train.losses.choose import SlotsWorkload, Workload, choose, choose_learner
-from attfc_train.losses.container_loss import ContainerLoss
+from attfc_train.losses.container_loss import IMPLEMENTATIONS, ContainerLoss
+from attfc_train.losses.learned_layers import PASSES
 from attfc_train.losses.learning import Descent, LearnedRows, Learner, Pull, Rule
 from attfc_train.losses.learning_chunked import learner
 from attfc_train.losses.margin import Margin
@@ -103,6 +104,12 @@ class AttFCHead(Head):
         self.watch = watch
         self._num_queries = 0
         """Of the last micro-batch, all processes' together."""
+
+    @property
+    def kernel_phases(self) -> frozenset[str]:
+        """See `Head.kernel_phases`."""
+        chosen = {"loss": self.loss is IMPLEMENTATIONS["triton"], "update": self.learn is PASSES["triton"].learn}
+        return frozenset(phase for phase, is_kernel in chosen.items() if is_kernel)
 
     def begin_step(self, labels: Tensor, step: int) -> Tensor:
         """Return 1 / B each; without references only queries whose identity holds a slot count."""

@@ -13,7 +13,7 @@ from attfc_train.heads.head import Head, HeadOutput, unit_vectors
 from attfc_train.heads.kinds import HeadSite
 from attfc_train.heads.learned.settings import LearnedSettings
 from attfc_train.losses.choose import LearnedWorkload, choose_passes
-from attfc_train.losses.learned_layers import LearnedPasses
+from attfc_train.losses.learned_layers import PASSES, LearnedPasses
 from attfc_train.losses.learning import Descent, LearnedRows, Pull, Rule, learned_loss
 from attfc_train.losses.learning_chunked import FILLED
 from attfc_train.losses.margin import Margin
@@ -106,6 +106,11 @@ class LearnedLayer(Head):
             drawn.div_(scales[:, None]).mul_(filled)
             values.copy_(drawn.round_() if values.dtype == torch.int8 else drawn)
             scales.mul_(DEVIATION / filled)
+
+    @property
+    def kernel_phases(self) -> frozenset[str]:
+        """See `Head.kernel_phases`: both passes are chosen together."""
+        return frozenset({"loss", "update"} if self.passes is PASSES["triton"] else ())
 
     def begin_step(self, labels: Tensor, step: int) -> Tensor:
         """See `Head.begin_step`: 1 / B each."""

@@ -42,7 +42,7 @@ class LearnedSettings(HeadSettings):
         if self.loss_kernel == "chunked":
             return None
         momentum_bytes = (4 if self.storage == "fp32" else 2) if self.momentum else 0
-        return SlotKernel(self.storage, momentum_bytes, self.loss_kernel == "triton")
+        return SlotKernel(self.storage, momentum_bytes, self.loss_kernel == "triton", is_joint=True)
 
     def rows(self) -> tuple[tuple[str, str], ...]:
         """See `HeadSettings.rows`."""

@@ -24,7 +24,7 @@ from attfc_planner.accuracy.prior import (
     assumptions,
     midpoint,
 )
-from attfc_planner.accuracy.prior_features import FEATURES, LEVELS, PARTS, PRIORS, prior_features
+from attfc_planner.accuracy.prior_features import FEATURES, FEWEST_VIEWS, LEVELS, PARTS, PRIORS, prior_features
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.heads.full_fc.settings import FullFCSettings
 from attfc_train.heads.kinds import HEADS
@@ -227,6 +227,36 @@ def test_the_more_views_the_less_a_container_gains_by_being_generated() -> None:
     steps = round(4 * 20_000 / OptimSettings().batch_size)
     assert views(20_000, steps=steps) == pytest.approx(views(20_000, epochs=4), rel=0.01)
     assert views(None, steps=steps) == views(20_000, steps=steps), "steps and batch say it without images"
+
+
+def seen(views: float, head: AttFCSettings | FullFCSettings = AttFCSettings(num_references=0)) -> TrainProfile:  # noqa: B008
+    return TrainProfile(head=head, run=RunSettings(epochs=views)).resolve(10**6, 10**6)
+
+
+def test_fewer_views_than_were_compared_promise_no_more() -> None:
+    """Catches a lead that grows in a straight line where nobody has looked, and a band that stays as narrow there."""
+    edge = accuracy_prior(seen(FEWEST_VIEWS))
+    width = edge.high - edge.low
+    for views in (2.0, 1.0):
+        held = accuracy_prior(seen(views))
+        assert midpoint(held) == pytest.approx(midpoint(edge), abs=0.02)
+        assert held.high - held.low > 1.3 * width
+        assert held.low < 0, "it may as well be behind"
+        assert f"taken as at 4 views of an identity, the fewest that were compared, with a wider band for your {views:.2g}" in (
+            held.source
+        )
+        parts = accuracy_parts(seen(views))
+        assert sum(part.points for part in parts) == pytest.approx(midpoint(held), abs=2e-3)
+        width = held.high - held.low
+    straight, _ = fitted().moments({"identities seen rarely": math.log2(1 + 5 / 1)})
+    assert width > 2 * POINTS_PER_LOG_ODDS * straight, "what a straight line would say lies in the band"
+    assert "views" not in edge.source
+    assert "fewer views than 4" not in [part.name for part in accuracy_parts(seen(FEWEST_VIEWS))]
+
+
+def test_a_layer_without_generated_centers_is_not_held() -> None:
+    assert accuracy_prior(seen(1.0, FullFCSettings())).high == 0
+    assert "views" not in accuracy_prior(seen(1.0, FullFCSettings(momentum=False))).source
 
 
 @pytest.mark.parametrize(("name", "distance"), [("r100", 0), ("r50", 2.66), ("r18", 17.56)])

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from attfc_planner.calibrate.real_steps import RealSteps
-from attfc_planner.gpu.calibration import Calibration
+from attfc_planner.gpu.calibration import COST_MODEL, Calibration
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.memory.model import WORKSPACE, MemoryModel, peak_of
 from attfc_planner.memory.overheads import uncalibrated_workspaces
@@ -34,6 +34,7 @@ SPEED = {
 
 def make_calibration(**changes: object) -> Calibration:
     document = {
+        "cost_model": COST_MODEL,
         "date": "2026-01-02",
         "precision": "bf16",
         "num_runs": 6,

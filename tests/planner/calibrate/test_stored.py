@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from rich.console import Console
@@ -11,16 +12,22 @@ from rich.console import Console
 from attfc_planner.commands import device as device_command
 from attfc_planner.commands import plan as plan_and_train
 from attfc_planner.gpu import detect, measurement_cache, versions
-from attfc_planner.gpu.calibration import Calibration
+from attfc_planner.gpu.calibration import COST_MODEL, Calibration
+from attfc_planner.gpu.catalog import get_card
 from attfc_planner.gpu.detect import find_gpu, present_gpu, store_calibration
 from attfc_planner.gpu.fingerprint import CpuFingerprint, CudaFingerprint
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.plan.problem import Problem
 from attfc_planner.plan.request import PlanRequest
+from attfc_planner.speed.efficiency import calibrated_efficiencies
+from attfc_planner.speed.model import step_seconds
 from attfc_train.cache_folder import read_kept, write_kept
-from attfc_train.errors import DeviceMemoryError, StorageError
+from attfc_train.document import Precision
+from attfc_train.errors import DeviceMemoryError, ProfileError, StorageError
+from attfc_train.profile.prediction import Provenance
+from attfc_train.timing.op_cost import OpCost, OpKind
 from attfc_train.units import GIB
-from tests.planner.calibrate.fakes import make_calibration
+from tests.planner.calibrate.fakes import SPEED, make_calibration
 
 RATES = {"fp32_flops": 1e11, "memory_bandwidth_bytes_per_second": 2e10}
 CARD_RATES = {
@@ -116,6 +123,95 @@ def test_a_damaged_calibration_counts_as_none_and_the_rates_stay(node: object, c
     found = find_gpu("auto")[0]
     assert found.calibration is None
     assert found.measured == CARD_RATES
+
+
+@pytest.mark.usefixtures("card")
+@pytest.mark.parametrize("version", [None, 1, COST_MODEL + 1])
+@pytest.mark.parametrize("word", ["auto", "cpu"])
+def test_a_calibration_of_another_cost_model_is_left_aside_aloud(word: str, version: int | None) -> None:
+    """Catches efficiencies that are applied to prices they were not fitted to, and a calibration that goes without a word."""
+    device = find_gpu(word)[0]
+    path = store_calibration(device, make_calibration())
+    assert find_gpu(word)[1] is None
+    older = {**make_calibration().model_dump(exclude={"cost_model"}), **({"cost_model": version} if version else {})}
+    write_kept(path, {**(read_kept(path, dict) or {}), "calibration": older})
+    found, note = find_gpu(word)
+    assert found == device, "as the probes alone know it"
+    assert note == (
+        f"Left aside: the calibration of 2026-01-02, whose efficiencies were fitted to version {version or 1} of the model "
+        f"of a step's time; this attfc has version {COST_MODEL}. Run attfc-plan calibrate on that device again."
+    )
+    origin = Provenance.model_validate(
+        {"attfc_version": "1", "torch_version": "2", "created": "", "gpu": device.name, "gpu_source": device.source}
+        | {"command": "", "seed": 0, "num_trials": 1}
+    )
+    assert detect.find_planned_gpu(origin) == (found, note), "explain says it too"
+    store_calibration(found, make_calibration())
+    assert find_gpu(word) == (device.calibrated(make_calibration()), None)
+
+
+@pytest.mark.usefixtures("card")
+def test_a_gpu_whose_calibration_is_left_aside_is_calibrated_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], card: GpuProfile
+) -> None:
+    fake = FakeCalibrate(monkeypatch)
+    path = store_calibration(card, make_calibration())
+    older = make_calibration().model_dump(exclude={"cost_model"})
+    write_kept(path, {**(read_kept(path, dict) or {}), "calibration": older})
+    assert planned_for(monkeypatch, "auto").calibration == make_calibration()
+    assert len(fake.devices) == 1
+    assert "Left aside: the calibration of 2026-01-02" in capsys.readouterr().out
+
+
+def test_a_gpu_profile_with_a_calibration_of_another_cost_model_is_refused(card: GpuProfile, tmp_path: Path) -> None:
+    """Catches its figures among the measured ones, where nothing tells them from rates."""
+    path = tmp_path / "card.json"
+    document = json.loads(card.calibrated(make_calibration()).model_dump_json(exclude_none=True))
+    path.write_text(json.dumps(document))
+    assert find_gpu(str(path))[0].calibration == make_calibration()
+    del document["calibration"]["cost_model"]
+    path.write_text(json.dumps(document))
+    with pytest.raises(ProfileError, match=r"fitted to version 1 .* this attfc has version \d+\. Run attfc-plan calibrate"):
+        find_gpu(str(path))
+
+
+# Efficiencies are shares of these prices: whoever changes one raises COST_MODEL, so that older ones are left aside.
+PRICES = {
+    "conv": (6.410, 12.82, 98.09),
+    "grouped": (11.33, 22.66, 408.7),
+    "depthwise": (11.33, 22.66, 122.6),
+    "matmul": (5.342, 85.47, 98.09),
+    "norm": (5.342, 85.47, 98.09),
+    "elementwise": (5.342, 85.47, 98.09),
+    "optimizer": (10.68, 85.47, 81.74),
+    "loss": (9.158, 73.26, 54.49),
+    "narrow kernel": (4.579, 4.579, 54.49),
+    "wide kernel": (9.158, 9.158, 54.49),
+    "other": (5.342, 85.47, 98.09),
+    "exchange": (0.0, 0.0, 0.0),
+}
+"""Kind of operator -> ms of 10^12 FLOPs in bf16 and in fp32, and of 10^11 bytes."""
+
+
+def test_prices_are_those_of_the_version_that_calibrations_carry() -> None:
+    """Catches another price of the same operators under the same COST_MODEL."""
+    assert COST_MODEL == 2
+    gpu = get_card("a100-80")
+    table = calibrated_efficiencies(SPEED)
+
+    def milliseconds(kind: OpKind, flops: int, moved: int, precision: Precision) -> float:
+        step, _ = step_seconds([OpCost("any", kind, "loss", flops, moved, 1)], gpu, precision, table)
+        return float(f"{1e3 * step.middle:.4g}")
+
+    prices = {
+        kind: (
+            milliseconds(kind, 10**12, 0, "bf16"),
+            milliseconds(kind, 10**12, 0, "fp32"),
+            milliseconds(kind, 0, 10**11, "fp32"),
+        )
+        for kind in get_args(OpKind)
+    }
+    assert prices == PRICES
 
 
 def test_a_folder_that_cannot_be_written_is_told(card: GpuProfile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

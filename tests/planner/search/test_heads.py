@@ -24,7 +24,7 @@ from attfc_planner.search.plainest import NEGLIGIBLE_POINTS
 from attfc_planner.search.refusal import smallest
 from attfc_planner.search.screening import screen
 from attfc_planner.search.study import pareto_front, search
-from attfc_train.heads.kinds import HEADS
+from attfc_train.heads.kinds import BASELINE, HEADS
 from attfc_train.profile.file import load_profile, save_profile
 from attfc_train.profile.prediction import Interval
 from attfc_train.profile.profile import TrainProfile
@@ -167,7 +167,7 @@ def test_the_kinds_compete_in_these_problems() -> None:
 
 def test_a_plan_among_all_kinds_says_why_this_one() -> None:
     """Catches a kind that is not listed, a line that names the winner as its own next best, and figures that are not theirs."""
-    plan = planned(head="any", num_ids=200_000, max_accuracy_drop=5)
+    plan = planned(head="any", num_ids=1_000_000, max_accuracy_drop=5)
     search = plan.profile.search
     assert search is not None
     assert [choice.kind for choice in plan.heads] == KNOWN
@@ -181,7 +181,7 @@ def test_a_plan_among_all_kinds_says_why_this_one() -> None:
     for choice in plan.heads:
         assert choice.chosen is not None
         assert choice.chosen.profile.head.kind == choice.kind
-        alone = planned(head=choice.kind, num_ids=200_000, max_accuracy_drop=5).chosen
+        alone = planned(head=choice.kind, num_ids=1_000_000, max_accuracy_drop=5).chosen
         if choice.kind != kind:
             assert alone.hours == pytest.approx(choice.chosen.hours), "as its own plan would choose"
     assert search.num_settings == sum(planned_settings(kind) for kind in KNOWN)
@@ -189,8 +189,32 @@ def test_a_plan_among_all_kinds_says_why_this_one() -> None:
     assert {point.settings["head"] for point in search.front} <= set(HEADS)
 
 
+@pytest.mark.parametrize(("prefer", "allowed", "less"), [("balanced", 10, " (0.25 less will do)"), ("speed", 3, "")])
+def test_a_layer_that_took_the_choices_place_says_so_with_the_figures_that_decided(
+    prefer: Preference, allowed: int, less: str
+) -> None:
+    """Catches a plan that calls the layer the rule's choice, and figures of another setting than the one it replaced."""
+    plan = planned(head="auto", num_ids=200_000, num_images=4_000_000, num_trials=1, prefer=prefer)
+    search = plan.profile.search
+    assert search is not None
+    assert plan.profile.head.kind == BASELINE
+    rule_s = pick(plan.search.front, prefer)
+    assert rule_s is not None
+    assert rule_s.setting.head == "attfc"
+    slower = 1 - plan.chosen.images_per_second / rule_s.images_per_second
+    assert slower <= allowed / 100
+    said = search.why_head
+    described = describe(rule_s).removeprefix("head ")
+    assert said.startswith(f"full_fc takes the place of the rule's choice among 3 kinds of heads, {described} (")
+    speed = f"{slower:.0%} slower" if slower >= 0.005 else "no slower"
+    assert f"): it approximates nothing, is {speed} ({allowed}% will do), and its +0.00 points stand against " in said
+    assert f"{rule_s.credited_points:+z.2f}, what counts of that choice's{less};" in said
+    assert said.count("attfc") == 1, "its costs are told once"
+    assert "partial_fc fits too: " in said
+
+
 def planned_settings(kind: str) -> int:
-    summary = planned(head=kind, num_ids=200_000, max_accuracy_drop=5).profile.search
+    summary = planned(head=kind, num_ids=1_000_000, max_accuracy_drop=5).profile.search
     assert summary is not None
     return summary.num_settings
 

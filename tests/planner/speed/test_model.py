@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
@@ -8,15 +9,21 @@ from attfc_planner.gpu.catalog import get_card
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.speed.efficiency import efficiencies
 from attfc_planner.speed.loading import STATED
-from attfc_planner.speed.model import hours_per_epoch, input_bytes, on_device, predict_speed, step_seconds
+from attfc_planner.speed.model import hours_per_epoch, input_bytes, on_device, predict_speed, rate_of, step_seconds
+from attfc_train.document import Precision
 from attfc_train.heads.attfc.settings import AttFCSettings
+from attfc_train.heads.full_fc.settings import FullFCSettings
+from attfc_train.heads.settings import HeadSettings
 from attfc_train.profile.prediction import Interval
 from attfc_train.profile.profile import OptimSettings, RunSettings, TrainProfile
-from attfc_train.timing.op_cost import OpCost
+from attfc_train.timing.arithmetic import Arithmetic
+from attfc_train.timing.ceilings import Ceilings
+from attfc_train.timing.op_cost import OpCost, OpKind
 from tests.planner.fakes import make_gpu
 from tests.planner.planned import planned
 
 CONV = OpCost("convolution", "conv", "forward", 10**13, 10**9, 100)
+RTX_4090 = get_card("rtx-4090")
 AT_ONCE = 1e15
 """Bytes/s of a bus over which the copy of a batch takes no time."""
 
@@ -59,9 +66,44 @@ def test_the_loss_is_fp32_whatever_the_precision() -> None:
 def of_slots(kernel: str, storage: str, traffic: int, gpu: GpuProfile) -> tuple[OpCost, ...]:
     """Return how a device makes 10^13 FLOPs of a pass in chunks that move so many bytes."""
     head = AttFCSettings(num_references=0, storage=storage, loss_kernel=kernel)  # type: ignore[arg-type]
+    return made_by(head, [OpCost("slots_addmm", "loss", "loss", 10**13, traffic, 1000)], gpu)
+
+
+def made_by(head: HeadSettings, chunks: list[OpCost], gpu: GpuProfile) -> tuple[OpCost, ...]:
+    """Return how a device makes passes in chunks."""
     trained = profile().model_copy(update={"head": head.resolved(1000)})
-    chunks = [OpCost("slots_addmm", "loss", "loss", 10**13, traffic, 1000)]
     return on_device(chunks, trained, gpu, efficiencies(gpu, "bf16"))
+
+
+def two_passes(scoring: int, learning: int) -> list[OpCost]:
+    """Return passes in chunks that move so many bytes; without any they are faster than a kernel in fp32, which has thrice
+    their FLOPs."""
+    return [
+        OpCost("slots_addmm", "loss", "loss", 10**13, scoring, 1000),
+        OpCost("slots_addmm", "optimizer", "update", 10**13, learning, 1000),
+    ]
+
+
+@pytest.mark.parametrize(("scoring", "learning"), [(0, 10**12), (10**12, 0), (0, 0), (10**12, 10**12)])
+def test_each_pass_of_a_container_is_chosen_by_itself(scoring: int, learning: int) -> None:
+    """Catches one choice for both: the fastest step of the two has a pass that the run makes in the other way."""
+    kinds = {cost.phase: cost.kind for cost in made_by(AttFCSettings(slot_rate=1.0), two_passes(scoring, learning), RTX_4090)}
+    assert kinds == {"loss": "wide kernel" if scoring else "loss", "update": "wide kernel" if learning else "optimizer"}
+
+
+@pytest.mark.parametrize(("learning", "is_kernel"), [(10**10, False), (10**12, True)])
+def test_both_passes_of_a_learned_layer_are_chosen_together(learning: int, is_kernel: bool) -> None:
+    """Catches a choice for each: a run times both passes as one work."""
+    kinds = {cost.kind for cost in made_by(FullFCSettings(), two_passes(0, learning), RTX_4090)}
+    assert kinds == ({"wide kernel"} if is_kernel else {"loss", "optimizer"})
+
+
+def test_a_choice_does_not_see_what_the_rest_of_a_step_hides() -> None:
+    """Catches launches of chunks that hide behind the network in a prediction: a run times a pass alone."""
+    pass_in_chunks = OpCost("slots_addmm", "loss", "loss", 10**9, 10**9, 10**5)
+    long = replace(CONV, flops=10**16)
+    costs = made_by(AttFCSettings(num_references=0, storage="fp32"), [long, pass_in_chunks], RTX_4090)
+    assert [cost.kind for cost in costs] == ["conv", "wide kernel"]
 
 
 @pytest.mark.parametrize(
@@ -93,6 +135,23 @@ def test_kernels_multiply_in_the_slots_type() -> None:
         step, _ = step_seconds([OpCost("scores", kind, "loss", 10**13, 0, 1)], gpu, "fp32", table)  # type: ignore[arg-type]
         share = table.arithmetic["loss"]
         assert (step.slow, step.fast) == pytest.approx((1e13 / (rate * share.low), 1e13 / (rate * share.high)))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("slug", ["a100-80", "t4"])
+def test_a_prediction_and_a_report_hold_operators_against_the_same_ceilings(slug: str, precision: Precision) -> None:
+    """Catches a second opinion of what a run multiplies in."""
+    gpu = get_card(slug)
+    if not gpu.supports(precision):
+        return
+    rates: dict[Arithmetic, float] = {"fp32": gpu.fp32_flops}
+    for name, rate in (("tf32", gpu.tf32_flops), ("fp16", gpu.fp16_flops), ("bf16", gpu.bf16_flops)):
+        rates |= {name: rate} if rate else {}  # type: ignore[misc]
+    ceilings = Ceilings(precision, gpu.tf32_flops is not None, rates, gpu.memory_bandwidth_bytes_per_second, None)
+    for kind in get_args(OpKind):
+        if kind != "narrow kernel" or gpu.supports("bf16"):  # which Turing has none of
+            cost = OpCost("any", kind, "loss", 10**12, 0, 1)
+            assert ceilings.arithmetic_seconds(cost) == 10**12 / rate_of(kind, gpu, precision)
 
 
 def test_a_card_without_a_rate_for_bf16_multiplies_at_that_of_fp32() -> None:

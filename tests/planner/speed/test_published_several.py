@@ -67,7 +67,8 @@ def test_published_speeds_of_eight_lie_inside(row: Row, model: MemoryModel) -> N
     profile = profile_of(row)
     rate = predict_speed(profile, model.gpu, model.history(profile).costs[-1]).images_per_second
     assert rate.low < row.images_per_second < rate.high
-    assert 0.75 < row.images_per_second / (rate.low * rate.high) ** 0.5 < 0.90
+    # Theirs multiply the layer in fp16, ours in fp32: the more rows, the faster they are beside a plan.
+    assert 0.80 < row.images_per_second / (rate.low * rate.high) ** 0.5 < 1.08
 
 
 @pytest.mark.slow

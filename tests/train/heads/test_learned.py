@@ -282,3 +282,8 @@ def test_an_overflowing_step_keeps_rows_and_momentum() -> None:
         train_step(state, random_batch(profile, 1))
         for key, value in state.head.state_dict().items():
             assert torch.equal(value.view(torch.uint8), before[key].view(torch.uint8)), (name, key)
+
+
+@pytest.mark.parametrize(("passes", "phases"), [("chunked", set()), ("triton", {"loss", "update"})])
+def test_a_layers_kernels_are_told_by_their_phases(passes: str, phases: set[str]) -> None:
+    assert layer_of(8, 4, passes=passes).kernel_phases == phases

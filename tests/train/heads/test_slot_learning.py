@@ -166,3 +166,11 @@ def test_nothing_is_kept_where_slots_do_not_learn() -> None:
     scored(head)
     head.forget_step()
     assert head.prepare_learning(Descent(RATE, MOMENTUM, 0.0), 1) == []
+
+
+@pytest.mark.parametrize(("loss", "learn", "phases"), [("chunked", "triton", {"update"}), ("triton", "chunked", {"loss"})])
+def test_each_kernel_is_told_by_its_phase(loss: str, learn: str, phases: set[str]) -> None:
+    """Catches one pass that is taken for both."""
+    head = head_of(container_of("direct", "fp32"), PASSES[learn].learn)
+    head.loss = IMPLEMENTATIONS[loss]
+    assert head.kernel_phases == phases

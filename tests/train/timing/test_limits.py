@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from attfc_train.document import Precision
 from attfc_train.profile.prediction import PhaseSeconds
 from attfc_train.timing.ceilings import Ceilings
 from attfc_train.timing.limits import limit_line, phase_times
 from attfc_train.timing.marks import BETWEEN, WAITING
-from attfc_train.timing.op_cost import OpCost
+from attfc_train.timing.op_cost import OpCost, OpKind
 
-CEILINGS = Ceilings(flops=1e12, bandwidth=1e11, copy_rate=1e10)
+CEILINGS = Ceilings("fp32", has_tf32=False, flops={"fp32": 1e12}, bandwidth=1e11, copy_rate=1e10)
 CONV = OpCost("convolution", "conv", "forward", 10**9, 10**7, 4)
 NORM = OpCost("native_batch_norm", "norm", "forward", 0, 10**8, 2)
 COSTS = (CONV, NORM, OpCost("convolution_backward", "conv", "backward", 2 * 10**9, 2 * 10**7, 4))
@@ -37,6 +38,36 @@ def test_a_prediction_stands_in_the_row_of_its_phase() -> None:
     rows = {row.phase: row for row in phase_times(SECONDS, COSTS, CEILINGS, predicted=[predicted])}
     assert rows["backward"].predicted == predicted
     assert rows["forward"].predicted is None
+
+
+@pytest.mark.parametrize(
+    ("precision", "kind", "rate"),
+    [
+        ("fp32", "wide kernel", 4e12),
+        ("fp32", "conv", 4e12),
+        ("fp32", "loss", 1e12),
+        ("fp32", "narrow kernel", 8e12),
+        ("bf16", "wide kernel", 4e12),
+        ("bf16", "optimizer", 4e12),
+        ("bf16", "conv", 8e12),
+    ],
+)
+def test_a_share_is_of_the_ceiling_of_the_arithmetic_that_is_used(precision: Precision, kind: OpKind, rate: float) -> None:
+    """Catches three passes of TF32 held against plain fp32, which would be at 400 %, in each figure of a report."""
+    ceilings = Ceilings(precision, True, {"fp32": 1e12, "tf32": 4e12, "bf16": 8e12}, bandwidth=1e11, copy_rate=1e10)
+    costs = [OpCost("scores", kind, "loss", 10**10, 10**6, 12), OpCost("copy_", "elementwise", "loss", 0, 10**3, 1)]
+    (row,) = phase_times({"loss": 0.02}, costs, ceilings)
+    assert row.matrix_share == pytest.approx(1e10 / rate / 0.02)
+    assert row.least_seconds == pytest.approx(1e10 / rate + 1e3 / 1e11)
+    assert f"at {1e10 / rate / 0.02:.0%} of the matrix rate" in limit_line([row], costs, ceilings)
+
+
+def test_a_phase_of_two_arithmetics_reaches_the_sum_of_both_shares() -> None:
+    """Catches a mean of rates, or the FLOPs of all at the rate of one."""
+    ceilings = Ceilings("fp32", True, {"fp32": 1e12, "tf32": 4e12}, bandwidth=1e11, copy_rate=1e10)
+    costs = [OpCost("scores", "wide kernel", "loss", 4 * 10**9, 0, 1), OpCost("bmm", "loss", "loss", 10**9, 0, 1)]
+    (row,) = phase_times({"loss": 0.01}, costs, ceilings)
+    assert row.matrix_share == pytest.approx(0.1 + 0.1)
 
 
 def line(seconds: dict[str, float], costs: tuple[OpCost, ...] = COSTS, copied: int = 0) -> str:

@@ -6,6 +6,7 @@ import gzip
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ import torch
 from attfc_train.data import reader
 from attfc_train.data.batch import Batch
 from attfc_train.errors import DeviceMemoryError, StorageError, UsageError
+from attfc_train.losses.card import Card
 from attfc_train.phase import current_phase
 from attfc_train.profile.prediction import Interval, MemoryPrediction, PhaseSeconds, Prediction
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.step.build import build
 from attfc_train.timing import ceilings, profiled, steps
+from attfc_train.timing.counting import counted_step
 from attfc_train.timing.marks import BETWEEN, WAITING
 from attfc_train.timing.profiled import StepOptions, profile_step
 from attfc_train.timing.report import StepReport
@@ -178,9 +181,54 @@ def test_the_usual_steps_are_meant() -> None:
 
 
 def test_better_ceilings_are_the_higher_ones() -> None:
-    low, high = ceilings.Ceilings(1.0, 4.0, None), ceilings.Ceilings(2.0, 3.0, None)
-    assert low.or_better(high) == ceilings.Ceilings(2.0, 4.0, None)
-    assert ceilings.Ceilings(1, 1, 5).or_better(ceilings.Ceilings(1, 1, 6)).copy_rate == 6
+    low, high, best = (
+        ceilings.Ceilings("bf16", True, {"bf16": bf16, "tf32": tf32}, bandwidth, copy_rate)
+        for bf16, tf32, bandwidth, copy_rate in ((1.0, 7.0, 4.0, 5.0), (2.0, 6.0, 3.0, 6.0), (2.0, 7.0, 4.0, 6.0))
+    )
+    assert low.or_better(high) == high.or_better(low) == best
+    on_cpu = replace(low, copy_rate=None)
+    assert on_cpu.or_better(on_cpu) == on_cpu
+
+
+def test_every_arithmetic_of_a_run_is_measured_in_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches TF32 measured as plain fp32 or the other way round, and a setting of the run that the probe leaves changed."""
+    measured: list[tuple[str, torch.dtype]] = []
+
+    def seconds(work: Any, device: torch.device) -> float:
+        out = work.__closure__[1].cell_contents
+        measured.append((torch.get_float32_matmul_precision(), out.dtype))
+        return 1.0
+
+    monkeypatch.setattr(ceilings, "_best_seconds", seconds)
+    for precision in ("high", "highest"):
+        torch.set_float32_matmul_precision(precision)
+        ceilings.matmul_rate(CPU, "tf32")
+        ceilings.matmul_rate(CPU, "fp32")
+        assert torch.get_float32_matmul_precision() == precision
+    ceilings.matmul_rate(CPU, "bf16")
+    assert measured == [("high", torch.float32), ("highest", torch.float32)] * 2 + [("highest", torch.bfloat16)]
+
+
+def test_a_16_bit_run_of_a_cpu_has_its_loss_in_fp32() -> None:
+    found = ceilings.measured_ceilings(CPU, "bf16", {"conv", "loss"})
+    assert set(found.flops) == {"bf16", "fp32"}
+    assert set(ceilings.measured_ceilings(CPU, "fp32", {"conv", "loss"}).flops) == {"fp32"}
+
+
+def test_passes_are_counted_as_the_run_makes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a kernel's three passes of TF32 counted for a run that chose chunks, whose products are plain fp32."""
+    profile = small_profile("identity-30%")
+    costs = counted_step(profile)
+    monkeypatch.setattr(profiled.Card, "of", lambda device: Card.of_capability(90))
+    cuda = torch.device("cuda")
+    kernels = profiled.as_made(costs, profile, cuda)
+    assert {cost.kind for cost in kernels if cost.phase == "loss" and cost.flops} == {"wide kernel"}
+    assert profiled.as_made(costs, profile, cuda, ()) == profiled.as_made(costs, profile, CPU) == costs
+
+
+def test_a_report_has_the_ceiling_of_every_arithmetic() -> None:
+    report = profiled_step(with_data(None), num=1)
+    assert report.ceilings.by_arithmetic == {"fp32": report.ceilings.flops_per_second}
 
 
 def test_bytes_of_a_copy_are_those_of_the_batch() -> None:

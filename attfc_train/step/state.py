@@ -19,6 +19,7 @@ from attfc_train.optim.sgd import SGD
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.ranks.ranks import Ranks
 from attfc_train.ranks.tables import load_whole_state, whole_state
+from attfc_train.step.input_buffers import InputBuffers
 from attfc_train.step.rollback import StepStart
 from attfc_train.step.teacher import Teacher
 
@@ -47,6 +48,8 @@ class TrainState:
     """int64 scalar on the device: the first step whose loss or gradient was not finite; -1 is none."""
     teacher: Teacher | None = None
     """Never changes, so that neither a checkpoint nor an undone step knows it."""
+    inputs: InputBuffers | None = None
+    """What copies batches to a GPU beside the steps; None: they are used where they are."""
     start: StepStart = field(init=False)
     """The small tensors as the step under way found them."""
     running_statistics: list[Tensor] = field(init=False)

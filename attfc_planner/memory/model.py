@@ -144,7 +144,7 @@ class MemoryModel:
         return run_of(self._on_device(steps), self._traces.evaluation(profile))
 
     def _on_device(self, steps: Trace) -> Trace:
-        """Return train steps with the batches that the device holds: a GPU two (`attfc_train.step.input_buffers`), a CPU one."""
+        """Return train steps with the batches that a device holds: a GPU two (`attfc_train.step.input_buffers`), a CPU one."""
         if self.gpu.kind == "cuda":
             return steps
         # Two places were traced, tensor by tensor alike: half of each stands for the loader's batch, which a CPU computes on.

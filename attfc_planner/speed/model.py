@@ -1,9 +1,10 @@
 """Images per second of one train step on a device, from its operators' FLOPs and bytes over the device's ceilings.
 
 Each operator takes the longer of its arithmetic and its memory traffic; the operators of a step run one after another. The copy
-of the next batch to the device (`attfc_train.step.input_buffers`) and decoding (`attfc_planner.speed.loading`) run beside the
-step, so the slowest of the three decides. That the copy does was never measured on a GPU. Every ceiling is multiplied by an efficiency (`attfc_planner.speed.efficiency`): a stated
-range, or what a calibration on the device found with the error that it had, so the result is an interval.
+of the next batch to the device (`attfc_train.step.input_buffers`) and its decoding (`attfc_planner.speed.loading`) run beside
+the step, so the slowest of the three decides; that the copy does was never measured on a GPU. Every ceiling is multiplied by an
+efficiency (`attfc_planner.speed.efficiency`): a stated range, or what a calibration on the device found with the error that it
+had, so the result is an interval.
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ from attfc_train.evaluate.embed import embed_batches
 from attfc_train.phase import current_phase
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.step.build import build
-from attfc_train.step.input_buffers import InputBuffers
+from attfc_train.step.input_buffers import InputBuffers, Place
 from attfc_train.step.state import TrainState
 from attfc_train.step.step import train_step
 from attfc_train.timing.counting import foreign_teacher
@@ -311,7 +311,7 @@ class _PlainCopies:
     def start_anew(self) -> None:
         """Nothing is in line."""
 
-    def copy(self, batch: Batch, place: Sequence[Tensor]) -> None:
+    def copy(self, batch: Batch, place: Place) -> None:
         """Copy; `attfc_planner.speed.model.input_copy` has the time."""
         with self._recorder.overlooking():
             for target, source in zip(place, batch.loaded, strict=True):

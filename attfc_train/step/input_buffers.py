@@ -13,19 +13,22 @@ events, for none of which the host waits:
 * A step's first kernel waits for its copy.
 
 The places are allocated once, on the stream of the steps, so memory does not depend on how far the host is ahead. A batch that
-`InputBuffers.filled` returned can be read by what is put in line before `filled` is called again. That holds for a step that ran
-out of memory too: it is repeated with a copy of its batch in the other place.
+`InputBuffers.filled` returned can be read by what is put in line before `filled` is called again. That holds for a step that
+ran out of memory, too: it is repeated with a copy of its batch in the other place. This was never run on a GPU: a test proves
+the order from the waits (`tests/train/step/test_input_buffers.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 import torch
 from torch import Tensor
 
 from attfc_train.data.batch import Batch
+
+Place: TypeAlias = tuple[Tensor, Tensor, Tensor, Tensor]
+"""The tensors of `Batch.loaded`."""
 
 
 class Copier(Protocol):
@@ -35,7 +38,7 @@ class Copier(Protocol):
         """Learn that the places were allocated just now: what was in line before may still use their memory."""
         ...
 
-    def copy(self, batch: Batch, place: Sequence[Tensor]) -> None:
+    def copy(self, batch: Batch, place: Place) -> None:
         """Copy a batch's `Batch.loaded` into a place, of the two in turn; what is put in line afterwards sees it there."""
         ...
 
@@ -57,14 +60,14 @@ class SideStream:
         """See `Copier.start_anew`."""
         self._begun.record(torch.cuda.current_stream(self._device))
 
-    def copy(self, batch: Batch, place: Sequence[Tensor]) -> None:
+    def copy(self, batch: Batch, place: Place) -> None:
         """See `Copier.copy`; the host waits for nothing where the batch is in page-locked memory."""
         steps = torch.cuda.current_stream(self._device)
         # First the wait, for the event as the last call recorded it; then the record, for the next call.
         self._stream.wait_event(self._begun)
         self._begun.record(steps)
         with torch.cuda.stream(self._stream):
-            # copy_ tells the allocator of page-locked memory that this stream reads it, so it is given out again only after that.
+            # copy_ tells the allocator of page-locked memory that this stream reads it: it is given out again only after that.
             for target, source in zip(place, batch.loaded, strict=True):
                 target.copy_(source, non_blocking=True)
         with batch.timed(self._device):
@@ -82,13 +85,13 @@ class InputBuffers:
     def __init__(self, device: torch.device, copier: Copier) -> None:
         self._device = device
         self._copier = copier
-        self._places: tuple[list[Tensor], list[Tensor]] = ([], [])
+        self._places: tuple[Place, Place] | None = None
         self._turn = 0
 
     @property
     def tensors(self) -> list[Tensor]:
         """The memory of both places; none before the first batch."""
-        return [*self._places[0], *self._places[1]]
+        return [] if self._places is None else [*self._places[0], *self._places[1]]
 
     def filled(self, batch: Batch) -> Batch:
         """Return a batch of the host's on the device, for as long as the next one is not asked for.
@@ -100,26 +103,33 @@ class InputBuffers:
         """
         if batch.query.is_cuda:
             return batch.to(self._device)
-        self.fit(batch)
         self._turn = 1 - self._turn
-        place = self._places[self._turn]
+        place = self.fit(batch)[self._turn]
         self._copier.copy(batch, place)
-        return Batch(*place, batch.keys)
+        query, references, flips, labels = place
+        return Batch(query, references, flips, labels, batch.keys)
 
-    def fit(self, batch: Batch) -> None:
-        """Make places for batches like this one, unless they are there.
+    def fit(self, batch: Batch) -> tuple[Place, Place]:
+        """Return the places; they are made anew where those that are there are for batches of other shapes.
 
         Raises:
             torch.OutOfMemoryError: they do not fit.
         """
-        if [tensor.shape for tensor in self._places[0]] == [tensor.shape for tensor in batch.loaded]:
-            return
-        self._places = ([], [])  # the former ones are free before the new ones are made
-        self._places = (self._place_like(batch), self._place_like(batch))
-        self._copier.start_anew()
+        if self._places is None or _shapes(self._places[0]) != _shapes(batch.loaded):
+            self._places = None  # the former ones are free before the new ones are made
+            self._places = self._place_like(batch), self._place_like(batch)
+            self._copier.start_anew()
+        return self._places
 
-    def _place_like(self, batch: Batch) -> list[Tensor]:
-        return [torch.empty(tensor.shape, dtype=tensor.dtype, device=self._device) for tensor in batch.loaded]
+    def _place_like(self, batch: Batch) -> Place:
+        query, references, flips, labels = (
+            torch.empty(tensor.shape, dtype=tensor.dtype, device=self._device) for tensor in batch.loaded
+        )
+        return query, references, flips, labels
+
+
+def _shapes(place: Place) -> list[torch.Size]:
+    return [tensor.shape for tensor in place]
 
 
 def input_buffers(device: torch.device) -> InputBuffers | None:

@@ -108,7 +108,7 @@ def test_a_step_survives_a_full_card() -> None:
     whole = max(peak_of_a_step(state) for _ in range(2))
     state.profile = smaller
     parts = max(peak_of_a_step(state) for _ in range(2))
-    assert parts < 0.8 * whole
+    assert parts < 0.9 * whole, "both have the two places for batches"
     state.profile = profile
     torch.cuda.empty_cache()
     torch.cuda.set_per_process_memory_fraction((whole + parts) / 2 / torch.cuda.get_device_properties(CUDA).total_memory)

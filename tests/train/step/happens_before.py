@@ -111,7 +111,9 @@ class Writes(TorchDispatchMode):
         super().__init__()
         self._device = device
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None) -> Any:
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
         if func is torch.ops.aten.copy_.default:
             self._device.current.add(True, args[0])
         return func(*args, **(kwargs or {}))

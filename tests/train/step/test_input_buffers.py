@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch import Tensor
 
 from attfc_train.data.batch import Batch
 from attfc_train.step.build import build
@@ -12,6 +11,7 @@ from attfc_train.step.input_buffers import InputBuffers, SideStream
 from attfc_train.step.step import train_step
 from tests.train.profiles import HEADS, random_batch, small_profile
 from tests.train.step.happens_before import Device, Operation, Writes
+from tests.train.step.spoiled_places import spoiled_places
 
 CPU = torch.device("cpu")
 
@@ -52,10 +52,8 @@ def test_batches_of_other_shapes_get_other_places(monkeypatch: pytest.MonkeyPatc
     """The former places' memory is free again on the stream of the steps: what is copied to it later waits for all before."""
     device = made_steps(monkeypatch, [2, 2, 3, 3, 2])
     assert device.races() == []
-    for operation in device.operations:
-        first_of_its_shape = operation.writes and operation.number == 2 * 4 + 1
-        if first_of_its_shape:
-            assert operation.follows["steps"] == 2 * 4
+    first_copy_of_the_new_shape = operations_of(device, writes=True)[2][0]
+    assert first_copy_of_the_new_shape.follows["steps"] == 2 * 4
 
 
 @pytest.mark.parametrize("step", range(NUM_STEPS))
@@ -89,23 +87,6 @@ def test_there_are_two_places_however_many_steps_are_in_line(monkeypatch: pytest
     assert len({operation.address for operation in device.operations}) == 2 * 4
 
 
-class SpoilingCopies:
-    """Copies at once, and spoils the place that may not be read any more."""
-
-    def __init__(self) -> None:
-        self.former: list[Tensor] = []
-
-    def start_anew(self) -> None:
-        self.former = []
-
-    def copy(self, batch: Batch, place: list[Tensor]) -> None:
-        for tensor in self.former:
-            tensor.fill_(1)
-        for target, source in zip(place, batch.loaded, strict=True):
-            target.copy_(source)
-        self.former = place
-
-
 @pytest.mark.parametrize("head", HEADS)
 def test_nothing_reads_a_batch_after_its_step(head: str) -> None:
     """Catches a head that keeps labels from one step to the next, which the next batch but one would change."""
@@ -114,7 +95,7 @@ def test_nothing_reads_a_batch_after_its_step(head: str) -> None:
     for spoiled in (False, True):
         state = build(profile, CPU)
         if spoiled:
-            state.inputs = InputBuffers(CPU, SpoilingCopies())
+            state.inputs = spoiled_places(profile)
         losses.append([train_step(state, random_batch(profile, seed)).loss.item() for seed in range(5)])
     assert losses[0] == losses[1]
 

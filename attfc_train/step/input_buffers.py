@@ -67,6 +67,7 @@ class SideStream:
         self._stream.wait_event(self._begun)
         self._begun.record(steps)
         with torch.cuda.stream(self._stream):
+            # Labels and flips too: in the line of the steps they could be behind the next batch's images at the copy engine.
             # copy_ tells the allocator of page-locked memory that this stream reads it: it is given out again only after that.
             for target, source in zip(place, batch.loaded, strict=True):
                 target.copy_(source, non_blocking=True)

@@ -116,7 +116,7 @@ def predicted(profile: TrainProfile, model: MemoryModel, gpu: GpuProfile) -> dic
     table = calibrated_efficiencies(known.speed, known.speed_error) if known else efficiencies(gpu, profile.run.precision)
     costs = on_device(model.history(profile).costs[-1], profile, gpu, table)
     step, _ = step_seconds(costs, gpu, profile.run.precision, table)
-    copy = input_copy(profile, gpu)
+    copy = input_copy(profile, gpu)  # beside no step, as each measured one is waited for
     return {
         "bytes": without_data(memory),
         "headroom_bytes": next(term.bytes for term in memory.terms if term.name == "headroom"),

@@ -178,6 +178,7 @@ def _predicted(runs: Sequence[Run], model: MemoryModel, precision: Precision) ->
     made = [on_device(run.costs, run.profile, model.gpu, table) for run in runs]
     copies = [input_copy(run.profile, model.gpu).middle for run in runs]
     steps = [step_seconds(costs, model.gpu, precision, table)[0].middle for costs in made]
+    # Not the longer of both: each measured step is waited for before the next, so its copy has no step to hide behind.
     times = [step + copy for step, copy in zip(steps, copies, strict=True)]
     sizes = [without_data(model.exact(run.profile)) for run in runs]
     return tuple(

@@ -36,7 +36,7 @@ class TimedRun:
     costs: tuple[OpCost, ...]
     seconds: float
     copy_seconds: float = 0.0
-    """Of them those in which the batch is copied to the device, as predicted."""
+    """Of them those in which the batch is copied to the device, as predicted: no step is beside it where each is waited for."""
 
 
 @dataclass(frozen=True)

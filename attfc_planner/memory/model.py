@@ -99,7 +99,7 @@ class MemoryModel:
 
     def history(self, profile: TrainProfile) -> Trace:
         """Return the train steps behind `exact`, with the bytes that convolution workspaces take on the device."""
-        trace = self._traces.exact(profile)
+        trace = self._on_device(self._traces.exact(profile))
         return trace.with_sizes(self.sizes(trace))
 
     def run(self, profile: TrainProfile) -> Run:
@@ -141,7 +141,15 @@ class MemoryModel:
 
         The evaluation is there with or without verification sets in the profile: they may be given when training starts.
         """
-        return run_of(steps, self._traces.evaluation(profile))
+        return run_of(self._on_device(steps), self._traces.evaluation(profile))
+
+    def _on_device(self, steps: Trace) -> Trace:
+        """Return train steps with the batches that a device holds: a GPU two (`attfc_train.step.input_buffers`), a CPU one."""
+        if self.gpu.kind == "cuda":
+            return steps
+        # Two places were traced, tensor by tensor alike: half of each stands for the loader's batch, which a CPU computes on.
+        is_place = np.array(steps.categories) == "input"
+        return steps.with_sizes(np.where(is_place, steps.nbytes // 2, steps.nbytes))
 
     def _predicted(self, profile: TrainProfile, run: Run, always_replayed: bool = False) -> MemoryPrediction:
         sizes = self.sizes(run.trace)

@@ -1,9 +1,10 @@
 """Images per second of one train step on a device, from its operators' FLOPs and bytes over the device's ceilings.
 
-Each operator takes the longer of its arithmetic and its memory traffic; the operators of a step run one after another, and
-before them the copy of the batch to the device. Decoding the next images (`attfc_planner.speed.loading`) runs beside the step,
-so the slower of the two decides. Every ceiling is multiplied by an efficiency (`attfc_planner.speed.efficiency`): a stated
-range, or what a calibration on the device found with the error that it had, so the result is an interval.
+Each operator takes the longer of its arithmetic and its memory traffic; the operators of a step run one after another. The copy
+of the next batch to the device (`attfc_train.step.input_buffers`) and its decoding (`attfc_planner.speed.loading`) run beside
+the step, so the slowest of the three decides; that the copy does was never measured on a GPU. Every ceiling is multiplied by an
+efficiency (`attfc_planner.speed.efficiency`): a stated range, or what a calibration on the device found with the error that it
+had, so the result is an interval.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class SpeedPrediction:
     loading: LoadingSpeed
     """What the host decodes; `images_per_second` is never more."""
     phases: tuple[SpeedTerm, ...] = ()
-    """The step's phases (`attfc_train.phase`), the copy of the batch in ``input``, and of several GPUs the exchanges."""
+    """The step's phases (`attfc_train.phase`), in ``input`` what is waited for the copy, and of several GPUs the exchanges."""
 
     def with_steps(self, rate: float, source: str) -> SpeedPrediction:
         """Return the speed with steps that were measured without loading data, which a training does too."""
@@ -96,8 +97,7 @@ def predict_speed(
     costs = on_device(costs, profile, gpu, table)
     priced = _priced(costs, gpu, profile.run.precision, table)
     step, terms = _step(priced, gpu, table)
-    copy = input_copy(profile, gpu)
-    phases = _phase_terms(priced, gpu, table, copy)
+    phases = _phase_terms(priced, gpu, table)
     machines = 1
     if profile.run.gpus > 1:
         links = gpu.links_among(profile.run.gpus)
@@ -105,9 +105,11 @@ def predict_speed(
         step, terms = _exchanging(step, terms, waited, links)
         phases = (*phases, terms[-1])
         machines = links.nodes
-    # images/s = B / max(step + copy, decoding), at the slow ends and at the fast ends; on a CPU the sum takes max's place.
+    copy = input_copy(profile, gpu)
+    phases = _waiting_for(copy, step, phases)
+    # images/s = B / max(step, copy, decoding), at the slow ends and at the fast ends; on a CPU, which copies nothing, the sum.
     batch_size = profile.optim.batch_size / machines  # each machine decodes for its own GPUs
-    unfed = Range(batch_size / (step.slow + copy.slow), batch_size / (step.fast + copy.fast))
+    unfed = Range(batch_size / max(step.slow, copy.slow), batch_size / max(step.fast, copy.fast))
     loading = loading_speed(profile, gpu, decoding, unfed)
     low, high = (machines * loading.trained(*ends) for ends in _ends(unfed, loading.fed))
     source = _source(gpu, calibration, table) + (
@@ -234,8 +236,17 @@ def _terms(names: Sequence[str], priced: _Priced) -> tuple[SpeedTerm, ...]:
     return tuple(SpeedTerm(*part, slow[i], fast[i]) for part, i in place.items())
 
 
-def _phase_terms(priced: _Priced, gpu: GpuProfile, table: Efficiencies, copy: SpeedTerm) -> tuple[SpeedTerm, ...]:
-    """Return the seconds of each phase; all together they are the step's, and the copy's of the batch."""
+def _waiting_for(copy: SpeedTerm, step: SpeedTerm, phases: tuple[SpeedTerm, ...]) -> tuple[SpeedTerm, ...]:
+    """Return the phases with what a step waits for its copy, which began when the step before did."""
+    slow = max(0.0, copy.slow - step.slow)
+    fast = max(0.0, copy.fast - step.fast)
+    return tuple(
+        replace(term, slow=term.slow + slow, fast=term.fast + fast) if term.name == "input" else term for term in phases
+    )
+
+
+def _phase_terms(priced: _Priced, gpu: GpuProfile, table: Efficiencies) -> tuple[SpeedTerm, ...]:
+    """Return the seconds of each phase; all together they are the step's."""
     names = list(dict.fromkeys(priced.phases))
     place = {name: number for number, name in enumerate(names)}
     places = [place[name] for name in priced.phases]
@@ -247,12 +258,7 @@ def _phase_terms(priced: _Priced, gpu: GpuProfile, table: Efficiencies, copy: Sp
         # As the whole step: on a CPU both add up; on a GPU the longer of the two decides, for all phases alike.
         whole = device + host if gpu.kind == "cpu" else max(device, host, key=lambda each: float(each.sum()))
         ends.append(whole.tolist())
-    copied = {"input": copy}
-    none = SpeedTerm("", "", 0.0, 0.0)
-    return tuple(
-        SpeedTerm(name, "", slow + copied.get(name, none).slow, fast + copied.get(name, none).fast)
-        for name, slow, fast in zip(names, *ends, strict=True)
-    )
+    return tuple(SpeedTerm(name, "", slow, fast) for name, slow, fast in zip(names, *ends, strict=True))
 
 
 def _counted(cost: OpCost) -> tuple[float, float, int]:

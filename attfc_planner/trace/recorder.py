@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from itertools import groupby, pairwise
 from typing import Any, NamedTuple, TypeVar
@@ -42,6 +42,7 @@ from attfc_train.evaluate.embed import embed_batches
 from attfc_train.phase import current_phase
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.step.build import build
+from attfc_train.step.input_buffers import InputBuffers, Place
 from attfc_train.step.state import TrainState
 from attfc_train.step.step import train_step
 from attfc_train.timing.counting import foreign_teacher
@@ -112,6 +113,7 @@ class Recorder(DispatchMode):
         # Key of a living storage -> its index, and the weak reference that tells of its death. The storage itself is not kept.
         self._alive: dict[int, tuple[int, object]] = {}
         self._traits: dict[Operator, _Traits] = {}
+        self._overlooks = False
 
     def __torch_dispatch__(
         self, func: Operator, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -119,6 +121,8 @@ class Recorder(DispatchMode):
         """Run the operator, and write down the storages that came out."""
         if func is _DEVICE and self._fake:  # asked more often than anything else
             return fake_device_of(args[0])
+        if self._overlooks:
+            return func(*args, **(kwargs or {}))
         if func is _ADD and is_sum_of_gradients(args, kwargs):
             return self._added(*args)
         kwargs = kwargs or {}
@@ -159,10 +163,24 @@ class Recorder(DispatchMode):
         self.steps.append(len(self.events))
         self.tallies.append(CostTally())
 
+    @contextmanager
+    def overlooking(self) -> Iterator[None]:
+        """Write down no operator of what happens inside: neither what it costs, nor what it makes."""
+        self._overlooks = True
+        try:
+            yield
+        finally:
+            self._overlooks = False
+
     def exchanged(self, name: str, num_bytes: int) -> None:
         """Count what a process of several would exchange now."""
         if self.tallies:
             self.tallies[-1].add_exchange(name, num_bytes)
+
+    def adopt(self, category: str, tensor: Tensor) -> None:
+        """Write down a tensor that was overlooked, unless it is known, and say whose bytes it holds."""
+        self._notice(tensor, "empty")
+        self.tag(category, tensor)
 
     def tag(self, category: str, tensor: Tensor) -> None:
         """Say whose bytes a living tensor holds."""
@@ -279,14 +297,34 @@ def record_steps(profile: TrainProfile, batches: Sequence[TrainProfile], device:
 def _built(profile: TrainProfile, recorder: Recorder, device: torch.device) -> TrainState:
     ranks = traced_ranks(profile.run.gpus, recorder.exchanged)
     state = build(profile, device, ranks, teacher=foreign_teacher(profile, device))
+    state.inputs = InputBuffers(device, _PlainCopies(recorder))  # as a GPU's state has them
     _tag_state(recorder, state)
     return state
 
 
+class _PlainCopies:
+    """Copies into a state's places without streams, which take no memory."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+
+    def start_anew(self) -> None:
+        """Nothing is in line."""
+
+    def copy(self, batch: Batch, place: Place) -> None:
+        """Copy; `attfc_planner.speed.model.input_copy` has the time."""
+        with self._recorder.overlooking():
+            for target, source in zip(place, batch.loaded, strict=True):
+                target.copy_(source)
+
+
 def _trained(example: TrainProfile, recorder: Recorder, state: TrainState, device: torch.device) -> None:
-    batch = Batch.example(example, device)
-    for tensor in (batch.query, batch.references, batch.flips, batch.labels):
-        recorder.tag("input", tensor)
+    assert state.inputs is not None
+    with recorder.overlooking():  # the batch lies in the host's memory, and an allocation is no kernel
+        batch = Batch.example(example, device)
+        state.inputs.fit(batch)
+    for tensor in state.inputs.tensors:
+        recorder.adopt("input", tensor)
     train_step(state, batch)
 
 

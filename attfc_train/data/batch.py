@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -31,7 +31,7 @@ class Batch:
     keys: Tensor | None = None
     """int64 [1 + R, B]: what each image's augmentations are drawn by (`attfc_train.augment`); None: images stay as they are."""
     clock: TransferClock | None = field(default=None, kw_only=True, repr=False, compare=False)
-    """Takes the time of the copy to the device; None: nobody asks."""
+    """Takes the time that the device waits for the copy; None: nobody asks."""
 
     @classmethod
     def example(cls, profile: TrainProfile, device: torch.device) -> Batch:
@@ -52,14 +52,21 @@ class Batch:
         batch = cls.example(profile, torch.device("cpu"))
         batch.query.random_(0, 256)
         batch.references.random_(0, 256)
-        tensors = (batch.query, batch.references, batch.flips, batch.labels)
-        return cls(*(tensor.pin_memory() for tensor in tensors)) if device.type == "cuda" else batch
+        return cls(*(tensor.pin_memory() for tensor in batch.loaded)) if device.type == "cuda" else batch
+
+    @property
+    def loaded(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The tensors that the loader makes: queries, references, flips and labels."""
+        return self.query, self.references, self.flips, self.labels
+
+    def timed(self, device: torch.device) -> AbstractContextManager[None]:
+        """Take the time that the work of `device` stands in line behind the copy that is waited for inside."""
+        return nullcontext() if self.clock is None else self.clock.measured(device)
 
     def to(self, device: torch.device) -> Batch:
         """Return the batch on `device`; the copy overlaps with the host's work where the batch is pinned."""
-        tensors = (self.query, self.references, self.flips, self.labels)
-        with nullcontext() if self.clock is None else self.clock.measured(device):
-            query, references, flips, labels = (tensor.to(device, non_blocking=True) for tensor in tensors)
+        with self.timed(device):
+            query, references, flips, labels = (tensor.to(device, non_blocking=True) for tensor in self.loaded)
         return Batch(query, references, flips, labels, self.keys)
 
     def with_keys(self, keys: Tensor) -> Batch:

@@ -116,9 +116,10 @@ def _memory_bytes() -> Bytes:
 
 
 class TransferClock:
-    """The time of copies to a device, which other work of the device stands in line behind.
+    """The time that a device's work stands in line behind copies to the device.
 
-    A copy to a GPU is only put in line: what it took is known when the device has come to it, and asking does not wait.
+    A copy to a GPU is only put in line: what was waited for it is known when the device has come to it, and asking does not
+    wait. A copy that ended beside the step before (`attfc_train.step.input_buffers`) took no time of the device's.
     """
 
     def __init__(self) -> None:
@@ -127,7 +128,7 @@ class TransferClock:
 
     @contextmanager
     def measured(self, device: torch.device) -> Iterator[None]:
-        """Take the time of the copies to `device` that are begun inside."""
+        """Take the time that the work which is put in line inside holds up the present stream of `device`, or a CPU."""
         if device.type == "cuda":
             with torch.cuda.device(device):
                 first, last = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
@@ -142,7 +143,7 @@ class TransferClock:
 
     @property
     def seconds(self) -> Seconds:
-        """Of the copies that are known to have ended."""
+        """Of the waits that are known to have ended."""
         while self._begun and self._begun[0][1].query():
             first, last = self._begun.popleft()
             self._seconds += first.elapsed_time(last) / 1000  # from milliseconds

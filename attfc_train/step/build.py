@@ -16,6 +16,7 @@ from attfc_train.optim.sgd import SGD
 from attfc_train.phase import phase
 from attfc_train.profile.profile import ModelSettings, TrainProfile
 from attfc_train.ranks.ranks import ALONE, Ranks
+from attfc_train.step.input_buffers import input_buffers
 from attfc_train.step.state import TrainState
 from attfc_train.step.teacher import Teacher
 
@@ -50,6 +51,7 @@ def build(profile: TrainProfile, device: torch.device, ranks: Ranks = ALONE, tea
             augmenter=_build_augmenter(profile, device),
             first_bad_step=torch.full((), -1, device=device),
             teacher=_build_teacher(profile, teacher, device),
+            inputs=input_buffers(device),
         )
 
 

@@ -20,6 +20,7 @@ from attfc_train.profile.profile import TrainProfile
 from attfc_train.ranks.ranks import Ranks
 from attfc_train.ranks.tables import load_whole_state, whole_state
 from attfc_train.step.gradient_sums import GradientSums
+from attfc_train.step.input_buffers import InputBuffers
 from attfc_train.step.rollback import StepStart
 from attfc_train.step.teacher import Teacher
 
@@ -48,6 +49,8 @@ class TrainState:
     """int64 scalar on the device: the first step whose loss or gradient was not finite; -1 is none."""
     teacher: Teacher | None = None
     """Never changes, so that neither a checkpoint nor an undone step knows it."""
+    inputs: InputBuffers | None = None
+    """What copies batches to a GPU beside the steps; None: they are used where they are."""
     start: StepStart = field(init=False)
     """The small tensors as the step under way found them."""
     sums: GradientSums = field(init=False)

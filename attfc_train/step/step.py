@@ -105,7 +105,7 @@ def train_step(state: TrainState, batch: Batch) -> StepMetrics:
 
 def _on_device(state: TrainState, batch: Batch) -> Batch:
     """Return the batch on the device, with a key for each image where images are augmented."""
-    moved = batch.to(state.device)
+    moved = batch.to(state.device) if state.inputs is None else state.inputs.filled(batch)
     if state.augmenter is None:
         return moved
     views, num = batch.flips.shape

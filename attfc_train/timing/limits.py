@@ -108,7 +108,7 @@ def phase_times(
     for cost in costs:
         by_phase.setdefault(cost.phase, []).append(cost)
     expected = {each.phase: each for each in predicted}
-    return tuple(
+    rows = (
         _row(
             name,
             seconds[name],
@@ -120,6 +120,15 @@ def phase_times(
         )
         for name in ORDER
         if name in seconds
+    )
+    return _beside(copied_bytes / ceilings.copy_rate if ceilings.copy_rate else 0.0, tuple(rows))
+
+
+def _beside(copying: Seconds, rows: tuple[PhaseTimes, ...]) -> tuple[PhaseTimes, ...]:
+    """Return the rows with the least that is waited for a copy which takes so long, and runs beside the step before."""
+    waited = max(0.0, copying - sum(row.least_seconds for row in rows))
+    return tuple(
+        row.model_copy(update={"least_seconds": row.least_seconds + waited}) if row.phase == "input" else row for row in rows
     )
 
 
@@ -133,7 +142,6 @@ def _row(
     predicted: PhaseSeconds | None,
 ) -> PhaseTimes:
     moved = sum(cost.bytes_read_written for cost in costs)
-    copying = copied / ceilings.copy_rate if ceilings.copy_rate else 0.0
     elapsed = max(seconds, 1e-12)
     return PhaseTimes(
         phase=name,
@@ -145,7 +153,7 @@ def _row(
         copied_bytes=copied,
         matrix_share=sum(map(ceilings.arithmetic_seconds, costs)) / elapsed,
         memory_share=moved / elapsed / ceilings.bandwidth,
-        least_seconds=sum(_Least.of(cost, ceilings).seconds for cost in costs) + copying,
+        least_seconds=sum(_Least.of(cost, ceilings).seconds for cost in costs),
         predicted=predicted,
     )
 
@@ -159,14 +167,16 @@ def limit_line(rows: Sequence[PhaseTimes], costs: Iterable[OpCost], ceilings: Ce
     share = f"{sum(row.share for row in chosen):.0%}"
     if group == WAITING:
         return f"waiting for data: {share}; the device stands still meanwhile"
+    copied = sum(row.copied_bytes for row in chosen)
+    if copied and ceilings.copy_rate:
+        # It began when the step before did, or later: so it took no longer than all rows.
+        rate = copied / sum(row.seconds for row in rows)
+        return f"{group}: {share}, at {rate / ceilings.copy_rate:.0%} of the copy rate from the host, or more"
     return f"{group}: {share}, {_nearness(group, seconds, chosen, list(costs), ceilings)}"
 
 
 def _nearness(group: str, seconds: Seconds, rows: list[PhaseTimes], costs: list[OpCost], ceilings: Ceilings) -> str:
     """Return the share of the ceiling that bounds most of a group's work, and the kind of operator that has most of it."""
-    copied = sum(row.copied_bytes for row in rows)
-    if copied and ceilings.copy_rate:
-        return f"at {copied / seconds / ceilings.copy_rate:.0%} of the copy rate from the host"
     least = [(cost, _Least.of(cost, ceilings)) for cost in costs if cost.phase in _GROUPS[group]]
     arithmetic = sum(each.seconds for _, each in least if each.is_arithmetic)
     traffic = sum(each.seconds for _, each in least if not each.is_arithmetic)

@@ -39,13 +39,14 @@ class PhaseTimes(Frozen):
     operators: int = Field(ge=0)
     """Calls of operators."""
     copied_bytes: int = Field(0, ge=0)
-    """From the host to a GPU."""
+    """From the host to a GPU, beside the step before; the phase's time is what is waited for that."""
     matrix_share: float = Field(ge=0)
     """Time that the FLOPs take at the ceiling of the arithmetic of each, over the measured one."""
     memory_share: float = Field(ge=0)
     """Bytes/s over the ceiling's; more than 1 where data stay in a cache."""
     least_seconds: float = Field(ge=0)
-    """Counted FLOPs and bytes at the ceilings, each operator taking the longer of both: the roofline."""
+    """Counted FLOPs and bytes at the ceilings, each operator taking the longer of both: the roofline; and what the copy takes
+    longer than that, beside the step before."""
     predicted: PhaseSeconds | None = None
     """By the plan; None where there is none for these settings."""
 

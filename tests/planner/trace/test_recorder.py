@@ -104,12 +104,21 @@ def trace() -> Trace:
     return record(small_profile(), [small_profile()] * 2)
 
 
-def test_steps_are_alike_and_leave_nothing_behind(trace: Trace) -> None:
+PLACES = 2 * 4
+"""Storages of the two places for batches: images, references, flips and labels."""
+
+
+def test_steps_are_alike_and_leave_nothing_behind_but_the_places_of_batches(trace: Trace) -> None:
+    """Catches a batch that counts in the host's memory too, and places that every step makes anew."""
     first, second = trace.births(0), trace.births(1)
-    assert len(first) == len(second) > 100
-    np.testing.assert_array_equal(trace.nbytes[first.start : first.stop], trace.nbytes[second.start : second.stop])
+    places = first[:PLACES]
+    assert len(first) - PLACES == len(second) > 100
+    np.testing.assert_array_equal(trace.nbytes[places.stop : first.stop], trace.nbytes[second.start : second.stop])
     freed = {~event for event in trace.events if event < 0}
-    assert freed.issuperset(first)
+    assert set(first) - freed == set(places)
+    images = 8 * 3 * 64 * 64
+    assert trace.nbytes[places.start : places.stop].tolist() == 2 * [images, images, 2 * 8, 8 * 8]
+    assert [index for index, category in enumerate(trace.categories) if category == "input"] == list(places)
 
 
 def test_every_storage_is_freed_at_most_once_and_after_its_birth(trace: Trace) -> None:

@@ -95,14 +95,15 @@ def _command(rank: int, size: int, port: int, folder: str, arguments: list[str],
 
 def _save_slowly() -> None:
     from attfc_train.ranks import watch
+    from attfc_train.run.tensor_writer import Packed
 
-    save = torch.save
+    write = Packed.write
 
-    def slow_save(*arguments: Any) -> None:
+    def slow_write(*arguments: Any) -> None:
         time.sleep(2.5)
-        save(*arguments)
+        write(*arguments)
 
-    torch.save = slow_save
+    Packed.write = slow_write  # type: ignore[assignment, method-assign]
     watch.GRACE = 1.0
 
 

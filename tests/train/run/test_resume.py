@@ -20,6 +20,7 @@ from attfc_train.profile.profile import DataSettings, ModelSettings, OptimSettin
 from attfc_train.run import loop, run
 from attfc_train.run.checkpoint import load_checkpoint
 from attfc_train.run.log import read_log
+from attfc_train.run.tensor_writer import Packed
 from attfc_train.step.state import TrainState
 from attfc_train.step.step import train_step
 from tests.train.profiles import HEADS
@@ -151,13 +152,13 @@ def test_nan_stops_with_records_and_keeps_the_last_good_checkpoint(tmp_path: Pat
 
 
 def test_full_disk_keeps_the_former_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full_disk(_content: Any, file: Any) -> None:
+    def full_disk(_packed: Packed, file: Any) -> None:
         file.write(b"half of it")
         raise OSError(28, "No space left on device")
 
     def step_then_full(state: TrainState, batch: Any) -> Any:
         if state.step == 4:
-            monkeypatch.setattr(torch, "save", full_disk)
+            monkeypatch.setattr(Packed, "write", full_disk)
         return train_step(state, batch)
 
     monkeypatch.setattr(loop, "train_step", step_then_full)

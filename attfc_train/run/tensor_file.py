@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import torch
 
 from attfc_train.errors import CheckpointError
-from attfc_train.files import write_atomically
+from attfc_train.files import open_file, write_atomically
 from attfc_train.run.tensor_map import mapped
 from attfc_train.run.tensor_writer import Packed
 
@@ -53,10 +53,10 @@ def load_tensors(path: Path, remedy: str = ANOTHER) -> Any:
         CheckpointError: the file is missing, or holds something else.
     """
     try:
-        _check(path)
-        with warnings.catch_warnings():
+        with open_file(path) as file, warnings.catch_warnings():  # opened once: the file may be replaced meanwhile
             warnings.simplefilter("ignore")  # torch's notes on damaged pickles, which an error follows
-            return _content(path)
+            _check(file)
+            return _content(file)
     except FileNotFoundError as error:
         raise CheckpointError(f"'{path}' must exist", "no such file", "Give the folder of a run that has saved.") from error
     except pickle.UnpicklingError as error:
@@ -68,27 +68,21 @@ def load_tensors(path: Path, remedy: str = ANOTHER) -> Any:
         raise DamagedFileError(f"'{path}' must be a readable checkpoint", short(error), remedy) from error
 
 
-def _content(path: Path) -> Any:
+def _content(file: BinaryIO) -> Any:
     """Return what a file holds, mapped; what cannot be, such as sparse tensors, is read into memory."""
     try:
-        return mapped(path)
+        return mapped(file)
     except Exception:  # reading tells best what is wrong with the file, if anything is
-        return torch.load(path, map_location="cpu", weights_only=True)
+        file.seek(0)
+        return torch.load(file, map_location="cpu", weights_only=True)
 
 
-def _check(path: Path) -> None:
+def _check(file: BinaryIO) -> None:
     """Read a whole file, and compare every member with its checksum.
 
     Raises:
         Exception: a difference; damaged bytes lead to nearly all of Python's.
     """
-    if path.exists() and not path.is_file():
-        raise OSError("a folder, device or pipe")
-    with path.open("rb") as file:
-        _check_members(file)
-
-
-def _check_members(file: BinaryIO) -> None:
     size = file.seek(0, os.SEEK_END)
     with zipfile.ZipFile(file) as archive:
         members = archive.infolist()

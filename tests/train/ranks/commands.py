@@ -32,7 +32,8 @@ class Failing(NamedTuple):
 
     rank: int
     how: str
-    """``kill``, ``stop`` (SIGTERM), ``memory``, ``fault``, or ``stop slowly``: rank 0 saves for longer than the watch waits."""
+    """``kill``, ``stop`` (SIGTERM), ``memory``, ``fault``; ``stop slowly``: rank 0 saves for longer than the watch waits;
+    ``kill saving``, ``full disk``: in the midst of the first save."""
 
 
 def free_port() -> int:
@@ -90,6 +91,8 @@ def _command(rank: int, size: int, port: int, folder: str, arguments: list[str],
     loop.train_step = train_step
     if failing is not None and failing.how == "stop slowly":
         _save_slowly()
+    if failing is not None and failing.rank == rank and failing.how in ("kill saving", "full disk"):
+        _fail_saving(failing.how)
     main()
 
 
@@ -105,6 +108,21 @@ def _save_slowly() -> None:
 
     Packed.write = slow_write  # type: ignore[assignment, method-assign]
     watch.GRACE = 1.0
+
+
+def _fail_saving(how: str) -> None:
+    """Fail in the first table of a save: the others have given some of their rows, and would give more."""
+    from attfc_train.ranks.group import ProcessRanks
+
+    collected = ProcessRanks.collected
+
+    def failing(ranks: ProcessRanks, rows: Any, shard: Any) -> Iterator[Any]:
+        yield from collected(ranks, rows[:1], shard) if ranks.is_first else ()
+        if how == "full disk":
+            raise OSError(28, "No space left on device")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    ProcessRanks.collected = failing  # type: ignore[method-assign, assignment]
 
 
 def _fail(how: str) -> None:

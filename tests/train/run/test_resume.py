@@ -168,6 +168,21 @@ def test_full_disk_keeps_the_former_checkpoint(tmp_path: Path, monkeypatch: pyte
     assert [path.name for path in (tmp_path / "run").iterdir() if path.name.endswith(".tmp")] == []
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_resumed_run_lets_go_of_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a file that takes room on the disk until the run ends, though the next checkpoint has replaced it."""
+    folder = stopped_run(tmp_path / "run", monkeypatch)
+    is_mapped = []
+
+    def step(state: TrainState, batch: Any) -> Any:
+        is_mapped.append("checkpoint" in Path("/proc/self/maps").read_text())
+        return train_step(state, batch)
+
+    monkeypatch.setattr(loop, "train_step", step)
+    run.resume(options(folder))
+    assert set(is_mapped) == {False}
+
+
 def test_a_run_folder_is_never_overwritten(uninterrupted: Path) -> None:
     with pytest.raises(UsageError, match="--resume"):
         run.start(profile_of(), options(uninterrupted))

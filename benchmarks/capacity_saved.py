@@ -78,7 +78,8 @@ def main() -> None:
     parser.add_argument("--device", choices=("cpu", "cuda"), required=True)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(measured(options.head, options.ids, options.dim, torch.device(options.device), Path(folder))))
+        row = measured(options.head, options.ids, options.dim, torch.device(options.device), Path(folder))
+    print(json.dumps(row), flush=True)
 
 
 if __name__ == "__main__":

@@ -5,8 +5,7 @@ before it begins. Here `PIECE_BYTES` are on the host at a time, however large th
 
 Such a file is a zip archive of members that are stored as they are: ``data.pkl``, in which tensors name their storages by
 number; ``data/N``, the bytes of storage N; ``byteorder`` and ``version``. Any ``torch.load`` reads it. Storages begin at
-multiples of `_ALIGNMENT` bytes, so that the file can be mapped. All are named as the
-CPU's: who loads them may have no GPU.
+multiples of `_ALIGNMENT` bytes, so that the file can be mapped. All are named as the CPU's: who loads them may have no GPU.
 """
 
 from __future__ import annotations

@@ -17,8 +17,10 @@ from typing import Any
 import torch
 
 from attfc_train.data.batch import Batch
+from attfc_train.optim.precision import prepare_device
 from attfc_train.run.checkpoint import FILE_NAME, Checkpoints, load_last
 from attfc_train.run.device_memory import memory_use
+from attfc_train.run.segments import claim_segments
 from attfc_train.step.build import build
 from attfc_train.step.step import train_step
 from attfc_train.units import Bytes
@@ -36,6 +38,8 @@ def measured(name: str, num_ids: int, dim: int, device: torch.device, folder: Pa
         AssertionError: what was loaded is not as long as the head.
     """
     profile = profile_of(HEADS[name], num_ids, dim)
+    claim_segments(device)
+    prepare_device(device, profile.run.precision)
     state = build(profile, device)
     batch = Batch.random(profile, device)
     for _ in range(STEPS):

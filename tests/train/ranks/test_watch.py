@@ -211,7 +211,7 @@ def test_a_stop_waits_for_the_checkpoint(tmp_path: Path) -> None:
     assert load_checkpoint(tmp_path / "run" / "checkpoint.pt").step == 5
 
 
-# Catches a lost process that is told as a disk that is not writable: rank 0 reads the rows of the others while it writes.
+# Catches a rank 0 that waits for ever for the rows of a process that is gone, or says that its own disk is not writable.
 def test_a_process_that_is_killed_while_all_save_is_told_as_lost(tmp_path: Path) -> None:
     save_profile(profile_of("identity-30%"), tmp_path / "best.json")
     failing = Failing(1, "kill saving")

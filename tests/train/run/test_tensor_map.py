@@ -157,7 +157,7 @@ def rewritten(path: Path, change: dict[str, bytes]) -> None:
 
 def test_a_file_that_was_packed_anew_has_its_own_places(tmp_path: Path) -> None:
     """Catches the places that torch reckons: the bits of another tensor, or of a header, would be trained on."""
-    content = {str(n): torch.arange(n, n + 4) for n in range(8)}
+    content = {str(n): torch.arange(n, n + 4, dtype=torch.int8) for n in range(8)}
     torch.save(content, tmp_path / "file.pt")
     rewritten(tmp_path / "file.pt", {})
     loaded = load_tensors(tmp_path / "file.pt")

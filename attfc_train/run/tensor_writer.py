@@ -174,6 +174,7 @@ def _write(archive: zipfile.ZipFile, name: str, pieces: Iterable[Any]) -> None:
     with archive.open(member, "w", force_zip64=True) as target:
         for piece in pieces:
             target.write(piece)
+    member.extra = b""  # the archive's list of members has no use for it
 
 
 class _WithHoles:

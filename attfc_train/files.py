@@ -46,7 +46,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object], before: Ca
             before()
         temporary.replace(target)
         sync_folder(target.parent)
-    except (OSError, RuntimeError) as error:  # torch.save reports a full disk as RuntimeError
+    except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
         raise StorageError(f"'{path}' must be writable", _reason(error), _REMEDY) from error
@@ -155,12 +155,9 @@ def keep_under(path: Path, name: Path) -> None:
         path.replace(name)
 
 
-def _reason(error: BaseException) -> str:
-    """Return the system's own words, which torch.save hides behind an error of its own."""
-    first = error
-    while not isinstance(first, OSError) and first.__context__ is not None:
-        first = first.__context__
-    return getattr(first, "strerror", None) or str(error).partition("\n")[0]
+def _reason(error: OSError) -> str:
+    """Return the system's own words, where the error has them."""
+    return error.strerror or str(error).partition("\n")[0]
 
 
 def sync_folder(folder: Path) -> None:

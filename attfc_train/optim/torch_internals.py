@@ -7,6 +7,7 @@ name by name. They are torch's own functions under another name, so a trace of a
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 # In place on lists of tensors, a few kernels for a whole list. ``torch.optim`` is made of them, but they have no public name.
 foreach_add_ = torch._foreach_add_
@@ -30,3 +31,11 @@ update_scale_ = torch._amp_update_scale_
 # ``PYTORCH_ALLOC_CONF`` is read once; after that there is no public way to change it.
 set_allocator = torch._C._accelerator_setAllocatorSettings
 """``(setting)``: the allocator's later segments are as `setting` says, in the words of ``PYTORCH_ALLOC_CONF``."""
+
+
+def first_byte(tensor: Tensor) -> int | None:
+    """Return where in its file the storage begins of a tensor that was loaded onto no device; None: it has none in a file."""
+    if tensor.layout is not torch.strided:
+        return None
+    place: int | None = tensor.untyped_storage()._checkpoint_offset
+    return place

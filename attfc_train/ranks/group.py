@@ -7,6 +7,7 @@ Legend: B rows of the joined batch, b = B / K of one process, K processes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
@@ -146,23 +147,28 @@ class ProcessRanks(Ranks):
         self._maximise(largest)
         return largest
 
-    def collected(self, rows: Tensor, shard: Shard) -> Tensor | None:
-        """See `Ranks.collected`; some rows at a time, so that a device needs no second copy."""
-        row_bytes = max(1, rows[:1].nbytes)
-        at_a_time = max(1, BUCKET_BYTES // row_bytes)
-        if self.rank != 0:
-            for piece in rows.split(at_a_time):
-                dist.send(piece.contiguous().view(torch.uint8), 0, self.devices.group)
-            return None
-        table = torch.empty(shard.total, *rows.shape[1:], dtype=rows.dtype)
-        table[: shard.num].copy_(rows)
+    def collected(self, rows: Tensor, shard: Shard) -> Iterator[Tensor]:
+        """See `Ranks.collected`; from host to host, so that no device needs memory for it, nor NCCL buffers."""
+        row_bytes = math.prod(rows.shape[1:]) * rows.dtype.itemsize
+        at_a_time = max(1, BUCKET_BYTES // max(1, row_bytes))
+        for first in range(0, len(rows), at_a_time):
+            piece = rows[first : first + at_a_time].cpu()
+            if self.rank == 0:
+                yield piece
+            else:
+                dist.send(piece.contiguous().view(torch.uint8), 0, self.hosts)
+        if self.rank == 0:
+            yield from self._received(rows, shard, at_a_time)
+
+    def _received(self, rows: Tensor, shard: Shard, at_a_time: int) -> Iterator[Tensor]:
+        """Yield on rank 0 the rows of all others, by rank, which `collected` sends."""
+        buffer = torch.empty(min(at_a_time, shard.total), *rows.shape[1:], dtype=rows.dtype)
         for rank in range(1, self.size):
-            other = shard.of_rank(rank, self.size)
-            for piece in table[other.first : other.stop].split(at_a_time):
-                received = torch.empty(piece.shape, dtype=piece.dtype, device=rows.device)
-                dist.recv(received.view(torch.uint8), rank, self.devices.group)
-                piece.copy_(received)
-        return table
+            num = shard.of_rank(rank, self.size).num
+            for first in range(0, num, at_a_time):
+                piece = buffer[: num - first]
+                dist.recv(piece.view(torch.uint8), rank, self.hosts)
+                yield piece
 
     # What goes over the links of the devices. All else above is memory and arithmetic of one process: a trace of a step
     # (`attfc_planner.trace.ranks`) runs it as it is, with these five in which nothing is sent.

@@ -11,7 +11,7 @@ Legend: B rows of the joined batch, b = B / K of one process, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -137,14 +137,16 @@ class Ranks:
         """Return the largest of all processes' values, element by element."""
         return value
 
-    def collected(self, rows: Tensor, shard: Shard) -> Tensor | None:
-        """Return the whole table [total, ...] on rank 0, on the CPU; None on the others.
+    def collected(self, rows: Tensor, shard: Shard) -> Iterator[Tensor]:
+        """Yield the rows of a whole table in order, some at a time, on the CPU of rank 0; on others nothing: they give theirs.
+
+        All processes must iterate to the end. The next piece may take the place of the one before.
 
         Args:
             rows: this process's [shard.num, ...], of any dtype.
         """
         del shard
-        return rows
+        yield rows
 
 
 ALONE = Ranks()

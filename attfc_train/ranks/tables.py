@@ -1,18 +1,53 @@
-"""The tables in a checkpoint, which are whole: rank 0 collects the parts, and a process that loads it takes its own part.
+"""The tables in a checkpoint, which are whole: rank 0 writes the parts of all, and a process that loads it takes its own part.
 
 So a checkpoint is the same whatever the number of processes that wrote it, and any number can go on from it.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from attfc_train.ranks.ranks import Ranks
 from attfc_train.ranks.shard import Shard
 
 if TYPE_CHECKING:
-    from torch import nn
+    import torch
+    from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A whole table, of which each process holds a part: there is no place where it is one tensor.
+
+    Args:
+        rows: this process's [shard.num, ...].
+    """
+
+    rows: Tensor
+    shard: Shard
+    ranks: Ranks
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """All rows, [total, ...]."""
+        return self.shard.total, *self.rows.shape[1:]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The dtype of all rows."""
+        return self.rows.dtype
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all rows."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def pieces(self) -> Iterator[Tensor]:
+        """Yield all rows in order on rank 0, some at a time, on the CPU; a collective (`Ranks.collected`)."""
+        return self.ranks.collected(self.rows, self.shard)
 
 
 @runtime_checkable
@@ -33,20 +68,15 @@ def shards_of(module: nn.Module) -> Iterator[tuple[str, Shard]]:
 
 
 def whole_state(module: nn.Module, ranks: Ranks) -> dict[str, Any]:
-    """Return the ``state_dict`` that the module would have in one process; on other ranks than 0 tables are left out.
-
-    All processes must call it.
-    """
+    """Return the ``state_dict`` that the module would have in one process, with a `Table` for what several hold."""
     state: dict[str, Any] = module.state_dict()
     for name, shard in shards_of(module):
-        whole = ranks.collected(state.pop(name)[: shard.num], shard)
-        if whole is not None:
-            state[name] = whole
+        state[name] = Table(state[name][: shard.num], shard, ranks)
     return state
 
 
 def load_whole_state(module: nn.Module, saved: Mapping[str, Any]) -> None:
-    """Load what `whole_state` returned on rank 0, or one process alone saved, in place.
+    """Load a saved `whole_state`, of however many processes, in place.
 
     Raises:
         KeyError, RuntimeError: the module has other tensors.

@@ -24,6 +24,7 @@ from attfc_train.files import keep_under, write_atomically
 from attfc_train.heads.containers.resize import Kept
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.run.tensor_file import DamagedFileError, load_tensors, save_tensors, short
+from attfc_train.run.tensor_writer import Packed
 from attfc_train.step.state import TrainState
 
 FORMAT = 2
@@ -39,7 +40,7 @@ def earlier_name(age: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint in the host's memory."""
+    """A checkpoint, whose tensors are mapped: they come into memory when they are used."""
 
     path: Path
     profile: TrainProfile
@@ -97,7 +98,7 @@ class Checkpoints:
     def save(self, state: TrainState, best_accuracy: float | None) -> None:
         """Write `state` atomically, and keep what was the last checkpoint; one of the same step is replaced.
 
-        All processes of a run must call it: rank 0 collects their parts of the head, and writes. The others wait until it is
+        All processes of a run must call it: rank 0 writes their parts of the head as they come. The others wait until it is
         written: one that left before, as after a signal, would end rank 0 in the midst of it (`attfc_train.ranks.watch`).
 
         Raises:
@@ -114,9 +115,11 @@ class Checkpoints:
             "best_accuracy": best_accuracy,
         }
         is_kept = self.step is not None and self.step != state.step
+        packed = Packed(content)
         if state.ranks.is_first:
-            path = self.folder / FILE_NAME
-            write_atomically(path, lambda file: torch.save(content, file), self._make_room if is_kept else None)
+            write_atomically(self.folder / FILE_NAME, packed.write, self._make_room if is_kept else None)
+        else:
+            packed.give()
         self.step = state.ranks.told(state.step)
 
     def _make_room(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import torch
 from rich.console import Console
-from torch import Tensor
 
 from attfc_train.cuda_environment import allocator_setting
 from attfc_train.data.card import Card, open_card
@@ -39,7 +38,6 @@ from attfc_train.run.checkpoint import Checkpoint, Checkpoints, has_checkpoint, 
 from attfc_train.run.collapse import OnCollapse
 from attfc_train.run.dataset import opened_data, resolved_for, same_data
 from attfc_train.run.folder import run_folder
-from attfc_train.run.host_memory import checkpoint_words
 from attfc_train.run.live_line import busy
 from attfc_train.run.log import NoLog, RunLog, read_log, replaced_before
 from attfc_train.run.longer import begin_with, changed, check_resumable, extended, not_half_extended
@@ -129,8 +127,6 @@ def _run(
         state = build(profile, options.device, ranks, teacher.network if teacher else None)
         with busy(options.console, "Trying the compiler") if profile.run.compile else nullcontext():
             compile_encoders(state)  # refuses before anything is written
-        if options.device.type == "cuda" and ranks.is_first and (words := checkpoint_words(_kept(state), ranks.size)):
-            options.say(words)
         checkpoints = Checkpoints(options.folder, profile.run.keep_checkpoints)
         best_accuracy = None
         if checkpoint is not None:
@@ -146,11 +142,6 @@ def _run(
         if ranks.is_first:
             save_profile(profile, options.folder / PROFILE_FILE)
         _train(state, dataset, evaluator, options, checkpoints, best_accuracy, card)
-
-
-def _kept(state: TrainState) -> Iterator[Tensor]:
-    """Yield the tensors of the head that a checkpoint keeps."""
-    yield from (value for value in state.head.state_dict().values() if isinstance(value, Tensor))
 
 
 def resume(
@@ -211,7 +202,8 @@ def _not_saved_yet(folder: Path) -> TrainProfile | None:
 
 def _restore(state: TrainState, checkpoint: Checkpoint, options: RunOptions) -> None:
     kept = checkpoint.restore(state)
-    checkpoint.state.clear()  # a second copy of everything, which would stay in the host's memory to the end
+    for mapped in (checkpoint.state, checkpoint.rng):
+        mapped.clear()  # while the file is mapped it takes room on the disk, though others have replaced it
     if kept is not None:
         options.say(f"container: {kept.kept:,} of {kept.saved:,} centers kept")
 

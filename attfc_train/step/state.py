@@ -89,9 +89,9 @@ class TrainState:
         self.start.go_back()
 
     def saved(self) -> dict[str, Any]:
-        """Return the state dict of a checkpoint: tensors, ints and dicts of them only.
+        """Return the state dict of a checkpoint: tensors, ints, dicts of them, and a `Table` for what several processes hold.
 
-        It is the same for any number of processes. All of them must call it; on others than rank 0 the head is not whole.
+        As a file has it, it is the same for any number of processes.
         """
         return {
             "step": self.step,

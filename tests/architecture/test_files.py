@@ -34,7 +34,6 @@ SHORTER = {
     "attfc_train.heads.full_fc.head": "a learned layer and nothing more",
     "attfc_train.heads.f2c.resize": "the pool's own part of taking over a saved one; the rest is the container's",
     "attfc_train.heads.*.settings": "settings stand beside their head, in a file free of torch",
-    "attfc_train.optim.torch_internals": "private names of torch, apart from everything else",
     "attfc_train.screen": "every command's console, apart from the streams, which load without rich",
 }
 """Modules that may be shorter, by name or pattern, each with its reason: several callers, or a contract."""

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from attfc_train.units import GIB
+from attfc_train.units import GIB, MIB
+from benchmarks import capacity_saved
 from benchmarks.capacity_run import HEADS, STEPS, measured
 from benchmarks.heads.page import ROOT
 from benchmarks.provenance import RESULTS
@@ -50,3 +51,17 @@ def test_the_page_says_what_100_million_take() -> None:
     taken, foreseen = ([f"{row[name] / GIB:.2f}" for row in rows] for name in ("reserved_bytes", "predicted_reserved_bytes"))
     assert f"take {taken[0]} GiB (a slot each in 8 bits, slots that learn) and {taken[1]} GiB (a learned layer" in text
     assert f"{foreseen[0]} and {foreseen[1]} GiB were predicted" in text
+    files = " and ".join(f"{row['checkpoint_bytes'] / 10**9:.1f}" for row in rows)
+    saving = max(row["saving_host_bytes"] for row in rows)
+    assert f"Their checkpoints, files of {files} GB, take {saving / MIB:.0f} MiB of the host's memory while they are" in text
+    assert saving < 200 * MIB
+    assert all(row["loading_host_bytes"] < 10 * MIB for row in rows)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="resets the peak through /proc")
+def test_saving_takes_pieces_and_loading_takes_nothing(tmp_path: Path) -> None:
+    """Catches a file that is read whole: 66 MB of head."""
+    row = capacity_saved.measured("full FC, int8, no momentum", 500_000, 128, CPU, tmp_path)
+    assert row["checkpoint_bytes"] > 500_000 * 132
+    assert row["loading_host_bytes"] < 30 * MIB
+    assert row["saving_host_bytes"] < 30 * MIB

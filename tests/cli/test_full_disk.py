@@ -13,6 +13,7 @@ import torch
 
 from attfc_train.errors import StorageError
 from attfc_train.files import write_atomically
+from attfc_train.run.tensor_writer import Packed
 from tests.cli.conftest import Refusal
 
 
@@ -76,11 +77,11 @@ def test_a_resumed_run_keeps_its_checkpoint(trained_run: Path, tmp_path: Path, r
 
 
 def test_every_place_where_a_save_can_stop(tmp_path: Path) -> None:
-    """The reason is the system's, not PyTorch's, wherever in its file the disk is full."""
+    """The reason is the system's, not that of an archive that is closed half written, wherever the disk is full."""
     path, content = tmp_path / "checkpoint.pt", {"a": torch.zeros(2000), "b": torch.ones(2000)}
     path.write_bytes(b"former")
     for limit_bytes in (0, 1, 500, 1_000, 9_000, 17_000):
         with no_file_beyond(limit_bytes), pytest.raises(StorageError, match="but got File too large"):
-            write_atomically(path, lambda file: torch.save(content, file))
+            write_atomically(path, Packed(content).write)
         assert path.read_bytes() == b"former"
     assert list(tmp_path.iterdir()) == [path]

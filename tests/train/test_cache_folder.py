@@ -109,6 +109,7 @@ PICKLING = {
     "attfc_train.evaluate.bins",  # verification sets, by way of the next one
     "attfc_train.evaluate.restricted_pickle",
     "attfc_train.run.tensor_file",  # the name of an error of torch's
+    "attfc_train.run.tensor_writer",  # writes one, which torch alone reads
 }
 
 

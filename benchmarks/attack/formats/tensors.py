@@ -47,7 +47,7 @@ class _Tensors(Format):
                 target.write_bytes(path.read_bytes())
         self.path = folder / self.file
         self.clean = self.path.read_bytes()
-        self.content = load_tensors(self.path)
+        self.content = copy.deepcopy(load_tensors(self.path))  # it is mapped, and the file is written over
 
     def damage(self, random: Random) -> str:
         """Write a file with damaged bytes; sparse and repacked ones are among them."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
 
 from attfc_train.optim.torch_internals import (
+    first_byte,
     foreach_add_,
     foreach_copy_,
     foreach_lerp_,
@@ -84,3 +87,14 @@ def test_update_scale_halves_after_a_bad_step_and_doubles_after_enough_good_ones
         update_scale_(scale, tracker, torch.tensor(found), 2.0, 0.5, 2)
         history.append((scale.item(), tracker.item()))
     assert history == [(4.0, 0), (4.0, 1), (8.0, 0), (8.0, 1)]
+
+
+def test_first_byte_is_where_a_storage_lies_in_its_file(tmp_path: Path) -> None:
+    torch.save({"a": torch.arange(3), "b": torch.arange(5, 9)}, tmp_path / "file.pt")
+    content = torch.load(tmp_path / "file.pt", map_location="meta", weights_only=True)
+    begin = first_byte(content["b"])
+    assert begin is not None
+    data = (tmp_path / "file.pt").read_bytes()
+    assert torch.frombuffer(bytearray(data[begin : begin + 32]), dtype=torch.int64).tolist() == [5, 6, 7, 8]
+    assert first_byte(torch.ones(2).to_sparse()) is None
+    assert first_byte(torch.empty(3, device="meta")) is None

@@ -38,8 +38,8 @@ class Failing(NamedTuple):
     rank: int
     """`EVERY`: all of them."""
     how: str
-    """``kill``, ``stop`` (SIGTERM), ``memory``, ``memory then kill``, ``fault``, or ``stop slowly``: rank 0 saves for longer
-    than the watch waits."""
+    """``kill``, ``stop`` (SIGTERM), ``memory``, ``memory then kill``, ``fault``; ``stop slowly``: rank 0 saves for longer than
+    the watch waits; ``kill saving``, ``full disk``: in the midst of the first save."""
     phase: str | None = None
     """Of the step, in which an allocation fails; None: ``memory`` fails before it."""
     times: int = 99
@@ -111,20 +111,38 @@ def _command(rank: int, size: int, port: int, folder: str, arguments: list[str],
     loop.train_step = train_step
     if failing is not None and failing.how == "stop slowly":
         _save_slowly()
+    if failing is not None and failing.rank == rank and failing.how in ("kill saving", "full disk"):
+        _fail_saving(failing.how)
     main()
 
 
 def _save_slowly() -> None:
     from attfc_train.ranks import watch
+    from attfc_train.run.tensor_writer import Packed
 
-    save = torch.save
+    write = Packed.write
 
-    def slow_save(*arguments: Any) -> None:
+    def slow_write(*arguments: Any) -> None:
         time.sleep(2.5)
-        save(*arguments)
+        write(*arguments)
 
-    torch.save = slow_save
+    Packed.write = slow_write  # type: ignore[assignment, method-assign]
     watch.GRACE = 1.0
+
+
+def _fail_saving(how: str) -> None:
+    """Fail in the first table of a save: the others have given some of their rows, and would give more."""
+    from attfc_train.ranks.group import ProcessRanks
+
+    collected = ProcessRanks.collected
+
+    def failing(ranks: ProcessRanks, rows: Any, shard: Any) -> Iterator[Any]:
+        yield from collected(ranks, rows[:1], shard) if ranks.is_first else ()
+        if how == "full disk":
+            raise OSError(28, "No space left on device")
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    ProcessRanks.collected = failing  # type: ignore[method-assign, assignment]
 
 
 def _fail(how: str) -> None:

@@ -16,6 +16,7 @@ from attfc_train.step.state import TrainState
 from attfc_train.step.step import train_step
 from tests.train.profiles import random_batch, small_profile
 from tests.train.ranks.gloo import in_processes
+from tests.train.ranks.saved import as_saved
 from tests.train.ranks.test_equality import CPU, assert_near, share_of, smooth
 
 SIZE = 3
@@ -55,7 +56,7 @@ def trained_from(ranks: Ranks, profile: TrainProfile, begin: dict[str, Any]) -> 
     state.restore(begin)
     for step in range(STEPS):
         train_step(state, share_of(random_batch(profile, step), ranks))
-    return state.saved()
+    return as_saved(state)
 
 
 # Catches running statistics of rank 0's share alone, or that are added up; and those of one encoder only.

@@ -27,6 +27,7 @@ from attfc_train.step.state import TrainState
 from attfc_train.step.step import train_step
 from tests.train.profiles import HEADS, random_batch, small_profile
 from tests.train.ranks.gloo import in_processes
+from tests.train.ranks.saved import as_saved
 
 CPU = torch.device("cpu")
 STEPS = 4
@@ -71,7 +72,7 @@ def trained(state: TrainState) -> tuple[list[list[float]], dict[str, Any]]:
         batch = share_of(random_batch(state.profile, step), state.ranks)
         metrics = train_step(state, batch)
         figures.append([metrics.loss.item(), metrics.gradient_norm.item(), *map(float, metrics.observed.values())])
-    return figures, state.saved()
+    return figures, as_saved(state)
 
 
 def trained_from(ranks: Ranks, profile: TrainProfile, begin: dict[str, Any]) -> Any:

@@ -23,6 +23,7 @@ from attfc_train.step.build import build
 from attfc_train.step.state import TrainState
 from tests.train.profiles import HEADS, random_batch, small_profile
 from tests.train.ranks.gloo import in_processes
+from tests.train.ranks.saved import as_saved
 from tests.train.ranks.test_equality import SHARED, share_of
 
 CPU = torch.device("cpu")
@@ -126,7 +127,7 @@ def test_another_number_of_processes_goes_on(tmp_path: Path) -> None:
 def saved_again(ranks: Ranks, profile: TrainProfile, saved: dict[str, Any]) -> Any:
     state = build(profile, CPU, ranks)
     state.restore(saved)
-    return state.saved()
+    return as_saved(state)
 
 
 # Catches a part that begins a row too early, and the row that is nobody's in a checkpoint.
@@ -138,9 +139,8 @@ def test_a_state_is_the_same_whoever_holds_it(head: str) -> None:
 
     train_step(alone, share_of(random_batch(profile), ALONE))
     saved = alone.saved()
-    first, *others = in_processes(3, saved_again, profile, saved)
+    first, *_ = in_processes(3, saved_again, profile, saved)
     assert differing(first, saved) == []
-    assert all(len(leaves(other["head"])) < len(leaves(first["head"])) for other in others)
 
 
 @pytest.mark.parametrize(

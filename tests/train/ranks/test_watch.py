@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from attfc_train.errors import DataError, LostProcessError, UsageError
+from attfc_train.errors import DataError, LostProcessError, StorageError, UsageError
 from attfc_train.profile.file import save_profile
 from attfc_train.ranks import launch, watch
 from attfc_train.ranks.group import ProcessRanks
@@ -211,6 +211,28 @@ def test_a_stop_waits_for_the_checkpoint(tmp_path: Path) -> None:
     assert (first, other, silence) == (143, 143, "")
     assert text.startswith("Stopped at step 5 of 9, saved.")
     assert load_checkpoint(tmp_path / "run" / "checkpoint.pt").step == 5
+
+
+# Catches a rank 0 that waits for ever for the rows of a process that is gone, or says that its own disk is not writable.
+def test_a_process_that_is_killed_while_all_save_is_told_as_lost(tmp_path: Path) -> None:
+    save_profile(profile_of("identity-30%"), tmp_path / "best.json")
+    failing = Failing(1, "kill saving")
+    (first, text), (other, silence) = run_of_two(tmp_path, failing, "--profile", "best.json", "--output", "run")
+    assert (first, other, silence) == (LostProcessError.exit_code, -signal.SIGKILL, "")
+    assert text.startswith("error: all processes of a run must stay to its end, but got the loss of rank 1,")
+    assert text.count("\n") == 1
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+# Catches a process that waits for ever for rank 0 to take its rows.
+def test_a_full_disk_ends_all_with_one_message(tmp_path: Path) -> None:
+    save_profile(profile_of("identity-30%"), tmp_path / "best.json")
+    failing = Failing(0, "full disk")
+    (first, text), (other, silence) = run_of_two(tmp_path, failing, "--profile", "best.json", "--output", "run")
+    assert (first, other, silence) == (StorageError.exit_code, StorageError.exit_code, "")
+    assert "run/checkpoint.pt' must be writable, but got No space left on device." in text
+    assert text.count("\n") == 1
+    assert [path.name for path in (tmp_path / "run").glob("*checkpoint*")] == []
 
 
 # Catches a fault that the others take for a killed process, and tell besides.

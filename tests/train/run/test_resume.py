@@ -20,6 +20,7 @@ from attfc_train.profile.profile import DataSettings, ModelSettings, OptimSettin
 from attfc_train.run import loop, run
 from attfc_train.run.checkpoint import load_checkpoint
 from attfc_train.run.log import read_log
+from attfc_train.run.tensor_writer import Packed
 from attfc_train.step.state import TrainState
 from attfc_train.step.step import train_step
 from tests.train.profiles import HEADS
@@ -151,13 +152,13 @@ def test_nan_stops_with_records_and_keeps_the_last_good_checkpoint(tmp_path: Pat
 
 
 def test_full_disk_keeps_the_former_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full_disk(_content: Any, file: Any) -> None:
+    def full_disk(_packed: Packed, file: Any) -> None:
         file.write(b"half of it")
         raise OSError(28, "No space left on device")
 
     def step_then_full(state: TrainState, batch: Any) -> Any:
         if state.step == 4:
-            monkeypatch.setattr(torch, "save", full_disk)
+            monkeypatch.setattr(Packed, "write", full_disk)
         return train_step(state, batch)
 
     monkeypatch.setattr(loop, "train_step", step_then_full)
@@ -165,6 +166,21 @@ def test_full_disk_keeps_the_former_checkpoint(tmp_path: Path, monkeypatch: pyte
         run.start(profile_of(eval_every=100), options(tmp_path / "run"))
     assert load_checkpoint(tmp_path / "run" / "checkpoint.pt").step == 3
     assert [path.name for path in (tmp_path / "run").iterdir() if path.name.endswith(".tmp")] == []
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_resumed_run_lets_go_of_its_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Catches a file that takes room on the disk until the run ends, though the next checkpoint has replaced it."""
+    folder = stopped_run(tmp_path / "run", monkeypatch)
+    is_mapped = []
+
+    def step(state: TrainState, batch: Any) -> Any:
+        is_mapped.append("checkpoint" in Path("/proc/self/maps").read_text())
+        return train_step(state, batch)
+
+    monkeypatch.setattr(loop, "train_step", step)
+    run.resume(options(folder))
+    assert set(is_mapped) == {False}
 
 
 def test_a_run_folder_is_never_overwritten(uninterrupted: Path) -> None:

@@ -121,7 +121,7 @@ def test_one_process_dispatches_no_operator() -> None:
             ranks.share_of_sum(rows),
             ranks.summed(rows),
             ranks.largest(rows),
-            ranks.collected(rows, ranks.shard(3)),
+            *ranks.collected(rows, ranks.shard(3)),
         ]
     assert counted.count == 0
     assert all(same is rows for same in exchanged)

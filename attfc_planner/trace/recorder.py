@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from attfc_planner.trace.batch_places import PlainCopies, traced_batch
 from attfc_planner.trace.fake_results import FakeResults
 from attfc_planner.trace.history import Trace
 from attfc_planner.trace.no_gc import no_collection
@@ -37,12 +38,11 @@ from attfc_planner.trace.torch_internals import (
     storage_key,
 )
 from attfc_train.backbones.kinds import build_encoder
-from attfc_train.data.batch import Batch
 from attfc_train.evaluate.embed import embed_batches
 from attfc_train.phase import current_phase
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.step.build import build
-from attfc_train.step.input_buffers import InputBuffers, Place
+from attfc_train.step.input_buffers import InputBuffers
 from attfc_train.step.state import TrainState
 from attfc_train.step.step import train_step
 from attfc_train.timing.counting import foreign_teacher
@@ -297,35 +297,14 @@ def record_steps(profile: TrainProfile, batches: Sequence[TrainProfile], device:
 def _built(profile: TrainProfile, recorder: Recorder, device: torch.device) -> TrainState:
     ranks = traced_ranks(profile.run.gpus, recorder.exchanged)
     state = build(profile, device, ranks, teacher=foreign_teacher(profile, device))
-    state.inputs = InputBuffers(device, _PlainCopies(recorder))  # as a GPU's state has them
+    state.inputs = InputBuffers(device, PlainCopies(recorder))  # as a GPU's state has them
     _tag_state(recorder, state)
     return state
 
 
-class _PlainCopies:
-    """Copies into a state's places without streams, which take no memory."""
-
-    def __init__(self, recorder: Recorder) -> None:
-        self._recorder = recorder
-
-    def start_anew(self) -> None:
-        """Nothing is in line."""
-
-    def copy(self, batch: Batch, place: Place) -> None:
-        """Copy; `attfc_planner.speed.model.input_copy` has the time."""
-        with self._recorder.overlooking():
-            for target, source in zip(place, batch.loaded, strict=True):
-                target.copy_(source)
-
-
 def _trained(example: TrainProfile, recorder: Recorder, state: TrainState, device: torch.device) -> None:
     assert state.inputs is not None
-    with recorder.overlooking():  # the batch lies in the host's memory, and an allocation is no kernel
-        batch = Batch.example(example, device)
-        state.inputs.fit(batch)
-    for tensor in state.inputs.tensors:
-        recorder.adopt("input", tensor)
-    train_step(state, batch)
+    train_step(state, traced_batch(recorder, state.inputs, example, device))
 
 
 def record_batches(profile: TrainProfile, batch_sizes: Sequence[int], device: torch.device | None = None) -> list[Trace]:

@@ -1,6 +1,6 @@
 """The room that 100 million identities take on a card of 80 GB, and their checkpoints on its host.
 
-    python -m benchmarks.capacity_standin    # ten minutes; writes results/capacity_standin.json
+    python -m benchmarks.capacity_standin    # a quarter of an hour; writes results/capacity_standin.json
 
 It needs what `benchmarks.compiled_memory` needs. The steps are the real ones, with kernels that do nothing: figures are of
 memory alone. The centers are zeros there, so a checkpoint of 50 GB is mostly holes and takes hardly any room on the disk; each

@@ -13,7 +13,8 @@ from attfc_train.timing.op_cost import OpKind
 Arithmetic: TypeAlias = Literal["fp32", "tf32", "fp16", "bf16"]
 """Type of a product's operands; TF32 is fp32 whose operands a tensor core shortens."""
 
-CONVOLUTIONS: Final[frozenset[OpKind]] = frozenset({"conv", "grouped", "depthwise"})
+_CONVOLUTIONS: Final[frozenset[OpKind]] = frozenset({"conv", "grouped", "depthwise"})
+"""cuDNN's, which may take TF32 for fp32 in every run: torch's default, which attfc leaves as it is."""
 _FP32_IN_EVERY_RUN: Final[frozenset[OpKind]] = frozenset({"loss", "optimizer"})
 """A pass over the slots in chunks widens them; that in which they learn is a part of the optimiser."""
 
@@ -29,11 +30,11 @@ def arithmetic_of(kind: OpKind, precision: Precision, has_tf32: bool) -> Arithme
     """
     shortened: Arithmetic = "tf32" if has_tf32 else "fp32"
     if kind == "narrow kernel":
-        return "bf16"  # 8-bit slots are widened to it (`attfc_train.losses.card.Card.operand_bytes`)
+        # 8-bit slots are widened to it (`attfc_train.losses.card.Card.operand_bytes`).
+        return "bf16"
     if kind == "wide kernel":
         return shortened
-    # As `attfc_train.optim.precision.prepare_device` has it: cuBLAS may take TF32 for the fp32 products of a 16-bit run alone.
-    # cuDNN may always, which is torch's default for convolutions.
+    # cuBLAS may take TF32 for the fp32 products of a 16-bit run alone: `attfc_train.optim.precision.prepare_device` says so.
     if precision == "fp32":
-        return shortened if kind in CONVOLUTIONS else "fp32"
+        return shortened if kind in _CONVOLUTIONS else "fp32"
     return shortened if kind in _FP32_IN_EVERY_RUN else precision

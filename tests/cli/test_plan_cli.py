@@ -74,7 +74,9 @@ def test_all_kinds_of_heads_are_weighed(columns: str, call: Call, monkeypatch: p
     assert (code, err) == (0, "")
     profile = load_profile(Path("best.json"))
     assert profile.search is not None
-    assert profile.search.why_head.startswith(f"{profile.head.kind} is the rule's choice among")
+    assert profile.head.kind == "full_fc"
+    assert profile.search.why_head.startswith("full_fc takes the place of the rule's choice among 5 kinds of heads, attfc, ")
+    assert "takes the place of the rule's choice among 5 kinds of heads, attfc" in " ".join(out.replace("│", " ").split())
     table = out[out.index("Kinds of heads") : out.index("Memory:")]
     assert all(f" {kind} " in table for kind in HEADS if kind in PRIORS)
     assert "bytes per identity" in out

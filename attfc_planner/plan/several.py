@@ -58,7 +58,7 @@ def several_gpus(chosen: Candidate, gpu: GpuProfile, model: MemoryEstimator) -> 
     exchanged = communication(model.op_costs(profile), links)
     one = predict_speed(alone, gpu, model.op_costs(alone)).loading.unfed
     step = _seconds(profile, gpu, model)
-    backward = last_backward(chosen.speed.phases, profile.num_passes)
+    backward = last_backward(chosen.speed.phases, profile)
     seconds = exchanged.seconds
     return SeveralGpus(
         links=links.words,

@@ -15,7 +15,7 @@ from attfc_planner.knobs.space import knobs_of
 from attfc_planner.screens.comparison import comparison_table, verdict_lines
 from attfc_planner.screens.front_table import front_table, heads_table
 from attfc_planner.search.words import core_rate_words, loading_words, points_words, time_words
-from attfc_train.profile.prediction import Interval, Loading, MemoryPrediction, Prediction
+from attfc_train.profile.prediction import Interval, Loading, MemoryPrediction, Prediction, SeveralGpus
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.profile.search_summary import SearchSummary
 from attfc_train.units import MIB, format_bytes
@@ -206,11 +206,7 @@ def several_rows(profile: TrainProfile) -> list[tuple[str, str, str]]:
             f"{middle:.3g} ms a step ({exchanged.low:.3g} to {exchanged.high:.3g}); {sends}",
             exchanged.source,
         ),
-        (
-            "hidden of it",
-            f"{several.hidden_ms:.3g} ms; for the rest a step waits, {several.share_of_step:.1%} of it",
-            "gradients are added up while the backward pass computes further ones",
-        ),
+        *_hidden_row(several),
         (
             "efficiency",
             f"{several.efficiency:.0%} of {profile.run.gpus} times one GPU ({alone} images/s)",
@@ -218,6 +214,14 @@ def several_rows(profile: TrainProfile) -> list[tuple[str, str, str]]:
         ),
         ("more GPUs", several.more_gpus, ""),
     ]
+
+
+def _hidden_row(several: SeveralGpus) -> list[tuple[str, str, str]]:
+    if several.hidden_ms is None:
+        return []
+    figure = f"{several.hidden_ms:.3g} ms; for the rest a step waits, {several.share_of_step:.1%} of it"
+    source = "gradients are added up while the backward pass computes further ones; not those of compiled encoders"
+    return [("hidden of it", figure, source)]
 
 
 def several_table(profile: TrainProfile) -> Table:

@@ -101,7 +101,7 @@ def predict_speed(
     machines = 1
     if profile.run.gpus > 1:
         links = gpu.links_among(profile.run.gpus)
-        waited = communication(costs, links).waited(last_backward(phases, profile.num_passes))
+        waited = communication(costs, links).waited(last_backward(phases, profile))
         step, terms = _exchanging(step, terms, waited, links)
         phases = (*phases, terms[-1])
         machines = links.nodes
@@ -170,9 +170,16 @@ def _step(priced: _Priced, gpu: GpuProfile, table: Efficiencies) -> tuple[SpeedT
     return _whole_step(terms, int(priced.launches.sum()), gpu, table), terms
 
 
-def last_backward(phases: Iterable[SpeedTerm], passes: int) -> Range:
-    """Return the seconds of the last of a step's backward passes, of phases as `SpeedPrediction` has them."""
+def last_backward(phases: Iterable[SpeedTerm], profile: TrainProfile) -> Range:
+    """Return the seconds of a step's last backward pass in which gradients appear one by one.
+
+    Args:
+        phases: as `SpeedPrediction` has them.
+    """
+    if profile.run.compile:  # its gradients are all there at its end
+        return Range(0.0, 0.0)
     backward = [term for term in phases if term.name == "backward"]
+    passes = profile.num_passes
     return Range(sum(term.slow for term in backward) / passes, sum(term.fast for term in backward) / passes)
 
 

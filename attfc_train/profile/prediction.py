@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, Self
 
-from pydantic import AliasChoices, Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from attfc_train.cuda_environment import NATIVE_ALLOCATOR, expands
 from attfc_train.document import MOST, MOST_BYTES, MOST_SEED, Frozen
@@ -124,14 +124,22 @@ class SeveralGpus(Frozen):
     """Of a step, hidden or not."""
     share_of_step: float = Field(ge=0, le=1)
     """Of what the step waits for exchanges, at the middle."""
-    hidden_ms: float = Field(ge=0, validation_alias=AliasChoices("hidden_ms", "hideable_ms"))
-    """The part of it that runs beside the backward pass: gradients. Plans from before say what could have run so."""
+    hidden_ms: float | None = Field(None, ge=0)
+    """The part of it that runs beside the backward pass: gradients. None: a plan from before it did."""
     one_gpu_images_per_second: Interval
     """Of one GPU alone with as large a share of a batch and the whole head, in memory or not."""
     efficiency: float = Field(ge=0)
     """Images per second of all over those of as many GPUs alone, without waiting for images."""
     more_gpus: str
     """Where more GPUs stop helping, in a line."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _of_before(cls, document: Any) -> Any:
+        """Leave out what plans said could be hidden, when nothing was."""
+        if isinstance(document, dict) and "hideable_ms" in document:
+            return {key: value for key, value in document.items() if key != "hideable_ms"}
+        return document
 
 
 class PhaseSeconds(Frozen):

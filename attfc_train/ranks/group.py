@@ -75,9 +75,9 @@ class ProcessRanks(Ranks):
 
     def all_ready(self) -> None:
         """See `Ranks.all_ready`."""
-        reasons = [reason for reason in self.everyones(None) if reason is not None]
-        if reasons:
-            raise StoppedElsewhereError(reasons[0])
+        if self.agreed(0):
+            self.devices.drop()
+            raise StoppedElsewhereError(next(reason for reason in self.everyones(None) if reason is not None))
 
     def hears_of_break(self, seconds: float) -> bool:
         """See `Ranks.hears_of_break`."""
@@ -88,14 +88,19 @@ class ProcessRanks(Ranks):
         if self.watch is not None and reason is not None:
             self.watch.break_off()
         self.devices.drop()
+        self.agreed(1)
         return self.everyones(reason)
 
     def begin_again(self) -> None:
         """See `Ranks.begin_again`."""
-        self.devices.drop()
         if self.watch is not None:
-            self.watch.go_on()
+            self.watch.begin_again()
         self.devices.renew()
+        if self.watch is None:
+            return
+        self.watch.go_on()
+        if self.watch.is_broken_off(0):  # by another one that was faster, before there was anything to abort
+            self.devices.abort()
 
     def sum_in_place(self, tensors: Sequence[Tensor]) -> None:
         """See `Ranks.sum_in_place`."""

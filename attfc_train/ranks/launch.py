@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import socket
 import sys
@@ -131,6 +132,9 @@ def _met(here: Place, how_to_go_on: str) -> tuple[Ranks, Watch]:
     from attfc_train.ranks.group import ProcessRanks
     from attfc_train.ranks.tensor_group import EXCHANGE_TIMEOUT
 
+    # NCCL's own watch would end a process whose peer has aborted its exchanges, as all do for a step that begins again. Whoever
+    # is gone is found by ours.
+    os.environ.setdefault("TORCH_NCCL_ASYNC_ERROR_HANDLING", "0")
     store: Store | None = None
     try:
         store, rank, size = next(rendezvous("env://", here.rank, here.size, timeout=MEET_TIMEOUT))

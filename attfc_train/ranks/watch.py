@@ -86,6 +86,8 @@ class Watch:
         self._news = threading.Condition()
         """Of a verdict, or of a step that is given up."""
         self._when_broken_off: Callable[[], None] = lambda: None
+        self._breaking: threading.Thread | None = None
+        """Calls it: the exchanges of a GPU may be slow to end."""
         self._is_leaving = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="ranks-watch", daemon=True)
         self._thread.start()
@@ -96,7 +98,7 @@ class Watch:
         return self._verdict
 
     def when_broken_off(self, call: Callable[[], None]) -> None:
-        """Set what is called, by the watching thread, when another process gives up a step."""
+        """Set what is called, by a thread of its own, when another process gives up a step."""
         self._when_broken_off = call
 
     def break_off(self) -> None:
@@ -111,11 +113,19 @@ class Watch:
             self._news.wait_for(lambda: self._told >= self._given_up or self._verdict is not None, seconds)
             return self._told >= self._given_up and self._verdict is None
 
-    def go_on(self) -> None:
-        """Take note that all have come together; what was told of this step and comes late means nothing any more."""
+    def begin_again(self) -> None:
+        """Take note that all know of the step; what was told of it and comes late means nothing any more."""
         with self._news:
             self._given_up += 1
-            self._deadline = float("inf")
+            breaking = self._breaking
+        if breaking is not None:  # never in the step that is begun again
+            breaking.join()
+
+    def go_on(self) -> None:
+        """Take note that all have come together."""
+        with self._news:
+            if self._told < self._given_up:  # else the next step is given up already
+                self._deadline = float("inf")
 
     def leave(self, error: AttfcError | None = None) -> None:
         """Say that this process leaves by itself, without an error or because of one."""
@@ -169,9 +179,12 @@ class Watch:
         with self._news:
             if number < self._given_up:  # several told of the same one
                 return
-            self._begin_to_wait()
-            self._when_broken_off()  # before `go_on`, which waits: never in the step that is begun again
+            is_new = self._told < number
             self._told = number
+            self._begin_to_wait()
+            if is_new:
+                self._breaking = threading.Thread(target=self._when_broken_off, name="ranks-break", daemon=True)
+                self._breaking.start()
             self._news.notify_all()
         for other in self._peers:
             if self.rank == 0 and other is not peer:

@@ -23,6 +23,7 @@ from attfc_train.errors import CheckpointError
 from attfc_train.files import keep_under, write_atomically
 from attfc_train.heads.containers.resize import Kept
 from attfc_train.profile.profile import TrainProfile
+from attfc_train.ranks.ranks import Ranks
 from attfc_train.run.tensor_file import DamagedFileError, load_tensors, save_tensors, short
 from attfc_train.run.tensor_writer import Packed
 from attfc_train.step.state import TrainState
@@ -166,6 +167,27 @@ def load_last(folder: Path, say: Callable[[str], None]) -> Checkpoint:
             _say_older(folder, checkpoint, problems, say)
         return checkpoint
     raise problems[0]
+
+
+def load_same(folder: Path, ranks: Ranks, say: Callable[[str], None]) -> Checkpoint:
+    """Return `load_last` as rank 0 finds it, on all processes: one might find another file damaged, or have an old folder.
+
+    Raises:
+        CheckpointError: see `load_last`; or a process does not have that one.
+    """
+    if ranks.is_first:
+        checkpoint = load_last(folder, say)
+        ranks.told((checkpoint.path.name, checkpoint.step))
+        return checkpoint
+    name, step = ranks.told(("", 0))
+    checkpoint = load_checkpoint(folder / name)
+    if checkpoint.step != step:
+        raise CheckpointError(
+            f"'{folder / name}' must be the same file for all processes",
+            f"step {checkpoint.step:,} on rank {ranks.rank}, {step:,} on rank 0",
+            "Resume from a folder on a disk that all machines see.",
+        )
+    return checkpoint
 
 
 def _say_older(folder: Path, checkpoint: Checkpoint, problems: list[DamagedFileError], say: Callable[[str], None]) -> None:

@@ -146,7 +146,7 @@ class Loop:
         smaller = in_smaller_parts(state.profile, state.ranks.size) if may_repeat else None
         # Only where it can be repeated does a process call the others together: else its error stops them all.
         if smaller is not None:
-            failure = told_to_all(state.ranks, failure)
+            failure = told_to_all(state, failure)
         assert failure is not None, "a step was given up that cannot be repeated"
         self.log.event(
             "oom",

@@ -28,7 +28,7 @@ import torch
 from attfc_train.errors import DeviceMemoryError
 from attfc_train.phase import failed_phase
 from attfc_train.profile.profile import MAX_ACCUMULATION, TrainProfile
-from attfc_train.ranks.ranks import Ranks, StoppedElsewhereError
+from attfc_train.ranks.ranks import StoppedElsewhereError
 from attfc_train.run.device_memory import memory_use
 from attfc_train.step.state import TrainState
 from attfc_train.units import Bytes
@@ -36,18 +36,19 @@ from attfc_train.units import Bytes
 OnOom: TypeAlias = Literal["fail", "shrink"]
 """Stop at an out-of-memory error, or go on in smaller parts."""
 
-NEWS_SECONDS = 10.0
-"""For the news of why an exchange failed."""
+NEWS_SECONDS = 3.0
+"""For the news of why an exchange failed, which are sent before its connections are closed."""
 _SIGNS = (
     "DefaultCPUAllocator",
     "Storage size calculation overflowed",
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDA error: out of memory",
     "unable to find an engine",
+    "'out of memory'",
 )
 """Texts of plain RuntimeErrors that mean out of memory: of the host, and of CUDA's libraries beside torch's own allocator.
 
-cuDNN finds no engine where no workspace has room.
+cuDNN finds no engine where no workspace has room; NCCL quotes CUDA's word for it.
 """
 
 
@@ -71,6 +72,8 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 def reason(error: BaseException) -> str:
     """Return the first sentence of an allocator's message."""
+    if str(error).startswith("NCCL"):
+        return "NCCL found no memory for its buffers"
     # The host's allocator puts the source file in front: "[enforce fail at alloc_cpu.cpp:...] ... DefaultCPUAllocator: ...".
     return str(error).partition("\n")[0].rpartition("DefaultCPUAllocator: ")[2].split(". ")[0]
 
@@ -102,15 +105,16 @@ def failure_among(error: RuntimeError, state: TrainState) -> OutOfMemory | None:
     return observed(error, state.device, state.ranks.rank)
 
 
-def told_to_all(ranks: Ranks, failure: OutOfMemory | None) -> OutOfMemory:
+def told_to_all(state: TrainState, failure: OutOfMemory | None) -> OutOfMemory:
     """Give up the step, and return whose memory was not enough; the same on all processes, which all must call it.
 
     Args:
         failure: what `failure_among` returned.
     """
-    if failure is not None and failure.rank != ranks.rank:  # this one was told when it was ready for its commit
+    if failure is not None and failure.rank != state.ranks.rank:  # this one was told when it was ready for its commit
         return failure
-    return next(each for each in ranks.broken_off(failure) if each is not None)
+    state.sums.forget()  # they hold the connections, whose end the others wait for
+    return next(each for each in state.ranks.broken_off(failure) if each is not None)
 
 
 def in_smaller_parts(profile: TrainProfile, processes: int = 1) -> TrainProfile | None:
@@ -150,11 +154,12 @@ def too_large(state: TrainState, failure: OutOfMemory, how_to_go_on: str) -> Dev
     """
     profile = state.profile
     where = f" in phase '{failure.phase}'" if failure.phase else ""
+    rank = f" on rank {failure.rank}" if state.ranks.size > 1 else ""
     smaller = in_smaller_parts(profile, state.ranks.size)
     remedy = f"--set optim.accumulation={smaller.optim.accumulation}, " if smaller else ""
     return DeviceMemoryError(
         f"step {state.step} must fit into the memory of {state.device}",
-        f"{failure.message}{where} with {profile.optim.micro_batch_size // state.ranks.size} queries at a time",
+        f"{failure.message}{where}{rank} with {profile.optim.micro_batch_size // state.ranks.size} queries at a time",
         f"{how_to_go_on} with {remedy}--set model.gradient_checkpointing=true or a smaller head.dcc_size.",
     )
 

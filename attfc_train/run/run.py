@@ -34,7 +34,7 @@ from attfc_train.profile.profile import TrainProfile
 from attfc_train.ranks.ranks import ALONE, Ranks
 from attfc_train.run.best_model import still_best
 from attfc_train.run.checkpoint import FILE_NAME as CHECKPOINT_FILE
-from attfc_train.run.checkpoint import Checkpoint, Checkpoints, has_checkpoint, load_last
+from attfc_train.run.checkpoint import Checkpoint, Checkpoints, has_checkpoint, load_same
 from attfc_train.run.collapse import OnCollapse
 from attfc_train.run.dataset import opened_data, resolved_for, same_data
 from attfc_train.run.folder import run_folder
@@ -170,12 +170,12 @@ def resume(
             if options.ranks.is_first and not is_summarised(folder):
                 write_summary(folder, PROFILE_FILE, MODELS)  # it was killed just before
             return
-        profile = None if has_checkpoint(folder) else _not_saved_yet(folder)
+        profile = None if options.ranks.told(has_checkpoint(folder)) else _not_saved_yet(folder)
         if profile is not None:
             options.say(f"No checkpoint had been saved in {folder}: beginning again at step 0.")
             checkpoint = None
         else:
-            checkpoint = load_last(folder, options.say)
+            checkpoint = load_same(folder, options.ranks, options.say)
             profile = checkpoint.profile
         if extend is not None:
             profile = not_half_extended(profile, folder / PROFILE_FILE)

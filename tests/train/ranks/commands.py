@@ -44,6 +44,8 @@ class Failing(NamedTuple):
     """Of the step, in which an allocation fails; None: ``memory`` fails before it."""
     times: int = 99
     """The step fails."""
+    place: int = 0
+    """The allocation of the phase that fails."""
 
 
 def free_port() -> int:
@@ -90,9 +92,11 @@ def _command(rank: int, size: int, port: int, folder: str, arguments: list[str],
     sys.argv = ["attfc-train", *arguments]
     from attfc_train.cli import main
     from attfc_train.run import loop
+    from attfc_train.step import gradient_sums
 
     step = loop.train_step
     failed = 0
+    gradient_sums.BUCKET_BYTES = 4096
 
     def train_step(state: Any, batch: Any) -> Any:
         nonlocal failed
@@ -105,7 +109,7 @@ def _command(rank: int, size: int, port: int, folder: str, arguments: list[str],
         failed += 1
         if failing.phase is None:
             _fail(failing.how)
-        with FailingAllocation(failing.phase):
+        with FailingAllocation(failing.phase, failing.place):
             return step(state, batch)
 
     loop.train_step = train_step

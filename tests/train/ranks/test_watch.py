@@ -188,7 +188,7 @@ def test_out_of_memory_on_one_process_stops_all_where_it_must(tmp_path: Path) ->
     (first, text), (other, silence) = run_of_two(tmp_path, Failing(1, "memory"), *arguments)
     assert (first, other, silence) == (10, 10, "")
     assert text.startswith(
-        "error: step 4 must fit into the memory of cpu, but got no room with 6 queries at a time. --resume run"
+        "error: step 4 must fit into the memory of cpu, but got no room on rank 1 with 6 queries at a time. --resume run"
     )
     assert "--set optim.accumulation=4" in text
     assert text.count("\n") == 1

@@ -126,20 +126,14 @@ class SeveralGpus(Frozen):
     """Of what the step waits for exchanges, at the middle."""
     hidden_ms: float | None = Field(None, ge=0)
     """The part of it that runs beside the backward pass: gradients. None: a plan from before it did."""
+    hideable_ms: float | None = Field(None, ge=0)
+    """In plans from before: what could have run so."""
     one_gpu_images_per_second: Interval
     """Of one GPU alone with as large a share of a batch and the whole head, in memory or not."""
     efficiency: float = Field(ge=0)
     """Images per second of all over those of as many GPUs alone, without waiting for images."""
     more_gpus: str
     """Where more GPUs stop helping, in a line."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _of_before(cls, document: Any) -> Any:
-        """Leave out what plans said could be hidden, when nothing was."""
-        if isinstance(document, dict) and "hideable_ms" in document:
-            return {key: value for key, value in document.items() if key != "hideable_ms"}
-        return document
 
 
 class PhaseSeconds(Frozen):

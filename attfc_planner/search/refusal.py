@@ -98,7 +98,7 @@ def smallest(
     Args:
         starts: the `cells` for these limits, if they are at hand.
     """
-    # The least memory of a cell is that of its corner: checkpointing, and the smallest parts.
+    # The least memory of a cell is that of its corner: the most checkpointing, and the smallest parts.
     corners = [evaluate(_tightened(space, start.setting)) for start in starts or cells(space, evaluate, limits)]
     sound = [corner for corner in corners if is_sound(corner, limits)]
     # Memory never falls with a setting's sizes. So of all corners only the minimal ones, beside which no other is no larger in

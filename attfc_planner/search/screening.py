@@ -6,7 +6,7 @@ Three facts make that cheap; a test holds each against plain enumeration.
 settings that differ in these only: it needs its best value of the former, and its fastest way that fits.
 (2) More of a knob that `slows` (slots, references) is never faster.
 (3) Memory never falls with the size of a knob (slots, references, width of storage), with queries at a time, with parts, or
-without checkpointing: one answer holds for many settings.
+with fewer blocks recomputed: one answer holds for many settings.
 
 Cells are tried fastest first; one that is no more accurate than a faster one that fits needs no memory.
 """
@@ -114,14 +114,16 @@ def _front(space: SearchSpace, evaluate: Evaluate, border: _Border, starts: Iter
 
 
 def slower_ways(space: SearchSpace, setting: Setting, border: _Border) -> Iterator[Setting]:
-    """Yield the next ways to spend less memory on the same training: more parts, and from a whole batch checkpointing.
+    """Yield the next ways to spend less memory on the same training: more parts, and from a whole batch more checkpointing.
 
-    Ways are a grid of checkpointing and parts, walked as a tree: checkpointing is turned on at a whole batch only, parts grow
-    one value at a time. So every way has one predecessor, and is slower than that. Known misfits are passed over.
+    Ways are a grid of checkpointing and parts, walked as a tree: checkpointing grows at a whole batch only, and both one value
+    at a time. So every way has one predecessor, and is slower than that. Known misfits are passed over.
     """
     accumulation = space["accumulation"].values
-    if not setting.gradient_checkpointing and setting.accumulation == accumulation[0]:
-        yield from _passed(space, setting.turned(gradient_checkpointing=True), border)
+    checkpointing = space["gradient_checkpointing"].values
+    if setting.accumulation == accumulation[0]:
+        for more in checkpointing[checkpointing.index(setting.gradient_checkpointing) + 1 :][:1]:
+            yield from _passed(space, setting.turned(gradient_checkpointing=more), border)
     more_parts = accumulation[accumulation.index(setting.accumulation) + 1 :]
     for parts in more_parts:
         way = setting.turned(accumulation=parts)
@@ -132,8 +134,6 @@ def slower_ways(space: SearchSpace, setting: Setting, border: _Border) -> Iterat
 
 def _passed(space: SearchSpace, way: Setting, border: _Border) -> Iterator[Setting]:
     """Yield the way, or those behind it where it is known not to fit."""
-    if way.gradient_checkpointing not in space["gradient_checkpointing"].values:
-        return
     if border.is_known_misfit(way):
         yield from slower_ways(space, way, border)
     else:
@@ -190,7 +190,8 @@ class _Border:
     def _size(self, setting: Setting) -> _Size:
         """Return measures with each of which memory never falls."""
         sizes = (knob.size_of(setting[knob.name]) for knob in self._sized)
-        return (*sizes, setting.part_size, setting.accumulation, not setting.gradient_checkpointing)
+        recomputed = GRADIENT_CHECKPOINTING.values.index(setting.gradient_checkpointing)
+        return (*sizes, setting.part_size, setting.accumulation, -recomputed)
 
 
 def _at_most(smaller: _Size, larger: _Size) -> bool:

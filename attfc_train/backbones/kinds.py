@@ -25,7 +25,7 @@ class Builder(Protocol):
     """
 
     def __call__(
-        self, *, embedding_size: int, image_size: int, gradient_checkpointing: bool, device: torch.device, **options: Any
+        self, *, embedding_size: int, image_size: int, recomputed_from: int | None, device: torch.device, **options: Any
     ) -> nn.Module:
         """Return a freshly initialised backbone in train mode; see `build_backbone`."""
         ...
@@ -71,6 +71,10 @@ squeeze-and-excitation; ``mixfacenet_``, ``shufflemixfacenet_``: as published; `
 BatchNormVariance: TypeAlias = Literal["unbiased", "biased"]
 """What BatchNorm's running variance collects (`attfc_train.backbones.batch_norm`)."""
 
+Checkpointing: TypeAlias = Literal[True, False, "wide"]
+"""Which blocks are computed again in the backward pass instead of kept: all, none, or those whose input is at least half as wide
+as the image (`attfc_train.backbones.checkpointing`)."""
+
 
 class EncoderSettings(Protocol):
     """The settings that decide what a feature encoder is, as a profile's ``model`` has them."""
@@ -91,8 +95,8 @@ class EncoderSettings(Protocol):
         ...
 
     @property
-    def gradient_checkpointing(self) -> bool:
-        """Whether activations are computed again in the backward pass; makes no difference without one."""
+    def gradient_checkpointing(self) -> Checkpointing:
+        """Which activations are computed again in the backward pass; makes no difference without one."""
         ...
 
     @property
@@ -128,7 +132,7 @@ def build_backbone(
     *,
     embedding_size: int,
     image_size: int,
-    gradient_checkpointing: bool,
+    gradient_checkpointing: Checkpointing,
     device: torch.device,
     batchnorm_variance: BatchNormVariance = "unbiased",
 ) -> nn.Module:
@@ -138,7 +142,7 @@ def build_backbone(
         name: a key of `BACKBONES`.
         embedding_size: D, the length of an embedding.
         image_size: H = W in pixels, a multiple of 16.
-        gradient_checkpointing: trade a second forward pass for the memory of the activations; same result.
+        gradient_checkpointing: trade a second forward pass, of all blocks or the wide ones, for their activations; same result.
         device: where parameters and buffers are created.
         batchnorm_variance: ``unbiased`` is torch's running variance, ``biased`` that of MXNet and PaddlePaddle.
 
@@ -148,11 +152,13 @@ def build_backbone(
     kind = BACKBONES.get(name)
     if kind is None:
         raise ProfileError("model.backbone must be a known name", f"'{name}'", f"Choose one of: {', '.join(BACKBONES)}.")
+    from attfc_train.backbones.checkpointing import narrowest_recomputed
+
     builder: Builder = resolve_name(kind.builder)
     encoder = builder(
         embedding_size=embedding_size,
         image_size=image_size,
-        gradient_checkpointing=gradient_checkpointing,
+        recomputed_from=narrowest_recomputed(gradient_checkpointing, image_size),
         device=device,
         **kind.options,
     )

@@ -218,7 +218,7 @@ GRADIENT_CHECKPOINTING = Knob(
     phrase=lambda model: CHECKPOINTING_PHRASES[model.gradient_checkpointing],
     row=lambda model: ("gradient checkpointing", _CHECKPOINTING_WORDS[model.gradient_checkpointing]),
 )
-"""Its values come fastest first; each takes less memory than the one before."""
+"""Fastest first. Either way of checkpointing saves memory; which saves more depends on the network."""
 ACCUMULATION = Knob("accumulation", (1, 2, 4, 8, 16), "optim", place=60, affects=frozenset({"memory", "speed"}))
 PRECISION = Knob("precision", (None,), "run", place=80, ordered=False)
 BACKBONE = Knob(

@@ -6,7 +6,7 @@ Three facts make that cheap; a test holds each against plain enumeration.
 settings that differ in these only: it needs its best value of the former, and its fastest way that fits.
 (2) More of a knob that `slows` (slots, references) is never faster.
 (3) Memory never falls with the size of a knob (slots, references, width of storage), with queries at a time, with parts, or
-with fewer blocks recomputed: one answer holds for many settings.
+without checkpointing: one answer holds for many settings.
 
 Cells are tried fastest first; one that is no more accurate than a faster one that fits needs no memory.
 """
@@ -190,8 +190,10 @@ class _Border:
     def _size(self, setting: Setting) -> _Size:
         """Return measures with each of which memory never falls."""
         sizes = (knob.size_of(setting[knob.name]) for knob in self._sized)
-        recomputed = GRADIENT_CHECKPOINTING.values.index(setting.gradient_checkpointing)
-        return (*sizes, setting.part_size, setting.accumulation, -recomputed)
+        # Without checkpointing both are 1. Of the two ways neither is the smaller one: all blocks recomputed keep the fewest
+        # activations, and yet an allocator's cache may be larger then (r18: by 2 %).
+        way = setting.gradient_checkpointing
+        return (*sizes, setting.part_size, setting.accumulation, way is not True, way != "wide")
 
 
 def _at_most(smaller: _Size, larger: _Size) -> bool:

@@ -72,8 +72,8 @@ BatchNormVariance: TypeAlias = Literal["unbiased", "biased"]
 """What BatchNorm's running variance collects (`attfc_train.backbones.batch_norm`)."""
 
 Checkpointing: TypeAlias = Literal[True, False, "wide"]
-"""Which blocks are computed again in the backward pass instead of kept: all, none, or those whose input is at least half as wide
-as the image (`attfc_train.backbones.checkpointing`)."""
+"""Which blocks are computed again in the backward pass instead of kept: all, none, or those whose input is at least half
+as wide as the image (`attfc_train.backbones.checkpointing`)."""
 
 
 class EncoderSettings(Protocol):

@@ -113,10 +113,10 @@ def smallest(
 
 def _tightened(space: SearchSpace, setting: Setting) -> list[Setting]:
     """Return the same training in the smallest parts, with each way of checkpointing; without, where the space has none."""
-    ways = (setting.turned(accumulation=parts) for parts in space[ACCUMULATION.name].values)
-    smallest_parts = min((way for way in ways if way.divides), key=lambda way: (way.part_size, way.accumulation))
-    values = space[GRADIENT_CHECKPOINTING.name].values
-    return [smallest_parts.turned(gradient_checkpointing=value) for value in filter(None, values)] or [smallest_parts]
+    divided = (setting.turned(accumulation=parts) for parts in space[ACCUMULATION.name].values)
+    smallest_parts = min((way for way in divided if way.divides), key=lambda way: (way.part_size, way.accumulation))
+    ways = [value for value in space[GRADIENT_CHECKPOINTING.name].values if value]
+    return [smallest_parts.turned(gradient_checkpointing=way) for way in ways] or [smallest_parts]
 
 
 def _sizes(space: SearchSpace, setting: Setting) -> tuple[float, ...]:

@@ -29,7 +29,7 @@ def show_fits(console: Console, fits: Sequence[Fit], request: FitRequest, gpu: G
     console.print(_note(request, bytes_per_identity), style="dim", highlight=False)
 
 
-_ROWS: dict[Checkpointing, str] = {False: "", "wide": "  of wide maps", True: "  checkpointing"}
+_ROWS: dict[Checkpointing, str] = {False: "", True: "  checkpointing", "wide": "   of wide maps"}
 """Way of checkpointing -> name of its row; empty: the backbone's own."""
 
 

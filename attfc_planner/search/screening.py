@@ -190,8 +190,8 @@ class _Border:
     def _size(self, setting: Setting) -> _Size:
         """Return measures with each of which memory never falls."""
         sizes = (knob.size_of(setting[knob.name]) for knob in self._sized)
-        # Without checkpointing both are 1. Of the two ways neither is the smaller one: all blocks recomputed keep the fewest
-        # activations, and yet an allocator's cache may be larger then (r18: by 2 %).
+        # Without checkpointing both are true. Of its two ways neither counts as the smaller one: with all blocks recomputed the
+        # fewest activations are kept, and yet an allocator may reserve more (tiny, r18: 2 %).
         way = setting.gradient_checkpointing
         return (*sizes, setting.part_size, setting.accumulation, way is not True, way != "wide")
 

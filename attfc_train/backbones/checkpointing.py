@@ -14,18 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from attfc_train.backbones.kinds import Checkpointing
-
-
-def narrowest_recomputed(checkpointing: Checkpointing, image_size: int) -> int | None:
-    """Return the width in pixels from which on a block's input has it recomputed; None: no block is.
-
-    ``wide`` is half the image: the stem, the first stage and the block that leads out of it, where few operations make most of
-    the activations.
-    """
-    widths: dict[Checkpointing, int | None] = {False: None, True: 0, "wide": image_size // 2}
-    return widths[checkpointing]
-
 
 def run_block(block: nn.Module, x: Tensor, recomputed_from: int | None) -> Tensor:
     """Return ``block(x)``; of a recomputed block only `x` is kept for the backward pass, and the block is run again there.

@@ -127,6 +127,15 @@ def build_encoder(model: EncoderSettings, device: torch.device) -> nn.Module:
     return encoder
 
 
+def _narrowest_recomputed(checkpointing: Checkpointing, image_size: int) -> int | None:
+    """Return the width in pixels from which on a block's input has it recomputed; None: no block is.
+
+    ``wide`` takes in the stem, the first stage and the block that leads out of it.
+    """
+    widths: dict[Checkpointing, int | None] = {False: None, True: 0, "wide": image_size // 2}
+    return widths[checkpointing]
+
+
 def build_backbone(
     name: str,
     *,
@@ -152,13 +161,11 @@ def build_backbone(
     kind = BACKBONES.get(name)
     if kind is None:
         raise ProfileError("model.backbone must be a known name", f"'{name}'", f"Choose one of: {', '.join(BACKBONES)}.")
-    from attfc_train.backbones.checkpointing import narrowest_recomputed
-
     builder: Builder = resolve_name(kind.builder)
     encoder = builder(
         embedding_size=embedding_size,
         image_size=image_size,
-        recomputed_from=narrowest_recomputed(gradient_checkpointing, image_size),
+        recomputed_from=_narrowest_recomputed(gradient_checkpointing, image_size),
         device=device,
         **kind.options,
     )

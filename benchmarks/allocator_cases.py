@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
+from attfc_train.backbones.kinds import Checkpointing
 from attfc_train.document import Precision
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.heads.full_fc.settings import FullFCSettings
@@ -48,13 +49,13 @@ class AllocatorCase:
     batch_size: int
     head: str
     precision: Precision
-    checkpointing: bool
+    checkpointing: Checkpointing
     accumulation: int
 
     @property
     def name(self) -> str:
         """The case in one line."""
-        saving = ", checkpointing" if self.checkpointing else ""
+        saving = {False: "", "wide": ", checkpointing of wide maps", True: ", checkpointing"}[self.checkpointing]
         parts = f", {self.accumulation} parts" if self.accumulation > 1 else ""
         return f"{self.backbone}, batch {self.batch_size}, {self.head}, {self.precision}{saving}{parts}"
 

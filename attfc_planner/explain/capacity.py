@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.knobs.space import Setting
+from attfc_planner.knobs.space import CHECKPOINTING_PHRASES, Setting
 from attfc_planner.plan.problem import base_profile
 from attfc_planner.plan.request import PlanRequest
+from attfc_train.backbones.kinds import Checkpointing
 from attfc_train.document import Precision, StorageName
 from attfc_train.profile.prediction import MemoryPrediction
 from attfc_train.profile.profile import TrainProfile
@@ -68,7 +69,7 @@ class Fit:
 
     backbone: str
     batch_size: int
-    gradient_checkpointing: bool
+    gradient_checkpointing: Checkpointing
     num_ids: int
     """A multiple of `GRID`; 0 where not even `GRID` fit."""
     at_least: MemoryPrediction
@@ -76,11 +77,11 @@ class Fit:
 
 
 def fits(request: FitRequest, gpu: GpuProfile, model: FitMemory) -> tuple[Fit, ...]:
-    """Return the fits of all backbones, without and with gradient checkpointing, at all batch sizes."""
+    """Return the fits of all backbones, with each way of gradient checkpointing, at all batch sizes."""
     cells = [
         Cell(request, backbone, batch_size, checkpointing, gpu=gpu)
         for backbone in request.backbones
-        for checkpointing in (False, True)
+        for checkpointing in CHECKPOINTING_PHRASES
         for batch_size in BATCH_SIZES
     ]
     model.prepare([cell.profile(GRID) for cell in cells if cell.batch_size == BATCH_SIZES[0]])
@@ -106,7 +107,7 @@ class Cell:
     gpu: GpuProfile = field(compare=False, repr=False, kw_only=True)
     backbone: str
     batch_size: int
-    gradient_checkpointing: bool
+    gradient_checkpointing: Checkpointing
 
     def profile(self, num_ids: int) -> TrainProfile:
         """Return the resolved profile that a plan would make of this place with so many identities."""

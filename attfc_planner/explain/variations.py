@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from attfc_planner.gpu.profile import GpuProfile
-from attfc_planner.knobs.space import BATCH_SIZE
+from attfc_planner.knobs.space import BATCH_SIZE, CHECKPOINTING_PHRASES
 from attfc_train.document import Precision
 from attfc_train.profile.profile import TrainProfile
 
@@ -33,9 +33,11 @@ def variations(profile: TrainProfile, gpu: GpuProfile) -> tuple[Variation, ...]:
 
 
 def _network(profile: TrainProfile) -> Iterator[Variation]:
-    now = profile.model.gradient_checkpointing
-    name = "no gradient checkpointing" if now else "gradient checkpointing"
-    yield Variation(name, _with(profile, "model", gradient_checkpointing=not now))
+    """Yield the other ways of checkpointing, the one that takes most memory first."""
+    for other, phrase in CHECKPOINTING_PHRASES.items():
+        if other != profile.model.gradient_checkpointing:
+            name = phrase or "no gradient checkpointing"
+            yield Variation(name, _with(profile, "model", gradient_checkpointing=other))
 
 
 def _batch(profile: TrainProfile) -> Iterator[Variation]:

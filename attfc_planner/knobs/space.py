@@ -16,6 +16,7 @@ from functools import cache, cached_property
 from typing import Any, cast
 
 from attfc_planner.knobs.recipe import pace_of, with_schedule
+from attfc_train.backbones.kinds import Checkpointing
 from attfc_train.document import Precision, Value
 from attfc_train.errors import ProfileError
 from attfc_train.heads.kinds import HEADS
@@ -32,7 +33,7 @@ LEAST_STEPS = 400
 Assumption, from attfc's runs on 6,206 images, which are useful from about 400 steps on."""
 
 
-@dataclass(frozen=True, order=True, slots=True)
+@dataclass(frozen=True, slots=True)
 class Setting:
     """A point of a search space: a value for every knob, in the space's order."""
 
@@ -44,6 +45,15 @@ class Setting:
     def of(cls, values: Mapping[str, Value | None]) -> Setting:
         """Make a setting from knob -> value; knobs that are left out stay as the recipe has them."""
         return cls(tuple(values), tuple(values.values()))
+
+    def __lt__(self, other: Setting) -> bool:
+        """Return whether the setting comes first of two that are equal in what counts."""
+        return self._order() < other._order()
+
+    def _order(self) -> tuple[object, ...]:
+        # Python orders no words beside truth values. Of a knob that is off, partly on or on, the word is the middle.
+        order = ((0.5, value) if isinstance(value, str) else (value, "") for value in self.values)
+        return self.names, tuple(order)
 
     def __getitem__(self, name: str) -> Any:
         """Return a knob's value.
@@ -85,9 +95,9 @@ class Setting:
         return cast("int", self.get("accumulation") or 1)
 
     @property
-    def gradient_checkpointing(self) -> bool:
-        """Whether activations are computed a second time instead of kept."""
-        return bool(self.get("gradient_checkpointing"))
+    def gradient_checkpointing(self) -> Checkpointing:
+        """Which activations are computed a second time instead of kept."""
+        return cast("Checkpointing", self.get("gradient_checkpointing") or False)
 
     @property
     def precision(self) -> Precision | None:
@@ -190,18 +200,25 @@ BATCH_SIZE = Knob(
     phrase=_batch_phrase,
     row=_batch_row,
 )
+CHECKPOINTING_PHRASES: dict[Checkpointing, str] = {
+    False: "",
+    "wide": "gradient checkpointing of wide maps",
+    True: "gradient checkpointing",
+}
+"""What is recomputed -> its words in a line about a setting."""
+_CHECKPOINTING_WORDS: dict[Checkpointing, str] = {False: "no", "wide": "wide maps", True: "yes"}
 GRADIENT_CHECKPOINTING = Knob(
     "gradient_checkpointing",
-    (False, True),
+    (False, "wide", True),
     "model",
     place=50,
     affects=frozenset({"memory", "speed"}),
-    ordered=False,
     column="ckpt",
-    cell=lambda model: "yes" if model.gradient_checkpointing else "no",
-    phrase=lambda model: "gradient checkpointing" if model.gradient_checkpointing else "",
-    row=lambda model: ("gradient checkpointing", "yes" if model.gradient_checkpointing else "no"),
+    cell=lambda model: _CHECKPOINTING_WORDS[model.gradient_checkpointing].removesuffix(" maps"),
+    phrase=lambda model: CHECKPOINTING_PHRASES[model.gradient_checkpointing],
+    row=lambda model: ("gradient checkpointing", _CHECKPOINTING_WORDS[model.gradient_checkpointing]),
 )
+"""Fastest first. Either way of checkpointing saves memory; which saves more depends on the network."""
 ACCUMULATION = Knob("accumulation", (1, 2, 4, 8, 16), "optim", place=60, affects=frozenset({"memory", "speed"}))
 PRECISION = Knob("precision", (None,), "run", place=80, ordered=False)
 BACKBONE = Knob(

@@ -9,7 +9,7 @@ from dataclasses import replace
 from html import escape
 
 from attfc_planner.accuracy.prior import midpoint
-from attfc_planner.knobs.space import HEAD, knobs_of
+from attfc_planner.knobs.space import GRADIENT_CHECKPOINTING, HEAD, knobs_of
 from attfc_planner.report.figures import Mark, Point, Row, bars, digits, intervals, scatter
 from attfc_planner.report.measured import Measured
 from attfc_planner.report.page import Section, command, pairs, table
@@ -119,7 +119,8 @@ def plan_section(profile: TrainProfile) -> Section:
     rows += profile.head.rows()
     parts = f" in {profile.optim.accumulation} parts" if profile.optim.accumulation > 1 else ""
     rows.append(("batch", f"{profile.optim.batch_size:,} images{parts}"))
-    rows.append(("gradient checkpointing", "on" if profile.model.gradient_checkpointing else "off"))
+    assert GRADIENT_CHECKPOINTING.row is not None
+    rows.append(GRADIENT_CHECKPOINTING.row(profile.model))
     rows.append(("learning rate", f"{profile.optim.learning_rate:g}"))
     if profile.prediction is not None:
         rows += [*head_keeps(profile), *_expected_rows(profile.prediction, profile.num_references)]

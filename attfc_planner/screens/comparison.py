@@ -38,13 +38,13 @@ def fits_word(figures: HeadFigures) -> str:
 
 
 def batch_words(figures: HeadFigures) -> str:
-    """Return a batch with its parts and checkpointing: ``'512'``, ``'8x256 ckpt'``."""
+    """Return a batch with its parts and checkpointing: ``'512'``, ``'8x256 ckpt'``, ``'512 wide ckpt'``."""
     batch_size = figures.settings.get("batch_size", 0)
     parts = figures.settings.get("accumulation", 1)
     assert isinstance(batch_size, int)
     assert isinstance(parts, int)
     batch = f"{batch_size}" if parts == 1 else f"{parts}x{batch_size // parts}"
-    return f"{batch} ckpt" if figures.settings.get("gradient_checkpointing") else batch
+    return batch + {True: " ckpt", "wide": " wide ckpt"}.get(figures.settings.get("gradient_checkpointing", False), "")
 
 
 def head_words(figures: HeadFigures) -> str:

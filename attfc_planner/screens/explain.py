@@ -11,6 +11,7 @@ from rich.text import Text
 
 from attfc_planner.accuracy.prior import assumptions
 from attfc_planner.explain.explain import Explanation, KnobChange, grouped_terms
+from attfc_planner.knobs.space import CHECKPOINTING_PHRASES
 from attfc_planner.screens.plan import interval
 from attfc_planner.screens.timeline_chart import timeline_chart
 from attfc_planner.search.words import loading_words
@@ -47,10 +48,10 @@ def show_explanation(console: Console, explained: Explanation, differences: Iter
 def _headline(explained: Explanation) -> Text:
     profile = explained.profile
     slots = f"{profile.dcc_size:,} slots, {profile.num_references} references, " if profile.dcc_size else ""
-    checkpointing = ", gradient checkpointing" if profile.model.gradient_checkpointing else ""
+    way = ", ".join(filter(None, (profile.run.precision, CHECKPOINTING_PHRASES[profile.model.gradient_checkpointing])))
     return Text(
         f"{profile.name}: {profile.model.backbone}, {profile.head.kind}, {profile.num_ids:,} identities, {slots}"
-        f"batch size {profile.optim.batch_size}, {profile.run.precision}{checkpointing}, on {explained.gpu.name}",
+        f"batch size {profile.optim.batch_size}, {way}, on {explained.gpu.name}",
         style="bold",
     )
 

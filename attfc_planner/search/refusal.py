@@ -98,8 +98,9 @@ def smallest(
     Args:
         starts: the `cells` for these limits, if they are at hand.
     """
-    # The least memory of a cell is that of its corner: checkpointing, and the smallest parts.
-    corners = [evaluate(_tightened(space, start.setting)) for start in starts or cells(space, evaluate, limits)]
+    # The least memory of a cell is that of a corner: either way of checkpointing, and the smallest parts.
+    cell_starts = starts or cells(space, evaluate, limits)
+    corners = [evaluate(corner) for start in cell_starts for corner in _tightened(space, start.setting)]
     sound = [corner for corner in corners if is_sound(corner, limits)]
     # Memory never falls with a setting's sizes. So of all corners only the minimal ones, beside which no other is no larger in
     # every size, need be asked for their memory. In order of size a corner can only be beaten by an earlier one.
@@ -110,11 +111,12 @@ def smallest(
     return min(minimal, key=lambda candidate: (candidate.memory_bytes, candidate.setting), default=None)
 
 
-def _tightened(space: SearchSpace, setting: Setting) -> Setting:
-    """Return the same training in the least memory: checkpointed, in the smallest parts."""
-    checkpointed = setting.turned(gradient_checkpointing=space[GRADIENT_CHECKPOINTING.name].values[-1])
-    ways = (checkpointed.turned(accumulation=parts) for parts in space[ACCUMULATION.name].values)
-    return min((way for way in ways if way.divides), key=lambda way: (way.part_size, way.accumulation))
+def _tightened(space: SearchSpace, setting: Setting) -> list[Setting]:
+    """Return the same training in the smallest parts, with each way of checkpointing; without, where the space has none."""
+    divided = (setting.turned(accumulation=parts) for parts in space[ACCUMULATION.name].values)
+    smallest_parts = min((way for way in divided if way.divides), key=lambda way: (way.part_size, way.accumulation))
+    ways = [value for value in space[GRADIENT_CHECKPOINTING.name].values if value]
+    return [smallest_parts.turned(gradient_checkpointing=way) for way in ways] or [smallest_parts]
 
 
 def _sizes(space: SearchSpace, setting: Setting) -> tuple[float, ...]:
@@ -129,6 +131,7 @@ def _by_size(space: SearchSpace, setting: Setting) -> tuple[object, ...]:
 def _no_larger(space: SearchSpace, smaller: Setting, larger: Setting) -> bool:
     """Return whether `smaller` cannot need more memory; settings that differ in a knob without a size cannot be compared."""
     kinds = [knob.name for knob in space.knobs if knob.size is None and "accuracy" in knob.affects and not knob.scales]
+    kinds.append(GRADIENT_CHECKPOINTING.name)
     is_one_kind = all(smaller[name] == larger[name] for name in kinds)
     pairs = zip(_sizes(space, smaller), _sizes(space, larger), strict=True)
     return is_one_kind and smaller.batch_size <= larger.batch_size and all(a <= b for a, b in pairs)

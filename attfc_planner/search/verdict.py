@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from attfc_planner.knobs.space import CHECKPOINTING_PHRASES
 from attfc_planner.search.candidates import Candidate
 from attfc_planner.search.choose import EQUAL_SPEED, TOLERANCE, Preference
 from attfc_planner.search.comparison import AS_FAST, PLAIN_KINDS, Compared
@@ -115,11 +116,12 @@ def _way(candidate: Candidate, choice: Candidate) -> str:
     """Return in what a layer differs from the choice, of what both have."""
     optim = candidate.profile.optim
     parts = f"in {optim.accumulation} parts of {optim.micro_batch_size}" if optim.accumulation > 1 else "as a whole"
+    checkpointing = CHECKPOINTING_PHRASES[candidate.setting.gradient_checkpointing]
     is_split_alike = optim.micro_batch_size == choice.profile.optim.micro_batch_size
     told = [
         f"at batch {optim.batch_size}" if optim.batch_size != choice.profile.optim.batch_size else "",
         "" if is_split_alike else parts,
-        "with gradient checkpointing" if candidate.setting.gradient_checkpointing else "",
+        f"with {checkpointing}" if checkpointing else "",
     ]
     return " ".join(filter(None, told))
 

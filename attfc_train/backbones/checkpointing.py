@@ -15,12 +15,16 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 
-def run_block(block: nn.Module, x: Tensor, checkpointing: bool) -> Tensor:
-    """Return ``block(x)``; with `checkpointing` only `x` is kept for the backward pass and the block is run again there.
+def run_block(block: nn.Module, x: Tensor, recomputed_from: int | None) -> Tensor:
+    """Return ``block(x)``; of a recomputed block only `x` is kept for the backward pass, and the block is run again there.
 
     The block must be deterministic (no dropout): the random state is not kept.
+
+    Args:
+        x: [B, C, H, W].
+        recomputed_from: the least W of a block that is recomputed; None: it is not.
     """
-    if not (checkpointing and torch.is_grad_enabled()):
+    if recomputed_from is None or not torch.is_grad_enabled() or x.shape[-1] < recomputed_from:
         output: Tensor = block(x)
         return output
 

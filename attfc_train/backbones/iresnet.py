@@ -55,15 +55,15 @@ class IResNet(nn.Module):
         blocks: residual blocks of each stage; every stage halves the image.
         embedding_size: D.
         image_size: H = W in pixels, a multiple of 16.
-        gradient_checkpointing: recompute each block in the backward pass instead of keeping its activations.
+        recomputed_from: least width of an input with which a block is recomputed in the backward pass; None: none is.
         device: where the parameters are created.
     """
 
     def __init__(
-        self, blocks: Sequence[int], embedding_size: int, image_size: int, gradient_checkpointing: bool, device: torch.device
+        self, blocks: Sequence[int], embedding_size: int, image_size: int, recomputed_from: int | None, device: torch.device
     ) -> None:
         super().__init__()
-        self.gradient_checkpointing = gradient_checkpointing
+        self.recomputed_from = recomputed_from
         self.conv1 = _conv(3, CHANNELS[0], 3, 1, device)
         self.bn1 = nn.BatchNorm2d(CHANNELS[0], device=device)
         self.prelu = nn.PReLU(CHANNELS[0], device=device)
@@ -85,10 +85,10 @@ class IResNet(nn.Module):
         Returns:
             float32 [B, D].
         """
-        x = run_block(nn.Sequential(self.conv1, self.bn1, self.prelu), x, self.gradient_checkpointing)
+        x = run_block(nn.Sequential(self.conv1, self.bn1, self.prelu), x, self.recomputed_from)
         for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in stage:
-                x = run_block(block, x, self.gradient_checkpointing)
+                x = run_block(block, x, self.recomputed_from)
         return in_full_precision(torch.flatten(self.bn2(x), 1), self.fc, self.features)
 
 

@@ -25,7 +25,7 @@ class Builder(Protocol):
     """
 
     def __call__(
-        self, *, embedding_size: int, image_size: int, gradient_checkpointing: bool, device: torch.device, **options: Any
+        self, *, embedding_size: int, image_size: int, recomputed_from: int | None, device: torch.device, **options: Any
     ) -> nn.Module:
         """Return a freshly initialised backbone in train mode; see `build_backbone`."""
         ...
@@ -71,6 +71,10 @@ squeeze-and-excitation; ``mixfacenet_``, ``shufflemixfacenet_``: as published; `
 BatchNormVariance: TypeAlias = Literal["unbiased", "biased"]
 """What BatchNorm's running variance collects (`attfc_train.backbones.batch_norm`)."""
 
+Checkpointing: TypeAlias = Literal[True, False, "wide"]
+"""Which blocks are computed again in the backward pass instead of kept: all, none, or those whose input is at least half
+as wide as the image (`attfc_train.backbones.checkpointing`)."""
+
 
 class EncoderSettings(Protocol):
     """The settings that decide what a feature encoder is, as a profile's ``model`` has them."""
@@ -91,8 +95,8 @@ class EncoderSettings(Protocol):
         ...
 
     @property
-    def gradient_checkpointing(self) -> bool:
-        """Whether activations are computed again in the backward pass; makes no difference without one."""
+    def gradient_checkpointing(self) -> Checkpointing:
+        """Which activations are computed again in the backward pass; makes no difference without one."""
         ...
 
     @property
@@ -123,12 +127,21 @@ def build_encoder(model: EncoderSettings, device: torch.device) -> nn.Module:
     return encoder
 
 
+def _narrowest_recomputed(checkpointing: Checkpointing, image_size: int) -> int | None:
+    """Return the width in pixels from which on a block's input has it recomputed; None: no block is.
+
+    ``wide`` takes in the stem, the first stage and the block that leads out of it.
+    """
+    widths: dict[Checkpointing, int | None] = {False: None, True: 0, "wide": image_size // 2}
+    return widths[checkpointing]
+
+
 def build_backbone(
     name: str,
     *,
     embedding_size: int,
     image_size: int,
-    gradient_checkpointing: bool,
+    gradient_checkpointing: Checkpointing,
     device: torch.device,
     batchnorm_variance: BatchNormVariance = "unbiased",
 ) -> nn.Module:
@@ -138,7 +151,7 @@ def build_backbone(
         name: a key of `BACKBONES`.
         embedding_size: D, the length of an embedding.
         image_size: H = W in pixels, a multiple of 16.
-        gradient_checkpointing: trade a second forward pass for the memory of the activations; same result.
+        gradient_checkpointing: trade a second forward pass, of all blocks or the wide ones, for their activations; same result.
         device: where parameters and buffers are created.
         batchnorm_variance: ``unbiased`` is torch's running variance, ``biased`` that of MXNet and PaddlePaddle.
 
@@ -152,7 +165,7 @@ def build_backbone(
     encoder = builder(
         embedding_size=embedding_size,
         image_size=image_size,
-        gradient_checkpointing=gradient_checkpointing,
+        recomputed_from=_narrowest_recomputed(gradient_checkpointing, image_size),
         device=device,
         **kind.options,
     )

@@ -173,7 +173,7 @@ class MixFaceNet(nn.Module):
     Args:
         embedding_size: D.
         image_size: H = W in pixels, a multiple of 16.
-        gradient_checkpointing: recompute each unit in the backward pass instead of keeping its activations.
+        recomputed_from: least width of an input with which a unit is recomputed in the backward pass; None: none is.
         device: where the parameters are created.
         variant: a key of `VARIANTS`.
         shuffle: sort even from odd channels after every unit; the first unit does so in any case, as released.
@@ -183,14 +183,14 @@ class MixFaceNet(nn.Module):
         self,
         embedding_size: int,
         image_size: int,
-        gradient_checkpointing: bool,
+        recomputed_from: int | None,
         device: torch.device,
         variant: str = "s",
         shuffle: bool = False,
     ) -> None:
         super().__init__()
         stem_channels, table, final_channels, width = VARIANTS[variant]
-        self.gradient_checkpointing = gradient_checkpointing
+        self.recomputed_from = recomputed_from
 
         def prelu(channels: int) -> nn.Module:
             return nn.PReLU(channels, device=device)
@@ -230,8 +230,8 @@ class MixFaceNet(nn.Module):
             float32 [B, D].
         """
         units = self.get_submodule("shuffled_units" if hasattr(self, "shuffled_units") else "units")
-        x = run_block(self.stem, x, self.gradient_checkpointing)
+        x = run_block(self.stem, x, self.recomputed_from)
         for unit in units.children():
-            x = run_block(unit, x, self.gradient_checkpointing)
-        x = run_block(nn.Sequential(self.tail, self.pooling), x, self.gradient_checkpointing)
+            x = run_block(unit, x, self.recomputed_from)
+        x = run_block(nn.Sequential(self.tail, self.pooling), x, self.recomputed_from)
         return in_full_precision(x, self.embedding, nn.Flatten(), self.features)

@@ -103,13 +103,13 @@ class MobileFaceNet(nn.Module):
     Args:
         embedding_size: D.
         image_size: H = W in pixels, a multiple of 16.
-        gradient_checkpointing: recompute each bottleneck in the backward pass instead of keeping its activations.
+        recomputed_from: least width of an input with which a bottleneck is recomputed in the backward pass; None: none is.
         device: where the parameters are created.
     """
 
-    def __init__(self, embedding_size: int, image_size: int, gradient_checkpointing: bool, device: torch.device) -> None:
+    def __init__(self, embedding_size: int, image_size: int, recomputed_from: int | None, device: torch.device) -> None:
         super().__init__()
-        self.gradient_checkpointing = gradient_checkpointing
+        self.recomputed_from = recomputed_from
         self.layers = nn.ModuleList(
             [
                 ConvBlock(3, 128, 3, device, stride=2),
@@ -136,5 +136,5 @@ class MobileFaceNet(nn.Module):
         """
         for layer in self.layers:
             for block in layer.layers if isinstance(layer, Residual) else (layer,):
-                x = run_block(block, x, self.gradient_checkpointing)
+                x = run_block(block, x, self.recomputed_from)
         return in_full_precision(x, self.conv_sep, self.features)

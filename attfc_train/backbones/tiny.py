@@ -47,7 +47,7 @@ class Tiny(nn.Module):
     Args:
         embedding_size: D.
         image_size: H = W in pixels, a multiple of 16.
-        gradient_checkpointing: recompute each stage in the backward pass instead of keeping its activations.
+        recomputed_from: least width of an input with which a stage is recomputed in the backward pass; None: none is.
         device: where the parameters are created.
         channels, blocks: width and residual blocks of each stage; every stage halves the image.
     """
@@ -56,13 +56,13 @@ class Tiny(nn.Module):
         self,
         embedding_size: int,
         image_size: int,
-        gradient_checkpointing: bool,
+        recomputed_from: int | None,
         device: torch.device,
         channels: Sequence[int] = CHANNELS,
         blocks: Sequence[int] = BLOCKS,
     ) -> None:
         super().__init__()
-        self.gradient_checkpointing = gradient_checkpointing
+        self.recomputed_from = recomputed_from
         self.stages = nn.ModuleList()
         in_channels = 3
         for width, num_blocks in zip(channels, blocks, strict=True):
@@ -86,5 +86,5 @@ class Tiny(nn.Module):
         """
         x = x.contiguous(memory_format=torch.channels_last)  # on CPUs about 10 % faster than NCHW
         for stage in self.stages:
-            x = run_block(stage, x, self.gradient_checkpointing)
+            x = run_block(stage, x, self.recomputed_from)
         return in_full_precision(torch.flatten(self.bn(x), 1), self.fc, self.features)

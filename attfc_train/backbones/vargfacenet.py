@@ -115,7 +115,7 @@ class VarGFaceNet(nn.Module):
     Args:
         embedding_size: D.
         image_size: H = W in pixels, a multiple of 16.
-        gradient_checkpointing: recompute each block in the backward pass instead of keeping its activations.
+        recomputed_from: least width of an input with which a block is recomputed in the backward pass; None: none is.
         device: where the parameters are created.
         squeeze_excite: with squeeze-and-excitation, as published.
     """
@@ -124,12 +124,12 @@ class VarGFaceNet(nn.Module):
         self,
         embedding_size: int,
         image_size: int,
-        gradient_checkpointing: bool,
+        recomputed_from: int | None,
         device: torch.device,
         squeeze_excite: bool = True,
     ) -> None:
         super().__init__()
-        self.gradient_checkpointing = gradient_checkpointing
+        self.recomputed_from = recomputed_from
         self.stem = nn.Sequential(*_conv_bn(3, STEM_CHANNELS, 3, device), nn.PReLU(STEM_CHANNELS, device=device))
         self.blocks = nn.ModuleList([Residual(STEM_CHANNELS, device, stride=2, factor=1, squeeze_excite=squeeze_excite)])
         in_channels = STEM_CHANNELS
@@ -169,8 +169,8 @@ class VarGFaceNet(nn.Module):
         Returns:
             float32 [B, D].
         """
-        x = run_block(self.stem, x * PIXEL_SCALE, self.gradient_checkpointing)
+        x = run_block(self.stem, x * PIXEL_SCALE, self.recomputed_from)
         for block in self.blocks:
-            x = run_block(block, x, self.gradient_checkpointing)
-        x = run_block(nn.Sequential(self.widening, self.pooling), x, self.gradient_checkpointing)
+            x = run_block(block, x, self.recomputed_from)
+        x = run_block(nn.Sequential(self.widening, self.pooling), x, self.recomputed_from)
         return in_full_precision(x, self.pointwise, nn.Flatten(), self.fc, self.features)

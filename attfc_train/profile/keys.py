@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -107,7 +108,7 @@ def _values(schema: Mapping[str, Any]) -> Values:
         parts = [_values(each) for each in schema["anyOf"]]
         return Values(" or ".join(part.rule for part in parts), any(part.is_count for part in parts))
     if "enum" in schema:
-        return Values(_listed(schema["enum"]), False)
+        return Values(_listed(word if isinstance(word, str) else json.dumps(word) for word in schema["enum"]), False)
     if "const" in schema:
         return Values(str(schema["const"]), False)
     kind = schema.get("type")

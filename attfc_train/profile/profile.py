@@ -22,7 +22,7 @@ from pydantic import (
 )
 
 from attfc_train.augment.settings import AugmentSettings
-from attfc_train.backbones.kinds import BACKBONES, BatchNormVariance
+from attfc_train.backbones.kinds import BACKBONES, BatchNormVariance, Checkpointing
 from attfc_train.document import MOST, MOST_BYTES, Frozen, Precision, Value
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.heads.kinds import HEADS
@@ -133,7 +133,9 @@ class ModelSettings(Frozen):
     """One of `BACKBONE_NAMES`."""
     embedding_size: int = Field(512, ge=8, le=4096)
     image_size: int = Field(112, ge=32, le=512, multiple_of=IMAGE_STEP)
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: Checkpointing = False
+    """Whether the blocks' activations are computed again in the backward pass instead of kept; ``wide``: only those of blocks
+    whose input is at least half as wide as the image. A CNN makes most of its activations there, by few of its operations."""
     batchnorm_variance: BatchNormVariance = "unbiased"
     """Of a batch, as BatchNorm's running variance collects it: torch's, or ``biased`` as MXNet and PaddlePaddle do."""
     channels_last: bool = False

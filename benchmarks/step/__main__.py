@@ -72,7 +72,7 @@ def compared(case: Case, steps: int, threads: int) -> dict[str, Any]:
         AssertionError: the ways do not compute the same.
     """
     with ExitStack() as stack:
-        sides = {name: stack.enter_context(served(name, case, threads)) for name in SIDES}
+        sides = {name: stack.enter_context(served(way, case, threads)) for name, way in SIDES.items()}
         first = {name: side.recv() for name, side in sides.items()}
         differences = [abs(loss / first[RELEASED] - 1) for loss in first.values()]
         assert max(differences) < LARGEST_DIFFERENCE, f"other losses: {first}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Any, Final
@@ -12,17 +12,17 @@ from typing import Any, Final
 import torch
 
 from attfc_train.run.device_memory import memory_use
-from benchmarks.step.sides import SIDES, Case
+from benchmarks.step.sides import Case, Step
 
 _CPU: Final = torch.device("cpu")
 
 
 @contextmanager
-def served(name: str, case: Case, threads: int) -> Iterator[Connection[Any, Any]]:
-    """Start one way in a process of its own, which ends with the context."""
+def served(way: Callable[[Case], Step], case: Case, threads: int) -> Iterator[Connection[Any, Any]]:
+    """Start one way, a function that other processes can import, in a process of its own, which ends with the context."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
-    child = context.Process(target=_serve, args=(name, case, threads, there), daemon=True)
+    child = context.Process(target=_serve, args=(way, case, threads, there), daemon=True)
     child.start()
     there.close()  # so that a child that died ends the pipe
     try:
@@ -32,12 +32,12 @@ def served(name: str, case: Case, threads: int) -> Iterator[Connection[Any, Any]
         child.join()
 
 
-def _serve(name: str, case: Case, threads: int, pipe: Connection[Any, Any]) -> None:
+def _serve(way: Callable[[Case], Step], case: Case, threads: int, pipe: Connection[Any, Any]) -> None:
     """Make a step whenever asked; answer with its seconds, and at the end with the bytes that steps added to the peak."""
     torch.set_num_threads(threads)
-    SIDES[name](Case("tiny", 32, 2, 60))()  # libraries and threads are there before the baseline is read
+    way(Case("tiny", 32, 2, 60))()  # libraries and threads are there before the baseline is read
     before = memory_use(_CPU).current
-    step = SIDES[name](case)
+    step = way(case)
     pipe.send(float(step()))
     while pipe.recv():
         since = time.perf_counter()

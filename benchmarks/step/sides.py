@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from attfc_train.backbones.kinds import build_encoder
+from attfc_train.backbones.kinds import Checkpointing, build_encoder
 from attfc_train.data.batch import Batch, normalised
 from attfc_train.profile.file import load_preset
 from attfc_train.profile.profile import TrainProfile
@@ -45,13 +45,20 @@ class Case:
         """The case in words."""
         return f"{self.backbone}, {self.image_size} pixels, batch {self.batch_size}, {self.slots:,} slots"
 
-    def profile(self, *, compiled: bool = False, channels_last: bool = False) -> TrainProfile:
+    def profile(
+        self, *, compiled: bool = False, channels_last: bool = False, checkpointing: Checkpointing = False
+    ) -> TrainProfile:
         """Return the published recipe at this size, fp32, resolved."""
         preset = load_preset(_PRESET)
         ids = round(self.slots / self.share)
         changed = {
             "model": preset.model.model_copy(
-                update={"backbone": self.backbone, "image_size": self.image_size, "channels_last": channels_last}
+                update={
+                    "backbone": self.backbone,
+                    "image_size": self.image_size,
+                    "channels_last": channels_last,
+                    "gradient_checkpointing": checkpointing,
+                }
             ),
             "optim": preset.optim.model_copy(update={"batch_size": self.batch_size}),
             "run": preset.run.model_copy(update={"precision": "fp32", "compile": compiled}),
@@ -63,7 +70,7 @@ Step = Callable[[], Tensor]
 """Makes one step on the next batch; returns the loss."""
 
 
-def our_run(case: Case, **changes: bool) -> tuple[TrainState, list[Batch]]:
+def our_run(case: Case, **changes: Any) -> tuple[TrainState, list[Batch]]:
     """Return the state of a training with this project's `train_step`, and batches that take turns.
 
     Args:
@@ -76,7 +83,7 @@ def our_run(case: Case, **changes: bool) -> tuple[TrainState, list[Batch]]:
     return state, _batches(profile)
 
 
-def ours(case: Case, **changes: bool) -> Step:
+def ours(case: Case, **changes: Any) -> Step:
     """Return this project's `train_step`."""
     return _steps(*our_run(case, **changes))
 

@@ -140,7 +140,7 @@ def test_unknown_preset(name: str, refusal: Refusal) -> None:
         (
             "model.gradient_checkpointing=1",
             ProfileError,
-            "--set model.gradient_checkpointing must be true or false, but got '1'",
+            "--set model.gradient_checkpointing must be true, false or wide, but got '1'",
         ),
         ("head.kind=softmax", ProfileError, "--set head.kind must be attfc, dcq, .*, but got 'softmax'"),
         (

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from attfc_planner.gpu.profile import GpuProfile
+from attfc_train.backbones.kinds import Checkpointing
 from attfc_train.profile.prediction import MemoryPrediction, MemoryTerm
 from attfc_train.profile.profile import TrainProfile
 from attfc_train.timing.op_cost import OpCost
@@ -29,6 +30,9 @@ def make_gpu(capacity_bytes: int = 24 * GIB, **changes: object) -> GpuProfile:
     return GpuProfile.model_validate({**document, **changes})
 
 
+PASSES: dict[Checkpointing, float] = {False: 3, "wide": 3.3, True: 4}
+"""Forward passes' worth of work that a step does."""
+ACTIVATIONS: dict[Checkpointing, float] = {False: 1.0, "wide": 0.55, True: 0.4}
 EMBEDDING_SIZE = 512
 CENTER_BYTES = {"fp32": 4 * EMBEDDING_SIZE, "bf16": 2 * EMBEDDING_SIZE, "fp8": EMBEDDING_SIZE, "int8": EMBEDDING_SIZE}
 
@@ -51,9 +55,16 @@ class FakeMemoryModel:
 
     Args:
         hidden_bytes: memory that only `exact` sees.
+        activations: share of them that is kept with each way of checkpointing.
     """
 
-    def __init__(self, budget_bytes: int = 24 * GIB, hidden_bytes: int = 0) -> None:
+    def __init__(
+        self,
+        budget_bytes: int = 24 * GIB,
+        hidden_bytes: int = 0,
+        activations: Mapping[Checkpointing, float] = ACTIVATIONS,
+    ) -> None:
+        self.activations = activations
         self.budget_bytes = budget_bytes
         self.hidden_bytes = hidden_bytes
         self.num_exact = 0
@@ -78,14 +89,14 @@ class FakeMemoryModel:
         parts = profile.optim.accumulation
         batch = profile.optim.micro_batch_size
         references = profile.num_references
-        passes = 4 if profile.model.gradient_checkpointing else 3
+        passes = PASSES[profile.model.gradient_checkpointing]
         network = NETWORKS.get(profile.model.backbone, 1.0)
         flops = round(network * batch * 12 * 10**9)
         moved = round(network * batch * 10**8)
         rows = scored_rows(profile)
         loss_flops = 4 * batch * rows * EMBEDDING_SIZE
         of_a_part = (
-            OpCost("convolution", "conv", "forward", passes * flops, passes * moved, 300),
+            OpCost("convolution", "conv", "forward", round(passes * flops), round(passes * moved), 300),
             OpCost("convolution", "conv", "references", references * flops, references * moved, 100),
             OpCost("addmm", "loss", "loss", loss_flops, center_bytes(profile) * rows, 200),
         )
@@ -97,7 +108,7 @@ class FakeMemoryModel:
 
     def _predict(self, profile: TrainProfile, extra: int) -> MemoryPrediction:
         network = NETWORKS.get(profile.model.backbone, 1.0)
-        share = 0.4 if profile.model.gradient_checkpointing else 1.0
+        share = self.activations[profile.model.gradient_checkpointing]
         terms = {
             "context": 600 * MIB,
             "weights": (3 + (profile.num_references > 0) + (profile.optim.accumulation > 1)) * 170 * MIB + extra,

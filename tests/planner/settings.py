@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from attfc_planner.knobs.space import Setting
+from attfc_train.backbones.kinds import Checkpointing
 from attfc_train.document import Value
 
 
@@ -11,7 +12,7 @@ def setting(
     queue_length: float,
     batch_size: int,
     num_references: int,
-    gradient_checkpointing: bool = False,
+    gradient_checkpointing: Checkpointing = False,
     **others: Value | None,
 ) -> Setting:
     """In the space's order; what is not given is left to the recipe."""

@@ -19,6 +19,7 @@ def test_every_knob_is_turned_alone() -> None:
     profile = small_profile(batch_size=512, precision="bf16")
     turned_profiles = {variation.name: variation.profile for variation in variations(profile, make_gpu())}
     assert list(turned_profiles) == [
+        "gradient checkpointing of wide maps",
         "gradient checkpointing",
         "batch size 512 -> 384",
         "accumulation 1 -> 2",
@@ -60,7 +61,9 @@ def test_what_cannot_be_turned_is_left_out(changes: dict[str, Any], missing: str
 
 def test_other_values() -> None:
     assert {"references 3 -> 2", "references 3 -> 0"} <= set(names(head={"num_references": 3}))
-    assert "no gradient checkpointing" in names(checkpointing=True)
+    ways = ["no gradient checkpointing", "gradient checkpointing of wide maps", "gradient checkpointing"]
+    for way, now in enumerate((False, "wide", True)):
+        assert names(checkpointing=now)[:2] == ways[:way] + ways[way + 1 :]
     assert "batch size 48 -> 32" in names(batch_size=48, accumulation=2)
     assert "precision fp32 -> bf16" in names()
     old = make_gpu(bf16_flops=None, fp16_flops=None)

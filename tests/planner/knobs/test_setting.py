@@ -152,3 +152,12 @@ def test_shares_of_any_head_hold_two_identities(num_ids: int) -> None:
         shares = space_for(num_ids, kind=kind).values[name]
         assert shares == tuple(share for share in SPACES[kind].values[name] if share == 1 or share * num_ids >= 2)
     assert set(space_for(num_ids, kind="full_fc").names) == {knob.name for knob in COMMON} | {"storage", "momentum"}
+
+
+def test_settings_sort_from_no_checkpointing_to_that_of_all_blocks() -> None:
+    """Of settings that are equal in what counts the first is taken. Catches a word that cannot be compared with yes and no."""
+    ways = [Setting.of({"batch_size": 64, "gradient_checkpointing": way, "storage": None}) for way in (False, "wide", True)]
+    smaller = Setting.of({"batch_size": 32, "gradient_checkpointing": True, "storage": None})
+    for shuffled in itertools.permutations([*ways, smaller]):
+        assert sorted(shuffled) == [smaller, *ways]
+        assert max(shuffled) == ways[-1]

@@ -36,7 +36,7 @@ def test_of_an_unknown_head_every_value_of_every_knob_is_a_structure() -> None:
     """Catches a default that takes an unknown knob for one that only scales sizes."""
     assert head_structure_of(OtherSettings()).knobs is None
     seen = ways(other_profile())
-    assert len(seen) == len(LEVELS) * 2 * 2, "levels, checkpointing, parts"
+    assert len(seen) == len(LEVELS) * 3 * 2, "levels, checkpointing, parts"
     assert {batch_size for _, _, batch_size, _ in seen} == {32}
 
 
@@ -45,10 +45,10 @@ def test_registering_a_structure_spares_traces(monkeypatch: pytest.MonkeyPatch) 
         knobs = ()
 
     monkeypatch.setitem(STRUCTURES, "other", Plain())
-    assert len(ways(other_profile())) == 2 * 2, "checkpointing, parts"
+    assert len(ways(other_profile())) == 3 * 2, "checkpointing, parts"
 
 
-@pytest.mark.parametrize(("kind", "expected"), [("full_fc", 2 * 4 * 2), ("attfc", 2 * 8 * 3 * 4)])
+@pytest.mark.parametrize(("kind", "expected"), [("full_fc", 3 * 4 * 2), ("attfc", 3 * 8 * 3 * 4)])
 def test_the_structures_of_our_kinds_are_as_registered(kind: str, expected: int) -> None:
     """AttFC: checkpointing, shares, references, storage; full FC: checkpointing, storage and momentum; parts are computed.
 

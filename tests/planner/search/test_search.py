@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import random
 from dataclasses import replace
@@ -22,7 +23,7 @@ from attfc_planner.search.choose import EQUAL_SPEED, TOLERANCE, Preference, choo
 from attfc_planner.search.constraints import Limits, constraints, is_feasible
 from attfc_planner.search.plainest import NEGLIGIBLE_POINTS
 from attfc_planner.search.refusal import smallest
-from attfc_planner.search.screening import screen
+from attfc_planner.search.screening import _Border, screen
 from attfc_planner.search.study import SearchResult, pareto_front, search
 from attfc_train.profile.file import load_profile, save_profile
 from attfc_train.units import GIB
@@ -36,7 +37,7 @@ SMALL = FULL.narrowed(
     queue_length=(1.0, 3.3),
     batch_size=(32, 128, 512),
     num_references=(0, 1),
-    gradient_checkpointing=(False, True),
+    gradient_checkpointing=(False, "wide", True),
     accumulation=(1, 2, 4),
     storage=("fp32", "int8"),
 )
@@ -57,7 +58,7 @@ class Problem:
             queue_length=tuple(sorted(draw.sample(FULL.values["queue_length"], 2))),
             batch_size=tuple(sorted(draw.sample(FULL.values["batch_size"], 4))),
             num_references=draw.choice([(0, 1, 2), (0, 1), (1, 2)]),
-            gradient_checkpointing=draw.choice([(False, True), (False,)]),
+            gradient_checkpointing=draw.choice([(False, "wide", True), (False, True), (False,)]),
             accumulation=draw.choice([(1, 2, 4), (1, 2, 8), (1,)]),
             storage=draw.choice([("fp32", "int8"), ("fp32", "bf16"), ("fp32",)]),
         )
@@ -295,6 +296,39 @@ def test_runners_up_do_not_repeat_the_winner_or_each_other() -> None:
     shown = [plan.chosen.setting, *(candidate.setting for candidate in plan.runners_up.values())]
     assert len(shown) == len(set(shown)) > 2
     assert runners_up([plan.chosen], plan.chosen, None) == {}
+
+
+def test_wide_maps_are_recomputed_alone_where_that_is_enough() -> None:
+    """Catches a walk that turns checkpointing on for all blocks at once, or stops at the way between."""
+    gpu = make_gpu()
+    base = base_profile(PlanRequest(num_ids=200_000, num_images=IMAGES), gpu)
+    space = SMALL.narrowed(dcc_share=(0.1,), batch_size=(512,), num_references=(0,), accumulation=(1,), storage=("fp32",))
+    evaluate = Evaluator(base, gpu, FakeMemoryModel())
+    plain, wide, all_blocks = (evaluate(setting) for setting in space.narrowed(queue_length=(3.3,)))
+    assert plain.images_per_second > wide.images_per_second > all_blocks.images_per_second
+    cards = ((plain.memory_bytes, plain), (plain.memory_bytes - 1, wide), (wide.memory_bytes - 1, all_blocks))
+    for budget, expected in cards:
+        assert [member.setting for member in screen(space, evaluate, Limits(budget, 5.0))] == [expected.setting]
+
+
+@pytest.mark.parametrize("kept_of_wide", [0.37, 0.43])
+def test_of_two_ways_of_checkpointing_neither_is_taken_for_the_smaller_one(kept_of_wide: float) -> None:
+    """Of r18 a GPU reserves more with all blocks recomputed. Catches an order of the two, in what fits and in the smallest."""
+    gpu = make_gpu()
+    base = base_profile(PlanRequest(num_ids=200_000, num_images=IMAGES), gpu)
+    space = SMALL.narrowed(
+        dcc_share=(0.1,), queue_length=(3.3,), batch_size=(512,), num_references=(0,), accumulation=(1,), storage=("fp32",)
+    )
+    evaluate = Evaluator(base, gpu, FakeMemoryModel(activations={False: 1.0, "wide": kept_of_wide, True: 0.4}))
+    candidates = [evaluate(setting) for setting in space]
+    least, more, _ = sorted(candidates, key=lambda candidate: candidate.memory_bytes)
+    limits = Limits(more.memory_bytes - 1, 5.0)
+    for order in itertools.permutations(candidates):
+        border = _Border(space, limits)
+        assert [candidate for candidate in order if border.fits(candidate)] == [least]
+    smallest_of_all = smallest(space, evaluate, limits)
+    assert smallest_of_all is not None
+    assert smallest_of_all.setting == least.setting
 
 
 def test_the_smallest_needs_the_least_of_all() -> None:

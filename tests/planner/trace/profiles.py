@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from attfc_planner.gpu.profile import GpuProfile
+from attfc_train.backbones.kinds import Checkpointing
 from attfc_train.document import Precision
 from attfc_train.heads.attfc.settings import AttFCSettings
 from attfc_train.heads.dcq.settings import DCQSettings
@@ -27,7 +28,7 @@ def small_profile(
     head: dict[str, Any] | None = None,
     *,
     backbone: str = "tiny",
-    checkpointing: bool = False,
+    checkpointing: Checkpointing = False,
     precision: Precision = "fp32",
     batch_size: int = 8,
     accumulation: int = 1,

@@ -22,6 +22,7 @@ STRUCTURES: dict[str, dict[str, Any]] = {
         "checkpointing": True,
         "precision": "bf16",
     },
+    "wide maps recomputed, fp16": {"checkpointing": "wide", "precision": "fp16"},
     "slots that learn, int8": {"head": {"slot_rate": 0.5, "storage": "int8"}},
     "slots that learn, R=0, accumulation": {"head": {"slot_rate": 0.5, "num_references": 0}, "accumulation": 2},
     "sizes that grow": {"head": {"first_scored_share": 0.1, "num_references": 0}},

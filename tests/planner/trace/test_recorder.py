@@ -33,6 +33,7 @@ CASES: dict[str, dict[str, Any]] = {
     "full_fc": {"head": {"kind": "full_fc"}},
     "partial_fc": {"head": {"kind": "partial_fc", "sample_rate": 0.3}},
     "checkpointing": {"checkpointing": True},
+    "wide maps recomputed": {"checkpointing": "wide"},
     "fp16": {"precision": "fp16"},
     "accumulation": {"accumulation": 2},
     "checkpointing, bf16": {"checkpointing": True, "precision": "bf16", "batch_size": 2},

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from attfc_train.backbones.kinds import Checkpointing
 from attfc_train.profile.profile import ModelSettings, TrainProfile
 from attfc_train.run import loop, run
 from attfc_train.run.log import read_log
@@ -14,7 +15,7 @@ from attfc_train.step.state import TrainState
 from tests.train.run.test_resume import assert_same_end, options, profile_of
 
 
-def of_network(name: str, checkpointing: bool) -> TrainProfile:
+def of_network(name: str, checkpointing: Checkpointing) -> TrainProfile:
     model = ModelSettings(
         backbone=name, image_size=32, embedding_size=16, gradient_checkpointing=checkpointing, batchnorm_variance="biased"
     )
@@ -23,10 +24,10 @@ def of_network(name: str, checkpointing: bool) -> TrainProfile:
 
 @pytest.mark.parametrize(
     ("name", "checkpointing"),
-    [("vargfacenet", False), ("vargfacenet_nose", True), ("mixfacenet_xs", True), ("shufflemixfacenet_xs", False)],
+    [("vargfacenet", False), ("vargfacenet_nose", True), ("mixfacenet_xs", "wide"), ("shufflemixfacenet_xs", False)],
 )
 def test_a_resumed_run_ends_with_the_same_bits(
-    name: str, checkpointing: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, checkpointing: Checkpointing, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     profile = of_network(name, checkpointing)
     threads = torch.get_num_threads()

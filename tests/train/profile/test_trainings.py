@@ -24,7 +24,7 @@ def with_trainings(*settings: dict[str, Any], full_fc: bool = False) -> TrainPro
     [
         {"sample_rate": 0.1, "batch_size": 64, "gradient_checkpointing": True},
         {"dcc_share": 0.3, "queue_length": 3.3, "num_references": 1, "storage": "int8", "batch_size": 128},
-        {"batch_size": 64, "accumulation": 2, "precision": "fp32", "backbone": "r50"},
+        {"batch_size": 64, "gradient_checkpointing": "wide", "accumulation": 2, "precision": "fp32", "backbone": "r50"},
         {"dcc_share": 0.3, "storage": None, "precision": None, "batch_size": 64},
         {"batch_size": 64},
     ],

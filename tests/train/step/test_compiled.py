@@ -25,7 +25,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch.*")  #
 
 def compiled_profile(**optim: int) -> TrainProfile:
     profile = small_profile("identity-30%", **optim)
-    model = profile.model.model_copy(update={"gradient_checkpointing": True})  # which compiled blocks do in their own way
+    model = profile.model.model_copy(update={"gradient_checkpointing": "wide"})  # which compiled blocks do in their own way
     return profile.model_copy(update={"model": model, "run": profile.run.model_copy(update={"compile": True})})
 
 

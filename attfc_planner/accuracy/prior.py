@@ -102,8 +102,8 @@ def source_of(profile: TrainProfile) -> str:
         return "prior: a full FC layer is what accuracy is measured against"
     compared = fitted().data_sets
     held = (
-        f"; taken as at {FEWEST_VIEWS:g} views of an identity, the fewest that were compared, with a wider band for your "
-        f"{views_of(profile):.2g}"
+        f"; taken as at {FEWEST_VIEWS:g} views of an identity, the fewest that were compared, with a wider band, because "
+        f"yours are seen {views_of(profile):.2g} times"
         if _is_held(profile)
         else ""
     )

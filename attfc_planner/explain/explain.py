@@ -21,7 +21,7 @@ from attfc_planner.speed.model import SpeedPrediction, predict_speed
 from attfc_planner.trace.history import Trace
 from attfc_train.errors import ProfileError
 from attfc_train.profile.file import resolve_profile
-from attfc_train.profile.prediction import MemoryPrediction, MemoryTerm
+from attfc_train.profile.prediction import NCCL_BUFFERS, MemoryPrediction, MemoryTerm
 from attfc_train.profile.profile import BACKBONE_NAMES, TrainProfile
 from attfc_train.units import Bytes, format_bytes
 
@@ -39,7 +39,7 @@ GROUPS = {
         "embeddings",
         "setup",
     ),
-    "beside the tensors": ("context", "workspace", "foreign", "data"),
+    "beside the tensors": ("context", "workspace", NCCL_BUFFERS, "foreign", "data"),
     "reserve": ("fragmentation", "headroom"),
 }
 """Heading -> names of terms."""

@@ -48,7 +48,10 @@ def _batch(profile: TrainProfile) -> Iterator[Variation]:
     sizes = cast("tuple[int, ...]", BATCH_SIZE.values)
     smaller = [other for other in sizes if other < size and other % passes == 0 and other >= 2 * passes]
     if smaller:
-        yield Variation(f"batch size {size} -> {smaller[-1]}", _with(profile, "optim", batch_size=smaller[-1]))
+        # As many images are seen, in more steps: else the prior would be asked about a shorter training.
+        steps = max(1, round(profile.total_steps * size / smaller[-1]))
+        longer = _with(profile, "run", steps=steps)
+        yield Variation(f"batch size {size} -> {smaller[-1]}", _with(longer, "optim", batch_size=smaller[-1]))
     if size % (2 * passes) == 0 and size >= 4 * passes:
         yield Variation(f"accumulation {parts} -> {2 * parts}", _with(profile, "optim", accumulation=2 * parts))
 

@@ -70,7 +70,8 @@ def why_head(choices: Sequence[HeadChoice], winner: Candidate, prefer: Preferenc
         parts = [_standing_in(winner, replaced, len(choices), prefer)]
     if second is not None:
         parts.append(f"the next best is {describe(second).removeprefix('head ')}: {_costs(second, winner)}")
-    parts += [f"{each.profile.head.kind} fits too: {_costs(each, winner)}" for each in fitting if each is not second]
+    further = [each for each in fitting if each is not second]
+    parts += [f"{describe(each).removeprefix('head ')} fits too: {_costs(each, winner)}" for each in further]
     parts += [f"{each.kind} is not within the limits: {each.missing}" for each in others if each.chosen is None]
     return "; ".join(parts) + "."
 
@@ -83,9 +84,9 @@ def _standing_in(winner: Candidate, replaced: Candidate, num_kinds: int, prefer:
     choice = describe(replaced).removeprefix("head ")
     return (
         f"{winner.profile.head.kind} takes the place of the rule's choice among {num_kinds} kinds of heads, {choice} "
-        f"({_costs(replaced, winner)}): it approximates nothing, is {speed} ({AS_FAST[prefer]:.0%} will do), and its "
-        f"{winner.accuracy_points:+z.2f} points stand against {replaced.credited_points:+z.2f}, what counts of that "
-        f"choice's{less}"
+        f"({_costs(replaced, winner)}): a layer of all identities approximates nothing; it is {speed} "
+        f"({AS_FAST[prefer]:.0%} will do) and lies at {winner.accuracy_points:+z.2f} points{less}, where of that choice's "
+        f"{replaced.accuracy_points:+z.2f} a prior is credited with {replaced.credited_points:+z.2f}"
     )
 
 

@@ -12,6 +12,7 @@ A test compares both with traces of the very step.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -174,11 +175,24 @@ def _costs_in_parts(affine: AffineTrace, knobs: Knobs, parts: int) -> tuple[OpCo
     rest = [cost for cost in affine.costs_at(knobs) if cost.phase not in _WHOLE]
     # The first part's gradient is kept as it is; the others are added: two reads and a write each.
     repeated = [_times(cost, 1 if cost.phase == "backward" and cost.name in _ONCE else parts) for cost in rest]
+    cats = [cost for cost in repeated if (cost.name, cost.phase) == (_BUCKET, "backward")]
+    repeated = [_filled_once(cost, parts, rest) if cost in cats else cost for cost in repeated]
     trace = affine.skeleton
     gradients = _gradients(trace)
     added_bytes = (parts - 1) * 3 * int(sum(trace.nbytes[index] for index in gradients))
     additions = OpCost("add_", "elementwise", "backward", 0, added_bytes, (parts - 1) * len(gradients))
     return (*whole, *repeated, additions)
+
+
+def _filled_once(cats: OpCost, parts: int, rest: Sequence[OpCost]) -> OpCost:
+    """Return the operators of a kind of which some fill the buckets of gradients, which only the last of the parts does."""
+    buckets = [cost for cost in rest if cost.name == BESIDE]
+    moved = 2 * sum(cost.bytes_read_written for cost in buckets)  # read one by one, written as a bucket
+    return replace(
+        cats,
+        bytes_read_written=cats.bytes_read_written - (parts - 1) * moved,
+        count=cats.count - (parts - 1) * sum(cost.count for cost in buckets),
+    )
 
 
 def _times(cost: OpCost, number: int) -> OpCost:

@@ -156,11 +156,12 @@ def too_large(state: TrainState, failure: OutOfMemory, how_to_go_on: str) -> Dev
     where = f" in phase '{failure.phase}'" if failure.phase else ""
     rank = f" on rank {failure.rank}" if state.ranks.size > 1 else ""
     smaller = in_smaller_parts(profile, state.ranks.size)
+    checkpointing = "" if profile.model.gradient_checkpointing is True else "--set model.gradient_checkpointing=true or "
     remedy = f"--set optim.accumulation={smaller.optim.accumulation}, " if smaller else ""
     return DeviceMemoryError(
         f"step {state.step} must fit into the memory of {state.device}",
         f"{failure.message}{where}{rank} with {profile.optim.micro_batch_size // state.ranks.size} queries at a time",
-        f"{how_to_go_on} with {remedy}--set model.gradient_checkpointing=true or a smaller head.dcc_size.",
+        f"{how_to_go_on} with {remedy}{checkpointing}a smaller head.dcc_size.",
     )
 
 

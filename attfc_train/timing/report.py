@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -16,7 +16,7 @@ class CeilingRates(Frozen):
 
     flops_per_second: float = Field(gt=0)
     """Of a large matrix product in the run's precision."""
-    by_arithmetic: dict[Arithmetic, float] = Field(default_factory=dict)
+    by_arithmetic: dict[Arithmetic, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     """Of such a product in everything that the step's operators multiply in, the precision included."""
     bytes_per_second: float = Field(gt=0)
     """Of the device's memory, reads and writes together."""

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from attfc_planner.explain.explain import Explanation, differences, explain, explained_profile, grouped_terms
+from attfc_planner.gpu.catalog import get_card
 from attfc_planner.gpu.profile import GpuProfile
 from attfc_planner.memory.model import MemoryModel
 from attfc_planner.plan.plan import make_plan
@@ -19,6 +20,7 @@ from attfc_planner.plan.request import PlanRequest
 from attfc_planner.screens.explain import show_explanation
 from attfc_planner.screens.timeline_svg import timeline_svg
 from attfc_train.errors import ProfileError
+from attfc_train.profile.prediction import NCCL_BUFFERS
 from attfc_train.profile.profile import DataSettings, TrainProfile
 from attfc_train.units import GIB
 from tests.planner.fakes import FakeMemoryModel, make_gpu
@@ -30,6 +32,15 @@ from tests.planner.trace.profiles import small_profile
 @pytest.fixture(scope="module")
 def profile() -> TrainProfile:
     return small_profile({"dcc_size": 400_000, "chunk_slots": 65_536}, num_ids=500_000, batch_size=512)
+
+
+def test_a_plan_for_several_gpus_has_a_heading_for_every_term(profile: TrainProfile) -> None:
+    """Catches an explanation that ends at NCCL's buffers, which one GPU does not have."""
+    several = profile.model_copy(update={"run": profile.run.model_copy(update={"gpus": 2})})
+    memory = MemoryModel(several, get_card("h100-sxm").beside_others(2), 80 * GIB).exact(several)
+    assert NCCL_BUFFERS in [term.name for term in memory.terms]
+    grouped = {term.name for terms in grouped_terms(memory).values() for term in terms}
+    assert grouped == {term.name for term in memory.terms if term.bytes}
 
 
 @pytest.fixture(scope="module")

@@ -207,10 +207,11 @@ def test_a_layer_that_took_the_choices_place_says_so_with_the_figures_that_decid
     described = describe(rule_s).removeprefix("head ")
     assert said.startswith(f"full_fc takes the place of the rule's choice among 3 kinds of heads, {described} (")
     speed = f"{slower:.0%} slower" if slower >= 0.005 else "no slower"
-    assert f"): it approximates nothing, is {speed} ({allowed}% will do), and its +0.00 points stand against " in said
-    assert f"{rule_s.credited_points:+z.2f}, what counts of that choice's{less};" in said
+    assert f"it is {speed} ({allowed}% will do) and lies at +0.00 points{less}, where of that choice's " in said
+    assert f"{rule_s.accuracy_points:+z.2f} a prior is credited with {rule_s.credited_points:+z.2f};" in said
     assert said.count("attfc") == 1, "its costs are told once"
-    assert "partial_fc fits too: " in said
+    assert "; partial_fc, " in said
+    assert " fits too: " in said
 
 
 def planned_settings(kind: str) -> int:

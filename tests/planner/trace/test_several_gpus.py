@@ -107,6 +107,11 @@ def test_buckets_of_gradients_are_in_the_estimate(parts: int, bucket_bytes: int,
             sum(peak_of(trace, trace.nbytes).alive.values()) for trace in (traces.estimated(profile), traces.exact(profile))
         )
         over.append(estimate - exact)
+        filled = [
+            sum(cost.bytes_read_written for cost in costs if (cost.name, cost.phase) == ("cat", "backward"))
+            for costs in (traces.costs(profile), traces.exact(profile).costs[-1])
+        ]
+        assert filled[0] == filled[1], "buckets are filled once, whatever the parts"
     assert over[1] == pytest.approx(over[0], abs=8 * KIB)
     assert over[0] == 0 or parts > 1, "of parts, one more gradient is taken to be alive"
 

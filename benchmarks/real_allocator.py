@@ -89,6 +89,16 @@ class Bench:
         finally:
             forget(card_id)
 
+    def peak(self, profile: TrainProfile, card: Bytes) -> RealSteps:
+        """Return the run on a card that has the room for it, with the segments that are planned.
+
+        Raises:
+            AssertionError: it did not end well.
+        """
+        real = self.run(profile, card, PLANNED_ALLOCATOR)
+        assert real.outcome == "ran", f"{profile.model.backbone}: {real.outcome}, {real.reason}"
+        return real
+
     def edge(self, profile: TrainProfile, low: Bytes, high: Bytes) -> RealSteps:
         """Return the run on the smallest card that it survives, to within `EDGE_SHARE`; its reserved bytes are that card's.
 

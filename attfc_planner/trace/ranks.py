@@ -46,7 +46,8 @@ class TracedRanks(ProcessRanks):
     def _add_up(self, values: Tensor) -> None:
         self.tell("all_reduce", values.nbytes)
 
-    def _begin_to_add_up(self, values: Tensor) -> Callable[[], object]:
+    def begin_sum(self, values: Tensor) -> Callable[[], object]:
+        """See `Ranks.begin_sum`."""
         self.tell(BESIDE, values.nbytes)
         return lambda: None
 

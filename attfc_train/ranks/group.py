@@ -16,13 +16,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from attfc_train.ranks.ranks import Ranks, StoppedElsewhereError
+from attfc_train.ranks.ranks import Ranks, StoppedElsewhereError, buckets
 from attfc_train.ranks.shard import Shard
+from attfc_train.ranks.tables import PIECE_BYTES
 from attfc_train.ranks.tensor_group import TensorGroup
 from attfc_train.ranks.watch import Watch
-
-BUCKET_BYTES = 64 * 2**20
-"""Tensors that are summed at a time: the scratch memory of an exchange, and large enough for the links' full speed."""
 
 _Value = TypeVar("_Value")
 
@@ -105,7 +103,7 @@ class ProcessRanks(Ranks):
     def sum_in_place(self, tensors: Sequence[Tensor]) -> None:
         """See `Ranks.sum_in_place`."""
         with torch.no_grad():
-            for bucket in _buckets(tensors):
+            for bucket in buckets(tensors, PIECE_BYTES):
                 flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
                 self._add_up(flat)
                 parts = flat.split([tensor.numel() for tensor in bucket])
@@ -114,7 +112,10 @@ class ProcessRanks(Ranks):
 
     def begin_sum(self, values: Tensor) -> Callable[[], object]:
         """See `Ranks.begin_sum`."""
-        return self._begin_to_add_up(values)
+        work = dist.all_reduce(values, group=self.devices.group, async_op=True)
+        assert work is not None, "this process is in the group"
+        wait: Callable[[], object] = work.wait
+        return wait
 
     def average_in_place(self, tensors: Sequence[Tensor]) -> None:
         """See `Ranks.average_in_place`."""
@@ -155,7 +156,7 @@ class ProcessRanks(Ranks):
     def collected(self, rows: Tensor, shard: Shard) -> Iterator[Tensor]:
         """See `Ranks.collected`; from host to host, so that no device needs memory for it, nor NCCL buffers."""
         row_bytes = math.prod(rows.shape[1:]) * rows.dtype.itemsize
-        at_a_time = max(1, BUCKET_BYTES // max(1, row_bytes))
+        at_a_time = max(1, PIECE_BYTES // max(1, row_bytes))
         for first in range(0, len(rows), at_a_time):
             piece = rows[first : first + at_a_time].cpu()
             if self.rank == 0:
@@ -176,18 +177,11 @@ class ProcessRanks(Ranks):
                 yield piece
 
     # What goes over the links of the devices. All else above is memory and arithmetic of one process: a trace of a step
-    # (`attfc_planner.trace.ranks`) runs it as it is, with these five in which nothing is sent.
+    # (`attfc_planner.trace.ranks`) runs it as it is, with these four and `begin_sum` in which nothing is sent.
 
     def _add_up(self, values: Tensor) -> None:
         """Replace `values` by their sum over all processes."""
         dist.all_reduce(values, group=self.devices.group)
-
-    def _begin_to_add_up(self, values: Tensor) -> Callable[[], object]:
-        """Begin what `_add_up` does beside what this process computes; return what waits for its end."""
-        work = dist.all_reduce(values, group=self.devices.group, async_op=True)
-        assert work is not None, "this process is in the group"
-        wait: Callable[[], object] = work.wait
-        return wait
 
     def _maximise(self, values: Tensor) -> None:
         """Replace `values` by the largest of all processes', element by element."""
@@ -205,16 +199,3 @@ class ProcessRanks(Ranks):
         share = torch.empty_like(by_rank[0])
         _reduce_scatter(share, by_rank, group=self.devices.group)
         return share
-
-
-def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Yield the tensors in order, several at a time: each bucket of one dtype and, unless it is one tensor, of bounded size."""
-    bucket: list[Tensor] = []
-    for tensor in tensors:
-        fits = sum(other.nbytes for other in bucket) + tensor.nbytes <= BUCKET_BYTES
-        if bucket and (not fits or bucket[0].dtype != tensor.dtype):
-            yield bucket
-            bucket = []
-        bucket.append(tensor)
-    if bucket:
-        yield bucket

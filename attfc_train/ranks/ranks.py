@@ -11,7 +11,7 @@ Legend: B rows of the joined batch, b = B / K of one process, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -151,3 +151,19 @@ class Ranks:
 
 ALONE = Ranks()
 """The one process of a run."""
+
+
+def buckets(tensors: Iterable[Tensor], num_bytes: int) -> Iterator[list[Tensor]]:
+    """Yield the tensors in order, of one dtype and about `num_bytes` at a time, to be exchanged as one.
+
+    Args:
+        num_bytes: a bucket is full with so many; its last tensor may go beyond.
+    """
+    bucket: list[Tensor] = []
+    for tensor in tensors:
+        if bucket and (sum(each.nbytes for each in bucket) >= num_bytes or bucket[0].dtype != tensor.dtype):
+            yield bucket
+            bucket = []
+        bucket.append(tensor)
+    if bucket:
+        yield bucket

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+PIECE_BYTES = 64 * 2**20
+"""That pass through a process at a time: of a table on its way into a file, or of tensors that are summed."""
+
 
 @dataclass(frozen=True, slots=True)
 class Table:

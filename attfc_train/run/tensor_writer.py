@@ -24,10 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attfc_train.ranks.tables import Table
+from attfc_train.ranks.tables import PIECE_BYTES, Table
 
-PIECE_BYTES = 64 * 2**20
-"""Of a device's storage that are on the host at a time."""
 _FOLDER = "archive"
 _VERSION = b"3\n"
 """Of torch's format; its readers refuse a file without."""

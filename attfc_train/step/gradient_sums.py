@@ -7,13 +7,13 @@ process sends its buckets in the same order, whatever the order in which its own
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from attfc_train.ranks.ranks import Ranks
+from attfc_train.ranks.ranks import Ranks, buckets
 
 BUCKET_BYTES = 25 * 2**20
 """Of gradients that are sent together: enough for a link's full speed, and few, because nothing hides the last bucket."""
@@ -28,7 +28,7 @@ class GradientSums:
 
     def __init__(self, ranks: Ranks, parameters: Sequence[Tensor]) -> None:
         self._ranks = ranks
-        self._buckets = [] if ranks.is_alone else list(_buckets(parameters))
+        self._buckets = [] if ranks.is_alone else list(buckets(reversed(parameters), BUCKET_BYTES))
         self._missing: list[int] = []
         """Gradients of each bucket that the backward pass under way has not computed yet; empty between two steps."""
         self._under_way: list[Callable[[], object]] = []
@@ -77,15 +77,3 @@ class GradientSums:
 def _in_memory_order(gradient: Tensor) -> Tensor:
     """Return the numbers [n] of a gradient as they lie: filters may be in the channels-last order, on all processes alike."""
     return gradient.as_strided((gradient.numel(),), (1,))
-
-
-def _buckets(parameters: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Yield the parameters from the last to the first, of one dtype and about `BUCKET_BYTES` at a time."""
-    bucket: list[Tensor] = []
-    for parameter in reversed(parameters):
-        if bucket and (sum(each.nbytes for each in bucket) >= BUCKET_BYTES or bucket[0].dtype != parameter.dtype):
-            yield bucket
-            bucket = []
-        bucket.append(parameter)
-    if bucket:
-        yield bucket

@@ -87,7 +87,7 @@ def _command(rank: int, size: int, port: int, folder: str, arguments: list[str],
     os.chdir(folder)
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     os.environ.update({name: str(value) for name, value in place.items()})
-    for stream, path in ((2, f"stderr.{rank}"), (1, os.devnull)):
+    for stream, path in ((2, f"stderr.{rank}"), (1, f"stdout.{rank}")):
         os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     sys.argv = ["attfc-train", *arguments]
     from attfc_train.cli import main

@@ -71,6 +71,11 @@ def test_all_begin_the_step_again(head: str, size: int, failing: Failing, tmp_pa
     assert {event["rank"] for event in events} == {0 if failing.rank == EVERY else failing.rank}
     assert [event["phase"] for event in events] == [failing.phase] * failing.times
     parts = events[-1]["next_accumulation"]
+    said, *silence = (" ".join((tmp_path / f"stdout.{rank}").read_text().split()) for rank in range(size))
+    told = f"step {FAILS_AT}: out of memory in phase '{failing.phase}' on rank {events[-1]['rank']} ("
+    assert told in said
+    assert f"to begin so: --set optim.accumulation={parts}" in said
+    assert silence == [""] * (size - 1)
     assert load_profile(tmp_path / "run/profile.json").optim.accumulation == parts
     in_processes(size, train_in_parts, head, tmp_path / "plain", parts)
     left, right = (load_checkpoint(tmp_path / name / "checkpoint.pt") for name in ("run", "plain"))

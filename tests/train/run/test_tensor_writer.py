@@ -196,7 +196,7 @@ def test_a_device_gives_a_piece_at_a_time(monkeypatch: pytest.MonkeyPatch) -> No
 def saved_by_all(ranks: Ranks, tables: dict[str, Tensor], path: Path) -> None:
     from attfc_train.ranks import group
 
-    group.BUCKET_BYTES = 64  # in this process alone
+    group.PIECE_BYTES = 64  # in this process alone
     shards = {name: ranks.shard(len(table)) for name, table in tables.items()}
     parts = {name: table[shards[name].first : shards[name].stop] for name, table in tables.items()}
     content = {name: Table(part, shards[name], ranks) for name, part in parts.items()}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 
@@ -11,15 +9,6 @@ from attfc_train.backbones.kinds import Checkpointing
 from attfc_train.step.build import build
 from tests.train.profiles import small_profile
 from tests.train.step.states import flat, made
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Sums of several threads need not have the same bits twice."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("way", ["wide", True])
